@@ -1,0 +1,82 @@
+//! What both logs check and remember alike: start offsets, and appends that failed before a flush.
+//!
+//! It decides and words; it does no IO.
+
+use crate::port::AppendError;
+use parking_lot::Mutex;
+
+/// Compares the start offset that an [`Assignment`](crate::Assignment) asked for with what the log holds.
+///
+/// # Errors
+/// A sentence that says what happened and what to do: reading on would skip or invent records.
+pub(crate) fn start_is_held(topic: &str, partition: u32, start: u64, first: u64, end: u64) -> Result<(), String> {
+    if start > end {
+        return Err(format!(
+            "partition {partition} of {topic} ends at offset {end}, but its state stands at {start}, ahead of it: the \
+             log was created anew or lost records. Put the right log back, or set the state aside and rebuild it from \
+             this log"
+        ));
+    }
+    if start < first {
+        return Err(format!(
+            "partition {partition} of {topic} begins at offset {first}, but its state needs {start}: the log was \
+             trimmed past it. Restore a snapshot that reaches {first} or further; to rebuild from what is left would \
+             miss {} offsets",
+            first - start
+        ));
+    }
+    Ok(())
+}
+
+/// The worst failure since the last flush. One that may have happened is worse than one that did not.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Mutex<Option<AppendError>>);
+
+impl Failures {
+    /// Remembers a failure unless one as bad stands already.
+    pub(crate) fn note(&self, error: &AppendError) {
+        let mut worst = self.0.lock();
+        if worst.is_none() || matches!((&*worst, error), (Some(AppendError::NotWritten(_)), AppendError::Unknown(_))) {
+            *worst = Some(error.clone());
+        }
+    }
+
+    /// Hands the worst failure over, once.
+    pub(crate) fn take(&self) -> Result<(), AppendError> {
+        self.0.lock().take().map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_between_first_and_end_is_held() {
+        for start in [5, 7, 9] {
+            start_is_held("t", 0, start, 5, 9).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_start_ahead_of_the_log_is_refused() {
+        let sentence = start_is_held("t", 3, 10, 5, 9).unwrap_err();
+        assert!(sentence.contains("partition 3 of t") && sentence.contains("ahead of it"), "{sentence}");
+    }
+
+    #[test]
+    fn a_start_that_was_trimmed_is_refused() {
+        let sentence = start_is_held("t", 3, 4, 5, 9).unwrap_err();
+        assert!(sentence.contains("trimmed past it") && sentence.contains("miss 1 offsets"), "{sentence}");
+    }
+
+    #[test]
+    fn an_open_outcome_outweighs_a_certain_failure_and_is_told_once() {
+        let failures = Failures::default();
+        failures.note(&AppendError::NotWritten("a".into()));
+        failures.note(&AppendError::Unknown("b".into()));
+        failures.note(&AppendError::NotWritten("c".into()));
+        assert_eq!(failures.take(), Err(AppendError::Unknown("b".into())));
+        assert_eq!(failures.take(), Ok(()));
+    }
+}

@@ -1,0 +1,297 @@
+//! The redb file: its tables, what each partition holds, and reading them.
+//!
+//! It does not queue, group or acknowledge appends (see `writer`), and it never hands out a damaged row.
+//!
+//! Tables: `meta` (name to number: `format`, `partitions`), `trimmed` (partition to first offset and greatest
+//! timestamp, written by a trim), and one table per topic and partition (`events/3`), offset to row.
+
+use super::row::Row;
+use super::{OpenError, PARTITIONS_DEFAULT};
+use crate::port::{ReadError, Record, Topic};
+use parking_lot::{Condvar, Mutex};
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const TRIMMED: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("trimmed");
+const FORMAT: u64 = 1;
+/// redb's page cache; its default of 1 GiB is not for a laptop.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// What a partition holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Held {
+    /// The first offset kept.
+    pub(super) first: u64,
+    /// The offset of the next record.
+    pub(super) next: u64,
+    /// The greatest timestamp, Unix milliseconds.
+    pub(super) last_timestamp_ms: u64,
+}
+
+/// An open log file.
+pub(super) struct File {
+    dir: PathBuf,
+    database: Database,
+    partitions: u32,
+    /// By topic, then partition. Changed only after a durable commit.
+    held: Mutex<[Vec<Held>; 3]>,
+    grown: Condvar,
+}
+
+/// The table of a partition's records.
+fn table_name(topic: Topic, partition: u32) -> String {
+    let topic = match topic {
+        Topic::Events => "events",
+        Topic::Updates => "updates",
+        Topic::DeadLetters => "dead-letters",
+    };
+    format!("{topic}/{partition}")
+}
+
+fn rows(name: &str) -> TableDefinition<'_, u64, &'static [u8]> {
+    TableDefinition::new(name)
+}
+
+impl File {
+    /// Opens or creates the file in `dir`.
+    pub(super) fn open(dir: &Path, asked: Option<NonZeroU32>) -> Result<Self, OpenError> {
+        let storage = |cause: redb::Error| OpenError::Storage { dir: dir.into(), cause };
+        std::fs::create_dir_all(dir).map_err(|error| storage(redb::Error::Io(error)))?;
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(dir.join("log.redb")).map_err(
+            |error| match error {
+                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(dir.into()),
+                other => storage(other.into()),
+            },
+        )?;
+        let (format, held) = init(&database, asked).map_err(storage)?;
+        if format != FORMAT {
+            return Err(OpenError::Format { dir: dir.into(), held: format, known: FORMAT });
+        }
+        if let Some(asked) = asked.filter(|asked| asked.get() != held) {
+            return Err(OpenError::PartitionCount { dir: dir.into(), held, asked: asked.get() });
+        }
+        let mut file =
+            File { dir: dir.into(), database, partitions: held, held: Mutex::default(), grown: Condvar::new() };
+        let held = file.load().map_err(|error| match error {
+            LoadError::Storage(cause) => storage(cause),
+            LoadError::Row(sentence) => storage(redb::Error::Corrupted(sentence)),
+        })?;
+        *file.held.get_mut() = held;
+        Ok(file)
+    }
+
+    /// What each partition holds, as the file says.
+    fn load(&self) -> Result<[Vec<Held>; 3], LoadError> {
+        let read = self.database.begin_read().map_err(redb::Error::from)?;
+        let trimmed = read.open_table(TRIMMED).map_err(redb::Error::from)?;
+        let mut all = <[Vec<Held>; 3]>::default();
+        for topic in Topic::ALL {
+            for partition in 0..self.partitions {
+                let name = table_name(topic, partition);
+                let mut held = Held::default();
+                if let Some(row) = trimmed.get(name.as_str()).map_err(redb::Error::from)? {
+                    let (first, last_timestamp_ms) = row.value();
+                    held = Held { first, next: first, last_timestamp_ms };
+                }
+                if let Some(table) = open_rows(&read, &name)?
+                    && let Some((offset, row)) = table.last().map_err(redb::Error::from)?
+                {
+                    held.next = offset.value() + 1;
+                    let row = Row::decode(row.value())
+                        .map_err(|error| LoadError::Row(format!("{name} at {}: {error}", offset.value())))?;
+                    held.last_timestamp_ms = held.last_timestamp_ms.max(row.timestamp_ms);
+                }
+                all[topic.index()].push(held);
+            }
+        }
+        Ok(all)
+    }
+
+    pub(super) fn partition_count(&self) -> u32 {
+        self.partitions
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The sentence of a read that failed: the file is the truth, so nobody reads on past it.
+    fn broken(&self, error: impl Into<redb::Error>) -> ReadError {
+        ReadError::Stop(format!(
+            "the log in {} cannot be read: {}. Check the disk; restore the file from a copy",
+            self.dir.display(),
+            error.into()
+        ))
+    }
+
+    fn held_at(&self, topic: Topic, partition: u32) -> Result<Held, ReadError> {
+        self.held.lock()[topic.index()].get(partition as usize).copied().ok_or_else(|| {
+            ReadError::Stop(format!(
+                "the log in {} has {} partitions, no number {partition}",
+                self.dir.display(),
+                self.partitions
+            ))
+        })
+    }
+
+    pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {
+        self.held_at(topic, partition).map(|held| held.first..held.next)
+    }
+
+    /// Waits until `ready` says yes of the event topic's partitions, or the deadline; returns what it said last.
+    pub(super) fn wait_for_events(&self, deadline: Instant, ready: impl Fn(&[Held]) -> bool) -> bool {
+        let mut held = self.held.lock();
+        while !ready(&held[Topic::Events.index()]) {
+            if self.grown.wait_until(&mut held, deadline).timed_out() {
+                return ready(&held[Topic::Events.index()]);
+            }
+        }
+        true
+    }
+
+    /// What a partition holds, for the writer.
+    pub(super) fn held(&self, topic: Topic, partition: u32) -> Held {
+        self.held.lock()[topic.index()][partition as usize]
+    }
+
+    /// Makes a durable commit visible to readers.
+    pub(super) fn grow(&self, ends: &[(Topic, u32, Held)]) {
+        let mut held = self.held.lock();
+        for (topic, partition, end) in ends {
+            let partition = &mut held[topic.index()][*partition as usize];
+            (partition.next, partition.last_timestamp_ms) = (end.next, end.last_timestamp_ms);
+        }
+        drop(held);
+        self.grown.notify_all();
+    }
+
+    /// A consistent view of everything that is durable.
+    pub(super) fn snapshot(&self) -> Result<Snapshot<'_>, ReadError> {
+        let read = self.database.begin_read().map_err(|error| self.broken(error))?;
+        Ok(Snapshot { file: self, read })
+    }
+
+    /// See [`EmbeddedLog::trim`](super::EmbeddedLog::trim).
+    pub(super) fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), ReadError> {
+        self.held_at(topic, partition)?;
+        let name = table_name(topic, partition);
+        let write = self.database.begin_write().map_err(|error| self.broken(error))?;
+        // No append commits from here on, so this end stands.
+        let held = self.held_at(topic, partition)?;
+        let first = before.clamp(held.first, held.next);
+        let change = || -> Result<(), redb::Error> {
+            write.open_table(rows(&name))?.retain_in(..first, |_, _| false)?;
+            write.open_table(TRIMMED)?.insert(name.as_str(), (first, held.last_timestamp_ms))?;
+            Ok(())
+        };
+        change().map_err(|error| self.broken(error))?;
+        write.commit().map_err(|error| self.broken(error))?;
+        self.held.lock()[topic.index()][partition as usize].first = first;
+        Ok(())
+    }
+
+    /// See [`Inspect::offset_at`](crate::Inspect::offset_at). Timestamps never fall, so this halves.
+    pub(super) fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {
+        let Range { start: mut low, end: mut high } = self.bounds(topic, partition)?;
+        let snapshot = self.snapshot()?;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut earlier = false;
+            snapshot.each(topic, partition, middle..high, 1, &mut |record| earlier = record.timestamp_ms < time_ms)?;
+            if earlier { low = middle + 1 } else { high = middle }
+        }
+        Ok(low)
+    }
+}
+
+/// A consistent view of the file.
+pub(super) struct Snapshot<'a> {
+    file: &'a File,
+    read: ReadTransaction,
+}
+
+impl Snapshot<'_> {
+    /// Hands over the records of a range of offsets in order, up to `max`; returns how many.
+    pub(super) fn each(
+        &self,
+        topic: Topic,
+        partition: u32,
+        offsets: Range<u64>,
+        max: usize,
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> Result<usize, ReadError> {
+        let name = table_name(topic, partition);
+        let Some(table) = open_rows(&self.read, &name).map_err(|error| self.file.broken(error))? else { return Ok(0) };
+        if offsets.is_empty() {
+            return Ok(0);
+        }
+        let mut handed = 0;
+        for entry in table.range(offsets).map_err(|error| self.file.broken(error))?.take(max) {
+            let (offset, row) = entry.map_err(|error| self.file.broken(error))?;
+            let row = Row::decode(row.value()).map_err(|error| {
+                self.file.broken(redb::Error::Corrupted(format!("{name} at {}: {error}", offset.value())))
+            })?;
+            each(row.record(partition, offset.value()));
+            handed += 1;
+        }
+        Ok(handed)
+    }
+}
+
+enum LoadError {
+    Storage(redb::Error),
+    Row(String),
+}
+
+impl From<redb::Error> for LoadError {
+    fn from(error: redb::Error) -> Self {
+        LoadError::Storage(error)
+    }
+}
+
+/// The table of a partition; none where nothing was ever written to it.
+fn open_rows(
+    read: &ReadTransaction,
+    name: &str,
+) -> Result<Option<redb::ReadOnlyTable<u64, &'static [u8]>>, redb::Error> {
+    match read.open_table(rows(name)) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads format and partition count; writes them into a new file.
+fn init(database: &Database, asked: Option<NonZeroU32>) -> Result<(u64, u32), redb::Error> {
+    let write = database.begin_write()?;
+    let (format, partitions);
+    {
+        let mut meta = write.open_table(META)?;
+        write.open_table(TRIMMED)?;
+        let held = meta.get("partitions")?.map(|count| count.value());
+        if held.is_none() {
+            meta.insert("format", FORMAT)?;
+            meta.insert("partitions", u64::from(asked.map_or(PARTITIONS_DEFAULT, NonZeroU32::get)))?;
+        }
+        format = meta.get("format")?.map_or(0, |format| format.value());
+        partitions = meta.get("partitions")?.map_or(0, |count| count.value());
+    }
+    write.commit()?;
+    let partitions = u32::try_from(partitions)
+        .map_err(|_| redb::Error::Corrupted(format!("its partition count reads {partitions}")))?;
+    Ok((format, partitions))
+}
+
+/// The table of a partition inside a write, for the writer.
+pub(super) fn with_rows<T>(
+    write: &redb::WriteTransaction,
+    topic: Topic,
+    partition: u32,
+    body: impl FnOnce(&mut redb::Table<'_, u64, &'static [u8]>) -> Result<T, redb::Error>,
+) -> Result<T, redb::Error> {
+    body(&mut write.open_table(rows(&table_name(topic, partition)))?)
+}

@@ -1,0 +1,160 @@
+//! The embedded log: all three topics in one redb file, for one process.
+//!
+//! It is for a laptop, a demo, tests and simulations; everything beyond is Kafka. It knows no consumer groups: every
+//! reader is given every partition. It keeps all records until [`EmbeddedLog::trim`] is called: there is no retention
+//! by time or size. What it acknowledges was synced to the disk.
+//!
+//! Offsets are contiguous here, but users must not rely on it: in Kafka they are not.
+
+mod file;
+mod reader;
+mod row;
+mod writer;
+
+use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Topic, Writer};
+use async_trait::async_trait;
+use file::File;
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use writer::EmbeddedWriter;
+
+/// Partitions of a new log where the caller names no number.
+pub const PARTITIONS_DEFAULT: u32 = 4;
+
+/// The longest entry taken: key, value and headers together. As much as Kafka topics made by this program take.
+pub const ENTRY_BYTES_MAX: usize = 4 << 20;
+
+/// Why the embedded log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds it.
+    #[error("the log in {0} is in use by another process: stop it or choose another --data-dir")]
+    InUse(PathBuf),
+    /// It was made with another number of partitions, which never changes.
+    #[error(
+        "the log in {dir} was created with {held} partitions and cannot be changed to {asked}: configure {held} or \
+         none, or choose another --data-dir"
+    )]
+    PartitionCount {
+        /// Where it lies.
+        dir: PathBuf,
+        /// How many it has.
+        held: u32,
+        /// How many were asked for.
+        asked: u32,
+    },
+    /// It was written by a newer program.
+    #[error("the log in {dir} has format {held}, this program reads {known}: use a newer one")]
+    Format {
+        /// Where it lies.
+        dir: PathBuf,
+        /// Its format.
+        held: u64,
+        /// The format that this program writes.
+        known: u64,
+    },
+    /// The disk or the file fails.
+    #[error("the log in {dir} cannot be opened: {cause}. Check the disk, its space and permissions")]
+    Storage {
+        /// Where it lies.
+        dir: PathBuf,
+        /// What failed.
+        cause: redb::Error,
+    },
+}
+
+/// A log in one file, for one process.
+///
+/// ```
+/// use receipts_log::{Entry, Inspect, Log, Topic, Writer, embedded::EmbeddedLog};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let dir = tempfile::tempdir()?;
+/// let log = EmbeddedLog::open(dir.path(), None)?;
+/// let entry = Entry {
+///     topic: Topic::Events,
+///     partition: Some(0),
+///     key: Some("default/g1".into()),
+///     value: Some("{}".into()),
+///     headers: vec![],
+///     timestamp_ms: None,
+/// };
+/// let written = log.writer().append(entry).blocking_recv()??;
+/// assert_eq!(log.read(Topic::Events, 0, written.offset, 1)?.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub struct EmbeddedLog {
+    file: Arc<File>,
+    writer: Arc<EmbeddedWriter>,
+}
+
+impl EmbeddedLog {
+    /// Opens the log in `dir`, or creates it there with `partitions` ([`PARTITIONS_DEFAULT`] for `None`). An existing
+    /// log keeps its number of partitions.
+    ///
+    /// After a process that was killed, this walks the whole file once to prove it.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what to do.
+    pub fn open(dir: &Path, partitions: Option<NonZeroU32>) -> Result<Self, OpenError> {
+        let file = Arc::new(File::open(dir, partitions)?);
+        let writer = Arc::new(EmbeddedWriter::start(file.clone()));
+        Ok(EmbeddedLog { file, writer })
+    }
+
+    /// Drops the records of a partition below `before`, or all where it ends earlier.
+    ///
+    /// # Errors
+    /// Where the file cannot be written or has no such partition.
+    pub fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), ReadError> {
+        self.file.trim(topic, partition, before)
+    }
+}
+
+#[async_trait]
+impl Log for EmbeddedLog {
+    fn partition_count(&self) -> u32 {
+        self.file.partition_count()
+    }
+
+    /// A reader of all partitions, whatever its group: there is only this process.
+    fn reader(&self, _group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError> {
+        Ok(Box::new(reader::EmbeddedReader::new(self.file.clone(), assignment)))
+    }
+
+    fn writer(&self) -> Arc<dyn Writer> {
+        self.writer.clone()
+    }
+}
+
+impl Inspect for EmbeddedLog {
+    fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {
+        self.file.bounds(topic, partition)
+    }
+
+    fn read(&self, topic: Topic, partition: u32, from: u64, max: usize) -> Result<Vec<OwnedRecord>, ReadError> {
+        let bounds = self.file.bounds(topic, partition)?;
+        let mut records = Vec::new();
+        self.file.snapshot()?.each(topic, partition, from..bounds.end, max, &mut |record| {
+            records.push(OwnedRecord::from(&record));
+        })?;
+        Ok(records)
+    }
+
+    fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {
+        self.file.offset_at(topic, partition, time_ms)
+    }
+}
+
+impl Drop for EmbeddedLog {
+    /// Waits for what is queued; a writer or reader that lives on keeps the file open.
+    fn drop(&mut self) {
+        if let Err(error) = self.writer.flush(Duration::from_secs(30)) {
+            tracing::warn!(%error, "the embedded log is closed with an append that failed");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The start of a Kafka log: reaches the cluster, creates what is missing, refuses what must not be folded.
+//!
+//! It changes no topic that exists.
+
+use super::context::Asking;
+use super::settings::{KafkaSettings, RECORD_BYTES_MAX};
+use crate::port::Topic;
+use futures_executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// Why there is no Kafka log.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The settings contradict themselves, or librdkafka refuses them.
+    #[error("the Kafka settings are wrong: {0}")]
+    Settings(String),
+    /// Nobody answered.
+    #[error(
+        "no Kafka broker answered at {bootstrap} within {waited_s} s ({cause}): check --kafka-bootstrap and that the \
+         brokers run"
+    )]
+    Unreachable {
+        /// The brokers asked.
+        bootstrap: String,
+        /// How long they were asked, seconds.
+        waited_s: u64,
+        /// What the last attempt said.
+        cause: String,
+    },
+    /// A topic is missing and may not, or cannot, be created.
+    #[error("the topic {topic} is missing{cause}: create it with {advice}")]
+    Missing {
+        /// Its name.
+        topic: String,
+        /// Why it was not created; begins with a comma where there is a reason.
+        cause: String,
+        /// How it should be created.
+        advice: String,
+    },
+    /// Compaction deletes events.
+    #[error(
+        "the topic {0} is compacted: Kafka deletes events from it, and receipts folded from the rest are wrong. Set \
+         cleanup.policy=delete; if events are gone already, fill a new topic from the source"
+    )]
+    Compacted(String),
+    /// Anything else that the cluster refuses.
+    #[error("Kafka at {bootstrap} refuses to {what}: {cause}")]
+    Refused {
+        /// The brokers asked.
+        bootstrap: String,
+        /// What was asked for.
+        what: &'static str,
+        /// What it said.
+        cause: String,
+    },
+}
+
+/// Less retention than this is told in the log: the default retention of receipts is 30 days, and the log is the truth
+/// that state is rebuilt from.
+const RETENTION_MS_EXPECTED: i64 = 31 * 24 * 3_600 * 1_000;
+
+/// What the cluster says about the topics.
+struct Cluster {
+    /// Partitions by topic name.
+    topics: BTreeMap<String, u32>,
+    /// Topics with a partition that nobody leads: new ones, or brokers that are away.
+    leaderless: BTreeSet<String>,
+    brokers: usize,
+}
+
+/// Makes the topics ready; returns the partition count of the event topic.
+pub(super) fn prepare(settings: &KafkaSettings) -> Result<u32, ConnectError> {
+    settings.check()?;
+    let admin = AdminClient::from_config_and_context(&settings.client(), Asking)
+        .map_err(|error| ConnectError::Settings(error.to_string()))?;
+    let mut cluster = describe(settings, &admin, settings.connect_timeout)?;
+    let names = Topic::ALL.map(|topic| settings.topic(topic));
+    let missing: Vec<Topic> =
+        Topic::ALL.into_iter().filter(|topic| !cluster.topics.contains_key(settings.topic(*topic))).collect();
+    if !missing.is_empty() {
+        create(settings, &admin, &missing, cluster.brokers)?;
+        cluster = await_topics(settings, &admin, &names)?;
+    }
+    refuse_compaction(settings, &admin)?;
+    let partitions = cluster.topics.get(settings.events.as_str()).copied().unwrap_or(0);
+    for name in &names {
+        let held = cluster.topics.get(*name).copied().unwrap_or(0);
+        if let Some(asked) = settings.create_topics.as_ref().filter(|create| create.partitions != held) {
+            tracing::info!(
+                topic = name,
+                held,
+                asked = asked.partitions,
+                "the topic keeps its own number of partitions"
+            );
+        }
+        if held != partitions {
+            tracing::warn!(
+                topic = name,
+                held,
+                events = partitions,
+                "the topic has another number of partitions than events"
+            );
+        }
+    }
+    Ok(partitions)
+}
+
+/// Asks for all topics: to ask for one by name could create it.
+fn describe(settings: &KafkaSettings, admin: &AdminClient<Asking>, timeout: Duration) -> Result<Cluster, ConnectError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        match admin.inner().fetch_metadata(None, left.min(Duration::from_secs(10))) {
+            Ok(metadata) => return Ok(read_metadata(&metadata)),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(ConnectError::Unreachable {
+                    bootstrap: settings.bootstrap.clone(),
+                    waited_s: timeout.as_secs(),
+                    cause: error.rdkafka_error_code().map_or(error.to_string(), |code| code.to_string()),
+                });
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+fn read_metadata(metadata: &Metadata) -> Cluster {
+    let mut cluster =
+        Cluster { topics: BTreeMap::new(), leaderless: BTreeSet::new(), brokers: metadata.brokers().len() };
+    for topic in metadata.topics().iter().filter(|topic| !topic.partitions().is_empty()) {
+        cluster.topics.insert(topic.name().into(), topic.partitions().len() as u32);
+        if topic.partitions().iter().any(|partition| partition.leader() < 0) {
+            cluster.leaderless.insert(topic.name().into());
+        }
+    }
+    cluster
+}
+
+/// How a topic is created.
+fn properties(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
+    let mut properties = vec![
+        ("cleanup.policy", "delete".to_owned()),
+        ("max.message.bytes", RECORD_BYTES_MAX.to_owned()),
+        // One copy may be away, the others must have what is acknowledged.
+        ("min.insync.replicas", (replication - 1).max(1).to_string()),
+    ];
+    if topic == Topic::Events {
+        properties.push(("retention.ms", "-1".to_owned()));
+    }
+    properties
+}
+
+/// Creates topics; one that exists by now is as good.
+fn create(
+    settings: &KafkaSettings,
+    admin: &AdminClient<Asking>,
+    missing: &[Topic],
+    brokers: usize,
+) -> Result<(), ConnectError> {
+    let how = settings.create_topics.clone().unwrap_or_default();
+    let replication = how.replication.map_or(brokers.clamp(1, 3) as i32, i32::from);
+    let partitions = i32::try_from(how.partitions)
+        .map_err(|_| ConnectError::Settings(format!("{} partitions are too many", how.partitions)))?;
+    let failed = |topic: Topic, cause: String| {
+        let properties = properties(topic, replication).into_iter().map(|(name, value)| format!("{name}={value}"));
+        let advice = format!(
+            "{partitions} partitions, {replication} replicas and {}",
+            properties.collect::<Vec<_>>().join(", ")
+        );
+        ConnectError::Missing { topic: settings.topic(topic).into(), cause, advice }
+    };
+    if settings.create_topics.is_none() {
+        return Err(failed(missing[0], String::new()));
+    }
+    let configs: Vec<_> = missing.iter().map(|topic| properties(*topic, replication)).collect();
+    let topics: Vec<NewTopic<'_>> = missing
+        .iter()
+        .zip(&configs)
+        .map(|(topic, config)| {
+            let new = NewTopic::new(settings.topic(*topic), partitions, TopicReplication::Fixed(replication));
+            config.iter().fold(new, |new, (name, value)| new.set(name, value))
+        })
+        .collect();
+    let options = AdminOptions::new()
+        .request_timeout(Some(settings.connect_timeout))
+        .operation_timeout(Some(settings.connect_timeout));
+    let results =
+        block_on(admin.create_topics(&topics, &options)).map_err(|error| refused(settings, "create topics", &error))?;
+    for (result, topic) in results.into_iter().zip(missing) {
+        match result {
+            Ok(name) => tracing::info!(topic = name, partitions, replication, "created the topic"),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(failed(*topic, format!(", and Kafka refuses to create it ({code})"))),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the cluster knows all topics.
+fn await_topics(
+    settings: &KafkaSettings,
+    admin: &AdminClient<Asking>,
+    names: &[&str; 3],
+) -> Result<Cluster, ConnectError> {
+    let deadline = Instant::now() + settings.connect_timeout;
+    loop {
+        let cluster = describe(settings, admin, settings.connect_timeout)?;
+        match names.iter().find(|name| !cluster.topics.contains_key(**name) || cluster.leaderless.contains(**name)) {
+            None => return Ok(cluster),
+            Some(missing) if Instant::now() >= deadline => {
+                return Err(ConnectError::Refused {
+                    bootstrap: settings.bootstrap.clone(),
+                    what: "show a topic that it says exists",
+                    cause: format!("{missing}: its partitions have no leaders, or this user may not describe it"),
+                });
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// Refuses an event topic that Kafka deletes single events from; tells of a short retention.
+fn refuse_compaction(settings: &KafkaSettings, admin: &AdminClient<Asking>) -> Result<(), ConnectError> {
+    let name = settings.events.as_str();
+    let options = AdminOptions::new().request_timeout(Some(settings.connect_timeout));
+    let answer = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options))
+        .map_err(|error| refused(settings, "describe the event topic", &error))?;
+    let config = match answer.into_iter().next() {
+        Some(Ok(config)) => config,
+        other => {
+            let cause = other.and_then(Result::err).map_or("no answer".to_owned(), |code| code.to_string());
+            tracing::warn!(topic = name, cause, "cannot see whether the topic is compacted: see to it that it is not");
+            return Ok(());
+        }
+    };
+    let value = |property| config.get(property).and_then(|entry| entry.value.clone()).unwrap_or_default();
+    if value("cleanup.policy").split(',').any(|policy| policy.trim() == "compact") {
+        return Err(ConnectError::Compacted(name.into()));
+    }
+    match value("retention.ms").parse::<i64>() {
+        Ok(ms) if (0..RETENTION_MS_EXPECTED).contains(&ms) => {
+            tracing::warn!(
+                topic = name,
+                retention_ms = ms,
+                "the event topic forgets soon: state can be rebuilt only as far back"
+            );
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn refused(settings: &KafkaSettings, what: &'static str, error: &KafkaError) -> ConnectError {
+    ConnectError::Refused { bootstrap: settings.bootstrap.clone(), what, cause: error.to_string() }
+}

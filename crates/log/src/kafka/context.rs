@@ -1,0 +1,42 @@
+//! Where librdkafka's own log lines and errors go: to `tracing`, with the level that they deserve.
+//!
+//! It decides nothing: what a failure means is said by the reader and the writer.
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+
+/// A line of librdkafka.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        // A broker that is away: librdkafka says it as an error each time it tries again.
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            tracing::warn!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(target: "librdkafka", facility, "{message}"),
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+/// A global error of a client; whoever waits for a record or an acknowledgement is told by other means.
+pub(super) fn error(error: &KafkaError, reason: &str) {
+    tracing::warn!(target: "librdkafka", %error, "{reason}");
+}
+
+/// The context of clients that only ask: administration and inspection.
+pub(super) struct Asking;
+
+impl ClientContext for Asking {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, reason: KafkaError, message: &str) {
+        error(&reason, message);
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for Asking {}

@@ -1,0 +1,124 @@
+//! Looks into topics without being a member of a group.
+//!
+//! It commits nothing and joins nothing, so no other reader notices it. Every read opens a consumer of its own: it is
+//! for tests and tools, not for the hot path.
+
+use super::context::Asking;
+use super::reader::hand_over;
+use super::settings::KafkaSettings;
+use crate::port::{OwnedRecord, Polled, ReadError, Topic};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::Consumer;
+use rdkafka::consumer::base_consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long one question to a broker may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a read waits for the next record that is known to be there.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// See [`Inspect`](crate::Inspect).
+pub(super) struct Inspector {
+    settings: Arc<KafkaSettings>,
+    partitions: u32,
+}
+
+fn passing(error: &KafkaError) -> ReadError {
+    ReadError::Retry(error.to_string())
+}
+
+impl Inspector {
+    pub(super) fn new(settings: Arc<KafkaSettings>, partitions: u32) -> Self {
+        Inspector { settings, partitions }
+    }
+
+    /// A consumer that joins no group; rdkafka wants the name of one all the same.
+    fn consumer(&self, partition: u32) -> Result<BaseConsumer<Asking>, ReadError> {
+        if partition >= self.partitions {
+            return Err(ReadError::Stop(format!("the log has {} partitions, no number {partition}", self.partitions)));
+        }
+        let mut config = self.settings.reader();
+        config.set("group.id", "receipts-inspect");
+        BaseConsumer::from_config_and_context(&config, Asking)
+            .map_err(|error| ReadError::Stop(format!("the Kafka settings are wrong: {error}")))
+    }
+
+    fn bounds_by(
+        &self,
+        consumer: &BaseConsumer<Asking>,
+        topic: Topic,
+        partition: u32,
+    ) -> Result<Range<u64>, ReadError> {
+        let (first, end) = consumer
+            .fetch_watermarks(self.settings.topic(topic), partition as i32, ASK_TIMEOUT)
+            .map_err(|error| passing(&error))?;
+        match (u64::try_from(first), u64::try_from(end)) {
+            (Ok(first), Ok(end)) => Ok(first..end),
+            _ => Err(ReadError::Retry(format!("the bounds of partition {partition} read {first} to {end}"))),
+        }
+    }
+
+    pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {
+        self.bounds_by(&self.consumer(partition)?, topic, partition)
+    }
+
+    pub(super) fn read(
+        &self,
+        topic: Topic,
+        partition: u32,
+        from: u64,
+        max: usize,
+    ) -> Result<Vec<OwnedRecord>, ReadError> {
+        let consumer = self.consumer(partition)?;
+        let bounds = self.bounds_by(&consumer, topic, partition)?;
+        let start = from.max(bounds.start);
+        let mut records = Vec::new();
+        if start >= bounds.end || max == 0 {
+            return Ok(records);
+        }
+        let mut place = TopicPartitionList::new();
+        place
+            .add_partition_offset(self.settings.topic(topic), partition as i32, Offset::Offset(start as i64))
+            .and_then(|()| consumer.assign(&place))
+            .map_err(|error| passing(&error))?;
+        let deadline = Instant::now() + READ_TIMEOUT;
+        while records.len() < max {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => hand_over(&message, &mut |polled| {
+                    if let Polled::Record(record) = polled {
+                        records.push(OwnedRecord::from(&record));
+                    }
+                }),
+                Some(Err(KafkaError::PartitionEOF(_))) => break,
+                Some(Err(error)) if Instant::now() >= deadline => return Err(passing(&error)),
+                _ if Instant::now() >= deadline => {
+                    return Err(ReadError::Retry(format!("no record for {} s", READ_TIMEOUT.as_secs())));
+                }
+                _ => {}
+            }
+        }
+        Ok(records)
+    }
+
+    pub(super) fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {
+        let consumer = self.consumer(partition)?;
+        let mut times = TopicPartitionList::new();
+        let time = Offset::Offset(i64::try_from(time_ms).unwrap_or(i64::MAX));
+        let answer = times
+            .add_partition_offset(self.settings.topic(topic), partition as i32, time)
+            .and_then(|()| consumer.offsets_for_times(times, ASK_TIMEOUT))
+            .map_err(|error| passing(&error))?;
+        let elements = answer.elements();
+        let element = elements.first().ok_or_else(|| ReadError::Retry("no answer about a time".into()))?;
+        element.error().map_err(|error| passing(&error))?;
+        match element.offset() {
+            Offset::Offset(offset) if offset >= 0 => Ok(offset as u64),
+            // None is as late: the end.
+            _ => Ok(self.bounds_by(&consumer, topic, partition)?.end),
+        }
+    }
+}

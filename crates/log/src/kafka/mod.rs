@@ -1,0 +1,74 @@
+//! The log in Apache Kafka.
+//!
+//! It takes partitions by the classic group protocol, starts where its caller's state says, and writes idempotently.
+//! It never moves a start offset by itself, never commits what it was not told, and never starts a Kafka transaction.
+
+mod connect;
+mod context;
+mod inspect;
+mod reader;
+mod settings;
+mod verdict;
+mod writer;
+
+use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Topic, Writer};
+use async_trait::async_trait;
+pub use connect::ConnectError;
+use inspect::Inspector;
+pub use settings::{CreateTopics, KafkaSettings};
+use std::ops::Range;
+use std::sync::Arc;
+use writer::KafkaWriter;
+
+/// A log in Kafka: three topics of one cluster.
+pub struct KafkaLog {
+    settings: Arc<KafkaSettings>,
+    partitions: u32,
+    writer: Arc<KafkaWriter>,
+    inspector: Inspector,
+}
+
+impl KafkaLog {
+    /// Connects, creates topics that are missing where the settings say so, and proves that the event topic is one
+    /// that may be folded. Blocks until the cluster answers, for at most `connect_timeout` and the time that creating
+    /// takes; call it from a thread that may block.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says what to do.
+    pub fn connect(settings: KafkaSettings) -> Result<Self, ConnectError> {
+        let settings = Arc::new(settings);
+        let partitions = connect::prepare(&settings)?;
+        let writer = Arc::new(KafkaWriter::new(&settings)?);
+        let inspector = Inspector::new(settings.clone(), partitions);
+        Ok(KafkaLog { settings, partitions, writer, inspector })
+    }
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    fn partition_count(&self) -> u32 {
+        self.partitions
+    }
+
+    fn reader(&self, group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError> {
+        Ok(Box::new(reader::KafkaReader::new(&self.settings, self.partitions, group, assignment)?))
+    }
+
+    fn writer(&self) -> Arc<dyn Writer> {
+        self.writer.clone()
+    }
+}
+
+impl Inspect for KafkaLog {
+    fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {
+        self.inspector.bounds(topic, partition)
+    }
+
+    fn read(&self, topic: Topic, partition: u32, from: u64, max: usize) -> Result<Vec<OwnedRecord>, ReadError> {
+        self.inspector.read(topic, partition, from, max)
+    }
+
+    fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {
+        self.inspector.offset_at(topic, partition, time_ms)
+    }
+}

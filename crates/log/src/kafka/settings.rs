@@ -1,0 +1,210 @@
+//! What is configured about Kafka, and the librdkafka properties that follow from it.
+//!
+//! It decides properties; it connects to nothing. A property on which correctness rests cannot be overridden.
+
+use super::connect::ConnectError;
+use crate::port::Topic;
+use rdkafka::ClientConfig;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Topics that are missing are created like this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateTopics {
+    /// Partitions of each topic; an existing topic keeps its own number. 4 by default.
+    pub partitions: u32,
+    /// Copies of each partition; `None` takes the smaller of 3 and the number of brokers.
+    pub replication: Option<u16>,
+}
+
+impl Default for CreateTopics {
+    fn default() -> Self {
+        CreateTopics { partitions: 4, replication: None }
+    }
+}
+
+/// How to reach Kafka and what the topics are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaSettings {
+    /// Brokers to begin with: `HOST:PORT`, separated by commas.
+    pub bootstrap: String,
+    /// The event topic; `receipts.events` by default.
+    pub events: String,
+    /// The topic of receipt updates; `receipts.updates` by default.
+    pub updates: String,
+    /// The topic of dead letters; `receipts.dead-letters` by default.
+    pub dead_letters: String,
+    /// How to create topics that are missing; `None` refuses to start without them.
+    pub create_topics: Option<CreateTopics>,
+    /// How long to wait for the cluster at the start; 30 s by default.
+    pub connect_timeout: Duration,
+    /// How long an append may take, its retries included, before its outcome is called open; 30 s by default.
+    pub delivery_timeout: Duration,
+    /// librdkafka properties passed through, `security.protocol` for instance. Those that the log sets itself for
+    /// correctness are refused.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Default for KafkaSettings {
+    fn default() -> Self {
+        KafkaSettings {
+            bootstrap: "127.0.0.1:9092".into(),
+            events: "receipts.events".into(),
+            updates: "receipts.updates".into(),
+            dead_letters: "receipts.dead-letters".into(),
+            create_topics: Some(CreateTopics::default()),
+            connect_timeout: Duration::from_secs(30),
+            delivery_timeout: Duration::from_secs(30),
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+/// The longest record that a client takes, and that topics created here take: a body of 1 MiB with room for the
+/// headers of a dead letter.
+pub(super) const RECORD_BYTES_MAX: &str = "4194304";
+
+/// Properties on which correctness rests; `properties` may not hold them.
+const READER_FIXED: [(&str, &str); 6] = [
+    ("auto.offset.reset", "error"),
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("isolation.level", "read_committed"),
+    ("check.crcs", "true"),
+    ("enable.partition.eof", "true"),
+];
+const WRITER_FIXED: [(&str, &str); 3] =
+    [("acks", "all"), ("enable.idempotence", "true"), ("partitioner", "murmur2_random")];
+const ELSEWHERE_FIXED: [(&str, &str); 3] = [
+    ("bootstrap.servers", "the bootstrap setting"),
+    ("group.id", "the group setting"),
+    ("transactional.id", "nothing: transactions are not used"),
+];
+
+/// Defaults that `properties` may override. The figures are those of the design notes.
+const READER_DEFAULTS: [(&str, &str); 3] =
+    [("fetch.queue.backoff.ms", "10"), ("queued.max.messages.kbytes", "32768"), ("fetch.wait.max.ms", "50")];
+const WRITER_DEFAULTS: [(&str, &str); 3] =
+    [("compression.type", "lz4"), ("linger.ms", "5"), ("queue.buffering.max.kbytes", "65536")];
+
+impl KafkaSettings {
+    /// The name of a topic.
+    pub fn topic(&self, topic: Topic) -> &str {
+        match topic {
+            Topic::Events => &self.events,
+            Topic::Updates => &self.updates,
+            Topic::DeadLetters => &self.dead_letters,
+        }
+    }
+
+    /// Refuses what contradicts itself.
+    pub(super) fn check(&self) -> Result<(), ConnectError> {
+        for (name, value) in READER_FIXED.iter().chain(&WRITER_FIXED) {
+            if self.properties.get(*name).is_some_and(|own| own != value) {
+                return Err(ConnectError::Settings(format!("the property {name} must be {value}: leave it out")));
+            }
+        }
+        for (name, instead) in ELSEWHERE_FIXED {
+            if self.properties.contains_key(name) {
+                return Err(ConnectError::Settings(format!("leave the property {name} out; instead: {instead}")));
+            }
+        }
+        if self.bootstrap.trim().is_empty() {
+            return Err(ConnectError::Settings("the bootstrap brokers are empty: name HOST:PORT".into()));
+        }
+        let names = [&self.events, &self.updates, &self.dead_letters];
+        if (1..names.len()).any(|at| names[..at].contains(&names[at])) {
+            return Err(ConnectError::Settings(format!("the three topics need three names, not {names:?}")));
+        }
+        if let Some(CreateTopics { partitions: 0, .. } | CreateTopics { replication: Some(0), .. }) = self.create_topics
+        {
+            return Err(ConnectError::Settings("topics need at least 1 partition and 1 replica".into()));
+        }
+        Ok(())
+    }
+
+    /// What every client is given.
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", "receipts").set("message.max.bytes", RECORD_BYTES_MAX);
+        // Learns of a broken connection sooner than by the next request, and comes back soon after a failover.
+        config.set("socket.keepalive.enable", "true").set("reconnect.backoff.max.ms", "2000");
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.bootstrap);
+        config
+    }
+
+    /// What a reader is given beside its group.
+    pub(super) fn reader(&self) -> ClientConfig {
+        let mut config = self.client();
+        self.set_defaults(&mut config, &READER_DEFAULTS);
+        // The new protocol has its assignors in the broker and refuses the property.
+        if self.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
+            self.set_defaults(&mut config, &[("partition.assignment.strategy", "cooperative-sticky")]);
+        }
+        READER_FIXED.iter().for_each(|(name, value)| _ = config.set(*name, *value));
+        config
+    }
+
+    /// What the writer is given.
+    pub(super) fn writer(&self) -> ClientConfig {
+        let mut config = self.client();
+        self.set_defaults(&mut config, &WRITER_DEFAULTS);
+        config.set("message.timeout.ms", self.delivery_timeout.as_millis().max(1).to_string());
+        WRITER_FIXED.iter().for_each(|(name, value)| _ = config.set(*name, *value));
+        config
+    }
+
+    fn set_defaults(&self, config: &mut ClientConfig, defaults: &[(&str, &str)]) {
+        for (name, value) in defaults.iter().filter(|(name, _)| !self.properties.contains_key(*name)) {
+            config.set(*name, *value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: &str) -> KafkaSettings {
+        KafkaSettings { properties: BTreeMap::from([(name.into(), value.into())]), ..KafkaSettings::default() }
+    }
+
+    #[test]
+    fn a_property_that_correctness_rests_on_is_refused() {
+        for (name, value) in [
+            ("auto.offset.reset", "latest"),
+            ("partitioner", "consistent_random"),
+            ("acks", "1"),
+            ("group.id", "mine"),
+            ("bootstrap.servers", "other:9092"),
+        ] {
+            let sentence = with(name, value).check().unwrap_err().to_string();
+            assert!(sentence.contains(name), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_tuning_property_overrides_the_default() {
+        let settings = with("fetch.wait.max.ms", "500");
+        settings.check().unwrap();
+        assert_eq!(settings.reader().get("fetch.wait.max.ms"), Some("500"));
+        assert_eq!(settings.reader().get("auto.offset.reset"), Some("error"));
+        assert_eq!(with("linger.ms", "50").writer().get("linger.ms"), Some("50"));
+    }
+
+    #[test]
+    fn the_new_group_protocol_goes_without_an_assignor() {
+        assert_eq!(with("group.protocol", "consumer").reader().get("partition.assignment.strategy"), None);
+        let classic = KafkaSettings::default().reader();
+        assert_eq!(classic.get("partition.assignment.strategy"), Some("cooperative-sticky"));
+    }
+
+    #[test]
+    fn two_topics_of_one_name_are_refused() {
+        let settings = KafkaSettings { updates: "receipts.events".into(), ..KafkaSettings::default() };
+        assert!(settings.check().unwrap_err().to_string().contains("three names"));
+    }
+}

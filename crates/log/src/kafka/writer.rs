@@ -1,0 +1,168 @@
+//! Appends to Kafka through one idempotent producer with a polling thread of its own.
+//!
+//! It never says "not written" of a record that may have reached a broker.
+
+use super::connect::ConnectError;
+use super::context;
+use super::settings::KafkaSettings;
+use crate::check::Failures;
+use crate::port::{AppendError, Appended, Entry, Writer, Written};
+use rdkafka::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+type Told = Box<oneshot::Sender<Result<Written, AppendError>>>;
+
+/// How long `append` sleeps before it tries a full queue again.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
+
+/// Hears of deliveries on the producer's thread.
+#[derive(Default)]
+struct Deliveries {
+    failures: Failures,
+}
+
+impl Deliveries {
+    fn tell(&self, told: oneshot::Sender<Result<Written, AppendError>>, outcome: Result<Written, AppendError>) {
+        if let Err(error) = &outcome {
+            self.failures.note(error);
+        }
+        let _nobody_waits = told.send(outcome);
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        context::log(level, facility, message);
+    }
+
+    fn error(&self, reason: KafkaError, message: &str) {
+        context::error(&reason, message);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Told;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, told: Told) {
+        let outcome = match result {
+            Ok(message) => Ok(Written { partition: message.partition() as u32, offset: message.offset() as u64 }),
+            Err((error, message)) => Err(failure(error, message.topic())),
+        };
+        self.tell(*told, outcome);
+    }
+}
+
+/// Tells what certainly did not happen from what may have.
+fn failure(error: &KafkaError, topic: &str) -> AppendError {
+    use RDKafkaErrorCode as Code;
+    let sentence = format!("{topic}: {error}");
+    match error.rdkafka_error_code() {
+        // librdkafka refused it, or dropped it before it was sent.
+        Some(Code::QueueFull | Code::PurgeQueue | Code::UnknownTopic | Code::UnknownPartition | Code::InvalidArgument)
+        // A broker refuses these by looking at the record alone, so no earlier attempt was taken either.
+        | Some(Code::MessageSizeTooLarge | Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidMessage)
+        | Some(Code::MessageBatchTooLarge | Code::InvalidTopic) => AppendError::NotWritten(sentence),
+        _ => AppendError::Unknown(sentence),
+    }
+}
+
+/// The one writer of a Kafka log. Its drop waits for what is queued.
+pub(super) struct KafkaWriter {
+    producer: ThreadedProducer<Deliveries>,
+    settings: Arc<KafkaSettings>,
+}
+
+impl KafkaWriter {
+    pub(super) fn new(settings: &Arc<KafkaSettings>) -> Result<Self, ConnectError> {
+        let producer = ThreadedProducer::from_config_and_context(&settings.writer(), Deliveries::default())
+            .map_err(|error| ConnectError::Settings(error.to_string()))?;
+        Ok(KafkaWriter { producer, settings: settings.clone() })
+    }
+}
+
+impl Writer for KafkaWriter {
+    fn append(&self, entry: Entry) -> Appended {
+        let (told, appended) = oneshot::channel();
+        let topic = self.settings.topic(entry.topic);
+        let headers = (!entry.headers.is_empty()).then(|| {
+            let all = OwnedHeaders::new_with_capacity(entry.headers.len());
+            entry.headers.iter().fold(all, |all, (key, value)| all.insert(Header { key, value: value.as_deref() }))
+        });
+        let mut record = BaseRecord {
+            topic,
+            partition: entry.partition.map(|partition| i32::try_from(partition).unwrap_or(i32::MAX)),
+            payload: entry.value.as_deref(),
+            key: entry.key.as_deref(),
+            timestamp: entry.timestamp_ms.map(|time| i64::try_from(time).unwrap_or(i64::MAX)),
+            headers,
+            delivery_opaque: Box::new(told),
+        };
+        let deadline = Instant::now() + self.settings.delivery_timeout;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return appended,
+                Err((error, back))
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) && Instant::now() < deadline =>
+                {
+                    record = back;
+                    std::thread::sleep(FULL_PAUSE);
+                }
+                Err((error, back)) => {
+                    // It never entered the queue, whatever the reason.
+                    let mut sentence = format!("{topic}: {error}");
+                    if let Some((code, reason)) = self.producer.client().fatal_error() {
+                        sentence =
+                            format!("{topic}: the producer is beyond repair ({code}: {reason}): restart the process");
+                    }
+                    self.producer.context().tell(*back.delivery_opaque, Err(AppendError::NotWritten(sentence)));
+                    return appended;
+                }
+            }
+        }
+    }
+
+    fn flush(&self, timeout: Duration) -> Result<(), AppendError> {
+        self.producer.flush(timeout).map_err(|error| {
+            AppendError::Unknown(format!(
+                "{} entries are not acknowledged after {} ms: {error}",
+                self.producer.in_flight_count(),
+                timeout.as_millis()
+            ))
+        })?;
+        self.producer.context().failures.take()
+    }
+}
+
+impl Drop for KafkaWriter {
+    /// A producer that is dropped purges what is queued, so this flushes first.
+    fn drop(&mut self) {
+        if let Err(error) = self.flush(self.settings.delivery_timeout + Duration::from_secs(1)) {
+            tracing::warn!(%error, "the Kafka log is closed with an append that failed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_no_broker_can_hold_is_called_not_written() {
+        use RDKafkaErrorCode as Code;
+        let fate = |code| failure(&KafkaError::MessageProduction(code), "t");
+        for code in [Code::QueueFull, Code::MessageSizeTooLarge, Code::UnknownPartition, Code::PurgeQueue] {
+            assert!(matches!(fate(code), AppendError::NotWritten(_)), "{code}");
+        }
+        for code in
+            [Code::MessageTimedOut, Code::PurgeInflight, Code::RequestTimedOut, Code::NotEnoughReplicasAfterAppend]
+        {
+            assert!(matches!(fate(code), AppendError::Unknown(_)), "{code}");
+        }
+    }
+}

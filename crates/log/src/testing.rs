@@ -1,0 +1,165 @@
+//! A real Kafka for tests, of one node or three, started by the project's own `tests/kafka/kafka.sh`.
+//!
+//! It is for tests only (feature `testing`), replaces nothing by a mock, and leaves nothing behind: its brokers and
+//! their data go with the process that started them, however that process ends.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Set to `off`, tests that need Kafka are left out; otherwise they fail where it cannot be started.
+pub const SWITCH: &str = "RECEIPTS_TEST_KAFKA";
+
+/// Ports of one cluster: ten a node and some to spare.
+const BLOCK_PORTS: u16 = 40;
+/// Where blocks begin; all of them lie below the ports that systems give to outgoing connections.
+const FIRST_PORT: u16 = 20_000;
+const BLOCKS: u16 = 300;
+
+/// Why there is no broker.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "Kafka cannot be started: {0}. Tests with Kafka need Java 17 and Maven (Debian: openjdk-17-jre-headless, maven); RECEIPTS_TEST_KAFKA=off leaves them out"
+)]
+pub struct BrokerError(String);
+
+/// A running cluster. Dropping it kills the nodes and removes their data.
+#[derive(Debug)]
+pub struct Broker {
+    port: u16,
+    nodes: u16,
+    /// Its standard input ends with this process, and it wipes then.
+    tether: Option<Child>,
+}
+
+impl Broker {
+    /// Starts a cluster of `nodes` nodes (1 or 3) on free ports of its own, or from `KAFKA_PORT` on where that is set.
+    /// The first start of a checkout gets the jars.
+    ///
+    /// # Errors
+    /// Where Java or Maven is missing, or a node does not come up; the sentence says what to do.
+    pub fn start(nodes: u16) -> Result<Broker, BrokerError> {
+        let mut broker = Broker { port: claim_ports(nodes)?, nodes, tether: None };
+        let tether = broker
+            .script(&["tether"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| BrokerError(format!("sh: {error}")))?;
+        broker.tether = Some(tether);
+        broker.run(&["start"])?;
+        Ok(broker)
+    }
+
+    /// The one broker that the tests of a binary share, started by the first that asks. `None` where
+    /// `RECEIPTS_TEST_KAFKA=off`; then it says so on standard error.
+    ///
+    /// # Panics
+    /// Where it cannot be started: a test that needs Kafka fails rather than passing unseen.
+    pub fn shared() -> Option<&'static Broker> {
+        static SHARED: OnceLock<Result<Broker, BrokerError>> = OnceLock::new();
+        // A failure is kept too: the next test would only wait for the same.
+        enabled().then(|| match SHARED.get_or_init(|| Broker::start(1)) {
+            Ok(broker) => broker,
+            Err(error) => panic!("{error}"),
+        })
+    }
+
+    /// The brokers, for `--kafka-bootstrap`.
+    pub fn bootstrap(&self) -> String {
+        let nodes: Vec<String> = (0..self.nodes).map(|node| format!("127.0.0.1:{}", self.port + 10 * node)).collect();
+        nodes.join(",")
+    }
+
+    /// Ends a node (counted from 1) as a power cut does.
+    ///
+    /// # Errors
+    /// Where the script fails.
+    pub fn kill(&self, node: u16) -> Result<(), BrokerError> {
+        self.run(&["kill", &node.to_string()])
+    }
+
+    /// Starts a node (counted from 1) that was killed, with its data; returns when it is up.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn restart(&self, node: u16) -> Result<(), BrokerError> {
+        self.run(&["start", &node.to_string()])
+    }
+
+    fn script(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        command.arg(script_path()).args(args);
+        command.env("KAFKA_PORT", self.port.to_string()).env("KAFKA_NODES", self.nodes.to_string());
+        command.env("KAFKA_DIR", kafka_dir());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Result<(), BrokerError> {
+        let output = self.script(args).output().map_err(|error| BrokerError(format!("sh cannot be run: {error}")))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(BrokerError(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(mut tether) = self.tether.take() {
+            drop(tether.stdin.take());
+            let _already_gone = tether.wait();
+        }
+    }
+}
+
+/// Whether tests with Kafka run; says on standard error where they do not.
+pub fn enabled() -> bool {
+    let off = std::env::var(SWITCH).is_ok_and(|value| value == "off");
+    if off {
+        eprintln!("left out: {SWITCH}=off");
+    }
+    !off
+}
+
+/// A name that no other test, of this run or of an earlier one, uses: for topics and groups.
+pub fn unique(name: &str) -> String {
+    static COUNT: AtomicU16 = AtomicU16::new(0);
+    format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn script_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kafka/kafka.sh")
+}
+
+/// Jars, data and logs.
+fn kafka_dir() -> PathBuf {
+    std::env::var_os("KAFKA_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.kafka"), PathBuf::from)
+}
+
+/// Finds free ports and makes the folder of the first one, which keeps other test processes off them.
+fn claim_ports(nodes: u16) -> Result<u16, BrokerError> {
+    static STARTED: AtomicU16 = AtomicU16::new(0);
+    let started = STARTED.fetch_add(1, Ordering::Relaxed);
+    let dir = kafka_dir();
+    std::fs::create_dir_all(&dir).map_err(|error| BrokerError(format!("{}: {error}", dir.display())))?;
+    if let Ok(port) = std::env::var("KAFKA_PORT") {
+        let port: u16 = port.parse().map_err(|_| BrokerError(format!("KAFKA_PORT is no port: {port}")))?;
+        return Ok(port + started * BLOCK_PORTS);
+    }
+    let begin = (std::process::id() % u32::from(BLOCKS)) as u16;
+    for step in 0..BLOCKS {
+        let port = FIRST_PORT + (begin + step) % BLOCKS * BLOCK_PORTS;
+        let free = (0..nodes)
+            .flat_map(|node| [port + 10 * node, port + 10 * node + 1])
+            .all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+        if free && std::fs::create_dir(dir.join(port.to_string())).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(BrokerError(format!("no free ports from {FIRST_PORT} on; wipe {}", dir.display())))
+}

@@ -1,0 +1,286 @@
+//! What every log must do. A case gets a new log with empty topics.
+
+use crate::support::{Call, Fixture, Heard, PARTITIONS, Remembers, entry, hear_all, hear_stop, hear_until};
+use bytes::Bytes;
+use receipts_log::{AppendError, Entry, ReadError, Topic, Writer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+pub(crate) fn a_key_goes_to_its_murmur2_partition(fixture: &Fixture) {
+    assert_eq!(fixture.log.partition_count(), PARTITIONS);
+    let keys: Vec<String> = (0..200).map(|number| format!("default/conversation-{number}")).collect();
+    let written = fixture.append(keys.iter().map(|key| entry(None, key, "v")));
+    for (key, written) in keys.iter().zip(&written) {
+        assert_eq!(written.partition, receipts_event::partition_of(key.as_bytes(), PARTITIONS), "{key}");
+    }
+    let heard = hear_all(&mut *fixture.reader());
+    assert_eq!(heard.records.len(), keys.len());
+    for record in &heard.records {
+        let key = record.key.as_deref().unwrap();
+        assert_eq!(record.partition, receipts_event::partition_of(key, PARTITIONS), "{key:?}");
+    }
+}
+
+pub(crate) fn order_is_kept_within_a_partition(fixture: &Fixture) {
+    let written = fixture.append((0..1000).map(|number| entry(number % 3, "k", number)));
+    for partition in 0..3 {
+        let offsets: Vec<_> = written.iter().filter(|w| w.partition == partition).map(|w| w.offset).collect();
+        assert!(offsets.is_sorted_by(|a, b| a < b), "acknowledged out of order: {offsets:?}");
+    }
+    let heard = hear_all(&mut *fixture.reader());
+    for partition in 0..3 {
+        let wanted: Vec<_> = (0..1000).filter(|number| number % 3 == partition).map(|n| n.to_string()).collect();
+        assert_eq!(heard.values(partition), wanted);
+        let offsets = heard.records.iter().filter(|record| record.partition == partition).map(|record| record.offset);
+        assert!(offsets.is_sorted_by(|a, b| a < b));
+    }
+    assert_eq!(heard.values(3), Vec::<String>::new());
+}
+
+pub(crate) fn headers_timestamps_and_nulls_round_trip(fixture: &Fixture) {
+    let headers = vec![
+        ("reason".to_owned(), Some(Bytes::from_static(b"bad-json"))),
+        ("none".to_owned(), None),
+        ("empty".to_owned(), Some(Bytes::new())),
+        ("reason".to_owned(), Some(Bytes::from_static(&[0, 255]))),
+    ];
+    let values = [None, Some(Bytes::new()), Some(Bytes::from_static(&[0xff, 0, 1]))];
+    let entries: Vec<Entry> = values
+        .iter()
+        .enumerate()
+        .map(|(at, value)| Entry {
+            topic: Topic::Events,
+            partition: Some(1),
+            key: (at != 1).then(|| Bytes::from_static(b"\0key")),
+            value: value.clone(),
+            headers: if at == 1 { Vec::new() } else { headers.clone() },
+            timestamp_ms: Some(1_780_000_000_000 + at as u64),
+        })
+        .collect();
+    fixture.append(entries.clone());
+    let heard = hear_all(&mut *fixture.reader());
+    let looked = fixture.log.read(Topic::Events, 1, 0, 10).unwrap();
+    assert_eq!(heard.records, looked, "inspection and reader see the same");
+    assert_eq!(looked.len(), entries.len());
+    for (record, entry) in looked.iter().zip(&entries) {
+        assert_eq!(Some(record.timestamp_ms), entry.timestamp_ms);
+        assert_eq!((&record.key, &record.value, &record.headers), (&entry.key, &entry.value, &entry.headers));
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the append time is the system's")]
+pub(crate) fn a_record_without_a_time_gets_that_of_its_append(fixture: &Fixture) {
+    let now_ms = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let before = now_ms();
+    fixture.append([entry(0, "k", "none"), Entry { timestamp_ms: Some(0), ..entry(0, "k", "zero") }]);
+    for record in fixture.log.read(Topic::Events, 0, 0, 2).unwrap() {
+        assert!((before..=now_ms()).contains(&record.timestamp_ms), "{record:?}");
+    }
+}
+
+pub(crate) fn a_value_of_1_mib_round_trips(fixture: &Fixture) {
+    let value: Bytes = (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let written = fixture.append([Entry { value: Some(value.clone()), ..entry(2, "k", "") }, entry(2, "k", "after")]);
+    let heard = hear_all(&mut *fixture.reader());
+    assert_eq!(heard.records[0].value, Some(value));
+    assert_eq!(heard.records[0].offset, written[0].offset);
+    assert_eq!(heard.records.len(), 2);
+}
+
+pub(crate) fn a_poll_hands_over_at_most_what_was_asked_for(fixture: &Fixture) {
+    fixture.append((0..25).map(|number| entry(number % PARTITIONS, "k", number)));
+    let (mut reader, mut heard) = (fixture.reader(), Heard::default());
+    let deadline = Instant::now() + crate::support::PATIENCE;
+    while heard.records.len() < 25 {
+        assert!(Instant::now() < deadline);
+        assert!(heard.poll(&mut *reader, 3, Duration::from_millis(100)).unwrap() <= 3);
+    }
+    assert_eq!(heard.poll(&mut *reader, 0, Duration::ZERO).unwrap(), 0);
+}
+
+pub(crate) fn a_poll_of_an_idle_log_returns_after_its_timeout(fixture: &Fixture) {
+    let mut reader = fixture.reader();
+    hear_all(&mut *reader);
+    let begun = Instant::now();
+    assert_eq!(Heard::default().poll(&mut *reader, 10, Duration::from_millis(300)).unwrap(), 0);
+    assert!(begun.elapsed() >= Duration::from_millis(290), "waited only {:?}", begun.elapsed());
+    assert_eq!(Heard::default().poll(&mut *reader, 10, Duration::ZERO).unwrap(), 0);
+}
+
+pub(crate) fn a_poll_returns_with_the_first_record_and_does_not_wait_for_more(fixture: &Fixture) {
+    let mut reader = fixture.reader();
+    hear_all(&mut *reader);
+    let writer = fixture.log.writer();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            writer.append(entry(0, "k", "late")).blocking_recv().unwrap().unwrap();
+        });
+        let (begun, mut heard) = (Instant::now(), Heard::default());
+        while heard.records.is_empty() {
+            heard.poll(&mut *reader, 100, crate::support::PATIENCE).unwrap();
+        }
+        assert!(begun.elapsed() < crate::support::PATIENCE / 2, "waited {:?} for more", begun.elapsed());
+        assert_eq!(heard.values(0), ["late"]);
+    });
+}
+
+pub(crate) fn the_end_of_every_partition_is_told_and_told_again_after_each_catch_up(fixture: &Fixture) {
+    let mut reader = fixture.reader();
+    let heard = hear_all(&mut *reader);
+    assert_eq!(heard.ends.into_iter().collect::<BTreeSet<_>>(), (0..PARTITIONS).map(|p| (p, 0)).collect());
+    for round in 1..4 {
+        let written = fixture.append([entry(2, "k", round)]);
+        let heard = hear_until(&mut *reader, |heard| !heard.ends.is_empty());
+        assert_eq!(heard.values(2), [round.to_string()], "the record comes before its end");
+        assert_eq!(heard.ends, [(2, written[0].offset + 1)]);
+    }
+}
+
+pub(crate) fn a_reader_starts_where_the_assignment_says(fixture: &Fixture) {
+    let written = fixture.append((0..10).map(|number| entry(1, "k", number)));
+    let end = written[9].offset + 1;
+    for start in [written[7].offset, end] {
+        let assignment = Arc::new(Remembers { starts: BTreeMap::from([(1, start)]), ..Remembers::default() });
+        let mut reader = fixture.log.reader(&fixture.group, assignment.clone()).unwrap();
+        let heard = hear_all(&mut *reader);
+        assert_eq!(heard.records.iter().map(|r| r.offset).collect::<Vec<_>>(), (start..end).collect::<Vec<_>>());
+        assert!(heard.ends.contains(&(1, end)), "{:?}", heard.ends);
+        reader.commit(1, end);
+        assert!(assignment.calls.lock().contains(&Call::Assigned { partition: 1, first: 0, end }));
+    }
+}
+
+pub(crate) fn a_flush_returns_once_everything_is_acknowledged(fixture: &Fixture) {
+    let writer = fixture.log.writer();
+    let appended: Vec<_> = (0..500).map(|number| writer.append(entry(number % 4, "k", number))).collect();
+    writer.flush(crate::support::PATIENCE).unwrap();
+    for mut appended in appended {
+        appended.try_recv().expect("resolved before the flush returned").unwrap();
+    }
+}
+
+pub(crate) fn a_flush_tells_once_of_a_failure_since_the_last(fixture: &Fixture) {
+    let writer = fixture.log.writer();
+    drop(writer.append(Entry { value: Some(vec![0; 5 << 20].into()), ..entry(0, "k", "") }));
+    let error = writer.flush(crate::support::PATIENCE).unwrap_err();
+    assert!(matches!(error, AppendError::NotWritten(_)), "{error}");
+    writer.flush(crate::support::PATIENCE).unwrap();
+}
+
+pub(crate) fn ten_thousand_appends_in_flight_are_acknowledged_in_order(fixture: &Fixture) {
+    let written = fixture.append((0..10_000).map(|number| entry(number % PARTITIONS, "k", number)));
+    for partition in 0..PARTITIONS {
+        let offsets = written.iter().filter(|written| written.partition == partition).map(|written| written.offset);
+        assert!(offsets.is_sorted_by(|a, b| a < b));
+    }
+    assert_eq!(hear_all(&mut *fixture.reader()).records.len(), 10_000);
+}
+
+fn fate(writer: &dyn Writer, entry: Entry) -> AppendError {
+    writer.append(entry).blocking_recv().unwrap().unwrap_err()
+}
+
+pub(crate) fn an_entry_for_a_partition_that_is_not_there_was_certainly_not_written(fixture: &Fixture) {
+    let error = fate(&*fixture.log.writer(), entry(PARTITIONS, "k", "v"));
+    assert!(matches!(error, AppendError::NotWritten(_)), "{error}");
+}
+
+pub(crate) fn an_entry_that_is_too_large_was_certainly_not_written(fixture: &Fixture) {
+    let error = fate(&*fixture.log.writer(), Entry { value: Some(vec![0; 5 << 20].into()), ..entry(0, "k", "") });
+    assert!(matches!(error, AppendError::NotWritten(_)), "{error}");
+    assert_eq!(fixture.log.bounds(Topic::Events, 0).unwrap(), 0..0);
+}
+
+pub(crate) fn the_topics_are_kept_apart(fixture: &Fixture) {
+    let of = |topic, value: &str| Entry { topic, ..entry(3, "k", value) };
+    fixture.append([of(Topic::Updates, "u"), of(Topic::DeadLetters, "d"), of(Topic::Events, "e")]);
+    for (topic, value) in [(Topic::Updates, "u"), (Topic::DeadLetters, "d"), (Topic::Events, "e")] {
+        let records = fixture.log.read(topic, 3, 0, 10).unwrap();
+        assert_eq!(
+            records.iter().map(|record| record.value.as_deref().unwrap()).collect::<Vec<_>>(),
+            [value.as_bytes()]
+        );
+    }
+    assert_eq!(hear_all(&mut *fixture.reader()).values(3), ["e"]);
+}
+
+pub(crate) fn an_offset_is_found_by_time(fixture: &Fixture) {
+    let at = |time| Entry { timestamp_ms: Some(time), ..entry(1, "k", time) };
+    let written = fixture.append([1000, 2000, 2000, 3000].map(at));
+    let wanted = [(1, 0), (1000, 0), (1001, 1), (2000, 1), (2001, 3), (3000, 3)];
+    for (time, index) in wanted {
+        assert_eq!(fixture.log.offset_at(Topic::Events, 1, time).unwrap(), written[index].offset, "{time}");
+    }
+    assert_eq!(fixture.log.offset_at(Topic::Events, 1, 3001).unwrap(), written[3].offset + 1);
+    assert_eq!(fixture.log.offset_at(Topic::Events, 0, 1).unwrap(), 0);
+}
+
+pub(crate) fn dropping_a_reader_revokes_what_it_holds(fixture: &Fixture) {
+    let assignment = Arc::new(Remembers::default());
+    let mut reader = fixture.log.reader(&fixture.group, assignment.clone()).unwrap();
+    hear_all(&mut *reader);
+    assert!(!assignment.calls.lock().iter().any(|call| matches!(call, Call::Revoked(_))));
+    drop(reader);
+    let calls = assignment.calls.lock();
+    let mut revoked: Vec<u32> = calls
+        .iter()
+        .filter_map(|call| if let Call::Revoked(partitions) = call { Some(partitions.clone()) } else { None })
+        .flatten()
+        .collect();
+    revoked.sort_unstable();
+    assert_eq!(revoked, (0..PARTITIONS).collect::<Vec<_>>(), "each once");
+    drop(calls);
+    // A reader that never polled holds nothing.
+    let assignment = Arc::new(Remembers::default());
+    drop(fixture.log.reader(&fixture.group, assignment.clone()).unwrap());
+    assert_eq!(*assignment.calls.lock(), []);
+}
+
+pub(crate) fn a_refused_partition_stops_the_reader(fixture: &Fixture) {
+    let assignment = Arc::new(Remembers { refuses: Some(2), ..Remembers::default() });
+    let mut reader = fixture.log.reader(&fixture.group, assignment.clone()).unwrap();
+    let sentence = hear_stop(&mut *reader);
+    assert!(sentence.contains("partition 2") && sentence.contains("the disk is full"), "{sentence}");
+    let again = Heard::default().poll(&mut *reader, 10, Duration::ZERO).unwrap_err();
+    assert!(matches!(&again, ReadError::Stop(same) if *same == sentence), "{again}");
+    drop(reader);
+    let calls = assignment.calls.lock();
+    let (mut assigned, mut revoked) = (BTreeSet::new(), BTreeSet::new());
+    for call in calls.iter() {
+        match call {
+            Call::Assigned { partition, .. } => _ = assigned.insert(*partition),
+            Call::Revoked(partitions) => revoked.extend(partitions.iter().copied()),
+        }
+    }
+    assert_eq!(assigned, revoked, "what was opened is released");
+}
+
+pub(crate) fn a_start_beyond_the_end_stops_the_reader(fixture: &Fixture) {
+    fixture.append([entry(1, "k", "v")]);
+    let assignment = Arc::new(Remembers { starts: BTreeMap::from([(1, 7)]), ..Remembers::default() });
+    let mut reader = fixture.log.reader(&fixture.group, assignment).unwrap();
+    let sentence = hear_stop(&mut *reader);
+    assert!(sentence.contains("ends at offset 1") && sentence.contains("stands at 7"), "{sentence}");
+}
+
+pub(crate) fn a_start_that_was_trimmed_stops_the_reader(fixture: &Fixture) {
+    fixture.append((0..10).map(|number| entry(1, "k", number)));
+    (fixture.trim)(1, 5);
+    let assignment = Arc::new(Remembers { starts: BTreeMap::from([(1, 4)]), ..Remembers::default() });
+    let mut reader = fixture.log.reader(&fixture.group, assignment).unwrap();
+    let sentence = hear_stop(&mut *reader);
+    assert!(sentence.contains("begins at offset 5") && sentence.contains("trimmed"), "{sentence}");
+}
+
+pub(crate) fn a_trimmed_log_begins_at_its_first_offset(fixture: &Fixture) {
+    fixture.append((0..10).map(|number| entry(1, "k", number)));
+    (fixture.trim)(1, 5);
+    assert_eq!(fixture.log.bounds(Topic::Events, 1).unwrap(), 5..10);
+    assert_eq!(fixture.log.read(Topic::Events, 1, 0, 1).unwrap()[0].offset, 5);
+    assert_eq!(hear_all(&mut *fixture.reader()).values(1), ["5", "6", "7", "8", "9"]);
+    (fixture.trim)(1, 10);
+    let written = fixture.append([entry(1, "k", "after")]);
+    assert_eq!(written[0].offset, 10, "offsets go on where all records are gone");
+}

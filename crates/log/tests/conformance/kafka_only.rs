@@ -1,0 +1,314 @@
+//! What only Kafka does: groups, other clients' partitioning, brokers that die, topics that others made.
+
+use crate::support::{Fixture, Heard, PARTITIONS, PATIENCE, Remembers, admin, entry, hear_all, settings};
+use parking_lot::Mutex;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use receipts_log::kafka::{ConnectError, CreateTopics, KafkaLog, KafkaSettings};
+use receipts_log::testing::{Broker, enabled, unique};
+use receipts_log::{AppendError, Assignment, Entry, Inspect, Log, Polled, ReadError, Reader, Topic};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+fn create(bootstrap: &str, name: &str, partitions: i32, properties: &[(&str, &str)]) {
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let topic = properties.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    let results = futures_executor::block_on(admin(bootstrap).create_topics([&topic], &options)).unwrap();
+    results.into_iter().for_each(|result| _ = result.unwrap());
+}
+
+/// The golden vectors of the event crate: what librdkafka really does with each key, and what we compute.
+#[test]
+fn librdkafka_puts_every_golden_key_where_partition_of_says() {
+    let Some(broker) = Broker::shared() else { return };
+    let golden = include_str!("../../../event/testdata/murmur2.txt");
+    let rows: Vec<Vec<&str>> = golden
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(|line| line.split('\t').collect::<Vec<_>>())
+        .filter(|row| row.len() > 2)
+        .collect();
+    assert!(rows.len() > 50);
+    for (column, partitions) in [1, 3, 4, 12, 64, 256].into_iter().enumerate() {
+        let settings = settings(broker);
+        for other in [&settings.updates, &settings.dead_letters] {
+            create(&settings.bootstrap, other, 1, &[]);
+        }
+        let create_topics = Some(CreateTopics { partitions, replication: None });
+        let log = KafkaLog::connect(KafkaSettings { create_topics, ..settings }).unwrap();
+        assert_eq!(log.partition_count(), partitions);
+        let writer = log.writer();
+        let appended: Vec<_> = rows.iter().map(|row| writer.append(entry(None, row[0], ""))).collect();
+        for (row, appended) in rows.iter().zip(appended) {
+            let written = appended.blocking_recv().unwrap().unwrap();
+            assert_eq!(written.partition.to_string(), row[2 + column], "{} of {partitions}", row[0]);
+            assert_eq!(written.partition, receipts_event::partition_of(row[0].as_bytes(), partitions));
+        }
+    }
+}
+
+/// State that two readers of a group hand to one another, as projectors do through their stores.
+#[derive(Default)]
+struct Handed {
+    /// By partition: the offset to go on at, and what was applied.
+    state: Mutex<BTreeMap<u32, (u64, Vec<String>)>>,
+    owners: Mutex<BTreeMap<u32, u32>>,
+}
+
+/// One reader's side of it.
+struct Member {
+    name: u32,
+    all: Arc<Handed>,
+    /// Records are in hand: no call may come now.
+    in_hand: AtomicBool,
+    held: AtomicU32,
+}
+
+impl Assignment for Member {
+    fn assigned(&self, partition: u32, _: u64, _: u64) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+        assert!(!self.in_hand.load(Ordering::SeqCst), "assigned between two records of a poll");
+        let owner = self.all.owners.lock().insert(partition, self.name);
+        assert_eq!(owner, None, "partition {partition} was still owned");
+        self.held.fetch_add(1, Ordering::SeqCst);
+        Ok(self.all.state.lock().entry(partition).or_default().0)
+    }
+
+    fn revoked(&self, partitions: &[u32]) {
+        assert!(!self.in_hand.load(Ordering::SeqCst), "revoked between two records of a poll");
+        for partition in partitions {
+            assert_eq!(self.all.owners.lock().remove(partition), Some(self.name));
+            self.held.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Member {
+    fn new(name: u32, all: &Arc<Handed>) -> Arc<Self> {
+        Arc::new(Member { name, all: all.clone(), in_hand: AtomicBool::new(false), held: AtomicU32::new(0) })
+    }
+
+    fn step(&self, reader: &mut dyn Reader) {
+        let polled = reader.poll(500, Duration::from_millis(20), &mut |polled| {
+            self.in_hand.store(true, Ordering::SeqCst);
+            if let Polled::Record(record) = polled {
+                let mut state = self.all.state.lock();
+                let (next, values) = state.get_mut(&record.partition).unwrap();
+                assert!(record.offset >= *next, "a record came twice");
+                *next = record.offset + 1;
+                values.push(String::from_utf8(record.value.unwrap().to_vec()).unwrap());
+            }
+        });
+        self.in_hand.store(false, Ordering::SeqCst);
+        if let Err(ReadError::Stop(sentence)) = polled {
+            panic!("{sentence}");
+        }
+    }
+}
+
+#[test]
+fn two_readers_of_a_group_hand_partitions_over_and_nothing_is_skipped() {
+    let Some(fixture) = Fixture::kafka() else { return };
+    let (all, done) = (Arc::new(Handed::default()), AtomicBool::new(false));
+    let written = std::thread::scope(|scope| {
+        let producer = scope.spawn(|| {
+            let (writer, mut appended) = (fixture.log.writer(), Vec::new());
+            while !done.load(Ordering::SeqCst) {
+                for partition in 0..PARTITIONS {
+                    let number = appended.len();
+                    appended.push((partition, writer.append(entry(partition, "k", number))));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            appended.into_iter().map(|(p, a)| (p, a.blocking_recv().unwrap().unwrap())).collect::<Vec<_>>()
+        });
+        // Ends the producer where an assertion fails, or the scope would wait for it for ever.
+        struct Ends<'a>(&'a AtomicBool);
+        impl Drop for Ends<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let ends = Ends(&done);
+        let deadline = Instant::now() + 3 * PATIENCE;
+        let first = Member::new(1, &all);
+        let mut one = fixture.log.reader(&fixture.group, first.clone()).unwrap();
+        while first.held.load(Ordering::SeqCst) < PARTITIONS {
+            first.step(&mut *one);
+            assert!(Instant::now() < deadline, "the first reader is not given all");
+        }
+        let second = Member::new(2, &all);
+        let mut two = fixture.log.reader(&fixture.group, second.clone()).unwrap();
+        while second.held.load(Ordering::SeqCst) < PARTITIONS / 2 {
+            first.step(&mut *one);
+            second.step(&mut *two);
+            assert!(Instant::now() < deadline, "the second reader is not given half");
+        }
+        assert_eq!(first.held.load(Ordering::SeqCst), PARTITIONS / 2);
+        // The second is dropped while the first does not poll, and is not waited for.
+        drop(two);
+        assert_eq!(second.held.load(Ordering::SeqCst), 0);
+        while first.held.load(Ordering::SeqCst) < PARTITIONS {
+            first.step(&mut *one);
+            assert!(Instant::now() < deadline, "the first reader is not given all back");
+        }
+        drop(ends);
+        let written = producer.join().unwrap();
+        let heard = |all: &Handed| all.state.lock().values().map(|(_, values)| values.len()).sum::<usize>();
+        while heard(&all) < written.len() {
+            first.step(&mut *one);
+            assert!(Instant::now() < deadline, "heard {} of {}", heard(&all), written.len());
+        }
+        written
+    });
+    for partition in 0..PARTITIONS {
+        let wanted = written.iter().enumerate().filter(|(_, (of, _))| *of == partition).map(|(at, _)| at.to_string());
+        assert_eq!(all.state.lock()[&partition].1, wanted.collect::<Vec<_>>(), "in order, none skipped, none twice");
+    }
+}
+
+#[test]
+fn everything_acknowledged_survives_a_broker_that_is_killed_and_restarted() {
+    if !enabled() {
+        return;
+    }
+    let broker = Broker::start(1).unwrap_or_else(|error| panic!("{error}"));
+    let delivery_timeout = Duration::from_secs(90);
+    let log = KafkaLog::connect(KafkaSettings { delivery_timeout, ..settings(&broker) }).unwrap();
+    let group = unique("group");
+    let mut reader = log.reader(&group, Arc::new(Remembers::default())).unwrap();
+    hear_all(&mut *reader);
+    let (writer, mut appended, mut heard) = (log.writer(), Vec::new(), Heard::default());
+    let mut poll = |heard: &mut Heard| match heard.poll(&mut *reader, 1000, Duration::from_millis(5)) {
+        Ok(_) => {}
+        // It comes back at once where every broker is down.
+        Err(ReadError::Retry(_)) => std::thread::sleep(Duration::from_millis(5)),
+        Err(stop) => panic!("{stop}"),
+    };
+    let mut go_on = |rounds: usize, appended: &mut Vec<_>, heard: &mut Heard| {
+        for _ in 0..rounds {
+            let number = appended.len();
+            appended.push(writer.append(entry(number as u32 % PARTITIONS, "k", number)));
+            poll(heard);
+        }
+    };
+    go_on(200, &mut appended, &mut heard);
+    broker.kill(1).unwrap();
+    go_on(200, &mut appended, &mut heard);
+    broker.restart(1).unwrap();
+    go_on(200, &mut appended, &mut heard);
+    log.writer().flush(delivery_timeout).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while heard.records.len() < appended.len() {
+        assert!(Instant::now() < deadline, "heard {} of {}", heard.records.len(), appended.len());
+        poll(&mut heard);
+    }
+    for (number, appended) in appended.into_iter().enumerate() {
+        let written = appended.blocking_recv().unwrap().unwrap();
+        let record = heard.records.iter().find(|r| (r.partition, r.offset) == (written.partition, written.offset));
+        assert_eq!(record.unwrap().value.as_deref(), Some(number.to_string().as_bytes()));
+    }
+    for partition in 0..PARTITIONS {
+        let wanted = (0..heard.records.len()).filter(|number| *number as u32 % PARTITIONS == partition);
+        assert_eq!(heard.values(partition), wanted.map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn an_append_that_no_broker_answers_has_an_open_outcome() {
+    if !enabled() {
+        return;
+    }
+    let broker = Broker::start(1).unwrap_or_else(|error| panic!("{error}"));
+    let delivery_timeout = Duration::from_secs(2);
+    let log = KafkaLog::connect(KafkaSettings { delivery_timeout, ..settings(&broker) }).unwrap();
+    log.writer().append(entry(0, "k", "before")).blocking_recv().unwrap().unwrap();
+    broker.kill(1).unwrap();
+    let error = log.writer().append(entry(0, "k", "after")).blocking_recv().unwrap().unwrap_err();
+    assert!(matches!(error, AppendError::Unknown(_)), "{error}");
+    assert!(matches!(log.writer().flush(PATIENCE), Err(AppendError::Unknown(_))));
+}
+
+#[test]
+fn a_log_trimmed_under_its_reader_stops_it_rather_than_skipping() {
+    let Some(fixture) = Fixture::kafka() else { return };
+    // Twice as much as a reader holds ready, and no compression makes it less.
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut noise = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed.to_le_bytes()
+    };
+    let mut value = || (0..2500).flat_map(|_| noise()).collect::<Vec<u8>>();
+    fixture.append((0..3200).map(|_| Entry { value: Some(value().into()), ..entry(0, "k", "") }));
+    let mut reader = fixture.reader();
+    let mut heard = Heard::default();
+    while heard.records.is_empty() {
+        heard.poll(&mut *reader, 1, Duration::from_millis(100)).unwrap();
+    }
+    (fixture.trim)(0, 3200);
+    let deadline = Instant::now() + PATIENCE;
+    let sentence = loop {
+        assert!(Instant::now() < deadline, "read {} records and did not stop", heard.records.len());
+        if let Err(ReadError::Stop(sentence)) = heard.poll(&mut *reader, 1000, Duration::from_millis(100)) {
+            break sentence;
+        }
+    };
+    assert!(sentence.contains("not in the log any more"), "{sentence}");
+    let offsets: Vec<u64> = heard.records.iter().map(|record| record.offset).collect();
+    assert_eq!(offsets, (0..offsets.len() as u64).collect::<Vec<_>>(), "nothing was skipped before it stopped");
+}
+
+#[test]
+fn a_compacted_event_topic_is_refused() {
+    let Some(broker) = Broker::shared() else { return };
+    for policy in ["compact", "compact,delete"] {
+        let settings = settings(broker);
+        create(&settings.bootstrap, &settings.events, 1, &[("cleanup.policy", policy)]);
+        let error = KafkaLog::connect(settings).err().unwrap();
+        assert!(matches!(error, ConnectError::Compacted(_)), "{error}");
+        assert!(error.to_string().contains("Set cleanup.policy=delete"), "{error}");
+    }
+}
+
+#[test]
+fn missing_topics_are_named_with_how_to_create_them() {
+    let Some(broker) = Broker::shared() else { return };
+    let settings = KafkaSettings { create_topics: None, ..settings(broker) };
+    let events = settings.events.clone();
+    let error = KafkaLog::connect(settings).err().unwrap().to_string();
+    assert!(error.contains(&events) && error.contains("retention.ms=-1"), "{error}");
+}
+
+#[test]
+fn topics_that_exist_keep_their_number_of_partitions() {
+    let Some(broker) = Broker::shared() else { return };
+    let settings = settings(broker);
+    let first = KafkaLog::connect(settings.clone()).unwrap();
+    let create_topics = Some(CreateTopics { partitions: 9, replication: None });
+    let second = KafkaLog::connect(KafkaSettings { create_topics, ..settings }).unwrap();
+    assert_eq!((first.partition_count(), second.partition_count()), (PARTITIONS, PARTITIONS));
+    assert!(second.bounds(Topic::Events, PARTITIONS).is_err());
+}
+
+#[test]
+fn a_broker_that_cannot_be_reached_is_named() {
+    let settings = KafkaSettings {
+        bootstrap: "127.0.0.1:9".into(),
+        connect_timeout: Duration::from_secs(1),
+        ..KafkaSettings::default()
+    };
+    let error = KafkaLog::connect(settings).err().unwrap();
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("127.0.0.1:9 within 1 s"), "{error}");
+}
+
+#[test]
+fn a_log_connects_within_an_async_runtime() {
+    let Some(broker) = Broker::shared() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let settings = settings(broker);
+    runtime.block_on(async { assert!(KafkaLog::connect(settings).is_ok()) });
+}

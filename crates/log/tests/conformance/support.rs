@@ -1,0 +1,180 @@
+//! What the cases stand on: a log of their own, an assignment that remembers, and ways to read a log out.
+//!
+//! It asserts only that time limits hold; the cases assert the rest.
+
+use parking_lot::Mutex;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use receipts_log::embedded::EmbeddedLog;
+use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
+use receipts_log::testing::{Broker, unique};
+use receipts_log::{Assignment, Entry, Inspect, OwnedRecord, Polled, ReadError, Reader, Topic, Written};
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Longer than anything here takes, on a machine that does much else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PARTITIONS: u32 = 4;
+
+type Trim = Box<dyn Fn(u32, u64)>;
+
+/// A new log of [`PARTITIONS`] partitions, a consumer group of its own, and a way to trim the event topic.
+pub(crate) struct Fixture {
+    pub(crate) log: Arc<dyn Inspect>,
+    pub(crate) group: String,
+    pub(crate) trim: Trim,
+    _dir: Option<TempDir>,
+}
+
+impl Fixture {
+    pub(crate) fn embedded() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap());
+        let trimmed = log.clone();
+        let trim: Trim = Box::new(move |partition, before| trimmed.trim(Topic::Events, partition, before).unwrap());
+        Fixture { log, group: "g".into(), trim, _dir: Some(dir) }
+    }
+
+    pub(crate) fn kafka() -> Option<Self> {
+        let settings = settings(Broker::shared()?);
+        let (bootstrap, events) = (settings.bootstrap.clone(), settings.events.clone());
+        let log = Arc::new(KafkaLog::connect(settings).unwrap());
+        let trim: Trim = Box::new(move |partition, before| delete_records(&bootstrap, &events, partition, before));
+        Some(Fixture { log, group: unique("group"), trim, _dir: None })
+    }
+
+    /// A reader that begins every partition at its first offset.
+    pub(crate) fn reader(&self) -> Box<dyn Reader> {
+        self.log.reader(&self.group, Arc::new(Remembers::default())).unwrap()
+    }
+
+    /// Appends and waits for all acknowledgements.
+    pub(crate) fn append(&self, entries: impl IntoIterator<Item = Entry>) -> Vec<Written> {
+        let writer = self.log.writer();
+        let appended: Vec<_> = entries.into_iter().map(|entry| writer.append(entry)).collect();
+        appended.into_iter().map(|appended| appended.blocking_recv().unwrap().unwrap()).collect()
+    }
+}
+
+/// Settings with topics of their own.
+pub(crate) fn settings(broker: &Broker) -> KafkaSettings {
+    KafkaSettings {
+        bootstrap: broker.bootstrap(),
+        events: unique("events"),
+        updates: unique("updates"),
+        dead_letters: unique("dead-letters"),
+        create_topics: Some(CreateTopics { partitions: PARTITIONS, replication: None }),
+        ..KafkaSettings::default()
+    }
+}
+
+pub(crate) fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap()
+}
+
+fn delete_records(bootstrap: &str, topic: &str, partition: u32, before: u64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, partition as i32, Offset::Offset(before as i64)).unwrap();
+    let deleted = futures_executor::block_on(admin(bootstrap).delete_records(&offsets, &AdminOptions::new())).unwrap();
+    deleted.elements()[0].error().unwrap();
+}
+
+pub(crate) fn entry(partition: impl Into<Option<u32>>, key: &str, value: impl ToString) -> Entry {
+    Entry {
+        topic: Topic::Events,
+        partition: partition.into(),
+        key: Some(key.to_owned().into()),
+        value: Some(value.to_string().into()),
+        headers: Vec::new(),
+        timestamp_ms: None,
+    }
+}
+
+/// What an assignment was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Call {
+    Assigned { partition: u32, first: u64, end: u64 },
+    Revoked(Vec<u32>),
+}
+
+/// Remembers its calls; begins where it is told, at the first offset otherwise.
+#[derive(Default)]
+pub(crate) struct Remembers {
+    pub(crate) calls: Mutex<Vec<Call>>,
+    pub(crate) starts: BTreeMap<u32, u64>,
+    pub(crate) refuses: Option<u32>,
+}
+
+impl Assignment for Remembers {
+    fn assigned(&self, partition: u32, first: u64, end: u64) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+        if self.refuses == Some(partition) {
+            return Err("the disk is full".into());
+        }
+        self.calls.lock().push(Call::Assigned { partition, first, end });
+        Ok(self.starts.get(&partition).copied().unwrap_or(first))
+    }
+
+    fn revoked(&self, partitions: &[u32]) {
+        self.calls.lock().push(Call::Revoked(partitions.to_vec()));
+    }
+}
+
+/// What one or more polls handed over.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) records: Vec<OwnedRecord>,
+    /// (partition, next offset), in the order told.
+    pub(crate) ends: Vec<(u32, u64)>,
+}
+
+impl Heard {
+    pub(crate) fn values(&self, partition: u32) -> Vec<String> {
+        let of = self.records.iter().filter(|record| record.partition == partition);
+        of.map(|record| String::from_utf8(record.value.clone().unwrap().into()).unwrap()).collect()
+    }
+
+    pub(crate) fn poll(&mut self, reader: &mut dyn Reader, max: usize, timeout: Duration) -> Result<usize, ReadError> {
+        let before = self.records.len();
+        let handed = reader.poll(max, timeout, &mut |polled| match polled {
+            Polled::Record(record) => self.records.push(OwnedRecord::from(&record)),
+            Polled::End { partition, next_offset } => self.ends.push((partition, next_offset)),
+        })?;
+        assert_eq!(handed, self.records.len() - before, "poll returns how many records it handed over");
+        Ok(handed)
+    }
+}
+
+/// Polls until `enough`.
+pub(crate) fn hear_until(reader: &mut dyn Reader, mut enough: impl FnMut(&Heard) -> bool) -> Heard {
+    let (mut heard, deadline) = (Heard::default(), Instant::now() + PATIENCE);
+    while !enough(&heard) {
+        assert!(Instant::now() < deadline, "too late, heard only {} records, {:?}", heard.records.len(), heard.ends);
+        match heard.poll(reader, 1000, Duration::from_millis(100)) {
+            Ok(_) | Err(ReadError::Retry(_)) => {}
+            Err(stop) => panic!("{stop}"),
+        }
+    }
+    heard
+}
+
+/// Polls until the end of every partition was told.
+pub(crate) fn hear_all(reader: &mut dyn Reader) -> Heard {
+    hear_until(reader, |heard| {
+        heard.ends.iter().map(|(partition, _)| partition).collect::<BTreeSet<_>>().len() == PARTITIONS as usize
+    })
+}
+
+/// Polls until the reader stops, and says with what sentence.
+pub(crate) fn hear_stop(reader: &mut dyn Reader) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Err(ReadError::Stop(sentence)) = Heard::default().poll(reader, 10, Duration::from_millis(100)) {
+            return sentence;
+        }
+    }
+    panic!("the reader did not stop");
+}

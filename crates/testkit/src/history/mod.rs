@@ -1,0 +1,216 @@
+//! Seeded random histories of one partition for property tests. The same seed and shape give the same history for ever;
+//! nothing here knows what an event means, only which events are likely to meet.
+//!
+//! Ids come from small pools (`u0`…, `g0`…, `m0`… in every conversation), so that cases collide often; crowds are `w0`….
+
+mod conversation;
+mod shape;
+
+use std::borrow::Cow;
+
+use receipts_event::{Body, ConversationConfigured, Event, Kind, PolicyChanged, UserErased};
+
+pub use self::shape::{Shape, Weights};
+
+use self::conversation::{Place, person};
+use crate::random::Random;
+use crate::subject::At;
+
+/// Record times start here, Unix milliseconds.
+pub const EPOCH_MS: u64 = 1_780_000_000_000;
+
+/// What the policies speak of.
+const GROUP_TYPES: [&str; 4] = ["default", "team", "channel", "*"];
+
+/// The generator of a history, which is also the crowd of places that it happens in.
+#[derive(Debug)]
+pub struct History<'s> {
+    shape: &'s Shape,
+    random: Random,
+    /// One for each conversation of each tenant.
+    places: Vec<Place>,
+    now_ms: u64,
+    offset: u64,
+    made: Vec<(At, Event<'static>)>,
+}
+
+impl<'s> History<'s> {
+    /// Makes the history of this seed and shape: at least `shape.events` events with growing offsets of partition 0.
+    ///
+    /// ```
+    /// use receipts_testkit::history::{History, Shape};
+    ///
+    /// let shape = Shape { events: 50, ..Shape::wild() };
+    /// assert_eq!(History::generate(1, &shape), History::generate(1, &shape));
+    /// assert_ne!(History::generate(1, &shape), History::generate(2, &shape));
+    /// ```
+    pub fn generate(seed: u64, shape: &'s Shape) -> Vec<(At, Event<'static>)> {
+        let mut history =
+            Self { shape, random: Random::new(seed), places: vec![], now_ms: EPOCH_MS, offset: 0, made: vec![] };
+        for tenant in 0..shape.tenants.max(1) {
+            for conversation in 0..shape.conversations.max(1) {
+                history.open(tenant, conversation);
+            }
+        }
+        while history.made.len() < shape.events {
+            history.step();
+        }
+        history.made
+    }
+
+    fn open(&mut self, tenant: usize, conversation: usize) {
+        let (shape, random) = (self.shape, &mut self.random);
+        let kind = if random.chance(shape.p_direct) { Kind::Direct } else { Kind::Group };
+        let mut place = Place::new(tenant, conversation, kind);
+        let first = (!random.chance(shape.p_no_roster)).then(|| place.found(random, shape));
+        let configured = kind == Kind::Direct || random.chance(0.6);
+        self.places.push(place);
+        let index = self.places.len() - 1;
+        if configured {
+            let body = self.configured(index, kind);
+            self.record(index, body);
+        }
+        if let Some(body) = first {
+            self.record(index, body);
+        }
+    }
+
+    fn step(&mut self) {
+        let w = &self.shape.weights;
+        let weights = [
+            w.configured,
+            w.members,
+            w.sent,
+            w.read,
+            w.storm,
+            w.mark_by_message,
+            w.mark_by_time,
+            w.recalled,
+            w.policy,
+            w.erased,
+        ];
+        let index = self.random.index(self.places.len());
+        let (shape, random, place, now_ms) = (self.shape, &mut self.random, &mut self.places[index], self.now_ms);
+        let drawn = random.weighted(&weights);
+        // Where nothing may come early, the first thing said in a conversation is a message.
+        let body = match if place.is_silent() && (3..=7).contains(&drawn) && shape.p_early == 0.0 { 2 } else { drawn } {
+            0 => {
+                let kind = if random.chance(shape.p_direct) { Kind::Direct } else { Kind::Group };
+                self.configured(index, kind)
+            }
+            1 => place.change(random, shape),
+            2 => place.send(random, shape, now_ms),
+            3 => place.read(random, shape, now_ms),
+            4 => {
+                for body in place.storm(random, shape, now_ms) {
+                    self.record(index, body);
+                }
+                return;
+            }
+            5 => place.mark_by_message(random, shape, now_ms),
+            6 => place.mark_by_time(random, shape, now_ms),
+            7 => place.recall(random, shape),
+            8 => self.policy(),
+            _ => {
+                let user_id = person(random.index(shape.people));
+                Body::UserErased(UserErased { user_id, partition: random.chance(0.5).then_some(0) })
+            }
+        };
+        let again = matches!(body, Body::MessageRead(_) | Body::ConversationRead(_))
+            && self.random.chance(self.shape.p_duplicate);
+        self.record(index, body.clone());
+        if again {
+            self.record(index, body);
+        }
+    }
+
+    fn configured(&mut self, index: usize, kind: Kind) -> Body<'static> {
+        let group_type = match kind {
+            Kind::Direct => None,
+            Kind::Group => Some(GROUP_TYPES[self.random.index(GROUP_TYPES.len() - 1)]),
+        };
+        let group_type = group_type.filter(|_| self.random.chance(0.7)).map(Cow::Borrowed);
+        Body::ConversationConfigured(ConversationConfigured {
+            conversation_id: self.places[index].id.clone().into(),
+            kind,
+            group_type,
+        })
+    }
+
+    fn policy(&mut self) -> Body<'static> {
+        let mut listed = GROUP_TYPES.to_vec();
+        self.random.shuffle(&mut listed);
+        listed.truncate(self.random.index(listed.len() + 1));
+        let read_receipts = listed.into_iter().map(|of| (Cow::Borrowed(of), self.random.chance(0.6))).collect();
+        Body::PolicyChanged(PolicyChanged { read_receipts, partition: self.random.chance(0.5).then_some(0) })
+    }
+
+    /// Puts an event of this place's tenant at the end of the log.
+    fn record(&mut self, index: usize, body: Body<'static>) {
+        let (shape, random) = (self.shape, &mut self.random);
+        self.now_ms += random.below(2_000);
+        if random.chance(shape.p_jump) {
+            // To the millisecond, one more, or far past: the edges of rule 9.
+            self.now_ms += shape.retention_ms + [0, 1, 86_400_000][random.index(3)];
+        }
+        let late_ms = if random.chance(shape.p_late_record) { random.below(30_000) } else { 0 };
+        self.offset += 1 + if random.chance(shape.p_gap) { random.below(5) } else { 0 };
+        let at =
+            At { partition: 0, offset: self.offset, timestamp_ms: self.now_ms - late_ms.min(self.now_ms - EPOCH_MS) };
+        let tenant = self.places[index].tenant.clone().into();
+        let event_id = random.chance(0.1).then(|| Cow::Owned(format!("e{}", self.offset)));
+        self.made.push((at, Event { tenant, event_id, body }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use receipts_event::{MessageSent, UpTo};
+
+    fn bodies(shape: &Shape) -> Vec<Body<'static>> {
+        (0..30).flat_map(|seed| History::generate(seed, shape)).map(|(_, event)| event.body).collect()
+    }
+
+    #[test]
+    fn offsets_grow_and_times_start_at_the_epoch() {
+        let history = History::generate(3, &Shape::wild());
+        assert!(history.windows(2).all(|pair| pair[0].0.offset < pair[1].0.offset));
+        assert!(history.iter().all(|(at, _)| at.timestamp_ms >= EPOCH_MS));
+        assert!(history.windows(2).any(|pair| pair[0].0.timestamp_ms > pair[1].0.timestamp_ms));
+    }
+
+    #[test]
+    fn every_event_survives_its_json() {
+        for seed in 0..20 {
+            for (_, event) in History::generate(seed, &Shape::wild()) {
+                let json = event.to_json();
+                assert_eq!(receipts_event::decode(&json).expect("the generator keeps the format"), event);
+            }
+        }
+    }
+
+    #[test]
+    fn a_spine_holds_four_types_and_nothing_else() {
+        assert!(bodies(&Shape::spine()).iter().all(|body| matches!(
+            body,
+            Body::ConversationConfigured(_) | Body::MembersChanged(_) | Body::MessageSent(_) | Body::MessageRead(_)
+        )));
+    }
+
+    #[test]
+    fn a_wild_history_holds_every_type_and_the_rare_cases() {
+        let bodies = bodies(&Shape::wild());
+        let any = |is: fn(&Body<'_>) -> bool| bodies.iter().any(is);
+        assert!(any(|body| matches!(body, Body::PolicyChanged(_))));
+        assert!(any(|body| matches!(body, Body::UserErased(_))));
+        assert!(any(|body| matches!(body, Body::MessageRecalled(_))));
+        assert!(any(|body| matches!(body, Body::ConversationRead(mark) if matches!(mark.up_to, UpTo::SentAt(_)))));
+        assert!(any(|body| matches!(body, Body::ConversationRead(mark) if matches!(mark.up_to, UpTo::Message(_)))));
+        let empty = |sent: &MessageSent<'_>| sent.recipients.as_ref().is_some_and(Vec::is_empty);
+        assert!(bodies.iter().any(|body| matches!(body, Body::MessageSent(sent) if empty(sent))));
+        assert!(any(|body| matches!(body, Body::MembersChanged(change) if change.joined.len() > 64)));
+        assert!(any(|body| matches!(body, Body::MembersChanged(change) if change.joined.len() > 512)));
+        assert!(any(|body| matches!(body, Body::MembersChanged(change) if !change.observers.is_empty())));
+    }
+}

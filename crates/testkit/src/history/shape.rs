@@ -1,0 +1,193 @@
+//! How a random history is to look: how much of what. Generates nothing.
+
+/// The tunable likelihoods of a history. Fields named `p_…` are probabilities from 0 to 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shape {
+    /// How many events.
+    pub events: usize,
+    /// How many tenants; all have conversations and people of the same names.
+    pub tenants: usize,
+    /// How many conversations a tenant has.
+    pub conversations: usize,
+    /// How many people a tenant has, crowds aside.
+    pub people: usize,
+    /// What the histories' jumps jump past, and what the subject's limit should be, milliseconds.
+    pub retention_ms: u64,
+    /// How often each type of event comes, relative to the others.
+    pub weights: Weights,
+
+    /// A conversation is a direct chat, mostly of two, sometimes of three.
+    pub p_direct: f64,
+    /// A group has 65 to 200 members rather than a handful.
+    pub p_mid_group: f64,
+    /// A group has 640 to 700 members, most of them no observers: more than 512 in an audience.
+    pub p_large_group: f64,
+    /// A conversation begins without a roster, so that sends in it are dead letters.
+    pub p_no_roster: f64,
+    /// Somebody joins as an observer.
+    pub p_observer: f64,
+    /// A change of members gives somebody the other role.
+    pub p_role_flip: f64,
+    /// A change of members lets somebody leave and join at once.
+    pub p_bounce: f64,
+    /// A send names its recipients itself, sometimes twice, sometimes none, sometimes the sender.
+    pub p_recipients: f64,
+    /// A send asks for no receipt.
+    pub p_not_requested: f64,
+    /// A send repeats an id of its conversation; a read is repeated.
+    pub p_duplicate: f64,
+    /// What names a message names one that is still to come.
+    pub p_early: f64,
+    /// A reader is anybody rather than one of the roster.
+    pub p_stranger: f64,
+    /// A read is hidden.
+    pub p_hidden: f64,
+    /// A read says when it was, sometimes before the send, sometimes in the future.
+    pub p_read_at: f64,
+    /// `sent_at_ms` is out of order, rarely far in the past or the future.
+    pub p_skew: f64,
+    /// A record's timestamp is behind the one before.
+    pub p_late_record: f64,
+    /// Time jumps by the retention, to the millisecond or past it.
+    pub p_jump: f64,
+    /// Offsets leave a gap.
+    pub p_gap: f64,
+}
+
+/// How often each type of event comes, relative to the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weights {
+    /// `conversation.configured`, beyond the first of each conversation.
+    pub configured: u32,
+    /// `members.changed`, beyond the first of each conversation.
+    pub members: u32,
+    /// `message.sent`
+    pub sent: u32,
+    /// `message.read`
+    pub read: u32,
+    /// Many members reading the latest message one after the other, each in an event.
+    pub storm: u32,
+    /// `conversation.read` by message.
+    pub mark_by_message: u32,
+    /// `conversation.read` by time.
+    pub mark_by_time: u32,
+    /// `message.recalled`
+    pub recalled: u32,
+    /// `policy.changed`
+    pub policy: u32,
+    /// `user.erased`
+    pub erased: u32,
+}
+
+impl Shape {
+    /// Well-behaved producers: everything there is, each at its time, nothing late, doubled or absurd.
+    pub fn quiet() -> Self {
+        Self {
+            events: 200,
+            tenants: 1,
+            conversations: 3,
+            people: 8,
+            retention_ms: 30 * 24 * 3_600_000,
+            weights: Weights {
+                configured: 0,
+                members: 6,
+                sent: 25,
+                read: 45,
+                storm: 1,
+                mark_by_message: 12,
+                mark_by_time: 5,
+                recalled: 2,
+                policy: 1,
+                erased: 1,
+            },
+            p_direct: 0.3,
+            p_mid_group: 0.05,
+            p_large_group: 0.0,
+            p_no_roster: 0.0,
+            p_observer: 0.1,
+            p_role_flip: 0.1,
+            p_bounce: 0.0,
+            p_recipients: 0.1,
+            p_not_requested: 0.1,
+            p_duplicate: 0.0,
+            p_early: 0.0,
+            p_stranger: 0.02,
+            p_hidden: 0.1,
+            p_read_at: 0.8,
+            p_skew: 0.0,
+            p_late_record: 0.0,
+            p_jump: 0.0,
+            p_gap: 0.0,
+        }
+    }
+
+    /// Everything that the contract allows, often, all at once.
+    pub fn wild() -> Self {
+        Self {
+            events: 300,
+            tenants: 2,
+            conversations: 4,
+            people: 10,
+            weights: Weights {
+                configured: 2,
+                members: 14,
+                sent: 24,
+                read: 36,
+                storm: 1,
+                mark_by_message: 10,
+                mark_by_time: 7,
+                recalled: 3,
+                policy: 2,
+                erased: 1,
+            },
+            p_direct: 0.35,
+            p_mid_group: 0.1,
+            p_large_group: 0.01,
+            p_no_roster: 0.15,
+            p_observer: 0.25,
+            p_role_flip: 0.25,
+            p_bounce: 0.15,
+            p_recipients: 0.2,
+            p_not_requested: 0.15,
+            p_duplicate: 0.12,
+            p_early: 0.2,
+            p_stranger: 0.2,
+            p_hidden: 0.25,
+            p_read_at: 0.6,
+            p_skew: 0.3,
+            p_late_record: 0.15,
+            p_jump: 0.01,
+            p_gap: 0.2,
+            ..Self::quiet()
+        }
+    }
+
+    /// Only conversations, members, sends and reads, in order: the walking skeleton.
+    pub fn spine() -> Self {
+        Self {
+            events: 120,
+            conversations: 2,
+            people: 6,
+            weights: Weights {
+                configured: 0,
+                members: 6,
+                sent: 30,
+                read: 64,
+                storm: 0,
+                mark_by_message: 0,
+                mark_by_time: 0,
+                recalled: 0,
+                policy: 0,
+                erased: 0,
+            },
+            p_mid_group: 0.0,
+            p_observer: 0.0,
+            p_role_flip: 0.0,
+            p_recipients: 0.0,
+            p_not_requested: 0.0,
+            p_stranger: 0.0,
+            p_hidden: 0.0,
+            ..Self::quiet()
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What the tests of other crates lean on: a naive oracle of one partition, seeded histories, text cases, and the speed
+//! workload. A dev-dependency only: no product code may depend on it.
+//!
+//! The oracle is written from the contract alone and shares nothing with the fold but the shapes of its answers
+//! ([`receipts_fold::view`]). It must stay naive: plain sets of string ids, no bits, no index that could be wrong in
+//! the same way as the fold's.
+//!
+//! ```
+//! use receipts_testkit::{At, Limits, Oracle, Subject};
+//! use receipts_testkit::history::{History, Shape};
+//!
+//! let shape = Shape::quiet();
+//! let mut oracle = Oracle::new(Limits { retention_ms: shape.retention_ms, ..Limits::default() });
+//! for (at, event) in History::generate(7, &shape) {
+//!     oracle.apply(at, &event);
+//! }
+//! assert_eq!(oracle.receipt("default", "g0", "never sent").counts, None);
+//! ```
+
+pub mod cases;
+pub mod compare;
+pub mod history;
+pub mod oracle;
+pub mod random;
+mod subject;
+pub mod workload;
+
+pub use oracle::{Limits, Oracle};
+pub use subject::{At, OracleEffect, Subject, reason};

@@ -1,0 +1,155 @@
+//! What the oracle can be asked. Changes nothing, and names nobody who was erased (rule 10).
+
+use receipts_event::Event;
+use receipts_fold::view::{Filter, Member, ReadMark, Receipt, Status};
+
+use super::state::{Bit, Conversation, Message, Standing, Tenant};
+use super::{At, Oracle, OracleEffect};
+use crate::subject::Subject;
+
+impl Oracle {
+    /// The receipt of a message; `not_found` where there is none or it expired.
+    pub fn receipt(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Receipt {
+        match self.live(tenant, conversation_id, message_id) {
+            Some((home, conversation, message)) => describe(tenant, home, conversation_id, conversation, message),
+            None => not_found(tenant, Some(conversation_id), message_id),
+        }
+    }
+
+    /// The receipt of the message of that id with the greatest `sent_at_ms`, in whichever conversation of the tenant.
+    // DECISION: of two with the same `sent_at_ms` the one sent later in the log answers.
+    pub fn find(&self, tenant: &str, message_id: &str) -> Receipt {
+        let conversations = self.tenants.get(tenant).into_iter().flat_map(|home| home.conversations.keys());
+        conversations
+            .filter_map(|id| self.live(tenant, id, message_id).map(|found| (id, found)))
+            .max_by_key(|(_, (_, _, message))| (message.sent_at_ms, message.offset))
+            .map(|(id, (home, conversation, message))| describe(tenant, home, id, conversation, message))
+            .unwrap_or_else(|| not_found(tenant, None, message_id))
+    }
+
+    /// The whole list of who has read, has not, or has not and left, by user id; erased and hidden readers in none, but that
+    /// in a direct chat a hidden reader is as one who has not read.
+    ///
+    /// # Errors
+    /// The receipt's status where that is not `ok`.
+    // DECISION: without read times kept, lists carry none; the receipt's own times stay.
+    pub fn members(
+        &self,
+        tenant: &str,
+        conversation_id: &str,
+        message_id: &str,
+        filter: Filter,
+    ) -> Result<Vec<Member>, Status> {
+        let (home, conversation, message) = self.live(tenant, conversation_id, message_id).ok_or(Status::NotFound)?;
+        if message.status != Status::Ok {
+            return Err(message.status);
+        }
+        let wanted = match filter {
+            Filter::Read => Standing::Read,
+            Filter::Unread => Standing::Unread,
+            Filter::Departed => Standing::Departed,
+        };
+        let audience = message.audience.iter().filter(|(user, _)| !home.erased.contains(*user));
+        let listed = audience.filter(|(user, _)| conversation.standing(message, user) == wanted);
+        let members = listed.map(|(user, bit)| Member {
+            user_id: user.clone(),
+            read_at_ms: if let Bit::Read(at_ms) = bit { self.limits.read_times.then_some(*at_ms) } else { None },
+            left: conversation.left(user),
+        });
+        Ok(members.collect())
+    }
+
+    /// Up to where a person has read a conversation; `None` where there is no mark or the person is erased.
+    pub fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Option<ReadMark> {
+        let home = self.tenants.get(tenant).filter(|home| !home.erased.contains(user_id))?;
+        home.conversations.get(conversation_id)?.marks.get(user_id).cloned()
+    }
+
+    fn live(
+        &self,
+        tenant: &str,
+        conversation_id: &str,
+        message_id: &str,
+    ) -> Option<(&Tenant, &Conversation, &Message)> {
+        let home = self.tenants.get(tenant)?;
+        let conversation = home.conversations.get(conversation_id)?;
+        let message = &conversation.messages[conversation.message(message_id)?];
+        (!self.is_expired(message)).then_some((home, conversation, message))
+    }
+}
+
+fn describe(
+    tenant: &str,
+    home: &Tenant,
+    conversation_id: &str,
+    conversation: &Conversation,
+    message: &Message,
+) -> Receipt {
+    let ok = message.status == Status::Ok;
+    let named = |user: &String| (!home.erased.contains(user)).then(|| user.clone());
+    let other = message.audience.first_key_value().filter(|_| ok && message.is_between_two());
+    let last_read_at_ms = message.last_read_at_ms().filter(|_| ok);
+    Receipt {
+        tenant: tenant.into(),
+        conversation_id: Some(conversation_id.into()),
+        message_id: message.id.clone(),
+        status: message.status,
+        kind: Some(message.kind),
+        sender_id: named(&message.sender_id),
+        sent_at_ms: Some(message.sent_at_ms),
+        counts: ok.then(|| conversation.counts(message)),
+        last_read_at_ms,
+        user_id: other.and_then(|(user, _)| named(user)),
+        read_at_ms: other.and_then(|(user, _)| named(user)).and(last_read_at_ms),
+        version: Some(conversation.version(message)),
+    }
+}
+
+fn not_found(tenant: &str, conversation_id: Option<&str>, message_id: &str) -> Receipt {
+    Receipt {
+        tenant: tenant.into(),
+        conversation_id: conversation_id.map(str::to_owned),
+        message_id: message_id.into(),
+        status: Status::NotFound,
+        kind: None,
+        sender_id: None,
+        sent_at_ms: None,
+        counts: None,
+        last_read_at_ms: None,
+        user_id: None,
+        read_at_ms: None,
+        version: None,
+    }
+}
+
+impl Subject for Oracle {
+    fn apply(&mut self, at: At, event: &Event<'_>) -> Vec<OracleEffect> {
+        Oracle::apply(self, at, event)
+    }
+
+    fn pass(&mut self, at: At) -> Vec<OracleEffect> {
+        Oracle::pass(self, at)
+    }
+
+    fn receipt(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Receipt {
+        Oracle::receipt(self, tenant, conversation_id, message_id)
+    }
+
+    fn find(&self, tenant: &str, message_id: &str) -> Receipt {
+        Oracle::find(self, tenant, message_id)
+    }
+
+    fn members(
+        &self,
+        tenant: &str,
+        conversation_id: &str,
+        message_id: &str,
+        filter: Filter,
+    ) -> Result<Vec<Member>, Status> {
+        Oracle::members(self, tenant, conversation_id, message_id, filter)
+    }
+
+    fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Option<ReadMark> {
+        Oracle::read_mark(self, tenant, conversation_id, user_id)
+    }
+}

@@ -1,0 +1,355 @@
+//! The naive oracle: folds one partition with plain sets and maps of string ids, straight from the contract's rules.
+//!
+//! Must not share code or ideas with the fold. Where the contract leaves a case open, a comment that starts with
+//! `DECISION:` says what holds here and, in one sentence, why; the reader of "who has read my message" has the say.
+
+mod answers;
+mod parking;
+mod state;
+
+use std::collections::BTreeMap;
+
+use receipts_event::{
+    Body, ConversationConfigured, ConversationRead, Event, MessageRead, MessageRecalled, MessageSent, UpTo,
+};
+use receipts_fold::view::{ReadMark, Status};
+
+use self::parking::{Parked, Parking, Reader, Wish};
+use self::state::{Bit, Conversation, Message, Outcome, Tenant};
+use crate::subject::{At, OracleEffect, reason};
+
+/// What bounds the state of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// A message is gone once its record is older than the newest by more than this.
+    pub retention_ms: u64,
+    /// How many records may be parked.
+    pub parked_count: usize,
+    /// A parked record is out once it is older than the newest by more than this.
+    pub parked_age_ms: u64,
+    /// Whether member lists carry read times.
+    pub read_times: bool,
+    /// Whether what names an expired message is told from what names a message not yet in the log: where true it changes
+    /// nothing (rule 3 to the letter), where false it is parked (rule 9: its space came back).
+    pub expired_ids_remembered: bool,
+}
+
+impl Default for Limits {
+    /// 30 days (rule 9); parking as roomy as a day of disorder needs; rule 3 to the letter.
+    fn default() -> Self {
+        Self {
+            retention_ms: 30 * 24 * 3_600_000,
+            parked_count: 10_000,
+            parked_age_ms: 24 * 3_600_000,
+            read_times: true,
+            expired_ids_remembered: true,
+        }
+    }
+}
+
+/// The state of one partition after a prefix of its log.
+#[derive(Debug, Clone)]
+pub struct Oracle {
+    limits: Limits,
+    /// The greatest timestamp of any record so far, Unix milliseconds.
+    newest_ms: u64,
+    last: Option<At>,
+    tenants: BTreeMap<String, Tenant>,
+    parking: Parking,
+}
+
+/// What one record did, message by message: by offset of the send, so that the order is the log's.
+type Changes = BTreeMap<u64, (String, Vec<(String, u64)>)>;
+
+/// What a record that names a message finds.
+enum Named {
+    /// The message's index in its conversation.
+    Here(usize),
+    Expired,
+    NotYet,
+}
+
+impl Oracle {
+    /// The state before the first record.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, newest_ms: 0, last: None, tenants: BTreeMap::new(), parking: Parking::default() }
+    }
+
+    /// Folds one event and says what it caused.
+    ///
+    /// The record's time counts first: what it ages out is out before its event is applied.
+    ///
+    /// # Panics
+    /// Where `at` is of another partition than the record before, or its offset does not grow.
+    // DECISION: whether a record stands in the right partition is judged before the fold, which believes its caller.
+    pub fn apply(&mut self, at: At, event: &Event<'_>) -> Vec<OracleEffect> {
+        let mut effects = self.pass(at);
+        match &event.body {
+            Body::ConversationConfigured(body) => self.configured(&event.tenant, body),
+            Body::MembersChanged(body) => {
+                self.conversation(&event.tenant, &body.conversation_id).change(at.offset, body)
+            }
+            Body::MessageSent(body) => effects.extend(self.sent(at, &event.tenant, body)),
+            Body::MessageRead(body) => effects.extend(self.read(at, &event.tenant, body)),
+            Body::ConversationRead(body) => effects.extend(self.marked(at, &event.tenant, body)),
+            Body::MessageRecalled(body) => effects.extend(self.recalled(at, &event.tenant, body)),
+            Body::PolicyChanged(body) => {
+                let policy = body.read_receipts.iter().map(|(group_type, on)| (group_type.to_string(), *on));
+                self.tenant(&event.tenant).policy = policy.collect();
+            }
+            Body::UserErased(body) => self.erased(at.offset, &event.tenant, &body.user_id),
+        }
+        effects.extend(self.parking.out(self.newest_ms, self.limits.parked_age_ms, self.limits.parked_count));
+        effects
+    }
+
+    /// Folds a record that holds no event, or one that is a dead letter before the fold sees it.
+    ///
+    /// # Panics
+    /// As [`Self::apply`].
+    // DECISION: every record of the partition moves its time, dead letters too, so that time needs no decoding.
+    pub fn pass(&mut self, at: At) -> Vec<OracleEffect> {
+        if let Some(last) = self.last {
+            assert!(last.partition == at.partition && last.offset < at.offset, "{at:?} after {last:?}");
+        }
+        self.last = Some(at);
+        self.newest_ms = self.newest_ms.max(at.timestamp_ms);
+        self.parking.out(self.newest_ms, self.limits.parked_age_ms, self.limits.parked_count)
+    }
+
+    fn tenant(&mut self, tenant: &str) -> &mut Tenant {
+        self.tenants.entry(tenant.into()).or_default()
+    }
+
+    fn conversation(&mut self, tenant: &str, id: &str) -> &mut Conversation {
+        self.tenant(tenant).conversations.entry(id.into()).or_default()
+    }
+
+    /// Rule 9; once expired, a message stays so, since the partition's time never falls.
+    fn is_expired(&self, message: &Message) -> bool {
+        self.newest_ms.saturating_sub(message.timestamp_ms) > self.limits.retention_ms
+    }
+
+    fn named(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Named {
+        let conversation = self.tenants.get(tenant).and_then(|tenant| tenant.conversations.get(conversation_id));
+        let found = conversation.and_then(|c| c.message(message_id).map(|i| (i, self.is_expired(&c.messages[i]))));
+        match found {
+            Some((i, false)) => Named::Here(i),
+            Some((_, true)) if self.limits.expired_ids_remembered => Named::Expired,
+            _ => Named::NotYet,
+        }
+    }
+
+    fn configured(&mut self, tenant: &str, body: &ConversationConfigured<'_>) {
+        let conversation = self.conversation(tenant, &body.conversation_id);
+        conversation.kind = body.kind;
+        conversation.group_type = body.group_type.as_deref().unwrap_or("default").into();
+    }
+
+    // DECISION: an id sent again after its message expired is a new message, since the space of the old one came back and
+    // nobody is left to remember it.
+    // DECISION: a send without a roster is a dead letter also where no receipt is asked for; a roster is one once anybody
+    // stood on it, so an empty `members.changed` makes none.
+    fn sent(&mut self, at: At, tenant: &str, body: &MessageSent<'_>) -> Vec<OracleEffect> {
+        let (conversation_id, message_id) = (&*body.conversation_id, &*body.message_id);
+        if matches!(self.named(tenant, conversation_id, message_id), Named::Here(_)) {
+            return vec![];
+        }
+        self.conversation(tenant, conversation_id);
+        let home = &self.tenants[tenant];
+        let conversation = &home.conversations[conversation_id];
+        if body.recipients.is_none() && conversation.once.is_empty() {
+            let ids = vec![message_id.to_string()];
+            return vec![OracleEffect::DeadLetter { offset: at.offset, reason: reason::NO_ROSTER, ids }];
+        }
+        let status = match (body.need_read_receipt, home.supports(conversation)) {
+            (false, _) => Status::NotRequested,
+            (true, false) => Status::Unsupported,
+            (true, true) => Status::Ok,
+        };
+        let audience = match (&body.recipients, status) {
+            (Some(named), Status::Ok) => {
+                let others = named.iter().filter(|user| **user != body.sender_id);
+                others.map(|user| (user.to_string(), Bit::Unread)).collect()
+            }
+            (None, Status::Ok) => conversation.audience_by_roster(&body.sender_id),
+            _ => BTreeMap::new(),
+        };
+        let message = Message {
+            id: message_id.into(),
+            sender_id: body.sender_id.to_string(),
+            sent_at_ms: body.sent_at_ms,
+            timestamp_ms: at.timestamp_ms,
+            offset: at.offset,
+            kind: conversation.kind,
+            status,
+            audience,
+            changed: at.offset,
+        };
+        // DECISION: a send that is past the retention when it comes is `not_found` at once, publishes nothing, and takes what
+        // waited for it along: nothing is left to wait for.
+        let expired = self.is_expired(&message);
+        let conversation = self.conversation(tenant, conversation_id);
+        conversation.known.extend(message.audience.keys().cloned());
+        conversation.messages.push(message);
+        let due = self.parking.claim(tenant, conversation_id, message_id);
+        if expired {
+            return vec![];
+        }
+        let sent = self.conversation(tenant, conversation_id).messages.len() - 1;
+        let mut changes = Changes::from([(at.offset, (message_id.to_string(), vec![]))]);
+        let mut marks = vec![];
+        for wish in due {
+            match wish {
+                Wish::Read(reader) => self.read_one(at.offset, tenant, conversation_id, sent, &reader, &mut changes),
+                Wish::Mark(reader) => {
+                    let up_to = (Some(message_id), body.sent_at_ms);
+                    marks.extend(self.mark(at.offset, tenant, conversation_id, &reader, up_to, &mut changes));
+                }
+                Wish::Recall => _ = self.conversation(tenant, conversation_id).messages[sent].recall(at.offset),
+            }
+        }
+        self.effects(tenant, conversation_id, changes, marks)
+    }
+
+    fn read(&mut self, at: At, tenant: &str, body: &MessageRead<'_>) -> Vec<OracleEffect> {
+        let conversation_id = &*body.conversation_id;
+        let reader = reader(at, &body.reader_id, body.read_at_ms, body.hidden);
+        let mut changes = Changes::new();
+        let mut missing: Vec<String> = vec![];
+        for id in &body.message_ids {
+            match self.named(tenant, conversation_id, id) {
+                Named::Here(i) => self.read_one(at.offset, tenant, conversation_id, i, &reader, &mut changes),
+                Named::NotYet if !missing.iter().any(|known| known == id) => missing.push(id.to_string()),
+                Named::NotYet | Named::Expired => {}
+            }
+        }
+        self.park(at, tenant, conversation_id, missing, Wish::Read(reader));
+        self.effects(tenant, conversation_id, changes, vec![])
+    }
+
+    // DECISION: a mark that names an expired message changes nothing, not even the mark: its `sent_at_ms` is gone.
+    fn marked(&mut self, at: At, tenant: &str, body: &ConversationRead<'_>) -> Vec<OracleEffect> {
+        let conversation_id = &*body.conversation_id;
+        let reader = reader(at, &body.reader_id, body.read_at_ms, body.hidden);
+        let mut changes = Changes::new();
+        let up_to = match &body.up_to {
+            UpTo::SentAt(up_to_ms) => (None, *up_to_ms),
+            UpTo::Message(id) => match self.named(tenant, conversation_id, id) {
+                Named::Here(i) => (Some(&**id), self.conversation(tenant, conversation_id).messages[i].sent_at_ms),
+                Named::Expired => return vec![],
+                Named::NotYet => {
+                    self.park(at, tenant, conversation_id, vec![id.to_string()], Wish::Mark(reader));
+                    return vec![];
+                }
+            },
+        };
+        let marks = self.mark(at.offset, tenant, conversation_id, &reader, up_to, &mut changes);
+        self.effects(tenant, conversation_id, changes, marks.into_iter().collect())
+    }
+
+    fn recalled(&mut self, at: At, tenant: &str, body: &MessageRecalled<'_>) -> Vec<OracleEffect> {
+        let (conversation_id, id) = (&*body.conversation_id, &*body.message_id);
+        let mut changes = Changes::new();
+        match self.named(tenant, conversation_id, id) {
+            Named::Here(i) => {
+                let message = &mut self.conversation(tenant, conversation_id).messages[i];
+                if message.recall(at.offset) {
+                    changes.insert(message.offset, (id.to_string(), vec![]));
+                }
+            }
+            Named::Expired => {}
+            Named::NotYet => self.park(at, tenant, conversation_id, vec![id.to_string()], Wish::Recall),
+        }
+        self.effects(tenant, conversation_id, changes, vec![])
+    }
+
+    // DECISION: erasure is a leave, at its own offset, in every conversation on whose roster or in whose audiences the person
+    // ever was, so that nobody waits for the erased, recipients from outside included, and the changed counts get a
+    // higher version.
+    fn erased(&mut self, offset: u64, tenant: &str, user: &str) {
+        let tenant = self.tenant(tenant);
+        tenant.erased.insert(user.into());
+        for conversation in tenant.conversations.values_mut() {
+            if conversation.known.contains(user) {
+                conversation.leave(offset, user);
+            }
+        }
+    }
+
+    fn park(&mut self, at: At, tenant: &str, conversation_id: &str, message_ids: Vec<String>, wish: Wish) {
+        if !message_ids.is_empty() {
+            let (tenant, conversation_id) = (tenant.into(), conversation_id.into());
+            let parked = Parked { timestamp_ms: at.timestamp_ms, tenant, conversation_id, message_ids, wish };
+            self.parking.park(at.offset, parked);
+        }
+    }
+
+    fn read_one(&mut self, now: u64, tenant: &str, id: &str, index: usize, reader: &Reader, changes: &mut Changes) {
+        let message = &mut self.conversation(tenant, id).messages[index];
+        let outcome = message.read(reader, now);
+        if outcome == Outcome::Unchanged {
+            return;
+        }
+        let (_, newly_read) = changes.entry(message.offset).or_insert_with(|| (message.id.clone(), vec![]));
+        if let Outcome::Read(time_ms) = outcome {
+            newly_read.push((reader.id.clone(), time_ms));
+        }
+    }
+
+    /// Reads up to a message or a time, all that stands in the log by now, and moves the reader's mark, which comes back
+    /// where it moved.
+    // DECISION: each message read by a mark has its read time from its own `sent_at_ms`; `up_to_sent_at_ms` takes that place
+    // in the mark itself only, else a mark far in the future would date reads there.
+    // DECISION: who has left may still read by mark what was sent to them, but the mark itself stays.
+    fn mark(
+        &mut self,
+        now: u64,
+        tenant: &str,
+        conversation_id: &str,
+        reader: &Reader,
+        (message_id, up_to_ms): (Option<&str>, u64),
+        changes: &mut Changes,
+    ) -> Option<ReadMark> {
+        for index in 0..self.conversation(tenant, conversation_id).messages.len() {
+            let message = &self.tenants[tenant].conversations[conversation_id].messages[index];
+            if message.sent_at_ms <= up_to_ms && !self.is_expired(message) {
+                self.read_one(now, tenant, conversation_id, index, reader, changes);
+            }
+        }
+        let conversation = self.conversation(tenant, conversation_id);
+        let grows = conversation.marks.get(&reader.id).is_none_or(|mark| up_to_ms > mark.up_to_sent_at_ms);
+        if reader.hidden || !grows || !conversation.roster.contains_key(&reader.id) {
+            return None;
+        }
+        let mark = ReadMark {
+            reader_id: reader.id.clone(),
+            up_to_message_id: message_id.map(str::to_owned),
+            up_to_sent_at_ms: up_to_ms,
+            read_at_ms: reader.time_ms(up_to_ms),
+            version: now,
+        };
+        conversation.marks.insert(reader.id.clone(), mark.clone());
+        Some(mark)
+    }
+
+    // DECISION: a send publishes whatever its receipt says, `not_requested` included: the contract makes no exception.
+    fn effects(&self, tenant: &str, id: &str, changes: Changes, marks: Vec<ReadMark>) -> Vec<OracleEffect> {
+        let Some(home) = self.tenants.get(tenant) else { return vec![] };
+        let direct = home.conversations.get(id).is_some_and(|c| c.kind == receipts_event::Kind::Direct);
+        let named = |user: &str| !home.erased.contains(user);
+        let changed = changes.into_values().map(|(message_id, mut newly_read)| {
+            newly_read.retain(|(user, _)| named(user));
+            OracleEffect::Changed { tenant: tenant.into(), conversation_id: id.into(), message_id, newly_read }
+        });
+        let moved = marks
+            .into_iter()
+            .filter(|mark| direct && named(&mark.reader_id))
+            .map(|mark| OracleEffect::MarkMoved { tenant: tenant.into(), conversation_id: id.into(), mark });
+        changed.chain(moved).collect()
+    }
+}
+
+fn reader(at: At, id: &str, read_at_ms: Option<u64>, hidden: bool) -> Reader {
+    Reader { id: id.into(), read_at_ms, timestamp_ms: at.timestamp_ms, hidden }
+}

@@ -1,0 +1,474 @@
+//! The questions a state answers, side by side with one another: receipts, member lists, read marks. They change nothing.
+
+use crate::head::Head;
+use crate::index::id_hash;
+use crate::memo::Memo;
+use crate::message::{CHUNK_SLOTS, Chunk, INLINE_SLOTS, Message, Messages, State as Fate};
+use crate::page::{Ref, Table};
+use crate::people::{PEOPLE_PER_PAGE, People, PeopleIndex, Person, Role, user_hash};
+use crate::roster::index_page;
+use crate::small::{Erased, LEAVES_PER_PAGE, Leaves, MARKS_PER_PAGE, Marks};
+use crate::state::{Error, Pages, Result, State, in_page, key, message_key, write_name};
+use std::collections::BTreeSet;
+use crate::view::{Counts, Filter, Member, Members, ReadMark, Receipt, Status};
+
+/// Conversations with at most so many people are looked through person by person for those who left.
+const FEW_PEOPLE: u32 = 4 * PEOPLE_PER_PAGE;
+
+/// A message with what is needed to speak of it.
+pub(crate) struct Found<'a, S> {
+    pub(crate) state: &'a State<S>,
+    pub(crate) number: u64,
+    pub(crate) page: Ref<'a, Messages>,
+    pub(crate) head: Ref<'a, Head>,
+}
+
+impl<S: Pages> State<S> {
+    /// The receipt of a message.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn receipt(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Result<Receipt, S::Error> {
+        match self.look_up(tenant, conversation_id, message_id)? {
+            Some(found) => found.receipt(),
+            None => Ok(not_found(tenant, Some(conversation_id), message_id)),
+        }
+    }
+
+    /// The receipt of a message of that id in any conversation: the one sent last, by `sent_at_ms`.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn receipt_anywhere(&self, tenant: &str, message_id: &str) -> Result<Receipt, S::Error> {
+        let mut best: Option<Found<'_, S>> = None;
+        for number in self.index.candidates(&self.pages, id_hash(message_id), None)? {
+            let Some(page) = Table::<Messages>::get(&self.pages, message_key(number).0)? else { continue };
+            let Some(m) = in_page(&page, number).filter(|m| &*m.id == message_id && !self.is_expired(m)) else { continue };
+            if best.as_ref().is_some_and(|b| b.message().sent_at_ms >= m.sent_at_ms) {
+                continue;
+            }
+            let head = self.head_of(m.conversation)?;
+            if &*head.tenant == tenant {
+                best = Some(Found { state: self, number, page, head });
+            }
+        }
+        best.map_or_else(|| Ok(not_found(tenant, None, message_id)), |found| found.receipt())
+    }
+
+    /// The receipt of a message by its number in the partition; `None` once it has expired.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn receipt_of(&self, message: u64) -> Result<Option<Receipt>, S::Error> {
+        let Some(page) = Table::<Messages>::get(&self.pages, message_key(message).0)? else { return Ok(None) };
+        let Some(m) = in_page(&page, message).filter(|m| !self.is_expired(m)) else { return Ok(None) };
+        let head = self.head_of(m.conversation)?;
+        Found { state: self, number: message, page, head }.receipt().map(Some)
+    }
+
+    /// The user id of a slot of a message's conversation; `None` where the person was erased.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn reader_id(&self, message: u64, slot: u32) -> Result<Option<String>, S::Error> {
+        let Some(page) = Table::<Messages>::get(&self.pages, message_key(message).0)? else { return Ok(None) };
+        let conversation = in_page(&page, message).ok_or(Error::Broken("a message"))?.conversation;
+        let head = self.head_of(conversation)?;
+        self.user_id(conversation, &head.tenant, slot)
+    }
+
+    /// A stretch of a member list in slot order, from a slot on: at most `limit` members.
+    /// Without members where the receipt is not `ok`.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn members(&self, tenant: &str, conversation_id: &str, message_id: &str, filter: Filter, from_slot: u32, limit: usize) -> Result<Members, S::Error> {
+        let Some(found) = self.look_up(tenant, conversation_id, message_id)? else {
+            let receipt = not_found(tenant, Some(conversation_id), message_id);
+            return Ok(Members { members: Vec::new(), next_slot: None, receipt });
+        };
+        let receipt = found.receipt()?;
+        if receipt.status != Status::Ok {
+            return Ok(Members { members: Vec::new(), next_slot: None, receipt });
+        }
+        let (members, next_slot) = found.members(filter, from_slot, limit)?;
+        Ok(Members { members, next_slot, receipt })
+    }
+
+    /// Up to where a reader has read a conversation.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Result<Option<ReadMark>, S::Error> {
+        if self.is_erased(tenant, user_id) {
+            return Ok(None);
+        }
+        let Some((conversation, _, slot)) = self.look_up_person(tenant, conversation_id, user_id)? else { return Ok(None) };
+        self.read_mark_of(conversation, slot)
+    }
+
+    /// A read mark by conversation and slot; `None` where there is none or the reader was erased.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn read_mark_of(&self, conversation: u32, slot: u32) -> Result<Option<ReadMark>, S::Error> {
+        let head = self.head_of(conversation)?;
+        let Some(reader_id) = self.user_id(conversation, &head.tenant, slot)? else { return Ok(None) };
+        let Some(page) = Table::<Marks>::get(&self.pages, key(conversation, slot / MARKS_PER_PAGE))? else { return Ok(None) };
+        let Some((Some(mark), _)) = page.slots.get((slot % MARKS_PER_PAGE) as usize) else { return Ok(None) };
+        Ok(Some(ReadMark {
+            reader_id,
+            up_to_message_id: mark.message_id.as_deref().map(Into::into),
+            up_to_sent_at_ms: mark.up_to_sent_at_ms,
+            read_at_ms: mark.read_at_ms,
+            version: mark.version,
+        }))
+    }
+
+    /// Tenant and id of a conversation by its number.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn conversation_name(&self, conversation: u32) -> Result<(String, String), S::Error> {
+        let head = self.head_of(conversation)?;
+        Ok((head.tenant.as_ref().into(), head.conversation_id.as_ref().into()))
+    }
+
+    /// Whether somebody is on a roster now, as a member or an observer.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn is_member(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Result<bool, S::Error> {
+        let Some((conversation, head, slot)) = self.look_up_person(tenant, conversation_id, user_id)? else { return Ok(false) };
+        let page = self.people_of(conversation, slot / PEOPLE_PER_PAGE)?;
+        let person = page.at(slot % PEOPLE_PER_PAGE).ok_or(Error::Broken("a person"))?;
+        Ok(person.role != Role::None && !self.unseen_erasures(&head).any(|e| *e.user_id == *user_id))
+    }
+
+    fn look_up(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Result<Option<Found<'_, S>>, S::Error> {
+        let Some((conversation, head)) = self.look_up_conversation(tenant, conversation_id)? else { return Ok(None) };
+        for number in self.index.candidates(&self.pages, id_hash(message_id), Some(conversation))? {
+            let Some(page) = Table::<Messages>::get(&self.pages, message_key(number).0)? else { continue };
+            let is_it = |m: &&Message| m.conversation == conversation && &*m.id == message_id && !self.is_expired(m);
+            if in_page(&page, number).filter(is_it).is_some() {
+                return Ok(Some(Found { state: self, number, page, head }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn look_up_conversation(&self, tenant: &str, conversation_id: &str) -> Result<Option<(u32, Ref<'_, Head>)>, S::Error> {
+        let mut name = Vec::with_capacity(tenant.len() + conversation_id.len() + 1);
+        write_name(&mut name, tenant, conversation_id);
+        let Some(conversation) = self.pages.conversation(&name)? else { return Ok(None) };
+        Ok(Some((conversation, self.head_of(conversation)?)))
+    }
+
+    fn look_up_person(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Result<Option<(u32, Ref<'_, Head>, u32)>, S::Error> {
+        let Some((conversation, head)) = self.look_up_conversation(tenant, conversation_id)? else { return Ok(None) };
+        let slot = self.slot_of(conversation, &head, user_id)?;
+        Ok(slot.map(|slot| (conversation, head, slot)))
+    }
+
+    fn slot_of(&self, conversation: u32, head: &Head, user_id: &str) -> Result<Option<u32>, S::Error> {
+        let hash = user_hash(user_id);
+        if head.people == 0 {
+            return Ok(None);
+        }
+        if head.index_pages == 0 {
+            return Ok(self.people_of(conversation, 0)?.find(user_id, hash));
+        }
+        let k = key(conversation, index_page(hash, head.index_pages));
+        let index = Table::<PeopleIndex>::get(&self.pages, k)?.ok_or(Error::Broken("an index of people"))?;
+        for slot in index.slots(hash) {
+            let page = self.people_of(conversation, slot / PEOPLE_PER_PAGE)?;
+            if page.at(slot % PEOPLE_PER_PAGE).is_some_and(|p| &*p.id == user_id) {
+                return Ok(Some(slot));
+            }
+        }
+        Ok(None)
+    }
+
+    fn head_of(&self, conversation: u32) -> Result<Ref<'_, Head>, S::Error> {
+        Table::<Head>::get(&self.pages, key(conversation, 0))?.ok_or(Error::Broken("a conversation"))
+    }
+
+    fn people_of(&self, conversation: u32, page: u32) -> Result<Ref<'_, People>, S::Error> {
+        Table::<People>::get(&self.pages, key(conversation, page))?.ok_or(Error::Broken("people of a conversation"))
+    }
+
+    fn user_id(&self, conversation: u32, tenant: &str, slot: u32) -> Result<Option<String>, S::Error> {
+        let page = self.people_of(conversation, slot / PEOPLE_PER_PAGE)?;
+        let person = page.at(slot % PEOPLE_PER_PAGE).ok_or(Error::Broken("a person"))?;
+        Ok((!self.is_erased(tenant, &person.id)).then(|| person.id.as_ref().into()))
+    }
+
+    /// Erasures that a roster has not settled yet: nothing was written to the conversation since.
+    fn unseen_erasures(&self, head: &Head) -> impl Iterator<Item = &Erased> {
+        let tenant = head.tenant.clone();
+        self.erasures[head.erasures_seen as usize..].iter().filter(move |e| e.tenant == tenant)
+    }
+}
+
+impl<S: Pages> Found<'_, S> {
+    fn message(&self) -> &Message {
+        &self.page.messages[message_key(self.number).1]
+    }
+
+    fn receipt(&self) -> Result<Receipt, S::Error> {
+        let m = self.message();
+        let state = self.state;
+        let mut receipt = not_found(&self.head.tenant, Some(&self.head.conversation_id), &m.id);
+        receipt.status = match m.state {
+            Fate::Ok => Status::Ok,
+            Fate::NotRequested => Status::NotRequested,
+            Fate::Unsupported => Status::Unsupported,
+            Fate::Recalled => Status::Recalled,
+        };
+        receipt.kind = Some(m.kind);
+        receipt.sender_id = state.user_id(m.conversation, &self.head.tenant, m.sender)?;
+        receipt.sent_at_ms = Some(m.sent_at_ms);
+        receipt.version = Some(m.changed.max(self.last_leave()?.filter(|leave| *leave > m.offset).unwrap_or(0)));
+        if m.state != Fate::Ok {
+            return Ok(receipt);
+        }
+        let departed_count = self.departed()?;
+        // To the one reader of a direct chat a hidden read is invisible.
+        let hidden_count = if m.is_direct_to_one() { 0 } else { m.hidden };
+        let unread_count = (m.audience - m.read - hidden_count)
+            .checked_sub(departed_count)
+            .ok_or(Error::Broken("members that departed and are counted as read"))?;
+        receipt.counts = Some(Counts {
+            audience_count: m.audience,
+            read_count: m.read,
+            unread_count,
+            hidden_count,
+            departed_count,
+            all_read: unread_count == 0 && hidden_count == 0,
+        });
+        receipt.last_read_at_ms = (m.read > 0).then_some(m.last_read_at_ms);
+        if m.is_direct_to_one() {
+            self.add_other_party(&mut receipt)?;
+        }
+        Ok(receipt)
+    }
+
+    /// In a direct chat with an audience of one: who that is, and when they read.
+    fn add_other_party(&self, receipt: &mut Receipt) -> Result<(), S::Error> {
+        let m = self.message();
+        let mut lists = self.lists();
+        for slot in 0..m.slots {
+            if lists.is_in_audience(slot)? {
+                receipt.user_id = self.state.user_id(m.conversation, &self.head.tenant, slot)?;
+                if receipt.user_id.is_some() && m.read > 0 {
+                    receipt.read_at_ms = Some(m.last_read_at_ms);
+                }
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Offset of the last leave, erasures included that the conversation has not seen.
+    fn last_leave(&self) -> Result<Option<u64>, S::Error> {
+        let (state, conversation) = (self.state, self.message().conversation);
+        let mut last = self.head.last_leave;
+        for erased in state.unseen_erasures(&self.head) {
+            if let Some(slot) = state.slot_of(conversation, &self.head, &erased.user_id)? {
+                let page = state.people_of(conversation, slot / PEOPLE_PER_PAGE)?;
+                if page.at(slot % PEOPLE_PER_PAGE).is_some_and(Person::may_be_in_audience) {
+                    last = last.max(Some(erased.offset));
+                }
+            }
+        }
+        Ok(last)
+    }
+
+    /// How many of the audience have not read and left after the send.
+    fn departed(&self) -> Result<u32, S::Error> {
+        let (m, head) = (self.message(), &*self.head);
+        let unseen = head.erasures_seen < self.state.meta.erasures;
+        if head.last_leave.is_none_or(|leave| leave <= m.offset) && !unseen {
+            return Ok(0);
+        }
+        let mut lists = self.lists();
+        let mut count = 0;
+        if m.slots <= FEW_PEOPLE {
+            for slot in 0..m.slots {
+                count += u32::from(lists.class(slot)? == Some(Filter::Departed));
+            }
+            return Ok(count);
+        }
+        let mut page = head.leaves.div_ceil(LEAVES_PER_PAGE);
+        'leaves: while page > 0 {
+            page -= 1;
+            let leaves = Table::<Leaves>::get(&self.state.pages, key(m.conversation, page))?.ok_or(Error::Broken("leaves"))?;
+            for (offset, slot) in leaves.leaves.iter().rev() {
+                if *offset <= m.offset {
+                    break 'leaves;
+                }
+                // Who left more than once counts at the last leave.
+                let last = *slot < m.slots && lists.person(*slot)?.last_leave == Some(*offset);
+                count += u32::from(last && lists.class(*slot)? == Some(Filter::Departed));
+            }
+        }
+        let unseen: BTreeSet<&str> = self.state.unseen_erasures(head).map(|e| &*e.user_id).collect();
+        for user_id in unseen {
+            if let Some(slot) = self.state.slot_of(m.conversation, head, user_id)? {
+                let newly = slot < m.slots && !lists.person(slot)?.left_after(m.offset);
+                count += u32::from(newly && lists.class(slot)? == Some(Filter::Departed));
+            }
+        }
+        Ok(count)
+    }
+
+    fn members(&self, filter: Filter, from_slot: u32, limit: usize) -> Result<(Vec<Member>, Option<u32>), S::Error> {
+        let m = self.message();
+        let mut lists = self.lists();
+        let mut members = Vec::with_capacity(limit.min(m.slots as usize));
+        let mut slot = from_slot;
+        while let Some(next) = lists.next(slot, filter)? {
+            if members.len() == limit {
+                return Ok((members, Some(next)));
+            }
+            slot = next + 1;
+            let person = lists.person(next)?;
+            if self.state.is_erased(&self.head.tenant, &person.id) {
+                continue;
+            }
+            let mut member = Member { user_id: person.id.as_ref().into(), read_at_ms: None, left: person.is_gone() };
+            if filter == Filter::Read {
+                member.read_at_ms = lists.after_ms(next)?.map(|after| m.sent_at_ms + after);
+            }
+            members.push(member);
+        }
+        Ok((members, None))
+    }
+
+    fn lists(&self) -> Lists<'_, S> {
+        let m = self.message();
+        Lists {
+            pages: &self.state.pages,
+            number: self.number,
+            message: m,
+            ignore_hidden: m.is_direct_to_one(),
+            erased: self.state.unseen_erasures(&self.head).map(|e| &*e.user_id).collect(),
+            people: Memo::default(),
+            chunks: Memo::default(),
+        }
+    }
+}
+
+/// The audience of a message by slot. Loads every page at most once.
+struct Lists<'a, S> {
+    pages: &'a S,
+    number: u64,
+    message: &'a Message,
+    ignore_hidden: bool,
+    /// Whose erasure the roster has not seen.
+    erased: Vec<&'a str>,
+    people: Memo<'a, People>,
+    chunks: Memo<'a, Chunk>,
+}
+
+impl<'a, S: Pages> Lists<'a, S> {
+    fn person(&mut self, slot: u32) -> Result<&Person, S::Error> {
+        let page = self.people.get(self.pages, self.message.conversation.into(), slot / PEOPLE_PER_PAGE)?;
+        page.and_then(|p| p.at(slot % PEOPLE_PER_PAGE)).ok_or(Error::Broken("a person"))
+    }
+
+    fn is_in_audience(&mut self, slot: u32) -> Result<bool, S::Error> {
+        let m = self.message;
+        if slot == m.sender || slot >= m.slots {
+            return Ok(false);
+        }
+        if !m.named_recipients {
+            return Ok(self.person(slot)?.in_audience_at(m.offset));
+        }
+        if m.slots <= INLINE_SLOTS {
+            return Ok(m.reads.is_recipient(slot));
+        }
+        Ok(self.chunk(slot)?.is_some_and(|c| c.0.is_recipient(slot % CHUNK_SLOTS)))
+    }
+
+    fn chunk(&mut self, slot: u32) -> Result<Option<&Chunk>, S::Error> {
+        Ok(self.chunks.get(self.pages, self.number, slot / CHUNK_SLOTS)?)
+    }
+
+    fn after_ms(&mut self, slot: u32) -> Result<Option<u64>, S::Error> {
+        if self.message.slots <= INLINE_SLOTS {
+            return Ok(self.message.reads.after_ms(slot));
+        }
+        Ok(self.chunk(slot)?.and_then(|c| c.0.after_ms(slot % CHUNK_SLOTS)))
+    }
+
+    /// The list that a slot is in, if any.
+    fn class(&mut self, slot: u32) -> Result<Option<Filter>, S::Error> {
+        if !self.is_in_audience(slot)? {
+            return Ok(None);
+        }
+        let (read, hidden) = if self.message.slots <= INLINE_SLOTS {
+            (self.message.reads.has_read(slot), self.message.reads.has_read_hidden(slot))
+        } else {
+            let place = slot % CHUNK_SLOTS;
+            self.chunk(slot)?.map_or((false, false), |c| (c.0.has_read(place), c.0.has_read_hidden(place)))
+        };
+        if read {
+            return Ok(Some(Filter::Read));
+        }
+        if hidden && !self.ignore_hidden {
+            return Ok(None);
+        }
+        let (offset, erased) = (self.message.offset, std::mem::take(&mut self.erased));
+        let person = self.person(slot)?;
+        let gone = person.left_after(offset) || erased.contains(&&*person.id);
+        self.erased = erased;
+        Ok(Some(if gone { Filter::Departed } else { Filter::Unread }))
+    }
+
+    /// The first slot at or after `from` that is in a list. Skips by bits, then looks at the person.
+    fn next(&mut self, mut from: u32, filter: Filter) -> Result<Option<u32>, S::Error> {
+        let (slots, ignore_hidden) = (self.message.slots, self.ignore_hidden);
+        while from < slots {
+            let inline = slots <= INLINE_SLOTS;
+            let (first, size) = if inline { (0, INLINE_SLOTS) } else { (from / CHUNK_SLOTS * CHUNK_SLOTS, CHUNK_SLOTS) };
+            let place = from - first;
+            let candidate = if inline {
+                let reads = &self.message.reads;
+                if filter == Filter::Read { reads.next_read(place) } else { reads.next_without_read(place, ignore_hidden) }
+            } else {
+                match (self.chunk(from)?, filter) {
+                    (Some(c), Filter::Read) => c.0.next_read(place),
+                    (Some(c), _) => c.0.next_without_read(place, ignore_hidden),
+                    (None, Filter::Read) => None,
+                    (None, _) => Some(place),
+                }
+            };
+            from = match candidate {
+                None => first + size,
+                Some(place) if first + place >= slots => break,
+                Some(place) if filter == Filter::Read || self.class(first + place)? == Some(filter) => return Ok(Some(first + place)),
+                Some(place) => first + place + 1,
+            };
+        }
+        Ok(None)
+    }
+}
+
+/// The receipt of a message that is not there.
+fn not_found(tenant: &str, conversation_id: Option<&str>, message_id: &str) -> Receipt {
+    Receipt {
+        tenant: tenant.into(),
+        conversation_id: conversation_id.map(Into::into),
+        message_id: message_id.into(),
+        status: Status::NotFound,
+        kind: None,
+        sender_id: None,
+        sent_at_ms: None,
+        counts: None,
+        last_read_at_ms: None,
+        user_id: None,
+        read_at_ms: None,
+        version: None,
+    }
+}

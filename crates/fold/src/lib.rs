@@ -1,0 +1,28 @@
+//! What it means: the pure state transition and the questions it can answer.
+//!
+//! No IO of its own, no async, no clock, no randomness: time and position come from the record, pages from a
+//! [port](page::Table). The same prefix of a partition gives the same state, however often the process died on the way.
+
+mod apply;
+mod ask;
+pub mod chain;
+pub mod effects;
+pub mod head;
+pub mod index;
+mod mark;
+mod memo;
+pub mod message;
+pub mod page;
+mod park;
+pub mod people;
+mod read;
+pub mod reads;
+mod roster;
+mod send;
+pub mod small;
+mod state;
+pub mod view;
+pub mod wire;
+
+pub use park::{Headers, Raw};
+pub use state::{At, Error, Limits, Pages, Result, State};

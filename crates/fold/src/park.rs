@@ -1,0 +1,164 @@
+//! Records that name a message not yet in the log: kept whole, bounded by count and by age in record time.
+
+use crate::effects::{DeadLetter, Effects};
+use crate::page::Table;
+use crate::small::Parked;
+use crate::state::{At, Error, Pages, Result, State, key};
+use hashbrown::HashMap;
+use receipts_event::Reason;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The headers of a record: names and values.
+pub type Headers = Vec<(Box<str>, Option<Box<[u8]>>)>;
+
+/// A record as the log has it, for parking.
+#[derive(Clone, Copy)]
+pub struct Raw<'a> {
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value.
+    pub value: &'a [u8],
+    /// Its headers, asked for only when the record is parked.
+    pub headers: &'a dyn Fn() -> Headers,
+}
+
+/// Which parked record waits for which message. Rebuilt from the parked records when a store opens.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    /// Conversation name, a NUL, and message id, to offsets in order.
+    by_message: HashMap<Box<[u8]>, Vec<u64>>,
+    /// (timestamp, offset)
+    by_age: BTreeSet<(u64, u64)>,
+    /// The same records by offset, with their timestamps.
+    by_offset: BTreeMap<u64, u64>,
+}
+
+fn message_name(conversation: &[u8], message_id: &str) -> Vec<u8> {
+    [conversation, b"\0", message_id.as_bytes()].concat()
+}
+
+impl<S: Pages> State<S> {
+    /// Records parked now.
+    pub fn parked(&self) -> usize {
+        self.waiting.by_age.len()
+    }
+
+    pub(crate) fn load_parked(&mut self) -> Result<(), S::Error> {
+        for k in Table::<Parked>::keys(&self.pages)? {
+            let parked = Table::<Parked>::get(&self.pages, k)?.ok_or(Error::Broken("a parked record"))?;
+            self.waiting.by_age.insert((parked.timestamp_ms, parked.offset));
+            self.waiting.by_offset.insert(parked.offset, parked.timestamp_ms);
+            let conversation = parked.key.as_deref().unwrap_or_default();
+            for id in &parked.waits_for {
+                self.waiting.by_message.entry(message_name(conversation, id).into()).or_default().push(parked.offset);
+            }
+        }
+        Ok(())
+    }
+
+    /// Parks a record for the messages it names that are not there. Where too many wait, the one at the lowest offset
+    /// goes: its message is the least likely to come still.
+    pub(crate) fn park(&mut self, at: At, raw: Raw<'_>, waits_for: Vec<Box<str>>, effects: &mut Effects) -> Result<(), S::Error> {
+        if self.is_stale(at.timestamp_ms) || self.limits.parked_max == 0 {
+            let (reason, detail) = self.refusal(at.timestamp_ms, &waits_for);
+            effects.dead_letters.push(DeadLetter { reason, detail, ids: waits_for, parked: None });
+            return Ok(());
+        }
+        while self.waiting.by_offset.len() >= self.limits.parked_max
+            && let Some((offset, _)) = self.waiting.by_offset.first_key_value()
+        {
+            self.give_up(*offset, effects)?;
+        }
+        // The key was checked to be the conversation's name.
+        let conversation = raw.key.unwrap_or_default();
+        for id in &waits_for {
+            self.waiting.by_message.entry(message_name(conversation, id).into()).or_default().push(at.offset);
+        }
+        self.waiting.by_age.insert((at.timestamp_ms, at.offset));
+        self.waiting.by_offset.insert(at.offset, at.timestamp_ms);
+        effects.counters.parked += 1;
+        let parked = Parked {
+            offset: at.offset,
+            timestamp_ms: at.timestamp_ms,
+            key: raw.key.map(Into::into),
+            value: raw.value.into(),
+            headers: (raw.headers)(),
+            waits_for,
+        };
+        self.pages.put(key(at.offset, 0), parked);
+        Ok(())
+    }
+
+    fn is_stale(&self, timestamp_ms: u64) -> bool {
+        self.meta.newest_timestamp_ms.saturating_sub(timestamp_ms) > self.limits.parked_age_ms
+    }
+
+    fn refusal(&self, timestamp_ms: u64, waits_for: &[Box<str>]) -> (Reason, String) {
+        if self.is_stale(timestamp_ms) {
+            (Reason::ParkedExpired, format!("did not come within {} ms: {}", self.limits.parked_age_ms, list(waits_for)))
+        } else {
+            (Reason::ParkedOverflow, format!("more than {} records wait; did not come: {}", self.limits.parked_max, list(waits_for)))
+        }
+    }
+
+    /// Turns what has waited too long into dead letters.
+    pub(crate) fn expire_parked(&mut self, effects: &mut Effects) -> Result<(), S::Error> {
+        while let Some((timestamp_ms, offset)) = self.waiting.by_age.first().copied()
+            && self.is_stale(timestamp_ms)
+        {
+            self.give_up(offset, effects)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a parked record a dead letter.
+    fn give_up(&mut self, offset: u64, effects: &mut Effects) -> Result<(), S::Error> {
+        let parked = Table::<Parked>::hot(&mut self.pages, key(offset, 0))?.ok_or(Error::Broken("a parked record"))?.clone();
+        for id in &parked.waits_for {
+            let name = message_name(parked.key.as_deref().unwrap_or_default(), id);
+            if let Some(offsets) = self.waiting.by_message.get_mut(&name[..]) {
+                offsets.retain(|o| *o != offset);
+                if offsets.is_empty() {
+                    self.waiting.by_message.remove(&name[..]);
+                }
+            }
+        }
+        self.forget_parked(offset, parked.timestamp_ms);
+        let (reason, detail) = self.refusal(parked.timestamp_ms, &parked.waits_for);
+        let ids = parked.waits_for.clone();
+        effects.dead_letters.push(DeadLetter { reason, detail, ids, parked: Some(Box::new(parked)) });
+        Ok(())
+    }
+
+    fn forget_parked(&mut self, offset: u64, timestamp_ms: u64) {
+        self.waiting.by_age.remove(&(timestamp_ms, offset));
+        self.waiting.by_offset.remove(&offset);
+        Table::<Parked>::remove(&mut self.pages, key(offset, 0));
+    }
+
+    /// The records that wait for a message, in log order; they wait for it no longer.
+    pub(crate) fn take_parked(&mut self, conversation: &[u8], message_id: &str) -> Result<Vec<Parked>, S::Error> {
+        if self.waiting.by_message.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(offsets) = self.waiting.by_message.remove(&message_name(conversation, message_id)[..]) else {
+            return Ok(Vec::new());
+        };
+        let mut taken = Vec::with_capacity(offsets.len());
+        for offset in offsets {
+            let mut page = Table::<Parked>::hot(&mut self.pages, key(offset, 0))?.ok_or(Error::Broken("a parked record"))?;
+            page.waits_for.retain(|id| &**id != message_id);
+            let parked = page.clone();
+            drop(page);
+            if parked.waits_for.is_empty() {
+                self.forget_parked(offset, parked.timestamp_ms);
+            }
+            taken.push(parked);
+        }
+        Ok(taken)
+    }
+}
+
+fn list(ids: &[Box<str>]) -> String {
+    ids.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,216 @@
+//! The bytes of a page: LEB128 numbers and length-prefixed text. Knows no page and allocates only what the input holds.
+
+/// Why bytes are no page. Decoding never panics, whatever the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a page of this format: {0}")]
+pub struct Malformed(pub &'static str);
+
+/// Appends values to a buffer.
+#[derive(Debug, Default)]
+pub struct Writer {
+    /// What was written so far.
+    pub bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// One byte.
+    pub fn byte(&mut self, value: u8) {
+        self.bytes.push(value);
+    }
+
+    /// 1 to 10 bytes, 7 bits each, the lowest first.
+    pub fn number(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.bytes.push(value as u8);
+    }
+
+    /// A difference that may be negative: zigzag, so that small ones of either sign are short.
+    pub fn difference(&mut self, value: u64, from: u64) {
+        let d = value.wrapping_sub(from) as i64;
+        self.number(((d << 1) ^ (d >> 63)) as u64);
+    }
+
+    /// 0 for none, else the number plus one.
+    pub fn optional(&mut self, value: Option<u64>) {
+        self.number(value.map_or(0, |v| v + 1));
+    }
+
+    /// Eight bytes, little endian.
+    pub fn word(&mut self, value: u64) {
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// Length and bytes.
+    pub fn blob(&mut self, value: &[u8]) {
+        self.number(value.len() as u64);
+        self.bytes.extend_from_slice(value);
+    }
+
+    /// Length and UTF-8.
+    pub fn text(&mut self, value: &str) {
+        self.blob(value.as_bytes());
+    }
+}
+
+/// Takes values off a slice.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Reads from the start of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// Bytes not taken yet.
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// See [`Writer::byte`].
+    ///
+    /// # Errors
+    /// At the end of the bytes.
+    pub fn byte(&mut self) -> Result<u8, Malformed> {
+        let (first, rest) = self.rest.split_first().ok_or(Malformed("cut short"))?;
+        self.rest = rest;
+        Ok(*first)
+    }
+
+    /// See [`Writer::number`].
+    ///
+    /// # Errors
+    /// At the end of the bytes, or where the number exceeds 64 bits.
+    pub fn number(&mut self) -> Result<u64, Malformed> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7F);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed("a number beyond 64 bits"))
+    }
+
+    /// A number that fits 32 bits.
+    ///
+    /// # Errors
+    /// As [`Self::number`], and beyond 32 bits.
+    pub fn small(&mut self) -> Result<u32, Malformed> {
+        self.number()?.try_into().map_err(|_| Malformed("a number beyond 32 bits"))
+    }
+
+    /// A count of things of which each takes at least `bytes_each`: never more than could follow.
+    ///
+    /// # Errors
+    /// As [`Self::number`], and where so many cannot follow.
+    pub fn count(&mut self, bytes_each: usize) -> Result<usize, Malformed> {
+        let count = self.number()?;
+        if count > (self.rest.len() / bytes_each.max(1)) as u64 {
+            return Err(Malformed("a count beyond what follows"));
+        }
+        Ok(count as usize)
+    }
+
+    /// See [`Writer::difference`].
+    ///
+    /// # Errors
+    /// As [`Self::number`].
+    pub fn difference(&mut self, from: u64) -> Result<u64, Malformed> {
+        let z = self.number()?;
+        Ok(from.wrapping_add(((z >> 1) as i64 ^ -((z & 1) as i64)) as u64))
+    }
+
+    /// See [`Writer::optional`].
+    ///
+    /// # Errors
+    /// As [`Self::number`].
+    pub fn optional(&mut self) -> Result<Option<u64>, Malformed> {
+        Ok(self.number()?.checked_sub(1))
+    }
+
+    /// See [`Writer::word`].
+    ///
+    /// # Errors
+    /// At the end of the bytes.
+    pub fn word(&mut self) -> Result<u64, Malformed> {
+        let (word, rest) = self.rest.split_first_chunk::<8>().ok_or(Malformed("cut short"))?;
+        self.rest = rest;
+        Ok(u64::from_le_bytes(*word))
+    }
+
+    /// See [`Writer::blob`].
+    ///
+    /// # Errors
+    /// Where fewer bytes follow.
+    pub fn blob(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = self.count(1)?;
+        let (blob, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        Ok(blob)
+    }
+
+    /// See [`Writer::text`].
+    ///
+    /// # Errors
+    /// Where fewer bytes follow, or no UTF-8.
+    pub fn text(&mut self) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.blob()?).map_err(|_| Malformed("text that is not UTF-8"))
+    }
+
+    /// Nothing may be left over.
+    ///
+    /// # Errors
+    /// Where something is.
+    pub fn end(self) -> Result<(), Malformed> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed("more bytes than the page has")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_comes_back() {
+        let numbers = [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX - 1, u64::MAX];
+        let mut w = Writer::default();
+        for n in numbers {
+            w.number(n);
+            w.difference(n, 1_780_000_000_000);
+            w.word(n);
+        }
+        w.optional(None);
+        w.optional(Some(0));
+        w.text("grüße");
+        let mut r = Reader::new(&w.bytes);
+        for n in numbers {
+            assert_eq!(r.number(), Ok(n));
+            assert_eq!(r.difference(1_780_000_000_000), Ok(n));
+            assert_eq!(r.word(), Ok(n));
+        }
+        assert_eq!(r.optional(), Ok(None));
+        assert_eq!(r.optional(), Ok(Some(0)));
+        assert_eq!(r.text(), Ok("grüße"));
+        assert_eq!(r.end(), Ok(()));
+    }
+
+    #[test]
+    fn a_count_never_asks_for_more_memory_than_bytes_follow() {
+        let mut w = Writer::default();
+        w.number(u64::MAX);
+        assert!(Reader::new(&w.bytes).count(1).is_err());
+        assert!(Reader::new(&[0xFF; 11]).number().is_err());
+        assert!(Reader::new(&[0xFF; 9]).number().is_err());
+    }
+}

@@ -1,0 +1,181 @@
+//! Decoded pages of one table in memory. Those that changed stay until a checkpoint has them on disk; of the others, those
+//! not looked at lately make room.
+
+use hashbrown::HashTable;
+use receipts_fold::page::{Mut, Page, PageKey};
+use rustc_hash::FxHasher;
+use std::hash::{Hash, Hasher};
+
+struct Slot<P> {
+    key: PageKey,
+    /// `None` for a page that was removed.
+    page: Option<P>,
+    changed: bool,
+    /// Looked at since the hand came by.
+    recent: bool,
+    /// The batch that must be readable before this may go.
+    batch: u64,
+    bytes: usize,
+}
+
+/// The pages of a table.
+pub(crate) struct Cache<P> {
+    slots: Vec<Slot<P>>,
+    free: Vec<u32>,
+    by_key: HashTable<u32>,
+    /// Slots that changed since the last checkpoint, each once.
+    changes: Vec<u32>,
+    /// Of `changes`, how many are accounted for in `bytes`.
+    measured: usize,
+    bytes: usize,
+    hand: usize,
+}
+
+impl<P> Default for Cache<P> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), by_key: HashTable::new(), changes: Vec::new(), measured: 0, bytes: 0, hand: 0 }
+    }
+}
+
+fn hash(key: PageKey) -> u64 {
+    let mut hasher = FxHasher::default();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A place in the cache.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place(u32);
+
+impl<P: Page> Cache<P> {
+    /// The place of a key that the cache knows, be it as removed.
+    pub(crate) fn find(&self, key: PageKey) -> Option<Place> {
+        self.by_key.find(hash(key), |i| self.slots[*i as usize].key == key).copied().map(Place)
+    }
+
+    /// The page in a place, unless it was removed.
+    pub(crate) fn at(&self, place: Place) -> Option<&P> {
+        self.slots[place.0 as usize].page.as_ref()
+    }
+
+    /// The page in a place, to change.
+    pub(crate) fn at_mut(&mut self, place: Place) -> Option<Mut<'_, P>> {
+        let slot = &mut self.slots[place.0 as usize];
+        slot.recent = true;
+        slot.page.as_mut().map(|page| Mut::new(page, &mut slot.changed, &mut self.changes, place.0))
+    }
+
+    /// Adds a page that the medium has.
+    pub(crate) fn load(&mut self, key: PageKey, page: P) -> Place {
+        self.insert(key, Some(page))
+    }
+
+    /// Writes or, with `None`, removes a page.
+    pub(crate) fn put(&mut self, key: PageKey, page: Option<P>) {
+        let place = match self.find(key) {
+            Some(place) => {
+                self.slots[place.0 as usize].page = page;
+                place
+            }
+            None => self.insert(key, page),
+        };
+        let slot = &mut self.slots[place.0 as usize];
+        slot.recent = true;
+        if !slot.changed {
+            slot.changed = true;
+            self.changes.push(place.0);
+        }
+    }
+
+    fn insert(&mut self, key: PageKey, page: Option<P>) -> Place {
+        let bytes = bytes_of(page.as_ref());
+        let slot = Slot { key, page, changed: false, recent: true, batch: 0, bytes };
+        self.bytes += bytes;
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at as usize] = slot;
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.by_key.insert_unique(hash(key), at, |i| hash(self.slots[*i as usize].key));
+        Place(at)
+    }
+
+    /// The keys that the cache knows, with whether they are pages or were removed.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (PageKey, bool)> {
+        self.by_key.iter().map(|i| &self.slots[*i as usize]).map(|s| (s.key, s.page.is_some()))
+    }
+
+    /// What changed since the last checkpoint: `None` for what was removed.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (PageKey, Option<&P>)> {
+        self.changes.iter().map(|i| &self.slots[*i as usize]).map(|s| (s.key, s.page.as_ref()))
+    }
+
+    /// All changes are in that batch.
+    pub(crate) fn saved(&mut self, batch: u64) {
+        self.measure();
+        for at in self.changes.drain(..) {
+            let slot = &mut self.slots[at as usize];
+            slot.changed = false;
+            slot.batch = batch;
+        }
+        self.measured = 0;
+    }
+
+    /// Bytes of memory, as last measured.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes + self.slots.capacity() * size_of::<Slot<P>>() + self.by_key.capacity() * 5
+    }
+
+    /// Bytes that only a checkpoint can free.
+    pub(crate) fn changed_bytes(&self) -> usize {
+        self.changes.iter().map(|i| self.slots[*i as usize].bytes).sum()
+    }
+
+    /// Accounts for pages that changed.
+    pub(crate) fn measure(&mut self) {
+        for at in &self.changes[self.measured..] {
+            let slot = &mut self.slots[*at as usize];
+            let bytes = bytes_of(slot.page.as_ref());
+            self.bytes = self.bytes + bytes - slot.bytes;
+            slot.bytes = bytes;
+        }
+        self.measured = self.changes.len();
+    }
+
+    /// Makes room for about `bytes`: two rounds of the clock at most.
+    pub(crate) fn evict(&mut self, bytes: usize, applied: u64) {
+        let goal = self.bytes.saturating_sub(bytes);
+        for _ in 0..2 * self.slots.len() {
+            if self.bytes <= goal {
+                return;
+            }
+            self.hand = (self.hand + 1) % self.slots.len();
+            let slot = &mut self.slots[self.hand];
+            let gone = slot.bytes == 0;
+            if gone || slot.changed || slot.batch > applied {
+                continue;
+            }
+            if std::mem::take(&mut slot.recent) {
+                continue;
+            }
+            let at = self.hand as u32;
+            if let Ok(entry) = self.by_key.find_entry(hash(slot.key), |i| *i == at) {
+                entry.remove();
+            }
+            self.bytes -= slot.bytes;
+            slot.bytes = 0;
+            slot.page = None;
+            self.free.push(at);
+        }
+    }
+}
+
+/// Never 0: that marks a free slot.
+fn bytes_of<P: Page>(page: Option<&P>) -> usize {
+    1 + page.map_or(0, Page::memory_bytes)
+}

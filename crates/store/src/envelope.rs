@@ -1,0 +1,142 @@
+//! A page as values of at most 4 KiB: format version, checksum, and the offset it is folded up to, before its bytes.
+//!
+//! ```text
+//! key     = table:u8 a:u64 b:u32 part:u16              big endian, so that neighbours in time are neighbours on disk
+//! part 0  = version:u8 parts:u16 crc32:u32 offset:u64 payload    little endian
+//! part n  = payload
+//! ```
+//! The checksum covers the key without its part, the offset and the whole payload, so a page in the wrong place is found too.
+
+use crate::error::Error;
+use receipts_fold::page::{PageKey, TableId};
+
+/// The format written; all up to this one are read.
+pub(crate) const VERSION: u8 = 1;
+/// Larger values would leave sled's leaves for files of their own, which it leaks.
+const PART_BYTES: usize = 4_000;
+const HEADER_BYTES: usize = 15;
+
+/// The key of a page without its part.
+pub(crate) fn page_key(table: TableId, key: PageKey) -> [u8; 13] {
+    let mut bytes = [0; 13];
+    bytes[0] = table as u8;
+    bytes[1..9].copy_from_slice(&key.a.to_be_bytes());
+    bytes[9..].copy_from_slice(&key.b.to_be_bytes());
+    bytes
+}
+
+/// The key that [`page_key`] made.
+pub(crate) fn parse_page_key(bytes: &[u8]) -> Option<PageKey> {
+    let a = u64::from_be_bytes(bytes.get(1..9)?.try_into().ok()?);
+    let b = u32::from_be_bytes(bytes.get(9..13)?.try_into().ok()?);
+    Some(PageKey { a, b })
+}
+
+/// The key of a conversation's name.
+pub(crate) fn name_key(name: &[u8]) -> Vec<u8> {
+    [&[TableId::Names as u8], name].concat()
+}
+
+/// The key of a part.
+pub(crate) fn part_key(key: &[u8], part: u16) -> Vec<u8> {
+    [key, &part.to_be_bytes()].concat()
+}
+
+fn sum(key: &[u8], offset: u64, payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(&offset.to_le_bytes());
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+/// Hands out the parts of a page: keys and values.
+pub(crate) fn wrap(key: &[u8], offset: u64, payload: &[u8], mut each: impl FnMut(&[u8], &[u8])) {
+    let first = payload.len().min(PART_BYTES - HEADER_BYTES);
+    let parts = 1 + (payload.len() - first).div_ceil(PART_BYTES);
+    let mut value = Vec::with_capacity(HEADER_BYTES + first);
+    value.push(VERSION);
+    value.extend_from_slice(&u16::try_from(parts).expect("a page far below 256 MiB").to_le_bytes());
+    value.extend_from_slice(&sum(key, offset, payload).to_le_bytes());
+    value.extend_from_slice(&offset.to_le_bytes());
+    value.extend_from_slice(&payload[..first]);
+    each(&part_key(key, 0), &value);
+    for (part, bytes) in (1..).zip(payload[first..].chunks(PART_BYTES)) {
+        each(&part_key(key, part), bytes);
+    }
+}
+
+/// Puts a page together again from its parts; returns the offset it is folded up to, and its bytes.
+///
+/// # Errors
+/// Where a part is missing or something else than was written.
+pub(crate) fn unwrap<V: AsRef<[u8]>>(key: &[u8], part: impl Fn(u16) -> Result<Option<V>, Error>) -> Result<Option<(u64, Vec<u8>)>, Error> {
+    let corrupt = |detail: &str| Error::corrupt(format!("page {}", hex(key)), detail);
+    let Some(first) = part(0)? else { return Ok(None) };
+    let first = first.as_ref();
+    let (header, payload) = first.split_at_checked(HEADER_BYTES).ok_or_else(|| corrupt("is cut short"))?;
+    if header[0] != VERSION {
+        return Err(if header[0] > VERSION && header[0] < 64 {
+            Error::NewerFormat { what: "a page", version: header[0], known: VERSION }
+        } else {
+            corrupt("has no known format")
+        });
+    }
+    let parts = u16::from_le_bytes([header[1], header[2]]);
+    let expected = u32::from_le_bytes(header[3..7].try_into().expect("four bytes"));
+    let offset = u64::from_le_bytes(header[7..15].try_into().expect("eight bytes"));
+    let mut payload = payload.to_vec();
+    for n in 1..parts {
+        payload.extend_from_slice(part(n)?.ok_or_else(|| corrupt("lacks a part"))?.as_ref());
+    }
+    if sum(key, offset, &payload) != expected {
+        return Err(corrupt("fails its checksum"));
+    }
+    Ok(Some((offset, payload)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn parts_of(payload: &[u8]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut parts = BTreeMap::new();
+        wrap(b"key", 9, payload, |k, v| _ = parts.insert(k.to_vec(), v.to_vec()));
+        parts
+    }
+
+    fn together(parts: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Option<(u64, Vec<u8>)>, Error> {
+        unwrap(b"key", |part| Ok(parts.get(&part_key(b"key", part))))
+    }
+
+    #[test]
+    fn pages_of_any_size_come_back_and_no_value_exceeds_4_kib() {
+        for length in [0, 1, 3_984, 3_985, 3_986, 4_096, 8_000, 140_000] {
+            let payload: Vec<u8> = (0..length).map(|i| i as u8).collect();
+            let parts = parts_of(&payload);
+            assert!(parts.values().all(|v| v.len() <= 4_096));
+            assert_eq!(together(&parts).unwrap(), Some((9, payload)));
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_and_any_missing_part_is_found() {
+        let payload: Vec<u8> = (0..9_000).map(|i| (i * 7) as u8).collect();
+        let parts = parts_of(&payload);
+        for (key, value) in &parts {
+            for bit in (0..value.len() * 8).step_by(13).chain(0..120) {
+                let mut flipped = parts.clone();
+                flipped.get_mut(key).unwrap()[bit / 8] ^= 1 << (bit % 8);
+                assert!(together(&flipped).is_err(), "bit {bit} of {key:?}");
+            }
+        }
+        let mut lacking = parts.clone();
+        lacking.remove(&part_key(b"key", 1));
+        assert!(together(&lacking).unwrap_err().is_corruption());
+    }
+}

@@ -1,0 +1,16 @@
+//! Where it is kept: pages, checkpoints, and the only home of sled. Knows what a page is, not what it means.
+
+mod backend;
+mod batch;
+mod cache;
+mod envelope;
+mod error;
+mod names;
+mod paged;
+mod sled_backend;
+
+pub use backend::{Backend, MemoryBackend};
+pub use batch::Batch;
+pub use error::Error;
+pub use paged::{Paged, TABLES};
+pub use sled_backend::{SledBackend, SledSettings, SledStore};

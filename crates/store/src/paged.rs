@@ -1,0 +1,299 @@
+//! All tables of a partition over a medium: hot pages decoded in memory, checkpoints that hold what changed.
+//!
+//! One thread changes pages; any number look at them meanwhile under a lock that the owner keeps. A page not in memory is
+//! read and decoded for the one look, so that readers never wait for one another.
+
+use crate::backend::Backend;
+use crate::batch::Batch;
+use crate::cache::Cache;
+use crate::envelope::{name_key, page_key, parse_page_key, part_key, unwrap, wrap};
+use crate::error::Error;
+use crate::names::Names;
+use receipts_fold::head::Head;
+use receipts_fold::index::{Filter, IndexPage};
+use receipts_fold::message::{Chunk, Messages};
+use receipts_fold::page::{Mut, Page, PageKey, Ref, Store, Table, TableId};
+use receipts_fold::people::{People, PeopleIndex};
+use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
+use receipts_fold::wire::{Reader, Writer};
+
+/// The pages of one partition.
+pub struct Paged<B> {
+    backend: B,
+    partition: u32,
+    memory_bytes_max: usize,
+    names: Names,
+    meta: Cache<Meta>,
+    heads: Cache<Head>,
+    people: Cache<People>,
+    people_index: Cache<PeopleIndex>,
+    marks: Cache<Marks>,
+    leaves: Cache<Leaves>,
+    messages: Cache<Messages>,
+    chunks: Cache<Chunk>,
+    index: Cache<IndexPage>,
+    filters: Cache<Filter>,
+    parked: Cache<Parked>,
+    erased: Cache<Erased>,
+}
+
+/// Calls a macro with every table's field.
+macro_rules! each_table {
+    ($each:ident, $self:ident) => {
+        $each!($self.meta);
+        $each!($self.heads);
+        $each!($self.people);
+        $each!($self.people_index);
+        $each!($self.marks);
+        $each!($self.leaves);
+        $each!($self.messages);
+        $each!($self.chunks);
+        $each!($self.index);
+        $each!($self.filters);
+        $each!($self.parked);
+        $each!($self.erased);
+    };
+}
+
+impl<B: Backend> Paged<B> {
+    /// The pages of a partition that a medium holds, in about `memory_bytes_max` of memory.
+    pub fn new(backend: B, partition: u32, memory_bytes_max: usize) -> Self {
+        Self {
+            backend,
+            partition,
+            memory_bytes_max,
+            names: Names::default(),
+            meta: Cache::default(),
+            heads: Cache::default(),
+            people: Cache::default(),
+            people_index: Cache::default(),
+            marks: Cache::default(),
+            leaves: Cache::default(),
+            messages: Cache::default(),
+            chunks: Cache::default(),
+            index: Cache::default(),
+            filters: Cache::default(),
+            parked: Cache::default(),
+            erased: Cache::default(),
+        }
+    }
+
+    /// The medium.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Changes how much memory the pages may take.
+    pub fn set_memory_bytes_max(&mut self, bytes: usize) {
+        self.memory_bytes_max = bytes;
+    }
+
+    /// Bytes of memory the pages take.
+    pub fn memory_bytes(&self) -> usize {
+        let mut bytes = self.names.memory_bytes();
+        macro_rules! add {
+            ($self:ident.$table:ident) => {
+                bytes += $self.$table.bytes();
+            };
+        }
+        each_table!(add, self);
+        bytes
+    }
+
+    /// Whether so much has changed that only a checkpoint can keep memory within its bound.
+    pub fn needs_checkpoint(&self) -> bool {
+        let mut bytes = 0;
+        macro_rules! add {
+            ($self:ident.$table:ident) => {
+                bytes += $self.$table.changed_bytes();
+            };
+        }
+        each_table!(add, self);
+        bytes > self.memory_bytes_max / 2
+    }
+
+    /// What changed since the last checkpoint, as a sealed batch. Readers go on meanwhile.
+    pub fn batch(&self, next_offset: u64) -> Batch {
+        let mut batch = Batch::new(self.partition, next_offset);
+        let mut writer = Writer::default();
+        for (name, number) in self.names.changes() {
+            writer.bytes.clear();
+            writer.number(u64::from(number));
+            wrap(&name_key(name), next_offset, &writer.bytes, |k, v| batch.write(k, v));
+        }
+        macro_rules! write {
+            ($self:ident.$table:ident) => {
+                write_table(&$self.$table, next_offset, &mut writer, &mut batch);
+            };
+        }
+        each_table!(write, self);
+        batch.seal();
+        batch
+    }
+
+    /// All changes are in the batch of that number: its pages may go once it is readable.
+    pub fn saved(&mut self, number: u64) {
+        self.names.saved(number);
+        macro_rules! saved {
+            ($self:ident.$table:ident) => {
+                $self.$table.saved(number);
+            };
+        }
+        each_table!(saved, self);
+    }
+
+    /// Makes room where the pages take more memory than they may: from each table by its share.
+    pub fn trim(&mut self) {
+        macro_rules! measure {
+            ($self:ident.$table:ident) => {
+                $self.$table.measure();
+            };
+        }
+        each_table!(measure, self);
+        let bytes = self.memory_bytes();
+        if bytes <= self.memory_bytes_max {
+            return;
+        }
+        // A tenth more than must be, so that this is rare.
+        let excess = bytes - self.memory_bytes_max + self.memory_bytes_max / 10;
+        let applied = self.backend.applied();
+        self.names.trim(self.memory_bytes_max / 16, applied);
+        macro_rules! evict {
+            ($self:ident.$table:ident) => {
+                let share = excess as u128 * $self.$table.bytes() as u128 / bytes as u128;
+                if share > 0 {
+                    $self.$table.evict(share as usize, applied);
+                }
+            };
+        }
+        each_table!(evict, self);
+    }
+
+    fn load<P: Page>(&self, key: PageKey) -> Result<Option<P>, Error> {
+        let bytes = page_key(P::TABLE, key);
+        let Some((_, payload)) = unwrap(&bytes, |part| self.backend.get(&part_key(&bytes, part)))? else { return Ok(None) };
+        let mut reader = Reader::new(&payload);
+        let page = P::decode(&mut reader).and_then(|page| reader.end().map(|()| page));
+        page.map(Some).map_err(|e| Error::corrupt(format!("a page of {:?}", P::TABLE), e.to_string()))
+    }
+
+    fn load_name(&self, name: &[u8]) -> Result<Option<u32>, Error> {
+        let key = name_key(name);
+        let Some((_, payload)) = unwrap(&key, |part| self.backend.get(&part_key(&key, part)))? else { return Ok(None) };
+        Reader::new(&payload).small().map(Some).map_err(|e| Error::corrupt("a conversation's number", e.to_string()))
+    }
+
+    fn load_keys<P: Page>(&self, cache: &Cache<P>) -> Result<Vec<PageKey>, Error> {
+        let stored = self.backend.keys(&[P::TABLE as u8])?;
+        let mut keys: std::collections::BTreeSet<PageKey> = stored.iter().filter_map(|k| parse_page_key(k)).collect();
+        for (key, present) in cache.keys() {
+            if present { keys.insert(key) } else { keys.remove(&key) };
+        }
+        Ok(keys.into_iter().collect())
+    }
+}
+
+fn write_table<P: Page>(cache: &Cache<P>, next_offset: u64, writer: &mut Writer, batch: &mut Batch) {
+    for (key, page) in cache.changes() {
+        let key = page_key(P::TABLE, key);
+        match page {
+            Some(page) => {
+                writer.bytes.clear();
+                page.encode(writer);
+                wrap(&key, next_offset, &writer.bytes, |k, v| batch.write(k, v));
+            }
+            None => batch.remove(&key),
+        }
+    }
+}
+
+impl<B: Backend> Store for Paged<B> {
+    type Error = Error;
+
+    fn conversation(&self, name: &[u8]) -> Result<Option<u32>, Error> {
+        match self.names.get(name) {
+            Some(number) => Ok(Some(number)),
+            None => self.load_name(name),
+        }
+    }
+
+    fn conversation_hot(&mut self, name: &[u8]) -> Result<Option<u32>, Error> {
+        if let Some(number) = self.names.hot(name) {
+            return Ok(Some(number));
+        }
+        let number = self.load_name(name)?;
+        if let Some(number) = number {
+            self.names.load(name, number);
+        }
+        Ok(number)
+    }
+
+    fn name_conversation(&mut self, name: &[u8], number: u32) {
+        self.names.put(name, number);
+    }
+}
+
+macro_rules! table {
+    ($page:ty, $field:ident) => {
+        impl<B: Backend> Table<$page> for Paged<B> {
+            fn get(&self, key: PageKey) -> Result<Option<Ref<'_, $page>>, Error> {
+                match self.$field.find(key) {
+                    Some(place) => Ok(self.$field.at(place).map(Ref::Hot)),
+                    None => Ok(self.load(key)?.map(|page| Ref::Cold(Box::new(page)))),
+                }
+            }
+
+            fn hot(&mut self, key: PageKey) -> Result<Option<Mut<'_, $page>>, Error> {
+                let place = match self.$field.find(key) {
+                    Some(place) => place,
+                    None => match self.load(key)? {
+                        Some(page) => self.$field.load(key, page),
+                        None => return Ok(None),
+                    },
+                };
+                Ok(self.$field.at_mut(place))
+            }
+
+            fn put(&mut self, key: PageKey, page: $page) {
+                self.$field.put(key, Some(page));
+            }
+
+            fn remove(&mut self, key: PageKey) {
+                self.$field.put(key, None);
+            }
+
+            fn keys(&self) -> Result<Vec<PageKey>, Error> {
+                self.load_keys(&self.$field)
+            }
+        }
+    };
+}
+
+table!(Meta, meta);
+table!(Head, heads);
+table!(People, people);
+table!(PeopleIndex, people_index);
+table!(Marks, marks);
+table!(Leaves, leaves);
+table!(Messages, messages);
+table!(Chunk, chunks);
+table!(IndexPage, index);
+table!(Filter, filters);
+table!(Parked, parked);
+table!(Erased, erased);
+
+/// All tables of pages, for audits; names are a table of their own.
+pub const TABLES: [TableId; 12] = [
+    TableId::Meta,
+    TableId::Heads,
+    TableId::People,
+    TableId::PeopleIndex,
+    TableId::Marks,
+    TableId::Leaves,
+    TableId::Messages,
+    TableId::Chunks,
+    TableId::Index,
+    TableId::Filters,
+    TableId::Parked,
+    TableId::Erased,
+];

@@ -1,0 +1,28 @@
+//! The text cases of `tests/cases`, each a question of a user's, put to the fold.
+
+mod common;
+
+use common::{Folded, Life};
+use receipts_fold::Limits;
+use receipts_testkit::cases::{folder, load};
+
+#[test]
+fn every_text_case_holds_for_the_fold() {
+    let cases = load(&folder()).unwrap();
+    assert!(cases.len() >= 25, "only {} cases", cases.len());
+    let mut failures = Vec::new();
+    for case in cases {
+        let limits = Limits {
+            retention_ms: case.limits.retention_ms,
+            parked_max: case.limits.parked_count,
+            parked_age_ms: case.limits.parked_age_ms,
+            read_times: case.limits.read_times,
+        };
+        for life in [Life::QUIET, Life { memory_bytes: 0, checkpoint_every: 1, die_every: 1 }] {
+            if let Err(e) = case.run(&mut Folded::new(limits, life)) {
+                failures.push(format!("{}: {e} ({life:?})", case.name));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

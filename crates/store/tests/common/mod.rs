@@ -1,0 +1,161 @@
+//! The fold over a store in memory, put to the questions of the testkit.
+
+use receipts_event::Event;
+use receipts_fold::effects::Effects;
+use receipts_fold::view::{Filter, Member, ReadMark, Receipt, Status};
+use receipts_fold::{At, Limits, Raw, State};
+use receipts_store::{Backend, MemoryBackend, Paged};
+use receipts_testkit::{OracleEffect, Subject};
+
+/// When the process dies, and how little memory it has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Life {
+    /// Bytes for pages: 0 keeps hardly one.
+    pub(crate) memory_bytes: usize,
+    /// A checkpoint after so many records.
+    pub(crate) checkpoint_every: u64,
+    /// After how many checkpoints the process dies, and another one goes on from the last.
+    pub(crate) die_every: u64,
+}
+
+impl Life {
+    pub(crate) const QUIET: Self = Self { memory_bytes: 64 << 20, checkpoint_every: u64::MAX, die_every: u64::MAX };
+}
+
+/// A fold that dies and comes back.
+pub(crate) struct Folded {
+    life: Life,
+    limits: Limits,
+    backend: MemoryBackend,
+    state: Option<State<Paged<MemoryBackend>>>,
+    records: u64,
+    checkpoints: u64,
+}
+
+impl Folded {
+    pub(crate) fn new(limits: Limits, life: Life) -> Self {
+        let mut new = Self { life, limits, backend: MemoryBackend::default(), state: None, records: 0, checkpoints: 0 };
+        new.open();
+        new
+    }
+
+    fn open(&mut self) {
+        self.state = None;
+        let pages = Paged::new(self.backend.clone(), 0, self.life.memory_bytes);
+        self.state = Some(State::open(pages, self.limits).unwrap());
+    }
+
+    pub(crate) fn state(&self) -> &State<Paged<MemoryBackend>> {
+        self.state.as_ref().unwrap()
+    }
+
+    pub(crate) fn checkpoint(&mut self) {
+        let state = self.state.as_mut().unwrap();
+        state.settle();
+        let batch = state.pages().batch(state.next_offset());
+        let number = self.backend.commit(batch).unwrap();
+        state.pages_mut().saved(number);
+        state.pages_mut().trim();
+    }
+
+    /// After each record: upkeep, checkpoints and deaths as the life has them.
+    fn live(&mut self) {
+        self.records += 1;
+        self.state.as_mut().unwrap().pages_mut().trim();
+        if self.records.is_multiple_of(self.life.checkpoint_every) {
+            self.checkpoint();
+            self.checkpoints += 1;
+            if self.checkpoints.is_multiple_of(self.life.die_every) {
+                self.open();
+            }
+        }
+    }
+
+    fn effects(&self, at: At, effects: Effects) -> Vec<OracleEffect> {
+        let state = self.state();
+        let mut out: Vec<OracleEffect> = Vec::new();
+        for letter in effects.dead_letters {
+            out.push(OracleEffect::DeadLetter {
+                offset: letter.parked.as_ref().map_or(at.offset, |p| p.offset),
+                reason: letter.reason.code(),
+                ids: letter.ids.iter().map(|id| id.to_string()).collect(),
+            });
+        }
+        let mut changed: Vec<u64> = effects.changed.iter().map(|c| c.message).collect();
+        changed.sort_unstable();
+        changed.dedup();
+        for message in changed {
+            let Some(receipt) = state.receipt_of(message).unwrap() else { continue };
+            let reads = effects.changed.iter().filter(|c| c.message == message).filter_map(|c| c.newly_read);
+            let newly_read = reads.filter_map(|(slot, at_ms)| Some((state.reader_id(message, slot).unwrap()?, at_ms)));
+            out.push(OracleEffect::Changed {
+                newly_read: newly_read.collect(),
+                tenant: receipt.tenant,
+                conversation_id: receipt.conversation_id.unwrap(),
+                message_id: receipt.message_id,
+            });
+        }
+        let mut marks = effects.marks;
+        marks.sort_unstable();
+        marks.dedup();
+        for moved in marks {
+            let Some(mark) = state.read_mark_of(moved.conversation, moved.slot).unwrap() else { continue };
+            let (tenant, conversation_id) = state.conversation_name(moved.conversation).unwrap();
+            out.push(OracleEffect::MarkMoved { tenant, conversation_id, mark });
+        }
+        out
+    }
+}
+
+impl Subject for Folded {
+    fn apply(&mut self, at: receipts_testkit::At, event: &Event<'_>) -> Vec<OracleEffect> {
+        let at = At { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
+        let (key, value) = (event.key(), event.to_json());
+        let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+        let mut effects = Effects::default();
+        self.state.as_mut().unwrap().apply(at, event, raw, &mut effects).unwrap();
+        let effects = self.effects(at, effects);
+        self.live();
+        effects
+    }
+
+    fn pass(&mut self, at: receipts_testkit::At) -> Vec<OracleEffect> {
+        let at = At { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
+        let mut effects = Effects::default();
+        let reason = receipts_event::Reason::InvalidJson;
+        self.state.as_mut().unwrap().pass(at, reason, String::new(), &mut effects).unwrap();
+        // The testkit leaves the record's own dead letter to the intake.
+        effects.dead_letters.retain(|l| l.reason != reason);
+        let effects = self.effects(at, effects);
+        self.live();
+        effects
+    }
+
+    fn receipt(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Receipt {
+        self.state().receipt(tenant, conversation_id, message_id).unwrap()
+    }
+
+    fn find(&self, tenant: &str, message_id: &str) -> Receipt {
+        self.state().receipt_anywhere(tenant, message_id).unwrap()
+    }
+
+    /// The list as a consumer walks it: page by page, of sizes that vary.
+    fn members(&self, tenant: &str, conversation_id: &str, message_id: &str, filter: Filter) -> Result<Vec<Member>, Status> {
+        let (mut members, mut from, mut limit) = (Vec::new(), 0, 1);
+        loop {
+            let page = self.state().members(tenant, conversation_id, message_id, filter, from, limit).unwrap();
+            if page.receipt.status != Status::Ok {
+                return Err(page.receipt.status);
+            }
+            assert!(page.members.len() <= limit);
+            members.extend(page.members);
+            let Some(next) = page.next_slot else { return Ok(members) };
+            assert!(next > from, "a walk moves on");
+            (from, limit) = (next, limit * 3);
+        }
+    }
+
+    fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Option<ReadMark> {
+        self.state().read_mark(tenant, conversation_id, user_id).unwrap()
+    }
+}

@@ -1,0 +1,137 @@
+//! Who may ask for counts and lists, as configured.
+//!
+//! Must not look anything up: a decision is a function of the caller and the receipt.
+
+use crate::caller::{Caller, Scope};
+use receipts_fold::view::{Filter, Receipt, Status};
+use serde::{Deserialize, Serialize};
+
+/// Who may ask for one kind of answer. Nobody else ever may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Askers {
+    /// The sender, and callers with the scope `receipts:members`.
+    #[default]
+    SenderAndScope,
+    /// The sender alone.
+    Sender,
+    /// Callers with the scope `receipts:members` alone.
+    Scope,
+    /// Nobody: the answer is switched off.
+    Nobody,
+}
+
+/// Who may ask for the counts and for each list. A list's answer holds the receipt too: who may ask for a list sees
+/// the counts with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Access {
+    /// Receipts.
+    pub counts: Askers,
+    /// The list of those who have read.
+    pub read: Askers,
+    /// The list of those who have not.
+    pub unread: Askers,
+    /// The list of those who have not and left.
+    pub departed: Askers,
+}
+
+impl Access {
+    /// Who may ask for a list.
+    pub const fn list(&self, filter: Filter) -> Askers {
+        match filter {
+            Filter::Read => self.read,
+            Filter::Unread => self.unread,
+            Filter::Departed => self.departed,
+        }
+    }
+}
+
+impl Askers {
+    /// Whether a caller may have an answer about this message. A message that is not there has no sender, so to a
+    /// user it answers as one of somebody else.
+    pub fn admit(self, caller: &Caller, receipt: &Receipt) -> bool {
+        let by_scope = caller.scopes.has(Scope::Members);
+        let by_sender = receipt.sender_id.as_deref().is_some_and(|sender| caller.is(sender));
+        match self {
+            Self::SenderAndScope => by_scope || by_sender,
+            Self::Sender => by_sender,
+            Self::Scope => by_scope,
+            Self::Nobody => false,
+        }
+    }
+}
+
+/// What a batch says of a message that the caller may not ask about: nothing that the caller did not say itself.
+pub(crate) fn forbidden(receipt: Receipt, conversation_id: Option<&str>) -> Receipt {
+    Receipt {
+        tenant: receipt.tenant,
+        conversation_id: conversation_id.map(str::to_owned),
+        message_id: receipt.message_id,
+        status: Status::Forbidden,
+        kind: None,
+        sender_id: None,
+        sent_at_ms: None,
+        counts: None,
+        last_read_at_ms: None,
+        user_id: None,
+        read_at_ms: None,
+        version: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caller::Scopes;
+
+    fn sent_by(sender_id: Option<&str>) -> Receipt {
+        let hollow = Receipt {
+            tenant: "default".to_owned(),
+            conversation_id: Some("g1".to_owned()),
+            message_id: "m1".to_owned(),
+            status: Status::Ok,
+            kind: None,
+            sender_id: None,
+            sent_at_ms: Some(1),
+            counts: None,
+            last_read_at_ms: None,
+            user_id: None,
+            read_at_ms: None,
+            version: Some(1),
+        };
+        Receipt { sender_id: sender_id.map(str::to_owned), ..hollow }
+    }
+
+    #[test]
+    fn the_sender_and_the_scope_are_admitted_as_configured_and_nobody_else() {
+        let user = |id: &str| Caller { tenant: "default".to_owned(), user: Some(id.to_owned()), scopes: Scopes::NONE };
+        let service = Caller { tenant: "default".to_owned(), user: None, scopes: Scopes::ALL };
+        let bare = Caller { scopes: Scopes::NONE, ..service.clone() };
+        for (askers, sender, scope) in [
+            (Askers::SenderAndScope, true, true),
+            (Askers::Sender, true, false),
+            (Askers::Scope, false, true),
+            (Askers::Nobody, false, false),
+        ] {
+            let receipt = sent_by(Some("alice"));
+            assert_eq!(askers.admit(&user("alice"), &receipt), sender, "{askers:?}");
+            assert_eq!(askers.admit(&service, &receipt), scope, "{askers:?}");
+            assert!(!askers.admit(&user("bob"), &receipt), "{askers:?}");
+            assert!(!askers.admit(&bare, &receipt) && !askers.admit(&bare, &sent_by(None)), "{askers:?}");
+        }
+    }
+
+    #[test]
+    fn a_forbidden_item_repeats_only_what_the_caller_said() {
+        let shown = serde_json::to_value(forbidden(sent_by(Some("alice")), None)).unwrap();
+        assert_eq!(shown, serde_json::json!({"tenant": "default", "message_id": "m1", "status": "forbidden"}));
+    }
+
+    #[test]
+    fn the_configuration_names_each_list_and_leaves_the_rest_at_its_default() {
+        let access: Access = serde_json::from_str(r#"{"unread": "scope", "departed": "nobody"}"#).unwrap();
+        assert_eq!((access.counts, access.list(Filter::Read)), (Askers::SenderAndScope, Askers::SenderAndScope));
+        assert_eq!((access.list(Filter::Unread), access.list(Filter::Departed)), (Askers::Scope, Askers::Nobody));
+    }
+}

@@ -1,0 +1,272 @@
+//! From a posted body to the log entries it asks for: split, check everything, place every event.
+//!
+//! Writes nothing, and changes no byte of an event beyond naming its tenant or its partition where it names none.
+
+use crate::problem::{Code, Item, Problem};
+use crate::request::Format;
+use bytes::Bytes;
+use receipts_event::{Body, Event};
+use receipts_log::{Entry, Topic};
+use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How many events one body has at most; the contract's number.
+pub const EVENTS_MAX: usize = 1_000;
+
+/// What a body asks to be written.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// How many events it holds.
+    pub(crate) event_count: usize,
+    /// The entries in the order of the events, each with the pointer of its event. A control event without a
+    /// partition is one event and as many entries as there are partitions.
+    pub(crate) entries: Vec<(usize, Entry)>,
+    /// Whether the body is one event and no list of them.
+    single: bool,
+}
+
+impl Batch {
+    /// The JSON Pointer of the event of this index.
+    pub(crate) fn pointer(&self, index: usize) -> String {
+        if self.single { String::new() } else { format!("/{index}") }
+    }
+
+    /// Reads a body that a caller of this tenant posted. An event that names no tenant is the caller's.
+    ///
+    /// # Errors
+    /// A 400 that names every offending item; then nothing of the body is to be written.
+    pub(crate) fn read(body: &Bytes, format: Format, tenant: &str, partition_count: u32) -> Result<Self, Problem> {
+        let (events, single) = match format {
+            Format::Lines => (lines(body)?, false),
+            Format::Json => match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+                Some(b'[') => (array(body)?, false),
+                _ => (vec![body.trim_ascii()], true),
+            },
+        };
+        if events.is_empty() {
+            return Err(Problem::invalid("", "must hold at least one event"));
+        }
+        let mut batch = Self { event_count: events.len(), entries: Vec::with_capacity(events.len()), single };
+        let mut items = Vec::new();
+        for (index, value) in events.into_iter().enumerate() {
+            let place = Place { body, value, index, tenant, partition_count };
+            if let Err(problems) = place.entries(&mut batch.entries) {
+                let before = batch.pointer(index);
+                items.extend(problems.into_iter().map(|item| Item { pointer: before.clone() + &item.pointer, ..item }));
+            }
+        }
+        if items.is_empty() { Ok(batch) } else { Err(Problem::new(Code::Invalid).items(items)) }
+    }
+}
+
+/// One event of a body on its way to its entries.
+struct Place<'a> {
+    body: &'a Bytes,
+    value: &'a [u8],
+    index: usize,
+    tenant: &'a str,
+    partition_count: u32,
+}
+
+impl Place<'_> {
+    /// Appends the event's entries, or says what is wrong with it, by pointers into the event.
+    fn entries(&self, entries: &mut Vec<(usize, Entry)>) -> Result<(), Vec<Item>> {
+        let event = receipts_event::decode(self.value).map_err(|rejection| {
+            let items = rejection.problems.into_iter();
+            items.map(|problem| Item { pointer: problem.pointer, detail: problem.detail.into() }).collect::<Vec<_>>()
+        })?;
+        let names_no_tenant = event.tenant != self.tenant && !names(self.value, "tenant");
+        if event.tenant != self.tenant && !names_no_tenant {
+            return Err(vec![Item { pointer: "/tenant".to_owned(), detail: "must be the caller's tenant".into() }]);
+        }
+        let key = match event.conversation_id() {
+            Some(conversation_id) => receipts_event::key(self.tenant, conversation_id),
+            None => receipts_event::control_key(self.tenant),
+        };
+        let key = Bytes::from(key);
+        let value = if names_no_tenant {
+            Bytes::from(with_field(self.value, "tenant", &serde_json::json!(self.tenant).to_string()))
+        } else {
+            self.body.slice_ref(self.value)
+        };
+        let mut push = |partition, value| {
+            let (topic, key, headers) = (Topic::Events, Some(key.clone()), Vec::new());
+            entries
+                .push((self.index, Entry { topic, partition, key, value: Some(value), headers, timestamp_ms: None }));
+        };
+        match (is_control(&event), event.partition()) {
+            (false, _) => push(None, value),
+            (true, Some(partition)) if partition < self.partition_count => push(Some(partition), value),
+            (true, Some(_)) => {
+                let detail = format!("must be below the partition count, {}", self.partition_count).into();
+                return Err(vec![Item { pointer: "/partition".to_owned(), detail }]);
+            }
+            (true, None) => {
+                for partition in 0..self.partition_count {
+                    push(Some(partition), with_field(&value, "partition", &partition.to_string()).into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an event belongs to partitions and not to a conversation.
+fn is_control(event: &Event<'_>) -> bool {
+    matches!(event.body, Body::PolicyChanged(_) | Body::UserErased(_))
+}
+
+/// The fields of a JSON object, each with its value as it is written.
+fn fields(object: &[u8]) -> BTreeMap<Cow<'_, str>, &RawValue> {
+    serde_json::from_slice(object).unwrap_or_default()
+}
+
+/// Whether a JSON object has a field that is not `null`.
+fn names(object: &[u8], field: &str) -> bool {
+    fields(object).get(field).is_some_and(|value| value.get() != "null")
+}
+
+/// A JSON object with a field more: in the place of a `null` of that name, or else in front. Every other byte stays.
+/// `object` is a JSON object with at least one field, `json` the value as JSON.
+fn with_field(object: &[u8], field: &str, json: &str) -> Vec<u8> {
+    let mut with = Vec::with_capacity(object.len() + field.len() + json.len() + 4);
+    if let Some(null) = fields(object).get(field) {
+        let at = null.get().as_ptr().addr() - object.as_ptr().addr();
+        with.extend_from_slice(&object[..at]);
+        with.extend_from_slice(json.as_bytes());
+        with.extend_from_slice(&object[at + null.get().len()..]);
+    } else {
+        with.extend_from_slice(format!("{{\"{field}\":{json},").as_bytes());
+        with.extend_from_slice(object.trim_ascii_start().strip_prefix(b"{").unwrap_or(object));
+    }
+    with
+}
+
+fn too_many() -> Problem {
+    Problem::invalid("", format!("must hold at most {EVENTS_MAX} events"))
+}
+
+/// The events of NDJSON, one a line; lines of white space alone are none, and are not counted by pointers either.
+fn lines(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
+    let mut events = Vec::new();
+    for line in body.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+        if events.len() == EVENTS_MAX {
+            return Err(too_many());
+        }
+        events.push(line);
+    }
+    Ok(events)
+}
+
+/// The events of a JSON array, each as it is written there.
+fn array(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
+    let mut events = Vec::new();
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = json.deserialize_seq(Elements(&mut events)).and_then(|()| json.end());
+    match read {
+        Ok(()) => Ok(events),
+        Err(_) if events.len() > EVENTS_MAX => Err(too_many()),
+        Err(error) => Err(Problem::invalid(format!("/{}", events.len()), format!("must be JSON: {error}"))),
+    }
+}
+
+/// Collects the elements of an array as they are written, one more than there may be at most.
+struct Elements<'e, 'a>(&'e mut Vec<&'a [u8]>);
+
+impl<'de: 'a, 'a> Visitor<'de> for Elements<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of events")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element::<&'de RawValue>()? {
+            self.0.push(element.get().as_bytes());
+            if self.0.len() > EVENTS_MAX {
+                return Err(A::Error::custom("too many events"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    const READ: &str = r#"{"type":"message.read" , "conversation_id":"g1","reader_id":"b","message_ids":["m1"]}"#;
+
+    fn read(body: &str, format: Format, tenant: &str) -> Result<Vec<(usize, Entry)>, Vec<u8>> {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        Batch::read(&body, format, tenant, 4)
+            .map(|batch| batch.entries)
+            .map_err(|problem| format!("{problem:?}").into())
+    }
+
+    fn values(body: &str, tenant: &str) -> Vec<String> {
+        let entries = read(body, Format::Json, tenant).unwrap();
+        entries.into_iter().map(|(_, entry)| String::from_utf8(entry.value.unwrap().to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn events_of_an_array_and_of_lines_keep_their_bytes() {
+        assert_eq!(values(&format!(" [ {READ} ,\n{READ}]"), "default"), [READ, READ]);
+        assert_eq!(values(&format!("\r\n{READ} "), "default"), [READ]);
+        let lines = read(&format!("\n{READ}\r\n \n{READ}"), Format::Lines, "default").unwrap();
+        assert_eq!(lines.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1]);
+        assert!(lines.iter().all(|(_, entry)| entry.value.as_deref() == Some(READ.as_bytes())));
+    }
+
+    #[test]
+    fn an_event_without_a_tenant_is_given_the_callers_and_keeps_all_else() {
+        let named = format!(r#"{{"tenant":"ac\"me",{}"#, &READ[1..]);
+        assert_eq!(values(READ, "ac\"me"), [named]);
+        let null = READ.replace(" , ", r#","tenant" : null ,"#);
+        assert_eq!(values(&null, "acme"), [null.replace("null", "\"acme\"")]);
+        assert_eq!(values(&null, "default"), [null]);
+    }
+
+    #[test]
+    fn a_control_event_without_a_partition_is_written_into_each_with_its_number() {
+        let erased = r#"{"type":"user.erased","user_id":"u","partition":null}"#;
+        let entries = read(erased, Format::Json, "acme").unwrap();
+        assert_eq!(entries.len(), 4);
+        for (partition, (index, entry)) in entries.iter().enumerate() {
+            let event = receipts_event::decode(entry.value.as_deref().unwrap()).unwrap();
+            assert_eq!((*index, entry.partition), (0, Some(partition as u32)));
+            assert_eq!((event.partition(), &*event.tenant), (Some(partition as u32), "acme"));
+            assert_eq!(entry.key.as_deref(), Some(&b"acme/"[..]));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_accepted_decodes_to_the_key_it_is_written_under(
+            tenant in "[a-z\"\\\\ é]{1,4}", conversation in "[a-z/\"\\\\ é]{1,4}", spaced in any::<bool>(), named in any::<bool>(),
+        ) {
+            let mut event = serde_json::json!({"type": "message.recalled", "conversation_id": conversation, "message_id": "m"});
+            if named {
+                event["tenant"] = Value::from(tenant.clone());
+            }
+            let body = if spaced { serde_json::to_string_pretty(&event).unwrap() } else { event.to_string() };
+            for (_, entry) in read(&body, Format::Json, &tenant).unwrap() {
+                let value = entry.value.unwrap();
+                let written = receipts_event::decode(&value).unwrap();
+                prop_assert!(written.key_matches(&entry.key.unwrap()));
+                prop_assert_eq!(&*written.tenant, tenant.as_str());
+            }
+        }
+
+        #[test]
+        fn no_body_makes_reading_panic(body in "[\\[\\]{}\",:a-z\\n 0-9]{0,60}", lines in any::<bool>()) {
+            let format = if lines { Format::Lines } else { Format::Json };
+            let _ = read(&body, format, "acme");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Events over HTTP: `POST /v1/events` checks a whole body, writes all of it, and answers once the log has it.
+//!
+//! Must not touch the state, and must not claim that nothing happened where something may have.
+
+use crate::batch::Batch;
+use crate::caller::{Caller, Scope};
+use crate::guard::Limits;
+use crate::problem::{Code, Item, Problem};
+use crate::request::{format, put_position, read_body};
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use receipts_log::{AppendError, Appended, Writer};
+use receipts_query::Positions;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What ingest needs.
+#[derive(Clone)]
+pub struct Ingest {
+    /// Where events are written.
+    pub writer: Arc<dyn Writer>,
+    /// Partitions of the event topic, at least 1.
+    pub partition_count: u32,
+    /// How long a body may take to arrive, and how large it may be.
+    pub limits: Limits,
+    /// How long an answer waits for the log, from the first append on. Longer than the log's own delivery timeout, it
+    /// never cuts an outcome short.
+    pub acknowledge_timeout: Duration,
+}
+
+/// The route of ingest, without what [`crate::edge`] puts around it.
+pub fn ingest_router(ingest: Ingest) -> Router {
+    Router::new().route("/v1/events", post(post_events)).with_state(Arc::new(ingest))
+}
+
+/// The answer to events that were written.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Accepted {
+    /// How many events the body held; copies into partitions do not count.
+    #[schema(minimum = 1, maximum = 1000, example = 2)]
+    accepted: usize,
+    /// A token: a read with it in `Receipts-Min-Position` sees all of these events.
+    #[schema(example = "AQMqMCkVDg")]
+    position: String,
+}
+
+/// Writes events: all of them, or none where any is bad.
+///
+/// One event, an array of 1 to 1,000, or NDJSON. Events are written as they are; one that names no tenant is given the
+/// caller's. `policy.changed` and `user.erased` without `partition` are written into every partition. Only for
+/// callers with the scope `receipts:write`.
+#[utoipa::path(
+    post, path = "/v1/events", operation_id = "post_events", tag = "ingest",
+    request_body(description = "What happened.", content(
+        (crate::openapi::Events = "application/json"),
+        (String = "application/x-ndjson", example = json!("{\"type\":\"message.recalled\",\"conversation_id\":\"g1\",\"message_id\":\"m1\"}\n")),
+    )),
+    responses((status = 202, description = "The log has acknowledged every event.", body = Accepted))
+)]
+pub(crate) async fn post_events(
+    State(ingest): State<Arc<Ingest>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    if !caller.scopes.has(Scope::Write) {
+        return Err(Problem::new(Code::Forbidden).detail("events are written by callers with the scope receipts:write"));
+    }
+    let format = format(request.headers())?;
+    let body = read_body(request, ingest.limits.body_bytes_max, ingest.limits.request_timeout).await?;
+    let batch = Batch::read(&body, format, &caller.tenant, ingest.partition_count)?;
+    let accepted = batch.event_count;
+    let positions = ingest.write(batch).await?;
+    metrics::counter!("receipts_ingest_events_total").increment(accepted as u64);
+    let answer = Accepted { accepted, position: positions.to_string() };
+    let mut response = (StatusCode::ACCEPTED, [(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response();
+    put_position(response.headers_mut(), &positions);
+    Ok(response)
+}
+
+impl Ingest {
+    /// Appends all entries and waits for every outcome. Runs to its end where the client goes away.
+    async fn write(&self, mut batch: Batch) -> Result<Positions, Problem> {
+        let entries = std::mem::take(&mut batch.entries);
+        let writer = Arc::clone(&self.writer);
+        let deadline = Instant::now() + self.acknowledge_timeout;
+        // An append blocks where the log's queue is full.
+        let appending = tokio::task::spawn_blocking(move || {
+            entries.into_iter().map(|(index, entry)| (index, writer.append(entry))).collect::<Vec<_>>()
+        });
+        let appended = match tokio::time::timeout_at(deadline, appending).await {
+            Ok(Ok(appended)) => appended,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "appending broke off");
+                return Err(Problem::new(Code::OutcomeOpen));
+            }
+            Err(_) => return Err(Problem::new(Code::OutcomeOpen)),
+        };
+        let mut outcomes = Outcomes::default();
+        for (index, appended) in appended {
+            outcomes.add(index, appended, deadline).await;
+        }
+        outcomes.into_answer(&batch)
+    }
+}
+
+/// What became of the entries of one body.
+#[derive(Default)]
+struct Outcomes {
+    positions: Positions,
+    written_count: usize,
+    open_count: usize,
+    /// Index of the event, whether its outcome is open; an event once.
+    failed: Vec<(usize, bool)>,
+}
+
+impl Outcomes {
+    async fn add(&mut self, index: usize, appended: Appended, deadline: Instant) {
+        let (cause, is_open) = match tokio::time::timeout_at(deadline, appended).await {
+            Ok(Ok(Ok(written))) => {
+                self.positions.merge(&Positions::written(written.partition, written.offset));
+                self.written_count += 1;
+                return;
+            }
+            Ok(Ok(Err(error @ AppendError::NotWritten(_)))) => (error.to_string(), false),
+            Ok(Ok(Err(error @ AppendError::Unknown(_)))) => (error.to_string(), true),
+            Ok(Err(_)) => ("the log dropped the append".to_owned(), true),
+            Err(_) => ("the log did not answer in time".to_owned(), true),
+        };
+        self.open_count += usize::from(is_open);
+        if self.failed.is_empty() {
+            tracing::warn!(%cause, is_open, "an event was not acknowledged");
+        }
+        match self.failed.last_mut() {
+            Some((last, was_open)) if *last == index => *was_open |= is_open,
+            _ => self.failed.push((index, is_open)),
+        }
+    }
+
+    fn into_answer(self, batch: &Batch) -> Result<Positions, Problem> {
+        if self.failed.is_empty() {
+            return Ok(self.positions);
+        }
+        let nothing_written = self.written_count == 0 && self.open_count == 0;
+        let code = if nothing_written { Code::NotWritten } else { Code::OutcomeOpen };
+        let items = self.failed.iter().map(|&(index, is_open)| Item {
+            pointer: batch.pointer(index),
+            detail: if is_open { "may have been written" } else { "was not written" }.into(),
+        });
+        Err(Problem::new(code).items(items.collect()))
+    }
+}

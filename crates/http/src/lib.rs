@@ -1,0 +1,83 @@
+//! How it is asked: the HTTP edge of ingest and query.
+//!
+//! The only home of axum. Knows no store and no Kafka: it writes through the log's [`receipts_log::Writer`] and asks
+//! through [`receipts_query::Answers`]. Every error is a [`Problem`], and `schemas/openapi.yaml` is made from this code.
+//!
+//! A service composes what it needs: [`router`] for all parts in one process, or [`edge`] around [`ingest_router`] or
+//! [`query_router`] with [`health_router`]; then [`serve`].
+
+mod access;
+mod batch;
+mod caller;
+mod guard;
+mod health;
+mod ingest;
+mod members;
+mod observe;
+mod openapi;
+mod problem;
+mod reads;
+mod receipts;
+mod request;
+mod serve;
+
+pub use access::{Access, Askers};
+pub use batch::EVENTS_MAX;
+pub use caller::{Authenticate, CALLER_HEADER, Caller, Scope, Scopes, TENANT_HEADER, TrustedHeaders};
+pub use guard::{Limits, Rate};
+pub use health::{Health, health_router};
+pub use ingest::{Ingest, ingest_router};
+pub use members::{LIMIT_DEFAULT, LIMIT_MAX};
+pub use observe::REQUEST_ID_HEADER;
+pub use openapi::document as openapi_document;
+pub use problem::{Code, Item, Problem, TYPE_PREFIX};
+pub use reads::{Query, query_router};
+pub use receipts::MESSAGE_IDS_MAX;
+pub use request::{MIN_POSITION_HEADER, POSITION_HEADER, WAIT_DEFAULT_MS, WAIT_HEADER, WAIT_MAX_MS};
+pub use serve::{Drained, serve};
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// All parts of one process.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where events go.
+    pub ingest: Ingest,
+    /// Who answers.
+    pub query: Query,
+    /// How the service is.
+    pub health: Health,
+    /// Who asks.
+    pub authenticate: Arc<dyn Authenticate>,
+    /// What requests may cost.
+    pub limits: Limits,
+}
+
+/// The router of all parts in one process.
+pub fn router(parts: Parts) -> Router {
+    let routes = ingest_router(parts.ingest).merge(query_router(parts.query));
+    edge(routes, health_router(parts.health), parts.authenticate, &parts.limits)
+}
+
+/// Puts around routes what every edge has: the caller is resolved, limits hold, panics and unknown routes are problems,
+/// and each request is seen in traces and metrics. `open` are routes that need no caller and know no limit.
+pub fn edge(routes: Router, open: Router, authenticate: Arc<dyn Authenticate>, limits: &Limits) -> Router {
+    // Of layers the last one added is the outermost.
+    let mut routes = routes;
+    if let Some(rate) = limits.rate {
+        routes = routes.layer(from_fn_with_state(Arc::new(guard::RateLimit::new(rate)), guard::limit_rate));
+    }
+    let places = Arc::new(Semaphore::new(limits.concurrent_requests_max));
+    routes
+        .layer(from_fn_with_state(authenticate, caller::resolve))
+        .layer(from_fn_with_state(places, guard::shed))
+        .merge(open)
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(from_fn(observe::observe))
+}

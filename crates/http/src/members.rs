@@ -1,0 +1,135 @@
+//! Member lists and read marks: who has read, who has not, who left, and up to where somebody has read.
+//!
+//! Must not walk a list: a page is a seek to the cursor's slot, at any depth.
+
+use crate::caller::{Caller, Scope};
+use crate::problem::{Code, Problem};
+use crate::reads::{Query, answered};
+use crate::receipts::{not_found, with_receipt};
+use crate::request::{Freshness, Parameters, PathIds};
+use axum::extract::State;
+use axum::response::Response;
+use receipts_fold::view::{Filter, Member, Receipt, Status};
+use receipts_query::ListId;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// How many members a page has where the request does not say; the contract's number.
+pub const LIMIT_DEFAULT: usize = 100;
+
+/// How many members a page has at most; the contract's number.
+pub const LIMIT_MAX: usize = 1_000;
+
+/// One page.
+#[derive(Serialize)]
+struct Page<'a> {
+    members: &'a [Member],
+    next_cursor: Option<String>,
+    is_finished: bool,
+    receipt: &'a Receipt,
+}
+
+fn filter(parameters: &Parameters) -> Result<Filter, Problem> {
+    match parameters.one("filter")? {
+        Some("read") => Ok(Filter::Read),
+        Some("unread") => Ok(Filter::Unread),
+        Some("departed") => Ok(Filter::Departed),
+        Some(_) => Err(Problem::invalid("/filter", "must be read, unread or departed")),
+        None => Err(Problem::invalid("/filter", "is missing")),
+    }
+}
+
+fn limit(parameters: &Parameters) -> Result<usize, Problem> {
+    let Some(limit) = parameters.one("limit")? else { return Ok(LIMIT_DEFAULT) };
+    let digits = limit.bytes().all(|byte| byte.is_ascii_digit());
+    match limit.parse() {
+        Ok(limit @ 1..=LIMIT_MAX) if digits => Ok(limit),
+        _ => Err(Problem::invalid("/limit", "must be a whole number from 1 to 1000")),
+    }
+}
+
+/// Lists who has read, who has not, or who left without having read.
+///
+/// Over a walk with `next_cursor` nobody appears twice, and everybody whose state does not change appears exactly once.
+/// A cursor is bound to tenant, message and filter; the limit may change from page to page.
+#[utoipa::path(
+    get, path = "/v1/conversations/{conversation_id}/messages/{message_id}/members", operation_id = "list_members",
+    tag = "query",
+    params(crate::openapi::MessagePath, crate::openapi::ListParameters),
+    responses((status = 200, description = "A page of the list.", body = crate::openapi::MembersPage))
+)]
+pub(crate) async fn list_members(
+    State(query): State<Arc<Query>>,
+    caller: Caller,
+    PathIds([conversation_id, message_id]): PathIds<2>,
+    parameters: Parameters,
+    freshness: Freshness,
+) -> Result<Response, Problem> {
+    let (filter, limit) = (filter(&parameters)?, limit(&parameters)?);
+    let list = ListId { tenant: &caller.tenant, conversation_id: &conversation_id, message_id: &message_id, filter };
+    let from_slot = match parameters.one("cursor")? {
+        None => 0,
+        Some(cursor) => query.cursor_key.open(list, cursor).map_err(|_| {
+            Problem::new(Code::BadCursor).item("/cursor", "must be the next_cursor of a page of this very list")
+        })?,
+    };
+    query.wait(&freshness).await?;
+    let conversation = query.locate(&caller, &conversation_id);
+    let askers = query.access.list(filter);
+    if !caller.scopes.has(Scope::Members) {
+        // Before the list is looked at: its length is not to be told by the time that a refusal takes.
+        let answer = query.ask(query.answers.receipts(conversation, std::slice::from_ref(&message_id))).await?;
+        if !answer.value.first().is_some_and(|receipt| askers.admit(&caller, receipt)) {
+            return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions)));
+        }
+    }
+    let answer = query.ask(query.answers.members(conversation, &message_id, filter, from_slot, limit)).await?;
+    let (page, positions) = (answer.value, freshness.with(answer.positions));
+    if !askers.admit(&caller, &page.receipt) {
+        return Err(Problem::new(Code::Forbidden).at(positions));
+    }
+    match page.receipt.status {
+        Status::Ok => {}
+        Status::NotFound => return Err(not_found(&page.receipt).at(positions)),
+        _ => return Err(with_receipt(Problem::new(Code::NotOk), &page.receipt).at(positions)),
+    }
+    let next_cursor = page.next_slot.map(|slot| query.cursor_key.sign(list, slot));
+    let is_finished = next_cursor.is_none();
+    Ok(answered(&Page { members: &page.members, next_cursor, is_finished, receipt: &page.receipt }, &positions))
+}
+
+/// Answers up to where a person has read a conversation.
+///
+/// For callers with the scope `receipts:members`, for the person, and for whoever is on the conversation's roster now.
+#[utoipa::path(
+    get, path = "/v1/conversations/{conversation_id}/read-marks/{user_id}", operation_id = "get_read_mark",
+    tag = "query",
+    params(crate::openapi::ReaderPath),
+    responses((status = 200, description = "The read mark.", body = crate::openapi::ReadMark))
+)]
+pub(crate) async fn get_read_mark(
+    State(query): State<Arc<Query>>,
+    caller: Caller,
+    PathIds([conversation_id, user_id]): PathIds<2>,
+    freshness: Freshness,
+) -> Result<Response, Problem> {
+    query.wait(&freshness).await?;
+    let conversation = query.locate(&caller, &conversation_id);
+    if !caller.scopes.has(Scope::Members) && !caller.is(&user_id) {
+        let is_member = match &caller.user {
+            Some(user) => Some(query.ask(query.answers.is_member(conversation, user)).await?),
+            None => None,
+        };
+        match is_member {
+            Some(answer) if answer.value => {}
+            Some(answer) => return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions))),
+            None => return Err(Problem::new(Code::Forbidden)),
+        }
+    }
+    let answer = query.ask(query.answers.read_mark(conversation, &user_id)).await?;
+    let positions = freshness.with(answer.positions);
+    match answer.value {
+        Some(mark) => Ok(answered(&mark, &positions)),
+        None => Err(Problem::new(Code::NotFound).detail("there is no such read mark").at(positions)),
+    }
+}

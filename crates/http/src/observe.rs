@@ -1,0 +1,67 @@
+//! What is seen of each request from outside: an id, a span, a count and a duration.
+//!
+//! Must not put into a label what callers choose: routes are named by their template, methods by a fixed list.
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+/// The request's id: the caller's own where it is printable ASCII of at most 128 bytes, or else one of ours. Every
+/// answer carries it.
+pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Tells this process's ids from those of its neighbours and its past.
+static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("request id"));
+
+/// Requests since the process began.
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+fn request_id(request: &Request) -> HeaderValue {
+    if let Some(given) = request.headers().get(REQUEST_ID_HEADER) {
+        let bytes = given.as_bytes();
+        if (1..=128).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic) {
+            return given.clone();
+        }
+    }
+    let id = format!("{:016x}-{:x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed));
+    HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// A method as a label.
+fn label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}
+
+/// The middleware around everything. Counts `receipts_http_requests_total{route,method,status}` and measures
+/// `receipts_http_request_duration_seconds{route,method}`.
+pub(crate) async fn observe(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let id = request_id(&request);
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let method = label(request.method());
+    let span = tracing::info_span!("http", method, route, request_id = id.to_str().unwrap_or_default());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    span.in_scope(|| tracing::debug!(status, took_us = took.as_micros() as u64, "answered"));
+    metrics::histogram!("receipts_http_request_duration_seconds", "route" => route.clone(), "method" => method)
+        .record(took.as_secs_f64());
+    metrics::counter!("receipts_http_requests_total", "route" => route, "method" => method, "status" => status.to_string())
+        .increment(1);
+    response.headers_mut().insert(REQUEST_ID_HEADER, id);
+    response
+}

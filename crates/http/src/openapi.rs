@@ -1,0 +1,259 @@
+//! The OpenAPI 3.1 document, made from the routes' own declarations, the problem codes and the event schemas.
+//!
+//! Must say nothing that the code does not do. `schemas/openapi.yaml` is this document; a test keeps them equal and
+//! writes the file anew with `RECEIPTS_WRITE_SCHEMAS=1`.
+
+mod shapes;
+
+pub(crate) use shapes::{
+    Events, ListParameters, MembersPage, MessagePath, ReadMark, ReaderPath, ReadinessAnswer, Receipt, ReceiptsAnswer,
+    ReceiptsQuery,
+};
+
+use crate::problem::{Code, TYPE_PREFIX};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use utoipa::OpenApi as _;
+
+/// The routes and what they declare of themselves.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Read receipts",
+        description = "Who has read what: events in, receipts out. Tenant and caller come from the credential; without \
+                       authentication configured, from the headers `Receipts-Tenant` and `Receipts-Caller`. Every error \
+                       is an RFC 9457 problem."
+    ),
+    tags(
+        (name = "ingest", description = "What happened"),
+        (name = "query", description = "What can be asked"),
+        (name = "health", description = "How the service is")
+    ),
+    paths(
+        crate::ingest::post_events,
+        crate::receipts::query_receipts,
+        crate::receipts::get_receipt,
+        crate::members::list_members,
+        crate::members::get_read_mark,
+        crate::health::livez,
+        crate::health::readyz,
+        crate::health::metrics,
+        crate::health::openapi,
+    ),
+    components(schemas(shapes::Problem))
+)]
+struct Declared;
+
+/// The event schemas of the log, which are those of the body too: name and text of each.
+const EVENT_SCHEMAS: [(&str, &str); 10] = [
+    ("event", include_str!("../../../schemas/event/v1/event.schema.json")),
+    ("common", include_str!("../../../schemas/event/v1/common.schema.json")),
+    ("conversation.configured", include_str!("../../../schemas/event/v1/conversation.configured.schema.json")),
+    ("members.changed", include_str!("../../../schemas/event/v1/members.changed.schema.json")),
+    ("message.sent", include_str!("../../../schemas/event/v1/message.sent.schema.json")),
+    ("message.read", include_str!("../../../schemas/event/v1/message.read.schema.json")),
+    ("conversation.read", include_str!("../../../schemas/event/v1/conversation.read.schema.json")),
+    ("message.recalled", include_str!("../../../schemas/event/v1/message.recalled.schema.json")),
+    ("policy.changed", include_str!("../../../schemas/event/v1/policy.changed.schema.json")),
+    ("user.erased", include_str!("../../../schemas/event/v1/user.erased.schema.json")),
+];
+
+/// The statuses that an operation may answer with beside its own. 429 and 500 stand with every operation that needs a
+/// caller, and 503 with all of these.
+const PROBLEMS: [(&str, &[u16]); 6] = [
+    ("post_events", &[400, 403, 408, 413, 415]),
+    ("query_receipts", &[400, 408, 413, 415]),
+    ("get_receipt", &[400, 403, 404]),
+    ("list_members", &[400, 403, 404, 409]),
+    ("get_read_mark", &[400, 403, 404]),
+    ("readyz", &[]),
+];
+
+/// Makes the document.
+pub fn document() -> Value {
+    let mut document = serde_json::to_value(Declared::openapi()).unwrap_or_default();
+    document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
+    document["info"]["license"] = json!({"name": "Apache License 2.0", "identifier": "Apache-2.0"});
+    for operation in operations(&mut document) {
+        complete(operation);
+    }
+    let components = &mut document["components"];
+    add_schemas(&mut components["schemas"]);
+    components["responses"] = problem_responses();
+    components["headers"] = headers();
+    components["parameters"] = parameters();
+    document
+}
+
+/// All operations of a document.
+fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let paths = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
+    paths.filter_map(Value::as_object_mut).flat_map(Map::values_mut).filter(|operation| operation.is_object())
+}
+
+/// Gives an operation the parameters, headers and problems that it shares with others.
+fn complete(operation: &mut Value) {
+    let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
+    let needs_caller = operation["tags"] != json!(["health"]);
+    let is_read = operation["tags"] == json!(["query"]);
+    let mut shared = Vec::new();
+    if needs_caller {
+        shared.extend(["Receipts-Tenant", "Receipts-Caller"]);
+    }
+    if is_read {
+        shared.extend(["Receipts-Min-Position", "Receipts-Wait-Ms"]);
+    }
+    if !shared.is_empty() {
+        let references = shared.iter().map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
+        let mut all = operation["parameters"].as_array().cloned().unwrap_or_default();
+        all.extend(references);
+        operation["parameters"] = all.into();
+    }
+    if id == "post_events" {
+        let schema = json!({"oneOf": [
+            {"$ref": "#/components/schemas/event"},
+            {"type": "array", "minItems": 1, "maxItems": crate::EVENTS_MAX, "items": {"$ref": "#/components/schemas/event"}},
+        ]});
+        operation["requestBody"]["content"]["application/json"]["schema"] = schema;
+        operation["requestBody"]["content"]["application/json"]["example"] = json!({
+            "type": "message.read", "conversation_id": "g1", "reader_id": "bob", "message_ids": ["m1"],
+            "read_at_ms": 1_780_000_004_000_u64,
+        });
+    }
+    let header = |name: &str| json!({"$ref": format!("#/components/headers/{name}")});
+    for response in operation["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        response["headers"]["X-Request-Id"] = header("X-Request-Id");
+        if needs_caller {
+            response["headers"]["Receipts-Position"] = header("Receipts-Position");
+        }
+    }
+    let Some((_, own)) = PROBLEMS.iter().find(|(name, _)| *name == id) else { return };
+    let common: &[u16] = if needs_caller { &[429, 500, 503] } else { &[503] };
+    for status in own.iter().chain(common) {
+        let name = status.to_string();
+        operation["responses"][&name] = json!({"$ref": format!("#/components/responses/{name}")});
+    }
+}
+
+/// Adds the event schemas, and what the derived schemas cannot say.
+fn add_schemas(schemas: &mut Value) {
+    if let Some(schemas) = schemas.as_object_mut() {
+        schemas.remove("Events");
+    }
+    for (name, text) in EVENT_SCHEMAS {
+        let mut schema: Value = serde_json::from_str(text).unwrap_or_default();
+        let definitions = schema.as_object_mut().and_then(|schema| {
+            schema.remove("$schema");
+            schema.remove("$id");
+            schema.remove("$defs")
+        });
+        for (definition, mut schema) in definitions.as_ref().and_then(Value::as_object).cloned().unwrap_or_default() {
+            point_into_components(&mut schema, name);
+            schemas[format!("{name}.{definition}")] = schema;
+        }
+        if name != "common" {
+            point_into_components(&mut schema, name);
+            schemas[name] = schema;
+        }
+    }
+    let types: Vec<_> = Code::ALL.iter().map(|code| format!("{TYPE_PREFIX}{}", code.spec().0)).collect();
+    schemas["Problem"]["properties"]["type"]["examples"] = json!(types);
+    let counts = ["audience_count", "read_count", "unread_count", "hidden_count", "departed_count", "all_read"];
+    let none: Vec<_> = counts.iter().map(|count| json!({"required": [count]})).collect();
+    schemas["Receipt"]["if"] = json!({"properties": {"status": {"const": "ok"}}});
+    schemas["Receipt"]["then"] = json!({"required": counts});
+    schemas["Receipt"]["else"] = json!({"not": {"anyOf": none}});
+}
+
+/// Rewrites references between the event schema files into references between components: `common.schema.json#/$defs/id`
+/// becomes the component `common.id`.
+fn point_into_components(schema: &mut Value, file: &str) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::String(reference)) = fields.get_mut("$ref") {
+                let (other, definition) = reference.split_once('#').unwrap_or((reference, ""));
+                let other = other.strip_suffix(".schema.json").unwrap_or(file);
+                let name = match definition.strip_prefix("/$defs/") {
+                    Some(definition) => format!("{other}.{definition}"),
+                    None => other.to_owned(),
+                };
+                *reference = format!("#/components/schemas/{name}");
+            }
+            fields.values_mut().for_each(|value| point_into_components(value, file));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| point_into_components(value, file)),
+        _ => {}
+    }
+}
+
+/// One response for each status that problems have, with an example for each of its codes.
+fn problem_responses() -> Value {
+    let mut by_status = BTreeMap::<u16, Vec<Code>>::new();
+    for code in Code::ALL {
+        by_status.entry(code.spec().1.as_u16()).or_default().push(code);
+    }
+    let response = |(status, codes): (u16, Vec<Code>)| {
+        let mut headers = json!({"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}});
+        if matches!(status, 429 | 503) {
+            headers["Retry-After"] = json!({"$ref": "#/components/headers/Retry-After"});
+        }
+        let mut examples = Map::new();
+        let mut sentences = Vec::new();
+        for (name, _, title) in codes.into_iter().map(Code::spec) {
+            sentences.push(format!("`{name}`: {title}."));
+            let example = json!({"type": format!("{TYPE_PREFIX}{name}"), "title": title, "status": status});
+            examples.insert(name.to_owned(), json!({"value": example}));
+        }
+        let content = json!({"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples});
+        let response = json!({
+            "description": sentences.join(" "),
+            "headers": headers,
+            "content": {"application/problem+json": content},
+        });
+        (status.to_string(), response)
+    };
+    by_status.into_iter().map(response).collect::<Map<_, _>>().into()
+}
+
+/// The headers of answers.
+fn headers() -> Value {
+    json!({
+        "Receipts-Position": {
+            "description": "A token: up to where the log was folded for this answer, or what was written. Opaque; given back \
+                            in `Receipts-Min-Position`, a later read stands at least there.",
+            "schema": {"type": "string"},
+        },
+        "Retry-After": {"description": "When to come again, seconds.", "schema": {"type": "integer", "minimum": 1}},
+        "X-Request-Id": {
+            "description": "The request's own `X-Request-Id`, or one of the service's.",
+            "schema": {"type": "string"},
+        },
+    })
+}
+
+/// The headers of requests.
+fn parameters() -> Value {
+    json!({
+        "Receipts-Tenant": {
+            "name": "Receipts-Tenant", "in": "header", "required": false,
+            "description": "Whose data. Only without authentication configured.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[^/]+$", "default": "default"},
+        },
+        "Receipts-Caller": {
+            "name": "Receipts-Caller", "in": "header", "required": false,
+            "description": "The user who asks, percent-encoded; absent: a service with all scopes. Only without \
+                            authentication configured.",
+            "schema": {"type": "string", "minLength": 1},
+        },
+        "Receipts-Min-Position": {
+            "name": "Receipts-Min-Position", "in": "header", "required": false,
+            "description": "A token, or several behind commas: the answer waits until all that it stands for is folded.",
+            "schema": {"type": "string"},
+        },
+        "Receipts-Wait-Ms": {
+            "name": "Receipts-Wait-Ms", "in": "header", "required": false,
+            "description": "How long it waits at most, milliseconds; then 503. More than 30,000 is taken as 30,000.",
+            "schema": {"type": "integer", "minimum": 0, "default": crate::WAIT_DEFAULT_MS},
+        },
+    })
+}

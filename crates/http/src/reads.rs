@@ -1,0 +1,90 @@
+//! What all reads share: the state they ask, the wait for a position, deadlines, and the token on every answer.
+//!
+//! Must not know a route's own shapes.
+
+use crate::access::Access;
+use crate::caller::Caller;
+use crate::guard::Limits;
+use crate::problem::{Code, Problem};
+use crate::request::{Freshness, POSITION_HEADER, put_position};
+use crate::{members, receipts};
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use receipts_query::{Answer, Answers, Conversation, CursorKey, Positions, Unavailable};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// What the query routes need.
+#[derive(Clone)]
+pub struct Query {
+    /// Who answers.
+    pub answers: Arc<dyn Answers>,
+    /// Signs the cursors of member lists; the same on every edge, and after a restart.
+    pub cursor_key: CursorKey,
+    /// Who may ask for counts and lists.
+    pub access: Access,
+    /// How large a body may be, and how long the state may take.
+    pub limits: Limits,
+}
+
+/// The routes of queries, without what [`crate::edge`] puts around them.
+pub fn query_router(query: Query) -> Router {
+    let query = Arc::new(query);
+    Router::new()
+        .route("/v1/receipts/query", post(receipts::query_receipts))
+        .route("/v1/conversations/{conversation_id}/messages/{message_id}/receipt", get(receipts::get_receipt))
+        .route("/v1/conversations/{conversation_id}/messages/{message_id}/members", get(members::list_members))
+        .route("/v1/conversations/{conversation_id}/read-marks/{user_id}", get(members::get_read_mark))
+        .layer(from_fn_with_state(Arc::clone(&query), stamp))
+        .with_state(query)
+}
+
+/// Puts a position on the answers that carry none: those that looked at no state.
+async fn stamp(State(query): State<Arc<Query>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if !response.headers().contains_key(POSITION_HEADER) {
+        put_position(response.headers_mut(), &query.answers.positions());
+    }
+    response
+}
+
+impl Query {
+    /// Where a conversation of the caller's tenant stands.
+    pub(crate) fn locate<'a>(&self, caller: &'a Caller, conversation_id: &'a str) -> Conversation<'a> {
+        Conversation::locate(&caller.tenant, conversation_id, self.answers.partition_count())
+    }
+
+    /// Waits until the answer will be as fresh as asked for.
+    pub(crate) async fn wait(&self, freshness: &Freshness) -> Result<(), Problem> {
+        if freshness.min.is_empty() {
+            return Ok(());
+        }
+        if freshness.min.highest_partition().is_some_and(|highest| highest >= self.answers.partition_count()) {
+            return Err(Problem::new(Code::BadPosition).item("/Receipts-Min-Position", "must be a token of this log"));
+        }
+        let wait = self.answers.wait(&freshness.min, freshness.wait);
+        // Whoever answers keeps the time itself; this one is for an owner that is out of reach.
+        let deadline = freshness.wait + self.limits.request_timeout;
+        tokio::time::timeout(deadline, wait).await.unwrap_or(Err(Unavailable::Behind)).map_err(Problem::from)
+    }
+
+    /// Asks, with a deadline.
+    pub(crate) async fn ask<T>(
+        &self,
+        asking: impl Future<Output = Result<Answer<T>, Unavailable>>,
+    ) -> Result<Answer<T>, Problem> {
+        let answer = tokio::time::timeout(self.limits.request_timeout, asking).await;
+        answer.unwrap_or_else(|_| Err(Unavailable::Failed("no answer in time".to_owned()))).map_err(Problem::from)
+    }
+}
+
+/// A good answer and where it stands. Answers change and are some caller's own: no cache is to keep them.
+pub(crate) fn answered(body: &impl Serialize, positions: &Positions) -> Response {
+    let mut response = ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response();
+    put_position(response.headers_mut(), positions);
+    response
+}

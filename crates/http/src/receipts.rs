@@ -1,0 +1,170 @@
+//! Receipts: many at once, and one.
+//!
+//! Must not tell a stranger whether a message exists: to a user, one that does not is somebody else's.
+
+use crate::access::forbidden;
+use crate::caller::Caller;
+use crate::problem::{Code, Item, Problem};
+use crate::reads::{Query, answered};
+use crate::request::{Format, Freshness, PathIds, format, id_problem, read_body};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use receipts_fold::view::{Receipt, Status};
+use serde::Serialize;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// How many messages one query names at most; the contract's number.
+pub const MESSAGE_IDS_MAX: usize = 100;
+
+/// What a batch asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    conversation_id: Option<String>,
+    message_ids: Vec<String>,
+}
+
+impl Asked {
+    /// Reads a body by hand, so that every item that is wrong is named. Unknown fields are ignored.
+    fn read(body: &[u8]) -> Result<Self, Problem> {
+        let body: Value =
+            serde_json::from_slice(body).map_err(|error| Problem::invalid("", format!("must be JSON: {error}")))?;
+        let Value::Object(mut body) = body else { return Err(Problem::invalid("", "must be an object")) };
+        let mut items = Vec::new();
+        let conversation_id = match body.remove("conversation_id") {
+            None | Some(Value::Null) => None,
+            Some(value) => id(value, || "/conversation_id".to_owned(), &mut items),
+        };
+        let mut message_ids = Vec::new();
+        let missing = match body.remove("message_ids") {
+            Some(Value::Array(ids)) if (1..=MESSAGE_IDS_MAX).contains(&ids.len()) => {
+                for (index, value) in ids.into_iter().enumerate() {
+                    message_ids.extend(id(value, || format!("/message_ids/{index}"), &mut items));
+                }
+                None
+            }
+            Some(Value::Array(_)) => Some("must hold 1 to 100 ids"),
+            None | Some(Value::Null) => Some("is missing"),
+            Some(_) => Some("must be an array"),
+        };
+        items.extend(missing.map(|detail| Item { pointer: "/message_ids".to_owned(), detail: detail.into() }));
+        if items.is_empty() {
+            Ok(Self { conversation_id, message_ids })
+        } else {
+            Err(Problem::new(Code::Invalid).items(items))
+        }
+    }
+}
+
+/// The id that a JSON value is, or `None` with an item that says what it lacks.
+fn id(value: Value, pointer: impl FnOnce() -> String, items: &mut Vec<Item>) -> Option<String> {
+    let detail = match value {
+        Value::String(id) => match id_problem(&id) {
+            None => return Some(id),
+            Some(detail) => detail,
+        },
+        _ => "must be a string",
+    };
+    items.push(Item { pointer: pointer(), detail: detail.into() });
+    None
+}
+
+/// The answer to a batch.
+#[derive(Serialize)]
+struct Receipts<'a> {
+    receipts: &'a [Receipt],
+    position: String,
+}
+
+/// Answers many receipts at once: one each, in the order asked for.
+///
+/// Without `conversation_id` the ids are looked for in all conversations of the tenant; an id that stands in several is
+/// answered by the greatest `sent_at_ms`. What the caller may not ask about has the status `forbidden`; to a user, that
+/// is also what does not exist.
+#[utoipa::path(
+    post, path = "/v1/receipts/query", operation_id = "query_receipts", tag = "query",
+    request_body(description = "Which messages.", content = crate::openapi::ReceiptsQuery),
+    responses((status = 200, description = "One receipt for each id.", body = crate::openapi::ReceiptsAnswer))
+)]
+pub(crate) async fn query_receipts(
+    State(query): State<Arc<Query>>,
+    caller: Caller,
+    freshness: Freshness,
+    request: Request,
+) -> Result<Response, Problem> {
+    if format(request.headers())? != Format::Json {
+        return Err(Problem::new(Code::UnsupportedMediaType).item("/Content-Type", "must be application/json"));
+    }
+    let body = read_body(request, query.limits.body_bytes_max, query.limits.request_timeout).await?;
+    let asked = Asked::read(&body)?;
+    query.wait(&freshness).await?;
+    let mut answer = match &asked.conversation_id {
+        Some(id) => query.ask(query.answers.receipts(query.locate(&caller, id), &asked.message_ids)).await?,
+        None => query.ask(query.answers.find(&caller.tenant, &asked.message_ids)).await?,
+    };
+    if answer.value.len() != asked.message_ids.len() {
+        tracing::error!(asked = asked.message_ids.len(), answered = answer.value.len(), "not one receipt for each id");
+        return Err(Problem::new(Code::Internal));
+    }
+    for receipt in &mut answer.value {
+        if !query.access.counts.admit(&caller, receipt) {
+            *receipt = forbidden(receipt.clone(), asked.conversation_id.as_deref());
+        }
+    }
+    let positions = freshness.with(answer.positions);
+    Ok(answered(&Receipts { receipts: &answer.value, position: positions.to_string() }, &positions))
+}
+
+/// Answers one receipt.
+///
+/// 404 only where its status is `not_found`, and only to callers with the scope `receipts:members`; a user who is not
+/// the sender of an existing message is answered 403 either way.
+#[utoipa::path(
+    get, path = "/v1/conversations/{conversation_id}/messages/{message_id}/receipt", operation_id = "get_receipt",
+    tag = "query",
+    params(crate::openapi::MessagePath),
+    responses((status = 200, description = "The receipt.", body = crate::openapi::Receipt))
+)]
+pub(crate) async fn get_receipt(
+    State(query): State<Arc<Query>>,
+    caller: Caller,
+    PathIds([conversation_id, message_id]): PathIds<2>,
+    freshness: Freshness,
+) -> Result<Response, Problem> {
+    query.wait(&freshness).await?;
+    let conversation = query.locate(&caller, &conversation_id);
+    let answer = query.ask(query.answers.receipts(conversation, std::slice::from_ref(&message_id))).await?;
+    let positions = freshness.with(answer.positions);
+    let Some(receipt) = answer.value.first() else {
+        tracing::error!("no receipt for the id asked for");
+        return Err(Problem::new(Code::Internal));
+    };
+    if !query.access.counts.admit(&caller, receipt) {
+        Err(Problem::new(Code::Forbidden).at(positions))
+    } else if receipt.status == Status::NotFound {
+        Err(not_found(receipt).at(positions))
+    } else {
+        Ok(answered(receipt, &positions))
+    }
+}
+
+/// The 404 of a message, with its receipt for those who want to read the status there.
+pub(crate) fn not_found(receipt: &Receipt) -> Problem {
+    with_receipt(Problem::new(Code::NotFound).detail("there is no such message"), receipt)
+}
+
+/// A problem with the receipt as an extension member.
+pub(crate) fn with_receipt(problem: Problem, receipt: &Receipt) -> Problem {
+    problem.with("receipt", serde_json::to_value(receipt).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_with_unknown_fields_ignored_and_null_as_absence() {
+        let asked = Asked::read(br#"{"message_ids":["a","a"],"conversation_id":null,"limit":3}"#).unwrap();
+        assert_eq!(asked, Asked { conversation_id: None, message_ids: vec!["a".to_owned(), "a".to_owned()] });
+    }
+}

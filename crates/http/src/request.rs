@@ -1,0 +1,255 @@
+//! What all routes read of a request: ids in paths, query parameters, the body, how fresh the answer must be.
+//!
+//! Must not answer with anything but a problem that names the part at fault.
+
+use crate::problem::{Code, Problem};
+use axum::body::HttpBody as _;
+use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use bytes::{Bytes, BytesMut};
+use receipts_event::ID_BYTES_MAX;
+use receipts_query::Positions;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// What an answer stands for, or an append: a token.
+pub const POSITION_HEADER: HeaderName = HeaderName::from_static("receipts-position");
+
+/// What a read must have folded: a token, or several behind commas.
+pub const MIN_POSITION_HEADER: HeaderName = HeaderName::from_static("receipts-min-position");
+
+/// How long a read waits for it, milliseconds.
+pub const WAIT_HEADER: HeaderName = HeaderName::from_static("receipts-wait-ms");
+
+/// How long a read waits where the request does not say, milliseconds; the contract's number.
+pub const WAIT_DEFAULT_MS: u64 = 1_000;
+
+/// How long a read waits at most, milliseconds; more is taken as this.
+pub const WAIT_MAX_MS: u64 = 30_000;
+
+/// How much of a body that is too large is read and dropped, bytes, so that a client that writes before it reads gets
+/// to see the answer.
+const DISCARD_BYTES_MAX: usize = 8 << 20;
+
+/// What a text lacks to be an id.
+pub(crate) fn id_problem(id: &str) -> Option<&'static str> {
+    if id.is_empty() {
+        Some("must not be empty")
+    } else if id.len() > ID_BYTES_MAX {
+        Some("must have at most 128 bytes")
+    } else {
+        None
+    }
+}
+
+/// Decodes percent-encoding, strictly: a percent sign that encodes nothing is an error, and so is what is not UTF-8.
+pub(crate) fn decode_percent(text: &str) -> Result<String, &'static str> {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|&byte| byte == b'%') {
+        match rest.get(at + 1..at + 3) {
+            Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => rest = &rest[at + 3..],
+            _ => return Err("has a percent sign without two hexadecimal digits behind it"),
+        }
+    }
+    match percent_encoding::percent_decode_str(text).decode_utf8() {
+        Ok(decoded) => Ok(decoded.into_owned()),
+        Err(_) => Err("must be UTF-8"),
+    }
+}
+
+/// The ids in a route's path, in its order; each is one segment, percent-encoded.
+pub(crate) struct PathIds<const N: usize>(pub(crate) [String; N]);
+
+impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathIds<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let template = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let mut ids = Vec::with_capacity(N);
+        for (name, segment) in template.split('/').zip(parts.uri.path().split('/')) {
+            let Some(name) = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')) else { continue };
+            let id = decode_percent(segment).map_err(|detail| Problem::invalid(format!("/{name}"), detail))?;
+            if let Some(detail) = id_problem(&id) {
+                return Err(Problem::invalid(format!("/{name}"), detail));
+            }
+            ids.push(id);
+        }
+        ids.try_into().map(Self).map_err(|_| Problem::new(Code::Internal))
+    }
+}
+
+/// The query parameters of a request; unknown ones are ignored.
+pub(crate) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// The value of a parameter that may stand once.
+    pub(crate) fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
+        let mut values = self.0.iter().filter(|(other, _)| other == name);
+        match (values.next(), values.next()) {
+            (Some(_), Some(_)) => Err(Problem::invalid(format!("/{name}"), "must not stand more than once")),
+            (value, _) => Ok(value.map(|(_, value)| value.as_str())),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut pairs = Vec::new();
+        for pair in parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |text: &str| decode_percent(&text.replace('+', " "));
+            let name = decode(name).map_err(|detail| Problem::invalid("", detail))?;
+            let value = decode(value).map_err(|detail| Problem::invalid(format!("/{name}"), detail))?;
+            pairs.push((name, value));
+        }
+        Ok(Self(pairs))
+    }
+}
+
+/// How fresh a read's answer must be.
+pub(crate) struct Freshness {
+    /// What must be folded first.
+    pub(crate) min: Positions,
+    /// How long to wait for it.
+    pub(crate) wait: Duration,
+}
+
+impl Freshness {
+    /// The positions of an answer that was given after the wait: also what was waited for is before it, so a client
+    /// that passes on only the newest token loses nothing.
+    pub(crate) fn with(&self, mut answered: Positions) -> Positions {
+        answered.merge(&self.min);
+        answered
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Freshness {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut min = Positions::new();
+        for tokens in parts.headers.get_all(MIN_POSITION_HEADER) {
+            for token in tokens.to_str().unwrap_or("\u{fffd}").split(',') {
+                let bad = |error: receipts_query::BadToken| {
+                    Problem::new(Code::BadPosition).item("/Receipts-Min-Position", error.to_string())
+                };
+                min.merge(&token.trim().parse().map_err(bad)?);
+            }
+        }
+        let wait_ms = match parts.headers.get(WAIT_HEADER) {
+            None => WAIT_DEFAULT_MS,
+            Some(value) => value
+                .to_str()
+                .ok()
+                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|text| text.parse::<u64>().ok())
+                .ok_or_else(|| Problem::invalid("/Receipts-Wait-Ms", "must be a whole number of milliseconds"))?
+                .min(WAIT_MAX_MS),
+        };
+        Ok(Self { min, wait: Duration::from_millis(wait_ms) })
+    }
+}
+
+/// Puts a position token on an answer.
+pub(crate) fn put_position(headers: &mut HeaderMap, positions: &Positions) {
+    if let Ok(token) = HeaderValue::try_from(positions.to_string()) {
+        headers.insert(POSITION_HEADER, token);
+    }
+}
+
+/// How a body is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// One JSON text.
+    Json,
+    /// A JSON text a line.
+    Lines,
+}
+
+/// The format that the content type names: `application/json`, anything `+json`, or `application/x-ndjson`; where
+/// there is none, JSON.
+pub(crate) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Format::Json) };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "application/json" => Ok(Format::Json),
+        "application/x-ndjson" => Ok(Format::Lines),
+        other if other.contains('/') && other.ends_with("+json") => Ok(Format::Json),
+        _ => Err(Problem::new(Code::UnsupportedMediaType)
+            .item("/Content-Type", "must be application/json, or application/x-ndjson where events are posted")),
+    }
+}
+
+/// Reads a whole body of at most `max` bytes that arrives within `timeout`. Of a larger one some more is read and
+/// dropped before the refusal.
+///
+/// # Errors
+/// The problem to be answered: too large, too late, or broken off.
+pub(crate) async fn read_body(request: Request, max: usize, timeout: Duration) -> Result<Bytes, Problem> {
+    let (parts, body) = request.into_parts();
+    let too_large = || Problem::new(Code::TooLarge).detail(format!("a body has at most {max} bytes"));
+    let announced =
+        parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let refuse_unread = |announced: u64| {
+        announced > max as u64 && (parts.headers.contains_key(header::EXPECT) || announced > DISCARD_BYTES_MAX as u64)
+    };
+    if announced.is_some_and(refuse_unread) {
+        return Err(too_large());
+    }
+    let read = async {
+        let mut body = body;
+        let (mut whole, mut seen) = (BytesMut::new(), 0_usize);
+        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            let frame = frame.map_err(|_| Problem::invalid("", "the body broke off"))?;
+            let Some(data) = frame.data_ref() else { continue };
+            seen += data.len();
+            if seen <= max {
+                whole.extend_from_slice(data);
+            } else if seen > DISCARD_BYTES_MAX {
+                break;
+            }
+        }
+        if seen > max { Err(too_large()) } else { Ok(whole.freeze()) }
+    };
+    tokio::time::timeout(timeout, read).await.unwrap_or_else(|_| Err(Problem::new(Code::RequestTimeout)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_encoding_is_decoded_once_and_strictly() {
+        assert_eq!(decode_percent("a%2Fb%20c%25%C3%A9").as_deref(), Ok("a/b c%é"));
+        assert_eq!(decode_percent("%2525").as_deref(), Ok("%25"));
+        for bad in ["%", "a%2", "%zz", "%+1", "%ff"] {
+            assert!(decode_percent(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_has_1_to_128_bytes() {
+        assert!(id_problem("").is_some());
+        assert!(id_problem(&"é".repeat(64)).is_none());
+        assert!(id_problem(&"é".repeat(65)).is_some());
+    }
+
+    #[test]
+    fn json_and_lines_are_told_by_the_content_type_and_all_else_is_refused() {
+        let of = |text: &'static str| {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(text))]);
+            format(&headers).map_err(|problem| problem.code())
+        };
+        assert_eq!(of("application/json; charset=utf-8"), Ok(Format::Json));
+        assert_eq!(of("Application/Cloudevents+JSON"), Ok(Format::Json));
+        assert_eq!(of("application/x-ndjson"), Ok(Format::Lines));
+        for bad in ["text/plain", "application/x-www-form-urlencoded", "+json", ""] {
+            assert_eq!(of(bad), Err(Code::UnsupportedMediaType), "{bad}");
+        }
+        assert!(matches!(format(&HeaderMap::new()), Ok(Format::Json)));
+    }
+}

@@ -1,0 +1,78 @@
+//! Holds answers and accepted bodies to the OpenAPI document: the status is declared, the body has the declared shape
+//! and no field beyond it, and the headers that every answer has are there.
+
+use super::Answer;
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use std::sync::LazyLock;
+
+/// The document, with the shapes of answers closed: what is not declared is an error.
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+    let mut document = receipts_http::openapi_document();
+    for name in ["Accepted", "Receipt", "ReceiptsAnswer", "Member", "MembersPage", "ReadMark", "ReadinessAnswer"] {
+        let schema = &mut document["components"]["schemas"][name];
+        assert!(schema.is_object(), "{name}");
+        schema["additionalProperties"] = false.into();
+    }
+    document
+});
+
+/// Checks one answer.
+pub fn check(method: &str, path: &str, answer: &Answer) {
+    let status = answer.status.as_u16();
+    assert!(answer.headers.contains_key("x-request-id"), "{answer:?}");
+    let content_type = answer.headers.get("content-type").map_or("", |value| value.to_str().unwrap());
+    if status >= 400 {
+        assert_eq!(content_type, "application/problem+json", "{answer:?}");
+        conforms(&json!({"$ref": "#/components/schemas/Problem"}), &answer.json);
+        assert_eq!(answer.json["status"], status, "{answer:?}");
+        let uri = answer.json["type"].as_str().unwrap();
+        assert!(receipts_http::Code::ALL.iter().any(|code| uri.ends_with(&format!(":{}", code.spec().0))), "{uri}");
+        assert_eq!(answer.headers.contains_key("retry-after"), matches!(status, 429 | 503), "{answer:?}");
+    }
+    let Some(operation) = operation(method, path) else {
+        assert!(matches!(status, 404 | 405), "{method} {path} is not in the document: {answer:?}");
+        return;
+    };
+    let declared = &operation["responses"][status.to_string()];
+    assert!(declared.is_object(), "{method} {path} does not declare {status}");
+    if status < 400 && answer.json.is_object() && path != "/openapi.json" {
+        conforms(&declared["content"]["application/json"]["schema"], &answer.json);
+    }
+    if operation["tags"] == json!(["query"]) && !matches!(answer.code(), "overloaded" | "rate-limited" | "internal") {
+        let seen = answer.headers.contains_key("receipts-position");
+        // A bad caller is refused before the read is looked at.
+        assert!(seen || answer.json["errors"][0]["pointer"] == "/Receipts-Caller", "{answer:?}");
+    }
+}
+
+/// Checks that a JSON body that was accepted is one that the document allows.
+pub fn check_accepted_body(body: &str) {
+    if let Ok(body) = serde_json::from_str(body) {
+        conforms(
+            &operation("POST", "/v1/events").unwrap()["requestBody"]["content"]["application/json"]["schema"],
+            &body,
+        );
+    }
+}
+
+/// The operation of a method and a path, by the templates.
+fn operation(method: &str, path: &str) -> Option<&'static Value> {
+    let matches = |template: &str| {
+        template.split('/').count() == path.split('/').count()
+            && template.split('/').zip(path.split('/')).all(|(name, segment)| name.starts_with('{') || name == segment)
+    };
+    let paths = DOCUMENT["paths"].as_object().unwrap();
+    let (_, item) = paths.iter().find(|(template, _)| matches(template))?;
+    item.get(method.to_ascii_lowercase())
+}
+
+/// Panics unless a value conforms to a schema of the document.
+fn conforms(schema: &Value, value: &Value) {
+    assert!(schema.is_object(), "no schema for {value}");
+    let mut schema = schema.clone();
+    schema["components"] = DOCUMENT["components"].clone();
+    let validator: Validator = jsonschema::draft202012::new(&schema).unwrap();
+    let errors: Vec<_> = validator.iter_errors(value).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{value}: {errors:?}");
+}

@@ -1,0 +1,174 @@
+//! What the tests of this crate share: the true router over a true embedded log, answers from a table, and a check of
+//! every answer against the OpenAPI document.
+//!
+//! Must not fold: what the state answers is written into the table by each test.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(unreachable_pub, reason = "shared by test files")]
+
+pub mod contract;
+pub mod table;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use receipts_event::{Event, decode};
+use receipts_http::{Access, Health, Ingest, Limits, Parts, Query, TrustedHeaders, router};
+use receipts_log::embedded::EmbeddedLog;
+use receipts_log::{Inspect, Log, OwnedRecord, Topic, Writer};
+use receipts_query::CursorKey;
+use serde_json::Value;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+use table::Table;
+use tower::ServiceExt as _;
+
+/// Partitions of the event topic in these tests.
+pub const PARTITIONS: u32 = 4;
+
+/// The service under test.
+pub struct App {
+    pub router: Router,
+    pub table: Arc<Table>,
+    pub log: EmbeddedLog,
+    _dir: tempfile::TempDir,
+}
+
+/// What a test may want different.
+pub struct Setup {
+    pub access: Access,
+    pub limits: Limits,
+    pub writer: Option<Arc<dyn Writer>>,
+    pub acknowledge_timeout: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            access: Access::default(),
+            limits: Limits::default(),
+            writer: None,
+            acknowledge_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+    /// Null where the body is no JSON.
+    pub json: Value,
+}
+
+impl Answer {
+    /// A header, which must be there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no header {name}: {self:?}")).to_str().unwrap()
+    }
+
+    /// The problem's code, behind the prefix of its type.
+    pub fn code(&self) -> &str {
+        self.json["type"].as_str().and_then(|uri| uri.strip_prefix(receipts_http::TYPE_PREFIX)).unwrap_or_default()
+    }
+
+    /// The pointers of the offending items.
+    pub fn pointers(&self) -> Vec<&str> {
+        self.json["errors"].as_array().into_iter().flatten().map(|item| item["pointer"].as_str().unwrap()).collect()
+    }
+
+    /// Holds the answer to be this problem.
+    pub fn is_problem(&self, status: u16, code: &str, pointers: &[&str]) {
+        assert_eq!((self.status.as_u16(), self.code()), (status, code), "{self:?}");
+        assert_eq!(self.pointers(), pointers, "{self:?}");
+    }
+}
+
+impl App {
+    pub fn new() -> Self {
+        Self::with(Setup::default())
+    }
+
+    pub fn with(setup: Setup) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap();
+        let table = Arc::new(Table::new(PARTITIONS));
+        let readiness = Arc::clone(&table);
+        let router = router(Parts {
+            ingest: Ingest {
+                writer: setup.writer.unwrap_or_else(|| log.writer()),
+                partition_count: log.partition_count(),
+                limits: setup.limits.clone(),
+                acknowledge_timeout: setup.acknowledge_timeout,
+            },
+            query: Query {
+                answers: Arc::clone(&table) as _,
+                cursor_key: CursorKey::new([9; 32]),
+                access: setup.access,
+                limits: setup.limits.clone(),
+            },
+            health: Health {
+                readiness: Arc::new(move || receipts_query::Answers::ready(&*readiness)),
+                render_metrics: Arc::new(|| "up 1\n".to_owned()),
+            },
+            authenticate: Arc::new(TrustedHeaders),
+            limits: setup.limits,
+        });
+        Self { router, table, log, _dir: dir }
+    }
+
+    /// Sends a request through the router, and holds the answer to the contract.
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let json = serde_json::from_str(&text).unwrap_or_default();
+        let answer = Answer { status: parts.status, headers: parts.headers, text, json };
+        contract::check(method.as_str(), &path, &answer);
+        answer
+    }
+
+    /// `GET` with headers.
+    pub async fn get(&self, uri: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::get(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    /// `POST` of JSON with headers.
+    pub async fn post(&self, uri: &str, headers: &[(&str, &str)], body: impl ToString) -> Answer {
+        let mut request = Request::post(uri);
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = body.to_string();
+        let answer = self.send(request.body(Body::from(body.clone())).unwrap()).await;
+        if answer.status == StatusCode::ACCEPTED {
+            contract::check_accepted_body(&body);
+        }
+        answer
+    }
+
+    /// Everything in the event log, by partition and offset.
+    pub fn records(&self) -> Vec<OwnedRecord> {
+        let partitions = 0..self.log.partition_count();
+        partitions.flat_map(|partition| self.log.read(Topic::Events, partition, 0, 10_000).unwrap()).collect()
+    }
+}
+
+/// A record's event, which must stand under its own key.
+pub fn event_of(record: &OwnedRecord) -> Event<'_> {
+    let event = decode(record.value.as_deref().unwrap()).unwrap();
+    assert!(event.key_matches(record.key.as_deref().unwrap()), "{record:?}");
+    event
+}

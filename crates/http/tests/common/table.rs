@@ -1,0 +1,221 @@
+//! Answers from a table that a test fills.
+
+use async_trait::async_trait;
+use receipts_fold::view::{Counts, Filter, Member, Members, ReadMark, Receipt, Status};
+use receipts_query::{Answer, Answers, Conversation, Positions, Readiness, Unavailable};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How the table answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    Well,
+    Failing,
+    Silent,
+    Panicking,
+}
+
+/// What is known of one message.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub receipt: Receipt,
+    pub members: HashMap<Filter, Vec<Member>>,
+}
+
+type Key = (String, String, String);
+
+pub struct Table {
+    partition_count: u32,
+    rows: Mutex<BTreeMap<Key, Row>>,
+    marks: Mutex<HashMap<Key, ReadMark>>,
+    rosters: Mutex<HashSet<Key>>,
+    positions: watch::Sender<Positions>,
+    pub mood: Mutex<Mood>,
+    pub readiness: Mutex<Readiness>,
+}
+
+fn key(tenant: &str, conversation_id: &str, id: &str) -> Key {
+    (tenant.to_owned(), conversation_id.to_owned(), id.to_owned())
+}
+
+/// The receipt of a message that is not there.
+pub fn not_found(tenant: &str, conversation_id: Option<&str>, message_id: &str) -> Receipt {
+    Receipt {
+        tenant: tenant.to_owned(),
+        conversation_id: conversation_id.map(str::to_owned),
+        message_id: message_id.to_owned(),
+        status: Status::NotFound,
+        kind: None,
+        sender_id: None,
+        sent_at_ms: None,
+        counts: None,
+        last_read_at_ms: None,
+        user_id: None,
+        read_at_ms: None,
+        version: None,
+    }
+}
+
+impl Table {
+    pub fn new(partition_count: u32) -> Self {
+        let positions: Positions = (0..partition_count).map(|partition| (partition, 10)).collect();
+        Self {
+            partition_count,
+            rows: Mutex::default(),
+            marks: Mutex::default(),
+            rosters: Mutex::default(),
+            positions: watch::Sender::new(positions),
+            mood: Mutex::new(Mood::Well),
+            readiness: Mutex::new(Readiness {
+                caught_up: true,
+                partitions: partition_count,
+                partitions_caught_up: partition_count,
+                lag_records: Some(0),
+            }),
+        }
+    }
+
+    /// Puts in a message of the tenant `default`; only `ok` gets counts.
+    pub fn put(&self, conversation_id: &str, message_id: &str, sender_id: &str, sent_at_ms: u64, status: Status) {
+        let counts = Counts {
+            audience_count: 5,
+            read_count: 2,
+            unread_count: 2,
+            hidden_count: 0,
+            departed_count: 1,
+            all_read: false,
+        };
+        let receipt = Receipt {
+            status,
+            kind: Some(receipts_event::Kind::Group),
+            sender_id: Some(sender_id.to_owned()),
+            sent_at_ms: Some(sent_at_ms),
+            counts: (status == Status::Ok).then_some(counts),
+            last_read_at_ms: (status == Status::Ok).then_some(sent_at_ms + 4),
+            version: Some(1234),
+            ..not_found("default", Some(conversation_id), message_id)
+        };
+        let row = Row { receipt, members: HashMap::new() };
+        self.rows.lock().unwrap().insert(key("default", conversation_id, message_id), row);
+    }
+
+    pub fn put_members(&self, conversation_id: &str, message_id: &str, filter: Filter, members: Vec<Member>) {
+        let mut rows = self.rows.lock().unwrap();
+        rows.get_mut(&key("default", conversation_id, message_id)).unwrap().members.insert(filter, members);
+    }
+
+    pub fn put_mark(&self, conversation_id: &str, mark: ReadMark) {
+        self.marks.lock().unwrap().insert(key("default", conversation_id, &mark.reader_id), mark);
+    }
+
+    pub fn join(&self, conversation_id: &str, user_id: &str) {
+        self.rosters.lock().unwrap().insert(key("default", conversation_id, user_id));
+    }
+
+    pub fn fold_up_to(&self, partition: u32, next_offset: u64) {
+        self.positions.send_modify(|positions| positions.raise(partition, next_offset));
+    }
+
+    async fn mood(&self) -> Result<(), Unavailable> {
+        let mood = *self.mood.lock().unwrap();
+        match mood {
+            Mood::Well => Ok(()),
+            Mood::Failing => Err(Unavailable::Failed("the disk at 10.0.0.7 is gone".to_owned())),
+            Mood::Silent => std::future::pending().await,
+            Mood::Panicking => panic!("the table was told to"),
+        }
+    }
+
+    fn at<T>(&self, conversation: Conversation<'_>, value: T) -> Answer<T> {
+        let next_offset = self.positions.borrow().next_offset(conversation.partition);
+        Answer { value, positions: Positions::applied(conversation.partition, next_offset) }
+    }
+
+    fn receipt(&self, conversation: Conversation<'_>, message_id: &str) -> Receipt {
+        let Conversation { tenant, conversation_id, .. } = conversation;
+        let rows = self.rows.lock().unwrap();
+        let row = rows.get(&key(tenant, conversation_id, message_id));
+        row.map_or_else(|| not_found(tenant, Some(conversation_id), message_id), |row| row.receipt.clone())
+    }
+}
+
+#[async_trait]
+impl Answers for Table {
+    fn partition_count(&self) -> u32 {
+        self.partition_count
+    }
+
+    fn positions(&self) -> Positions {
+        self.positions.borrow().clone()
+    }
+
+    fn ready(&self) -> Readiness {
+        *self.readiness.lock().unwrap()
+    }
+
+    async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable> {
+        let mut positions = self.positions.subscribe();
+        let covered = tokio::time::timeout(timeout, positions.wait_for(|now| now.covers(min))).await;
+        covered.map(|_| ()).map_err(|_| Unavailable::Behind)
+    }
+
+    async fn receipts(
+        &self,
+        conversation: Conversation<'_>,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        self.mood().await?;
+        Ok(self.at(conversation, message_ids.iter().map(|id| self.receipt(conversation, id)).collect()))
+    }
+
+    async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        self.mood().await?;
+        let rows = self.rows.lock().unwrap();
+        let newest = |id: &String| {
+            let of_this_id = rows.iter().filter(|((of, _, message_id), _)| of == tenant && message_id == id);
+            let best = of_this_id.max_by_key(|(_, row)| row.receipt.sent_at_ms);
+            best.map_or_else(|| not_found(tenant, None, id), |(_, row)| row.receipt.clone())
+        };
+        Ok(Answer { value: message_ids.iter().map(newest).collect(), positions: self.positions() })
+    }
+
+    async fn members(
+        &self,
+        conversation: Conversation<'_>,
+        message_id: &str,
+        filter: Filter,
+        from_slot: u32,
+        limit: usize,
+    ) -> Result<Answer<Members>, Unavailable> {
+        self.mood().await?;
+        let receipt = self.receipt(conversation, message_id);
+        let rows = self.rows.lock().unwrap();
+        let row = rows.get(&key(conversation.tenant, conversation.conversation_id, message_id));
+        let all = row.and_then(|row| row.members.get(&filter)).map_or(&[][..], Vec::as_slice);
+        let all = if receipt.status == Status::Ok { all } else { &[] };
+        let from = (from_slot as usize).min(all.len());
+        let to = (from + limit).min(all.len());
+        let next_slot = (to < all.len()).then_some(to as u32);
+        Ok(self.at(conversation, Members { members: all[from..to].to_vec(), next_slot, receipt }))
+    }
+
+    async fn read_mark(
+        &self,
+        conversation: Conversation<'_>,
+        user_id: &str,
+    ) -> Result<Answer<Option<ReadMark>>, Unavailable> {
+        self.mood().await?;
+        let marks = self.marks.lock().unwrap();
+        let mark = marks.get(&key(conversation.tenant, conversation.conversation_id, user_id)).cloned();
+        Ok(self.at(conversation, mark))
+    }
+
+    async fn is_member(&self, conversation: Conversation<'_>, user_id: &str) -> Result<Answer<bool>, Unavailable> {
+        self.mood().await?;
+        let rosters = self.rosters.lock().unwrap();
+        let is_member = rosters.contains(&key(conversation.tenant, conversation.conversation_id, user_id));
+        Ok(self.at(conversation, is_member))
+    }
+}

@@ -1,0 +1,195 @@
+//! What stands around all routes: problems for everything, limits, health, ids and metrics, serving and draining.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
+
+mod common;
+
+use axum::Router;
+use axum::routing::get;
+use common::table::Mood;
+use common::{App, Setup};
+use receipts_fold::view::Status;
+use receipts_http::{Drained, Limits, Rate, serve};
+use receipts_query::Readiness;
+use std::num::NonZeroU32;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+const ONE: &str = "/v1/conversations/g1/messages/m1/receipt";
+
+#[tokio::test]
+async fn an_unknown_route_is_a_404_problem() {
+    let app = App::new();
+    for uri in ["/", "/v1", "/v2/events", "/v1/conversations/g1/messages/m1"] {
+        app.get(uri, &[]).await.is_problem(404, "no-route", &[]);
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_a_route_does_not_know_is_a_405_that_says_which_it_does() {
+    let app = App::new();
+    let answer = app.get("/v1/events", &[]).await;
+    answer.is_problem(405, "method-not-allowed", &[]);
+    assert_eq!(answer.header("allow"), "POST");
+    app.post(ONE, &[], "{}").await.is_problem(405, "method-not-allowed", &[]);
+    app.post("/livez", &[], "{}").await.is_problem(405, "method-not-allowed", &[]);
+}
+
+#[tokio::test]
+async fn a_bad_caller_is_a_400_that_names_the_header() {
+    let app = App::new();
+    app.get(ONE, &[("receipts-caller", "%zz")]).await.is_problem(400, "invalid", &["/Receipts-Caller"]);
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_without_its_cause() {
+    let app = App::new();
+    *app.table.mood.lock().unwrap() = Mood::Panicking;
+    let answer = app.get(ONE, &[]).await;
+    answer.is_problem(500, "internal", &[]);
+    assert!(!answer.text.contains("the table was told to"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_request_id_is_kept_where_it_is_sound_and_given_where_it_is_not() {
+    let app = App::new();
+    assert_eq!(app.get("/livez", &[("x-request-id", "mine-7")]).await.header("x-request-id"), "mine-7");
+    let given = app.get("/livez", &[]).await.header("x-request-id").to_owned();
+    let another = app.get("/livez", &[("x-request-id", "two words")]).await.header("x-request-id").to_owned();
+    assert!(!given.is_empty() && given != another && another != "two words");
+}
+
+#[tokio::test]
+async fn more_requests_at_once_than_there_is_room_for_are_a_503() {
+    let limits = Limits { concurrent_requests_max: 1, ..Limits::default() };
+    let app = App::with(Setup { limits, ..Setup::default() });
+    *app.table.mood.lock().unwrap() = Mood::Silent;
+    tokio::select! {
+        _ = app.get(ONE, &[]) => panic!("the state never answers"),
+        () = async {
+            tokio::task::yield_now().await;
+            app.get(ONE, &[]).await.is_problem(503, "overloaded", &[]);
+            assert_eq!(app.get("/livez", &[]).await.status, 200);
+        } => {}
+    }
+    *app.table.mood.lock().unwrap() = Mood::Well;
+    app.get(ONE, &[]).await.is_problem(404, "not-found", &[]);
+}
+
+#[tokio::test]
+async fn a_caller_over_its_rate_is_a_429_that_says_when_to_come_again() {
+    let rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::new(2).unwrap() };
+    let app = App::with(Setup { limits: Limits { rate: Some(rate), ..Limits::default() }, ..Setup::default() });
+    app.table.put("g1", "m1", "alice", 1, Status::Ok);
+    let alice = [("receipts-caller", "alice")];
+    assert_eq!(app.get(ONE, &alice).await.status, 200);
+    assert_eq!(app.get(ONE, &alice).await.status, 200);
+    let answer = app.get(ONE, &alice).await;
+    answer.is_problem(429, "rate-limited", &[]);
+    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(app.get(ONE, &[]).await.status, 200);
+    assert_eq!(app.get("/livez", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn health_needs_no_caller_and_readiness_follows_the_lag() {
+    let app = App::new();
+    assert_eq!(app.get("/livez", &[("receipts-caller", "%zz")]).await.text, "alive\n");
+    let ready = app.get("/readyz", &[]).await;
+    assert_eq!((ready.status.as_u16(), &ready.json["caught_up"]), (200, &true.into()));
+    *app.table.readiness.lock().unwrap() =
+        Readiness { caught_up: false, partitions: 4, partitions_caught_up: 3, lag_records: Some(812) };
+    let behind = app.get("/readyz", &[]).await;
+    behind.is_problem(503, "not-ready", &[]);
+    assert_eq!((&behind.json["lag_records"], &behind.json["partitions_caught_up"]), (&812.into(), &3.into()));
+    let metrics = app.get("/metrics", &[]).await;
+    assert_eq!(metrics.text, "up 1\n");
+    assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
+}
+
+#[tokio::test]
+async fn the_openapi_document_is_served() {
+    let answer = App::new().get("/openapi.json", &[]).await;
+    assert_eq!(answer.json, receipts_http::openapi_document());
+    assert_eq!(answer.header("content-type"), "application/json");
+}
+
+/// Serves a router on a free port of the loopback until the sender is used or dropped.
+async fn listen(router: Router, drain: Duration) -> (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<Drained>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let until = async move {
+        let _ = stopped.await;
+    };
+    let serving = tokio::spawn(async move { serve(listener, router, until, drain).await.unwrap() });
+    (TcpStream::connect(address).await.unwrap(), stop, serving)
+}
+
+async fn read_some(stream: &mut TcpStream) -> String {
+    let mut bytes = vec![0; 4_096];
+    let count = stream.read(&mut bytes).await.unwrap();
+    String::from_utf8_lossy(&bytes[..count]).into_owned()
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_in_time_is_a_408() {
+    let limits = Limits { request_timeout: Duration::from_millis(50), ..Limits::default() };
+    let app = App::with(Setup { limits, ..Setup::default() });
+    let (mut client, _stop, _serving) = listen(app.router.clone(), Duration::from_secs(1)).await;
+    client.write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{").await.unwrap();
+    let answer = read_some(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("urn:receipts:problem:request-timeout"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_writes_a_body_too_large_to_its_end_gets_to_see_the_413() {
+    let app = App::new();
+    let (mut client, _stop, _serving) = listen(app.router.clone(), Duration::from_secs(1)).await;
+    let body = vec![b' '; 5 << 20];
+    let head = format!("POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    client.write_all(head.as_bytes()).await.unwrap();
+    client.write_all(&body).await.unwrap();
+    let answer = read_some(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_before_it_sends_a_body_too_large_is_refused_at_once() {
+    let app = App::new();
+    let (mut client, _stop, _serving) = listen(app.router.clone(), Duration::from_secs(1)).await;
+    let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2000000\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_some(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+/// A route that answers after a while.
+fn slow(took: Duration) -> Router {
+    let handler = move || async move {
+        tokio::time::sleep(took).await;
+        "done"
+    };
+    Router::new().route("/slow", get(handler))
+}
+
+#[tokio::test]
+async fn what_has_begun_is_answered_before_the_service_ends() {
+    let (mut client, stop, serving) = listen(slow(Duration::from_millis(200)), Duration::from_secs(20)).await;
+    client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    stop.send(()).unwrap();
+    assert!(read_some(&mut client).await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(serving.await.unwrap(), Drained::Fully);
+}
+
+#[tokio::test]
+async fn what_takes_too_long_does_not_keep_the_service_from_ending() {
+    let (mut client, stop, serving) = listen(slow(Duration::from_secs(3_600)), Duration::from_millis(50)).await;
+    client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    stop.send(()).unwrap();
+    assert_eq!(serving.await.unwrap(), Drained::DeadlineReached);
+}

@@ -1,0 +1,293 @@
+//! `POST /v1/events` as the contract has it, over a true embedded log.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
+
+mod common;
+
+use common::{App, PARTITIONS, Setup, event_of};
+use receipts_event::partition_of;
+use receipts_log::{AppendError, Appended, Entry, Writer, Written};
+use receipts_query::Positions;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+const ACME: (&str, &str) = ("receipts-tenant", "acme");
+
+fn read(conversation_id: &str) -> Value {
+    json!({"type": "message.read", "conversation_id": conversation_id, "reader_id": "bob", "message_ids": ["m1"]})
+}
+
+#[tokio::test]
+async fn one_event_is_written_byte_for_byte_where_its_key_belongs() {
+    let app = App::new();
+    let body =
+        "{ \"type\": \"message.recalled\",\n\"conversation_id\":\"g\\u0031/x\", \"message_id\":\"m\", \"mine\": 1.50 }";
+    let answer = app.post("/v1/events", &[], format!(" {body}\n")).await;
+    assert_eq!((answer.status.as_u16(), &answer.json["accepted"]), (202, &json!(1)));
+    let records = app.records();
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].value.as_deref(), Some(body.as_bytes()));
+    assert_eq!(records[0].key.as_deref(), Some(&b"default/g1/x"[..]));
+    assert_eq!(records[0].partition, partition_of(b"default/g1/x", PARTITIONS));
+}
+
+#[tokio::test]
+async fn the_position_of_the_answer_covers_every_event_and_stands_in_the_header_too() {
+    let app = App::new();
+    let events: Vec<_> = (0..20).map(|at| read(&format!("g{at}"))).collect();
+    let answer = app.post("/v1/events", &[], json!(events)).await;
+    assert_eq!(answer.json["accepted"], 20);
+    let token = answer.json["position"].as_str().unwrap();
+    assert_eq!(answer.header("receipts-position"), token);
+    let positions: Positions = token.parse().unwrap();
+    let mut expected = Positions::new();
+    for record in app.records() {
+        expected.raise(record.partition, record.offset + 1);
+    }
+    assert_eq!(positions, expected);
+}
+
+#[tokio::test]
+async fn events_of_one_conversation_keep_the_order_of_the_array() {
+    let app = App::new();
+    let events: Vec<_> = (0..50)
+        .map(|at| json!({"type": "message.recalled", "conversation_id": "g", "message_id": format!("m{at}")}))
+        .collect();
+    assert_eq!(app.post("/v1/events", &[], json!(events)).await.status, 202);
+    let written: Vec<Value> =
+        app.records().iter().map(|record| serde_json::from_slice(record.value.as_deref().unwrap()).unwrap()).collect();
+    assert_eq!(written, events);
+}
+
+#[tokio::test]
+async fn ndjson_is_read_line_by_line_and_blank_lines_are_ignored() {
+    let app = App::new();
+    let body = format!("\n{}\r\n   \n{}", read("a"), read("b"));
+    let answer = app.post("/v1/events", &[NDJSON], body).await;
+    assert_eq!((answer.status.as_u16(), &answer.json["accepted"]), (202, &json!(2)));
+    assert_eq!(app.records().len(), 2);
+}
+
+#[tokio::test]
+async fn where_any_event_is_bad_nothing_is_written_and_every_bad_one_is_named() {
+    let app = App::new();
+    let mut bad = read("g");
+    bad["message_ids"] = json!([]);
+    let unknown = json!({"type": "message.eaten", "conversation_id": "g"});
+    let events = json!([read("a"), bad, read("b"), unknown]);
+    app.post("/v1/events", &[], &events).await.is_problem(400, "invalid", &["/1/message_ids", "/3/type"]);
+    let lines = format!("{}\n\n{}\n{}\n", read("a"), bad, "{oops");
+    app.post("/v1/events", &[NDJSON], lines).await.is_problem(400, "invalid", &["/1/message_ids", "/2"]);
+    app.post("/v1/events", &[], &bad).await.is_problem(400, "invalid", &["/message_ids"]);
+    assert!(app.records().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_json_or_holds_no_event_is_a_400() {
+    let app = App::new();
+    app.post("/v1/events", &[], "{").await.is_problem(400, "invalid", &[""]);
+    app.post("/v1/events", &[], "").await.is_problem(400, "invalid", &[""]);
+    app.post("/v1/events", &[], "[]").await.is_problem(400, "invalid", &[""]);
+    app.post("/v1/events", &[NDJSON], " \n\n").await.is_problem(400, "invalid", &[""]);
+    app.post("/v1/events", &[], format!("[{}, nope]", read("a"))).await.is_problem(400, "invalid", &["/1"]);
+    app.post("/v1/events", &[], format!("{} {}", read("a"), read("b"))).await.is_problem(400, "invalid", &[""]);
+    assert!(app.records().is_empty());
+}
+
+#[tokio::test]
+async fn a_thousand_events_are_taken_and_one_more_is_refused() {
+    let app = App::new();
+    let events = |count: usize| vec![read("g").to_string(); count];
+    let taken = app.post("/v1/events", &[], format!("[{}]", events(1_000).join(","))).await;
+    assert_eq!((taken.status.as_u16(), &taken.json["accepted"]), (202, &json!(1_000)));
+    let refused = app.post("/v1/events", &[], format!("[{}]", events(1_001).join(","))).await;
+    refused.is_problem(400, "invalid", &[""]);
+    app.post("/v1/events", &[NDJSON], events(1_001).join("\n")).await.is_problem(400, "invalid", &[""]);
+    assert_eq!(app.post("/v1/events", &[NDJSON], events(1_000).join("\n") + "\n\n").await.status, 202);
+    assert_eq!(app.records().len(), 2_000);
+}
+
+#[tokio::test]
+async fn times_that_are_no_integer_milliseconds_and_both_kinds_of_mark_are_refused() {
+    let app = App::new();
+    for time in ["1.78e12", "-1", "9007199254740993", "\"1\"", "1.0"] {
+        let body = format!(
+            r#"{{"type":"message.sent","conversation_id":"g","message_id":"m","sender_id":"a","sent_at_ms":{time}}}"#
+        );
+        app.post("/v1/events", &[], body).await.is_problem(400, "invalid", &["/sent_at_ms"]);
+    }
+    let both = json!({"type": "conversation.read", "conversation_id": "g", "reader_id": "b",
+        "up_to_message_id": "m", "up_to_sent_at_ms": 1});
+    assert_eq!(app.post("/v1/events", &[], &both).await.status, 400);
+    let empty = json!({"type": "conversation.configured", "conversation_id": "g", "kind": "group", "group_type": ""});
+    app.post("/v1/events", &[], &empty).await.is_problem(400, "invalid", &["/group_type"]);
+    let nothing = json!({"type": "members.changed", "conversation_id": "g", "joined": null});
+    assert_eq!(app.post("/v1/events", &[], &nothing).await.status, 202);
+}
+
+#[tokio::test]
+async fn an_event_is_written_under_the_callers_tenant() {
+    let app = App::new();
+    let mut named = read("g");
+    named["tenant"] = "acme".into();
+    let mut hollow = read("g");
+    hollow["tenant"] = Value::Null;
+    let answer = app.post("/v1/events", &[ACME], json!([read("g"), named, hollow])).await;
+    assert_eq!(answer.status, 202);
+    for record in app.records() {
+        assert_eq!(event_of(&record).tenant, "acme");
+        assert_eq!(record.key.as_deref(), Some(&b"acme/g"[..]));
+    }
+    assert_eq!(app.records()[1].value.as_deref(), Some(named.to_string().as_bytes()));
+}
+
+#[tokio::test]
+async fn a_tenant_in_an_event_that_is_not_the_callers_is_a_400() {
+    let app = App::new();
+    let mut foreign = read("g");
+    foreign["tenant"] = "other".into();
+    app.post("/v1/events", &[], &foreign).await.is_problem(400, "invalid", &["/tenant"]);
+    app.post("/v1/events", &[ACME], &foreign).await.is_problem(400, "invalid", &["/tenant"]);
+    let mut default = read("g");
+    default["tenant"] = "default".into();
+    let answer = app.post("/v1/events", &[ACME], json!([read("g"), default])).await;
+    answer.is_problem(400, "invalid", &["/1/tenant"]);
+    let lines = format!("{}\n{foreign}", read("g"));
+    app.post("/v1/events", &[ACME, NDJSON], lines).await.is_problem(400, "invalid", &["/1/tenant"]);
+    assert!(app.records().is_empty());
+    assert_eq!(app.post("/v1/events", &[], &default).await.status, 202);
+}
+
+#[tokio::test]
+async fn control_events_are_written_into_every_partition_and_counted_once() {
+    let app = App::new();
+    let policy = json!({"type": "policy.changed", "read_receipts": {"meeting": false, "*": true}});
+    let erased = json!({"type": "user.erased", "user_id": "bob", "partition": null});
+    let answer = app.post("/v1/events", &[ACME], json!([policy, erased])).await;
+    assert_eq!((answer.status.as_u16(), &answer.json["accepted"]), (202, &json!(2)));
+    let records = app.records();
+    assert_eq!(records.len(), 2 * PARTITIONS as usize);
+    for record in &records {
+        let event = event_of(record);
+        assert_eq!(event.partition(), Some(record.partition));
+        assert_eq!(record.key.as_deref(), Some(&b"acme/"[..]));
+    }
+    let positions: Positions = answer.json["position"].as_str().unwrap().parse().unwrap();
+    assert_eq!(positions.iter().len(), PARTITIONS as usize);
+}
+
+#[tokio::test]
+async fn a_control_event_with_a_partition_is_written_there_alone() {
+    let app = App::new();
+    let erased = |partition: u32| json!({"type": "user.erased", "user_id": "bob", "partition": partition});
+    assert_eq!(app.post("/v1/events", &[], erased(2)).await.status, 202);
+    let records = app.records();
+    assert_eq!((records.len(), records[0].partition), (1, 2));
+    app.post("/v1/events", &[], erased(PARTITIONS)).await.is_problem(400, "invalid", &["/partition"]);
+    let answer = app.post("/v1/events", &[], json!([erased(0), erased(99)])).await;
+    answer.is_problem(400, "invalid", &["/1/partition"]);
+    assert_eq!(app.records().len(), 1);
+}
+
+#[tokio::test]
+async fn a_user_may_not_write_events() {
+    let app = App::new();
+    app.post("/v1/events", &[("receipts-caller", "bob")], read("g")).await.is_problem(403, "forbidden", &[]);
+    assert!(app.records().is_empty());
+}
+
+#[tokio::test]
+async fn a_content_type_that_is_not_read_is_a_415() {
+    let app = App::new();
+    for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/xml"] {
+        let answer = app.post("/v1/events", &[("content-type", content_type)], read("g")).await;
+        answer.is_problem(415, "unsupported-media-type", &["/Content-Type"]);
+    }
+    for content_type in ["application/json; charset=utf-8", "application/cloudevents+json"] {
+        assert_eq!(app.post("/v1/events", &[("content-type", content_type)], read("g")).await.status, 202);
+    }
+    let bare = axum::http::Request::post("/v1/events").body(read("g").to_string().into()).unwrap();
+    assert_eq!(app.send(bare).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_body_of_one_mebibyte_is_read_and_a_byte_more_is_a_413() {
+    let app = App::new();
+    let event = read("g").to_string();
+    let padded = |bytes: usize| event.clone() + &" ".repeat(bytes - event.len());
+    assert_eq!(app.post("/v1/events", &[], padded(1 << 20)).await.status, 202);
+    app.post("/v1/events", &[], padded((1 << 20) + 1)).await.is_problem(413, "too-large", &[]);
+    assert_eq!(app.records().len(), 1);
+}
+
+/// A log of which every second append ends as told.
+struct Shaky {
+    calls: AtomicUsize,
+    odd: Option<AppendError>,
+    even: Option<AppendError>,
+}
+
+impl Shaky {
+    fn app(even: Option<AppendError>, odd: Option<AppendError>) -> App {
+        let writer = Arc::new(Self { calls: AtomicUsize::new(0), odd, even });
+        App::with(Setup { writer: Some(writer), ..Setup::default() })
+    }
+}
+
+impl Writer for Shaky {
+    fn append(&self, _: Entry) -> Appended {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        let error = if call.is_multiple_of(2) { self.even.clone() } else { self.odd.clone() };
+        let _ = sender.send(error.map_or(Ok(Written { partition: 0, offset: call as u64 }), Err));
+        receiver
+    }
+
+    fn flush(&self, _: Duration) -> Result<(), AppendError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_open_outcome_is_a_503_that_names_the_events_and_hides_the_cause() {
+    let unknown = Some(AppendError::Unknown("broker 10.0.0.7 hung up".to_owned()));
+    let app = Shaky::app(None, unknown.clone());
+    let answer = app.post("/v1/events", &[], json!([read("a"), read("b"), read("c"), read("d")])).await;
+    answer.is_problem(503, "outcome-open", &["/1", "/3"]);
+    assert!(!answer.text.contains("10.0.0.7"));
+    Shaky::app(unknown, None).post("/v1/events", &[], read("a")).await.is_problem(503, "outcome-open", &[""]);
+}
+
+#[tokio::test]
+async fn nothing_written_is_told_apart_from_an_open_outcome() {
+    let not = Some(AppendError::NotWritten("queue full".to_owned()));
+    let app = Shaky::app(not.clone(), not.clone());
+    app.post("/v1/events", &[], json!([read("a"), read("b")])).await.is_problem(503, "not-written", &["/0", "/1"]);
+    let app = Shaky::app(None, not);
+    app.post("/v1/events", &[], json!([read("a"), read("b")])).await.is_problem(503, "outcome-open", &["/1"]);
+}
+
+/// A log that never answers.
+struct Mute(std::sync::Mutex<Vec<tokio::sync::oneshot::Sender<Result<Written, AppendError>>>>);
+
+impl Writer for Mute {
+    fn append(&self, _: Entry) -> Appended {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.0.lock().unwrap().push(sender);
+        receiver
+    }
+
+    fn flush(&self, _: Duration) -> Result<(), AppendError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_answer_in_time_leaves_the_outcome_open() {
+    let writer = Arc::new(Mute(std::sync::Mutex::default()));
+    let setup = Setup { writer: Some(writer), acknowledge_timeout: Duration::from_millis(50), ..Setup::default() };
+    App::with(setup).post("/v1/events", &[], read("a")).await.is_problem(503, "outcome-open", &[""]);
+}

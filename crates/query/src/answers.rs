@@ -1,0 +1,141 @@
+//! The port between an edge and whoever keeps the state: in the same process, or a projector elsewhere.
+//!
+//! Must not decide who may ask: an edge does, before it shows an answer.
+
+use crate::Positions;
+use async_trait::async_trait;
+use receipts_fold::view::{Filter, Members, ReadMark, Receipt};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// One conversation and the partition that its events stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conversation<'a> {
+    /// By the key of its events.
+    pub partition: u32,
+    /// Whose.
+    pub tenant: &'a str,
+    /// Which.
+    pub conversation_id: &'a str,
+}
+
+impl<'a> Conversation<'a> {
+    /// Finds the partition of a conversation as every producer does. `partition_count` is at least 1.
+    pub fn locate(tenant: &'a str, conversation_id: &'a str, partition_count: u32) -> Self {
+        let key = receipts_event::key(tenant, conversation_id);
+        Self { partition: receipts_event::partition_of(&key, partition_count), tenant, conversation_id }
+    }
+}
+
+/// What was answered, and up to where the log was folded when it was: everything before `positions` is in `value`, of
+/// the partitions that had a say in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// The answer.
+    pub value: T,
+    /// Where it stands.
+    pub positions: Positions,
+}
+
+/// Why there is no answer just now. All of these pass: the caller asks again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// The position that was waited for is not folded yet.
+    #[error("not folded that far yet")]
+    Behind,
+    /// Nobody owns the partition just now; it is moving, or being restored.
+    #[error("partition {partition} has no owner just now")]
+    NoOwner {
+        /// Which.
+        partition: u32,
+    },
+    /// The owner could not answer; the text is for the log, never for the caller.
+    #[error("the owner could not answer: {0}")]
+    Failed(String),
+}
+
+/// How far behind the log the state is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Whether every partition is folded up to within the configured lag.
+    pub caught_up: bool,
+    /// Partitions that are to be answered for.
+    pub partitions: u32,
+    /// Those of them that are caught up.
+    pub partitions_caught_up: u32,
+    /// Records written and not yet folded, over all partitions, by offsets (which may have gaps); `None` while unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_records: Option<u64>,
+}
+
+/// Answers for the partitions of one log. Implementations answer in microseconds where the state is in the process, and
+/// never block on a checkpoint; whoever asks across a network sets a deadline of his own.
+///
+/// Every answer comes from one state of each partition it involves. An answer without a position that was waited for is
+/// never given: [`wait`](Self::wait) first, then ask; state never moves back between the two.
+#[async_trait]
+pub trait Answers: Send + Sync + 'static {
+    /// Partitions of the event topic, at least 1; never changes.
+    fn partition_count(&self) -> u32;
+
+    /// Up to where every partition is folded just now.
+    fn positions(&self) -> Positions;
+
+    /// How far behind the log the state is.
+    fn ready(&self) -> Readiness;
+
+    /// Returns once everything before `min` is folded; at once where it is, with a `timeout` of zero too.
+    ///
+    /// # Errors
+    /// [`Unavailable::Behind`] once `timeout` is over.
+    async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable>;
+
+    /// The receipts of messages of one conversation: one each, in the order asked for, repetitions included.
+    ///
+    /// # Errors
+    /// Where the partition cannot be asked.
+    async fn receipts(
+        &self,
+        conversation: Conversation<'_>,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable>;
+
+    /// The receipts of messages whatever their conversation: one each, in the order asked for. Of an id that stands in
+    /// several conversations of the tenant the one with the greatest `sent_at_ms`, of these the one of the
+    /// conversation id that sorts last; where there is none, `not_found` without a conversation id.
+    ///
+    /// # Errors
+    /// Where any partition cannot be asked: an id might stand there.
+    async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable>;
+
+    /// A stretch of a member list in slot order: at most `limit` members (at least 1) from `from_slot` on, and the
+    /// receipt in the same state. A message that is not `ok` has no members and no next slot. A slot beyond the last
+    /// is the end of the list.
+    ///
+    /// # Errors
+    /// Where the partition cannot be asked.
+    async fn members(
+        &self,
+        conversation: Conversation<'_>,
+        message_id: &str,
+        filter: Filter,
+        from_slot: u32,
+        limit: usize,
+    ) -> Result<Answer<Members>, Unavailable>;
+
+    /// Up to where a reader has read; `None` where there is no mark, or the reader is erased.
+    ///
+    /// # Errors
+    /// Where the partition cannot be asked.
+    async fn read_mark(
+        &self,
+        conversation: Conversation<'_>,
+        user_id: &str,
+    ) -> Result<Answer<Option<ReadMark>>, Unavailable>;
+
+    /// Whether a user is on the roster now, as a member or an observer.
+    ///
+    /// # Errors
+    /// Where the partition cannot be asked.
+    async fn is_member(&self, conversation: Conversation<'_>, user_id: &str) -> Result<Answer<bool>, Unavailable>;
+}

@@ -1,0 +1,170 @@
+//! Cursors of member lists: where the next page begins, signed and bound to the list they were given for.
+//!
+//! Must not carry anything of the members themselves: a page is found by the slot alone, at the same cost at any depth.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use receipts_fold::view::Filter;
+use sha2::Sha256;
+use std::fmt;
+
+/// The layout of a cursor's bytes: this version, the slot as four bytes little-endian, the signature's first 16 bytes.
+const CURSOR_VERSION: u8 = 1;
+
+/// How much of the HMAC-SHA256 a cursor carries, in bytes: 128 bits, the least that RFC 2104 (section 5) advises.
+const SIGNATURE_BYTES: usize = 16;
+
+/// The list that a cursor belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListId<'a> {
+    /// Whose.
+    pub tenant: &'a str,
+    /// Of which conversation.
+    pub conversation_id: &'a str,
+    /// Of which message.
+    pub message_id: &'a str,
+    /// Which members.
+    pub filter: Filter,
+}
+
+/// Signs cursors and opens them. All edges of a service share one key, and it outlives restarts; where it changes, open
+/// walks end in a refusal and begin anew.
+///
+/// ```
+/// use receipts_fold::view::Filter;
+/// use receipts_query::{CursorKey, ListId};
+///
+/// let key = CursorKey::new([7; 32]);
+/// let list = ListId { tenant: "default", conversation_id: "g1", message_id: "m1", filter: Filter::Unread };
+/// let cursor = key.sign(list, 400);
+/// assert_eq!(key.open(list, &cursor), Ok(400));
+/// assert!(key.open(ListId { message_id: "m2", ..list }, &cursor).is_err());
+/// ```
+#[derive(Clone)]
+pub struct CursorKey([u8; 32]);
+
+/// A cursor that was forged, or given for another list, or under another key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor of this list")]
+pub struct BadCursor;
+
+impl CursorKey {
+    /// A key of 32 bytes that nobody can guess.
+    pub const fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// The cursor of a list that goes on at `next_slot`: 28 characters, safe in a query string.
+    pub fn sign(&self, list: ListId<'_>, next_slot: u32) -> String {
+        let mut bytes = [0; 1 + 4 + SIGNATURE_BYTES];
+        bytes[0] = CURSOR_VERSION;
+        bytes[1..5].copy_from_slice(&next_slot.to_le_bytes());
+        bytes[5..].copy_from_slice(&self.signature(list, next_slot).finalize().into_bytes()[..SIGNATURE_BYTES]);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The slot that the list goes on at.
+    ///
+    /// # Errors
+    /// [`BadCursor`] unless this key signed exactly this cursor for exactly this list.
+    pub fn open(&self, list: ListId<'_>, cursor: &str) -> Result<u32, BadCursor> {
+        let mut bytes = [0; 1 + 4 + SIGNATURE_BYTES];
+        let length = URL_SAFE_NO_PAD.decode_slice(cursor, &mut bytes).map_err(|_| BadCursor)?;
+        if length != bytes.len() || bytes[0] != CURSOR_VERSION {
+            return Err(BadCursor);
+        }
+        let next_slot = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+        self.signature(list, next_slot).verify_truncated_left(&bytes[5..]).map_err(|_| BadCursor)?;
+        Ok(next_slot)
+    }
+
+    /// The signature of everything a cursor says and is bound to. Each id goes in behind its length, so that no two
+    /// lists give the same bytes.
+    fn signature(&self, list: ListId<'_>, next_slot: u32) -> Hmac<Sha256> {
+        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        mac.update(b"receipts cursor");
+        mac.update(&[CURSOR_VERSION]);
+        for id in [list.tenant, list.conversation_id, list.message_id] {
+            mac.update(&(id.len() as u64).to_le_bytes());
+            mac.update(id.as_bytes());
+        }
+        mac.update(&[match list.filter {
+            Filter::Read => 1,
+            Filter::Unread => 2,
+            Filter::Departed => 3,
+        }]);
+        mac.update(&next_slot.to_le_bytes());
+        mac
+    }
+}
+
+/// Shows that there is a key, never the key.
+impl fmt::Debug for CursorKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CursorKey(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEY: CursorKey = CursorKey::new([42; 32]);
+
+    fn filter() -> impl Strategy<Value = Filter> {
+        prop_oneof![Just(Filter::Read), Just(Filter::Unread), Just(Filter::Departed)]
+    }
+
+    fn list() -> impl Strategy<Value = (String, String, String, Filter)> {
+        ("[a-c]{1,3}", "[a-c/]{1,3}", "[a-c/]{1,3}", filter())
+    }
+
+    fn id(parts: &(String, String, String, Filter)) -> ListId<'_> {
+        ListId { tenant: &parts.0, conversation_id: &parts.1, message_id: &parts.2, filter: parts.3 }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_opens_for_the_list_it_was_given_for(list in list(), slot in any::<u32>()) {
+            prop_assert_eq!(KEY.open(id(&list), &KEY.sign(id(&list), slot)), Ok(slot));
+        }
+
+        #[test]
+        fn a_cursor_with_any_flipped_bit_is_refused(list in list(), slot in any::<u32>(), at in 0_usize..28, bit in 0_u8..7) {
+            let mut cursor = KEY.sign(id(&list), slot).into_bytes();
+            cursor[at] ^= 1 << bit;
+            prop_assert_eq!(KEY.open(id(&list), &String::from_utf8(cursor).unwrap()), Err(BadCursor));
+        }
+
+        #[test]
+        fn a_cursor_of_another_list_is_refused(given in list(), asked in list(), slot in any::<u32>()) {
+            prop_assume!(given != asked);
+            prop_assert_eq!(KEY.open(id(&asked), &KEY.sign(id(&given), slot)), Err(BadCursor));
+        }
+
+        #[test]
+        fn a_cursor_of_another_key_is_refused(list in list(), slot in any::<u32>(), other in any::<[u8; 32]>()) {
+            prop_assume!(other != KEY.0);
+            prop_assert_eq!(KEY.open(id(&list), &CursorKey::new(other).sign(id(&list), slot)), Err(BadCursor));
+        }
+
+        #[test]
+        fn no_text_makes_opening_panic(list in list(), text in "\\PC{0,40}") {
+            prop_assert_eq!(KEY.open(id(&list), &text), Err(BadCursor));
+        }
+    }
+
+    #[test]
+    fn a_slash_in_an_id_makes_no_two_lists_alike() {
+        let one = ListId { tenant: "t", conversation_id: "a/b", message_id: "c", filter: Filter::Read };
+        let two = ListId { conversation_id: "a", message_id: "b/c", ..one };
+        assert_eq!(KEY.open(two, &KEY.sign(one, 9)), Err(BadCursor));
+    }
+
+    #[test]
+    fn a_key_is_never_shown() {
+        assert_eq!(format!("{KEY:?}"), "CursorKey(..)");
+    }
+}

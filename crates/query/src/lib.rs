@@ -1,0 +1,11 @@
+//! What can be asked: positions and their tokens, member-list cursors, and who answers.
+//!
+//! Knows no HTTP, no log and no store: an edge asks through [`Answers`], whoever keeps the state implements it.
+
+mod answers;
+mod cursor;
+mod position;
+
+pub use answers::{Answer, Answers, Conversation, Readiness, Unavailable};
+pub use cursor::{BadCursor, CursorKey, ListId};
+pub use position::{BadToken, Positions};

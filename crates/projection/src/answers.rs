@@ -1,0 +1,87 @@
+//! Answers from the partitions of this process.
+
+use crate::shared::Partitions;
+use crate::partition::Fold;
+use async_trait::async_trait;
+use receipts_fold::view::{Filter, Members, ReadMark, Receipt, Status};
+use receipts_query::{Answer, Answers, Conversation, Positions, Readiness, Unavailable};
+use receipts_store::Error as StoreError;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+type Asked<T> = Result<T, receipts_fold::Error<StoreError>>;
+
+impl Partitions {
+    fn ask<T>(&self, partition: u32, ask: impl FnOnce(&Fold) -> Asked<T>) -> Result<Answer<T>, Unavailable> {
+        let answer = self.read(partition, |fold, position| ask(fold).map(|value| Answer { value, positions: Positions::applied(partition, position) }));
+        let answer = answer.ok_or(Unavailable::NoOwner { partition })?;
+        answer.map_err(|e| {
+            tracing::error!(partition, error = %e, "a question could not be answered");
+            Unavailable::Failed("its store failed; see its log".into())
+        })
+    }
+}
+
+#[async_trait]
+impl Answers for Partitions {
+    fn partition_count(&self) -> u32 {
+        self.count()
+    }
+
+    fn positions(&self) -> Positions {
+        Partitions::positions(self)
+    }
+
+    fn ready(&self) -> Readiness {
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        self.readiness(now_ms)
+    }
+
+    async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable> {
+        if Partitions::wait(self, min, timeout).await { Ok(()) } else { Err(Unavailable::Behind) }
+    }
+
+    async fn receipts(&self, conversation: Conversation<'_>, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        self.ask(conversation.partition, |fold| {
+            message_ids.iter().map(|id| fold.receipt(conversation.tenant, conversation.conversation_id, id)).collect()
+        })
+    }
+
+    async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        let mut best: Vec<Option<Receipt>> = vec![None; message_ids.len()];
+        let mut positions = Positions::default();
+        for partition in 0..self.count() {
+            let found: Answer<Vec<Receipt>> =
+                self.ask(partition, |fold| message_ids.iter().map(|id| fold.receipt_anywhere(tenant, id)).collect())?;
+            positions.merge(&found.positions);
+            for (best, found) in best.iter_mut().zip(found.value) {
+                let newer = |b: &Receipt| found.status != Status::NotFound && found.sent_at_ms > b.sent_at_ms;
+                if best.as_ref().is_none_or(newer) {
+                    *best = Some(found);
+                }
+            }
+        }
+        let value = best.into_iter().collect::<Option<Vec<_>>>().ok_or(Unavailable::Failed("the log has no partition".into()))?;
+        Ok(Answer { value, positions })
+    }
+
+    async fn members(
+        &self,
+        conversation: Conversation<'_>,
+        message_id: &str,
+        filter: Filter,
+        from_slot: u32,
+        limit: usize,
+    ) -> Result<Answer<Members>, Unavailable> {
+        self.ask(conversation.partition, |fold| {
+            fold.members(conversation.tenant, conversation.conversation_id, message_id, filter, from_slot, limit)
+        })
+    }
+
+    async fn read_mark(&self, conversation: Conversation<'_>, user_id: &str) -> Result<Answer<Option<ReadMark>>, Unavailable> {
+        self.ask(conversation.partition, |fold| fold.read_mark(conversation.tenant, conversation.conversation_id, user_id))
+    }
+
+    async fn is_member(&self, conversation: Conversation<'_>, user_id: &str) -> Result<Answer<bool>, Unavailable> {
+        self.ask(conversation.partition, |fold| fold.is_member(conversation.tenant, conversation.conversation_id, user_id))
+    }
+}

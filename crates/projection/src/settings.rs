@@ -1,0 +1,52 @@
+//! What a projector is told, and why it stops.
+
+use receipts_fold::Limits;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a projector works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the store is.
+    pub dir: PathBuf,
+    /// Consumer group, which shares the partitions among projectors.
+    pub group: String,
+    /// Settings that decide answers.
+    pub limits: Limits,
+    /// Memory for pages of all partitions and sled's cache, bytes.
+    pub memory_bytes: usize,
+    /// A partition is checkpointed after so many records …
+    pub checkpoint_records: u64,
+    /// … or so long after its first change since the last one.
+    pub checkpoint_interval: Duration,
+    /// Whether checkpoints wait for the disk, so that they survive the loss of power.
+    pub sync: bool,
+    /// Whether receipt updates are published.
+    pub publish_updates: bool,
+    /// Updates of one message within this time are one.
+    pub update_window: Duration,
+    /// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off.
+    pub publish_timeout: Duration,
+}
+
+/// Why a projector stopped. Its store is as the last checkpoint left it.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    /// The log cannot be read on.
+    #[error("{0}")]
+    Log(#[from] receipts_log::ReadError),
+    /// The store failed.
+    #[error("{0}")]
+    Store(#[from] receipts_store::Error),
+    /// A partition's state cannot go on.
+    #[error("partition {partition}: {detail}")]
+    Partition {
+        /// Which.
+        partition: u32,
+        /// A sentence with what to do.
+        detail: String,
+    },
+    /// The thread is gone.
+    #[error("the projector's thread panicked; this is a bug: please report it with the log")]
+    Panicked,
+}

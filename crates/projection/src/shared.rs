@@ -1,0 +1,95 @@
+//! What the projector's thread and the readers share: the partitions, each under a lock, and how far they are.
+
+use crate::partition::{Fold, Partition};
+use parking_lot::RwLock;
+use receipts_query::{Positions, Readiness};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The partitions of the log, those that this process owns with their state. Cheap to clone.
+#[derive(Clone)]
+pub struct Partitions {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) slots: Vec<Slot>,
+    /// Changes whenever something was folded.
+    folded: watch::Sender<()>,
+    ready_lag: Duration,
+}
+
+/// A partition of the log.
+#[derive(Default)]
+pub(crate) struct Slot {
+    pub(crate) partition: RwLock<Option<Partition>>,
+    pub(crate) owned: AtomicBool,
+    pub(crate) position: AtomicU64,
+    /// The last poll ended at the end of the partition.
+    pub(crate) at_end: AtomicBool,
+    /// Was at the end once since it is ours.
+    pub(crate) caught_up: AtomicBool,
+    /// Timestamp of the last record folded, Unix milliseconds.
+    pub(crate) timestamp_ms: AtomicU64,
+}
+
+impl Partitions {
+    pub(crate) fn new(count: u32, ready_lag: Duration) -> Self {
+        let slots = (0..count).map(|_| Slot::default()).collect();
+        Self { shared: Arc::new(Shared { slots, folded: watch::channel(()).0, ready_lag }) }
+    }
+
+    /// Partitions of the log, owned or not.
+    pub fn count(&self) -> u32 {
+        self.shared.slots.len() as u32
+    }
+
+    /// Asks an owned partition something; `None` where it is not owned. The fold waits meanwhile: microseconds, not more.
+    pub fn read<R>(&self, partition: u32, ask: impl FnOnce(&Fold, u64) -> R) -> Option<R> {
+        let guard = self.shared.slots.get(partition as usize)?.partition.read();
+        guard.as_ref().map(|p| ask(&p.fold, p.position))
+    }
+
+    /// How far each owned partition is folded.
+    pub fn positions(&self) -> Positions {
+        let mut positions = Positions::default();
+        for (number, slot) in (0..).zip(&self.shared.slots) {
+            if slot.owned.load(Ordering::Acquire) {
+                positions.raise(number, slot.position.load(Ordering::Acquire));
+            }
+        }
+        positions
+    }
+
+    /// Waits until everything below the positions is folded; false where the time is over first.
+    pub async fn wait(&self, min: &Positions, timeout: Duration) -> bool {
+        let mut folded = self.shared.folded.subscribe();
+        let covered = async {
+            while !self.positions().covers(min) {
+                if folded.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(timeout, covered).await.is_ok()
+    }
+
+    /// Whether all owned partitions are folded up to the end of the log, but for the lag that is allowed.
+    pub fn readiness(&self, now_ms: u64) -> Readiness {
+        let mut readiness = Readiness::default();
+        for slot in self.shared.slots.iter().filter(|s| s.owned.load(Ordering::Acquire)) {
+            readiness.partitions += 1;
+            let lag_ms = now_ms.saturating_sub(slot.timestamp_ms.load(Ordering::Acquire));
+            let near = slot.at_end.load(Ordering::Acquire) || u128::from(lag_ms) <= self.shared.ready_lag.as_millis();
+            readiness.partitions_caught_up += u32::from(slot.caught_up.load(Ordering::Acquire) && near);
+        }
+        readiness.caught_up = readiness.partitions > 0 && readiness.partitions_caught_up == readiness.partitions;
+        readiness
+    }
+
+    pub(crate) fn announce(&self) {
+        self.shared.folded.send_replace(());
+    }
+}

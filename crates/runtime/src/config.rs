@@ -1,0 +1,120 @@
+//! Configuration from a file, the environment and flags alike; flags win over the environment, which wins over the file.
+//!
+//! All mistakes are reported at once, each naming where it came from and what is allowed. What the keys mean to the
+//! parts of the service is not known here; `docs/configuration.md` is written from [`reference()`].
+//!
+//! One key, three spellings: `http.body_bytes_max` in the file is `RECEIPTS_HTTP__BODY_BYTES_MAX` in the environment and
+//! `--http-body-bytes-max` as a flag.
+
+mod flags;
+mod mistakes;
+mod reader;
+mod settings;
+mod sources;
+
+pub use flags::{FILE_FLAG, Named, file, overrides, with_flags};
+pub use mistakes::{Mistake, Mistakes, Origin};
+pub use reader::KeyDoc;
+pub use settings::{Http, Kafka, KafkaProperties, Log, LogFormat, Projector, Query, Settings, Telemetry};
+
+use reader::Reader;
+use sources::Sources;
+use std::path::Path;
+
+/// The environment variable that names the configuration file where no flag does.
+pub const FILE_ENV: &str = "RECEIPTS_CONFIG";
+/// The environment variable of the log filter, in the place of `RUST_LOG`.
+pub const FILTER_ENV: &str = "RECEIPTS_LOG";
+/// What begins the name of every environment variable of ours.
+pub const ENV_PREFIX: &str = "RECEIPTS_";
+/// Variables with this prefix steer tests and are no configuration.
+pub const ENV_PREFIX_TEST: &str = "RECEIPTS_TEST_";
+
+/// A value from the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The key it sets, as in the file: `http.listen`.
+    pub key: String,
+    /// Its value, as typed.
+    pub value: String,
+    /// The flag that set it, without dashes, for messages: `http-listen`.
+    pub flag: String,
+}
+
+/// Reads the configuration. `file` is the one named by flag or by [`FILE_ENV`] (see [`file()`]), `env` the process's
+/// environment ([`environment`]; others than `RECEIPTS_…` are passed over), and `flags` what the command line sets.
+///
+/// ```
+/// use receipts_runtime::config::{self, Override};
+///
+/// let env = [("RECEIPTS_HTTP__LISTEN".to_owned(), "127.0.0.1:9000".to_owned())];
+/// let settings = config::load(None, env, &[]).expect("no mistake");
+/// assert_eq!(settings.http.listen.port(), 9000);
+///
+/// let flag = Override { key: "log.partitions".into(), value: "0".into(), flag: "log-partitions".into() };
+/// let mistakes = config::load(None, [("RECEIPTS_HTPP__LISTEN".into(), "x".into())], &[flag]).unwrap_err();
+/// assert_eq!(mistakes.as_slice().len(), 2);
+/// ```
+///
+/// # Errors
+/// All mistakes in the three sources: a file that cannot be read or is no TOML, unknown keys, values that are not
+/// allowed, and values that contradict one another.
+pub fn load(
+    file: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+    flags: &[Override],
+) -> Result<Settings, Mistakes> {
+    let mut sources = Sources::default();
+    if let Some(path) = file {
+        sources.add_file(path);
+    }
+    sources.add_env(env);
+    sources.add_flags(flags);
+    let mut reader = Reader::new(sources);
+    let settings = Settings::read(&mut reader);
+    reader.finish()?;
+    Ok(settings)
+}
+
+/// Copies what the process's environment says to us, for [`load`].
+#[must_use]
+pub fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .filter(|(name, _)| name.starts_with(ENV_PREFIX))
+        .collect()
+}
+
+/// Lists every key there is, in the order of the file, with its meaning, default and allowed values.
+#[must_use]
+pub fn reference() -> Vec<KeyDoc> {
+    let mut reader = Reader::new(Sources::default());
+    let _ = Settings::read(&mut reader);
+    reader.into_docs()
+}
+
+/// Writes `docs/configuration.md`.
+#[must_use]
+pub fn reference_markdown() -> String {
+    use std::fmt::Write;
+    let mut text = String::from(
+        "# Configuration\n\nWritten from `crates/runtime/src/config/settings.rs`; a test keeps it true \
+         (`RECEIPTS_TEST_BLESS=1 cargo test -p receipts-runtime` rewrites it).\n\n\
+         One key, three spellings: `http.body_bytes_max` in the file (TOML; `--config FILE` or `RECEIPTS_CONFIG`) is \
+         `RECEIPTS_HTTP__BODY_BYTES_MAX` in the\nenvironment and `--http-body-bytes-max` as a flag. Flags win over the \
+         environment, which wins over the file. An empty variable counts as absent.\n`RECEIPTS_LOG` is a short name for \
+         `RECEIPTS_TELEMETRY__LOG_FILTER`. Lists are separated by commas outside the file. Times are in milliseconds, \
+         sizes in bytes.\nA mistake in any of the three ends the process with exit code 2, after all mistakes are named.\n\n\
+         | key | default | allowed | meaning |\n| --- | --- | --- | --- |\n",
+    );
+    for doc in reference() {
+        let default = doc.default.map_or_else(|| "none".to_owned(), |value| format!("`{value}`"));
+        let allowed = doc.allowed.replace('|', "\\|");
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| `{}` | {default} | {allowed} | {} |", doc.key, doc.help);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

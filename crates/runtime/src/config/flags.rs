@@ -1,0 +1,128 @@
+//! A flag for every key, on the command line of any binary. Which flags come first in its help is the binary's choice;
+//! its own arguments are its own, in a clap struct of its own.
+
+use super::reader::env_name;
+use super::sources::PROPERTIES;
+use super::{FILE_ENV, KeyDoc, Override, reference};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::path::PathBuf;
+
+/// The flag that names the configuration file.
+pub const FILE_FLAG: &str = "config";
+
+/// A key that a binary puts first in its help, by the name that it has there.
+#[derive(Debug, Clone, Copy)]
+pub struct Named {
+    /// The key: `projector.listen`.
+    pub key: &'static str,
+    /// Its flag without dashes, if another name than the usual one (`projector-listen`, which stays as a second name).
+    pub flag: Option<&'static str>,
+}
+
+impl Named {
+    /// A key by its usual name.
+    #[must_use]
+    pub const fn usual(key: &'static str) -> Self {
+        Self { key, flag: None }
+    }
+
+    /// A key by a name of the binary's own.
+    #[must_use]
+    pub const fn by(key: &'static str, flag: &'static str) -> Self {
+        Self { key, flag: Some(flag) }
+    }
+}
+
+/// Adds `--config` and a flag for every key to a command and, where it has any, to its subcommands. The keys of `first`
+/// show in `-h`; all others in `--help` only.
+///
+/// ```
+/// use clap::{CommandFactory, FromArgMatches, Parser};
+/// use receipts_runtime::config::{self, Named};
+///
+/// /// Folds the log.
+/// #[derive(Parser)]
+/// struct Cli {
+///     /// Prints results as JSON lines.
+///     #[arg(long)]
+///     json: bool,
+/// }
+///
+/// let first = [Named::by("projector.listen", "listen"), Named::usual("kafka.bootstrap")];
+/// let command = config::with_flags(Cli::command(), &first);
+/// let matches = command.get_matches_from(["receipts-projector", "--listen", "127.0.0.1:7000", "--json"]);
+/// let cli = Cli::from_arg_matches(&matches).expect("matches its own command");
+/// let settings = config::load(None, [], &config::overrides(&matches)).expect("no mistake");
+/// assert!(cli.json);
+/// assert_eq!(settings.projector.listen.port(), 7000);
+/// ```
+#[must_use]
+pub fn with_flags(command: Command, first: &[Named]) -> Command {
+    let file = Arg::new(FILE_FLAG)
+        .long(FILE_FLAG)
+        .value_name("FILE")
+        .help(format!("Configuration file, TOML [env: {FILE_ENV}]"))
+        .help_heading("Settings")
+        .value_parser(clap::value_parser!(PathBuf))
+        .global(true);
+    reference().into_iter().fold(command.arg(file), |command, doc| {
+        let named = first.iter().find(|named| named.key == doc.key);
+        command.arg(argument(&doc, named))
+    })
+}
+
+fn argument(doc: &KeyDoc, named: Option<&Named>) -> Arg {
+    let usual = flag_name(doc.key);
+    let default = doc.default.as_ref().map_or_else(String::new, |value| format!(" [default: {value}]"));
+    let help = format!("{}{default} [env: {}] [allowed: {}]", doc.help, env_name(doc.key), doc.allowed);
+    let is_switch = doc.allowed == "true, false";
+    let argument = Arg::new(doc.key)
+        .long(usual.clone())
+        .help(doc.help)
+        .long_help(help)
+        .help_heading("Settings")
+        .hide_short_help(named.is_none())
+        .value_name(if doc.key == PROPERTIES { "NAME=VALUE" } else { "VALUE" })
+        .allow_hyphen_values(true)
+        .action(ArgAction::Append)
+        .global(true);
+    let argument = match named.and_then(|named| named.flag) {
+        Some(flag) => argument.long(flag).alias(usual),
+        None => argument,
+    };
+    // A switch may stand alone: `--http-insecure-listen`; a value comes with `=`.
+    if is_switch { argument.num_args(0..=1).require_equals(true).default_missing_value("true") } else { argument }
+}
+
+/// Collects what the command line sets. The last of a repeated flag wins, but for the properties, which add up.
+#[must_use]
+pub fn overrides(matches: &ArgMatches) -> Vec<Override> {
+    let matches = innermost(matches);
+    let mut overrides = Vec::new();
+    for doc in reference() {
+        let Ok(Some(values)) = matches.try_get_many::<String>(doc.key) else { continue };
+        overrides.extend(values.map(|value| Override {
+            key: doc.key.to_owned(),
+            value: value.clone(),
+            flag: flag_name(doc.key),
+        }));
+    }
+    overrides
+}
+
+/// Names the configuration file: by flag, or else by [`FILE_ENV`] in `env`.
+#[must_use]
+pub fn file(matches: &ArgMatches, env: &[(String, String)]) -> Option<PathBuf> {
+    let by_flag = innermost(matches).try_get_one::<PathBuf>(FILE_FLAG).ok().flatten().cloned();
+    let by_env = || env.iter().find(|(name, value)| name == FILE_ENV && !value.is_empty());
+    by_flag.or_else(|| by_env().map(|(_, value)| value.into()))
+}
+
+/// Global flags given after a subcommand stand with the subcommand; those given before it are handed down to it.
+fn innermost(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().map_or(matches, |(_, nested)| innermost(nested))
+}
+
+fn flag_name(key: &str) -> String {
+    key.replace(['.', '_'], "-")
+}

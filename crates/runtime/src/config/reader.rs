@@ -1,0 +1,256 @@
+//! Reads keys out of the sources, one call a key: the call is the key's only definition, with default, allowed values
+//! and meaning. A wrong value is noted and its default goes on, so that all mistakes come to light at once.
+
+use super::mistakes::{Mistake, Mistakes, Origin, nearest};
+use super::sources::{Entry, PROPERTIES, Raw, Sources};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+/// What there is to know about a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyDoc {
+    /// Its name in the file.
+    pub key: &'static str,
+    /// What it means, in one sentence.
+    pub help: &'static str,
+    /// Its default, as one would write it; none if there is no value by default.
+    pub default: Option<String>,
+    /// What values are allowed.
+    pub allowed: String,
+}
+
+/// What a text may be.
+pub(super) struct Rule {
+    /// In words, after "allowed: ".
+    pub(super) allowed: &'static str,
+    /// In code.
+    pub(super) holds: fn(&str) -> bool,
+}
+
+/// Reads keys and collects mistakes.
+pub(super) struct Reader {
+    sources: Sources,
+    docs: Vec<KeyDoc>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Reader {
+    pub(super) fn new(mut sources: Sources) -> Self {
+        let mistakes = std::mem::take(&mut sources.mistakes);
+        Self { sources, docs: Vec::new(), mistakes }
+    }
+
+    /// A whole number within `allowed`.
+    ///
+    /// # Panics
+    /// If `T` cannot hold what is allowed, or the default is not allowed: both are mistakes of ours.
+    pub(super) fn integer<T: TryFrom<u64>>(
+        &mut self,
+        key: &'static str,
+        help: &'static str,
+        default: u64,
+        allowed: RangeInclusive<u64>,
+    ) -> T {
+        assert!(allowed.contains(&default), "{key}: its default is not allowed");
+        let read = self.read_integer(key, help, Some(default), allowed);
+        T::try_from(read.unwrap_or(default)).unwrap_or_else(|_| panic!("{key}: its type cannot hold what is allowed"))
+    }
+
+    /// As [`Reader::integer`], absent by default.
+    pub(super) fn optional_integer<T: TryFrom<u64>>(
+        &mut self,
+        key: &'static str,
+        help: &'static str,
+        allowed: RangeInclusive<u64>,
+    ) -> Option<T> {
+        let read = self.read_integer(key, help, None, allowed)?;
+        Some(T::try_from(read).unwrap_or_else(|_| panic!("{key}: its type cannot hold what is allowed")))
+    }
+
+    fn read_integer(
+        &mut self,
+        key: &'static str,
+        help: &'static str,
+        default: Option<u64>,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+        self.read(key, help, default.map(|value| value.to_string()), allowed, |raw| {
+            let value = match raw {
+                Raw::Typed(text) => text.trim().replace('_', "").parse().ok()?,
+                Raw::Integer(value) => u64::try_from((*value)?).ok()?,
+                _ => return None,
+            };
+            range.contains(&value).then_some(value)
+        })
+    }
+
+    /// Yes or no.
+    pub(super) fn boolean(&mut self, key: &'static str, help: &'static str, default: bool) -> bool {
+        let read = self.read(key, help, Some(default.to_string()), "true, false".to_owned(), |raw| match raw {
+            Raw::Boolean(value) => Some(*value),
+            Raw::Typed(text) => match text.trim().to_lowercase().as_str() {
+                "true" | "on" | "yes" | "1" => Some(true),
+                "false" | "off" | "no" | "0" => Some(false),
+                _ => None,
+            },
+            _ => None,
+        });
+        read.unwrap_or(default)
+    }
+
+    /// A text that keeps a rule.
+    pub(super) fn text(&mut self, key: &'static str, help: &'static str, default: &str, rule: &Rule) -> String {
+        let read = self.read(key, help, Some(default.to_owned()), rule.allowed.to_owned(), |raw| text_of(raw, rule));
+        read.unwrap_or_else(|| default.to_owned())
+    }
+
+    /// As [`Reader::text`], absent by default.
+    pub(super) fn optional_text(&mut self, key: &'static str, help: &'static str, rule: &Rule) -> Option<String> {
+        self.read(key, help, None, rule.allowed.to_owned(), |raw| text_of(raw, rule))
+    }
+
+    /// Texts that keep a rule each; none by default. Outside the file they are separated by commas.
+    pub(super) fn list(&mut self, key: &'static str, help: &'static str, rule: &Rule) -> Vec<String> {
+        let read = self.read(key, help, None, format!("a list, each {}", rule.allowed), |raw| {
+            let items: Vec<String> = match raw {
+                Raw::Typed(text) => text.split(',').map(|item| item.trim().to_owned()).collect(),
+                Raw::Text(text) => vec![text.clone()],
+                Raw::List(items) => items.clone()?,
+                _ => return None,
+            };
+            items.iter().all(|item| (rule.holds)(item)).then_some(items)
+        });
+        read.unwrap_or_default()
+    }
+
+    /// An address of this machine to listen at. `localhost` is 127.0.0.1; port 0 lets the system choose.
+    pub(super) fn address(&mut self, key: &'static str, help: &'static str, default: SocketAddr) -> SocketAddr {
+        let allowed = "IP:PORT, [IPV6]:PORT or localhost:PORT".to_owned();
+        let read = self.read(key, help, Some(default.to_string()), allowed, |raw| match raw {
+            Raw::Typed(text) | Raw::Text(text) => {
+                let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+                numeric.as_deref().unwrap_or(text).parse().ok()
+            }
+            _ => None,
+        });
+        read.unwrap_or(default)
+    }
+
+    /// One of a few names; the first is the default.
+    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, help: &'static str, names: &[(&str, T)]) -> T {
+        let allowed: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+        let read = self.read(key, help, Some(names[0].0.to_owned()), allowed.join(", "), |raw| match raw {
+            Raw::Typed(text) | Raw::Text(text) => {
+                names.iter().find(|(name, _)| *name == text.as_str()).map(|(_, value)| *value)
+            }
+            _ => None,
+        });
+        read.unwrap_or(names[0].1)
+    }
+
+    /// Names and values that only the user knows, below [`PROPERTIES`]. Their values are never shown.
+    pub(super) fn properties(&mut self, help: &'static str) -> BTreeMap<String, String> {
+        let allowed = "any names, each with a text, a whole number or a boolean".to_owned();
+        self.docs.push(KeyDoc { key: PROPERTIES, help, default: None, allowed });
+        let prefix = format!("{PROPERTIES}.");
+        let mut properties = BTreeMap::new();
+        for (key, Entry { raw, origin }) in &self.sources.entries {
+            let Some(name) = key.strip_prefix(&prefix) else { continue };
+            let value = match raw {
+                Raw::Typed(text) | Raw::Text(text) => Some(text.clone()),
+                Raw::Integer(value) => value.map(|value| value.to_string()),
+                Raw::Boolean(value) => Some(value.to_string()),
+                Raw::List(_) | Raw::Other(_) => None,
+            };
+            match value {
+                Some(value) if !name.is_empty() => drop(properties.insert(name.to_owned(), value)),
+                _ => self.mistakes.push(Mistake {
+                    origin: origin.clone(),
+                    key: Some(key.clone()),
+                    problem: "not allowed; allowed: a text, a whole number or a boolean".to_owned(),
+                }),
+            }
+        }
+        properties
+    }
+
+    /// Notes that a value, allowed as such, contradicts another one.
+    pub(super) fn contradiction(&mut self, key: &'static str, problem: String) {
+        let origin = self.sources.entries.get(key).map_or(Origin::Default, |entry| entry.origin.clone());
+        self.mistakes.push(Mistake { origin, key: Some(key.to_owned()), problem });
+    }
+
+    /// Ends the reading: whatever key nobody asked for is unknown.
+    pub(super) fn finish(self) -> Result<(), Mistakes> {
+        let Self { sources, docs, mistakes } = self;
+        let known = || docs.iter().map(|doc| doc.key);
+        let is_known = |key: &str| {
+            known().any(|name| name == key && name != PROPERTIES)
+                || key.strip_prefix(PROPERTIES).is_some_and(|rest| rest.starts_with('.'))
+        };
+        let (mut all, values): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(|mistake| mistake.key.is_none());
+        for (key, origin) in sources.seen.into_iter().filter(|(key, _)| !is_known(key)) {
+            let problem = match nearest(&key, known()).map(|name| spelled_for(&origin, name)) {
+                Some(name) => format!("unknown key; did you mean {name}?"),
+                None => "unknown key; docs/configuration.md lists all".to_owned(),
+            };
+            all.push(Mistake { origin, key: Some(key), problem });
+        }
+        all.extend(values);
+        Mistakes::none(all)
+    }
+
+    /// What was read, whatever the mistakes.
+    pub(super) fn into_docs(self) -> Vec<KeyDoc> {
+        self.docs
+    }
+
+    fn read<T>(
+        &mut self,
+        key: &'static str,
+        help: &'static str,
+        default: Option<String>,
+        allowed: String,
+        parse: impl FnOnce(&Raw) -> Option<T>,
+    ) -> Option<T> {
+        debug_assert!(self.docs.iter().all(|doc| doc.key != key), "{key} is read twice");
+        let entry = self.sources.entries.get(key);
+        let value = entry.and_then(|entry| parse(&entry.raw));
+        if let (Some(Entry { raw, origin }), None) = (entry, &value) {
+            let problem = format!("{} is not allowed; allowed: {allowed}", shown(raw));
+            self.mistakes.push(Mistake { origin: origin.clone(), key: Some(key.to_owned()), problem });
+        }
+        self.docs.push(KeyDoc { key, help, default, allowed });
+        value
+    }
+}
+
+fn text_of(raw: &Raw, rule: &Rule) -> Option<String> {
+    match raw {
+        Raw::Typed(text) | Raw::Text(text) if (rule.holds)(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn shown(raw: &Raw) -> String {
+    match raw {
+        Raw::Typed(text) | Raw::Text(text) => format!("{text:?}"),
+        Raw::Integer(Some(value)) => value.to_string(),
+        Raw::Integer(None) => "an integer beyond 64 bits".to_owned(),
+        Raw::Boolean(value) => value.to_string(),
+        Raw::List(Some(items)) => format!("{items:?}"),
+        Raw::List(None) => "a list of something else than texts".to_owned(),
+        Raw::Other(what) => (*what).to_owned(),
+    }
+}
+
+/// The name of the environment variable of a key.
+pub(super) fn env_name(key: &str) -> String {
+    format!("{}{}", super::ENV_PREFIX, key.replace('.', "__").to_uppercase())
+}
+
+fn spelled_for(origin: &Origin, key: &str) -> String {
+    if matches!(origin, Origin::Env(_)) { env_name(key) } else { key.to_owned() }
+}

@@ -1,0 +1,143 @@
+//! The three sources of configuration, as raw values with their origin. Knows no key: what a key may hold is checked by
+//! the reader.
+
+use super::mistakes::{Mistake, Origin};
+use super::{ENV_PREFIX, ENV_PREFIX_TEST, FILE_ENV, FILTER_ENV, Override};
+use std::collections::BTreeMap;
+use std::path::Path;
+use toml::de::{DeTable, DeValue};
+
+/// The key whose entries are named by the user: `kafka.properties.security.protocol`.
+pub(super) const PROPERTIES: &str = "kafka.properties";
+
+/// A value as its source has it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Raw {
+    /// From the environment or a flag, where everything is text: may be read as anything.
+    Typed(String),
+    /// A string of the file.
+    Text(String),
+    /// An integer of the file, with its sign; none where it exceeds 64 bits.
+    Integer(Option<i64>),
+    /// A boolean of the file.
+    Boolean(bool),
+    /// A list of the file; none where something else than strings is in it.
+    List(Option<Vec<String>>),
+    /// What no key takes.
+    Other(&'static str),
+}
+
+/// A value and where it came from.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) raw: Raw,
+    pub(super) origin: Origin,
+}
+
+/// All values there are.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    /// The winners by key.
+    pub(super) entries: BTreeMap<String, Entry>,
+    /// Every key of every source, also where another source wins: unknown ones are mistakes all the same.
+    pub(super) seen: Vec<(String, Origin)>,
+    /// What is wrong with a source as a whole.
+    pub(super) mistakes: Vec<Mistake>,
+}
+
+impl Sources {
+    pub(super) fn add_file(&mut self, path: &Path) {
+        let whole = |problem: String, line| Mistake {
+            origin: Origin::File { path: path.to_owned(), line },
+            key: None,
+            problem,
+        };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return self.mistakes.push(whole(format!("cannot be read: {error}"), None)),
+        };
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        let wrong = errors.iter().map(|error| {
+            let line = error.span().map(|span| line_of(&text, span.start));
+            whole(format!("no TOML: {}", error.message()), line)
+        });
+        self.mistakes.extend(wrong);
+        if errors.is_empty() {
+            self.add_table(path, &text, "", table.get_ref());
+        }
+    }
+
+    fn add_table(&mut self, path: &Path, text: &str, prefix: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let key =
+                if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
+            if let DeValue::Table(nested) = value.get_ref() {
+                self.add_table(path, text, &key, nested);
+            } else {
+                let line = Some(line_of(text, name.span().start));
+                self.set(key, raw_of(value.get_ref()), Origin::File { path: path.to_owned(), line });
+            }
+        }
+    }
+
+    pub(super) fn add_env(&mut self, env: impl IntoIterator<Item = (String, String)>) {
+        let mut ours: Vec<_> = env
+            .into_iter()
+            .filter(|(name, value)| {
+                name.starts_with(ENV_PREFIX)
+                    && !name.starts_with(ENV_PREFIX_TEST)
+                    && name != FILE_ENV
+                    && !value.is_empty()
+            })
+            .collect();
+        // The short name of the log filter comes first, so that its full name wins over it.
+        ours.sort_by(|(a, _), (b, _)| (a != FILTER_ENV, a).cmp(&(b != FILTER_ENV, b)));
+        for (name, value) in ours {
+            let key = match name.as_str() {
+                FILTER_ENV => "telemetry.log_filter".to_owned(),
+                _ => name[ENV_PREFIX.len()..].to_lowercase().replace("__", "."),
+            };
+            self.set(key, Raw::Typed(value), Origin::Env(name));
+        }
+    }
+
+    pub(super) fn add_flags(&mut self, flags: &[Override]) {
+        for Override { key, value, flag } in flags {
+            let origin = Origin::Flag(flag.clone());
+            match (key == PROPERTIES, value.split_once('=')) {
+                (false, _) => self.set(key.clone(), Raw::Typed(value.clone()), origin),
+                (true, Some((name, value))) => {
+                    self.set(format!("{PROPERTIES}.{name}"), Raw::Typed(value.to_owned()), origin);
+                }
+                (true, None) => {
+                    let problem = "not allowed; allowed: NAME=VALUE".to_owned();
+                    self.mistakes.push(Mistake { origin, key: Some(key.clone()), problem });
+                }
+            }
+        }
+    }
+
+    fn set(&mut self, key: String, raw: Raw, origin: Origin) {
+        self.seen.push((key.clone(), origin.clone()));
+        self.entries.insert(key, Entry { raw, origin });
+    }
+}
+
+fn raw_of(value: &DeValue<'_>) -> Raw {
+    match value {
+        DeValue::String(text) => Raw::Text(text.to_string()),
+        DeValue::Integer(integer) => Raw::Integer(i64::from_str_radix(integer.as_str(), integer.radix()).ok()),
+        DeValue::Boolean(value) => Raw::Boolean(*value),
+        DeValue::Array(items) => {
+            let text = |item: &DeValue<'_>| item.as_str().map(str::to_owned);
+            Raw::List(items.iter().map(|item| text(item.get_ref())).collect())
+        }
+        DeValue::Float(_) => Raw::Other("a number with a fraction"),
+        DeValue::Datetime(_) => Raw::Other("a date"),
+        DeValue::Table(_) => Raw::Other("a section"),
+    }
+}
+
+fn line_of(text: &str, byte: usize) -> usize {
+    text.as_bytes().iter().take(byte).filter(|byte| **byte == b'\n').count() + 1
+}

@@ -1,0 +1,251 @@
+//! What a user may rely on in the configuration.
+
+use super::*;
+use std::io::Write;
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn flag(key: &str, value: &str) -> Override {
+    Override { key: key.to_owned(), value: value.to_owned(), flag: key.replace(['.', '_'], "-") }
+}
+
+fn toml(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().prefix("receipts").suffix(".toml").tempfile().expect("a file");
+    file.write_all(text.as_bytes()).expect("written");
+    file
+}
+
+/// The mistakes of a file, without its path.
+fn mistakes_of(text: &str) -> Vec<String> {
+    let file = toml(text);
+    let mistakes = load(Some(file.path()), [], &[]).expect_err("mistakes");
+    let path = file.path().display().to_string();
+    mistakes.as_slice().iter().map(|mistake| mistake.to_string().replace(&path, "F")).collect()
+}
+
+#[test]
+fn defaults_need_no_configuration() {
+    let settings = load(None, [], &[]).expect("defaults are no mistake");
+    assert_eq!(settings.http.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.http.body_bytes_max, 1 << 20);
+    assert_eq!((settings.log.partitions, settings.log.events_topic.as_str()), (4, "receipts.events"));
+    assert_eq!((settings.kafka.bootstrap, settings.http.rate_per_s), (None, None));
+    assert_eq!(settings.projector.retention_ms, 30 * 24 * 3_600_000);
+}
+
+#[test]
+fn flags_win_over_the_environment_which_wins_over_the_file() {
+    let file = toml("drain_ms = 1\n[log]\npartitions = 1\nevents_topic = \"e\"\n");
+    let env = env(&[("RECEIPTS_DRAIN_MS", "2"), ("RECEIPTS_LOG__PARTITIONS", "2")]);
+    let settings = load(Some(file.path()), env, &[flag("log.partitions", "3")]).expect("no mistake");
+    assert_eq!(settings.log.partitions, 3);
+    assert_eq!(settings.drain_ms, 2);
+    assert_eq!(settings.log.events_topic, "e");
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_each_with_its_origin_and_what_is_allowed() {
+    let file = toml("[http]\nlistn = \"127.0.0.1:1\"\n\n[log]\npartitions = \"four\"\n");
+    let env = env(&[("RECEIPTS_PROJECTOR__UPDATES", "perhaps"), ("RECEIPTS_QUERY__POL_MS", "5")]);
+    let mistakes = load(Some(file.path()), env, &[flag("kafka.bootstrap", "nowhere")]).expect_err("five mistakes");
+    let path = file.path().display();
+    let wanted = format!(
+        "5 configuration mistakes:
+  file {path} line 2, key http.listn: unknown key; did you mean http.listen?
+  environment variable RECEIPTS_QUERY__POL_MS: unknown key; did you mean RECEIPTS_QUERY__POLL_MS?
+  file {path} line 5, key log.partitions: \"four\" is not allowed; allowed: a whole number from 1 to 10000
+  flag --kafka-bootstrap: \"nowhere\" is not allowed; allowed: HOST:PORT, several separated by commas
+  environment variable RECEIPTS_PROJECTOR__UPDATES: \"perhaps\" is not allowed; allowed: true, false"
+    );
+    assert_eq!(mistakes.to_string(), wanted);
+}
+
+#[test]
+fn an_unknown_key_is_a_mistake_even_where_another_source_wins() {
+    assert_eq!(
+        mistakes_of("[http]\ncolour = 1"),
+        ["file F line 2, key http.colour: unknown key; docs/configuration.md lists all"]
+    );
+    assert_eq!(
+        mistakes_of("listen = \"[::1]:1\""),
+        ["file F line 1, key listen: unknown key; did you mean http.listen?"]
+    );
+    assert_eq!(mistakes_of("http = 5"), ["file F line 1, key http: unknown key; docs/configuration.md lists all"]);
+}
+
+#[test]
+fn a_file_that_is_no_toml_or_is_not_there_is_a_mistake() {
+    let mistakes = mistakes_of("[http]\nlisten = \n");
+    assert!(mistakes[0].starts_with("file F line 2: no TOML: "), "{mistakes:?}");
+    let missing = load(Some("/nowhere/receipts.toml".as_ref()), [], &[]).expect_err("no file");
+    assert!(missing.to_string().contains("file /nowhere/receipts.toml: cannot be read: "), "{missing}");
+}
+
+#[test]
+fn values_of_the_wrong_kind_or_out_of_range_are_mistakes() {
+    for (text, given) in [
+        ("[log]\npartitions = 0", "0"),
+        ("[log]\npartitions = -1", "-1"),
+        ("[log]\npartitions = 99999999999999999999", "an integer beyond 64 bits"),
+        ("[log]\npartitions = 1.5", "a number with a fraction"),
+        ("[log]\npartitions = true", "true"),
+        ("[log]\nevents_topic = \"a b\"", "\"a b\""),
+        ("[http]\nlisten = \"example.org:80\"", "\"example.org:80\""),
+        ("[query]\nprojectors = [1]", "a list of something else than texts"),
+        ("[query]\nprojectors = [\"a:1\", \"b\"]", "[\"a:1\", \"b\"]"),
+        ("[telemetry]\nlog_filter = \"a=loud\"", "\"a=loud\""),
+        ("[telemetry]\nlog_format = \"xml\"", "\"xml\""),
+        ("data_dir = \"\"", "\"\""),
+    ] {
+        let mistakes = mistakes_of(text);
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(mistakes[0].contains(&format!(": {given} is not allowed; allowed: ")), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn without_authentication_only_loopback_is_listened_at() {
+    for address in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080"] {
+        let mistakes = load(None, [], &[flag("http.listen", address)]).expect_err("not loopback");
+        let text = mistakes.to_string();
+        assert!(text.contains(&format!("flag --http-listen: {address} is no loopback address")), "{text}");
+        let permitted = [flag("http.listen", address), flag("http.insecure_listen", "true")];
+        let settings = load(None, [], &permitted).expect("permitted by name");
+        assert_eq!(settings.warnings().len(), 1);
+    }
+    for address in ["127.0.0.1:0", "127.1.2.3:80", "[::1]:80", "localhost:80"] {
+        let settings = load(None, [], &[flag("http.listen", address)]).expect("loopback");
+        assert!(settings.warnings().is_empty());
+    }
+}
+
+#[test]
+fn topics_must_differ() {
+    let mistakes = load(None, env(&[("RECEIPTS_LOG__UPDATES_TOPIC", "receipts.events")]), &[]).expect_err("the same");
+    assert!(mistakes.to_string().contains("RECEIPTS_LOG__UPDATES_TOPIC: \"receipts.events\" is another"), "{mistakes}");
+}
+
+#[test]
+fn kafka_properties_have_names_of_their_own_and_never_show_their_values() {
+    let file = toml("[kafka.properties]\n\"security.protocol\" = \"SASL_SSL\"\nsocket.timeout.ms = 5000\n");
+    let env = env(&[("RECEIPTS_KAFKA__PROPERTIES__SASL__PASSWORD", "s3cret")]);
+    let flags = [flag("kafka.properties", "client.id=a=b"), flag("kafka.properties", "linger.ms=5")];
+    let kafka = load(Some(file.path()), env, &flags).expect("no mistake").kafka;
+    let properties: Vec<_> = kafka.properties.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let wanted = [
+        "client.id=a=b",
+        "linger.ms=5",
+        "sasl.password=s3cret",
+        "security.protocol=SASL_SSL",
+        "socket.timeout.ms=5000",
+    ];
+    assert_eq!(properties, wanted);
+    assert!(!format!("{kafka:?}").contains("s3cret"));
+    let mistakes = load(None, [], &[flag("kafka.properties", "s3cret")]).expect_err("no name");
+    assert!(
+        mistakes.to_string().contains("--kafka-properties") && !mistakes.to_string().contains("s3cret"),
+        "{mistakes}"
+    );
+}
+
+#[test]
+fn the_log_filter_has_a_short_name_that_its_full_name_wins_over() {
+    let short = ("RECEIPTS_LOG", "debug");
+    let filter = |pairs: &[_]| load(None, env(pairs), &[]).expect("no mistake").telemetry.log_filter;
+    assert_eq!(filter(&[short]), "debug");
+    assert_eq!(filter(&[("RECEIPTS_TELEMETRY__LOG_FILTER", "warn"), short]), "warn");
+    let mistakes = load(None, env(&[("RECEIPTS_LOG", "a=loud")]), &[]).expect_err("no filter");
+    assert!(
+        mistakes.to_string().contains("environment variable RECEIPTS_LOG: \"a=loud\" is not allowed"),
+        "{mistakes}"
+    );
+}
+
+#[test]
+fn variables_of_tests_of_others_and_empty_ones_are_passed_over() {
+    let pairs = [
+        ("RECEIPTS_TEST_KAFKA", "off"),
+        ("RECEIPTS_CONFIG", "x.toml"),
+        ("PATH", "/bin"),
+        ("RECEIPTS_KAFKA__BOOTSTRAP", ""),
+    ];
+    assert_eq!(load(None, env(&pairs), &[]).expect("no mistake").kafka.bootstrap, None);
+}
+
+fn command() -> clap::Command {
+    let first = [Named::usual("http.listen"), Named::by("query.projectors", "projectors")];
+    with_flags(clap::Command::new("receipts").subcommand(clap::Command::new("serve")), &first)
+}
+
+#[test]
+fn every_key_is_a_flag_before_or_after_the_subcommand() {
+    command().debug_assert();
+    let arguments = [
+        "receipts",
+        "--log-partitions",
+        "8",
+        "serve",
+        "--projectors",
+        "a:1,b:2",
+        "--kafka-properties",
+        "x=1",
+        "--kafka-properties",
+        "y=2",
+        "--http-insecure-listen",
+        "--http-listen",
+        "0.0.0.0:80",
+        "--projector-updates=off",
+    ];
+    let matches = command().try_get_matches_from(arguments).expect("known flags");
+    let settings = load(None, [], &overrides(&matches)).expect("no mistake");
+    assert_eq!((settings.log.partitions, settings.query.projectors.len()), (8, 2));
+    assert_eq!((settings.kafka.properties.0.len(), settings.projector.updates), (2, false));
+    assert!(settings.http.insecure_listen);
+}
+
+#[test]
+fn a_flag_of_the_binarys_own_keeps_its_usual_name() {
+    for name in ["--projectors", "--query-projectors"] {
+        let matches = command().try_get_matches_from(["receipts", "serve", name, "a:1"]).expect("known");
+        assert_eq!(load(None, [], &overrides(&matches)).expect("no mistake").query.projectors, ["a:1"]);
+    }
+}
+
+#[test]
+fn the_last_of_a_repeated_flag_wins() {
+    let matches = command().try_get_matches_from(["receipts", "--drain-ms", "1", "--drain-ms", "2"]).expect("known");
+    assert_eq!(load(None, [], &overrides(&matches)).expect("no mistake").drain_ms, 2);
+}
+
+#[test]
+fn the_file_is_named_by_flag_or_else_by_the_environment() {
+    let env = env(&[(FILE_ENV, "env.toml")]);
+    let by = |arguments: &[&str]| file(&command().try_get_matches_from(arguments).expect("known"), &env);
+    assert_eq!(by(&["receipts", "serve", "--config", "flag.toml"]), Some("flag.toml".into()));
+    assert_eq!(by(&["receipts", "serve"]), Some("env.toml".into()));
+}
+
+#[test]
+fn short_help_shows_what_the_binary_puts_first_and_long_help_shows_all() {
+    let short = command().render_help().to_string();
+    assert!(short.contains("--http-listen") && short.contains("--projectors"), "{short}");
+    assert!(!short.contains("--projector-memory-bytes"), "{short}");
+    let long = command().render_long_help().to_string();
+    assert!(long.contains("--projector-memory-bytes") && long.contains("RECEIPTS_PROJECTOR__MEMORY_BYTES"), "{long}");
+}
+
+#[test]
+fn the_reference_in_the_docs_is_the_one_in_the_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let wanted = reference_markdown();
+    if std::env::var_os("RECEIPTS_TEST_BLESS").is_some() {
+        std::fs::write(&path, &wanted).expect("docs/ is writable");
+    }
+    let found = std::fs::read_to_string(&path).expect("docs/configuration.md");
+    assert!(
+        found == wanted,
+        "docs/configuration.md is not up to date: RECEIPTS_TEST_BLESS=1 cargo test -p receipts-runtime"
+    );
+}

@@ -1,0 +1,118 @@
+//! How a process ends: 0 done, 1 failed, 2 wrong usage or configuration. Only `main` converts; a library never exits.
+
+use crate::config::Mistakes;
+use std::process::ExitCode;
+
+/// The exit code of a process that failed at its work.
+pub const CODE_FAILED: u8 = 1;
+/// The exit code of a process that was called or configured wrongly and did nothing.
+pub const CODE_USAGE: u8 = 2;
+
+/// Why a process ends without having done its work.
+///
+/// Every error converts by `?`: [`Mistakes`] of the configuration, also deep within an error's chain, become
+/// [`Failure::Usage`], all others [`Failure::Failed`]. It is deliberately no `std::error::Error`: it ends a process and
+/// is not passed on.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line or the configuration is wrong: exit code 2.
+    Usage(anyhow::Error),
+    /// The work failed: exit code 1.
+    Failed(anyhow::Error),
+}
+
+impl Failure {
+    /// Says that the command line is wrong, for what clap cannot know.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(anyhow::Error::msg(message.into()))
+    }
+
+    /// The exit code of this failure.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => CODE_USAGE,
+            Self::Failed(_) => CODE_FAILED,
+        }
+    }
+
+    /// What standard error shows: the error and its causes on one line, configuration mistakes on one line each.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let (Self::Usage(error) | Self::Failed(error)) = self;
+        match mistakes_in(error) {
+            Some(mistakes) => format!("error: {mistakes}"),
+            None => format!("error: {error:#}"),
+        }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        if mistakes_in(&error).is_some() { Self::Usage(error) } else { Self::Failed(error) }
+    }
+}
+
+fn mistakes_in(error: &anyhow::Error) -> Option<&Mistakes> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Mistakes>())
+}
+
+/// Turns what a service's body returned into the process's exit code, and says on standard error why it failed.
+///
+/// ```
+/// use receipts_runtime::exit::{self, Failure};
+///
+/// fn body() -> Result<(), Failure> {
+///     let port: u16 = "8080".parse()?;
+///     if port == 0 { Err(Failure::usage("--port 0 is no port")) } else { Ok(()) }
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     exit::report(body())
+/// }
+/// ```
+pub fn report(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            use std::io::Write;
+            // Nobody is left to be told when standard error itself is gone.
+            let _ = writeln!(std::io::stderr().lock(), "{}", failure.message());
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Override};
+    use anyhow::Context;
+
+    fn mistakes() -> Mistakes {
+        let wrong = Override { key: "log.partitions".into(), value: "none".into(), flag: "log-partitions".into() };
+        config::load(None, [], &[wrong]).expect_err("no number")
+    }
+
+    #[test]
+    fn work_that_fails_exits_with_1_and_names_its_causes() {
+        let io = std::io::Error::other("disk full");
+        let failure = Failure::from(anyhow::Error::from(io).context("cannot write the export"));
+        assert_eq!(failure.code(), 1);
+        assert_eq!(failure.message(), "error: cannot write the export: disk full");
+    }
+
+    #[test]
+    fn a_configuration_mistake_exits_with_2_however_deep_it_lies() {
+        let failure: Failure = Err::<(), _>(mistakes()).context("while starting").expect_err("a mistake").into();
+        assert_eq!(failure.code(), 2);
+        assert!(failure.message().contains("--log-partitions"), "{}", failure.message());
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        let failure = Failure::usage("either --kafka-bootstrap or --data-dir");
+        assert_eq!((failure.code(), failure.message().as_str()), (2, "error: either --kafka-bootstrap or --data-dir"));
+    }
+}

@@ -1,0 +1,147 @@
+//! Stopping: the first SIGINT or SIGTERM asks, the second one insists. Decides when to stop, not how: every part
+//! watches the token and ends its own work.
+
+use crate::exit;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Drained work did not end in time.
+#[derive(Debug, thiserror::Error)]
+#[error("not drained within {deadline_ms} ms: what was still under way is cut off, and done again from the log")]
+pub struct DeadlineExceeded {
+    /// The time it had, in milliseconds.
+    pub deadline_ms: u64,
+}
+
+/// Watches the signals that end a process, from now until the process ends.
+///
+/// The returned token is cancelled by the first SIGINT or SIGTERM; a thread of its own asks `is_cancelled`. The second
+/// signal ends the process at once with exit code 1: whoever sends it does not want to wait for the drain.
+///
+/// # Errors
+/// If the handlers cannot be registered.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn on_signal() -> io::Result<CancellationToken> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        let name = either(&mut interrupt, &mut terminate).await;
+        tracing::info!(signal = name, "stopping; a second signal stops at once");
+        cancelled.cancel();
+        let name = either(&mut interrupt, &mut terminate).await;
+        tracing::warn!(signal = name, "stopped before the drain was over");
+        #[expect(clippy::disallowed_methods, reason = "asked twice to stop, there is nothing left to wait for")]
+        std::process::exit(i32::from(exit::CODE_FAILED));
+    });
+    Ok(token)
+}
+
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    }
+}
+
+/// Runs `work` until it ends, but at most `deadline` after the token was cancelled. Before that it has all the time in
+/// the world.
+///
+/// # Errors
+/// If the deadline passed; `work` is dropped then.
+pub async fn drain<T>(
+    token: &CancellationToken,
+    deadline: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, DeadlineExceeded> {
+    let expired = async {
+        token.cancelled().await;
+        tokio::time::sleep(deadline).await;
+    };
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = expired => Err(DeadlineExceeded { deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    #[tokio::test]
+    async fn work_that_ends_by_itself_needs_no_signal() {
+        let token = CancellationToken::new();
+        assert_eq!(drain(&token, Duration::ZERO, async { 7 }).await.expect("done"), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_has_all_the_time_until_it_is_asked_to_stop() {
+        let token = CancellationToken::new();
+        let work = async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            "done"
+        };
+        assert_eq!(drain(&token, Duration::from_secs(1), work).await.expect("done"), "done");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_does_not_end_is_cut_off_at_the_deadline() {
+        let token = CancellationToken::new();
+        token.cancel();
+        let error = drain(&token, Duration::from_secs(10), pending::<()>()).await.expect_err("cut off");
+        assert_eq!(error.deadline_ms, 10_000);
+    }
+
+    /// Sends SIGTERM to a process, as an operator would.
+    fn terminate(pid: u32) {
+        let status = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().expect("a shell");
+        assert!(status.success());
+    }
+
+    #[tokio::test]
+    async fn the_first_signal_cancels_the_token_and_leaves_the_process_alive() {
+        let token = on_signal().expect("handlers");
+        assert!(!token.is_cancelled());
+        terminate(std::process::id());
+        tokio::time::timeout(Duration::from_secs(10), token.cancelled()).await.expect("cancelled");
+    }
+
+    /// Runs itself again as the process that is to be ended, for only a process of its own may be.
+    #[test]
+    fn the_second_signal_ends_the_process_at_once() {
+        const CHILD: &str = "RECEIPTS_TEST_SHUTDOWN_CHILD";
+        if std::env::var_os(CHILD).is_some() {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            return runtime.block_on(async {
+                let token = on_signal().expect("handlers");
+                println!("\nlistening");
+                token.cancelled().await;
+                println!("\nstopping");
+                drain(&CancellationToken::new(), Duration::ZERO, pending::<()>()).await.expect("a drain without end");
+            });
+        }
+        let name = "shutdown::tests::the_second_signal_ends_the_process_at_once";
+        let mut child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        for wanted in ["listening", "stopping"] {
+            assert!(lines.any(|line| line.is_ok_and(|line| line == wanted)), "the process never said {wanted}");
+            terminate(child.id());
+        }
+        assert_eq!(child.wait().expect("ended").code(), Some(1));
+    }
+}

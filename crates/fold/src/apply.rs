@@ -4,7 +4,7 @@ use crate::effects::{Changed, DeadLetter, Effects};
 use crate::message::State as Fate;
 use crate::park::Raw;
 use crate::reads::Reads;
-use crate::state::{At, Named, Pages, Result, State, message_key};
+use crate::state::{At, Error, Named, Pages, Result, State, message_key};
 use receipts_event::{Body, Event, MessageRecalled, PolicyChanged, Reason};
 
 impl<S: Pages> State<S> {
@@ -84,10 +84,10 @@ impl<S: Pages> State<S> {
     pub(crate) fn recall_message(&mut self, message: u64, offset: u64, effects: &mut Effects) -> Result<(), S::Error> {
         let Some(mut page) = self.message(message)? else { return Ok(()) };
         let place = message_key(message).1;
-        if page.messages[place].state == Fate::Recalled {
+        if page.at(place).is_none_or(|m| m.state == Fate::Recalled) {
             return Ok(());
         }
-        let m = &mut page.messages[place];
+        let m = page.at_mut(place).ok_or(Error::Broken("a message"))?;
         let chunks = m.chunks();
         m.state = Fate::Recalled;
         m.changed = offset;

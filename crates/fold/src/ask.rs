@@ -8,7 +8,7 @@ use crate::page::{Ref, Table};
 use crate::people::{PEOPLE_PER_PAGE, People, PeopleIndex, Person, Role, user_hash};
 use crate::roster::index_page;
 use crate::small::{Erased, LEAVES_PER_PAGE, Leaves, MARKS_PER_PAGE, Marks};
-use crate::state::{Error, Pages, Result, State, in_page, key, message_key, write_name};
+use crate::state::{Error, Pages, Result, State, key, message_key, named_in_page, write_name};
 use std::collections::BTreeSet;
 use crate::view::{Counts, Filter, Member, Members, ReadMark, Receipt, Status};
 
@@ -43,7 +43,8 @@ impl<S: Pages> State<S> {
         let mut best: Option<Found<'_, S>> = None;
         for number in self.index.candidates(&self.pages, id_hash(message_id), None)? {
             let Some(page) = Table::<Messages>::get(&self.pages, message_key(number).0)? else { continue };
-            let Some(m) = in_page(&page, number).filter(|m| &*m.id == message_id && !self.is_expired(m)) else { continue };
+            let place = message_key(number).1;
+            let Some(m) = page.at(place).filter(|m| page.id(place) == message_id && !self.is_expired(m)) else { continue };
             if best.as_ref().is_some_and(|b| b.message().sent_at_ms >= m.sent_at_ms) {
                 continue;
             }
@@ -61,7 +62,7 @@ impl<S: Pages> State<S> {
     /// Where the store fails or is broken.
     pub fn receipt_of(&self, message: u64) -> Result<Option<Receipt>, S::Error> {
         let Some(page) = Table::<Messages>::get(&self.pages, message_key(message).0)? else { return Ok(None) };
-        let Some(m) = in_page(&page, message).filter(|m| !self.is_expired(m)) else { return Ok(None) };
+        let Some(m) = page.at(message_key(message).1).filter(|m| !self.is_expired(m)) else { return Ok(None) };
         let head = self.head_of(m.conversation)?;
         Found { state: self, number: message, page, head }.receipt().map(Some)
     }
@@ -72,7 +73,7 @@ impl<S: Pages> State<S> {
     /// Where the store fails or is broken.
     pub fn reader_id(&self, message: u64, slot: u32) -> Result<Option<String>, S::Error> {
         let Some(page) = Table::<Messages>::get(&self.pages, message_key(message).0)? else { return Ok(None) };
-        let conversation = in_page(&page, message).ok_or(Error::Broken("a message"))?.conversation;
+        let conversation = page.at(message_key(message).1).ok_or(Error::Broken("a message"))?.conversation;
         let head = self.head_of(conversation)?;
         self.user_id(conversation, &head.tenant, slot)
     }
@@ -149,8 +150,7 @@ impl<S: Pages> State<S> {
         let Some((conversation, head)) = self.look_up_conversation(tenant, conversation_id)? else { return Ok(None) };
         for number in self.index.candidates(&self.pages, id_hash(message_id), Some(conversation))? {
             let Some(page) = Table::<Messages>::get(&self.pages, message_key(number).0)? else { continue };
-            let is_it = |m: &&Message| m.conversation == conversation && &*m.id == message_id && !self.is_expired(m);
-            if in_page(&page, number).filter(is_it).is_some() {
+            if named_in_page(&page, number, conversation, message_id).is_some_and(|m| !self.is_expired(m)) {
                 return Ok(Some(Found { state: self, number, page, head }));
             }
         }
@@ -212,13 +212,13 @@ impl<S: Pages> State<S> {
 
 impl<S: Pages> Found<'_, S> {
     fn message(&self) -> &Message {
-        &self.page.messages[message_key(self.number).1]
+        self.page.at(message_key(self.number).1).expect("was found")
     }
 
     fn receipt(&self) -> Result<Receipt, S::Error> {
         let m = self.message();
         let state = self.state;
-        let mut receipt = not_found(&self.head.tenant, Some(&self.head.conversation_id), &m.id);
+        let mut receipt = not_found(&self.head.tenant, Some(&self.head.conversation_id), self.page.id(message_key(self.number).1));
         receipt.status = match m.state {
             Fate::Ok => Status::Ok,
             Fate::NotRequested => Status::NotRequested,
@@ -235,8 +235,11 @@ impl<S: Pages> Found<'_, S> {
         let departed_count = self.departed()?;
         // To the one reader of a direct chat a hidden read is invisible.
         let hidden_count = if m.is_direct_to_one() { 0 } else { m.hidden };
-        let unread_count = (m.audience - m.read - hidden_count)
-            .checked_sub(departed_count)
+        let unread_count = m
+            .audience
+            .checked_sub(m.read)
+            .and_then(|rest| rest.checked_sub(hidden_count))
+            .and_then(|rest| rest.checked_sub(departed_count))
             .ok_or(Error::Broken("members that departed and are counted as read"))?;
         receipt.counts = Some(Counts {
             audience_count: m.audience,

@@ -13,6 +13,8 @@ pub const STRETCH: u64 = 1 << 16;
 const PAGES_PER_RUN: u32 = 256;
 const FILTER_BITS_PER_MESSAGE: usize = 16;
 const NONE: u32 = u32::MAX;
+/// Stands for a message that was removed.
+pub(crate) const BLANK: (u64, u32) = (0, u32::MAX);
 
 /// The hash of a message id; part of the store's format.
 pub fn id_hash(id: &str) -> u64 {
@@ -25,6 +27,11 @@ fn with_conversation(hash: u64, conversation: u32) -> u64 {
     x ^ x >> 32
 }
 
+/// hashbrown takes its tag from the highest bits and the place from the lowest.
+fn spread(half: u32) -> u64 {
+    u64::from(half).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
 fn tag(conversation: u32) -> u16 {
     (conversation ^ conversation >> 16) as u16
 }
@@ -32,17 +39,18 @@ fn tag(conversation: u32) -> u16 {
 struct Entry {
     hash: u64,
     conversation: u32,
-    /// The entry before it with the same hash and conversation.
-    older: u32,
     /// The entry before it with the same hash, in any conversation.
-    older_anywhere: u32,
+    older: u32,
 }
 
 /// Up to 65,536 messages in memory.
 struct Young {
     first: u64,
     entries: Vec<Entry>,
-    by_conversation: HashTable<u32>,
+    /// Half a hash over id and conversation, and the place: what is found here is nearly always right, and only the
+    /// message itself knows, so that a look-up touches nothing in between.
+    by_conversation: HashTable<(u32, u32)>,
+    /// The newest of each hash; the others follow by [`Entry::older`], for ids may be as common as "1".
     anywhere: HashTable<u32>,
 }
 
@@ -53,35 +61,28 @@ impl Young {
 
     fn insert(&mut self, hash: u64, conversation: u32) {
         let at = self.entries.len() as u32;
-        let entries = &self.entries;
-        let both = |e: &Entry| with_conversation(e.hash, e.conversation);
-        let replace = |table: &mut HashTable<u32>, key: u64, same: &dyn Fn(&Entry) -> bool, rehash: &dyn Fn(&Entry) -> u64| {
-            match table.find_mut(key, |i| same(&entries[*i as usize])) {
-                Some(i) => std::mem::replace(i, at),
-                None => {
-                    // The new entry is not in `entries` yet, so it must not be rehashed: make room first.
-                    table.reserve(1, |i| rehash(&entries[*i as usize]));
-                    table.insert_unique(key, at, |i| rehash(&entries[*i as usize]));
-                    NONE
-                }
+        let key = with_conversation(hash, conversation);
+        self.by_conversation.insert_unique(spread(key as u32), (key as u32, at), |(half, _)| spread(*half));
+        let older = match self.anywhere.find_mut(hash, |i| self.entries[*i as usize].hash == hash) {
+            Some(newest) => std::mem::replace(newest, at),
+            None => {
+                // The new entry is not in `entries` yet, so it must not be rehashed: make room first.
+                self.anywhere.reserve(1, |i| self.entries[*i as usize].hash);
+                self.anywhere.insert_unique(hash, at, |i| self.entries[*i as usize].hash);
+                NONE
             }
         };
-        let same = |e: &Entry| e.hash == hash && e.conversation == conversation;
-        let older = replace(&mut self.by_conversation, with_conversation(hash, conversation), &same, &both);
-        let older_anywhere = replace(&mut self.anywhere, hash, &|e| e.hash == hash, &|e| e.hash);
-        self.entries.push(Entry { hash, conversation, older, older_anywhere });
+        self.entries.push(Entry { hash, conversation, older });
     }
 
-    fn newest(&self, hash: u64, conversation: u32) -> u32 {
-        let same = |i: &u32| {
-            let e = &self.entries[*i as usize];
-            e.hash == hash && e.conversation == conversation
-        };
-        self.by_conversation.find(with_conversation(hash, conversation), same).copied().unwrap_or(NONE)
+    /// The places of messages that may have that id in that conversation, in no order.
+    fn places(&self, hash: u64, conversation: u32) -> impl Iterator<Item = u32> {
+        let half = with_conversation(hash, conversation) as u32;
+        self.by_conversation.iter_hash(spread(half)).filter(move |(h, _)| *h == half).map(|(_, at)| *at)
     }
 
     fn memory_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + 5 * (self.by_conversation.capacity() + self.anywhere.capacity())
+        self.entries.capacity() * size_of::<Entry>() + 9 * self.by_conversation.capacity() + 5 * self.anywhere.capacity()
     }
 }
 
@@ -119,7 +120,7 @@ impl Index {
         }
     }
 
-    /// The newest message with that id hash in a conversation that `accept` says is the one.
+    /// The message with that id hash in a conversation that `accept` says is the one: at most one may be.
     ///
     /// # Errors
     /// Where the store fails, or `accept` does.
@@ -131,12 +132,10 @@ impl Index {
         mut accept: impl FnMut(&mut S, u64) -> Result<Option<T>, E>,
     ) -> Result<Option<T>, E> {
         for young in self.young.iter().rev() {
-            let mut at = young.newest(hash, conversation);
-            while at != NONE {
+            for at in young.places(hash, conversation) {
                 if let Some(found) = accept(pages, young.first + u64::from(at))? {
                     return Ok(Some(found));
                 }
-                at = young.entries[at as usize].older;
             }
         }
         let key = with_conversation(hash, conversation);
@@ -153,21 +152,22 @@ impl Index {
         Ok(None)
     }
 
-    /// All messages with that id hash, newest first, in one conversation or in any; for readers side by side.
+    /// All messages that may have that id hash, in one conversation or in any; for readers side by side.
     ///
     /// # Errors
     /// Where the store fails.
     pub fn candidates<S: Table<IndexPage>>(&self, pages: &S, hash: u64, conversation: Option<u32>) -> Result<Vec<u64>, S::Error> {
         let mut found = Vec::new();
         for young in self.young.iter().rev() {
-            let mut at = match conversation {
-                Some(c) => young.newest(hash, c),
-                None => young.anywhere.find(hash, |i| young.entries[*i as usize].hash == hash).copied().unwrap_or(NONE),
-            };
+            if let Some(conversation) = conversation {
+                found.extend(young.places(hash, conversation).map(|at| young.first + u64::from(at)));
+                continue;
+            }
+            let newest = young.anywhere.find(hash, |i| young.entries[*i as usize].hash == hash);
+            let mut at = newest.copied().unwrap_or(NONE);
             while at != NONE {
                 found.push(young.first + u64::from(at));
-                let entry = &young.entries[at as usize];
-                at = if conversation.is_some() { entry.older } else { entry.older_anywhere };
+                at = young.entries[at as usize].older;
             }
         }
         let key = conversation.map_or(hash, |c| with_conversation(hash, c));
@@ -178,6 +178,17 @@ impl Index {
             found[first..].reverse();
         }
         Ok(found)
+    }
+
+    /// Forgets messages in memory that were removed, so that the stretch is sealed as if the store had been opened since.
+    pub fn blank(&mut self, messages: std::ops::Range<u64>) {
+        for young in &mut self.young {
+            let end = young.first + young.entries.len() as u64;
+            for message in messages.start.max(young.first)..messages.end.min(end) {
+                let entry = &mut young.entries[(message - young.first) as usize];
+                (entry.hash, entry.conversation) = BLANK;
+            }
+        }
     }
 
     /// Forgets the sealed stretches that lie wholly below a message.

@@ -8,7 +8,7 @@ use crate::park::Raw;
 use crate::people::Role;
 use crate::read::{Clock, Reader, Reading};
 use crate::small::{Covered, MARKS_PER_PAGE, Mark, Marks};
-use crate::state::{At, Error, Named, Pages, Result, State, in_page, key, message_key};
+use crate::state::{At, Error, Named, Pages, Result, State, key, message_key};
 use receipts_event::{ConversationRead, Kind, UpTo};
 
 /// Up to where.
@@ -41,8 +41,9 @@ impl<S: Pages> State<S> {
     /// Reads everything up to a message that is in the log.
     pub(crate) fn read_up_to_message(&mut self, conversation: u32, reader_id: &str, message: u64, how: Reading, effects: &mut Effects) -> Result<(), S::Error> {
         let page = self.message(message)?.ok_or(Error::Broken("a message"))?;
-        let m = in_page(&page, message).ok_or(Error::Broken("a message"))?;
-        let target = Target { message_id: Some(m.id.clone()), sent_at_ms: m.sent_at_ms };
+        let place = message_key(message).1;
+        let sent_at_ms = page.at(place).ok_or(Error::Broken("a message"))?.sent_at_ms;
+        let target = Target { message_id: Some(page.id(place).into()), sent_at_ms };
         drop(page);
         self.read_up_to(conversation, reader_id, &target, how, effects)
     }
@@ -64,13 +65,16 @@ impl<S: Pages> State<S> {
         self.read_newly_covered(conversation, &reader, covered, target.sent_at_ms, how, effects)?;
 
         let moves = reader.role != Role::None && !how.hidden && mark.is_none_or(|m| target.sent_at_ms > m.up_to_sent_at_ms);
-        let covers = covered.is_none_or(|c| target.sent_at_ms >= c.up_to_sent_at_ms);
+        // A mark at or beyond every message covers all of them, however far an earlier one reached.
+        let reaches_all = target.sent_at_ms >= self.head(conversation)?.sent_at_max;
+        let covers = reaches_all || covered.is_none_or(|c| target.sent_at_ms >= c.up_to_sent_at_ms);
         if moves || covers {
             let below = self.meta.next_message;
             let mut page = Table::<Marks>::hot(&mut self.pages, k)?.ok_or(Error::Broken("read marks"))?;
             let entry = page.at_mut(place);
             if covers {
-                entry.1 = Some(Covered { below, up_to_sent_at_ms: target.sent_at_ms });
+                let before = covered.map_or(0, |c| c.up_to_sent_at_ms);
+                entry.1 = Some(Covered { below, up_to_sent_at_ms: target.sent_at_ms.max(before) });
             }
             if moves {
                 entry.0 = Some(Mark {
@@ -124,12 +128,7 @@ impl<S: Pages> State<S> {
     }
 
     fn link(&mut self, message: u64) -> Result<Option<Link>, S::Error> {
-        let page = Table::<Messages>::hot(&mut self.pages, message_key(message).0)?;
-        Ok(page.as_deref().and_then(|p| in_page(p, message)).map(|m| Link {
-            sent_at_ms: m.sent_at_ms,
-            sent_at_max: m.sent_at_max,
-            previous: m.previous,
-            skip: m.skip,
-        }))
+        let (k, place) = message_key(message);
+        Ok(Table::<Messages>::hot(&mut self.pages, k)?.and_then(|page| page.link(place)))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A message with more slots keeps its bits in chunks of 512, so that a storm on one message rewrites little.
 
+use crate::chain::Link;
 use crate::page::{Page, TableId};
 use crate::reads::Reads;
 use crate::wire::{Malformed, Reader, Writer};
@@ -30,8 +31,8 @@ pub enum State {
 /// A message and its counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Its id.
-    pub id: Box<str>,
+    /// Where its id ends in the page's ids.
+    id_end: u32,
     /// Number of its conversation.
     pub conversation: u32,
     /// Slot of the sender.
@@ -60,17 +61,33 @@ pub struct Message {
     pub last_read_at_ms: u64,
     /// Offset of the last event that changed it.
     pub changed: u64,
-    /// Number of the message before it in its conversation.
-    pub previous: Option<u64>,
-    /// A message further back: see [`crate::chain`].
-    pub skip: Option<u64>,
-    /// The greatest `sent_at_ms` of the conversation up to this message.
-    pub sent_at_max: u64,
     /// Reads, where [`Self::slots`] is at most [`INLINE_SLOTS`].
     pub reads: Reads<1>,
 }
 
 impl Message {
+    /// A message that was just sent, by `offset` and `timestamp_ms` of its record; has no audience and no reads yet.
+    pub fn new(conversation: u32, sender: u32, sent_at_ms: u64, offset: u64, timestamp_ms: u64, kind: Kind, state: State) -> Self {
+        Self {
+            id_end: 0,
+            conversation,
+            sender,
+            sent_at_ms,
+            offset,
+            timestamp_ms,
+            kind,
+            state,
+            named_recipients: false,
+            slots: 0,
+            audience: 0,
+            read: 0,
+            hidden: 0,
+            last_read_at_ms: 0,
+            changed: offset,
+            reads: Reads::default(),
+        }
+    }
+
     /// Whether its reads stand in chunks of their own.
     pub fn is_chunked(&self) -> bool {
         self.slots > INLINE_SLOTS
@@ -87,11 +104,68 @@ impl Message {
     }
 }
 
-/// 64 neighbours in log order.
+/// 64 neighbours in log order, laid out for the read of one: its numbers apart from its id and its links.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Messages {
-    /// By place; only the last page is not full.
-    pub messages: Vec<Message>,
+    /// Number of the first.
+    first: u64,
+    messages: Vec<Message>,
+    links: Vec<Link>,
+    /// All ids, one after the other.
+    ids: String,
+}
+
+impl Messages {
+    /// A page with room for all its messages, the first of which has that number.
+    pub fn new(first: u64) -> Self {
+        let room = MESSAGES_PER_PAGE as usize;
+        Self { first, messages: Vec::with_capacity(room), links: Vec::with_capacity(room), ids: String::with_capacity(24 * room) }
+    }
+
+    /// Adds the next message.
+    pub fn push(&mut self, id: &str, mut message: Message, link: Link) {
+        assert!(self.messages.len() < MESSAGES_PER_PAGE as usize, "a page of messages is full");
+        self.ids.push_str(id);
+        message.id_end = self.ids.len() as u32;
+        self.messages.push(message);
+        self.links.push(link);
+    }
+
+    /// How many there are; only the last page is not full.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The message at a place.
+    pub fn at(&self, place: usize) -> Option<&Message> {
+        self.messages.get(place)
+    }
+
+    /// The message at a place, to change.
+    pub fn at_mut(&mut self, place: usize) -> Option<&mut Message> {
+        self.messages.get_mut(place)
+    }
+
+    /// The id of the message at a place that there is.
+    pub fn id(&self, place: usize) -> &str {
+        let from = place.checked_sub(1).map_or(0, |before| self.messages[before].id_end);
+        &self.ids[from as usize..self.messages[place].id_end as usize]
+    }
+
+    /// The links of the message at a place.
+    pub fn link(&self, place: usize) -> Option<Link> {
+        self.links.get(place).copied()
+    }
+
+    /// All messages by place.
+    pub fn iter(&self) -> impl Iterator<Item = &Message> {
+        self.messages.iter()
+    }
 }
 
 impl Page for Messages {
@@ -99,8 +173,10 @@ impl Page for Messages {
 
     fn encode(&self, to: &mut Writer) {
         to.number(self.messages.len() as u64);
-        let (mut offset, mut timestamp, mut sent_at, mut conversation) = (0, 0, 0, 0);
-        for m in &self.messages {
+        to.number(self.first);
+        let mut last = Last::default();
+        for (place, m) in self.messages.iter().enumerate() {
+            let link = self.links[place];
             let state = match m.state {
                 State::Ok => 0u8,
                 State::NotRequested => 1,
@@ -108,32 +184,38 @@ impl Page for Messages {
                 State::Recalled => 3,
             };
             // `skip` is `previous` for every second message.
-            let skips = u8::from(m.skip != m.previous);
-            to.byte(state | u8::from(m.kind == Kind::Direct) << 2 | u8::from(m.named_recipients) << 3 | skips << 4);
-            to.text(&m.id);
-            to.difference(m.conversation.into(), conversation);
-            to.difference(m.offset, offset);
-            to.difference(m.timestamp_ms, timestamp);
-            to.difference(m.sent_at_ms, sent_at);
-            (conversation, offset, timestamp, sent_at) = (m.conversation.into(), m.offset, m.timestamp_ms, m.sent_at_ms);
-            for n in [m.sender, m.slots] {
-                to.number(n.into());
-            }
+            let skips = u8::from(link.skip != link.previous);
+            let last_read = m.last_read_at_ms - m.sent_at_ms.min(m.last_read_at_ms);
+            let last_apart = m.read > 0 && (m.is_chunked() || m.reads.last_after_ms() != Some(last_read));
+            let flags = [m.kind == Kind::Direct, m.named_recipients, skips > 0, last_apart];
+            to.byte(flags.iter().enumerate().fold(state, |byte, (i, flag)| byte | u8::from(*flag) << (2 + i)));
+            to.id(self.id(place), &mut last.id);
+            to.difference(m.conversation.into(), last.conversation);
+            to.difference(m.offset, last.offset);
+            to.difference(m.timestamp_ms, last.timestamp_ms);
+            to.difference(m.sent_at_ms, last.sent_at_ms);
+            (last.conversation, last.offset) = (m.conversation.into(), m.offset);
+            (last.timestamp_ms, last.sent_at_ms) = (m.timestamp_ms, m.sent_at_ms);
+            to.number(m.sender.into());
+            to.number(m.slots.into());
             to.number(m.changed.wrapping_sub(m.offset));
-            to.optional(m.previous);
+            let own = self.first + place as u64;
+            let back = |to: &mut Writer, link: Option<u64>| to.number(link.map_or(0, |message| own - message));
+            back(to, link.previous);
             if skips > 0 {
-                to.optional(m.skip);
+                back(to, link.skip);
             }
-            to.number(m.sent_at_max - m.sent_at_ms);
+            to.number(link.sent_at_max - m.sent_at_ms);
             if m.state == State::Ok {
-                for n in [m.audience, m.read, m.hidden] {
-                    to.number(n.into());
-                }
-                if m.read > 0 {
-                    to.number(m.last_read_at_ms - m.sent_at_ms);
-                }
-                if !m.is_chunked() {
+                to.number(m.audience.into());
+                if m.is_chunked() {
+                    to.number(m.read.into());
+                    to.number(m.hidden.into());
+                } else {
                     m.reads.encode(to);
+                }
+                if last_apart {
+                    to.number(last_read);
                 }
             }
         }
@@ -144,67 +226,73 @@ impl Page for Messages {
         if count > MESSAGES_PER_PAGE as usize {
             return Err(Malformed("too many messages on a page"));
         }
-        let overflow = Malformed("a time beyond 64 bits");
-        let mut messages = Vec::with_capacity(MESSAGES_PER_PAGE as usize);
-        let (mut offset, mut timestamp_ms, mut sent_at_ms, mut conversation) = (0, 0, 0, 0u64);
-        for _ in 0..count {
+        let overflow = Malformed("a number beyond 64 bits");
+        let mut page = Self::new(from.number()?);
+        let mut last = Last::default();
+        for place in 0..count as u64 {
             let flags = from.byte()?;
-            let id = from.text()?.into();
-            conversation = from.difference(conversation)?;
-            offset = from.difference(offset)?;
-            timestamp_ms = from.difference(timestamp_ms)?;
-            sent_at_ms = from.difference(sent_at_ms)?;
-            let (sender, slots) = (from.small()?, from.small()?);
-            let changed = from.number()?.wrapping_add(offset);
-            let previous = from.optional()?;
-            let skip = if flags & 16 > 0 { from.optional()? } else { previous };
-            let sent_at_max = from.number()?.checked_add(sent_at_ms).ok_or(overflow)?;
-            let mut m = Message {
-                id,
-                conversation: u32::try_from(conversation).map_err(|_| Malformed("a conversation beyond 32 bits"))?,
-                sender,
-                sent_at_ms,
-                offset,
-                timestamp_ms,
-                kind: if flags & 4 > 0 { Kind::Direct } else { Kind::Group },
-                state: match flags & 3 {
-                    0 => State::Ok,
-                    1 => State::NotRequested,
-                    2 => State::Unsupported,
-                    _ => State::Recalled,
-                },
-                named_recipients: flags & 8 > 0,
-                slots,
-                audience: 0,
-                read: 0,
-                hidden: 0,
-                last_read_at_ms: 0,
-                changed,
-                previous,
-                skip,
-                sent_at_max,
-                reads: Reads::default(),
+            let state = match flags & 3 {
+                0 => State::Ok,
+                1 => State::NotRequested,
+                2 => State::Unsupported,
+                _ => State::Recalled,
             };
-            if m.state == State::Ok {
-                for n in [&mut m.audience, &mut m.read, &mut m.hidden] {
-                    *n = from.small()?;
-                }
-                if m.read > 0 {
-                    m.last_read_at_ms = from.number()?.checked_add(sent_at_ms).ok_or(overflow)?;
-                }
-                if !m.is_chunked() {
+            let kind = if flags & 4 > 0 { Kind::Direct } else { Kind::Group };
+            from.id(&mut last.id, &mut page.ids)?;
+            last.conversation = from.difference(last.conversation)?;
+            last.offset = from.difference(last.offset)?;
+            last.timestamp_ms = from.difference(last.timestamp_ms)?;
+            last.sent_at_ms = from.difference(last.sent_at_ms)?;
+            let conversation = u32::try_from(last.conversation).map_err(|_| Malformed("a conversation beyond 32 bits"))?;
+            let sender = from.small()?;
+            let mut m = Message::new(conversation, sender, last.sent_at_ms, last.offset, last.timestamp_ms, kind, state);
+            m.named_recipients = flags & 8 > 0;
+            m.slots = from.small()?;
+            m.changed = from.number()?.wrapping_add(m.offset);
+            let own = page.first.checked_add(place).ok_or(overflow)?;
+            let back = |from: &mut Reader<'_>| match from.number()? {
+                0 => Ok(None),
+                back => own.checked_sub(back).map(Some).ok_or(Malformed("a link before the first message")),
+            };
+            let previous = back(from)?;
+            let skip = if flags & 16 > 0 { back(from)? } else { previous };
+            let sent_at_max = from.number()?.checked_add(m.sent_at_ms).ok_or(overflow)?;
+            if state == State::Ok {
+                m.audience = from.small()?;
+                if m.is_chunked() {
+                    (m.read, m.hidden) = (from.small()?, from.small()?);
+                } else {
                     m.reads = Reads::decode(from)?;
+                    (m.read, m.hidden, _) = m.reads.counts();
                 }
+                if m.read > m.audience || m.hidden > m.audience - m.read {
+                    return Err(Malformed("more reads than readers"));
+                }
+                let after = if flags & 32 > 0 { Some(from.number()?) } else { m.reads.last_after_ms() };
+                m.last_read_at_ms = after.map_or(Some(0), |after| m.sent_at_ms.checked_add(after)).ok_or(overflow)?;
             }
-            messages.push(m);
+            m.id_end = page.ids.len() as u32;
+            page.messages.push(m);
+            page.links.push(Link { sent_at_ms: last.sent_at_ms, sent_at_max, previous, skip });
         }
-        Ok(Self { messages })
+        Ok(page)
     }
 
     fn memory_bytes(&self) -> usize {
-        let heap = |m: &Message| m.id.len() + 16 + m.reads.heap_bytes() + 8;
-        size_of::<Self>() + self.messages.capacity() * size_of::<Message>() + self.messages.iter().map(heap).sum::<usize>()
+        let each = size_of::<Message>() + size_of::<Link>();
+        let reads = self.messages.iter().map(|m| m.reads.heap_bytes()).sum::<usize>();
+        size_of::<Self>() + self.messages.capacity() * each + self.ids.capacity() + reads
     }
+}
+
+/// What the next message of a page is told from.
+#[derive(Default)]
+struct Last {
+    id: u64,
+    conversation: u64,
+    offset: u64,
+    timestamp_ms: u64,
+    sent_at_ms: u64,
 }
 
 /// 512 slots of one message.

@@ -4,7 +4,7 @@ use crate::effects::{Changed, Effects};
 use crate::message::{CHUNK_SLOTS, Chunk, INLINE_SLOTS, State as Fate};
 use crate::page::Table;
 use crate::park::Raw;
-use crate::people::{PEOPLE_PER_PAGE, Role, Span};
+use crate::people::{PEOPLE_PER_PAGE, People, Person, Role, Span, user_hash};
 use crate::reads::{Marked, Reads};
 use crate::state::{At, Error, Named, Pages, Result, State, key, message_key};
 use receipts_event::MessageRead;
@@ -83,10 +83,23 @@ impl<S: Pages> State<S> {
 
     /// The reader of that id, if the conversation knows one.
     pub(crate) fn reader(&mut self, conversation: u32, user_id: &str) -> Result<Option<Reader>, S::Error> {
+        let reader = |person: &Person, slot| Reader {
+            slot,
+            role: person.role,
+            since: person.since,
+            span: person.span,
+            earlier: person.earlier.clone(),
+        };
+        // Nearly always all people are on one page: found and read in one look.
+        if let Some(first) = Table::<People>::hot(&mut self.pages, key(conversation, 0))?
+            && let Some(slot) = first.find(user_id, user_hash(user_id))
+        {
+            return Ok(first.at(slot).map(|person| reader(person, slot)));
+        }
         let Some(slot) = self.slot(conversation, user_id)? else { return Ok(None) };
         let page = self.people(conversation, slot / PEOPLE_PER_PAGE)?;
         let person = page.at(slot % PEOPLE_PER_PAGE).ok_or(Error::Broken("a person"))?;
-        Ok(Some(Reader { slot, role: person.role, since: person.since, span: person.span, earlier: person.earlier.clone() }))
+        Ok(Some(reader(person, slot)))
     }
 
     /// Sets a reader's bit in a message, if the message has one for them.
@@ -94,7 +107,7 @@ impl<S: Pages> State<S> {
         let (page_key, place) = message_key(message);
         let (retention, newest, times) = (self.limits.retention_ms, self.meta.newest_timestamp_ms, self.limits.read_times);
         let mut page = Table::<crate::message::Messages>::hot(&mut self.pages, page_key)?.ok_or(Error::Broken("a message"))?;
-        let m = page.messages.get(place).ok_or(Error::Broken("a message"))?;
+        let m = page.at(place).ok_or(Error::Broken("a message"))?;
         if newest.saturating_sub(m.timestamp_ms) > retention {
             effects.counters.expired += 1;
             return Ok(());
@@ -117,7 +130,7 @@ impl<S: Pages> State<S> {
             if m.reads.has_read(slot) || m.reads.has_read_hidden(slot) {
                 Marked::Before
             } else {
-                mark(&mut page.messages[place].reads, slot, how.hidden, after_ms)
+                mark(&mut page.at_mut(place).ok_or(Error::Broken("a message"))?.reads, slot, how.hidden, after_ms)
             }
         } else {
             drop(page);
@@ -133,7 +146,7 @@ impl<S: Pages> State<S> {
             return Ok(());
         }
         effects.counters.reads += 1;
-        let m = &mut page.messages[place];
+        let m = page.at_mut(place).ok_or(Error::Broken("a message"))?;
         if how.hidden {
             m.hidden += 1;
             if m.is_direct_to_one() {

@@ -1,13 +1,15 @@
 //! Who has read, as bits, and when, as milliseconds after the send. A bit is set for ever.
 
 use crate::wire::{Malformed, Reader, Writer};
+use smallvec::SmallVec;
 
 /// Read times of the set bits, in slot order, in milliseconds after the message's `sent_at_ms`.
 ///
 /// Four bytes a reader cover 49 days; a set with a later reader takes eight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Times {
-    Narrow(Vec<u32>),
+    /// Most messages have few readers: those times stand in place.
+    Narrow(SmallVec<[u32; 4]>),
     Wide(Vec<u64>),
 }
 
@@ -15,11 +17,20 @@ enum Times {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reads<const N: usize> {
     read: [u64; N],
-    hidden: Option<Box<[u64; N]>>,
-    audience: Option<Box<[u64; N]>>,
+    rare: Option<Box<Rare<N>>>,
     /// Empty where times are not kept.
     times: Times,
 }
+
+/// What most messages have none of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rare<const N: usize> {
+    hidden: [u64; N],
+    recipients: [u64; N],
+}
+
+/// Stands for the time of a read that came while times were not kept.
+const UNKNOWN: u64 = u64::MAX;
 
 /// What a read did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +43,7 @@ pub enum Marked {
 
 impl<const N: usize> Default for Reads<N> {
     fn default() -> Self {
-        Self { read: [0; N], hidden: None, audience: None, times: Times::Narrow(Vec::new()) }
+        Self { read: [0; N], rare: None, times: Times::Narrow(SmallVec::new()) }
     }
 }
 
@@ -47,19 +58,19 @@ impl<const N: usize> Reads<N> {
 
     /// Whether the slot has read hidden.
     pub fn has_read_hidden(&self, slot: u32) -> bool {
-        self.hidden.as_deref().is_some_and(|h| bit(h, slot))
+        self.rare.as_deref().is_some_and(|r| bit(&r.hidden, slot))
     }
 
     /// Whether the slot was named as a recipient.
     pub fn is_recipient(&self, slot: u32) -> bool {
-        self.audience.as_deref().is_some_and(|a| bit(a, slot))
+        self.rare.as_deref().is_some_and(|r| bit(&r.recipients, slot))
     }
 
     /// Names the slot as a recipient; false where it was already.
     pub fn add_recipient(&mut self, slot: u32) -> bool {
-        let audience = self.audience.get_or_insert_with(|| Box::new([0; N]));
-        let new = !bit(&**audience, slot);
-        set(&mut **audience, slot);
+        let recipients = &mut self.rare().recipients;
+        let new = !bit(recipients, slot);
+        set(recipients, slot);
         new
     }
 
@@ -68,7 +79,11 @@ impl<const N: usize> Reads<N> {
         if self.has_read(slot) || self.has_read_hidden(slot) {
             return Marked::Before;
         }
-        if let Some(after_ms) = after_ms {
+        if after_ms.is_some() || self.times.len() > 0 {
+            // Kept from here on: those before have none.
+            for rank in self.times.len()..self.read_count() as usize {
+                self.times.insert(rank, None);
+            }
             let rank = self.rank(slot);
             self.times.insert(rank, after_ms);
         }
@@ -81,17 +96,27 @@ impl<const N: usize> Reads<N> {
         if self.has_read(slot) || self.has_read_hidden(slot) {
             return Marked::Before;
         }
-        set(&mut **self.hidden.get_or_insert_with(|| Box::new([0; N])), slot);
+        set(&mut self.rare().hidden, slot);
         Marked::First
+    }
+
+    fn rare(&mut self) -> &mut Rare<N> {
+        self.rare.get_or_insert_with(|| Box::new(Rare { hidden: [0; N], recipients: [0; N] }))
     }
 
     /// Milliseconds after the send at which a slot that has read did so; `None` where times are not kept.
     pub fn after_ms(&self, slot: u32) -> Option<u64> {
-        let rank = self.rank(slot);
-        match &self.times {
-            Times::Narrow(t) => t.get(rank).map(|t| u64::from(*t)),
-            Times::Wide(t) => t.get(rank).copied(),
-        }
+        self.times.get(self.rank(slot))
+    }
+
+    /// The greatest time of all, milliseconds after the send; `None` where times are not kept.
+    pub fn last_after_ms(&self) -> Option<u64> {
+        self.times.max()
+    }
+
+    /// Open reads.
+    pub fn read_count(&self) -> u32 {
+        self.read.iter().map(|w| w.count_ones()).sum()
     }
 
     /// The first slot at or after `from` that has read openly.
@@ -101,14 +126,15 @@ impl<const N: usize> Reads<N> {
 
     /// The first slot at or after `from` that has not read openly, and, unless `ignore_hidden`, not hidden.
     pub fn next_without_read(&self, from: u32, ignore_hidden: bool) -> Option<u32> {
-        let hidden = if ignore_hidden { None } else { self.hidden.as_deref() };
+        let hidden = if ignore_hidden { None } else { self.rare.as_deref().map(|r| &r.hidden) };
         next(&self.read, from, |word, i| !(word | hidden.map_or(0, |h| h[i])))
     }
 
     /// How many bits are set: open reads, hidden reads, recipients. For audits.
     pub fn counts(&self) -> (u32, u32, u32) {
         let sum = |words: &[u64; N]| words.iter().map(|w| w.count_ones()).sum::<u32>();
-        (sum(&self.read), self.hidden.as_deref().map_or(0, sum), self.audience.as_deref().map_or(0, sum))
+        let (hidden, recipients) = self.rare.as_deref().map_or((0, 0), |r| (sum(&r.hidden), sum(&r.recipients)));
+        (sum(&self.read), hidden, recipients)
     }
 
     fn rank(&self, slot: u32) -> usize {
@@ -119,28 +145,27 @@ impl<const N: usize> Reads<N> {
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let sets = usize::from(self.hidden.is_some()) + usize::from(self.audience.is_some());
-        sets * 8 * N
+        usize::from(self.rare.is_some()) * size_of::<Rare<N>>()
             + match &self.times {
+                Times::Narrow(t) if !t.spilled() => 0,
                 Times::Narrow(t) => 4 * t.capacity(),
                 Times::Wide(t) => 8 * t.capacity(),
             }
     }
 
-    /// Appends its bytes: flags, the sets there are, the times in the width of the longest.
+    /// Appends its bytes: flags, the sets there are, the times, plus one, in the width of the longest.
     pub fn encode(&self, to: &mut Writer) {
-        let (width, times) = self.times.width();
-        let flags = u8::from(self.hidden.is_some()) | u8::from(self.audience.is_some()) << 1 | width << 2;
-        to.byte(flags);
+        let rare = self.rare.as_deref();
+        let hidden = rare.map(|r| &r.hidden).filter(|h| **h != [0; N]);
+        let recipients = rare.map(|r| &r.recipients).filter(|r| **r != [0; N]);
+        let longest = self.times.max().map_or(0, |t| t + 1);
+        let width = if self.times.len() == 0 { 0 } else { (8 - longest.leading_zeros() as usize / 8).max(1) };
+        to.byte(u8::from(hidden.is_some()) | u8::from(recipients.is_some()) << 1 | (width as u8) << 2);
         set_encode(&self.read, to);
-        self.hidden.iter().chain(&self.audience).for_each(|s| set_encode(s, to));
-        if width > 0 {
-            to.number(times as u64);
-            let mut put = |t: u64| to.bytes.extend_from_slice(&t.to_le_bytes()[..usize::from(width)]);
-            match &self.times {
-                Times::Narrow(t) => t.iter().for_each(|t| put(u64::from(*t))),
-                Times::Wide(t) => t.iter().for_each(|t| put(*t)),
-            }
+        hidden.into_iter().chain(recipients).for_each(|s| set_encode(s, to));
+        for rank in 0..self.times.len() {
+            let time = self.times.get(rank).map_or(0, |t| t + 1);
+            to.bytes.extend_from_slice(&time.to_le_bytes()[..width]);
         }
     }
 
@@ -150,57 +175,63 @@ impl<const N: usize> Reads<N> {
     /// Where the bytes are no such thing.
     pub fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let flags = from.byte()?;
-        let width = flags >> 2;
+        let width = usize::from(flags >> 2);
         if width > 8 {
             return Err(Malformed("times wider than 8 bytes"));
         }
-        let read = set_decode(from)?;
-        let hidden = if flags & 1 > 0 { Some(Box::new(set_decode(from)?)) } else { None };
-        let audience = if flags & 2 > 0 { Some(Box::new(set_decode(from)?)) } else { None };
-        let mut times = Times::Narrow(Vec::new());
+        let mut reads = Self { read: set_decode(from)?, ..Self::default() };
+        if flags & 3 > 0 {
+            let hidden = if flags & 1 > 0 { set_decode(from)? } else { [0; N] };
+            let recipients = if flags & 2 > 0 { set_decode(from)? } else { [0; N] };
+            reads.rare = Some(Box::new(Rare { hidden, recipients }));
+        }
         if width > 0 {
-            let count = from.count(usize::from(width))?;
-            if count > 64 * N {
-                return Err(Malformed("more times than slots"));
+            let count = reads.read_count() as usize;
+            if let Times::Narrow(times) = &mut reads.times {
+                times.reserve_exact(count);
             }
-            times = if width <= 4 { Times::Narrow(Vec::with_capacity(count)) } else { Times::Wide(Vec::with_capacity(count)) };
-            for _ in 0..count {
-                let mut word = [0; 8];
-                for byte in &mut word[..usize::from(width)] {
-                    *byte = from.byte()?;
-                }
-                match &mut times {
-                    Times::Narrow(t) => t.push(u64::from_le_bytes(word) as u32),
-                    Times::Wide(t) => t.push(u64::from_le_bytes(word)),
-                }
+            for rank in 0..count {
+                let time = from.little_endian(width)?;
+                reads.times.insert(rank, time.checked_sub(1));
             }
         }
-        Ok(Self { read, hidden, audience, times })
+        Ok(reads)
     }
 }
 
 impl Times {
-    fn insert(&mut self, rank: usize, after_ms: u64) {
+    fn len(&self) -> usize {
         match self {
-            Times::Narrow(t) => match u32::try_from(after_ms) {
-                // Where times were switched on later, those before are not known: rank runs ahead.
-                Ok(after_ms) => t.insert(rank.min(t.len()), after_ms),
-                Err(_) => {
-                    *self = Times::Wide(t.iter().map(|t| u64::from(*t)).collect());
-                    self.insert(rank, after_ms);
-                }
-            },
-            Times::Wide(t) => t.insert(rank.min(t.len()), after_ms),
+            Times::Narrow(t) => t.len(),
+            Times::Wide(t) => t.len(),
         }
     }
 
-    /// Bytes that the longest time takes (0 where there are none), and how many times there are.
-    fn width(&self) -> (u8, usize) {
-        let (longest, count) = match self {
-            Times::Narrow(t) => (t.iter().copied().max().map(u64::from), t.len()),
-            Times::Wide(t) => (t.iter().copied().max(), t.len()),
-        };
-        (longest.map_or(0, |l| (8 - l.leading_zeros() as u8 / 8).max(1)), count)
+    fn get(&self, rank: usize) -> Option<u64> {
+        match self {
+            Times::Narrow(t) => t.get(rank).copied().filter(|t| *t != UNKNOWN as u32).map(u64::from),
+            Times::Wide(t) => t.get(rank).copied().filter(|t| *t != UNKNOWN),
+        }
+    }
+
+    fn insert(&mut self, rank: usize, after_ms: Option<u64>) {
+        match self {
+            Times::Narrow(t) => match after_ms.map(u32::try_from) {
+                None => t.insert(rank, UNKNOWN as u32),
+                Some(Ok(after_ms)) if after_ms != UNKNOWN as u32 => t.insert(rank, after_ms),
+                Some(_) => {
+                    let widen = |t: &u32| if *t == UNKNOWN as u32 { UNKNOWN } else { u64::from(*t) };
+                    *self = Times::Wide(t.iter().map(widen).collect());
+                    self.insert(rank, after_ms);
+                }
+            },
+            Times::Wide(t) => t.insert(rank, after_ms.unwrap_or(UNKNOWN)),
+        }
+    }
+
+    /// The longest time there is.
+    fn max(&self) -> Option<u64> {
+        (0..self.len()).filter_map(|rank| self.get(rank)).max()
     }
 }
 
@@ -287,6 +318,17 @@ mod tests {
             reads.read(slot, Some(after_ms));
         }
         assert_eq!([5, 60, 0, 63].map(|s| reads.after_ms(s)), [1, 1 << 40, u64::from(u32::MAX), u64::from(u32::MAX) + 1].map(Some));
+        round_trip(&reads);
+    }
+
+    #[test]
+    fn times_kept_now_and_then_stay_with_their_readers() {
+        let mut reads = Reads::<1>::default();
+        for (slot, after_ms) in [(9, None), (3, None), (5, Some(50)), (1, None), (7, Some(u64::from(u32::MAX)))] {
+            reads.read(slot, after_ms);
+        }
+        let times = |reads: &Reads<1>| [1, 3, 5, 7, 9].map(|s| reads.after_ms(s));
+        assert_eq!(times(&reads), [None, None, Some(50), Some(u64::from(u32::MAX)), None]);
         round_trip(&reads);
     }
 

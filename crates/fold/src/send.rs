@@ -9,7 +9,7 @@ use crate::people::{PEOPLE_PER_PAGE, Role};
 use crate::read::{Clock, Reading};
 use crate::reads::Reads;
 use crate::small::Parked;
-use crate::state::{At, Error, Named, Pages, Result, State, in_page, key, message_key, write_name};
+use crate::state::{At, Error, Named, Pages, Result, State, named_in_page, key, message_key, write_name};
 use receipts_event::{Body, Kind, MessageSent, Reason};
 
 impl<S: Pages> State<S> {
@@ -49,8 +49,7 @@ impl<S: Pages> State<S> {
         let mut otherwise = Named::Nothing;
         let found = self.index.find(&mut self.pages, id_hash(message_id), conversation, |pages, message| {
             let page = Table::<Messages>::hot(pages, message_key(message).0)?;
-            let is_it = |m: &&Message| m.conversation == conversation && &*m.id == message_id;
-            let Some(m) = page.as_deref().and_then(|p| in_page(p, message)).filter(is_it) else { return Ok(None) };
+            let Some(m) = page.as_deref().and_then(|p| named_in_page(p, message, conversation, message_id)) else { return Ok(None) };
             if newest.saturating_sub(m.timestamp_ms) <= retention {
                 return Ok(Some(Named::Message(message)));
             }
@@ -100,41 +99,25 @@ impl<S: Pages> State<S> {
         if slots <= INLINE_SLOTS {
             recipients.iter().for_each(|slot| _ = reads.add_recipient(*slot));
         }
-        let new = Message {
-            id: (&*e.message_id).into(),
-            conversation,
-            sender,
-            sent_at_ms: e.sent_at_ms,
-            offset: at.offset,
-            timestamp_ms: at.timestamp_ms,
-            kind,
-            state,
-            named_recipients: names.is_some(),
-            slots,
-            audience: match (state, names) {
-                (Fate::Ok, Some(_)) => recipients.len() as u32,
-                (Fate::Ok, None) => by_roster,
-                _ => 0,
-            },
-            read: 0,
-            hidden: 0,
-            last_read_at_ms: 0,
-            changed: at.offset,
-            previous: link.previous,
-            skip: link.skip,
-            sent_at_max: link.sent_at_max,
-            reads,
+        let mut new = Message::new(conversation, sender, e.sent_at_ms, at.offset, at.timestamp_ms, kind, state);
+        new.named_recipients = names.is_some();
+        new.slots = slots;
+        new.reads = reads;
+        new.audience = match (state, names) {
+            (Fate::Ok, Some(_)) => recipients.len() as u32,
+            (Fate::Ok, None) => by_roster,
+            _ => 0,
         };
         self.meta.next_message += 1;
         let (page_key, place) = message_key(message);
         if place == 0 {
-            self.pages.put(page_key, Messages { messages: Vec::with_capacity(MESSAGES_PER_PAGE as usize) });
+            self.pages.put(page_key, Messages::new(message));
         }
         let mut page = Table::<Messages>::hot(&mut self.pages, page_key)?.ok_or(Error::Broken("the newest messages"))?;
-        if page.messages.len() != place {
+        if page.len() != place {
             return Err(Error::Broken("a message between others"));
         }
-        page.messages.push(new);
+        page.push(&e.message_id, new, link);
         drop(page);
         self.index.insert(&mut self.pages, message, id_hash(&e.message_id), conversation);
         if slots > INLINE_SLOTS {
@@ -195,15 +178,16 @@ impl<S: Pages> State<S> {
             }
             let (newest, retention) = (self.meta.newest_timestamp_ms, self.limits.retention_ms);
             let page = Table::<Messages>::hot(&mut self.pages, key(oldest, 0))?.ok_or(Error::Broken("the oldest messages"))?;
-            if page.messages.iter().any(|m| newest.saturating_sub(m.timestamp_ms) <= retention) {
+            if page.iter().any(|m| newest.saturating_sub(m.timestamp_ms) <= retention) {
                 return Ok(());
             }
-            let chunks: Vec<u32> = page.messages.iter().map(Message::chunks).collect();
+            let chunks: Vec<u32> = page.iter().map(Message::chunks).collect();
             drop(page);
             for (message, chunks) in (oldest * MESSAGES_PER_PAGE..).zip(chunks) {
                 self.remove_chunks(message, chunks);
             }
             Table::<Messages>::remove(&mut self.pages, key(oldest, 0));
+            self.index.blank(oldest * MESSAGES_PER_PAGE..(oldest + 1) * MESSAGES_PER_PAGE);
             self.meta.oldest_page += 1;
             self.index.forget_below(&mut self.pages, self.meta.oldest_page * MESSAGES_PER_PAGE);
         }

@@ -2,7 +2,7 @@
 //!
 //! A pure function of the log's prefix and the [`Limits`]: no clock, no randomness, no network.
 
-use crate::index::{Filter, Index, IndexPage, STRETCH, id_hash};
+use crate::index::{BLANK, Filter, Index, IndexPage, STRETCH, id_hash};
 use crate::head::Head;
 use crate::message::{Chunk, MESSAGES_PER_PAGE, Message, Messages};
 use crate::page::{Mut, PageKey, Table};
@@ -163,9 +163,9 @@ impl<S: Pages> State<S> {
         let mut message = first;
         while message < self.meta.next_message {
             let entries: Vec<(u64, u32)> = match Table::<Messages>::get(&self.pages, message_key(message).0)? {
-                Some(page) => page.messages.iter().map(|m| (id_hash(&m.id), m.conversation)).collect(),
+                Some(page) => page.iter().enumerate().map(|(place, m)| (id_hash(page.id(place)), m.conversation)).collect(),
                 // Expired and removed: nobody will ask for these, but numbers go on.
-                None => vec![(0, u32::MAX); MESSAGES_PER_PAGE.min(self.meta.next_message - message) as usize],
+                None => vec![BLANK; MESSAGES_PER_PAGE.min(self.meta.next_message - message) as usize],
             };
             for (hash, conversation) in entries {
                 self.index.insert(&mut self.pages, message, hash, conversation);
@@ -247,8 +247,9 @@ pub(crate) fn write_name(name: &mut Vec<u8>, tenant: &str, conversation_id: &str
     name.extend_from_slice(conversation_id.as_bytes());
 }
 
-/// Looks a message up in a page that was already found.
-pub(crate) fn in_page(page: &Messages, message: u64) -> Option<&Message> {
-    page.messages.get(message_key(message).1)
+/// A message of a page, if it is the one of that conversation and id.
+pub(crate) fn named_in_page<'a>(page: &'a Messages, message: u64, conversation: u32, message_id: &str) -> Option<&'a Message> {
+    let place = message_key(message).1;
+    page.at(place).filter(|m| m.conversation == conversation && page.id(place) == message_id)
 }
 

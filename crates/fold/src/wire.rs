@@ -1,5 +1,7 @@
 //! The bytes of a page: LEB128 numbers and length-prefixed text. Knows no page and allocates only what the input holds.
 
+use std::fmt::Write as _;
+
 /// Why bytes are no page. Decoding never panics, whatever the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a page of this format: {0}")]
@@ -52,6 +54,22 @@ impl Writer {
     /// Length and UTF-8.
     pub fn text(&mut self, value: &str) {
         self.blob(value.as_bytes());
+    }
+
+    /// An id: a number written out in digits, as snowflakes are, takes its difference to the one before (`last`, which it
+    /// becomes); anything else its length plus one, and its bytes.
+    pub fn id(&mut self, id: &str, last: &mut u64) {
+        match decimal(id) {
+            Some(number) => {
+                self.number(0);
+                self.difference(number, *last);
+                *last = number;
+            }
+            None => {
+                self.number(id.len() as u64 + 1);
+                self.bytes.extend_from_slice(id.as_bytes());
+            }
+        }
     }
 }
 
@@ -149,6 +167,18 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(*word))
     }
 
+    /// A number of up to 8 bytes, the lowest first.
+    ///
+    /// # Errors
+    /// At the end of the bytes.
+    pub fn little_endian(&mut self, bytes: usize) -> Result<u64, Malformed> {
+        let (number, rest) = self.rest.split_at_checked(bytes).ok_or(Malformed("cut short"))?;
+        self.rest = rest;
+        let mut word = [0; 8];
+        word[..bytes].copy_from_slice(number);
+        Ok(u64::from_le_bytes(word))
+    }
+
     /// See [`Writer::blob`].
     ///
     /// # Errors
@@ -168,6 +198,24 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.blob()?).map_err(|_| Malformed("text that is not UTF-8"))
     }
 
+    /// See [`Writer::id`]; appends it to `ids`.
+    ///
+    /// # Errors
+    /// As the parts it consists of.
+    pub fn id(&mut self, last: &mut u64, ids: &mut String) -> Result<(), Malformed> {
+        let length = self.number()?;
+        if length == 0 {
+            *last = self.difference(*last)?;
+            _ = write!(ids, "{last}");
+            return Ok(());
+        }
+        let length = usize::try_from(length - 1).ok().filter(|l| *l <= self.rest.len()).ok_or(Malformed("cut short"))?;
+        let (id, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        ids.push_str(std::str::from_utf8(id).map_err(|_| Malformed("text that is not UTF-8"))?);
+        Ok(())
+    }
+
     /// Nothing may be left over.
     ///
     /// # Errors
@@ -175,6 +223,13 @@ impl<'a> Reader<'a> {
     pub fn end(self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed("more bytes than the page has")) }
     }
+}
+
+/// The number whose digits are exactly these.
+fn decimal(id: &str) -> Option<u64> {
+    let bytes = id.as_bytes();
+    let plain = !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit) && (bytes[0] != b'0' || bytes.len() == 1);
+    if plain { id.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -193,6 +248,9 @@ mod tests {
         w.optional(None);
         w.optional(Some(0));
         w.text("grüße");
+        let ids = ["1519203421110272001", "1519203421114466306", "", "007", "0", "18446744073709551615", "18446744073709551616", "m1", "-1"];
+        let mut last = 0;
+        ids.iter().for_each(|id| w.id(id, &mut last));
         let mut r = Reader::new(&w.bytes);
         for n in numbers {
             assert_eq!(r.number(), Ok(n));
@@ -202,6 +260,11 @@ mod tests {
         assert_eq!(r.optional(), Ok(None));
         assert_eq!(r.optional(), Ok(Some(0)));
         assert_eq!(r.text(), Ok("grüße"));
+        last = 0;
+        for id in ids {
+            let mut read = String::new();
+            assert_eq!((r.id(&mut last, &mut read), &*read), (Ok(()), id));
+        }
         assert_eq!(r.end(), Ok(()));
     }
 

@@ -6,7 +6,8 @@
 //!         | 2 key_len:u32 key                          a key to remove
 //! trailer = 3 entries:u32 next_offset:u64 crc32:u32    of all bytes before the sum
 //! ```
-//! Integers are little endian. A file without a whole and right trailer was being written when the process died: it never counted.
+//! Integers are little endian. A file is written under another name and renamed once it is whole; one that is not whole or not
+//! right all the same was damaged later.
 
 use crate::error::Error;
 
@@ -38,9 +39,9 @@ pub enum Entry<'a> {
 }
 
 impl Batch {
-    /// A batch of a partition in the state after all records below `next_offset`.
-    pub fn new(partition: u32, next_offset: u64) -> Self {
-        let mut bytes = Vec::with_capacity(1 << 16);
+    /// A batch of a partition in the state after all records below `next_offset`, of about `bytes_expected`.
+    pub fn new(partition: u32, next_offset: u64, bytes_expected: usize) -> Self {
+        let mut bytes = Vec::with_capacity(bytes_expected.max(1 << 12));
         bytes.extend_from_slice(MAGIC);
         bytes.push(VERSION);
         bytes.extend_from_slice(&partition.to_le_bytes());
@@ -78,7 +79,7 @@ impl Batch {
         self.bytes.extend_from_slice(&sum.to_le_bytes());
     }
 
-    /// Reads a journal; `None` where it never came to count.
+    /// Reads a journal; `None` where it is not whole, or not what was written.
     ///
     /// # Errors
     /// Where the journal is whole and of another version or partition.
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     fn sealed() -> Batch {
-        let mut batch = Batch::new(7, 42);
+        let mut batch = Batch::new(7, 42, 0);
         batch.write(b"key", b"value");
         batch.remove(b"gone");
         batch.write(b"", b"");
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_or_flipped_journal_never_counts() {
+    fn a_torn_or_flipped_journal_is_found() {
         let bytes = sealed().bytes().to_vec();
         for length in 0..bytes.len() {
             assert_eq!(Batch::parse(bytes[..length].to_vec(), 7).unwrap(), None, "cut to {length} bytes");

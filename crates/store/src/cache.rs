@@ -10,7 +10,10 @@ struct Slot<P> {
     key: PageKey,
     /// `None` for a page that was removed.
     page: Option<P>,
+    /// In [`Cache::changes`].
     changed: bool,
+    /// In [`Cache::touched`].
+    touched: bool,
     /// Looked at since the hand came by.
     recent: bool,
     /// The batch that must be readable before this may go.
@@ -22,18 +25,23 @@ struct Slot<P> {
 pub(crate) struct Cache<P> {
     slots: Vec<Slot<P>>,
     free: Vec<u32>,
+    /// Slots of keys whose second part is 0, by the first: conversations and pages of messages are numbered without gaps,
+    /// so that the commonest look-ups are one step. [`NONE`] where there is none.
+    direct: Vec<u32>,
     by_key: HashTable<u32>,
     /// Slots that changed since the last checkpoint, each once.
     changes: Vec<u32>,
-    /// Of `changes`, how many are accounted for in `bytes`.
-    measured: usize,
+    /// Slots that changed since they were last measured, each once.
+    touched: Vec<u32>,
     bytes: usize,
+    /// Of `bytes`, those of slots in `changes`.
+    changed_bytes: usize,
     hand: usize,
 }
 
 impl<P> Default for Cache<P> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), by_key: HashTable::new(), changes: Vec::new(), measured: 0, bytes: 0, hand: 0 }
+        Self { slots: Vec::new(), free: Vec::new(), direct: Vec::new(), by_key: HashTable::new(), changes: Vec::new(), touched: Vec::new(), bytes: 0, changed_bytes: 0, hand: 0 }
     }
 }
 
@@ -43,6 +51,14 @@ fn hash(key: PageKey) -> u64 {
     hasher.finish()
 }
 
+const NONE: u32 = u32::MAX;
+/// Numbers beyond are looked up by hash: 4 bytes each must stay little beside the pages themselves.
+const DIRECT_MAX: u64 = 1 << 24;
+
+fn is_direct(key: PageKey) -> bool {
+    key.b == 0 && key.a < DIRECT_MAX
+}
+
 /// A place in the cache.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place(u32);
@@ -50,6 +66,9 @@ pub(crate) struct Place(u32);
 impl<P: Page> Cache<P> {
     /// The place of a key that the cache knows, be it as removed.
     pub(crate) fn find(&self, key: PageKey) -> Option<Place> {
+        if is_direct(key) {
+            return self.direct.get(key.a as usize).copied().filter(|at| *at != NONE).map(Place);
+        }
         self.by_key.find(hash(key), |i| self.slots[*i as usize].key == key).copied().map(Place)
     }
 
@@ -62,7 +81,7 @@ impl<P: Page> Cache<P> {
     pub(crate) fn at_mut(&mut self, place: Place) -> Option<Mut<'_, P>> {
         let slot = &mut self.slots[place.0 as usize];
         slot.recent = true;
-        slot.page.as_mut().map(|page| Mut::new(page, &mut slot.changed, &mut self.changes, place.0))
+        slot.page.as_mut().map(|page| Mut::new(page, &mut slot.touched, &mut self.touched, place.0))
     }
 
     /// Adds a page that the medium has.
@@ -81,15 +100,15 @@ impl<P: Page> Cache<P> {
         };
         let slot = &mut self.slots[place.0 as usize];
         slot.recent = true;
-        if !slot.changed {
-            slot.changed = true;
-            self.changes.push(place.0);
+        if !slot.touched {
+            slot.touched = true;
+            self.touched.push(place.0);
         }
     }
 
     fn insert(&mut self, key: PageKey, page: Option<P>) -> Place {
         let bytes = bytes_of(page.as_ref());
-        let slot = Slot { key, page, changed: false, recent: true, batch: 0, bytes };
+        let slot = Slot { key, page, changed: false, touched: false, recent: true, batch: 0, bytes };
         self.bytes += bytes;
         let at = match self.free.pop() {
             Some(at) => {
@@ -101,18 +120,26 @@ impl<P: Page> Cache<P> {
                 (self.slots.len() - 1) as u32
             }
         };
-        self.by_key.insert_unique(hash(key), at, |i| hash(self.slots[*i as usize].key));
+        if is_direct(key) {
+            if self.direct.len() <= key.a as usize {
+                self.direct.resize(key.a as usize + 1, NONE);
+            }
+            self.direct[key.a as usize] = at;
+        } else {
+            self.by_key.insert_unique(hash(key), at, |i| hash(self.slots[*i as usize].key));
+        }
         Place(at)
     }
 
     /// The keys that the cache knows, with whether they are pages or were removed.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (PageKey, bool)> {
-        self.by_key.iter().map(|i| &self.slots[*i as usize]).map(|s| (s.key, s.page.is_some()))
+        self.slots.iter().filter(|s| s.bytes > 0).map(|s| (s.key, s.page.is_some()))
     }
 
     /// What changed since the last checkpoint: `None` for what was removed.
     pub(crate) fn changes(&self) -> impl Iterator<Item = (PageKey, Option<&P>)> {
-        self.changes.iter().map(|i| &self.slots[*i as usize]).map(|s| (s.key, s.page.as_ref()))
+        let unmeasured = self.touched.iter().filter(|i| !self.slots[**i as usize].changed);
+        self.changes.iter().chain(unmeasured).map(|i| &self.slots[*i as usize]).map(|s| (s.key, s.page.as_ref()))
     }
 
     /// All changes are in that batch.
@@ -123,28 +150,33 @@ impl<P: Page> Cache<P> {
             slot.changed = false;
             slot.batch = batch;
         }
-        self.measured = 0;
+        self.changed_bytes = 0;
     }
 
     /// Bytes of memory, as last measured.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes + self.slots.capacity() * size_of::<Slot<P>>() + self.by_key.capacity() * 5
+        self.bytes + self.slots.capacity() * size_of::<Slot<P>>() + self.by_key.capacity() * 5 + self.direct.capacity() * 4
     }
 
     /// Bytes that only a checkpoint can free.
     pub(crate) fn changed_bytes(&self) -> usize {
-        self.changes.iter().map(|i| self.slots[*i as usize].bytes).sum()
+        self.changed_bytes
     }
 
     /// Accounts for pages that changed.
     pub(crate) fn measure(&mut self) {
-        for at in &self.changes[self.measured..] {
-            let slot = &mut self.slots[*at as usize];
+        for at in self.touched.drain(..) {
+            let slot = &mut self.slots[at as usize];
             let bytes = bytes_of(slot.page.as_ref());
             self.bytes = self.bytes + bytes - slot.bytes;
+            self.changed_bytes = self.changed_bytes + bytes - if slot.changed { slot.bytes } else { 0 };
             slot.bytes = bytes;
+            slot.touched = false;
+            if !slot.changed {
+                slot.changed = true;
+                self.changes.push(at);
+            }
         }
-        self.measured = self.changes.len();
     }
 
     /// Makes room for about `bytes`: two rounds of the clock at most.
@@ -157,14 +189,16 @@ impl<P: Page> Cache<P> {
             self.hand = (self.hand + 1) % self.slots.len();
             let slot = &mut self.slots[self.hand];
             let gone = slot.bytes == 0;
-            if gone || slot.changed || slot.batch > applied {
+            if gone || slot.changed || slot.touched || slot.batch > applied {
                 continue;
             }
             if std::mem::take(&mut slot.recent) {
                 continue;
             }
             let at = self.hand as u32;
-            if let Ok(entry) = self.by_key.find_entry(hash(slot.key), |i| *i == at) {
+            if is_direct(slot.key) {
+                self.direct[slot.key.a as usize] = NONE;
+            } else if let Ok(entry) = self.by_key.find_entry(hash(slot.key), |i| *i == at) {
                 entry.remove();
             }
             self.bytes -= slot.bytes;

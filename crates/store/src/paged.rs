@@ -16,12 +16,15 @@ use receipts_fold::page::{Mut, Page, PageKey, Ref, Store, Table, TableId};
 use receipts_fold::people::{People, PeopleIndex};
 use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
 use receipts_fold::wire::{Reader, Writer};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The pages of one partition.
 pub struct Paged<B> {
     backend: B,
     partition: u32,
     memory_bytes_max: usize,
+    /// What the next batch may take, by the last one.
+    batch_bytes: AtomicUsize,
     names: Names,
     meta: Cache<Meta>,
     heads: Cache<Head>,
@@ -62,6 +65,7 @@ impl<B: Backend> Paged<B> {
             backend,
             partition,
             memory_bytes_max,
+            batch_bytes: AtomicUsize::new(0),
             names: Names::default(),
             meta: Cache::default(),
             heads: Cache::default(),
@@ -114,7 +118,7 @@ impl<B: Backend> Paged<B> {
 
     /// What changed since the last checkpoint, as a sealed batch. Readers go on meanwhile.
     pub fn batch(&self, next_offset: u64) -> Batch {
-        let mut batch = Batch::new(self.partition, next_offset);
+        let mut batch = Batch::new(self.partition, next_offset, self.batch_bytes.load(Ordering::Relaxed));
         let mut writer = Writer::default();
         for (name, number) in self.names.changes() {
             writer.bytes.clear();
@@ -128,6 +132,7 @@ impl<B: Backend> Paged<B> {
         }
         each_table!(write, self);
         batch.seal();
+        self.batch_bytes.store(batch.bytes().len() * 9 / 8, Ordering::Relaxed);
         batch
     }
 
@@ -167,6 +172,18 @@ impl<B: Backend> Paged<B> {
             };
         }
         each_table!(evict, self);
+    }
+
+    /// Bytes of all values the medium holds, as encoded: what the disk is measured against.
+    ///
+    /// # Errors
+    /// Where the medium fails.
+    pub fn stored_bytes(&self) -> Result<u64, Error> {
+        let mut bytes = 0;
+        for key in self.backend.keys(&[])? {
+            bytes += self.backend.get(&key)?.map_or(0, |v| v.as_ref().len() as u64);
+        }
+        Ok(bytes)
     }
 
     fn load<P: Page>(&self, key: PageKey) -> Result<Option<P>, Error> {

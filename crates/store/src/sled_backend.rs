@@ -101,7 +101,8 @@ impl SledStore {
                     tracing::info!(partition, number, next_offset = batch.next_offset(), "applying the journal of a checkpoint");
                     self.shared.apply(&tree, &batch)?;
                 }
-                None => tracing::info!(partition, number, "dropping the journal of an unfinished checkpoint"),
+                // Under this name it was whole once: sled may hold some of it.
+                None => return Err(Error::corrupt(format!("the journal {}", path.display()), "fails its checksum")),
             }
             fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
         }

@@ -84,6 +84,13 @@ fn dying_after_every_record_changes_nothing() {
     check(&wild(), seeds(1_000..1_040), Life { memory_bytes: 64 << 20, checkpoint_every: 1, die_every: 1 }, 50);
 }
 
+/// INV-REPLAY: what came after the checkpoint is folded a second time.
+#[test]
+fn dying_between_checkpoints_changes_nothing() {
+    check(&wild(), seeds(4_000..4_060), Life { memory_bytes: 64 << 20, checkpoint_every: 37, die_every: 11 }, 50);
+    check(&Shape::quiet(), seeds(4_100..4_130), Life { memory_bytes: 0, checkpoint_every: 50, die_every: 23 }, 50);
+}
+
 #[test]
 fn a_cache_of_hardly_a_page_changes_nothing() {
     check(&wild(), seeds(2_000..2_060), Life { memory_bytes: 0, checkpoint_every: 3, die_every: 7 }, 50);

@@ -14,7 +14,7 @@ pub(crate) struct Life {
     pub(crate) memory_bytes: usize,
     /// A checkpoint after so many records.
     pub(crate) checkpoint_every: u64,
-    /// After how many checkpoints the process dies, and another one goes on from the last.
+    /// After how many records the process dies: another one goes on from the last checkpoint, and folds again what came since.
     pub(crate) die_every: u64,
 }
 
@@ -29,12 +29,13 @@ pub(crate) struct Folded {
     backend: MemoryBackend,
     state: Option<State<Paged<MemoryBackend>>>,
     records: u64,
-    checkpoints: u64,
+    /// Since the last checkpoint; `None` for what was no event.
+    since: Vec<(At, Option<Event<'static>>)>,
 }
 
 impl Folded {
     pub(crate) fn new(limits: Limits, life: Life) -> Self {
-        let mut new = Self { life, limits, backend: MemoryBackend::default(), state: None, records: 0, checkpoints: 0 };
+        let mut new = Self { life, limits, backend: MemoryBackend::default(), state: None, records: 0, since: Vec::new() };
         new.open();
         new
     }
@@ -56,6 +57,7 @@ impl Folded {
         let number = self.backend.commit(batch).unwrap();
         state.pages_mut().saved(number);
         state.pages_mut().trim();
+        self.since.clear();
     }
 
     /// After each record: upkeep, checkpoints and deaths as the life has them.
@@ -64,11 +66,28 @@ impl Folded {
         self.state.as_mut().unwrap().pages_mut().trim();
         if self.records.is_multiple_of(self.life.checkpoint_every) {
             self.checkpoint();
-            self.checkpoints += 1;
-            if self.checkpoints.is_multiple_of(self.life.die_every) {
-                self.open();
+        }
+        if self.records.is_multiple_of(self.life.die_every) {
+            self.open();
+            for (at, event) in std::mem::take(&mut self.since) {
+                self.fold(at, event.as_ref());
+                self.since.push((at, event));
             }
         }
+    }
+
+    fn fold(&mut self, at: At, event: Option<&Event<'_>>) -> Effects {
+        let mut effects = Effects::default();
+        let state = self.state.as_mut().unwrap();
+        match event {
+            Some(event) => {
+                let (key, value) = (event.key(), event.to_json());
+                let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+                state.apply(at, event, raw, &mut effects).unwrap();
+            }
+            None => state.pass(at, receipts_event::Reason::InvalidJson, String::new(), &mut effects).unwrap(),
+        }
+        effects
     }
 
     fn effects(&self, at: At, effects: Effects) -> Vec<OracleEffect> {
@@ -110,23 +129,20 @@ impl Folded {
 impl Subject for Folded {
     fn apply(&mut self, at: receipts_testkit::At, event: &Event<'_>) -> Vec<OracleEffect> {
         let at = At { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
-        let (key, value) = (event.key(), event.to_json());
-        let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
-        let mut effects = Effects::default();
-        self.state.as_mut().unwrap().apply(at, event, raw, &mut effects).unwrap();
+        let effects = self.fold(at, Some(event));
         let effects = self.effects(at, effects);
+        self.since.push((at, Some(event.clone().into_owned())));
         self.live();
         effects
     }
 
     fn pass(&mut self, at: receipts_testkit::At) -> Vec<OracleEffect> {
         let at = At { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
-        let mut effects = Effects::default();
-        let reason = receipts_event::Reason::InvalidJson;
-        self.state.as_mut().unwrap().pass(at, reason, String::new(), &mut effects).unwrap();
+        let mut effects = self.fold(at, None);
         // The testkit leaves the record's own dead letter to the intake.
-        effects.dead_letters.retain(|l| l.reason != reason);
+        effects.dead_letters.retain(|l| l.reason != receipts_event::Reason::InvalidJson);
         let effects = self.effects(at, effects);
+        self.since.push((at, None));
         self.live();
         effects
     }

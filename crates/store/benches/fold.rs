@@ -1,0 +1,207 @@
+//! Fold and store alone, on one thread, on the workload of the design notes; with `--query` a reader asks beside it.
+//!
+//! `cargo bench -p receipts-store --bench fold -- [--messages N] [--cap N] [--memory-mb N] [--ids N] [--checkpoint EVENTS] [--query] [--seed N]`
+//! Pin the process to one core (`taskset -c 0`) for a figure of one core with everything in it: fold, encoding, journal,
+//! sled, and sled's own threads. Decoding is not in it: events are made before the clock starts.
+
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
+
+use parking_lot::RwLock;
+use receipts_event::Event;
+use receipts_fold::effects::Effects;
+use receipts_fold::{At, Limits, Raw, State};
+use receipts_store::{Backend, Paged, SledBackend, SledSettings, SledStore};
+use receipts_testkit::workload::{Params, Scratch, Workload};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The services' allocator: glibc's spends a third of the time here.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+type Fold = State<Paged<SledBackend>>;
+
+/// Events made at a time: few enough to be in the cache when they are folded, as a decoded record is.
+const CHUNK: usize = 1_000;
+const IDS_PER_QUERY: usize = 30;
+
+fn arg(name: &str) -> Option<String> {
+    std::env::args().skip_while(|a| a.strip_prefix("--") != Some(name)).nth(1)
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    arg(name).map_or(default, |a| a.parse().unwrap_or_else(|_| panic!("--{name}: not a number: {a}")))
+}
+
+fn main() {
+    let query = std::env::args().any(|a| a == "--query");
+    let memory_bytes = (number("memory-mb", 256) << 20) as usize;
+    let params = Params {
+        messages: number("messages", 3_000_000) as usize,
+        size_max: number("cap", 5_000) as u32,
+        ids_per_event: number("ids", 1) as usize,
+        seed: number("seed", 1),
+        ..Params::default()
+    };
+    let workload = Workload::generate(&params);
+    println!("workload: {} events, {} messages, {} receipts", workload.len(), workload.messages(), workload.receipts());
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SledStore::open(dir.path(), SledSettings { cache_bytes: memory_bytes as u64 / 4, sync: false }).expect("a store");
+    let backend = store.partition(0).expect("a partition");
+    let state = State::open(Paged::new(backend, 0, memory_bytes / 4 * 3), Limits::default()).expect("an empty state");
+    let fold = RwLock::new(state);
+    let done = AtomicBool::new(false);
+    let recent = RwLock::new(VecDeque::new());
+
+    let (folding, cpu, slowest, latencies) = std::thread::scope(|scope| {
+        let reader = query.then(|| scope.spawn(|| ask(&fold, &recent, &done)));
+        let (folding, cpu, slowest) = run(&workload, &fold, &recent);
+        done.store(true, Ordering::Release);
+        (folding, cpu, slowest, reader.map(|r| r.join().expect("the reader")))
+    });
+
+    let receipts = workload.receipts() as f64;
+    for (what, seconds) in [("wall", folding.as_secs_f64()), ("CPU, all threads", cpu)] {
+        println!("folded in {seconds:.2} s {what}: {:.2} M events/s, {:.2} M receipts/s", workload.len() as f64 / seconds / 1e6, receipts / seconds / 1e6);
+    }
+    println!("slowest tenth: {slowest:.2} M events/s by the folding thread's CPU");
+    let disk = disk_bytes(dir.path());
+    let mut fold = fold.into_inner();
+    println!("memory: pages {} MB, ids and filters {} MB, peak of the process {} MB", fold.pages().memory_bytes() >> 20, fold.memory_bytes() >> 20, peak_bytes() >> 20);
+    let payload = fold.pages_mut().stored_bytes().expect("the store can be read");
+    println!("disk: {} MB; pages as encoded {} MB; ratio {:.2}; {:.0} B a message", disk >> 20, payload >> 20, disk as f64 / payload as f64, disk as f64 / workload.messages() as f64);
+    if let Some(mut latencies) = latencies {
+        latencies.sort_unstable();
+        let at = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
+        println!("{} queries of {IDS_PER_QUERY} ids while folding: p50 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms, max {:.3} ms", latencies.len(), at(0.5), at(0.99), at(0.999), at(1.0));
+    }
+    let started = Instant::now();
+    drop(fold);
+    drop(store);
+    let store = SledStore::open(dir.path(), SledSettings { cache_bytes: memory_bytes as u64 / 4, sync: false }).expect("the store again");
+    let state = State::open(Paged::new(store.partition(0).expect("a partition"), 0, memory_bytes / 4 * 3), Limits::default()).expect("the state again");
+    println!("closed and opened again in {:.2} s at offset {}", started.elapsed().as_secs_f64(), state.next_offset());
+}
+
+/// Folds it all with checkpoints on the way and one at the end; returns wall and CPU time, and the rate of the slowest tenth.
+fn run(workload: &Workload, fold: &RwLock<Fold>, recent: &RwLock<VecDeque<(String, String)>>) -> (Duration, f64, f64) {
+    let mut scratch = Scratch::default();
+    let mut effects = Effects::default();
+    let (mut total, mut total_cpu, mut since, mut tenth) = (Duration::ZERO, 0.0, 0, 0.0);
+    let (mut slowest, mut checkpoints) = (f64::INFINITY, 0.0);
+    let checkpoint_events = number("checkpoint", 2_000_000) as usize;
+    let tenth_events = (workload.len() / 10).max(1);
+    let mut in_tenth = 0;
+    for from in (0..workload.len()).step_by(CHUNK) {
+        let to = (from + CHUNK).min(workload.len());
+        let events: Vec<(Vec<u8>, u64, Event<'static>)> = (from..to)
+            .map(|i| {
+                let event = workload.event(i, &mut scratch).into_owned();
+                (event.key(), workload.at(i).timestamp_ms, event)
+            })
+            .collect();
+        for (_, _, event) in events.iter().step_by(16) {
+            if let receipts_event::Body::MessageSent(m) = &event.body {
+                let mut recent = recent.write();
+                recent.push_back((m.conversation_id.to_string(), m.message_id.to_string()));
+                if recent.len() > 20_000 {
+                    recent.pop_front();
+                }
+            }
+        }
+        let (started, cpu) = (Instant::now(), thread_cpu());
+        for (i, (key, timestamp_ms, event)) in (from..).zip(&events) {
+            let raw = Raw { key: Some(key), value: b"", headers: &Vec::new };
+            let at = At { partition: 0, offset: i as u64, timestamp_ms: *timestamp_ms };
+            let mut fold = fold.write();
+            fold.apply(at, event, raw, &mut effects).expect("the fold goes on");
+            if i % 1_024 == 1_023 {
+                effects.clear();
+                fold.pages_mut().trim();
+            }
+        }
+        let applied = thread_cpu();
+        since += to - from;
+        if since >= checkpoint_events || to == workload.len() {
+            since = 0;
+            checkpoint(fold);
+        }
+        if to == workload.len() {
+            fold.read().pages().backend().wait().expect("the store keeps up");
+        }
+        checkpoints += (thread_cpu() - applied).as_secs_f64();
+        let (took, cpu) = (started.elapsed(), (thread_cpu() - cpu).as_secs_f64());
+        (total, total_cpu, tenth, in_tenth) = (total + took, total_cpu + cpu, tenth + cpu, in_tenth + to - from);
+        if in_tenth >= tenth_events {
+            slowest = slowest.min(in_tenth as f64 / tenth / 1e6);
+            (tenth, in_tenth) = (0.0, 0);
+        }
+    }
+    let store = store_cpu();
+    println!("CPU: {:.2} s applying, {checkpoints:.2} s in checkpoints, {store:.2} s in the store's threads", total_cpu - checkpoints);
+    (total, total_cpu + store, slowest)
+}
+
+/// CPU time of the calling thread so far.
+fn thread_cpu() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// CPU seconds of the store's own threads so far.
+fn store_cpu() -> f64 {
+    let own = std::process::id().to_string();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux").flatten().filter(|t| *t.file_name() != *own);
+    let nanos = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok());
+    nanos.sum::<u64>() as f64 / 1e9
+}
+
+/// As the projection does it.
+fn checkpoint(fold: &RwLock<Fold>) {
+    fold.write().settle();
+    let guard = fold.read();
+    let batch = guard.pages().batch(guard.next_offset());
+    let number = guard.pages().backend().commit(batch).expect("a checkpoint");
+    drop(guard);
+    let mut fold = fold.write();
+    fold.pages_mut().saved(number);
+    fold.pages_mut().trim();
+}
+
+/// Asks for 30 recent messages at a time, as chats that are opened do, until it is done.
+fn ask(fold: &RwLock<Fold>, recent: &RwLock<VecDeque<(String, String)>>, done: &AtomicBool) -> Vec<Duration> {
+    let mut latencies = Vec::new();
+    let mut at = 0;
+    while !done.load(Ordering::Acquire) {
+        let ids: Vec<(String, String)> = {
+            let recent = recent.read();
+            if recent.len() < IDS_PER_QUERY {
+                continue;
+            }
+            (0..IDS_PER_QUERY).map(|i| recent[(at + i * 7) % recent.len()].clone()).collect()
+        };
+        at += 977;
+        let started = Instant::now();
+        let guard = fold.read();
+        for (conversation, message) in &ids {
+            std::hint::black_box(guard.receipt("default", conversation, message).expect("an answer"));
+        }
+        drop(guard);
+        latencies.push(started.elapsed());
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    latencies
+}
+
+fn disk_bytes(dir: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(dir).expect("the store's directory").flatten();
+    entries.map(|e| if e.path().is_dir() { disk_bytes(&e.path()) } else { e.metadata().map_or(0, |m| m.len()) }).sum()
+}
+
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
+}

@@ -1,0 +1,166 @@
+//! The binary `receipts-ingest`: events over HTTP into Kafka. Keeps no state and answers no question; only composes.
+
+use anyhow::{Context as _, anyhow};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use receipts_http::{Health, Ingest, Limits, Rate, TrustedHeaders, edge, health_router, ingest_router};
+use receipts_log::Log as _;
+use receipts_log::kafka::{ConnectError, CreateTopics, KafkaLog, KafkaSettings};
+use receipts_query::Readiness;
+use receipts_runtime::config::{self, Named, Settings};
+use receipts_runtime::exit::{self, Failure};
+use receipts_runtime::metrics::Metrics;
+use receipts_runtime::output::Output;
+use receipts_runtime::{shutdown, telemetry};
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// The settings that show in `-h`; `--help` shows all.
+const FIRST: [Named; 3] =
+    [Named::usual("http.listen"), Named::usual("kafka.bootstrap"), Named::usual("telemetry.log_filter")];
+
+/// How long an answer waits for the log; longer than the log's own delivery timeout of 30 s, so that it hears every outcome.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(35);
+
+const EXAMPLES: &str = "Examples:
+  receipts-ingest --kafka-bootstrap localhost:9092
+  receipts-ingest --kafka-bootstrap a:9092,b:9092 --http-listen 127.0.0.1:0 --json
+
+  curl -s localhost:8080/v1/events -H 'Content-Type: application/json' -d '{
+    \"type\":\"members.changed\",\"conversation_id\":\"g1\",\"joined\":[\"alice\",\"bob\"]}'";
+
+/// Takes events over HTTP and writes them to Kafka: all of a body or nothing, answered once they are acknowledged.
+///
+/// Creates topics that are missing. A line on standard output says when it serves. The first SIGINT or SIGTERM ends it
+/// in order, the second at once.
+#[derive(Parser)]
+#[command(name = "receipts-ingest", version, after_help = EXAMPLES)]
+struct Cli {
+    /// Prints results as JSON lines.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    exit::report(run())
+}
+
+fn run() -> Result<(), Failure> {
+    let matches = config::with_flags(Cli::command(), &FIRST).get_matches();
+    let cli = Cli::from_arg_matches(&matches)?;
+    let env = config::environment();
+    let file = config::file(&matches, &env);
+    let settings = config::load(file.as_deref(), env, &config::overrides(&matches))?;
+    let Some(bootstrap) = settings.kafka.bootstrap.clone() else {
+        return Err(Failure::usage(
+            "receipts-ingest needs the brokers of a Kafka: --kafka-bootstrap HOST:PORT, RECEIPTS_KAFKA__BOOTSTRAP, or \
+             kafka.bootstrap in the file. The embedded log belongs to `receipts serve` alone",
+        ));
+    };
+    telemetry::init(&settings.telemetry)?;
+    let metrics = Metrics::install("receipts-ingest")?;
+    settings.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    let runtime = tokio::runtime::Runtime::new()?;
+    let served = runtime.block_on(serve(&settings, bootstrap, metrics, cli.json));
+    // What is acknowledged is in Kafka, and what is not was not promised: nothing is waited for beyond the drain.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(settings: &Settings, bootstrap: String, metrics: Metrics, json: bool) -> Result<(), Failure> {
+    let stop = shutdown::on_signal()?;
+    tokio::spawn(metrics.clone().upkeep());
+    let listen = settings.http.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen at {listen}; choose another --http-listen"))?;
+    let kafka = kafka_settings(settings, bootstrap.clone());
+    tracing::info!(bootstrap, "connecting to Kafka");
+    let log = tokio::select! {
+        log = tokio::task::spawn_blocking(move || KafkaLog::connect(kafka)) => log?.map_err(failure)?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let url = format!("http://{}", listener.local_addr()?);
+    let (ingest, limits) = (ingest(settings, &log), limits(settings));
+    let health = Health {
+        // It folds nothing, so it is never behind.
+        readiness: {
+            let partitions = log.partition_count();
+            let readiness =
+                Readiness { caught_up: true, partitions, partitions_caught_up: partitions, lag_records: None };
+            Arc::new(move || readiness)
+        },
+        render_metrics: Arc::new(move || metrics.render()),
+    };
+    let router = edge(ingest_router(ingest), health_router(health), Arc::new(TrustedHeaders), &limits);
+    let drain = Duration::from_millis(settings.drain_ms);
+    // Half of the time to drain is for requests, the rest for what they left on its way to Kafka.
+    let serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), drain / 2));
+    Output::stdout(json).ready("receipts-ingest", &[("http", url), ("log", format!("kafka://{bootstrap}"))])?;
+    let work = async {
+        serving.await?.context("the HTTP edge failed")?;
+        if !stop.is_cancelled() {
+            return Err(anyhow!("the HTTP edge ended by itself"));
+        }
+        let writer = log.writer();
+        // Every request has its answer or was cut off, so a failure here is news to nobody but the operator.
+        if let Err(error) = tokio::task::spawn_blocking(move || writer.flush(drain)).await? {
+            tracing::warn!(%error, "not everything that was written is acknowledged");
+        }
+        Ok(())
+    };
+    Ok(shutdown::drain(&stop, drain, work).await??)
+}
+
+fn limits(settings: &Settings) -> Limits {
+    let rate = settings.http.rate_per_s.and_then(NonZeroU32::new);
+    Limits {
+        body_bytes_max: settings.http.body_bytes_max,
+        request_timeout: Duration::from_millis(settings.http.timeout_ms),
+        rate: rate.map(|per_second| Rate { per_second, burst: per_second }),
+        ..Limits::default()
+    }
+}
+
+fn ingest(settings: &Settings, log: &KafkaLog) -> Ingest {
+    Ingest {
+        writer: log.writer(),
+        partition_count: log.partition_count(),
+        limits: limits(settings),
+        acknowledge_timeout: ACKNOWLEDGE_TIMEOUT,
+    }
+}
+
+fn kafka_settings(settings: &Settings, bootstrap: String) -> KafkaSettings {
+    KafkaSettings {
+        bootstrap,
+        events: settings.log.events_topic.clone(),
+        updates: settings.log.updates_topic.clone(),
+        dead_letters: settings.log.dead_letters_topic.clone(),
+        create_topics: Some(CreateTopics {
+            partitions: settings.log.partitions,
+            replication: settings.kafka.replication,
+        }),
+        properties: settings.kafka.properties.0.clone(),
+        ..KafkaSettings::default()
+    }
+}
+
+fn failure(error: ConnectError) -> Failure {
+    match error {
+        ConnectError::Settings(_) => Failure::Usage(error.into()),
+        other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        config::with_flags(Cli::command(), &FIRST).debug_assert();
+    }
+}

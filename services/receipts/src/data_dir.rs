@@ -1,0 +1,250 @@
+//! The data directory: its lock, its layout, and what must survive a restart beside log and store. Knows the formats of
+//! neither.
+//!
+//! ```text
+//! lock         held by the process that uses the directory, with its number
+//! cursor.key   32 random bytes that sign cursors of member lists, so that they survive a restart
+//! log/         the embedded log, and `id`, which tells it from every other one
+//! store/       the state, and `log.json`, which says of which log
+//! ```
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use receipts_query::CursorKey;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+const KEY_BYTES: usize = 32;
+
+/// An open data directory. While it lives, no other process uses the directory.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    /// The lock goes with the file.
+    _lock: File,
+}
+
+/// Which log a store was folded from. A store is never folded on from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "log", rename_all = "snake_case")]
+pub(crate) enum LogIdentity {
+    /// The embedded one that has this id.
+    Embedded {
+        /// Random, made with the log.
+        id: String,
+    },
+    /// A topic of a Kafka. Which cluster is not recorded: the projector compares offsets as well.
+    Kafka {
+        /// Its name.
+        events_topic: String,
+        /// Its number of partitions, which decides where every conversation stands.
+        partitions: u32,
+    },
+}
+
+impl fmt::Display for LogIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded { id } => write!(f, "the embedded log {id}"),
+            Self::Kafka { events_topic, partitions } => {
+                write!(f, "the Kafka topic {events_topic} with {partitions} partitions")
+            }
+        }
+    }
+}
+
+impl DataDir {
+    /// Opens a data directory, or makes it.
+    ///
+    /// # Errors
+    /// Where it cannot be made or written, or another process uses it.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let hint = || format!("the data directory {} cannot be used; choose another --data-dir", path.display());
+        fs::create_dir_all(path).with_context(hint)?;
+        let lock_path = path.join("lock");
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .with_context(hint)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                _ = lock.read_to_string(&mut holder);
+                let holder = Some(holder.trim()).filter(|holder| !holder.is_empty());
+                let process = holder.map_or_else(|| "another process".to_owned(), |holder| format!("process {holder}"));
+                bail!(
+                    "the data directory {} is in use by {process}: stop that one, or choose another --data-dir",
+                    path.display()
+                );
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(hint),
+        }
+        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).with_context(hint)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where the embedded log is.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Where the state is.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    /// The key that signs cursors, made the first time.
+    ///
+    /// # Errors
+    /// Where it cannot be read or made, or is none.
+    pub(crate) fn cursor_key(&self) -> Result<CursorKey> {
+        let path = self.path.join("cursor.key");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let key = random::<KEY_BYTES>()?;
+                write_whole(&path, &key, 0o600)?;
+                key.to_vec()
+            }
+            Err(error) => return Err(error).with_context(|| format!("the key {} cannot be read", path.display())),
+        };
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0) {
+            tracing::warn!(path = %path.display(), "others may read the key that signs cursors: chmod 600");
+        }
+        let key = <[u8; KEY_BYTES]>::try_from(bytes).map_err(|bytes| {
+            let (path, held) = (path.display(), bytes.len());
+            anyhow!("the key {path} has {held} bytes instead of {KEY_BYTES}: restore it, or remove it and open walks through lists begin anew")
+        })?;
+        Ok(CursorKey::new(key))
+    }
+
+    /// What tells the embedded log of this directory from every other one; made with the log.
+    ///
+    /// # Errors
+    /// Where it cannot be read or made.
+    pub(crate) fn embedded_log(&self) -> Result<LogIdentity> {
+        let folder = self.log();
+        fs::create_dir_all(&folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
+        let path = folder.join("id");
+        match fs::read_to_string(&path) {
+            Ok(id) => Ok(LogIdentity::Embedded { id: id.trim().to_owned() }),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let id: String = random::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect();
+                write_whole(&path, format!("{id}\n").as_bytes(), 0o644)?;
+                Ok(LogIdentity::Embedded { id })
+            }
+            Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        }
+    }
+
+    /// Binds the store to a log the first time, and holds it to that from then on.
+    ///
+    /// # Errors
+    /// Where the store is another log's.
+    pub(crate) fn bind_store(&self, log: &LogIdentity) -> Result<()> {
+        let folder = self.store();
+        fs::create_dir_all(&folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
+        let path = folder.join("log.json");
+        let held = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<LogIdentity>(&bytes).with_context(|| {
+                format!("{} is damaged; remove {} to fold the log from its beginning", path.display(), folder.display())
+            })?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return write_whole(&path, &serde_json::to_vec(log)?, 0o644);
+            }
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        };
+        if held != *log {
+            let folder = folder.display();
+            bail!(
+                "the store in {folder} was folded from {held}, and the log is {log}: choose another --data-dir for this log, or remove {folder} to fold it from its beginning"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("the system gives no random bytes: {error}"))?;
+    Ok(bytes)
+}
+
+/// Writes a file that is there whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let part = path.with_extension("part");
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&part, path)?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    };
+    write().with_context(|| format!("{} cannot be written", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened() -> (tempfile::TempDir, DataDir) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = DataDir::open(&folder.path().join("data")).expect("opened");
+        (folder, data)
+    }
+
+    #[test]
+    fn a_directory_is_used_once_at_a_time() {
+        let (folder, data) = opened();
+        let sentence = DataDir::open(&folder.path().join("data")).expect_err("in use").to_string();
+        assert!(
+            sentence.contains(&format!("process {}", std::process::id())) && sentence.contains("--data-dir"),
+            "{sentence}"
+        );
+        drop(data);
+        DataDir::open(&folder.path().join("data")).expect("free again");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_refused_with_what_to_do() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let sentence = format!("{:#}", DataDir::open(&file.path().join("data")).expect_err("below a file"));
+        assert!(sentence.contains("--data-dir"), "{sentence}");
+    }
+
+    #[test]
+    fn the_cursor_key_is_made_once_and_for_its_owner_only() {
+        let (_folder, data) = opened();
+        data.cursor_key().expect("made");
+        let path = data.path.join("cursor.key");
+        let first = fs::read(&path).expect("a key");
+        data.cursor_key().expect("read");
+        assert_eq!((first.len(), fs::read(&path).expect("a key")), (KEY_BYTES, first));
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
+        fs::write(&path, "short").expect("written");
+        assert!(data.cursor_key().expect_err("no key").to_string().contains("5 bytes"));
+    }
+
+    #[test]
+    fn a_store_is_never_folded_on_from_another_log() {
+        let (_folder, data) = opened();
+        let log = data.embedded_log().expect("an id");
+        assert_eq!(data.embedded_log().expect("the same"), log);
+        data.bind_store(&log).expect("the first");
+        data.bind_store(&log).expect("the same");
+        fs::remove_file(data.log().join("id")).expect("removed with the log");
+        let topic = |partitions| LogIdentity::Kafka { events_topic: "receipts.events".into(), partitions };
+        for other in [data.embedded_log().expect("a new id"), topic(4)] {
+            let sentence = data.bind_store(&other).expect_err("another log").to_string();
+            assert!(sentence.contains(&log.to_string()) && sentence.contains(&other.to_string()), "{sentence}");
+        }
+        assert_ne!(topic(4), topic(8));
+    }
+}

@@ -1,0 +1,216 @@
+//! `receipts demo`: the service, a chat fed into it, and what it answers about that chat. Shows only answers and
+//! measurements of this very run.
+
+mod ask;
+mod chat;
+mod feed;
+mod random;
+mod show;
+mod story;
+
+use crate::process;
+use crate::serve::announce;
+use crate::service::Service;
+use anyhow::{Context as _, Result};
+use ask::Client;
+use chat::{Featured, Told};
+use feed::Fed;
+use receipts_event::TENANT_DEFAULT;
+use receipts_runtime::config::Settings;
+use receipts_runtime::exit::Failure;
+use receipts_runtime::metrics::Metrics;
+use receipts_runtime::output::Output;
+use receipts_runtime::{clock, shutdown};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// What the demo is told by its command line. A setting that nobody set gets the demo's own default.
+pub(crate) struct Plan {
+    pub(crate) stay: bool,
+    pub(crate) seed: u64,
+    pub(crate) json: bool,
+    pub(crate) listen_set: bool,
+    pub(crate) data_dir_set: bool,
+    pub(crate) filter_set: bool,
+}
+
+/// Where and how one run of the demo does what its plan says.
+struct Run {
+    plan: Plan,
+    /// What the person should know of the addresses.
+    notice: Option<String>,
+    /// Where a demo that stays listens by default.
+    stays_at: SocketAddr,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// As [`crate::serve::run`], and where the service does not take the chat or does not answer.
+pub(crate) fn run(mut settings: Settings, plan: Plan) -> Result<(), Failure> {
+    // The configuration file may set these too: then they are no defaults.
+    let usual = receipts_runtime::config::load(None, [], &[])?;
+    let stays_at = settings.http.listen;
+    let mut notice = None;
+    if !plan.listen_set && settings.http.listen == usual.http.listen {
+        if !plan.stay {
+            settings.http.listen.set_port(0);
+        } else if TcpListener::bind(settings.http.listen).is_err() {
+            notice = Some(format!("{} is taken; this demo listens elsewhere", settings.http.listen));
+            settings.http.listen.set_port(0);
+        }
+    }
+    let mut temporary = None;
+    if !plan.data_dir_set && settings.data_dir == usual.data_dir {
+        let folder = tempfile::Builder::new()
+            .prefix("receipts-demo-")
+            .tempdir()
+            .context("no temporary directory can be made")?;
+        settings.data_dir = folder.path().to_owned();
+        temporary = Some(folder);
+    }
+    if settings.kafka.bootstrap.is_some() && temporary.is_some() {
+        // A member of the usual group would take partitions away from a service that is running.
+        settings.projector.group = format!("{}-demo-{:x}", settings.projector.group, clock::unix_ms());
+    }
+    if !plan.filter_set && settings.telemetry.log_filter == usual.telemetry.log_filter {
+        settings.telemetry.log_filter = "warn,receipts::demo=info".to_owned();
+    }
+    let run = Run { plan, notice, stays_at };
+    let done = process::run(&settings, async |stop, metrics| perform(&settings, &run, &stop, metrics).await);
+    // Only now, for the service had it open.
+    drop(temporary);
+    done
+}
+
+async fn perform(settings: &Settings, run: &Run, stop: &CancellationToken, metrics: Metrics) -> Result<(), Failure> {
+    let Run { plan, notice, .. } = run;
+    let mut output = Output::stdout(plan.json);
+    if let Some(notice) = notice {
+        tracing::warn!("{notice}");
+    }
+    let mut service = tokio::select! {
+        started = Service::start(settings, &metrics) => started?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let told = tokio::select! {
+        told = tell_and_show(&mut service, run, &mut output) => told,
+        () = stop.cancelled() => Ok(None),
+    };
+    if told.is_ok() && plan.stay && !stop.is_cancelled() {
+        tokio::select! {
+            () = service.ended() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    stop.cancel();
+    shutdown::drain(stop, Duration::from_millis(settings.drain_ms), service.stop()).await??;
+    let go_on = told?;
+    // Only the last checkpoint brings everything to the disk.
+    let log_bytes = settings.kafka.bootstrap.is_none().then(|| disk_bytes(&settings.data_dir.join("log")));
+    show::disk(&mut output, disk_bytes(&settings.data_dir.join("store")), log_bytes)?;
+    if !plan.stay
+        && let Some(commands) = go_on
+    {
+        show::commands(&mut output, "To go on, start `receipts demo --stay` and, while it stays:", &commands)?;
+    }
+    Ok(())
+}
+
+/// Waits for the service, feeds the chat, asks and shows. Returns the commands to go on with once the demo is started
+/// again to stay; where it stays, it has shown them.
+async fn tell_and_show(service: &mut Service, run: &Run, output: &mut Output) -> Result<Option<Vec<String>>, Failure> {
+    if !service.ready().await {
+        return Err(Failure::Failed(anyhow::anyhow!("the service ended before it was ready")));
+    }
+    announce(output, service)?;
+    // A chat that is fed twice would mix with itself: in a log that holds something it gets a tenant of its own.
+    let now_ms = clock::unix_ms();
+    let is_new = service.partitions().positions().is_empty();
+    let tenant = if is_new { TENANT_DEFAULT.to_owned() } else { format!("demo-{now_ms:x}") };
+    let (seed, partition_count) = (run.plan.seed, service.partitions().count());
+    let told = {
+        let tenant = tenant.clone();
+        process::on_thread("demo-story", move || Ok(story::tell(&tenant, partition_count, seed, now_ms))).await?
+    };
+    let Told { happenings, conversations, featured } = told;
+    let fed = feed::feed(service, happenings).await?;
+    tracing::info!(events = fed.events, folded_ms = millis(fed.folded), "the chat is folded");
+    let client = Client::new(service.url(), &tenant, &fed.positions)?;
+    answers(output, &client, &featured).await?;
+    show::figures(output, &figures(&fed, conversations))?;
+    if run.plan.stay {
+        show::commands(output, "To go on (Ctrl-C ends it):", &commands(&service.url(), &tenant, &featured))?;
+        return Ok(None);
+    }
+    let url = format!("http://{}", run.stays_at);
+    Ok(Some(commands(&url, &tenant, &featured)))
+}
+
+async fn answers(output: &mut Output, client: &Client, featured: &[Featured]) -> Result<()> {
+    // The first request pays for the connection; it is not what is measured.
+    client.receipts(&featured[..1]).await?;
+    show::receipts(output, featured, &client.receipts(featured).await?)?;
+    let mark = client.read_mark(story::DIRECT_ID, story::DIRECT_READER).await?;
+    show::read_mark(output, story::DIRECT_ID, &mark.value)?;
+    for message in featured.iter().filter(|message| message.conversation_id == story::EVERYONE_ID) {
+        show::heading(
+            output,
+            &format!("Who of {} has read “{}”", show::grouped(story::EVERYONE as u64), message.text),
+        )?;
+        for filter in ["read", "unread", "departed"] {
+            show::list(output, message, filter, &client.members(message, filter).await?)?;
+        }
+    }
+    Ok(())
+}
+
+fn figures(fed: &Fed, conversations: u64) -> show::Figures {
+    let folded_per_s = fed.events as f64 / fed.folded.as_secs_f64();
+    show::Figures {
+        events: fed.events,
+        conversations,
+        written_ms: millis(fed.written),
+        folded_ms: millis(fed.folded),
+        folded_per_s: folded_per_s as u64,
+    }
+}
+
+/// The lines to go on with.
+fn commands(url: &str, tenant: &str, featured: &[Featured]) -> Vec<String> {
+    let header = if tenant == TENANT_DEFAULT { String::new() } else { format!(" -H 'Receipts-Tenant: {tenant}'") };
+    let get = |path: String| format!("curl -s{header} '{url}{path}'");
+    let mut commands = Vec::new();
+    if let Some(first) = featured.first() {
+        commands.push(get(ask::receipt_path(first)));
+        commands.push(get(ask::members_path(first, "unread")));
+    }
+    if let Some(large) = featured.iter().find(|message| message.conversation_id == story::EVERYONE_ID) {
+        commands.push(get(ask::members_path(large, "unread") + "&limit=1000"));
+    }
+    commands.push(get(ask::read_mark_path(story::DIRECT_ID, story::DIRECT_READER)));
+    commands.push(format!(
+        "curl -s{header} '{url}/v1/events' -H 'Content-Type: application/json' \
+         -d '{{\"type\":\"message.read\",\"conversation_id\":\"{}\",\"reader_id\":\"alice\",\"message_ids\":[\"keys-2\"]}}'",
+        story::DIRECT_ID
+    ));
+    commands
+}
+
+/// What the files below a folder take on the disk, bytes. A file that goes meanwhile counts as nothing.
+fn disk_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,140 @@
+//! The binary `receipts`: all parts in one process, and the demo. Reads the command line and hands over; what the parts
+//! do is theirs.
+
+mod data_dir;
+mod demo;
+mod event_log;
+mod process;
+mod serve;
+mod service;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use receipts_runtime::config::{self, Named};
+use receipts_runtime::exit::{self, Failure};
+use std::process::ExitCode;
+
+/// The settings that show in `-h`; `--help` shows all.
+const FIRST: [Named; 4] = [
+    Named::usual("http.listen"),
+    Named::usual("data_dir"),
+    Named::usual("kafka.bootstrap"),
+    Named::usual("telemetry.log_filter"),
+];
+
+/// Who has read what: exact read receipts for chats, folded from an event log.
+#[derive(Parser)]
+#[command(name = "receipts", version, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    /// Prints results as JSON lines.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs all parts in one process: takes events, folds them, answers over HTTP.
+    ///
+    /// Without --kafka-bootstrap the event log is the embedded one, in the data directory: for one process. A line on
+    /// standard output says when it answers and has caught up with its log. The first SIGINT or SIGTERM ends it in
+    /// order, the second at once.
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve,
+    /// Serves, feeds a lively seeded chat, and shows the receipts and lists of it.
+    ///
+    /// Keeps its data in a temporary directory unless --data-dir is given, and listens on a free port unless
+    /// --http-listen or --stay is. What it shows are answers of the running service.
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(Demo),
+}
+
+const SERVE_EXAMPLES: &str = "Examples:
+  receipts serve
+  receipts serve --http-listen 127.0.0.1:0 --data-dir /var/lib/receipts --json
+  receipts serve --kafka-bootstrap localhost:9092 --data-dir /var/lib/receipts
+  RECEIPTS_KAFKA__BOOTSTRAP=localhost:9092 receipts serve --config receipts.toml
+
+  curl -s localhost:8080/readyz";
+
+const DEMO_EXAMPLES: &str = "Examples:
+  receipts demo
+  receipts demo --stay
+  receipts demo --seed 42 --json
+  receipts demo --kafka-bootstrap localhost:9092";
+
+/// What the demo may be told.
+#[derive(Args)]
+struct Demo {
+    /// Stays up until Ctrl-C, at 127.0.0.1:8080 if that is free.
+    #[arg(long)]
+    stay: bool,
+    /// Which chat: the same seed gives the same people, messages and delays.
+    #[arg(long, value_name = "NUMBER", default_value_t = 7)]
+    seed: u64,
+}
+
+fn main() -> ExitCode {
+    exit::report(run())
+}
+
+fn run() -> Result<(), Failure> {
+    let matches = config::with_flags(Cli::command(), &FIRST).get_matches();
+    let cli = Cli::from_arg_matches(&matches)?;
+    let env = config::environment();
+    let file = config::file(&matches, &env);
+    let flags = config::overrides(&matches);
+    let settings = config::load(file.as_deref(), env.iter().cloned(), &flags)?;
+    match cli.command {
+        Command::Serve => serve::run(settings, cli.json),
+        Command::Demo(Demo { stay, seed }) => {
+            let set = |key: &str| {
+                let variable = format!("{}{}", config::ENV_PREFIX, key.replace('.', "__").to_uppercase());
+                flags.iter().any(|flag| flag.key == key) || env.iter().any(|(name, _)| *name == variable)
+            };
+            let filter_set = set("telemetry.log_filter") || env.iter().any(|(name, _)| name == config::FILTER_ENV);
+            let plan = demo::Plan {
+                stay,
+                seed,
+                json: cli.json,
+                listen_set: set("http.listen"),
+                data_dir_set: set("data_dir"),
+                filter_set,
+            };
+            demo::run(settings, plan)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        config::with_flags(Cli::command(), &FIRST).debug_assert();
+    }
+
+    #[test]
+    fn settings_may_stand_before_and_after_the_command() {
+        for line in [["receipts", "--data-dir", "d", "serve"], ["receipts", "serve", "--data-dir", "d"]] {
+            let matches = config::with_flags(Cli::command(), &FIRST).get_matches_from(line);
+            let settings = config::load(None, [], &config::overrides(&matches)).expect("no mistake");
+            assert_eq!(settings.data_dir.to_str(), Some("d"), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_understood() {
+        for line in SERVE_EXAMPLES.lines().chain(DEMO_EXAMPLES.lines()) {
+            let Some((_, arguments)) = line.split_once("receipts ").filter(|_| !line.contains("curl")) else {
+                continue;
+            };
+            let words = ["receipts"].into_iter().chain(arguments.split_whitespace());
+            let parsed = config::with_flags(Cli::command(), &FIRST).try_get_matches_from(words);
+            let matches = parsed.unwrap_or_else(|error| panic!("{line}: {error}"));
+            config::load(None, [], &config::overrides(&matches))
+                .unwrap_or_else(|mistakes| panic!("{line}: {mistakes}"));
+        }
+    }
+}

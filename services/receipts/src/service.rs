@@ -1,0 +1,247 @@
+//! All parts in one process: log, projector and HTTP edge, started, watched and stopped together. Decides their order,
+//! not their work.
+
+use crate::data_dir::DataDir;
+use crate::event_log;
+use crate::process::on_thread;
+use anyhow::{Context as _, anyhow};
+use receipts_fold::Limits as FoldLimits;
+use receipts_http::{Access, Drained, Health, Ingest, Limits, Parts, Query, Rate, TrustedHeaders};
+use receipts_log::{Log, Writer};
+use receipts_projection::{Partitions, Projector, Settings as ProjectorSettings};
+use receipts_query::{Answers, Readiness};
+use receipts_runtime::config::Settings;
+use receipts_runtime::exit::Failure;
+use receipts_runtime::metrics::Metrics;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// How often a starting service looks whether it has caught up.
+const READY_POLL: Duration = Duration::from_millis(10);
+/// After what time, and how often, a starting service says what it waits for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long ingest waits for the log; longer than the log's own delivery timeout of 30 s, so that it hears every outcome.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// A running service.
+pub(crate) struct Service {
+    address: SocketAddr,
+    log_name: String,
+    group: String,
+    state: State,
+    http: JoinHandle<io::Result<Drained>>,
+    /// How the edge ended, where it did so by itself.
+    http_ended: Option<Result<io::Result<Drained>, JoinError>>,
+    stop_http: CancellationToken,
+}
+
+/// What lives on threads of its own and ends in this order: the projector publishes through the log, and both are in the
+/// directory.
+struct State {
+    projector: Projector,
+    log: Arc<dyn Log>,
+    data: DataDir,
+}
+
+impl Service {
+    /// Takes the address, opens log and store, and starts to fold and to answer.
+    ///
+    /// # Errors
+    /// Says what is in the way and what to do.
+    pub(crate) async fn start(settings: &Settings, metrics: &Metrics) -> Result<Self, Failure> {
+        let listen = settings.http.listen;
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen at {listen}; choose another --http-listen"))?;
+        let address = listener.local_addr()?;
+        let (state, cursor_key, log_name) = {
+            let settings = settings.clone();
+            on_thread("opening", move || open(&settings)).await?
+        };
+        let limits = limits(settings);
+        let partitions = state.projector.partitions().clone();
+        let metrics = metrics.clone();
+        let router = receipts_http::router(Parts {
+            ingest: Ingest {
+                writer: state.log.writer(),
+                partition_count: state.log.partition_count(),
+                limits: limits.clone(),
+                acknowledge_timeout: ACKNOWLEDGE_TIMEOUT,
+            },
+            query: Query {
+                answers: Arc::new(partitions.clone()),
+                cursor_key,
+                access: Access::default(),
+                limits: limits.clone(),
+            },
+            health: Health {
+                readiness: Arc::new(move || readiness(&partitions)),
+                render_metrics: Arc::new(move || metrics.render()),
+            },
+            authenticate: Arc::new(TrustedHeaders),
+            limits,
+        });
+        let stop_http = CancellationToken::new();
+        // Half of the time to drain is for requests, the rest for the last checkpoint.
+        let drain = Duration::from_millis(settings.drain_ms / 2);
+        let http = receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), drain);
+        Ok(Self {
+            address,
+            log_name,
+            group: settings.projector.group.clone(),
+            state,
+            http: tokio::spawn(http),
+            http_ended: None,
+            stop_http,
+        })
+    }
+
+    /// The address of its HTTP edge.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The log for people: `embedded`, or the brokers.
+    pub(crate) fn log_name(&self) -> &str {
+        &self.log_name
+    }
+
+    /// The state that it answers from.
+    pub(crate) fn partitions(&self) -> &Partitions {
+        self.state.projector.partitions()
+    }
+
+    /// The way into its log.
+    pub(crate) fn writer(&self) -> Arc<dyn Writer> {
+        self.state.log.writer()
+    }
+
+    /// Returns once it has folded its log to the end and answers for all partitions, or has ended by itself: then
+    /// false.
+    pub(crate) async fn ready(&mut self) -> bool {
+        let mut said = Instant::now();
+        loop {
+            let readiness = readiness(self.partitions());
+            if readiness.caught_up {
+                return true;
+            }
+            if said.elapsed() >= PATIENCE {
+                said = Instant::now();
+                self.say_what_is_missing(readiness);
+            }
+            tokio::select! {
+                () = self.ended() => return false,
+                () = tokio::time::sleep(READY_POLL) => {}
+            }
+        }
+    }
+
+    fn say_what_is_missing(&self, readiness: Readiness) {
+        let (owned, of) = (readiness.partitions, self.partitions().count());
+        if owned < of {
+            tracing::warn!(
+                owned,
+                of,
+                group = self.group,
+                "not all partitions are here yet: another member of the consumer group holds them, or has died and is \
+                 waited for; a process that shall answer for all of them needs a --projector-group of its own"
+            );
+        } else {
+            tracing::info!(caught_up = readiness.partitions_caught_up, of, "folding the log up to its end");
+        }
+    }
+
+    /// Resolves when a part has ended though nobody asked: [`Self::stop`] says why. Not to be called after that.
+    pub(crate) async fn ended(&mut self) {
+        tokio::select! {
+            () = self.state.projector.stopped() => {}
+            ended = &mut self.http => self.http_ended = Some(ended),
+        }
+    }
+
+    /// Stops in order: requests that have begun are answered, what is folded is published and checkpointed.
+    ///
+    /// # Errors
+    /// What had ended the service before, or kept it from ending in order.
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
+        self.stop_http.cancel();
+        let (by_itself, http) = match self.http_ended {
+            Some(ended) => (true, ended),
+            None => (false, self.http.await),
+        };
+        let state = self.state;
+        on_thread("closing", move || {
+            let State { projector, log, data } = state;
+            let stopped = projector.stop();
+            drop(log);
+            drop(data);
+            Ok(stopped?)
+        })
+        .await?;
+        match http.context("the HTTP edge panicked; this is a bug: please report it with the log")? {
+            Ok(_) if by_itself => Err(anyhow!("the HTTP edge ended by itself").into()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(anyhow!(error).context("the HTTP edge failed").into()),
+        }
+    }
+}
+
+/// How far the state is. A part of the partitions is not enough: this process answers for all, or says that it is not
+/// ready.
+fn readiness(partitions: &Partitions) -> Readiness {
+    let readiness = partitions.ready();
+    Readiness { caught_up: readiness.caught_up && readiness.partitions == partitions.partition_count(), ..readiness }
+}
+
+fn open(settings: &Settings) -> Result<(State, receipts_query::CursorKey, String), Failure> {
+    let data = DataDir::open(&settings.data_dir)?;
+    let cursor_key = data.cursor_key()?;
+    let opened = event_log::open(settings, &data)?;
+    data.bind_store(&opened.identity)?;
+    let projector = Projector::start(
+        &*opened.log,
+        &settings.log.events_topic,
+        projector_settings(settings, &data),
+        Duration::from_millis(settings.http.ready_lag_ms),
+    )?;
+    Ok((State { projector, log: opened.log, data }, cursor_key, opened.name))
+}
+
+fn projector_settings(settings: &Settings, data: &DataDir) -> ProjectorSettings {
+    let projector = &settings.projector;
+    ProjectorSettings {
+        dir: data.store(),
+        group: projector.group.clone(),
+        limits: FoldLimits {
+            retention_ms: projector.retention_ms,
+            parked_max: usize::try_from(projector.parked_count).unwrap_or(usize::MAX),
+            parked_age_ms: projector.parked_age_ms,
+            read_times: projector.read_times,
+        },
+        memory_bytes: usize::try_from(projector.memory_bytes).unwrap_or(usize::MAX),
+        checkpoint_records: projector.checkpoint_events,
+        checkpoint_interval: Duration::from_millis(projector.checkpoint_interval_ms),
+        sync: true,
+        publish_updates: projector.updates,
+        update_window: Duration::from_millis(projector.update_window_ms),
+        publish_timeout: PUBLISH_TIMEOUT,
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    let rate = settings.http.rate_per_s.and_then(NonZeroU32::new);
+    Limits {
+        body_bytes_max: settings.http.body_bytes_max,
+        request_timeout: Duration::from_millis(settings.http.timeout_ms),
+        rate: rate.map(|per_second| Rate { per_second, burst: per_second }),
+        ..Limits::default()
+    }
+}

@@ -1,0 +1,180 @@
+//! Running binaries of the project and speaking HTTP to them, as an operator and a client would. Knows no crate of the
+//! product: what is tested is what is shipped.
+
+use crate::binary;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A command without configuration from this process's environment, its output piped.
+fn command(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary(name));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("RECEIPTS_") {
+            command.env_remove(variable);
+        }
+    }
+    command
+}
+
+/// Runs a binary that ends by itself.
+///
+/// # Panics
+/// If it cannot be run.
+#[must_use]
+pub fn run(name: &str, arguments: &[&str]) -> Output {
+    command(name, arguments).output().expect("the binary runs")
+}
+
+/// What a run wrote to standard error.
+#[must_use]
+pub fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A running service. Dropping it kills it.
+pub struct Service {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    /// Where its HTTP edge is: `127.0.0.1:PORT`.
+    pub address: String,
+}
+
+impl Service {
+    /// Starts a service that prints JSON lines, and waits for the line that says it is ready.
+    ///
+    /// # Panics
+    /// If it ends before; then with what it wrote to standard error.
+    #[must_use]
+    pub fn start(name: &str, arguments: &[&str]) -> Self {
+        let mut child = command(name, arguments).arg("--json").spawn().expect("the binary starts");
+        // Drained, so that a chatty service never waits for its reader.
+        let mut errors = child.stderr.take().expect("piped");
+        let errors = std::thread::spawn(move || {
+            let mut text = String::new();
+            _ = errors.read_to_string(&mut text);
+            text
+        });
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("readable");
+        if line.is_empty() {
+            let status = child.wait().expect("ended");
+            panic!("{name} {arguments:?} ended with {status}: {}", errors.join().expect("read"));
+        }
+        let ready: Value = serde_json::from_str(&line).expect("a JSON line");
+        assert_eq!(ready["ready"], name, "{line}");
+        let url = ready["http"].as_str().expect("an address");
+        let address = url.strip_prefix("http://").expect("a URL").to_owned();
+        Self { child, lines, address }
+    }
+
+    /// Starts `receipts serve` on a free port.
+    #[must_use]
+    pub fn serve(data_dir: &Path, more: &[&str]) -> Self {
+        let data_dir = data_dir.to_str().expect("UTF-8");
+        Self::start("receipts", &[&["serve", "--http-listen", "127.0.0.1:0", "--data-dir", data_dir], more].concat())
+    }
+
+    /// The next line that it prints, as JSON; `None` once it ends.
+    ///
+    /// # Panics
+    /// If the line is no JSON.
+    pub fn next_line(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("readable");
+        (!line.is_empty()).then(|| serde_json::from_str(&line).expect("a JSON line"))
+    }
+
+    /// Ends it as an operator does and returns its exit code.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn terminate(mut self) -> Option<i32> {
+        let status = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
+        assert!(status.expect("a shell").success());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait().expect("a child") {
+                Some(status) => return status.code(),
+                None => assert!(Instant::now() < deadline, "it does not end"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Kills it as the system does when memory runs out.
+    ///
+    /// # Panics
+    /// If it cannot be killed.
+    pub fn kill(mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).expect("killed");
+    }
+
+    /// Asks for a path.
+    pub fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], "")
+    }
+
+    /// Asks for a path once everything before a token is folded.
+    pub fn get_after(&self, path: &str, token: &str) -> Answer {
+        self.request("GET", path, &[("Receipts-Min-Position", token), ("Receipts-Wait-Ms", "30000")], "")
+    }
+
+    /// Sends JSON.
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.request("POST", path, &[("Content-Type", "application/json")], &body.to_string())
+    }
+
+    /// Writes events and returns the token that covers them.
+    ///
+    /// # Panics
+    /// If they are not accepted.
+    #[must_use]
+    pub fn write(&self, events: &Value) -> String {
+        let answer = self.post("/v1/events", events);
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        answer.body["position"].as_str().expect("a token").to_owned()
+    }
+
+    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+            self.address,
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        Answer { status, body: serde_json::from_str(body).unwrap_or_else(|_| Value::from(body)) }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// What a service answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body; a string where it is no JSON.
+    pub body: Value,
+}

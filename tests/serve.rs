@@ -1,0 +1,136 @@
+//! `receipts serve` as an operator meets it: ready, answering, stopped, started again, and refusing what it must. What
+//! the answers mean is tested with the fold.
+
+use receipts_tests::process::{Answer, Service, errors, run};
+use serde_json::{Value, json};
+use std::path::Path;
+
+const RECEIPT: &str = "/v1/conversations/g1/messages/m1/receipt";
+const UNREAD: &str = "/v1/conversations/g1/messages/m1/members?filter=unread";
+
+/// Five read what alice sends, but two have not yet, one has left and one is hidden.
+fn chat() -> Value {
+    json!([
+        {"type": "members.changed", "conversation_id": "g1", "joined": ["alice", "bob", "carol", "dave", "erin", "frank"]},
+        {"type": "message.sent", "conversation_id": "g1", "message_id": "m1", "sender_id": "alice",
+         "sent_at_ms": 1_780_000_000_000_u64, "need_read_receipt": true},
+        {"type": "message.read", "conversation_id": "g1", "reader_id": "bob", "message_ids": ["m1"],
+         "read_at_ms": 1_780_000_004_000_u64},
+        {"type": "message.read", "conversation_id": "g1", "reader_id": "bob", "message_ids": ["m1"]},
+        {"type": "message.read", "conversation_id": "g1", "reader_id": "carol", "message_ids": ["m1"], "hidden": true},
+        {"type": "members.changed", "conversation_id": "g1", "left": ["dave"]},
+    ])
+}
+
+/// All that the service says of the message, and the cursor behind the first who has not read.
+fn answers(service: &Service, token: &str) -> (Vec<Answer>, String) {
+    let ask = |path: &str| service.get_after(path, token);
+    let first = ask(&format!("{UNREAD}&limit=1"));
+    assert_eq!(first.status, 200, "{}", first.body);
+    let cursor = first.body["next_cursor"].as_str().expect("one more").to_owned();
+    let rest = ask(&format!("{UNREAD}&limit=1&cursor={cursor}"));
+    (vec![ask(RECEIPT), first, rest], cursor)
+}
+
+#[test]
+fn a_restart_changes_no_answer_and_a_signal_ends_it_with_0() {
+    let data = tempfile::tempdir().expect("a folder");
+    let service = Service::serve(data.path(), &[]);
+    assert_eq!(service.get("/readyz").status, 200, "it said that it was ready");
+    let token = service.write(&chat());
+    let (before, cursor) = answers(&service, &token);
+    let counts = |field: &str| before[0].body[field].as_u64().expect("a count");
+    assert_eq!(
+        [
+            counts("audience_count"),
+            counts("read_count"),
+            counts("unread_count"),
+            counts("hidden_count"),
+            counts("departed_count")
+        ],
+        [5, 1, 2, 1, 1]
+    );
+    assert_eq!(
+        (&before[1].body["members"][0]["user_id"], &before[2].body["members"][0]["user_id"]),
+        (&json!("erin"), &json!("frank"))
+    );
+    assert_eq!(service.terminate(), Some(0));
+
+    let service = Service::serve(data.path(), &[]);
+    assert_eq!(answers(&service, &token), (before, cursor), "the same answers, and the cursor of before is still good");
+    assert_eq!(service.terminate(), Some(0));
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_kill() {
+    let data = tempfile::tempdir().expect("a folder");
+    let service = Service::serve(data.path(), &[]);
+    let token = service.write(&chat());
+    let before = answers(&service, &token);
+    service.kill();
+    let service = Service::serve(data.path(), &[]);
+    assert_eq!(answers(&service, &token), before);
+}
+
+#[test]
+fn a_second_process_on_the_same_data_directory_is_refused() {
+    let data = tempfile::tempdir().expect("a folder");
+    let first = Service::serve(data.path(), &[]);
+    let second = serve_and_fail(data.path(), &[]);
+    assert!(second.contains("in use by process") && second.contains("--data-dir"), "{second}");
+    assert_eq!(first.get("/readyz").status, 200, "the first goes on");
+}
+
+#[test]
+fn a_store_is_not_folded_on_from_another_log() {
+    let data = tempfile::tempdir().expect("a folder");
+    assert_eq!(Service::serve(data.path(), &[]).terminate(), Some(0));
+    std::fs::remove_dir_all(data.path().join("log")).expect("removed");
+    let refused = serve_and_fail(data.path(), &[]);
+    assert!(refused.contains("was folded from the embedded log") && refused.contains("store"), "{refused}");
+}
+
+#[test]
+fn an_address_that_is_taken_and_a_directory_that_cannot_be_made_are_refused_with_what_to_do() {
+    let data = tempfile::tempdir().expect("a folder");
+    let first = Service::serve(&data.path().join("first"), &[]);
+    let taken = serve_and_fail(&data.path().join("second"), &["--http-listen", &first.address]);
+    assert!(taken.contains(&first.address) && taken.contains("--http-listen"), "{taken}");
+    let file = data.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let refused = serve_and_fail(&file.join("below"), &[]);
+    assert!(refused.contains("--data-dir"), "{refused}");
+}
+
+/// Starts a service that cannot run, checks that it failed at its work, and returns what it said.
+fn serve_and_fail(data_dir: &Path, more: &[&str]) -> String {
+    let data_dir = data_dir.to_str().expect("UTF-8");
+    let output = run("receipts", &[&["serve", "--http-listen", "127.0.0.1:0", "--data-dir", data_dir], more].concat());
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{}", errors(&output));
+    errors(&output)
+}
+
+#[test]
+fn every_configuration_mistake_is_named_at_once_with_exit_code_2() {
+    let data = tempfile::tempdir().expect("a folder");
+    let file = data.path().join("receipts.toml");
+    std::fs::write(&file, "[projector]\nretention_ms = \"long\"\n").expect("written");
+    let file = file.to_str().expect("UTF-8");
+    let output = run("receipts", &["serve", "--config", file, "--log-partitions", "0", "--http-listen", "0.0.0.0:80"]);
+    let said = errors(&output);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");
+    for part in ["3 configuration mistakes", "retention_ms", "--log-partitions", "--http-listen", "line 2"] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+    assert_eq!(run("receipts", &["serve", "--no-such-flag"]).status.code(), Some(2));
+    assert_eq!(run("receipts", &[]).status.code(), Some(2));
+}
+
+#[test]
+fn every_command_explains_itself_with_examples() {
+    for command in ["serve", "demo"] {
+        let output = run("receipts", &[command, "--help"]);
+        let help = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && help.contains("Examples:") && help.contains("--kafka-bootstrap"), "{help}");
+    }
+}

@@ -65,7 +65,14 @@ impl<S: Pages> State<S> {
         self.meta.policies.insert(tenant.into(), policy);
     }
 
-    fn recall(&mut self, tenant: &str, e: &MessageRecalled<'_>, at: At, raw: Raw<'_>, effects: &mut Effects) -> Result<(), S::Error> {
+    fn recall(
+        &mut self,
+        tenant: &str,
+        e: &MessageRecalled<'_>,
+        at: At,
+        raw: Raw<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
         let named = match self.find_conversation(tenant, &e.conversation_id)? {
             Some(conversation) => self.find_message(conversation, &e.message_id)?,
             None => Named::Nothing,
@@ -93,7 +100,6 @@ impl<S: Pages> State<S> {
         m.changed = offset;
         m.reads = Reads::default();
         (m.audience, m.read, m.hidden, m.last_read_at_ms) = (0, 0, 0, 0);
-        drop(page);
         self.remove_chunks(message, chunks);
         effects.changed.push(Changed { message, newly_read: None });
         Ok(())

@@ -2,18 +2,22 @@
 
 use crate::head::Head;
 use crate::index::id_hash;
+use crate::lists::Lists;
 use crate::memo::Memo;
-use crate::message::{CHUNK_SLOTS, Chunk, INLINE_SLOTS, Message, Messages, State as Fate};
+use crate::message::{Message, Messages, State as Fate};
 use crate::page::{Ref, Table};
 use crate::people::{PEOPLE_PER_PAGE, People, PeopleIndex, Person, Role, user_hash};
 use crate::roster::index_page;
 use crate::small::{Erased, LEAVES_PER_PAGE, Leaves, MARKS_PER_PAGE, Marks};
 use crate::state::{Error, Pages, Result, State, key, message_key, named_in_page, write_name};
-use std::collections::BTreeSet;
 use crate::view::{Counts, Filter, Member, Members, ReadMark, Receipt, Status};
+use std::collections::BTreeSet;
 
 /// Conversations with at most so many people are looked through person by person for those who left.
 const FEW_PEOPLE: u32 = 4 * PEOPLE_PER_PAGE;
+
+/// Number and head of a conversation, and the slot of somebody it knows.
+type Known<'a> = (u32, Ref<'a, Head>, u32);
 
 /// A message with what is needed to speak of it.
 pub(crate) struct Found<'a, S> {
@@ -44,7 +48,9 @@ impl<S: Pages> State<S> {
         for number in self.index.candidates(&self.pages, id_hash(message_id), None)? {
             let Some(page) = Table::<Messages>::get(&self.pages, message_key(number).0)? else { continue };
             let place = message_key(number).1;
-            let Some(m) = page.at(place).filter(|m| page.id(place) == message_id && !self.is_expired(m)) else { continue };
+            let Some(m) = page.at(place).filter(|m| page.id(place) == message_id && !self.is_expired(m)) else {
+                continue;
+            };
             if best.as_ref().is_some_and(|b| b.message().sent_at_ms >= m.sent_at_ms) {
                 continue;
             }
@@ -83,7 +89,15 @@ impl<S: Pages> State<S> {
     ///
     /// # Errors
     /// Where the store fails or is broken.
-    pub fn members(&self, tenant: &str, conversation_id: &str, message_id: &str, filter: Filter, from_slot: u32, limit: usize) -> Result<Members, S::Error> {
+    pub fn members(
+        &self,
+        tenant: &str,
+        conversation_id: &str,
+        message_id: &str,
+        filter: Filter,
+        from_slot: u32,
+        limit: usize,
+    ) -> Result<Members, S::Error> {
         let Some(found) = self.look_up(tenant, conversation_id, message_id)? else {
             let receipt = not_found(tenant, Some(conversation_id), message_id);
             return Ok(Members { members: Vec::new(), next_slot: None, receipt });
@@ -104,7 +118,9 @@ impl<S: Pages> State<S> {
         if self.is_erased(tenant, user_id) {
             return Ok(None);
         }
-        let Some((conversation, _, slot)) = self.look_up_person(tenant, conversation_id, user_id)? else { return Ok(None) };
+        let Some((conversation, _, slot)) = self.look_up_person(tenant, conversation_id, user_id)? else {
+            return Ok(None);
+        };
         self.read_mark_of(conversation, slot)
     }
 
@@ -115,7 +131,9 @@ impl<S: Pages> State<S> {
     pub fn read_mark_of(&self, conversation: u32, slot: u32) -> Result<Option<ReadMark>, S::Error> {
         let head = self.head_of(conversation)?;
         let Some(reader_id) = self.user_id(conversation, &head.tenant, slot)? else { return Ok(None) };
-        let Some(page) = Table::<Marks>::get(&self.pages, key(conversation, slot / MARKS_PER_PAGE))? else { return Ok(None) };
+        let Some(page) = Table::<Marks>::get(&self.pages, key(conversation, slot / MARKS_PER_PAGE))? else {
+            return Ok(None);
+        };
         let Some((Some(mark), _)) = page.slots.get((slot % MARKS_PER_PAGE) as usize) else { return Ok(None) };
         Ok(Some(ReadMark {
             reader_id,
@@ -140,7 +158,9 @@ impl<S: Pages> State<S> {
     /// # Errors
     /// Where the store fails or is broken.
     pub fn is_member(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Result<bool, S::Error> {
-        let Some((conversation, head, slot)) = self.look_up_person(tenant, conversation_id, user_id)? else { return Ok(false) };
+        let Some((conversation, head, slot)) = self.look_up_person(tenant, conversation_id, user_id)? else {
+            return Ok(false);
+        };
         let page = self.people_of(conversation, slot / PEOPLE_PER_PAGE)?;
         let person = page.at(slot % PEOPLE_PER_PAGE).ok_or(Error::Broken("a person"))?;
         Ok(person.role != Role::None && !self.unseen_erasures(&head).any(|e| *e.user_id == *user_id))
@@ -157,14 +177,23 @@ impl<S: Pages> State<S> {
         Ok(None)
     }
 
-    fn look_up_conversation(&self, tenant: &str, conversation_id: &str) -> Result<Option<(u32, Ref<'_, Head>)>, S::Error> {
+    fn look_up_conversation(
+        &self,
+        tenant: &str,
+        conversation_id: &str,
+    ) -> Result<Option<(u32, Ref<'_, Head>)>, S::Error> {
         let mut name = Vec::with_capacity(tenant.len() + conversation_id.len() + 1);
         write_name(&mut name, tenant, conversation_id);
         let Some(conversation) = self.pages.conversation(&name)? else { return Ok(None) };
         Ok(Some((conversation, self.head_of(conversation)?)))
     }
 
-    fn look_up_person(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Result<Option<(u32, Ref<'_, Head>, u32)>, S::Error> {
+    fn look_up_person(
+        &self,
+        tenant: &str,
+        conversation_id: &str,
+        user_id: &str,
+    ) -> Result<Option<Known<'_>>, S::Error> {
         let Some((conversation, head)) = self.look_up_conversation(tenant, conversation_id)? else { return Ok(None) };
         let slot = self.slot_of(conversation, &head, user_id)?;
         Ok(slot.map(|slot| (conversation, head, slot)))
@@ -218,7 +247,8 @@ impl<S: Pages> Found<'_, S> {
     fn receipt(&self) -> Result<Receipt, S::Error> {
         let m = self.message();
         let state = self.state;
-        let mut receipt = not_found(&self.head.tenant, Some(&self.head.conversation_id), self.page.id(message_key(self.number).1));
+        let mut receipt =
+            not_found(&self.head.tenant, Some(&self.head.conversation_id), self.page.id(message_key(self.number).1));
         receipt.status = match m.state {
             Fate::Ok => Status::Ok,
             Fate::NotRequested => Status::NotRequested,
@@ -305,7 +335,8 @@ impl<S: Pages> Found<'_, S> {
         let mut page = head.leaves.div_ceil(LEAVES_PER_PAGE);
         'leaves: while page > 0 {
             page -= 1;
-            let leaves = Table::<Leaves>::get(&self.state.pages, key(m.conversation, page))?.ok_or(Error::Broken("leaves"))?;
+            let leaves =
+                Table::<Leaves>::get(&self.state.pages, key(m.conversation, page))?.ok_or(Error::Broken("leaves"))?;
             for (offset, slot) in leaves.leaves.iter().rev() {
                 if *offset <= m.offset {
                     break 'leaves;
@@ -359,102 +390,6 @@ impl<S: Pages> Found<'_, S> {
             people: Memo::default(),
             chunks: Memo::default(),
         }
-    }
-}
-
-/// The audience of a message by slot. Loads every page at most once.
-struct Lists<'a, S> {
-    pages: &'a S,
-    number: u64,
-    message: &'a Message,
-    ignore_hidden: bool,
-    /// Whose erasure the roster has not seen.
-    erased: Vec<&'a str>,
-    people: Memo<'a, People>,
-    chunks: Memo<'a, Chunk>,
-}
-
-impl<'a, S: Pages> Lists<'a, S> {
-    fn person(&mut self, slot: u32) -> Result<&Person, S::Error> {
-        let page = self.people.get(self.pages, self.message.conversation.into(), slot / PEOPLE_PER_PAGE)?;
-        page.and_then(|p| p.at(slot % PEOPLE_PER_PAGE)).ok_or(Error::Broken("a person"))
-    }
-
-    fn is_in_audience(&mut self, slot: u32) -> Result<bool, S::Error> {
-        let m = self.message;
-        if slot == m.sender || slot >= m.slots {
-            return Ok(false);
-        }
-        if !m.named_recipients {
-            return Ok(self.person(slot)?.in_audience_at(m.offset));
-        }
-        if m.slots <= INLINE_SLOTS {
-            return Ok(m.reads.is_recipient(slot));
-        }
-        Ok(self.chunk(slot)?.is_some_and(|c| c.0.is_recipient(slot % CHUNK_SLOTS)))
-    }
-
-    fn chunk(&mut self, slot: u32) -> Result<Option<&Chunk>, S::Error> {
-        Ok(self.chunks.get(self.pages, self.number, slot / CHUNK_SLOTS)?)
-    }
-
-    fn after_ms(&mut self, slot: u32) -> Result<Option<u64>, S::Error> {
-        if self.message.slots <= INLINE_SLOTS {
-            return Ok(self.message.reads.after_ms(slot));
-        }
-        Ok(self.chunk(slot)?.and_then(|c| c.0.after_ms(slot % CHUNK_SLOTS)))
-    }
-
-    /// The list that a slot is in, if any.
-    fn class(&mut self, slot: u32) -> Result<Option<Filter>, S::Error> {
-        if !self.is_in_audience(slot)? {
-            return Ok(None);
-        }
-        let (read, hidden) = if self.message.slots <= INLINE_SLOTS {
-            (self.message.reads.has_read(slot), self.message.reads.has_read_hidden(slot))
-        } else {
-            let place = slot % CHUNK_SLOTS;
-            self.chunk(slot)?.map_or((false, false), |c| (c.0.has_read(place), c.0.has_read_hidden(place)))
-        };
-        if read {
-            return Ok(Some(Filter::Read));
-        }
-        if hidden && !self.ignore_hidden {
-            return Ok(None);
-        }
-        let (offset, erased) = (self.message.offset, std::mem::take(&mut self.erased));
-        let person = self.person(slot)?;
-        let gone = person.left_after(offset) || erased.contains(&&*person.id);
-        self.erased = erased;
-        Ok(Some(if gone { Filter::Departed } else { Filter::Unread }))
-    }
-
-    /// The first slot at or after `from` that is in a list. Skips by bits, then looks at the person.
-    fn next(&mut self, mut from: u32, filter: Filter) -> Result<Option<u32>, S::Error> {
-        let (slots, ignore_hidden) = (self.message.slots, self.ignore_hidden);
-        while from < slots {
-            let inline = slots <= INLINE_SLOTS;
-            let (first, size) = if inline { (0, INLINE_SLOTS) } else { (from / CHUNK_SLOTS * CHUNK_SLOTS, CHUNK_SLOTS) };
-            let place = from - first;
-            let candidate = if inline {
-                let reads = &self.message.reads;
-                if filter == Filter::Read { reads.next_read(place) } else { reads.next_without_read(place, ignore_hidden) }
-            } else {
-                match (self.chunk(from)?, filter) {
-                    (Some(c), Filter::Read) => c.0.next_read(place),
-                    (Some(c), _) => c.0.next_without_read(place, ignore_hidden),
-                    (None, Filter::Read) => None,
-                    (None, _) => Some(place),
-                }
-            };
-            from = match candidate {
-                None => first + size,
-                Some(place) if first + place >= slots => break,
-                Some(place) if filter == Filter::Read || self.class(first + place)? == Some(filter) => return Ok(Some(first + place)),
-                Some(place) => first + place + 1,
-            };
-        }
-        Ok(None)
     }
 }
 

@@ -97,7 +97,8 @@ impl Page for Head {
         head.kind = if flags & 1 > 0 { Kind::Direct } else { Kind::Group };
         head.ever_roster = flags & 2 > 0;
         head.group_type = from.text()?.into();
-        for n in [&mut head.people, &mut head.members, &mut head.index_pages, &mut head.leaves, &mut head.erasures_seen] {
+        for n in [&mut head.people, &mut head.members, &mut head.index_pages, &mut head.leaves, &mut head.erasures_seen]
+        {
             *n = from.small()?;
         }
         head.last_leave = from.optional()?;
@@ -113,6 +114,11 @@ impl Page for Head {
     }
 
     fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.tenant.len() + self.conversation_id.len() + self.group_type.len() + 16 * self.roots.capacity() + 48
+        size_of::<Self>()
+            + self.tenant.len()
+            + self.conversation_id.len()
+            + self.group_type.len()
+            + 16 * self.roots.capacity()
+            + 48
     }
 }

@@ -82,7 +82,9 @@ impl Young {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + 9 * self.by_conversation.capacity() + 5 * self.anywhere.capacity()
+        self.entries.capacity() * size_of::<Entry>()
+            + 9 * self.by_conversation.capacity()
+            + 5 * self.anywhere.capacity()
     }
 }
 
@@ -107,7 +109,13 @@ impl Index {
     }
 
     /// Adds the next message, and seals the oldest stretch in memory when there are two full ones.
-    pub fn insert<S: Table<IndexPage> + Table<Filter>>(&mut self, pages: &mut S, message: u64, hash: u64, conversation: u32) {
+    pub fn insert<S: Table<IndexPage> + Table<Filter>>(
+        &mut self,
+        pages: &mut S,
+        message: u64,
+        hash: u64,
+        conversation: u32,
+    ) {
         let newest = self.young.back_mut().expect("there is always one");
         assert_eq!(message, newest.first + newest.entries.len() as u64, "messages are numbered without a gap");
         newest.insert(hash, conversation);
@@ -142,7 +150,6 @@ impl Index {
         for run in self.runs.iter().rev().filter(|r| r.filter.may_hold(key)) {
             let Some(page) = Table::<IndexPage>::hot(pages, run_key(run.number, hash))? else { continue };
             let found: Vec<u64> = page.messages(hash, Some(conversation)).collect();
-            drop(page);
             for message in found.into_iter().rev() {
                 if let Some(found) = accept(pages, run.number * STRETCH + message)? {
                     return Ok(Some(found));
@@ -156,7 +163,12 @@ impl Index {
     ///
     /// # Errors
     /// Where the store fails.
-    pub fn candidates<S: Table<IndexPage>>(&self, pages: &S, hash: u64, conversation: Option<u32>) -> Result<Vec<u64>, S::Error> {
+    pub fn candidates<S: Table<IndexPage>>(
+        &self,
+        pages: &S,
+        hash: u64,
+        conversation: Option<u32>,
+    ) -> Result<Vec<u64>, S::Error> {
         let mut found = Vec::new();
         for young in self.young.iter().rev() {
             if let Some(conversation) = conversation {
@@ -204,7 +216,8 @@ impl Index {
 
     /// Bytes of memory it takes beside the cached pages.
     pub fn memory_bytes(&self) -> usize {
-        self.young.iter().map(Young::memory_bytes).sum::<usize>() + self.runs.iter().map(|r| 8 * r.filter.words.len()).sum::<usize>()
+        self.young.iter().map(Young::memory_bytes).sum::<usize>()
+            + self.runs.iter().map(|r| 8 * r.filter.words.len()).sum::<usize>()
     }
 }
 
@@ -219,7 +232,11 @@ fn seal<S: Table<IndexPage> + Table<Filter>>(pages: &mut S, young: &Young) -> Ru
     for (i, entry) in young.entries.iter().enumerate() {
         filter.insert(entry.hash);
         filter.insert(with_conversation(entry.hash, entry.conversation));
-        sealed[(entry.hash >> 56) as usize].entries.push(((entry.hash >> 24) as u32, tag(entry.conversation), i as u16));
+        sealed[(entry.hash >> 56) as usize].entries.push((
+            (entry.hash >> 24) as u32,
+            tag(entry.conversation),
+            i as u16,
+        ));
     }
     for (i, mut page) in sealed.into_iter().enumerate() {
         page.entries.sort_unstable();

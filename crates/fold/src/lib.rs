@@ -9,6 +9,7 @@ pub mod chain;
 pub mod effects;
 pub mod head;
 pub mod index;
+mod lists;
 mod mark;
 mod memo;
 pub mod message;
@@ -24,5 +25,6 @@ mod state;
 pub mod view;
 pub mod wire;
 
-pub use park::{Headers, Raw};
+pub use park::Raw;
+pub use small::Headers;
 pub use state::{At, Error, Limits, Pages, Result, State};

@@ -18,14 +18,23 @@ struct Target {
 }
 
 impl<S: Pages> State<S> {
-    pub(crate) fn read_conversation(&mut self, tenant: &str, e: &ConversationRead<'_>, at: At, raw: Raw<'_>, effects: &mut Effects) -> Result<(), S::Error> {
+    pub(crate) fn read_conversation(
+        &mut self,
+        tenant: &str,
+        e: &ConversationRead<'_>,
+        at: At,
+        raw: Raw<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
         let clock = Clock { read_at_ms: e.read_at_ms, timestamp_ms: at.timestamp_ms };
         let reading = Reading { clock, hidden: e.hidden, offset: at.offset };
         let conversation = self.find_conversation(tenant, &e.conversation_id)?;
         match (&e.up_to, conversation) {
             (UpTo::Message(id), None) => self.park(at, raw, vec![(&**id).into()], effects)?,
             (UpTo::Message(id), Some(conversation)) => match self.find_message(conversation, id)? {
-                Named::Message(message) => self.read_up_to_message(conversation, &e.reader_id, message, reading, effects)?,
+                Named::Message(message) => {
+                    self.read_up_to_message(conversation, &e.reader_id, message, reading, effects)?
+                }
                 Named::Expired => effects.counters.expired += 1,
                 Named::Nothing => self.park(at, raw, vec![(&**id).into()], effects)?,
             },
@@ -39,16 +48,29 @@ impl<S: Pages> State<S> {
     }
 
     /// Reads everything up to a message that is in the log.
-    pub(crate) fn read_up_to_message(&mut self, conversation: u32, reader_id: &str, message: u64, how: Reading, effects: &mut Effects) -> Result<(), S::Error> {
+    pub(crate) fn read_up_to_message(
+        &mut self,
+        conversation: u32,
+        reader_id: &str,
+        message: u64,
+        how: Reading,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
         let page = self.message(message)?.ok_or(Error::Broken("a message"))?;
         let place = message_key(message).1;
         let sent_at_ms = page.at(place).ok_or(Error::Broken("a message"))?.sent_at_ms;
         let target = Target { message_id: Some(page.id(place).into()), sent_at_ms };
-        drop(page);
         self.read_up_to(conversation, reader_id, &target, how, effects)
     }
 
-    fn read_up_to(&mut self, conversation: u32, reader_id: &str, target: &Target, how: Reading, effects: &mut Effects) -> Result<(), S::Error> {
+    fn read_up_to(
+        &mut self,
+        conversation: u32,
+        reader_id: &str,
+        target: &Target,
+        how: Reading,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
         self.settle_erasures(conversation)?;
         let Some(reader) = self.reader(conversation, reader_id)? else {
             effects.counters.not_in_audience += 1;
@@ -64,7 +86,8 @@ impl<S: Pages> State<S> {
         };
         self.read_newly_covered(conversation, &reader, covered, target.sent_at_ms, how, effects)?;
 
-        let moves = reader.role != Role::None && !how.hidden && mark.is_none_or(|m| target.sent_at_ms > m.up_to_sent_at_ms);
+        let moves =
+            reader.role != Role::None && !how.hidden && mark.is_none_or(|m| target.sent_at_ms > m.up_to_sent_at_ms);
         // A mark at or beyond every message covers all of them, however far an earlier one reached.
         let reaches_all = target.sent_at_ms >= self.head(conversation)?.sent_at_max;
         let covers = reaches_all || covered.is_none_or(|c| target.sent_at_ms >= c.up_to_sent_at_ms);
@@ -108,7 +131,9 @@ impl<S: Pages> State<S> {
         let mut at = chain::seek(&head, bound, |message| self.link(message))?;
         let mut newly_covered = Vec::new();
         while let Some((message, link)) = at {
-            if message < reader.since || covered.is_some_and(|c| message < c.below && link.sent_at_max <= c.up_to_sent_at_ms) {
+            if message < reader.since
+                || covered.is_some_and(|c| message < c.below && link.sent_at_max <= c.up_to_sent_at_ms)
+            {
                 break;
             }
             let before = covered.is_some_and(|c| message < c.below && link.sent_at_ms <= c.up_to_sent_at_ms);

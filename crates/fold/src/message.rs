@@ -67,7 +67,15 @@ pub struct Message {
 
 impl Message {
     /// A message that was just sent, by `offset` and `timestamp_ms` of its record; has no audience and no reads yet.
-    pub fn new(conversation: u32, sender: u32, sent_at_ms: u64, offset: u64, timestamp_ms: u64, kind: Kind, state: State) -> Self {
+    pub fn new(
+        conversation: u32,
+        sender: u32,
+        sent_at_ms: u64,
+        offset: u64,
+        timestamp_ms: u64,
+        kind: Kind,
+        state: State,
+    ) -> Self {
         Self {
             id_end: 0,
             conversation,
@@ -119,7 +127,12 @@ impl Messages {
     /// A page with room for all its messages, the first of which has that number.
     pub fn new(first: u64) -> Self {
         let room = MESSAGES_PER_PAGE as usize;
-        Self { first, messages: Vec::with_capacity(room), links: Vec::with_capacity(room), ids: String::with_capacity(24 * room) }
+        Self {
+            first,
+            messages: Vec::with_capacity(room),
+            links: Vec::with_capacity(room),
+            ids: String::with_capacity(24 * room),
+        }
     }
 
     /// Adds the next message.
@@ -243,9 +256,11 @@ impl Page for Messages {
             last.offset = from.difference(last.offset)?;
             last.timestamp_ms = from.difference(last.timestamp_ms)?;
             last.sent_at_ms = from.difference(last.sent_at_ms)?;
-            let conversation = u32::try_from(last.conversation).map_err(|_| Malformed("a conversation beyond 32 bits"))?;
+            let conversation =
+                u32::try_from(last.conversation).map_err(|_| Malformed("a conversation beyond 32 bits"))?;
             let sender = from.small()?;
-            let mut m = Message::new(conversation, sender, last.sent_at_ms, last.offset, last.timestamp_ms, kind, state);
+            let mut m =
+                Message::new(conversation, sender, last.sent_at_ms, last.offset, last.timestamp_ms, kind, state);
             m.named_recipients = flags & 8 > 0;
             m.slots = from.small()?;
             m.changed = from.number()?.wrapping_add(m.offset);

@@ -2,14 +2,11 @@
 
 use crate::effects::{DeadLetter, Effects};
 use crate::page::Table;
-use crate::small::Parked;
+use crate::small::{Headers, Parked};
 use crate::state::{At, Error, Pages, Result, State, key};
 use hashbrown::HashMap;
 use receipts_event::Reason;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The headers of a record: names and values.
-pub type Headers = Vec<(Box<str>, Option<Box<[u8]>>)>;
 
 /// A record as the log has it, for parking.
 #[derive(Clone, Copy)]
@@ -58,7 +55,13 @@ impl<S: Pages> State<S> {
 
     /// Parks a record for the messages it names that are not there. Where too many wait, the one at the lowest offset
     /// goes: its message is the least likely to come still.
-    pub(crate) fn park(&mut self, at: At, raw: Raw<'_>, waits_for: Vec<Box<str>>, effects: &mut Effects) -> Result<(), S::Error> {
+    pub(crate) fn park(
+        &mut self,
+        at: At,
+        raw: Raw<'_>,
+        waits_for: Vec<Box<str>>,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
         if self.is_stale(at.timestamp_ms) || self.limits.parked_max == 0 {
             let (reason, detail) = self.refusal(at.timestamp_ms, &waits_for);
             effects.dead_letters.push(DeadLetter { reason, detail, ids: waits_for, parked: None });
@@ -95,9 +98,15 @@ impl<S: Pages> State<S> {
 
     fn refusal(&self, timestamp_ms: u64, waits_for: &[Box<str>]) -> (Reason, String) {
         if self.is_stale(timestamp_ms) {
-            (Reason::ParkedExpired, format!("did not come within {} ms: {}", self.limits.parked_age_ms, list(waits_for)))
+            (
+                Reason::ParkedExpired,
+                format!("did not come within {} ms: {}", self.limits.parked_age_ms, list(waits_for)),
+            )
         } else {
-            (Reason::ParkedOverflow, format!("more than {} records wait; did not come: {}", self.limits.parked_max, list(waits_for)))
+            (
+                Reason::ParkedOverflow,
+                format!("more than {} records wait; did not come: {}", self.limits.parked_max, list(waits_for)),
+            )
         }
     }
 
@@ -113,7 +122,8 @@ impl<S: Pages> State<S> {
 
     /// Makes a parked record a dead letter.
     fn give_up(&mut self, offset: u64, effects: &mut Effects) -> Result<(), S::Error> {
-        let parked = Table::<Parked>::hot(&mut self.pages, key(offset, 0))?.ok_or(Error::Broken("a parked record"))?.clone();
+        let parked =
+            Table::<Parked>::hot(&mut self.pages, key(offset, 0))?.ok_or(Error::Broken("a parked record"))?.clone();
         for id in &parked.waits_for {
             let name = message_name(parked.key.as_deref().unwrap_or_default(), id);
             if let Some(offsets) = self.waiting.by_message.get_mut(&name[..]) {
@@ -146,10 +156,10 @@ impl<S: Pages> State<S> {
         };
         let mut taken = Vec::with_capacity(offsets.len());
         for offset in offsets {
-            let mut page = Table::<Parked>::hot(&mut self.pages, key(offset, 0))?.ok_or(Error::Broken("a parked record"))?;
+            let mut page =
+                Table::<Parked>::hot(&mut self.pages, key(offset, 0))?.ok_or(Error::Broken("a parked record"))?;
             page.waits_for.retain(|id| &**id != message_id);
             let parked = page.clone();
-            drop(page);
             if parked.waits_for.is_empty() {
                 self.forget_parked(offset, parked.timestamp_ms);
             }

@@ -54,14 +54,22 @@ pub struct Person {
     /// The newest stretch, if there is any.
     pub span: Option<Span>,
     /// Those before it, oldest first.
-    #[expect(clippy::box_collection, reason = "nearly always none: 8 bytes instead of 24")]
     pub earlier: Option<Box<Vec<Span>>>,
 }
 
 impl Person {
     /// Somebody who is on no roster.
     pub fn stranger(id: &str, since: u64) -> Self {
-        Self { id: id.into(), since, role: Role::None, ever_on_roster: false, ever_recipient: false, last_leave: None, span: None, earlier: None }
+        Self {
+            id: id.into(),
+            since,
+            role: Role::None,
+            ever_on_roster: false,
+            ever_recipient: false,
+            last_leave: None,
+            span: None,
+            earlier: None,
+        }
     }
 
     /// Whether a message sent at `offset` has them in its audience by roster.
@@ -172,7 +180,11 @@ impl Page for People {
                 Role::Member => 1,
                 Role::Observer => 2,
             };
-            to.byte(role | u8::from(p.ever_on_roster) << 2 | u8::from(p.last_leave.is_some()) << 3 | u8::from(p.ever_recipient) << 4);
+            to.byte(
+                role | u8::from(p.ever_on_roster) << 2
+                    | u8::from(p.last_leave.is_some()) << 3
+                    | u8::from(p.ever_recipient) << 4,
+            );
             if let Some(leave) = p.last_leave {
                 to.difference(leave, last);
             }
@@ -214,7 +226,11 @@ impl Page for People {
                 let start = from.difference(last)?;
                 last = start;
                 let length = from.number()?;
-                let to = if length == 0 { Span::OPEN } else { start.checked_add(length - 1).ok_or(Malformed("a stretch beyond 64 bits"))? };
+                let to = if length == 0 {
+                    Span::OPEN
+                } else {
+                    start.checked_add(length - 1).ok_or(Malformed("a stretch beyond 64 bits"))?
+                };
                 spans.push(Span { from: start, to });
             }
             p.span = spans.pop();

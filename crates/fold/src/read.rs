@@ -53,7 +53,14 @@ impl Reader {
 }
 
 impl<S: Pages> State<S> {
-    pub(crate) fn read(&mut self, tenant: &str, e: &MessageRead<'_>, at: At, raw: Raw<'_>, effects: &mut Effects) -> Result<(), S::Error> {
+    pub(crate) fn read(
+        &mut self,
+        tenant: &str,
+        e: &MessageRead<'_>,
+        at: At,
+        raw: Raw<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
         let mut missing: Vec<Box<str>> = Vec::new();
         let conversation = self.find_conversation(tenant, &e.conversation_id)?;
         let reader = match conversation {
@@ -103,10 +110,18 @@ impl<S: Pages> State<S> {
     }
 
     /// Sets a reader's bit in a message, if the message has one for them.
-    pub(crate) fn read_message(&mut self, message: u64, reader: &Reader, how: Reading, effects: &mut Effects) -> Result<(), S::Error> {
+    pub(crate) fn read_message(
+        &mut self,
+        message: u64,
+        reader: &Reader,
+        how: Reading,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
         let (page_key, place) = message_key(message);
-        let (retention, newest, times) = (self.limits.retention_ms, self.meta.newest_timestamp_ms, self.limits.read_times);
-        let mut page = Table::<crate::message::Messages>::hot(&mut self.pages, page_key)?.ok_or(Error::Broken("a message"))?;
+        let (retention, newest, times) =
+            (self.limits.retention_ms, self.meta.newest_timestamp_ms, self.limits.read_times);
+        let mut page =
+            Table::<crate::message::Messages>::hot(&mut self.pages, page_key)?.ok_or(Error::Broken("a message"))?;
         let m = page.at(place).ok_or(Error::Broken("a message"))?;
         if newest.saturating_sub(m.timestamp_ms) > retention {
             effects.counters.expired += 1;
@@ -133,12 +148,12 @@ impl<S: Pages> State<S> {
                 mark(&mut page.at_mut(place).ok_or(Error::Broken("a message"))?.reads, slot, how.hidden, after_ms)
             }
         } else {
-            drop(page);
             let Some(marked) = self.mark_in_chunk(message, slot, named, how.hidden, after_ms)? else {
                 effects.counters.not_in_audience += 1;
                 return Ok(());
             };
-            page = Table::<crate::message::Messages>::hot(&mut self.pages, page_key)?.ok_or(Error::Broken("a message"))?;
+            page =
+                Table::<crate::message::Messages>::hot(&mut self.pages, page_key)?.ok_or(Error::Broken("a message"))?;
             marked
         };
         if marked == Marked::Before {
@@ -163,7 +178,14 @@ impl<S: Pages> State<S> {
     }
 
     /// The same in the chunk of a message with many slots; `None` where the slot was not named as a recipient.
-    fn mark_in_chunk(&mut self, message: u64, slot: u32, named: bool, hidden: bool, after_ms: Option<u64>) -> Result<Option<Marked>, S::Error> {
+    fn mark_in_chunk(
+        &mut self,
+        message: u64,
+        slot: u32,
+        named: bool,
+        hidden: bool,
+        after_ms: Option<u64>,
+    ) -> Result<Option<Marked>, S::Error> {
         let k = key(message, slot / CHUNK_SLOTS);
         let slot = slot % CHUNK_SLOTS;
         match Table::<Chunk>::hot(&mut self.pages, k)? {

@@ -317,7 +317,10 @@ mod tests {
         for (slot, after_ms) in [(5, 1), (60, 1 << 40), (0, u64::from(u32::MAX)), (63, u64::from(u32::MAX) + 1)] {
             reads.read(slot, Some(after_ms));
         }
-        assert_eq!([5, 60, 0, 63].map(|s| reads.after_ms(s)), [1, 1 << 40, u64::from(u32::MAX), u64::from(u32::MAX) + 1].map(Some));
+        assert_eq!(
+            [5, 60, 0, 63].map(|s| reads.after_ms(s)),
+            [1, 1 << 40, u64::from(u32::MAX), u64::from(u32::MAX) + 1].map(Some)
+        );
         round_trip(&reads);
     }
 

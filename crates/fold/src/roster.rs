@@ -44,7 +44,8 @@ impl<S: Pages> State<S> {
                 self.take_role(number, slot, Role::None, at.offset)?;
             }
         }
-        let joins = e.joined.iter().map(|id| (id, Role::Member)).chain(e.observers.iter().map(|id| (id, Role::Observer)));
+        let joins =
+            e.joined.iter().map(|id| (id, Role::Member)).chain(e.observers.iter().map(|id| (id, Role::Observer)));
         for (id, role) in joins {
             let slot = self.slot_or_new(number, id)?;
             self.take_role(number, slot, role, at.offset)?;
@@ -61,11 +62,9 @@ impl<S: Pages> State<S> {
             return Ok(());
         }
         page.at_mut(place).ok_or(Error::Broken("a person"))?.take_role(role, offset);
-        drop(page);
         let mut head = self.head(conversation)?;
         head.members = head.members - u32::from(before == Role::Member) + u32::from(role == Role::Member);
         head.ever_roster |= role != Role::None;
-        drop(head);
         if role == Role::None { self.log_leave(conversation, offset, slot) } else { Ok(()) }
     }
 
@@ -74,7 +73,6 @@ impl<S: Pages> State<S> {
         head.last_leave = Some(offset);
         let at = head.leaves;
         head.leaves += 1;
-        drop(head);
         let k = key(conversation, at / LEAVES_PER_PAGE);
         match Table::<Leaves>::hot(&mut self.pages, k)? {
             Some(mut page) => page.leaves.push((offset, slot)),
@@ -90,8 +88,8 @@ impl<S: Pages> State<S> {
         if head.erasures_seen == self.meta.erasures {
             return Ok(());
         }
-        let unseen: Vec<Erased> = self.erasures[head.erasures_seen as usize..].iter().filter(|e| e.tenant == head.tenant).cloned().collect();
-        drop(head);
+        let unseen: Vec<Erased> =
+            self.erasures[head.erasures_seen as usize..].iter().filter(|e| e.tenant == head.tenant).cloned().collect();
         for erased in unseen {
             if let Some(slot) = self.slot(conversation, &erased.user_id)? {
                 self.leave_by_erasure(conversation, slot, erased.offset)?;
@@ -106,12 +104,10 @@ impl<S: Pages> State<S> {
         let mut page = self.people(conversation, slot / PEOPLE_PER_PAGE)?;
         let person = page.at(slot % PEOPLE_PER_PAGE).ok_or(Error::Broken("a person"))?;
         if person.role != Role::None {
-            drop(page);
             return self.take_role(conversation, slot, Role::None, offset);
         }
         if person.may_be_in_audience() {
             page.at_mut(slot % PEOPLE_PER_PAGE).ok_or(Error::Broken("a person"))?.last_leave = Some(offset);
-            drop(page);
             self.log_leave(conversation, offset, slot)?;
         }
         Ok(())
@@ -138,7 +134,6 @@ impl<S: Pages> State<S> {
     pub(crate) fn slot(&mut self, conversation: u32, user_id: &str) -> Result<Option<u32>, S::Error> {
         let head = self.head(conversation)?;
         let (people, index_pages) = (head.people, head.index_pages);
-        drop(head);
         let hash = user_hash(user_id);
         if people == 0 {
             return Ok(None);
@@ -160,7 +155,6 @@ impl<S: Pages> State<S> {
                 more.push(slot);
             }
         }
-        drop(index);
         for slot in slots[..found].iter().copied().chain(more) {
             let page = self.people(conversation, slot / PEOPLE_PER_PAGE)?;
             if page.at(slot % PEOPLE_PER_PAGE).is_some_and(|p| &*p.id == user_id) {
@@ -179,7 +173,6 @@ impl<S: Pages> State<S> {
         let slot = head.people;
         head.people += 1;
         let index_pages = head.index_pages;
-        drop(head);
         let hash = user_hash(user_id);
         if slot % PEOPLE_PER_PAGE == 0 {
             self.pages.put(key(conversation, slot / PEOPLE_PER_PAGE), People::default());
@@ -190,7 +183,9 @@ impl<S: Pages> State<S> {
             self.grow_index(conversation, (2 * index_pages).max(1))?;
         } else if index_pages > 0 {
             let k = key(conversation, index_page(hash, index_pages));
-            Table::<PeopleIndex>::hot(&mut self.pages, k)?.ok_or(Error::Broken("an index of people"))?.insert(hash, slot);
+            Table::<PeopleIndex>::hot(&mut self.pages, k)?
+                .ok_or(Error::Broken("an index of people"))?
+                .insert(hash, slot);
         }
         Ok(slot)
     }
@@ -200,11 +195,12 @@ impl<S: Pages> State<S> {
         let mut head = self.head(conversation)?;
         head.index_pages = pages;
         let people = head.people;
-        drop(head);
         let mut entries = Vec::with_capacity(people as usize);
         for page in 0..people.div_ceil(PEOPLE_PER_PAGE) {
             let first = page * PEOPLE_PER_PAGE;
-            entries.extend(self.people(conversation, page)?.hashes().iter().zip(first..).map(|(hash, slot)| (*hash, slot)));
+            entries.extend(
+                self.people(conversation, page)?.hashes().iter().zip(first..).map(|(hash, slot)| (*hash, slot)),
+            );
         }
         entries.sort_unstable();
         let mut rest = &entries[..];

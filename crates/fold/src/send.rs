@@ -9,11 +9,17 @@ use crate::people::{PEOPLE_PER_PAGE, Role};
 use crate::read::{Clock, Reading};
 use crate::reads::Reads;
 use crate::small::Parked;
-use crate::state::{At, Error, Named, Pages, Result, State, named_in_page, key, message_key, write_name};
+use crate::state::{At, Error, Named, Pages, Result, State, key, message_key, named_in_page, write_name};
 use receipts_event::{Body, Kind, MessageSent, Reason};
 
 impl<S: Pages> State<S> {
-    pub(crate) fn send(&mut self, tenant: &str, e: &MessageSent<'_>, at: At, effects: &mut Effects) -> Result<(), S::Error> {
+    pub(crate) fn send(
+        &mut self,
+        tenant: &str,
+        e: &MessageSent<'_>,
+        at: At,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
         let conversation = match self.find_conversation(tenant, &e.conversation_id)? {
             Some(conversation) => {
                 self.settle_erasures(conversation)?;
@@ -49,7 +55,9 @@ impl<S: Pages> State<S> {
         let mut otherwise = Named::Nothing;
         let found = self.index.find(&mut self.pages, id_hash(message_id), conversation, |pages, message| {
             let page = Table::<Messages>::hot(pages, message_key(message).0)?;
-            let Some(m) = page.as_deref().and_then(|p| named_in_page(p, message, conversation, message_id)) else { return Ok(None) };
+            let Some(m) = page.as_deref().and_then(|p| named_in_page(p, message, conversation, message_id)) else {
+                return Ok(None);
+            };
             if newest.saturating_sub(m.timestamp_ms) <= retention {
                 return Ok(Some(Named::Message(message)));
             }
@@ -65,7 +73,6 @@ impl<S: Pages> State<S> {
         let sender = self.slot_or_new(conversation, &e.sender_id)?;
         let head = self.head(conversation)?;
         let (kind, group_type) = (head.kind, head.group_type.clone());
-        drop(head);
         let state = if !e.need_read_receipt {
             Fate::NotRequested
         } else if kind == Kind::Group && !self.supports(tenant, &group_type) {
@@ -89,12 +96,10 @@ impl<S: Pages> State<S> {
 
         let sender_page = self.people(conversation, sender / PEOPLE_PER_PAGE)?;
         let sender_role = sender_page.at(sender % PEOPLE_PER_PAGE).ok_or(Error::Broken("a sender"))?.role;
-        drop(sender_page);
         let mut head = self.head(conversation)?;
         let by_roster = head.members - u32::from(sender_role == Role::Member);
         let slots = if state == Fate::Ok { head.people } else { 0 };
         let link = chain::push(&mut head, message, e.sent_at_ms);
-        drop(head);
         let mut reads = Reads::default();
         if slots <= INLINE_SLOTS {
             recipients.iter().for_each(|slot| _ = reads.add_recipient(*slot));
@@ -113,12 +118,12 @@ impl<S: Pages> State<S> {
         if place == 0 {
             self.pages.put(page_key, Messages::new(message));
         }
-        let mut page = Table::<Messages>::hot(&mut self.pages, page_key)?.ok_or(Error::Broken("the newest messages"))?;
+        let mut page =
+            Table::<Messages>::hot(&mut self.pages, page_key)?.ok_or(Error::Broken("the newest messages"))?;
         if page.len() != place {
             return Err(Error::Broken("a message between others"));
         }
         page.push(&e.message_id, new, link);
-        drop(page);
         self.index.insert(&mut self.pages, message, id_hash(&e.message_id), conversation);
         if slots > INLINE_SLOTS {
             self.name_recipients(message, &recipients)?;
@@ -136,9 +141,18 @@ impl<S: Pages> State<S> {
     }
 
     /// Applies what waited for a message: as of its own record for times, at the send's position for all else.
-    fn apply_parked(&mut self, tenant: &str, conversation: u32, message: u64, e: &MessageSent<'_>, at: At, effects: &mut Effects) -> Result<(), S::Error> {
+    fn apply_parked(
+        &mut self,
+        tenant: &str,
+        conversation: u32,
+        message: u64,
+        e: &MessageSent<'_>,
+        at: At,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
         for parked in self.take_parked_for(tenant, e)? {
-            let event = receipts_event::decode(&parked.value).map_err(|_| Error::Broken("a parked event that can be read"))?;
+            let event =
+                receipts_event::decode(&parked.value).map_err(|_| Error::Broken("a parked event that can be read"))?;
             match &event.body {
                 Body::MessageRead(e) => {
                     let clock = Clock { read_at_ms: e.read_at_ms, timestamp_ms: parked.timestamp_ms };
@@ -177,12 +191,12 @@ impl<S: Pages> State<S> {
                 return Ok(());
             }
             let (newest, retention) = (self.meta.newest_timestamp_ms, self.limits.retention_ms);
-            let page = Table::<Messages>::hot(&mut self.pages, key(oldest, 0))?.ok_or(Error::Broken("the oldest messages"))?;
+            let page =
+                Table::<Messages>::hot(&mut self.pages, key(oldest, 0))?.ok_or(Error::Broken("the oldest messages"))?;
             if page.iter().any(|m| newest.saturating_sub(m.timestamp_ms) <= retention) {
                 return Ok(());
             }
             let chunks: Vec<u32> = page.iter().map(Message::chunks).collect();
-            drop(page);
             for (message, chunks) in (oldest * MESSAGES_PER_PAGE..).zip(chunks) {
                 self.remove_chunks(message, chunks);
             }
@@ -203,6 +217,11 @@ impl<S: Pages> State<S> {
 
 fn no_roster<E>(e: &MessageSent<'_>, effects: &mut Effects) -> Result<(), E> {
     let detail = "/recipients is missing, and the conversation never had a roster".to_owned();
-    effects.dead_letters.push(DeadLetter { reason: Reason::NoRoster, detail, ids: vec![(&*e.message_id).into()], parked: None });
+    effects.dead_letters.push(DeadLetter {
+        reason: Reason::NoRoster,
+        detail,
+        ids: vec![(&*e.message_id).into()],
+        parked: None,
+    });
     Ok(())
 }

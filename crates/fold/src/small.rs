@@ -171,6 +171,9 @@ impl Page for Erased {
     }
 }
 
+/// The headers of a record: names and values.
+pub type Headers = Vec<(Box<str>, Option<Box<[u8]>>)>;
+
 /// A record that waits for messages, whole, so that it can become a dead letter untouched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parked {
@@ -183,7 +186,7 @@ pub struct Parked {
     /// Its value.
     pub value: Box<[u8]>,
     /// Its headers.
-    pub headers: Vec<(Box<str>, Option<Box<[u8]>>)>,
+    pub headers: Headers,
     /// Messages it still waits for.
     pub waits_for: Vec<Box<str>>,
 }

@@ -2,8 +2,8 @@
 //!
 //! A pure function of the log's prefix and the [`Limits`]: no clock, no randomness, no network.
 
-use crate::index::{BLANK, Filter, Index, IndexPage, STRETCH, id_hash};
 use crate::head::Head;
+use crate::index::{BLANK, Filter, Index, IndexPage, STRETCH, id_hash};
 use crate::message::{Chunk, MESSAGES_PER_PAGE, Message, Messages};
 use crate::page::{Mut, PageKey, Table};
 use crate::park::Waiting;
@@ -163,7 +163,9 @@ impl<S: Pages> State<S> {
         let mut message = first;
         while message < self.meta.next_message {
             let entries: Vec<(u64, u32)> = match Table::<Messages>::get(&self.pages, message_key(message).0)? {
-                Some(page) => page.iter().enumerate().map(|(place, m)| (id_hash(page.id(place)), m.conversation)).collect(),
+                Some(page) => {
+                    page.iter().enumerate().map(|(place, m)| (id_hash(page.id(place)), m.conversation)).collect()
+                }
                 // Expired and removed: nobody will ask for these, but numbers go on.
                 None => vec![BLANK; MESSAGES_PER_PAGE.min(self.meta.next_message - message) as usize],
             };
@@ -248,8 +250,12 @@ pub(crate) fn write_name(name: &mut Vec<u8>, tenant: &str, conversation_id: &str
 }
 
 /// A message of a page, if it is the one of that conversation and id.
-pub(crate) fn named_in_page<'a>(page: &'a Messages, message: u64, conversation: u32, message_id: &str) -> Option<&'a Message> {
+pub(crate) fn named_in_page<'a>(
+    page: &'a Messages,
+    message: u64,
+    conversation: u32,
+    message_id: &str,
+) -> Option<&'a Message> {
     let place = message_key(message).1;
     page.at(place).filter(|m| m.conversation == conversation && page.id(place) == message_id)
 }
-

@@ -209,7 +209,8 @@ impl<'a> Reader<'a> {
             _ = write!(ids, "{last}");
             return Ok(());
         }
-        let length = usize::try_from(length - 1).ok().filter(|l| *l <= self.rest.len()).ok_or(Malformed("cut short"))?;
+        let length =
+            usize::try_from(length - 1).ok().filter(|l| *l <= self.rest.len()).ok_or(Malformed("cut short"))?;
         let (id, rest) = self.rest.split_at(length);
         self.rest = rest;
         ids.push_str(std::str::from_utf8(id).map_err(|_| Malformed("text that is not UTF-8"))?);
@@ -248,7 +249,17 @@ mod tests {
         w.optional(None);
         w.optional(Some(0));
         w.text("grüße");
-        let ids = ["1519203421110272001", "1519203421114466306", "", "007", "0", "18446744073709551615", "18446744073709551616", "m1", "-1"];
+        let ids = [
+            "1519203421110272001",
+            "1519203421114466306",
+            "",
+            "007",
+            "0",
+            "18446744073709551615",
+            "18446744073709551616",
+            "m1",
+            "-1",
+        ];
         let mut last = 0;
         ids.iter().for_each(|id| w.id(id, &mut last));
         let mut r = Reader::new(&w.bytes);

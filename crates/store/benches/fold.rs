@@ -48,7 +48,8 @@ fn main() {
     println!("workload: {} events, {} messages, {} receipts", workload.len(), workload.messages(), workload.receipts());
 
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let store = SledStore::open(dir.path(), SledSettings { cache_bytes: memory_bytes as u64 / 4, sync: false }).expect("a store");
+    let store = SledStore::open(dir.path(), SledSettings { cache_bytes: memory_bytes as u64 / 4, sync: false })
+        .expect("a store");
     let backend = store.partition(0).expect("a partition");
     let state = State::open(Paged::new(backend, 0, memory_bytes / 4 * 3), Limits::default()).expect("an empty state");
     let fold = RwLock::new(state);
@@ -64,24 +65,49 @@ fn main() {
 
     let receipts = workload.receipts() as f64;
     for (what, seconds) in [("wall", folding.as_secs_f64()), ("CPU, all threads", cpu)] {
-        println!("folded in {seconds:.2} s {what}: {:.2} M events/s, {:.2} M receipts/s", workload.len() as f64 / seconds / 1e6, receipts / seconds / 1e6);
+        println!(
+            "folded in {seconds:.2} s {what}: {:.2} M events/s, {:.2} M receipts/s",
+            workload.len() as f64 / seconds / 1e6,
+            receipts / seconds / 1e6
+        );
     }
     println!("slowest tenth: {slowest:.2} M events/s by the folding thread's CPU");
     let disk = disk_bytes(dir.path());
     let mut fold = fold.into_inner();
-    println!("memory: pages {} MB, ids and filters {} MB, peak of the process {} MB", fold.pages().memory_bytes() >> 20, fold.memory_bytes() >> 20, peak_bytes() >> 20);
+    println!(
+        "memory: pages {} MB, ids and filters {} MB, peak of the process {} MB",
+        fold.pages().memory_bytes() >> 20,
+        fold.memory_bytes() >> 20,
+        peak_bytes() >> 20
+    );
     let payload = fold.pages_mut().stored_bytes().expect("the store can be read");
-    println!("disk: {} MB; pages as encoded {} MB; ratio {:.2}; {:.0} B a message", disk >> 20, payload >> 20, disk as f64 / payload as f64, disk as f64 / workload.messages() as f64);
+    println!(
+        "disk: {} MB; pages as encoded {} MB; ratio {:.2}; {:.0} B a message",
+        disk >> 20,
+        payload >> 20,
+        disk as f64 / payload as f64,
+        disk as f64 / workload.messages() as f64
+    );
     if let Some(mut latencies) = latencies {
         latencies.sort_unstable();
         let at = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
-        println!("{} queries of {IDS_PER_QUERY} ids while folding: p50 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms, max {:.3} ms", latencies.len(), at(0.5), at(0.99), at(0.999), at(1.0));
+        println!(
+            "{} queries of {IDS_PER_QUERY} ids while folding: p50 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms, max {:.3} ms",
+            latencies.len(),
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            at(1.0)
+        );
     }
     let started = Instant::now();
     drop(fold);
     drop(store);
-    let store = SledStore::open(dir.path(), SledSettings { cache_bytes: memory_bytes as u64 / 4, sync: false }).expect("the store again");
-    let state = State::open(Paged::new(store.partition(0).expect("a partition"), 0, memory_bytes / 4 * 3), Limits::default()).expect("the state again");
+    let store = SledStore::open(dir.path(), SledSettings { cache_bytes: memory_bytes as u64 / 4, sync: false })
+        .expect("the store again");
+    let state =
+        State::open(Paged::new(store.partition(0).expect("a partition"), 0, memory_bytes / 4 * 3), Limits::default())
+            .expect("the state again");
     println!("closed and opened again in {:.2} s at offset {}", started.elapsed().as_secs_f64(), state.next_offset());
 }
 
@@ -140,7 +166,10 @@ fn run(workload: &Workload, fold: &RwLock<Fold>, recent: &RwLock<VecDeque<(Strin
         }
     }
     let store = store_cpu();
-    println!("CPU: {:.2} s applying, {checkpoints:.2} s in checkpoints, {store:.2} s in the store's threads", total_cpu - checkpoints);
+    println!(
+        "CPU: {:.2} s applying, {checkpoints:.2} s in checkpoints, {store:.2} s in the store's threads",
+        total_cpu - checkpoints
+    );
     (total, total_cpu + store, slowest)
 }
 
@@ -154,7 +183,9 @@ fn thread_cpu() -> Duration {
 fn store_cpu() -> f64 {
     let own = std::process::id().to_string();
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux").flatten().filter(|t| *t.file_name() != *own);
-    let nanos = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok());
+    let nanos = tasks.filter_map(|t| {
+        std::fs::read_to_string(t.path().join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok()
+    });
     nanos.sum::<u64>() as f64 / 1e9
 }
 

@@ -41,7 +41,17 @@ pub(crate) struct Cache<P> {
 
 impl<P> Default for Cache<P> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), direct: Vec::new(), by_key: HashTable::new(), changes: Vec::new(), touched: Vec::new(), bytes: 0, changed_bytes: 0, hand: 0 }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            direct: Vec::new(),
+            by_key: HashTable::new(),
+            changes: Vec::new(),
+            touched: Vec::new(),
+            bytes: 0,
+            changed_bytes: 0,
+            hand: 0,
+        }
     }
 }
 
@@ -155,7 +165,10 @@ impl<P: Page> Cache<P> {
 
     /// Bytes of memory, as last measured.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes + self.slots.capacity() * size_of::<Slot<P>>() + self.by_key.capacity() * 5 + self.direct.capacity() * 4
+        self.bytes
+            + self.slots.capacity() * size_of::<Slot<P>>()
+            + self.by_key.capacity() * 5
+            + self.direct.capacity() * 4
     }
 
     /// Bytes that only a checkpoint can free.

@@ -70,7 +70,10 @@ pub(crate) fn wrap(key: &[u8], offset: u64, payload: &[u8], mut each: impl FnMut
 ///
 /// # Errors
 /// Where a part is missing or something else than was written.
-pub(crate) fn unwrap<V: AsRef<[u8]>>(key: &[u8], part: impl Fn(u16) -> Result<Option<V>, Error>) -> Result<Option<(u64, Vec<u8>)>, Error> {
+pub(crate) fn unwrap<V: AsRef<[u8]>>(
+    key: &[u8],
+    part: impl Fn(u16) -> Result<Option<V>, Error>,
+) -> Result<Option<(u64, Vec<u8>)>, Error> {
     let corrupt = |detail: &str| Error::corrupt(format!("page {}", hex(key)), detail);
     let Some(first) = part(0)? else { return Ok(None) };
     let first = first.as_ref();

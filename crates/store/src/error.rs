@@ -20,7 +20,9 @@ pub enum Error {
         detail: String,
     },
     /// Written by a later version: run that one, or rebuild in another directory.
-    #[error("{what} has format version {version}, this program knows up to {known}: run the newer program, or rebuild in another --data-dir")]
+    #[error(
+        "{what} has format version {version}, this program knows up to {known}: run the newer program, or rebuild in another --data-dir"
+    )]
     NewerFormat {
         /// Which part.
         what: &'static str,

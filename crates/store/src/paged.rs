@@ -188,7 +188,9 @@ impl<B: Backend> Paged<B> {
 
     fn load<P: Page>(&self, key: PageKey) -> Result<Option<P>, Error> {
         let bytes = page_key(P::TABLE, key);
-        let Some((_, payload)) = unwrap(&bytes, |part| self.backend.get(&part_key(&bytes, part)))? else { return Ok(None) };
+        let Some((_, payload)) = unwrap(&bytes, |part| self.backend.get(&part_key(&bytes, part)))? else {
+            return Ok(None);
+        };
         let mut reader = Reader::new(&payload);
         let page = P::decode(&mut reader).and_then(|page| reader.end().map(|()| page));
         page.map(Some).map_err(|e| Error::corrupt(format!("a page of {:?}", P::TABLE), e.to_string()))
@@ -204,7 +206,11 @@ impl<B: Backend> Paged<B> {
         let stored = self.backend.keys(&[P::TABLE as u8])?;
         let mut keys: std::collections::BTreeSet<PageKey> = stored.iter().filter_map(|k| parse_page_key(k)).collect();
         for (key, present) in cache.keys() {
-            if present { keys.insert(key) } else { keys.remove(&key) };
+            if present {
+                keys.insert(key)
+            } else {
+                keys.remove(&key)
+            };
         }
         Ok(keys.into_iter().collect())
     }

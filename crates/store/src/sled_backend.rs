@@ -98,7 +98,12 @@ impl SledStore {
             let bytes = fs::read(&path).map_err(Error::io(format!("reading {}", path.display())))?;
             match Batch::parse(bytes, partition)? {
                 Some(batch) => {
-                    tracing::info!(partition, number, next_offset = batch.next_offset(), "applying the journal of a checkpoint");
+                    tracing::info!(
+                        partition,
+                        number,
+                        next_offset = batch.next_offset(),
+                        "applying the journal of a checkpoint"
+                    );
                     self.shared.apply(&tree, &batch)?;
                 }
                 // Under this name it was whole once: sled may hold some of it.
@@ -214,7 +219,10 @@ impl SledBackend {
         let mut failed = self.progress.failed.lock();
         loop {
             if let Some(e) = &*failed {
-                return Err(Error::Io { doing: "applying a checkpoint".into(), source: std::io::Error::other(e.clone()) });
+                return Err(Error::Io {
+                    doing: "applying a checkpoint".into(),
+                    source: std::io::Error::other(e.clone()),
+                });
             }
             if self.progress.applied.load(Ordering::Acquire) >= last {
                 return Ok(());
@@ -232,7 +240,11 @@ impl Backend for SledBackend {
     }
 
     fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-        self.tree.scan_prefix(prefix).keys().map(|k| k.map(|k| k.to_vec()).map_err(sled_error("reading the store"))).collect()
+        self.tree
+            .scan_prefix(prefix)
+            .keys()
+            .map(|k| k.map(|k| k.to_vec()).map_err(sled_error("reading the store")))
+            .collect()
     }
 
     /// One batch at a time is on its way into sled: a second one waits here, where the log waits too.
@@ -258,7 +270,10 @@ impl Backend for SledBackend {
         self.next.store(number + 1, Ordering::Release);
         let job = Job { tree: self.tree.clone(), batch, number, journal, progress: Arc::clone(&self.progress) };
         if self.jobs.lock().send(job).is_err() {
-            return Err(Error::Io { doing: "applying a checkpoint".into(), source: std::io::Error::other("the store is closed") });
+            return Err(Error::Io {
+                doing: "applying a checkpoint".into(),
+                source: std::io::Error::other("the store is closed"),
+            });
         }
         Ok(number)
     }
@@ -291,7 +306,11 @@ fn open_sled(path: &Path, settings: SledSettings) -> Result<sled::Db, Error> {
             fs::remove_file(entry.path()).map_err(Error::io(format!("removing {}", entry.path().display())))?;
         }
     }
-    let config = sled::Config::new().path(path).cache_capacity(settings.cache_bytes).flush_every_ms(None).mode(sled::Mode::HighThroughput);
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(settings.cache_bytes)
+        .flush_every_ms(None)
+        .mode(sled::Mode::HighThroughput);
     // sled panics on some kinds of damage.
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()));
     match opened {
@@ -311,7 +330,8 @@ fn set_aside(dir: &Path) -> Result<PathBuf, Error> {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name == "sled" || name.ends_with(".journal") {
-            fs::rename(entry.path(), aside.join(&*name)).map_err(Error::io(format!("moving {}", entry.path().display())))?;
+            fs::rename(entry.path(), aside.join(&*name))
+                .map_err(Error::io(format!("moving {}", entry.path().display())))?;
         }
     }
     Ok(aside)

@@ -3,6 +3,8 @@
 //!
 //! A failing seed prints a history made small, as lines for a case file. `RECEIPTS_TEST_SEEDS=FROM..TO` chooses seeds.
 
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+
 mod common;
 
 use common::{Folded, Life};
@@ -42,7 +44,11 @@ fn check(shape: &Shape, seeds: Range<u64>, life: Life, ask_every: usize) {
         if let Err(difference) = run(&history) {
             let small = shrink(history, |h| run(h).is_err());
             let difference = run(&small).err().unwrap_or(difference);
-            panic!("seed {seed} (RECEIPTS_TEST_SEEDS={seed}..{}): oracle first, fold second\n{difference}\n\n{}", seed + 1, as_case_lines(&small));
+            panic!(
+                "seed {seed} (RECEIPTS_TEST_SEEDS={seed}..{}): oracle first, fold second\n{difference}\n\n{}",
+                seed + 1,
+                as_case_lines(&small)
+            );
         }
     }
 }
@@ -98,5 +104,10 @@ fn a_cache_of_hardly_a_page_changes_nothing() {
 
 #[test]
 fn checkpoints_without_deaths_change_nothing() {
-    check(&Shape::quiet(), seeds(3_000..3_060), Life { memory_bytes: 4 << 10, checkpoint_every: 17, die_every: u64::MAX }, 50);
+    check(
+        &Shape::quiet(),
+        seeds(3_000..3_060),
+        Life { memory_bytes: 4 << 10, checkpoint_every: 17, die_every: u64::MAX },
+        50,
+    );
 }

@@ -13,6 +13,10 @@ use receipts_runtime::config::{self, Named};
 use receipts_runtime::exit::{self, Failure};
 use std::process::ExitCode;
 
+/// Pages come and go by the million: glibc's allocator would spend a third of the time on it (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The settings that show in `-h`; `--help` shows all.
 const FIRST: [Named; 4] = [
     Named::usual("http.listen"),

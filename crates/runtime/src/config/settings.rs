@@ -315,7 +315,7 @@ impl Projector {
             checkpoint_events: from.integer(
                 "projector.checkpoint_events",
                 "After how many events a checkpoint is written",
-                500_000,
+                2_000_000,
                 1..=100_000_000,
             ),
             checkpoint_interval_ms: from.integer(
@@ -324,7 +324,7 @@ impl Projector {
                 30_000,
                 10..=DAY_MS,
             ),
-            memory_bytes: from.integer("projector.memory_bytes", memory, 256 * MIB, 8 * MIB..=1 << 40),
+            memory_bytes: from.integer("projector.memory_bytes", memory, 512 * MIB, 8 * MIB..=1 << 40),
             updates: from.boolean("projector.updates", "Publishes receipt updates", true),
             update_window_ms: from.integer("projector.update_window_ms", window, 200, 0..=60_000),
             retention_ms: from.integer("projector.retention_ms", retention, 30 * DAY_MS, 1..=36_500 * DAY_MS),

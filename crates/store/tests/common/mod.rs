@@ -35,7 +35,8 @@ pub(crate) struct Folded {
 
 impl Folded {
     pub(crate) fn new(limits: Limits, life: Life) -> Self {
-        let mut new = Self { life, limits, backend: MemoryBackend::default(), state: None, records: 0, since: Vec::new() };
+        let mut new =
+            Self { life, limits, backend: MemoryBackend::default(), state: None, records: 0, since: Vec::new() };
         new.open();
         new
     }
@@ -156,7 +157,13 @@ impl Subject for Folded {
     }
 
     /// The list as a consumer walks it: page by page, of sizes that vary.
-    fn members(&self, tenant: &str, conversation_id: &str, message_id: &str, filter: Filter) -> Result<Vec<Member>, Status> {
+    fn members(
+        &self,
+        tenant: &str,
+        conversation_id: &str,
+        message_id: &str,
+        filter: Filter,
+    ) -> Result<Vec<Member>, Status> {
         let (mut members, mut from, mut limit) = (Vec::new(), 0, 1);
         loop {
             let page = self.state().members(tenant, conversation_id, message_id, filter, from, limit).unwrap();

@@ -1,0 +1,185 @@
+//! INV-ATOMIC: what a medium promises, kept by every implementation: batches count whole, in order, and for ever.
+
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+
+use receipts_store::{Backend, Batch, MemoryBackend, SledBackend, SledSettings, SledStore};
+use std::path::Path;
+
+const SETTINGS: SledSettings = SledSettings { cache_bytes: 8 << 20, sync: false };
+
+/// Opens, or opens again, the same partition of the same medium.
+trait Medium {
+    type Backend: Backend;
+    fn open(&mut self) -> Self::Backend;
+    /// Lets go of the medium in order.
+    fn close(&mut self, backend: Self::Backend);
+}
+
+struct InMemory(MemoryBackend);
+
+impl Medium for InMemory {
+    type Backend = MemoryBackend;
+    fn open(&mut self) -> MemoryBackend {
+        self.0.clone()
+    }
+    fn close(&mut self, _: MemoryBackend) {}
+}
+
+struct OnDisk {
+    dir: tempfile::TempDir,
+    store: Option<SledStore>,
+}
+
+impl Medium for OnDisk {
+    type Backend = SledBackend;
+    fn open(&mut self) -> SledBackend {
+        let store = SledStore::open(self.dir.path(), SETTINGS).unwrap();
+        let backend = store.partition(3).unwrap();
+        self.store = Some(store);
+        backend
+    }
+    fn close(&mut self, backend: SledBackend) {
+        backend.wait().unwrap();
+        drop(backend);
+        self.store = None;
+    }
+}
+
+fn wait_applied(backend: &impl Backend, number: u64) {
+    while backend.applied() < number {
+        std::thread::yield_now();
+    }
+}
+
+fn batch(entries: &[(&[u8], Option<&[u8]>)], next_offset: u64) -> Batch {
+    let mut batch = Batch::new(3, next_offset, 0);
+    for (key, value) in entries {
+        match value {
+            Some(value) => batch.write(&[key, &b"\0\0"[..]].concat(), value),
+            None => batch.remove(key),
+        }
+    }
+    batch.seal();
+    batch
+}
+
+fn get(backend: &impl Backend, key: &[u8]) -> Option<Vec<u8>> {
+    backend.get(&[key, &b"\0\0"[..]].concat()).unwrap().map(|v| v.as_ref().to_vec())
+}
+
+fn values_come_back_and_later_ones_win(medium: &mut impl Medium) {
+    let backend = medium.open();
+    let first = backend.commit(batch(&[(b"a", Some(b"1")), (b"b", Some(b"2")), (b"c", Some(b""))], 1)).unwrap();
+    let second = backend.commit(batch(&[(b"a", Some(b"3")), (b"b", None), (b"d", Some(b"4"))], 2)).unwrap();
+    assert_eq!(second, first + 1, "numbers rise by one");
+    wait_applied(&backend, second);
+    let expected = |b: &_| {
+        assert_eq!(
+            [b"a", b"b", b"c", b"d"].map(|k| get(b, k)),
+            [Some(b"3".to_vec()), None, Some(vec![]), Some(b"4".to_vec())]
+        )
+    };
+    expected(&backend);
+    medium.close(backend);
+    let backend = medium.open();
+    expected(&backend);
+    medium.close(backend);
+}
+
+fn keys_come_in_order_and_by_prefix(medium: &mut impl Medium) {
+    let backend = medium.open();
+    let number = backend
+        .commit(batch(&[(b"b2", Some(b"")), (b"a1", Some(b"")), (b"b1", Some(b"")), (b"c1", Some(b""))], 1))
+        .unwrap();
+    wait_applied(&backend, number);
+    let keys = |prefix: &[u8]| backend.keys(prefix).unwrap().iter().map(|k| k[..2].to_vec()).collect::<Vec<_>>();
+    assert_eq!(keys(b"b"), [b"b1", b"b2"]);
+    assert_eq!(keys(b"").len(), 4);
+    assert!(keys(b"x").is_empty());
+    medium.close(backend);
+}
+
+fn large_batches_come_back_whole(medium: &mut impl Medium) {
+    let backend = medium.open();
+    let keys: Vec<Vec<u8>> = (0..20_000u32).map(|i| i.to_be_bytes().to_vec()).collect();
+    let value = [7u8; 300];
+    let entries: Vec<(&[u8], Option<&[u8]>)> = keys.iter().map(|k| (&k[..], Some(&value[..]))).collect();
+    let number = backend.commit(batch(&entries, 1)).unwrap();
+    wait_applied(&backend, number);
+    medium.close(backend);
+    let backend = medium.open();
+    assert!(keys.iter().all(|k| get(&backend, k).as_deref() == Some(&value)));
+    assert_eq!(backend.keys(b"").unwrap().len(), keys.len());
+    medium.close(backend);
+}
+
+macro_rules! conformance {
+    ($($check:ident),*) => {
+        mod in_memory {
+            $(#[test] fn $check() { super::$check(&mut super::InMemory(super::MemoryBackend::default())) })*
+        }
+        mod on_disk {
+            $(#[test] fn $check() { super::$check(&mut super::OnDisk { dir: tempfile::tempdir().unwrap(), store: None }) })*
+        }
+    };
+}
+
+conformance!(values_come_back_and_later_ones_win, keys_come_in_order_and_by_prefix, large_batches_come_back_whole);
+
+fn journal(dir: &Path) -> Option<std::path::PathBuf> {
+    std::fs::read_dir(dir).unwrap().flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "journal"))
+}
+
+/// A process that dies between the journal and sled leaves the journal: the next one applies it.
+#[test]
+fn a_journal_left_behind_is_applied_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("p3.9.journal"), batch(&[(b"a", Some(b"1"))], 5).bytes()).unwrap();
+    let store = SledStore::open(dir.path(), SETTINGS).unwrap();
+    assert_eq!(get(&store.partition(3).unwrap(), b"a"), Some(b"1".to_vec()));
+    assert_eq!(journal(dir.path()), None, "it is applied once");
+}
+
+#[test]
+fn a_journal_that_was_still_being_written_never_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = batch(&[(b"a", Some(b"1"))], 5);
+    std::fs::write(dir.path().join("p3.9.part"), &whole.bytes()[..whole.bytes().len() / 2]).unwrap();
+    let store = SledStore::open(dir.path(), SETTINGS).unwrap();
+    assert_eq!(get(&store.partition(3).unwrap(), b"a"), None);
+}
+
+#[test]
+fn a_damaged_journal_is_named_and_dropped_only_with_its_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = batch(&[(b"a", Some(b"1"))], 5).bytes().to_vec();
+    bytes[20] ^= 1;
+    std::fs::write(dir.path().join("p3.9.journal"), bytes).unwrap();
+    let store = SledStore::open(dir.path(), SETTINGS).unwrap();
+    assert!(store.partition(3).err().unwrap().is_corruption());
+    store.partition(4).unwrap();
+    store.drop_partition(3).unwrap();
+    assert_eq!(get(&store.partition(3).unwrap(), b"a"), None);
+}
+
+#[test]
+fn a_second_process_is_refused_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let _store = SledStore::open(dir.path(), SETTINGS).unwrap();
+    let refusal = SledStore::open(dir.path(), SETTINGS).err().unwrap().to_string();
+    assert!(refusal.contains("in use by another process"), "{refusal}");
+}
+
+#[test]
+fn a_store_that_cannot_be_read_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(dir.path(), SETTINGS).unwrap();
+    let backend = store.partition(3).unwrap();
+    backend.commit(batch(&[(b"a", Some(b"1"))], 1)).unwrap();
+    backend.wait().unwrap();
+    drop((backend, store));
+    std::fs::write(dir.path().join("sled").join("conf"), b"not what sled wrote").unwrap();
+    let store = SledStore::open(dir.path(), SETTINGS).unwrap();
+    assert_eq!(get(&store.partition(3).unwrap(), b"a"), None, "starts empty, to be rebuilt from the log");
+    assert!(dir.path().join("damaged-1").join("sled").is_dir());
+}

@@ -18,7 +18,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("receipts-fold", &["receipts-event"]),
     ("receipts-log", &["receipts-event"]),
     ("receipts-store", &["receipts-event", "receipts-fold"]),
-    ("receipts-projection", &["receipts-event", "receipts-fold", "receipts-log", "receipts-store"]),
+    // To query, though answers flow the other way: the port belongs to the side that asks, and whoever owns partitions
+    // implements it.
+    ("receipts-projection", &["receipts-event", "receipts-fold", "receipts-log", "receipts-query", "receipts-store"]),
     ("receipts-query", &["receipts-event", "receipts-fold"]),
     ("receipts-http", &["receipts-event", "receipts-fold", "receipts-log", "receipts-query"]),
     ("receipts-runtime", &[]),

@@ -4,6 +4,7 @@
 
 use crate::caller::Caller;
 use crate::problem::{Code, Problem};
+use crate::request::WAIT_DEFAULT_MS;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -25,6 +26,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// How long a body may take to arrive, and the state to answer beyond the wait that a caller asks for.
     pub request_timeout: Duration,
+    /// How long a read waits for its position where the request does not say.
+    pub wait_default: Duration,
     /// How many requests are worked on at once; those beyond are refused at once.
     pub concurrent_requests_max: usize,
     /// How often one caller may ask; `None` for as often as it likes.
@@ -40,12 +43,13 @@ pub struct Rate {
     pub burst: NonZeroU32,
 }
 
-/// 1 MiB (the contract's number), 30 seconds, 1,024 requests at once, no rate limit.
+/// 1 MiB and a wait of 1 second (the contract's numbers), 30 seconds, 1,024 requests at once, no rate limit.
 impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 1 << 20,
             request_timeout: Duration::from_secs(30),
+            wait_default: Duration::from_millis(WAIT_DEFAULT_MS),
             concurrent_requests_max: 1_024,
             rate: None,
         }

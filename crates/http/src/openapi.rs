@@ -1,7 +1,7 @@
 //! The OpenAPI 3.1 document, made from the routes' own declarations, the problem codes and the event schemas.
 //!
 //! Must say nothing that the code does not do. `schemas/openapi.yaml` is this document; a test keeps them equal and
-//! writes the file anew with `RECEIPTS_WRITE_SCHEMAS=1`.
+//! writes the file anew with `RECEIPTS_TEST_WRITE_SCHEMAS=1`.
 
 mod shapes;
 

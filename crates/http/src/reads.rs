@@ -27,7 +27,7 @@ pub struct Query {
     pub cursor_key: CursorKey,
     /// Who may ask for counts and lists.
     pub access: Access,
-    /// How large a body may be, and how long the state may take.
+    /// How large a body may be, how long the state may take, and how long a read waits by default.
     pub limits: Limits,
 }
 

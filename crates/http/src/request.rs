@@ -3,6 +3,7 @@
 //! Must not answer with anything but a problem that names the part at fault.
 
 use crate::problem::{Code, Problem};
+use crate::reads::Query;
 use axum::body::HttpBody as _;
 use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
@@ -12,6 +13,7 @@ use receipts_event::ID_BYTES_MAX;
 use receipts_query::Positions;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What an answer stands for, or an append: a token.
@@ -23,10 +25,10 @@ pub const MIN_POSITION_HEADER: HeaderName = HeaderName::from_static("receipts-mi
 /// How long a read waits for it, milliseconds.
 pub const WAIT_HEADER: HeaderName = HeaderName::from_static("receipts-wait-ms");
 
-/// How long a read waits where the request does not say, milliseconds; the contract's number.
+/// How long a read waits where neither the request nor [`crate::Limits`] says, milliseconds; the contract's number.
 pub const WAIT_DEFAULT_MS: u64 = 1_000;
 
-/// How long a read waits at most, milliseconds; more is taken as this.
+/// How long a request may ask a read to wait, milliseconds; more is taken as this.
 pub const WAIT_MAX_MS: u64 = 30_000;
 
 /// How much of a body that is too large is read and dropped, bytes, so that a client that writes before it reads gets
@@ -127,10 +129,10 @@ impl Freshness {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Freshness {
+impl FromRequestParts<Arc<Query>> for Freshness {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, query: &Arc<Query>) -> Result<Self, Problem> {
         let mut min = Positions::new();
         for tokens in parts.headers.get_all(MIN_POSITION_HEADER) {
             for token in tokens.to_str().unwrap_or("\u{fffd}").split(',') {
@@ -140,17 +142,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Freshness {
                 min.merge(&token.trim().parse().map_err(bad)?);
             }
         }
-        let wait_ms = match parts.headers.get(WAIT_HEADER) {
-            None => WAIT_DEFAULT_MS,
+        let wait = match parts.headers.get(WAIT_HEADER) {
+            None => query.limits.wait_default,
             Some(value) => value
                 .to_str()
                 .ok()
                 .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|text| text.parse::<u64>().ok())
-                .ok_or_else(|| Problem::invalid("/Receipts-Wait-Ms", "must be a whole number of milliseconds"))?
-                .min(WAIT_MAX_MS),
+                .map(|wait_ms| Duration::from_millis(wait_ms.min(WAIT_MAX_MS)))
+                .ok_or_else(|| Problem::invalid("/Receipts-Wait-Ms", "must be a whole number of milliseconds"))?,
         };
-        Ok(Self { min, wait: Duration::from_millis(wait_ms) })
+        Ok(Self { min, wait })
     }
 }
 

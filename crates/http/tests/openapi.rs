@@ -31,14 +31,14 @@ fn ordered(value: &Value) -> yaml_serde::Value {
 fn the_file_is_the_document_that_the_code_makes() {
     let document = receipts_http::openapi_document();
     let text = format!(
-        "# Made by the tests of crates/http with RECEIPTS_WRITE_SCHEMAS=1; changed there, not here.\n{}",
+        "# Made by the tests of crates/http with RECEIPTS_TEST_WRITE_SCHEMAS=1; changed there, not here.\n{}",
         yaml_serde::to_string(&ordered(&document)).unwrap()
     );
-    if std::env::var_os("RECEIPTS_WRITE_SCHEMAS").is_some() {
+    if std::env::var_os("RECEIPTS_TEST_WRITE_SCHEMAS").is_some() {
         std::fs::write(FILE, &text).unwrap();
     }
     let file = std::fs::read_to_string(Path::new(FILE)).unwrap();
-    assert!(file == text, "schemas/openapi.yaml is out of date: run this test with RECEIPTS_WRITE_SCHEMAS=1");
+    assert!(file == text, "schemas/openapi.yaml is out of date: run this test with RECEIPTS_TEST_WRITE_SCHEMAS=1");
     let back: Value = yaml_serde::from_str(&file).unwrap();
     assert_eq!(back, document);
 }

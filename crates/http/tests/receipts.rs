@@ -233,6 +233,19 @@ async fn a_read_waits_for_a_second_by_default_and_for_thirty_at_most() {
     assert_eq!(began.elapsed().as_secs(), 31);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_read_waits_as_long_as_the_service_is_set_where_the_request_does_not_say() {
+    let limits = Limits { wait_default: Duration::from_secs(7), ..Limits::default() };
+    let app = App::with(Setup { limits, ..Setup::default() });
+    let token = Positions::written(0, 1_000).to_string();
+    let began = tokio::time::Instant::now();
+    app.get(ONE, &[("receipts-min-position", &token)]).await.is_problem(503, "behind", &[]);
+    assert_eq!(began.elapsed().as_secs(), 7);
+    let headers = [("receipts-min-position", token.as_str()), ("receipts-wait-ms", "2000")];
+    app.get(ONE, &headers).await.is_problem(503, "behind", &[]);
+    assert_eq!(began.elapsed().as_secs(), 9);
+}
+
 #[tokio::test]
 async fn the_answer_also_stands_at_what_was_waited_for_elsewhere() {
     let app = app();

@@ -1,21 +1,24 @@
 //! Answers from the partitions of this process.
 
-use crate::shared::Partitions;
+use crate::damage::FoldError;
 use crate::partition::Fold;
+use crate::shared::Partitions;
 use async_trait::async_trait;
-use receipts_fold::view::{Filter, Members, ReadMark, Receipt, Status};
+use receipts_fold::view::{Filter, Members, ReadMark, Receipt};
 use receipts_query::{Answer, Answers, Conversation, Positions, Readiness, Unavailable};
-use receipts_store::Error as StoreError;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-type Asked<T> = Result<T, receipts_fold::Error<StoreError>>;
+type Asked<T> = Result<T, FoldError>;
 
 impl Partitions {
     fn ask<T>(&self, partition: u32, ask: impl FnOnce(&Fold) -> Asked<T>) -> Result<Answer<T>, Unavailable> {
-        let answer = self.read(partition, |fold, position| ask(fold).map(|value| Answer { value, positions: Positions::applied(partition, position) }));
+        let answer = self.read(partition, |fold, position| {
+            ask(fold).map(|value| Answer { value, positions: Positions::applied(partition, position) })
+        });
         let answer = answer.ok_or(Unavailable::NoOwner { partition })?;
         answer.map_err(|e| {
             tracing::error!(partition, error = %e, "a question could not be answered");
+            self.shared.damage.note(partition, &e);
             Unavailable::Failed("its store failed; see its log".into())
         })
     }
@@ -32,15 +35,18 @@ impl Answers for Partitions {
     }
 
     fn ready(&self) -> Readiness {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-        self.readiness(now_ms)
+        self.readiness()
     }
 
     async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable> {
         if Partitions::wait(self, min, timeout).await { Ok(()) } else { Err(Unavailable::Behind) }
     }
 
-    async fn receipts(&self, conversation: Conversation<'_>, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+    async fn receipts(
+        &self,
+        conversation: Conversation<'_>,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         self.ask(conversation.partition, |fold| {
             message_ids.iter().map(|id| fold.receipt(conversation.tenant, conversation.conversation_id, id)).collect()
         })
@@ -54,13 +60,15 @@ impl Answers for Partitions {
                 self.ask(partition, |fold| message_ids.iter().map(|id| fold.receipt_anywhere(tenant, id)).collect())?;
             positions.merge(&found.positions);
             for (best, found) in best.iter_mut().zip(found.value) {
-                let newer = |b: &Receipt| found.status != Status::NotFound && found.sent_at_ms > b.sent_at_ms;
-                if best.as_ref().is_none_or(newer) {
+                if best.as_ref().is_none_or(|best| answers_before(&found, best)) {
                     *best = Some(found);
                 }
             }
         }
-        let value = best.into_iter().collect::<Option<Vec<_>>>().ok_or(Unavailable::Failed("the log has no partition".into()))?;
+        let value = best
+            .into_iter()
+            .collect::<Option<Vec<_>>>()
+            .ok_or(Unavailable::Failed("the log has no partition".into()))?;
         Ok(Answer { value, positions })
     }
 
@@ -77,11 +85,25 @@ impl Answers for Partitions {
         })
     }
 
-    async fn read_mark(&self, conversation: Conversation<'_>, user_id: &str) -> Result<Answer<Option<ReadMark>>, Unavailable> {
-        self.ask(conversation.partition, |fold| fold.read_mark(conversation.tenant, conversation.conversation_id, user_id))
+    async fn read_mark(
+        &self,
+        conversation: Conversation<'_>,
+        user_id: &str,
+    ) -> Result<Answer<Option<ReadMark>>, Unavailable> {
+        self.ask(conversation.partition, |fold| {
+            fold.read_mark(conversation.tenant, conversation.conversation_id, user_id)
+        })
     }
 
     async fn is_member(&self, conversation: Conversation<'_>, user_id: &str) -> Result<Answer<bool>, Unavailable> {
-        self.ask(conversation.partition, |fold| fold.is_member(conversation.tenant, conversation.conversation_id, user_id))
+        self.ask(conversation.partition, |fold| {
+            fold.is_member(conversation.tenant, conversation.conversation_id, user_id)
+        })
     }
+}
+
+/// Which of two partitions' receipts of one id answers: the greater `sent_at_ms`, and of equal ones the conversation id
+/// that sorts last. What was not found has neither.
+fn answers_before(one: &Receipt, other: &Receipt) -> bool {
+    (one.sent_at_ms, &one.conversation_id) > (other.sent_at_ms, &other.conversation_id)
 }

@@ -8,11 +8,14 @@ use receipts_log::Record;
 /// # Errors
 /// The reason for the dead letter.
 pub(crate) fn event_of<'a>(record: &Record<'a>, partition_count: u32) -> Result<Event<'a>, Rejection> {
-    let value = record.value.ok_or_else(|| Rejection::new(Reason::NoValue, "", "the record has no value"))?;
+    let value =
+        record.value.ok_or_else(|| Rejection::new(Reason::NoValue, "", "is missing: the record has no value"))?;
     let event = decode(value)?;
     let key = record.key.unwrap_or_default();
     if !event.key_matches(key) {
-        let detail = format!("asks for the key {:?}, and the record has another one", String::from_utf8_lossy(&event.key()));
+        // Names no id, not even the right one: details end up in headers and logs.
+        let form = if event.conversation_id().is_some() { "{tenant}/{conversation_id}" } else { "{tenant}/" };
+        let detail = format!("belongs under the key {form} of its own fields, and the record has another one");
         return Err(Rejection::new(Reason::WrongKey, "", detail));
     }
     if event.conversation_id().is_none() {
@@ -23,13 +26,74 @@ pub(crate) fn event_of<'a>(record: &Record<'a>, partition_count: u32) -> Result<
                 let detail = format!("is {other}, and the record stands in partition {}", record.partition);
                 Err(Rejection::new(Reason::WrongPolicyPartition, "/partition", detail))
             }
-            None => Err(Rejection::new(Reason::MissingField, "/partition", "must be there: every partition has a copy of its own")),
+            None => Err(Rejection::new(
+                Reason::MissingField,
+                "/partition",
+                "must be there: every partition has a copy of its own",
+            )),
         };
     }
     let right = partition_of(key, partition_count);
     if right != record.partition {
-        let detail = format!("belongs into partition {right} of {partition_count} by its key (murmur2, as Java clients do)");
+        let detail =
+            format!("belongs into partition {right} of {partition_count} by its key (murmur2, as Java clients do)");
         return Err(Rejection::new(Reason::WrongPartition, "", detail));
     }
     Ok(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use receipts_event::key;
+
+    const PARTITIONS: u32 = 4;
+
+    struct NoHeaders;
+
+    impl receipts_log::Headers for NoHeaders {
+        fn to_vec(&self) -> Vec<(String, Option<bytes::Bytes>)> {
+            Vec::new()
+        }
+    }
+
+    /// Why a record is none of ours: the code, and the sentence of its detail.
+    fn refused(partition: u32, key: &[u8], value: Option<&str>) -> (&'static str, String) {
+        let value = value.map(str::as_bytes);
+        let record = Record { partition, offset: 0, timestamp_ms: 0, key: Some(key), value, headers: &NoHeaders };
+        let rejection = event_of(&record, PARTITIONS).unwrap_err();
+        (rejection.reason.code(), rejection.to_string())
+    }
+
+    const CONFIGURED: &str = r#"{"type":"conversation.configured","conversation_id":"secret","kind":"group"}"#;
+    const ERASED: &str = r#"{"type":"user.erased","user_id":"secret","partition":1}"#;
+
+    #[test]
+    fn a_record_under_another_key_is_refused_without_a_word_of_its_ids() {
+        let (code, detail) = refused(0, b"default/other", Some(CONFIGURED));
+        assert_eq!(code, "wrong-key");
+        let expected = "the event belongs under the key {tenant}/{conversation_id} of its own fields, and the record has another one";
+        assert_eq!(detail, expected);
+        let (code, detail) = refused(1, b"other/", Some(ERASED));
+        assert_eq!(code, "wrong-key");
+        assert!(detail.starts_with("the event belongs under the key {tenant}/ of"), "{detail}");
+    }
+
+    #[test]
+    fn a_record_without_a_value_is_refused_in_a_sentence() {
+        let expected = ("no-value", "the event is missing: the record has no value".to_owned());
+        assert_eq!(refused(0, b"default/g", None), expected);
+    }
+
+    #[test]
+    fn a_record_in_the_partition_of_another_is_refused() {
+        let key = key("default", "secret");
+        let right = partition_of(&key, PARTITIONS);
+        let (code, detail) = refused((right + 1) % PARTITIONS, &key, Some(CONFIGURED));
+        assert_eq!(code, "wrong-partition");
+        assert!(detail.starts_with(&format!("the event belongs into partition {right} of 4")), "{detail}");
+        let (code, detail) = refused(2, b"default/", Some(ERASED));
+        assert_eq!(code, "wrong-policy-partition");
+        assert_eq!(detail, "/partition is 1, and the record stands in partition 2");
+    }
 }

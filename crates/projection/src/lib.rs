@@ -1,10 +1,13 @@
 //! The loop: poll, decode, fold, checkpoint, publish. Decides when; what an event means is the fold's affair.
 
+mod agenda;
 mod answers;
+mod damage;
 mod intake;
 mod outbox;
 mod partition;
 mod projector;
+mod publisher;
 mod settings;
 mod shared;
 mod updates;

@@ -1,92 +1,144 @@
-//! What was handed to the log and is not acknowledged yet. Nothing leaves it unacknowledged: what failed is sent again.
+//! What was handed to the log and is not acknowledged yet. Nothing leaves it unacknowledged: a dead letter that failed is
+//! sent again as it is; an update that failed goes back to be rendered anew, for its bytes may be older by now than what
+//! was published since (INV-UPDATE-LAST).
 
+use crate::updates::Change;
 use receipts_log::{AppendError, Appended, Entry, Writer};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot::error::TryRecvError;
 
 /// Entries on their way before the loop waits for the log.
 const UNDER_WAY_MAX: usize = 20_000;
-/// Attempts before an entry that the log refuses goes without its value.
+/// Attempts before a dead letter that the log refuses goes without its value.
 const ATTEMPTS_WITH_VALUE: u32 = 5;
+/// How long to wait before what the log refused is tried again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The way out for updates and dead letters.
 pub(crate) struct Outbox {
     writer: Arc<dyn Writer>,
     under_way: VecDeque<Sent>,
+    /// Updates that failed, by partition.
+    failed: Vec<(u32, Change)>,
 }
 
 struct Sent {
-    entry: Entry,
-    attempts: u32,
+    what: What,
     appended: Appended,
+}
+
+/// What is to be done where an append fails.
+enum What {
+    /// To be sent again.
+    DeadLetter { entry: Entry, attempts: u32 },
+    /// To be rendered again.
+    Update { partition: u32, change: Change },
+    /// Nothing: whoever has the partition next folds from the last checkpoint, and publishes from there.
+    Released,
 }
 
 impl Outbox {
     pub(crate) fn new(writer: Arc<dyn Writer>) -> Self {
-        Self { writer, under_way: VecDeque::new() }
+        Self { writer, under_way: VecDeque::new(), failed: Vec::new() }
     }
 
-    /// Hands an entry to the log.
-    pub(crate) fn send(&mut self, entry: Entry) {
+    /// Hands a dead letter to the log.
+    pub(crate) fn send_dead_letter(&mut self, entry: Entry) {
+        self.make_room();
+        self.attempt(entry, 1);
+    }
+
+    /// Hands the update of a change to the log.
+    pub(crate) fn send_update(&mut self, entry: Entry, partition: u32, change: Change) {
+        self.make_room();
+        let appended = self.writer.append(entry);
+        self.under_way.push_back(Sent { what: What::Update { partition, change }, appended });
+    }
+
+    /// Changes whose updates were not acknowledged, by partition: the caller publishes them anew.
+    pub(crate) fn take_failed(&mut self) -> Vec<(u32, Change)> {
+        self.settle();
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Forgets the updates of a partition that was given up; what is on its way may still arrive.
+    pub(crate) fn release(&mut self, partition: u32) {
+        self.failed.retain(|(of, _)| *of != partition);
+        for sent in &mut self.under_way {
+            if matches!(sent.what, What::Update { partition: of, .. } if of == partition) {
+                sent.what = What::Released;
+            }
+        }
+    }
+
+    /// Waits for the log, at most so long; true once everything is acknowledged. What failed waits in
+    /// [`Self::take_failed`].
+    pub(crate) fn wait(&mut self, at_most: Duration) -> bool {
+        self.settle();
+        if self.is_empty() {
+            return true;
+        }
+        if !self.failed.is_empty() || self.writer.flush(at_most.min(Duration::from_secs(1))).is_err() {
+            std::thread::sleep(PAUSE.min(at_most));
+        }
+        self.settle();
+        self.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.under_way.is_empty() && self.failed.is_empty()
+    }
+
+    fn make_room(&mut self) {
         self.settle();
         if self.under_way.len() >= UNDER_WAY_MAX {
             _ = self.writer.flush(Duration::from_millis(100));
             self.settle();
         }
-        self.attempt(entry, 1);
     }
 
     fn attempt(&mut self, entry: Entry, attempts: u32) {
         let appended = self.writer.append(entry.clone());
-        self.under_way.push_back(Sent { entry, attempts, appended });
+        self.under_way.push_back(Sent { what: What::DeadLetter { entry, attempts }, appended });
     }
 
-    /// Forgets what is acknowledged, in order, and sends again what failed.
+    /// Forgets what is acknowledged, in order, and takes care of what failed.
     fn settle(&mut self) {
+        let (mut failures, mut last) = (0u64, None);
         for _ in 0..self.under_way.len() {
-            let Some(sent) = self.under_way.front_mut() else { return };
+            let Some(sent) = self.under_way.front_mut() else { break };
             let why = match sent.appended.try_recv() {
-                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Empty) => break,
                 Ok(Ok(_)) => None,
                 Ok(Err(e)) => Some(e),
                 Err(TryRecvError::Closed) => Some(AppendError::Unknown("the writer gave no answer".into())),
             };
-            let Some(sent) = self.under_way.pop_front() else { return };
-            if let Some(why) = why {
-                self.again(sent, &why);
+            let Some(Sent { what, .. }) = self.under_way.pop_front() else { break };
+            let Some(why) = why else { continue };
+            match what {
+                What::DeadLetter { entry, attempts } => self.again(entry, attempts, &why),
+                What::Update { partition, change } => self.failed.push((partition, change)),
+                What::Released => continue,
             }
+            failures += 1;
+            last = Some(why);
+        }
+        if let Some(why) = last {
+            tracing::warn!(failures, %why, "updates or dead letters were not acknowledged; they are sent again");
+            metrics::counter!("receipts_outbox_repeated_total").increment(failures);
         }
     }
 
-    fn again(&mut self, Sent { mut entry, attempts, .. }: Sent, why: &AppendError) {
-        tracing::warn!(topic = ?entry.topic, attempts, %why, "an update or dead letter was not acknowledged; sending it again");
-        metrics::counter!("receipts_outbox_repeated_total").increment(1);
+    fn again(&mut self, mut entry: Entry, attempts: u32, why: &AppendError) {
         // A dead letter is a little larger than its record, which may have been as large as the log takes. Its headers
         // say where the record stands.
-        if matches!(why, AppendError::NotWritten(_)) && attempts == ATTEMPTS_WITH_VALUE && entry.value.take().is_some() {
-            tracing::error!(topic = ?entry.topic, %why, "sending it without its value");
+        let refused = matches!(why, AppendError::NotWritten(_));
+        if refused && attempts == ATTEMPTS_WITH_VALUE && entry.value.take().is_some() {
+            tracing::error!(%why, "a dead letter goes without its value");
             entry.headers.push(("dead-letter-value".into(), Some("left out: the log refused the record".into())));
         }
         self.attempt(entry, attempts + 1);
-    }
-
-    /// Waits until all is acknowledged; false where the time is over first.
-    pub(crate) fn drain(&mut self, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        loop {
-            self.settle();
-            if self.under_way.is_empty() {
-                return true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            if self.writer.flush(left.min(Duration::from_secs(1))).is_err() {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
     }
 }

@@ -1,12 +1,13 @@
 //! One partition: its state, what it asked for since, and its checkpoints.
 
+use crate::damage::FoldError;
 use crate::settings::ProjectError;
 use parking_lot::RwLock;
 use receipts_event::{Event, Rejection};
 use receipts_fold::effects::Effects;
 use receipts_fold::{At, Headers, Limits, Raw, State};
 use receipts_log::Record;
-use receipts_store::{Paged, SledBackend};
+use receipts_store::{Backend as _, Paged, SledBackend};
 use std::time::Instant;
 
 /// The state of a partition over its store.
@@ -22,6 +23,12 @@ pub(crate) struct Partition {
     pub(crate) position: u64,
     pub(crate) folded_since_checkpoint: u64,
     pub(crate) first_change: Option<Instant>,
+    /// Stands on the loop's agenda.
+    pub(crate) touched: bool,
+    /// The last checkpoint, as the store numbers them.
+    saved: u64,
+    /// Where a record was begun and not finished, the state is that of no prefix: it must not be asked, nor saved.
+    whole: bool,
 }
 
 /// A record that could not be applied, whole.
@@ -35,22 +42,47 @@ pub(crate) struct Dead {
 }
 
 impl Partition {
-    pub(crate) fn open(backend: SledBackend, number: u32, memory_bytes: usize, limits: Limits) -> Result<Self, receipts_fold::Error<receipts_store::Error>> {
+    pub(crate) fn open(
+        backend: SledBackend,
+        number: u32,
+        memory_bytes: usize,
+        limits: Limits,
+    ) -> Result<Self, FoldError> {
         let fold = State::open(Paged::new(backend, number, memory_bytes), limits)?;
         let position = fold.next_offset();
-        Ok(Self { fold, effects: Effects::default(), dead_letters: Vec::new(), position, folded_since_checkpoint: 0, first_change: None })
+        Ok(Self {
+            fold,
+            effects: Effects::default(),
+            dead_letters: Vec::new(),
+            position,
+            folded_since_checkpoint: 0,
+            first_change: None,
+            touched: false,
+            saved: 0,
+            whole: true,
+        })
     }
 
-    /// Folds a record, or passes over one that is no event.
-    pub(crate) fn apply(&mut self, record: &Record<'_>, event: Result<Event<'_>, Rejection>) -> Result<(), ProjectError> {
+    /// Whether every record was applied from its beginning to its end.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Whether the last checkpoint is still on its way, so that its pages cannot leave memory.
+    pub(crate) fn is_saving(&self) -> bool {
+        self.fold.pages().backend().applied() < self.saved
+    }
+
+    /// Folds a record, or passes over one that is no event. After an error, or a panic, the state is of no use.
+    pub(crate) fn apply(&mut self, record: &Record<'_>, event: Result<Event<'_>, Rejection>) -> Result<(), FoldError> {
         let at = At { partition: record.partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
         let headers = || headers_of(record);
         let raw = Raw { key: record.key, value: record.value.unwrap_or_default(), headers: &headers };
-        let done = match event {
+        self.whole = false;
+        match event {
             Ok(event) => self.fold.apply(at, &event, raw, &mut self.effects),
             Err(rejection) => self.fold.pass(at, rejection.reason, rejection.to_string(), &mut self.effects),
-        };
-        done.map_err(|e| failed(record.partition, &e))?;
+        }?;
         self.position = self.position.max(record.offset + 1);
         self.folded_since_checkpoint += 1;
         for letter in self.effects.dead_letters.drain(..) {
@@ -73,6 +105,7 @@ impl Partition {
                 },
             });
         }
+        self.whole = true;
         Ok(())
     }
 }
@@ -81,17 +114,11 @@ fn headers_of(record: &Record<'_>) -> Headers {
     record.headers.to_vec().into_iter().map(|(name, value)| (name.into(), value.map(|v| v[..].into()))).collect()
 }
 
-pub(crate) fn failed(partition: u32, e: &dyn std::error::Error) -> ProjectError {
-    ProjectError::Partition { partition, detail: e.to_string() }
-}
-
-/// Makes the state so far durable. Readers go on meanwhile, but for two moments.
+/// Makes the state so far durable, if it is that of a prefix. Readers go on meanwhile, but for two moments.
 pub(crate) fn checkpoint(number: u32, slot: &RwLock<Option<Partition>>) -> Result<Option<u64>, ProjectError> {
-    use receipts_store::Backend;
-
     {
         let mut guard = slot.write();
-        let Some(partition) = guard.as_mut() else { return Ok(None) };
+        let Some(partition) = guard.as_mut().filter(|p| p.whole) else { return Ok(None) };
         partition.fold.settle();
     }
     // Nobody but this thread changes the partition: what is encoded now is what `saved` speaks of below.
@@ -106,12 +133,19 @@ pub(crate) fn checkpoint(number: u32, slot: &RwLock<Option<Partition>>) -> Resul
     let mut guard = slot.write();
     let Some(partition) = guard.as_mut() else { return Ok(None) };
     partition.fold.pages_mut().saved(saved);
+    partition.saved = saved;
     partition.fold.pages_mut().trim();
     partition.folded_since_checkpoint = 0;
     partition.first_change = None;
     drop(guard);
     metrics::histogram!("receipts_checkpoint_seconds").record(started.elapsed().as_secs_f64());
     metrics::counter!("receipts_checkpoint_bytes_total").increment(bytes as u64);
-    tracing::debug!(partition = number, next_offset, bytes, millis = started.elapsed().as_millis() as u64, "checkpoint");
+    tracing::debug!(
+        partition = number,
+        next_offset,
+        bytes,
+        millis = started.elapsed().as_millis() as u64,
+        "checkpoint"
+    );
     Ok(Some(next_offset))
 }

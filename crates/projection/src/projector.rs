@@ -1,15 +1,15 @@
 //! The loop itself, on a thread of its own: it alone changes the partitions of this process.
 
+use crate::agenda::Agenda;
+use crate::damage::{Damage, FoldError, is_damage};
 use crate::intake::event_of;
-use crate::outbox::Outbox;
-use crate::partition::{Partition, checkpoint, failed};
+use crate::partition::{Partition, checkpoint};
+use crate::publisher::Publisher;
 use crate::settings::{ProjectError, Settings};
 use crate::shared::{Partitions, Slot};
-use crate::updates::{Updates, dead_letter};
-use hashbrown::HashMap;
 use parking_lot::Mutex;
 use receipts_log::{Assignment, Log, Polled, ReadError, Reader, Record};
-use receipts_store::{Backend as _, SledSettings, SledStore};
+use receipts_store::{SledSettings, SledStore};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -32,20 +32,28 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// Opens the store and starts to fold the log. `dead_letter_topic` names the event topic in dead letters.
+    /// Opens the store and starts to fold the log. `events_topic` names the event topic in dead letters; `ready_lag` is
+    /// how far behind the time of day the newest folded record may be for a partition that is ready.
     ///
     /// # Errors
     /// Where the store or the log cannot be used.
-    pub fn start(log: &dyn Log, events_topic: &str, settings: Settings, ready_lag: Duration) -> Result<Self, ProjectError> {
+    pub fn start(
+        log: &dyn Log,
+        events_topic: &str,
+        settings: Settings,
+        ready_lag: Duration,
+    ) -> Result<Self, ProjectError> {
         // A quarter of the memory for sled's own cache: it holds what the pages in memory do not.
         let sled = SledSettings { cache_bytes: (settings.memory_bytes / 4) as u64, sync: settings.sync };
         let store = SledStore::open(&settings.dir, sled)?;
-        let partitions = Partitions::new(log.partition_count(), ready_lag);
+        let damage = Damage::new(settings.dir.clone());
+        let partitions = Partitions::new(log.partition_count(), ready_lag, settings.now_ms, damage);
+        let window = settings.publish_updates.then_some(settings.update_window);
         let work = Arc::new(Work {
             partitions: partitions.clone(),
             store,
-            events_topic: events_topic.to_owned(),
-            publisher: Mutex::new(Publisher { outbox: Outbox::new(log.writer()), updates: HashMap::new() }),
+            publisher: Mutex::new(Publisher::new(log.writer(), events_topic.to_owned(), window)),
+            agenda: Mutex::default(),
             failure: Mutex::new(None),
             settings,
         });
@@ -61,7 +69,8 @@ impl Projector {
             };
             std::thread::Builder::new().name("projector".into()).spawn(run)
         };
-        let thread = thread.map_err(|source| receipts_store::Error::Io { doing: "starting the projector's thread".into(), source })?;
+        let thread = thread
+            .map_err(|source| receipts_store::Error::Io { doing: "starting the projector's thread".into(), source })?;
         Ok(Self { partitions, stop, thread: Some(thread), stopped: Some(stopped) })
     }
 
@@ -74,6 +83,7 @@ impl Projector {
     pub async fn stopped(&mut self) {
         if let Some(stopped) = &mut self.stopped {
             _ = stopped.await;
+            self.stopped = None;
         }
     }
 
@@ -99,20 +109,15 @@ impl Drop for Projector {
     }
 }
 
-/// What the thread works with. Its lock order is publisher before partition.
+/// What the thread works with. Its lock order is publisher, partition, agenda.
 struct Work {
     partitions: Partitions,
     store: SledStore,
     settings: Settings,
-    events_topic: String,
     publisher: Mutex<Publisher>,
+    agenda: Mutex<Agenda>,
     /// What went wrong where no error could be returned.
     failure: Mutex<Option<ProjectError>>,
-}
-
-struct Publisher {
-    outbox: Outbox,
-    updates: HashMap<u32, Updates>,
 }
 
 impl Work {
@@ -121,7 +126,8 @@ impl Work {
         if let Err(e) = &result {
             tracing::error!(error = %e, "the projector stops");
         }
-        // Nothing more is folded; what is folded becomes durable, unless it is what failed.
+        // Nothing more is folded. What is folded becomes durable where all went well, and only then: what failed may be a
+        // record applied in part, or a change that was not published.
         let numbers: Vec<u32> = (0..self.partitions.count()).collect();
         let closed = self.release(&numbers, result.is_ok());
         drop(reader);
@@ -158,8 +164,7 @@ impl Work {
     }
 
     fn next_wait(&self) -> Duration {
-        let publisher = self.publisher.lock();
-        let due = publisher.updates.values().filter_map(Updates::next_due).min();
+        let due = self.publisher.lock().next_due();
         due.map_or(POLL_WAIT, |due| due.saturating_duration_since(Instant::now()).min(POLL_WAIT))
     }
 
@@ -190,10 +195,11 @@ impl Work {
         let mut guard = slot.partition.write();
         // Revoked within this poll: its next owner reads on from our last checkpoint.
         let Some(partition) = guard.as_mut() else { return Ok(()) };
-        let first_change = partition.first_change.is_none();
-        partition.apply(record, event)?;
-        if first_change {
+        partition.apply(record, event).map_err(|e| self.failed(record.partition, &e))?;
+        self.touch(record.partition, partition);
+        if partition.first_change.is_none() {
             partition.first_change = Some(Instant::now());
+            self.agenda.lock().changed(record.partition);
         }
         slot.position.store(partition.position, Ordering::Release);
         slot.at_end.store(false, Ordering::Release);
@@ -201,89 +207,123 @@ impl Work {
         Ok(())
     }
 
+    /// Puts a partition on the agenda, once.
+    fn touch(&self, number: u32, partition: &mut Partition) {
+        if !std::mem::replace(&mut partition.touched, true) {
+            self.agenda.lock().touch(number);
+        }
+    }
+
+    /// The error of a state as the one that stops the projector; damage is noted for the next start.
+    fn failed(&self, number: u32, e: &FoldError) -> ProjectError {
+        self.partitions.shared.damage.note(number, e);
+        let detail = e.to_string();
+        if is_damage(e) {
+            ProjectError::Damaged { partition: number, detail }
+        } else {
+            ProjectError::Partition { partition: number, detail }
+        }
+    }
+
     /// Publishes what is due, or with `all` everything that has changed so far.
     fn publish(&self, all: bool) -> Result<(), ProjectError> {
         let publisher = &mut *self.publisher.lock();
         let now = Instant::now();
-        for (number, slot) in (0..).zip(&self.partitions.shared.slots) {
-            if !slot.owned.load(Ordering::Acquire) {
-                continue;
+        let touched = self.agenda.lock().take_touched();
+        for number in touched {
+            let mut guard = self.slot(number).partition.write();
+            let Some(partition) = guard.as_mut() else { continue };
+            let dead_letters = publisher.take_over(number, partition, now);
+            let counters = std::mem::take(&mut partition.effects.counters);
+            partition.fold.pages_mut().trim();
+            // What is still being saved can be trimmed only later.
+            partition.touched = false;
+            if partition.is_saving() {
+                self.touch(number, partition);
             }
-            let (dead_letters, counters) = {
-                let mut guard = slot.partition.write();
-                let Some(p) = guard.as_mut() else { continue };
-                let updates = publisher.updates.entry(number).or_insert_with(|| Updates::new(self.settings.update_window));
-                if self.settings.publish_updates {
-                    updates.add(&p.effects.changed, &p.effects.marks, now);
-                }
-                p.effects.clear();
-                p.fold.pages_mut().trim();
-                (std::mem::take(&mut p.dead_letters), std::mem::take(&mut p.effects.counters))
-            };
+            drop(guard);
             count(number, &counters);
-            for dead in dead_letters {
-                metrics::counter!("receipts_dead_letters_total", "reason" => dead.reason.code()).increment(1);
-                publisher.outbox.send(dead_letter(number, &self.events_topic, dead));
-            }
-            let updates = publisher.updates.get_mut(&number);
-            if let Some(updates) = updates.filter(|u| u.next_due().is_some_and(|due| all || due <= now) || u.has_marks()) {
-                let outbox = &mut publisher.outbox;
-                let guard = slot.partition.read();
-                let Some(p) = guard.as_ref() else { continue };
-                let mut sent = 0;
-                let published = updates.publish(&p.fold, (!all).then_some(now), |entry| {
-                    outbox.send(entry);
-                    sent += 1;
-                });
-                published.map_err(|e| failed(number, &e))?;
-                metrics::counter!("receipts_updates_total").increment(sent);
-            }
+            publisher.send_dead_letters(number, dead_letters);
         }
-        Ok(())
+        publisher.publish(&self.partitions, now, all).map_err(|(number, e)| self.failed(number, &e))
     }
 
-    /// Checkpoints the partitions whose time has come; with `look` also those that hold too much in memory.
-    fn upkeep(&self, reader: &mut dyn Reader, look: bool) -> Result<(), ProjectError> {
-        for (number, slot) in (0..).zip(&self.partitions.shared.slots) {
-            if !slot.owned.load(Ordering::Acquire) {
-                continue;
+    /// Publishes everything and waits until the log has acknowledged it; false where it does not in time.
+    fn publish_everything(&self) -> Result<bool, ProjectError> {
+        let deadline = Instant::now() + self.settings.publish_timeout;
+        loop {
+            // Again and again: what the log does not take is rendered anew.
+            self.publish(true)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.publisher.lock().wait(left) {
+                return Ok(true);
             }
-            let due = slot.partition.read().as_ref().is_some_and(|p| {
+            if left.is_zero() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Checkpoints one partition whose time has come, if there is one; with `look` those that hold too much in memory
+    /// have their time come too. One a turn, so that polls, updates and readers come in between.
+    fn upkeep(&self, reader: &mut dyn Reader, look: bool) -> Result<(), ProjectError> {
+        let now = Instant::now();
+        let candidates = self.agenda.lock().candidates(now);
+        for number in candidates {
+            let due = self.slot(number).partition.read().as_ref().is_some_and(|p| {
                 p.folded_since_checkpoint >= self.settings.checkpoint_records
-                    || p.first_change.is_some_and(|at| at.elapsed() >= self.settings.checkpoint_interval)
+                    || p.first_change.is_some_and(|at| now.duration_since(at) >= self.settings.checkpoint_interval)
                     || look && p.fold.pages().needs_checkpoint()
             });
-            if due && let Some(next_offset) = self.checkpoint(number)? {
-                reader.commit(number, next_offset);
+            if due {
+                self.agenda.lock().due(number);
             }
+        }
+        let next = self.agenda.lock().next_checkpoint(now);
+        let Some(number) = next else { return Ok(()) };
+        // First this: an update lost with the process would be lost for good.
+        if !self.publish_everything()? {
+            tracing::warn!("the log does not acknowledge updates and dead letters; checkpoints are put off");
+            self.agenda.lock().put_off(Instant::now() + self.settings.publish_timeout);
+            return Ok(());
+        }
+        if let Some(next_offset) = self.save(number)? {
+            reader.commit(number, next_offset);
         }
         Ok(())
     }
 
-    /// Publishes everything, then makes the partition durable: an update lost with the process would be lost for good.
-    fn checkpoint(&self, number: u32) -> Result<Option<u64>, ProjectError> {
-        self.publish(true)?;
-        if !self.publisher.lock().outbox.drain(self.settings.publish_timeout) {
-            tracing::warn!(partition = number, "the log does not acknowledge updates; the checkpoint is put off");
-            if let Some(p) = self.slot(number).partition.write().as_mut() {
-                p.first_change = Some(Instant::now());
-                p.folded_since_checkpoint = 0;
-            }
-            return Ok(None);
+    /// Makes a partition durable whose changes are all published and acknowledged.
+    fn save(&self, number: u32) -> Result<Option<u64>, ProjectError> {
+        let slot = self.slot(number);
+        let saved = checkpoint(number, &slot.partition)?;
+        self.agenda.lock().saved(number);
+        if let Some(partition) = slot.partition.write().as_mut() {
+            self.touch(number, partition);
         }
-        checkpoint(number, &self.slot(number).partition)
+        Ok(saved)
     }
 
     /// Gives partitions up, durable where that can be.
     fn release(&self, numbers: &[u32], durable: bool) -> Result<(), ProjectError> {
-        let mut result = Ok(());
+        let owned = |number: &u32| self.slot(*number).owned.load(Ordering::Acquire);
+        let numbers: Vec<u32> = numbers.iter().copied().filter(owned).collect();
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        let published = if durable { self.publish_everything() } else { Ok(false) };
+        if durable && matches!(published, Ok(false)) {
+            tracing::warn!(
+                ?numbers,
+                "the log does not acknowledge updates and dead letters; partitions are released as last checkpointed"
+            );
+        }
+        let durable = matches!(published, Ok(true));
+        let mut result = published.map(|_| ());
         for number in numbers {
-            let slot = self.slot(*number);
-            if !slot.owned.load(Ordering::Acquire) {
-                continue;
-            }
+            let slot = self.slot(number);
             if durable {
-                let saved = self.checkpoint(*number).and_then(|_| match slot.partition.read().as_ref() {
+                let saved = self.save(number).and_then(|_| match slot.partition.read().as_ref() {
                     Some(p) => Ok(p.fold.pages().backend().wait()?),
                     None => Ok(()),
                 });
@@ -292,7 +332,8 @@ impl Work {
             slot.owned.store(false, Ordering::Release);
             slot.caught_up.store(false, Ordering::Release);
             *slot.partition.write() = None;
-            self.publisher.lock().updates.remove(number);
+            self.agenda.lock().saved(number);
+            self.publisher.lock().release(number);
             tracing::info!(partition = number, "partition released");
         }
         result
@@ -300,20 +341,38 @@ impl Work {
 
     fn open(&self, number: u32, first_offset: u64, end_offset: u64) -> Result<u64, ProjectError> {
         let share = self.settings.memory_bytes / 4 * 3 / self.partitions.count().max(1) as usize;
-        let open = || -> Result<Partition, receipts_fold::Error<receipts_store::Error>> {
+        let open = || -> Result<Partition, FoldError> {
             Partition::open(self.store.partition(number)?, number, share, self.settings.limits)
         };
-        let partition = match open() {
-            Err(receipts_fold::Error::Store(e)) if e.is_corruption() => {
-                tracing::error!(partition = number, error = %e, "the partition's state is damaged; it is dropped and rebuilt from the log");
-                self.store.drop_partition(number)?;
-                open()
-            }
-            other => other,
-        };
-        let partition = partition.map_err(|e| failed(number, &e))?;
-        let next = partition.fold.next_offset();
         let refuse = |detail: String| Err(ProjectError::Partition { partition: number, detail });
+        let damage = &self.partitions.shared.damage;
+        let opened = match damage.noted(number)? {
+            Some(why) => Err(why),
+            None => match open() {
+                Err(e) if is_damage(&e) => Err(e.to_string()),
+                opened => Ok(opened.map_err(|e| self.failed(number, &e))?),
+            },
+        };
+        let partition = match opened {
+            Ok(partition) => partition,
+            Err(why) if first_offset > 0 => {
+                return refuse(format!(
+                    "its state is damaged ({why}), and the log, which begins at offset {first_offset}, cannot rebuild it. \
+                     Start with an undamaged copy of the store, or write the log again"
+                ));
+            }
+            Err(why) => {
+                tracing::error!(
+                    partition = number,
+                    why,
+                    "the partition's state is damaged; it is dropped and rebuilt from the log"
+                );
+                self.store.drop_partition(number)?;
+                damage.dropped(number)?;
+                open().map_err(|e| self.failed(number, &e))?
+            }
+        };
+        let next = partition.fold.next_offset();
         if next < first_offset {
             return refuse(format!(
                 "the log begins at offset {first_offset}, the store needs it from {next} on: records in between are gone. \
@@ -338,12 +397,18 @@ impl Work {
 }
 
 impl Assignment for Work {
-    fn assigned(&self, partition: u32, first_offset: u64, end_offset: u64) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    fn assigned(
+        &self,
+        partition: u32,
+        first_offset: u64,
+        end_offset: u64,
+    ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
         self.open(partition, first_offset, end_offset).map_err(Into::into)
     }
 
+    /// Durable, unless a panic lets the reader go: then nobody knows what was done in part.
     fn revoked(&self, partitions: &[u32]) {
-        if let Err(e) = self.release(partitions, true) {
+        if let Err(e) = self.release(partitions, !std::thread::panicking()) {
             *self.failure.lock() = Some(e);
         }
     }

@@ -27,6 +27,8 @@ pub struct Settings {
     pub update_window: Duration,
     /// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off.
     pub publish_timeout: Duration,
+    /// The time of day, Unix milliseconds. Only readiness asks for it: nothing that is folded depends on it.
+    pub now_ms: fn() -> u64,
 }
 
 /// Why a projector stopped. Its store is as the last checkpoint left it.
@@ -44,6 +46,14 @@ pub enum ProjectError {
         /// Which.
         partition: u32,
         /// A sentence with what to do.
+        detail: String,
+    },
+    /// A partition's state is not what was written. That is noted beside the store.
+    #[error("partition {partition}: {detail}. The next start drops the partition's state and rebuilds it from the log")]
+    Damaged {
+        /// Which.
+        partition: u32,
+        /// What was found.
         detail: String,
     },
     /// The thread is gone.

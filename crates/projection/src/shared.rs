@@ -1,5 +1,6 @@
 //! What the projector's thread and the readers share: the partitions, each under a lock, and how far they are.
 
+use crate::damage::Damage;
 use crate::partition::{Fold, Partition};
 use parking_lot::RwLock;
 use receipts_query::{Positions, Readiness};
@@ -19,6 +20,9 @@ pub(crate) struct Shared {
     /// Changes whenever something was folded.
     folded: watch::Sender<()>,
     ready_lag: Duration,
+    now_ms: fn() -> u64,
+    /// What the fold or a reader found wrong with the store.
+    pub(crate) damage: Damage,
 }
 
 /// A partition of the log.
@@ -36,9 +40,9 @@ pub(crate) struct Slot {
 }
 
 impl Partitions {
-    pub(crate) fn new(count: u32, ready_lag: Duration) -> Self {
+    pub(crate) fn new(count: u32, ready_lag: Duration, now_ms: fn() -> u64, damage: Damage) -> Self {
         let slots = (0..count).map(|_| Slot::default()).collect();
-        Self { shared: Arc::new(Shared { slots, folded: watch::channel(()).0, ready_lag }) }
+        Self { shared: Arc::new(Shared { slots, folded: watch::channel(()).0, ready_lag, now_ms, damage }) }
     }
 
     /// Partitions of the log, owned or not.
@@ -46,10 +50,14 @@ impl Partitions {
         self.shared.slots.len() as u32
     }
 
-    /// Asks an owned partition something; `None` where it is not owned. The fold waits meanwhile: microseconds, not more.
+    /// Asks an owned partition something; `None` where it is not owned, or its last record was applied in part only.
+    ///
+    /// The fold of this partition waits meanwhile, and with it whoever asks next: microseconds where the pages are in
+    /// memory, milliseconds where many are not, as for a stretch of a long member list of a group that nobody has written
+    /// to for a while.
     pub fn read<R>(&self, partition: u32, ask: impl FnOnce(&Fold, u64) -> R) -> Option<R> {
         let guard = self.shared.slots.get(partition as usize)?.partition.read();
-        guard.as_ref().map(|p| ask(&p.fold, p.position))
+        guard.as_ref().filter(|p| p.is_whole()).map(|p| ask(&p.fold, p.position))
     }
 
     /// How far each owned partition is folded.
@@ -77,7 +85,8 @@ impl Partitions {
     }
 
     /// Whether all owned partitions are folded up to the end of the log, but for the lag that is allowed.
-    pub fn readiness(&self, now_ms: u64) -> Readiness {
+    pub fn readiness(&self) -> Readiness {
+        let now_ms = (self.shared.now_ms)();
         let mut readiness = Readiness::default();
         for slot in self.shared.slots.iter().filter(|s| s.owned.load(Ordering::Acquire)) {
             readiness.partitions += 1;

@@ -1,13 +1,14 @@
-//! Receipt updates: what changed within a window is one update, and the last one always equals the state.
+//! Receipt updates: what changed within a window is one update, and the last one always equals the state. Sends nothing
+//! itself.
 
+use crate::damage::FoldError;
 use crate::partition::{Dead, Fold};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry as Slot;
 use receipts_fold::effects::{Changed, MarkMoved};
-use receipts_fold::view::{ReadMark, Receipt};
+use receipts_fold::view::{ReadMark, Receipt, Status};
 use receipts_log::{Entry, Topic};
-use receipts_store::Error as StoreError;
 use serde::Serialize;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -18,16 +19,35 @@ const NEWLY_READ_MAX: usize = 100;
 /// Changes of one partition that were not published yet.
 pub(crate) struct Updates {
     window: Duration,
-    pending: HashMap<u64, Pending>,
+    pending: HashMap<u64, Readers>,
     /// Messages by the time of their first change, which is the order in which they fall due.
     due: VecDeque<(Instant, u64)>,
     marks: BTreeSet<MarkMoved>,
 }
 
+/// A change whose update is on its way. Where it gets lost, an update is rendered anew from this.
+pub(crate) enum Change {
+    /// A message, by number, and who newly read it.
+    Message(u64, Readers),
+    /// A read mark.
+    Mark(MarkMoved),
+}
+
+/// Who newly read a message: slots and times.
 #[derive(Default)]
-struct Pending {
-    newly_read: Vec<(u32, u64)>,
+pub(crate) struct Readers {
+    named: Vec<(u32, u64)>,
     truncated: bool,
+}
+
+impl Readers {
+    fn add(&mut self, read: (u32, u64)) {
+        if self.named.len() < NEWLY_READ_MAX {
+            self.named.push(read);
+        } else {
+            self.truncated = true;
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -55,37 +75,51 @@ struct ReadMarkUpdated<'a> {
     mark: &'a ReadMark,
 }
 
-type FoldError = receipts_fold::Error<StoreError>;
-
 impl Updates {
     pub(crate) fn new(window: Duration) -> Self {
         Self { window, pending: HashMap::new(), due: VecDeque::new(), marks: BTreeSet::new() }
     }
 
-    /// Whether read marks wait: they go at once.
-    pub(crate) fn has_marks(&self) -> bool {
-        !self.marks.is_empty()
+    /// Whether there is anything to publish now: marks go at once.
+    pub(crate) fn is_due(&self, now: Option<Instant>) -> bool {
+        let due = self.next_due().is_some_and(|due| now.is_none_or(|now| due <= now));
+        due || !self.marks.is_empty()
     }
 
     /// Takes note of changes.
     pub(crate) fn add(&mut self, changed: &[Changed], marks: &[MarkMoved], now: Instant) {
         for change in changed {
-            let pending = match self.pending.entry(change.message) {
-                Slot::Occupied(pending) => pending.into_mut(),
-                Slot::Vacant(place) => {
-                    self.due.push_back((now + self.window, change.message));
-                    place.insert(Pending::default())
-                }
-            };
+            let readers = self.readers(change.message, now);
             if let Some(read) = change.newly_read {
-                if pending.newly_read.len() < NEWLY_READ_MAX {
-                    pending.newly_read.push(read);
-                } else {
-                    pending.truncated = true;
-                }
+                readers.add(read);
             }
         }
         self.marks.extend(marks);
+    }
+
+    /// Takes a change back whose update was not acknowledged: it joins what has changed since, after another window.
+    pub(crate) fn again(&mut self, change: Change, now: Instant) {
+        match change {
+            Change::Message(message, earlier) => {
+                let readers = self.readers(message, now);
+                let later = std::mem::replace(readers, earlier);
+                readers.truncated |= later.truncated;
+                for read in later.named {
+                    readers.add(read);
+                }
+            }
+            Change::Mark(mark) => _ = self.marks.insert(mark),
+        }
+    }
+
+    fn readers(&mut self, message: u64, now: Instant) -> &mut Readers {
+        match self.pending.entry(message) {
+            Slot::Occupied(readers) => readers.into_mut(),
+            Slot::Vacant(place) => {
+                self.due.push_back((now + self.window, message));
+                place.insert(Readers::default())
+            }
+        }
     }
 
     /// When the next update falls due.
@@ -93,37 +127,68 @@ impl Updates {
         self.due.front().map(|(at, _)| *at)
     }
 
-    /// Hands out what is due, or everything.
-    pub(crate) fn publish(&mut self, fold: &Fold, now: Option<Instant>, mut send: impl FnMut(Entry)) -> Result<(), FoldError> {
+    /// Hands out what is due, or without `now` everything.
+    pub(crate) fn publish(
+        &mut self,
+        fold: &Fold,
+        now: Option<Instant>,
+        mut send: impl FnMut(Entry, Change),
+    ) -> Result<(), FoldError> {
         while let Some((at, message)) = self.due.front().copied() {
             if now.is_some_and(|now| at > now) {
                 break;
             }
             self.due.pop_front();
-            let Some(pending) = self.pending.remove(&message) else { continue };
+            let Some(readers) = self.pending.remove(&message) else { continue };
             // Expired since: nobody will ask for it again.
             let Some(receipt) = fold.receipt_of(message)? else { continue };
-            let mut newly_read = Vec::with_capacity(pending.newly_read.len());
-            for (slot, read_at_ms) in pending.newly_read {
-                newly_read.extend(fold.reader_id(message, slot)?.map(|user_id| NewlyRead { user_id, read_at_ms }));
-            }
+            let update = receipt_updated(fold, message, &receipt, &readers)?;
             let key = receipts_event::key(&receipt.tenant, receipt.conversation_id.as_deref().unwrap_or_default());
-            let update = ReceiptUpdated { r#type: "receipt.updated", receipt: &receipt, newly_read, newly_read_truncated: pending.truncated };
-            send(entry(key, &update));
+            send(entry(key, &update), Change::Message(message, readers));
         }
         for mark in std::mem::take(&mut self.marks) {
             let Some(read_mark) = fold.read_mark_of(mark.conversation, mark.slot)? else { continue };
             let (tenant, conversation_id) = fold.conversation_name(mark.conversation)?;
-            let update = ReadMarkUpdated { r#type: "read_mark.updated", tenant: &tenant, conversation_id: &conversation_id, mark: &read_mark };
-            send(entry(receipts_event::key(&tenant, &conversation_id), &update));
+            let update = ReadMarkUpdated {
+                r#type: "read_mark.updated",
+                tenant: &tenant,
+                conversation_id: &conversation_id,
+                mark: &read_mark,
+            };
+            send(entry(receipts_event::key(&tenant, &conversation_id), &update), Change::Mark(mark));
         }
         Ok(())
     }
 }
 
+/// Names readers only where the receipt has counts: what was recalled within the window says nothing about who read it.
+fn receipt_updated<'a>(
+    fold: &Fold,
+    message: u64,
+    receipt: &'a Receipt,
+    readers: &Readers,
+) -> Result<ReceiptUpdated<'a>, FoldError> {
+    let mut update =
+        ReceiptUpdated { r#type: "receipt.updated", receipt, newly_read: Vec::new(), newly_read_truncated: false };
+    if receipt.status == Status::Ok {
+        for &(slot, read_at_ms) in &readers.named {
+            update.newly_read.extend(fold.reader_id(message, slot)?.map(|user_id| NewlyRead { user_id, read_at_ms }));
+        }
+        update.newly_read_truncated = readers.truncated;
+    }
+    Ok(update)
+}
+
 fn entry(key: Vec<u8>, update: &impl Serialize) -> Entry {
     let value = serde_json::to_vec(update).expect("updates are plain JSON");
-    Entry { topic: Topic::Updates, partition: None, key: Some(key.into()), value: Some(value.into()), headers: Vec::new(), timestamp_ms: None }
+    Entry {
+        topic: Topic::Updates,
+        partition: None,
+        key: Some(key.into()),
+        value: Some(value.into()),
+        headers: Vec::new(),
+        timestamp_ms: None,
+    }
 }
 
 /// The dead letter of a record: its own key, value and headers, and why.

@@ -101,8 +101,9 @@ pub trait Answers: Send + Sync + 'static {
     ) -> Result<Answer<Vec<Receipt>>, Unavailable>;
 
     /// The receipts of messages whatever their conversation: one each, in the order asked for. Of an id that stands in
-    /// several conversations of the tenant the one with the greatest `sent_at_ms`, of these the one of the
-    /// conversation id that sorts last; where there is none, `not_found` without a conversation id.
+    /// several conversations of the tenant the one with the greatest `sent_at_ms`. Of equal ones within a partition the
+    /// one sent later in the log; of those that then remain, one a partition, the one of the conversation id that sorts
+    /// last, by bytes. Where there is none, `not_found` without a conversation id.
     ///
     /// # Errors
     /// Where any partition cannot be asked: an id might stand there.

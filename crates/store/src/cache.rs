@@ -176,6 +176,11 @@ impl<P: Page> Cache<P> {
         self.changed_bytes
     }
 
+    /// Pages that changed since they were measured.
+    pub(crate) fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
     /// Accounts for pages that changed.
     pub(crate) fn measure(&mut self) {
         for at in self.touched.drain(..) {

@@ -40,6 +40,9 @@ pub struct Paged<B> {
     erased: Cache<Erased>,
 }
 
+/// Pages that may have changed before their memory is measured again.
+const TOUCHED_MAX: usize = 4_096;
+
 /// Calls a macro with every table's field.
 macro_rules! each_table {
     ($each:ident, $self:ident) => {
@@ -94,14 +97,7 @@ impl<B: Backend> Paged<B> {
 
     /// Bytes of memory the pages take.
     pub fn memory_bytes(&self) -> usize {
-        let mut bytes = self.names.memory_bytes();
-        macro_rules! add {
-            ($self:ident.$table:ident) => {
-                bytes += $self.$table.bytes();
-            };
-        }
-        each_table!(add, self);
-        bytes
+        self.names.memory_bytes() + self.loaded_bytes()
     }
 
     /// Whether so much has changed that only a checkpoint can keep memory within its bound.
@@ -147,8 +143,33 @@ impl<B: Backend> Paged<B> {
         each_table!(saved, self);
     }
 
-    /// Makes room where the pages take more memory than they may: from each table by its share.
+    /// Makes room where the pages take more memory than they may: from each table by its share. Cheap to call often: it
+    /// looks only when so many pages have changed that it may matter.
     pub fn trim(&mut self) {
+        let mut touched = 0;
+        macro_rules! add {
+            ($self:ident.$table:ident) => {
+                touched += $self.$table.touched();
+            };
+        }
+        each_table!(add, self);
+        if touched >= TOUCHED_MAX || self.loaded_bytes() > self.memory_bytes_max {
+            self.make_room();
+        }
+    }
+
+    fn loaded_bytes(&self) -> usize {
+        let mut bytes = 0;
+        macro_rules! add {
+            ($self:ident.$table:ident) => {
+                bytes += $self.$table.bytes();
+            };
+        }
+        each_table!(add, self);
+        bytes
+    }
+
+    fn make_room(&mut self) {
         macro_rules! measure {
             ($self:ident.$table:ident) => {
                 $self.$table.measure();

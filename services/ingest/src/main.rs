@@ -119,6 +119,7 @@ fn limits(settings: &Settings) -> Limits {
     Limits {
         body_bytes_max: settings.http.body_bytes_max,
         request_timeout: Duration::from_millis(settings.http.timeout_ms),
+        wait_default: Duration::from_millis(settings.http.wait_ms_default),
         rate: rate.map(|per_second| Rate { per_second, burst: per_second }),
         ..Limits::default()
     }

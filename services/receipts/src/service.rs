@@ -233,6 +233,7 @@ fn projector_settings(settings: &Settings, data: &DataDir) -> ProjectorSettings 
         publish_updates: projector.updates,
         update_window: Duration::from_millis(projector.update_window_ms),
         publish_timeout: PUBLISH_TIMEOUT,
+        now_ms: receipts_runtime::clock::unix_ms,
     }
 }
 
@@ -241,6 +242,7 @@ fn limits(settings: &Settings) -> Limits {
     Limits {
         body_bytes_max: settings.http.body_bytes_max,
         request_timeout: Duration::from_millis(settings.http.timeout_ms),
+        wait_default: Duration::from_millis(settings.http.wait_ms_default),
         rate: rate.map(|per_second| Rate { per_second, burst: per_second }),
         ..Limits::default()
     }

@@ -4,12 +4,16 @@
 //!
 //! Tables: `meta` (name to number: `format`, `partitions`), `trimmed` (partition to first offset and greatest
 //! timestamp, written by a trim), and one table per topic and partition (`events/3`), offset to row.
+//!
+//! A file that is named `log.redb` is a whole log: a new one is made under another name, and renamed when it is durable.
 
 use super::row::Row;
 use super::{OpenError, PARTITIONS_DEFAULT};
 use crate::port::{ReadError, Record, Topic};
 use parking_lot::{Condvar, Mutex};
-use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use std::fs;
+use std::io::ErrorKind;
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,6 +22,9 @@ use std::time::Instant;
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const TRIMMED: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("trimmed");
 const FORMAT: u64 = 1;
+const NAME: &str = "log.redb";
+/// What a log is called while it is made; one that was left so holds nothing.
+const NAME_WHILE_MADE: &str = "log.redb.new";
 /// redb's page cache; its default of 1 GiB is not for a laptop.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -60,13 +67,10 @@ impl File {
     /// Opens or creates the file in `dir`.
     pub(super) fn open(dir: &Path, asked: Option<NonZeroU32>) -> Result<Self, OpenError> {
         let storage = |cause: redb::Error| OpenError::Storage { dir: dir.into(), cause };
-        std::fs::create_dir_all(dir).map_err(|error| storage(redb::Error::Io(error)))?;
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(dir.join("log.redb")).map_err(
-            |error| match error {
-                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(dir.into()),
-                other => storage(other.into()),
-            },
-        )?;
+        let database = open_or_make(dir, asked).map_err(|error| match error {
+            redb::Error::DatabaseAlreadyOpen => OpenError::InUse(dir.into()),
+            other => storage(other),
+        })?;
         let (format, held) = init(&database, asked).map_err(storage)?;
         if format != FORMAT {
             return Err(OpenError::Format { dir: dir.into(), held: format, known: FORMAT });
@@ -263,6 +267,36 @@ fn open_rows(
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Opens the file in `dir`; where there is none, makes it so that a kill or a power cut at any moment leaves a whole log
+/// or none.
+fn open_or_make(dir: &Path, asked: Option<NonZeroU32>) -> Result<Database, redb::Error> {
+    let (path, while_made) = (dir.join(NAME), dir.join(NAME_WHILE_MADE));
+    fs::create_dir_all(dir).map_err(redb::Error::Io)?;
+    // One process at a time makes a log here, so what has the other name is nobody's. Its end gives the lock back.
+    let making = fs::File::open(dir).map_err(redb::Error::Io)?;
+    making.lock().map_err(redb::Error::Io)?;
+    match fs::remove_file(&while_made) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(redb::Error::Io(error)),
+        _ => {}
+    }
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    if path.try_exists().map_err(redb::Error::Io)? {
+        drop(making);
+        return Ok(builder.open(&path)?);
+    }
+    let database = builder.create(&while_made)?;
+    init(&database, asked)?;
+    let named = || {
+        fs::File::open(&while_made)?.sync_all()?;
+        fs::rename(&while_made, &path)?;
+        // The name is durable with the directory that holds it.
+        making.sync_all()
+    };
+    named().map_err(redb::Error::Io)?;
+    Ok(database)
 }
 
 /// Reads format and partition count; writes them into a new file.

@@ -266,7 +266,7 @@ impl Shared {
 
 /// The time of an append, Unix milliseconds. The log is where records get their time, so it reads a clock.
 fn now_ms() -> u64 {
-    #[allow(clippy::disallowed_methods, reason = "the append time is the log's to give")]
+    #[expect(clippy::disallowed_methods, reason = "the log stamps records with the time of their append")]
     let now = SystemTime::now();
     now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -4,7 +4,7 @@
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// A line of librdkafka.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -21,9 +21,18 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// A global error of a client; whoever waits for a record or an acknowledgement is told by other means.
+/// A global error of a client; whoever waits for a record or an acknowledgement is told by other means. That a partition
+/// is read to its end comes this way as well, each time, and is no error.
 pub(super) fn error(error: &KafkaError, reason: &str) {
+    if is_end(error) {
+        tracing::trace!(target: "librdkafka", "{reason}");
+        return;
+    }
     tracing::warn!(target: "librdkafka", %error, "{reason}");
+}
+
+fn is_end(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::PartitionEOF(_)) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF)
 }
 
 /// The context of clients that only ask: administration and inspection.
@@ -40,3 +49,15 @@ impl ClientContext for Asking {
 }
 
 impl rdkafka::consumer::ConsumerContext for Asking {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_partition_is_told_from_errors() {
+        assert!(is_end(&KafkaError::PartitionEOF(3)));
+        assert!(is_end(&KafkaError::Global(RDKafkaErrorCode::PartitionEOF)));
+        assert!(!is_end(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)));
+    }
+}

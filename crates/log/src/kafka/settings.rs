@@ -84,6 +84,13 @@ const ELSEWHERE_FIXED: [(&str, &str); 3] = [
 /// Defaults that `properties` may override. The figures are those of the design notes.
 const READER_DEFAULTS: [(&str, &str); 3] =
     [("fetch.queue.backoff.ms", "10"), ("queued.max.messages.kbytes", "32768"), ("fetch.wait.max.ms", "50")];
+/// Defaults of the classic group protocol; with the new one they are the broker's, and the client refuses them. A process
+/// that was killed keeps its partitions until its session ends: librdkafka's 45 s are long for those who ask.
+const CLASSIC_DEFAULTS: [(&str, &str); 3] = [
+    ("partition.assignment.strategy", "cooperative-sticky"),
+    ("session.timeout.ms", "10000"),
+    ("heartbeat.interval.ms", "3000"),
+];
 const WRITER_DEFAULTS: [(&str, &str); 3] =
     [("compression.type", "lz4"), ("linger.ms", "5"), ("queue.buffering.max.kbytes", "65536")];
 
@@ -140,9 +147,8 @@ impl KafkaSettings {
     pub(super) fn reader(&self) -> ClientConfig {
         let mut config = self.client();
         self.set_defaults(&mut config, &READER_DEFAULTS);
-        // The new protocol has its assignors in the broker and refuses the property.
         if self.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
-            self.set_defaults(&mut config, &[("partition.assignment.strategy", "cooperative-sticky")]);
+            self.set_defaults(&mut config, &CLASSIC_DEFAULTS);
         }
         READER_FIXED.iter().for_each(|(name, value)| _ = config.set(*name, *value));
         config
@@ -196,10 +202,21 @@ mod tests {
     }
 
     #[test]
-    fn the_new_group_protocol_goes_without_an_assignor() {
-        assert_eq!(with("group.protocol", "consumer").reader().get("partition.assignment.strategy"), None);
+    fn the_new_group_protocol_goes_without_an_assignor_and_a_session() {
+        let new = with("group.protocol", "consumer").reader();
         let classic = KafkaSettings::default().reader();
-        assert_eq!(classic.get("partition.assignment.strategy"), Some("cooperative-sticky"));
+        for (name, value) in CLASSIC_DEFAULTS {
+            assert_eq!((new.get(name), classic.get(name)), (None, Some(value)));
+        }
+        assert_eq!(with("session.timeout.ms", "45000").reader().get("session.timeout.ms"), Some("45000"));
+    }
+
+    #[test]
+    fn a_client_takes_records_as_long_as_the_topics_made_here() {
+        let settings = KafkaSettings::default();
+        for config in [settings.reader(), settings.writer()] {
+            assert_eq!(config.get("message.max.bytes"), Some(RECORD_BYTES_MAX));
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub(crate) fn headers_timestamps_and_nulls_round_trip(fixture: &Fixture) {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the append time is the system's")]
+#[expect(clippy::disallowed_methods, reason = "the log stamps records with the time of their append")]
 pub(crate) fn a_record_without_a_time_gets_that_of_its_append(fixture: &Fixture) {
     let now_ms = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
     let before = now_ms();

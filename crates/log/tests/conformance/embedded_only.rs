@@ -17,6 +17,10 @@ fn open(dir: &Path) -> EmbeddedLog {
     EmbeddedLog::open(dir, NonZeroU32::new(4)).unwrap()
 }
 
+fn open_any(dir: &Path) -> EmbeddedLog {
+    EmbeddedLog::open(dir, None).unwrap()
+}
+
 fn append(log: &EmbeddedLog, entry: Entry) -> u64 {
     log.writer().append(entry).blocking_recv().unwrap().unwrap().offset
 }
@@ -34,7 +38,9 @@ fn child_that_appends_until_it_is_killed() {
             .collect();
         for (number, appended) in appended {
             let written = appended.blocking_recv().unwrap().unwrap();
-            writeln!(out, "ack {} {} {number}", written.partition, written.offset).unwrap();
+            // In one write, so that a kill leaves no half of a line to be taken for an offset.
+            let line = format!("ack {} {} {number}\n", written.partition, written.offset);
+            out.write_all(line.as_bytes()).unwrap();
         }
     }
 }
@@ -73,6 +79,63 @@ fn everything_acknowledged_survives_kill_9() {
         }
     }
     assert!(acknowledged.len() > 1000);
+}
+
+#[test]
+fn a_log_killed_while_it_is_made_can_be_opened() {
+    for round in 0..30 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["embedded_only::child_that_appends_until_it_is_killed", "--exact"])
+            .env(CHILD_DIR, dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // From its first file on, a little later each time.
+        let deadline = Instant::now() + PATIENCE;
+        while std::fs::read_dir(dir.path()).unwrap().next().is_none() {
+            assert!(Instant::now() < deadline, "the child makes no log");
+        }
+        std::thread::sleep(Duration::from_micros(200 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let log = EmbeddedLog::open(dir.path(), None).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert_eq!(log.partition_count(), 4, "round {round}");
+    }
+}
+
+#[test]
+fn what_is_left_of_a_log_that_was_never_made_is_removed() {
+    let whole = tempfile::tempdir().unwrap();
+    drop(open(whole.path()));
+    let whole = std::fs::read(whole.path().join("log.redb")).unwrap();
+    for left in [&[][..], &[0; 4096], &whole[..100], &whole[..whole.len() / 2], &whole] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.redb.new");
+        std::fs::write(&path, left).unwrap();
+        let log = EmbeddedLog::open(dir.path(), NonZeroU32::new(7)).unwrap();
+        assert_eq!(log.partition_count(), 7, "{} bytes were left", left.len());
+        append(&log, entry(0, "k", "v"));
+        drop(log);
+        std::fs::write(&path, left).unwrap();
+        assert_eq!(open_any(dir.path()).bounds(Topic::Events, 0).unwrap(), 0..1);
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn of_those_that_make_a_log_at_the_same_time_one_has_it_and_the_others_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened: Vec<_> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| EmbeddedLog::open(dir.path(), None))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(opened.iter().filter(|one| one.is_ok()).count(), 1);
+    assert!(opened.iter().filter_map(|one| one.as_ref().err()).all(|error| matches!(error, OpenError::InUse(_))));
+    append(opened.iter().find_map(|one| one.as_ref().ok()).unwrap(), entry(0, "k", "v"));
+    drop(opened);
+    assert_eq!(open_any(dir.path()).bounds(Topic::Events, 0).unwrap(), 0..1);
 }
 
 #[test]

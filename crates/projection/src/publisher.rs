@@ -1,0 +1,89 @@
+//! What leaves a projector for the log: receipt updates and dead letters. Decides nothing about when the fold may go on.
+
+use crate::damage::FoldError;
+use crate::outbox::Outbox;
+use crate::partition::{Dead, Partition};
+use crate::shared::Partitions;
+use crate::updates::{Updates, dead_letter};
+use receipts_log::Writer;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The way from effects to the log.
+pub(crate) struct Publisher {
+    outbox: Outbox,
+    updates: BTreeMap<u32, Updates>,
+    /// How long changes of one message gather; `None` where no updates are published.
+    window: Option<Duration>,
+    events_topic: String,
+}
+
+impl Publisher {
+    pub(crate) fn new(writer: Arc<dyn Writer>, events_topic: String, window: Option<Duration>) -> Self {
+        Self { outbox: Outbox::new(writer), updates: BTreeMap::new(), window, events_topic }
+    }
+
+    /// When the next update falls due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.updates.values().filter_map(Updates::next_due).min()
+    }
+
+    /// Takes over what a partition brought about, and returns its dead letters, to be sent once its lock is free.
+    pub(crate) fn take_over(&mut self, number: u32, partition: &mut Partition, now: Instant) -> Vec<Dead> {
+        if let Some(window) = self.window {
+            let updates = self.updates.entry(number).or_insert_with(|| Updates::new(window));
+            updates.add(&partition.effects.changed, &partition.effects.marks, now);
+        }
+        partition.effects.clear();
+        std::mem::take(&mut partition.dead_letters)
+    }
+
+    /// Hands dead letters to the log.
+    pub(crate) fn send_dead_letters(&mut self, number: u32, dead_letters: Vec<Dead>) {
+        for dead in dead_letters {
+            metrics::counter!("receipts_dead_letters_total", "reason" => dead.reason.code()).increment(1);
+            self.outbox.send_dead_letter(dead_letter(number, &self.events_topic, dead));
+        }
+    }
+
+    /// Hands updates that are due to the log, or with `all` every one.
+    ///
+    /// # Errors
+    /// The partition that cannot be asked. Changes are lost then: nothing may be checkpointed any more.
+    pub(crate) fn publish(&mut self, partitions: &Partitions, now: Instant, all: bool) -> Result<(), (u32, FoldError)> {
+        for (number, change) in self.outbox.take_failed() {
+            if let Some(updates) = self.updates.get_mut(&number) {
+                updates.again(change, now);
+            }
+        }
+        let until = (!all).then_some(now);
+        let outbox = &mut self.outbox;
+        for (&number, updates) in &mut self.updates {
+            if !updates.is_due(until) {
+                continue;
+            }
+            let guard = partitions.shared.slots[number as usize].partition.read();
+            let Some(partition) = guard.as_ref() else { continue };
+            let mut sent = 0;
+            let published = updates.publish(&partition.fold, until, |entry, change| {
+                outbox.send_update(entry, number, change);
+                sent += 1;
+            });
+            published.map_err(|e| (number, e))?;
+            metrics::counter!("receipts_updates_total").increment(sent);
+        }
+        Ok(())
+    }
+
+    /// Waits for the log, at most so long; true once everything that was handed to it is acknowledged.
+    pub(crate) fn wait(&mut self, at_most: Duration) -> bool {
+        self.outbox.wait(at_most)
+    }
+
+    /// Forgets the changes of a partition that was given up.
+    pub(crate) fn release(&mut self, number: u32) {
+        self.updates.remove(&number);
+        self.outbox.release(number);
+    }
+}

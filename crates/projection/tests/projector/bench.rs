@@ -1,0 +1,150 @@
+//! What the tests stand on: a log and a store in a directory, a projector over them, and ways to post, to wait and to ask.
+//! Asserts only that time limits hold.
+
+use bytes::Bytes;
+use receipts_event::decode;
+use receipts_fold::Limits;
+use receipts_fold::view::Receipt;
+use receipts_log::embedded::EmbeddedLog;
+use receipts_log::{Entry, Inspect, Log, OwnedRecord, Topic};
+use receipts_projection::{ProjectError, Projector, Settings};
+use receipts_query::{Answers, Conversation, Positions, Unavailable};
+use serde_json::Value;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Longer than anything here takes, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Record and send times start here, Unix milliseconds.
+pub(crate) const EPOCH_MS: u64 = 1_780_000_000_000;
+
+pub(crate) struct Bench {
+    pub(crate) log: Arc<EmbeddedLog>,
+    pub(crate) settings: Settings,
+    _dir: TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new(partitions: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(&dir.path().join("log"), NonZeroU32::new(partitions)).unwrap();
+        let settings = Settings {
+            dir: dir.path().join("store"),
+            group: "g".into(),
+            limits: Limits::default(),
+            memory_bytes: 64 << 20,
+            checkpoint_records: 1 << 20,
+            checkpoint_interval: Duration::from_secs(3_600),
+            sync: false,
+            publish_updates: true,
+            update_window: Duration::ZERO,
+            publish_timeout: Duration::from_secs(30),
+            now_ms: || EPOCH_MS,
+        };
+        Self { log: Arc::new(log), settings, _dir: dir }
+    }
+
+    /// Writes an event where it belongs; control events into partition 0.
+    pub(crate) fn post(&self, event: &Value) {
+        self.post_at(EPOCH_MS, event);
+    }
+
+    pub(crate) fn post_at(&self, timestamp_ms: u64, event: &Value) {
+        let value = serde_json::to_vec(event).unwrap();
+        let event = decode(&value).expect("an event");
+        self.append(event.partition(), timestamp_ms, event.key(), value.clone());
+    }
+
+    pub(crate) fn append(&self, partition: Option<u32>, timestamp_ms: u64, key: Vec<u8>, value: Vec<u8>) {
+        let entry = Entry {
+            topic: Topic::Events,
+            partition,
+            key: Some(key.into()),
+            value: Some(Bytes::from(value)),
+            headers: vec![("trace".into(), Some("t1".into()))],
+            timestamp_ms: Some(timestamp_ms),
+        };
+        self.log.writer().append(entry).blocking_recv().unwrap().unwrap();
+    }
+
+    /// A projector of the bench's own log.
+    pub(crate) fn start(&self) -> Running {
+        self.start_over(&*self.log)
+    }
+
+    pub(crate) fn start_over(&self, log: &dyn Log) -> Running {
+        let projector =
+            Projector::start(log, "receipts.events", self.settings.clone(), Duration::from_secs(1)).unwrap();
+        Running { projector, log: Arc::clone(&self.log) }
+    }
+
+    /// Everything in a topic of updates or dead letters, in order within each partition.
+    pub(crate) fn records(&self, topic: Topic) -> Vec<OwnedRecord> {
+        (0..self.log.partition_count()).flat_map(|p| self.log.read(topic, p, 0, usize::MAX).unwrap()).collect()
+    }
+
+    /// All updates published so far, in order within each conversation.
+    pub(crate) fn updates(&self) -> Vec<Value> {
+        let values = self.records(Topic::Updates).into_iter().map(|record| record.value.unwrap());
+        values.map(|value| serde_json::from_slice(&value).unwrap()).collect()
+    }
+}
+
+pub(crate) struct Running {
+    projector: Projector,
+    log: Arc<EmbeddedLog>,
+}
+
+impl Running {
+    pub(crate) fn answers(&self) -> &dyn Answers {
+        self.projector.partitions()
+    }
+
+    /// Returns once everything in the log is folded.
+    pub(crate) fn folded(&self) {
+        let mut end = Positions::default();
+        for partition in 0..self.log.partition_count() {
+            let bounds = self.log.bounds(Topic::Events, partition).unwrap();
+            if !bounds.is_empty() {
+                end.raise(partition, bounds.end);
+            }
+        }
+        now(self.answers().wait(&end, PATIENCE)).expect("folded in time");
+    }
+
+    pub(crate) fn try_receipt(&self, conversation_id: &str, message_id: &str) -> Result<Receipt, Unavailable> {
+        let conversation = Conversation::locate("default", conversation_id, self.log.partition_count());
+        let answer = now(self.answers().receipts(conversation, &[message_id.to_owned()]))?;
+        Ok(answer.value.into_iter().next().unwrap())
+    }
+
+    pub(crate) fn receipt(&self, conversation_id: &str, message_id: &str) -> Receipt {
+        self.try_receipt(conversation_id, message_id).unwrap()
+    }
+
+    pub(crate) fn stop(self) -> Result<(), ProjectError> {
+        self.projector.stop()
+    }
+
+    /// Waits until the projector has stopped by itself, and says why.
+    pub(crate) fn stopped(mut self) -> ProjectError {
+        now(async { tokio::time::timeout(PATIENCE, self.projector.stopped()).await }).expect("stops in time");
+        self.projector.stop().expect_err("a reason")
+    }
+}
+
+/// Runs a future to its end.
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+/// Returns once something is so.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

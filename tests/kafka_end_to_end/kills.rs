@@ -1,0 +1,187 @@
+//! Kills of the service and of the broker while events come in. Its judge reads the records that stand in Kafka.
+
+use super::kcat::{Kafka, broker, produce};
+use super::witness::feed::Feed;
+use super::witness::http::Client;
+use super::witness::judge::Judge;
+use super::witness::victim::Victim;
+use super::{PARTITIONS, receipt_path};
+use receipts_log::testing::Broker;
+use receipts_log::{Inspect, Topic};
+use receipts_query::Positions;
+use receipts_testkit::Limits;
+use receipts_testkit::history::{History, Shape};
+use receipts_testkit::random::Random;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// Waits until the service has folded all that stands in the log, then asks: everything, or a part.
+fn check(kafka: &Kafka, judge: &Judge, address: &str, random: &mut Random, part: f64) -> usize {
+    let log = kafka.log();
+    let mut ends = Positions::default();
+    for partition in 0..PARTITIONS {
+        ends.merge(&Positions::applied(partition, log.bounds(Topic::Events, partition).expect("bounds").end));
+    }
+    let mut client = Client::new(address);
+    let waited = client.get("default", &receipt_path("none", "none"), Some(&ends.to_string())).expect("an answer");
+    assert_eq!(waited.status, 404, "{}", waited.body);
+    let questions = judge.questions().into_iter().filter(|_| random.chance(part)).collect::<Vec<_>>();
+    for question in &questions {
+        judge.check(question, &question.ask(&mut client));
+    }
+    questions.len()
+}
+
+fn shape(events: usize) -> Shape {
+    Shape { events, p_jump: 0.0, p_large_group: 0.05, ..Shape::wild() }
+}
+
+/// Kills the service while kcat, which knows nothing of it, goes on producing.
+fn kill_the_service_under_load(kills: usize, seed: u64) {
+    const EVENTS_A_LIFE: usize = 300;
+    let Some(broker) = broker() else { return };
+    let kafka = Kafka::named(broker, "kill-service");
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let mut random = Random::new(seed);
+    let mut flags = kafka.flags();
+    // A member that comes back under its name is given its partitions at once; another waits for the dead one's session.
+    let instance = format!("group.instance.id={}", kafka.group);
+    let settings =
+        ["--kafka-properties", &instance, "--projector-checkpoint-events", "50", "--projector-update-window-ms", "20"];
+    flags.extend(settings.map(str::to_owned));
+    let history = History::generate(seed, &shape(kills * EVENTS_A_LIFE));
+    let mut judge = Judge::new(&Limits { parked_age_ms: 3_600_000, ..Limits::default() }, PARTITIONS);
+    let started = Instant::now();
+    let (mut asked, mut within) = (0, 0);
+    let mut victim = Victim::spawn(&data, &flags);
+    let mut address = victim.ready();
+    for life in history.chunks(EVENTS_A_LIFE).take(kills) {
+        std::thread::scope(|scope| {
+            let load = scope.spawn(|| produce_history(&kafka, life));
+            std::thread::sleep(Duration::from_millis(random.below(700)));
+            victim.kill();
+            if random.chance(0.3) {
+                victim = Victim::spawn(&data, &flags);
+                std::thread::sleep(Duration::from_millis(random.below(300)));
+                victim.kill();
+            }
+            victim = Victim::spawn(&data, &flags);
+            address = victim.ready();
+            load.join().expect("all is produced");
+        });
+        within += victim.opened().iter().filter(|(next, end)| *next > 0 && next < end).count();
+        judge.read(&kafka.log(), |_, _| {});
+        asked += check(&kafka, &judge, &address, &mut random, 0.2);
+    }
+    asked += check(&kafka, &judge, &address, &mut random, 1.0);
+    victim.terminate();
+    judge.check_published(&kafka.log());
+    let updates = kafka.records(Topic::Updates);
+    // Whose state was never touched by a kill gives the same answers; the oracle has just said which.
+    std::fs::remove_dir_all(data.join("store")).expect("removed");
+    let mut never_killed = Victim::spawn(&data, &flags);
+    address = never_killed.ready();
+    asked += check(&kafka, &judge, &address, &mut random, 1.0);
+    never_killed.terminate();
+    eprintln!(
+        "{kills} kills of the service in {:.1} s: {} records, {asked} questions, {updates} updates, {within} partitions folded on from within",
+        started.elapsed().as_secs_f64(),
+        kafka.records(Topic::Events)
+    );
+}
+
+/// Produces events by their keys, slowly, then the copies of the control events by partition.
+fn produce_history(kafka: &Kafka, history: &[(receipts_testkit::At, receipts_event::Event<'static>)]) {
+    let mut keyed = String::new();
+    let mut copies = vec![String::new(); PARTITIONS as usize];
+    for (_, event) in history {
+        let key = String::from_utf8(event.key()).expect("UTF-8");
+        let mut json: Value = serde_json::from_slice(&event.to_json()).expect("JSON");
+        if event.conversation_id().is_some() {
+            keyed += &format!("{key}\t{json}\n");
+            continue;
+        }
+        for (partition, lines) in (0..).zip(&mut copies) {
+            if event.partition().is_none_or(|own| own == partition) {
+                json["partition"] = json!(partition);
+                *lines += &format!("{key}\t{json}\n");
+            }
+        }
+    }
+    produce(&kafka.bootstrap, &kafka.events, &["-K", "\t"], &keyed, Duration::from_millis(20));
+    for (partition, lines) in copies.iter().enumerate().filter(|(_, lines)| !lines.is_empty()) {
+        kafka.produce(&["-K", "\t", "-p", &partition.to_string()], lines);
+    }
+}
+
+/// INV-PREFIX, INV-ATOMIC, INV-OFFSET, INV-UPDATE-LAST
+#[test]
+fn a_service_killed_under_load_answers_as_if_it_never_was() {
+    kill_the_service_under_load(2, 1);
+}
+
+/// INV-PREFIX, INV-ATOMIC, INV-OFFSET, INV-UPDATE-LAST
+#[test]
+#[ignore = "10 kills; tests/run has them in release mode"]
+fn a_service_killed_ten_times_under_load_answers_as_if_it_never_was() {
+    kill_the_service_under_load(10, 2);
+}
+
+/// Kills the broker under a service that takes events over HTTP, and starts it again.
+fn kill_the_broker_under_load(kills: usize, seed: u64) {
+    const EVENTS_A_LIFE: usize = 800;
+    if !receipts_log::testing::enabled() {
+        return;
+    }
+    let broker = Broker::start(1).unwrap_or_else(|error| panic!("{error}"));
+    let kafka = Kafka::named(&broker, "kill-broker");
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let mut random = Random::new(seed);
+    let mut flags = kafka.flags();
+    flags.extend(["--projector-checkpoint-events", "100", "--projector-update-window-ms", "20"].map(str::to_owned));
+    let mut feed = Feed::new(seed, &shape(kills * EVENTS_A_LIFE), PARTITIONS);
+    let mut judge = Judge::new(&Limits { parked_age_ms: 3_600_000, ..Limits::default() }, PARTITIONS);
+    let started = Instant::now();
+    let mut victim = Victim::spawn(&data, &flags);
+    let address = victim.ready();
+    let (mut asked, mut open_outcomes) = (0, 0);
+    for life in 0..kills {
+        let max = if life + 1 == kills { usize::MAX } else { EVENTS_A_LIFE };
+        let after = Duration::from_millis(100 + random.below(500));
+        let mut choices = random.clone();
+        open_outcomes += std::thread::scope(|scope| {
+            let feeder = scope.spawn(|| feed.post(&address, &mut choices, 8, max));
+            std::thread::sleep(after);
+            broker.kill(1).expect("killed");
+            broker.restart(1).expect("up again");
+            usize::from(feeder.join().expect("the feeder ends"))
+        });
+        judge.read(&kafka.log(), |partition, event| feed.found(partition, event));
+        feed.settle();
+        asked += check(&kafka, &judge, &address, &mut random, 0.2);
+    }
+    assert!(open_outcomes > 0 || feed.batch(1).is_none());
+    asked += check(&kafka, &judge, &address, &mut random, 1.0);
+    victim.terminate();
+    judge.check_published(&kafka.log());
+    eprintln!(
+        "{kills} kills of the broker in {:.1} s: {} records, {asked} questions, {open_outcomes} open outcomes",
+        started.elapsed().as_secs_f64(),
+        feed.records()
+    );
+}
+
+/// INV-ACK, INV-PREFIX, INV-UPDATE-LAST
+#[test]
+fn a_broker_killed_under_load_loses_and_doubles_nothing() {
+    kill_the_broker_under_load(1, 3);
+}
+
+/// INV-ACK, INV-PREFIX, INV-UPDATE-LAST
+#[test]
+#[ignore = "5 kills of a broker; tests/run has them in release mode"]
+fn a_broker_killed_again_and_again_under_load_loses_and_doubles_nothing() {
+    kill_the_broker_under_load(5, 4);
+}

@@ -143,19 +143,22 @@ impl Work {
                     failure = self.take(polled).err();
                 }
             });
-            match (failure.or_else(|| self.failure.lock().take()), polled) {
+            let folded = match (failure.or_else(|| self.failure.lock().take()), polled) {
                 (Some(e), _) => return Err(e),
                 (None, Err(ReadError::Retry(why))) => {
                     tracing::warn!(why, "the log cannot be read just now");
                     std::thread::sleep(POLL_WAIT);
+                    0
                 }
                 (None, Err(stop)) => return Err(stop.into()),
-                (None, Ok(records)) => pressure += records as u64,
-            }
-            self.publish(false)?;
-            if pressure > 0 {
+                (None, Ok(records)) => records as u64,
+            };
+            // Readers first: to publish may take as long as the log does.
+            if folded > 0 {
                 self.partitions.announce();
             }
+            self.publish(false)?;
+            pressure += folded;
             let look = pressure >= PRESSURE_RECORDS;
             pressure = if look { 0 } else { pressure };
             self.upkeep(reader, look)?;

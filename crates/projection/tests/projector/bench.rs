@@ -6,7 +6,7 @@ use receipts_event::decode;
 use receipts_fold::Limits;
 use receipts_fold::view::Receipt;
 use receipts_log::embedded::EmbeddedLog;
-use receipts_log::{Entry, Inspect, Log, OwnedRecord, Topic};
+use receipts_log::{Appended, Entry, Inspect, Log, OwnedRecord, Topic};
 use receipts_projection::{ProjectError, Projector, Settings};
 use receipts_query::{Answers, Conversation, Positions, Unavailable};
 use serde_json::Value;
@@ -54,10 +54,11 @@ impl Bench {
     pub(crate) fn post_at(&self, timestamp_ms: u64, event: &Value) {
         let value = serde_json::to_vec(event).unwrap();
         let event = decode(&value).expect("an event");
-        self.append(event.partition(), timestamp_ms, event.key(), value.clone());
+        let appended = self.append(event.partition(), timestamp_ms, event.key(), value.clone());
+        appended.blocking_recv().unwrap().unwrap();
     }
 
-    pub(crate) fn append(&self, partition: Option<u32>, timestamp_ms: u64, key: Vec<u8>, value: Vec<u8>) {
+    pub(crate) fn append(&self, partition: Option<u32>, timestamp_ms: u64, key: Vec<u8>, value: Vec<u8>) -> Appended {
         let entry = Entry {
             topic: Topic::Events,
             partition,
@@ -66,7 +67,7 @@ impl Bench {
             headers: vec![("trace".into(), Some("t1".into()))],
             timestamp_ms: Some(timestamp_ms),
         };
-        self.log.writer().append(entry).blocking_recv().unwrap().unwrap();
+        self.log.writer().append(entry)
     }
 
     /// A projector of the bench's own log.

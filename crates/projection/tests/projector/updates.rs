@@ -167,9 +167,11 @@ fn history(seed: u64, shape: &Shape) -> (Vec<(u64, Event<'static>)>, Questions) 
 }
 
 fn write(bench: &Bench, events: &[(u64, Event<'_>)]) {
-    for (timestamp_ms, event) in events {
-        bench.append(event.partition(), *timestamp_ms, event.key(), event.to_json());
-    }
+    let append = |(timestamp_ms, event): &(u64, Event<'_>)| {
+        bench.append(event.partition(), *timestamp_ms, event.key(), event.to_json())
+    };
+    let appended: Vec<_> = events.iter().map(append).collect();
+    appended.into_iter().for_each(|appended| _ = appended.blocking_recv().unwrap().unwrap());
 }
 
 /// The receipts of all messages that there are.

@@ -306,7 +306,9 @@ impl Filter {
         let mixed = key.wrapping_mul(0x94D0_49BB_1331_11EB);
         let block = ((u128::from(mixed) * u128::from(blocks)) >> 64) as usize * 8;
         let bits = (mixed ^ key >> 29).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        (0..FILTER_BITS_PER_KEY).map(move |i| bits >> (9 * i) & 511).map(move |bit| (block + bit as usize / 64, 1 << (bit % 64)))
+        (0..FILTER_BITS_PER_KEY)
+            .map(move |i| bits >> (9 * i) & 511)
+            .map(move |bit| (block + bit as usize / 64, 1 << (bit % 64)))
     }
 
     fn insert(&mut self, key: u64) {

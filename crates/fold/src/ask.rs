@@ -395,18 +395,5 @@ impl<S: Pages> Found<'_, S> {
 
 /// The receipt of a message that is not there.
 fn not_found(tenant: &str, conversation_id: Option<&str>, message_id: &str) -> Receipt {
-    Receipt {
-        tenant: tenant.into(),
-        conversation_id: conversation_id.map(Into::into),
-        message_id: message_id.into(),
-        status: Status::NotFound,
-        kind: None,
-        sender_id: None,
-        sent_at_ms: None,
-        counts: None,
-        last_read_at_ms: None,
-        user_id: None,
-        read_at_ms: None,
-        version: None,
-    }
+    Receipt::bare(tenant, conversation_id, message_id, Status::NotFound)
 }

@@ -118,12 +118,11 @@ impl<S: Pages> State<S> {
         effects: &mut Effects,
     ) -> Result<(), S::Error> {
         let (page_key, place) = message_key(message);
-        let (retention, newest, times) =
-            (self.limits.retention_ms, self.meta.newest_timestamp_ms, self.limits.read_times);
+        let (horizon, times) = (self.horizon(), self.limits.read_times);
         let mut page =
             Table::<crate::message::Messages>::hot(&mut self.pages, page_key)?.ok_or(Error::Broken("a message"))?;
         let m = page.at(place).ok_or(Error::Broken("a message"))?;
-        if newest.saturating_sub(m.timestamp_ms) > retention {
+        if horizon.is_past(m.timestamp_ms) {
             effects.counters.expired += 1;
             return Ok(());
         }

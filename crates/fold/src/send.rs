@@ -34,7 +34,7 @@ impl<S: Pages> State<S> {
             None if e.recipients.is_none() => return no_roster(e, effects),
             None => self.conversation_or_new(tenant, &e.conversation_id)?,
         };
-        if self.meta.newest_timestamp_ms.saturating_sub(at.timestamp_ms) > self.limits.retention_ms {
+        if self.horizon().is_past(at.timestamp_ms) {
             // Expired on arrival: nobody will ever see it, nor wait for it.
             self.take_parked_for(tenant, e)?;
             return Ok(());
@@ -51,14 +51,14 @@ impl<S: Pages> State<S> {
 
     /// What a message id stands for in a conversation.
     pub(crate) fn find_message(&mut self, conversation: u32, message_id: &str) -> Result<Named, S::Error> {
-        let (newest, retention) = (self.meta.newest_timestamp_ms, self.limits.retention_ms);
+        let horizon = self.horizon();
         let mut otherwise = Named::Nothing;
         let found = self.index.find(&mut self.pages, id_hash(message_id), conversation, |pages, message| {
             let page = Table::<Messages>::hot(pages, message_key(message).0)?;
             let Some(m) = page.as_deref().and_then(|p| named_in_page(p, message, conversation, message_id)) else {
                 return Ok(None);
             };
-            if newest.saturating_sub(m.timestamp_ms) <= retention {
+            if !horizon.is_past(m.timestamp_ms) {
                 return Ok(Some(Named::Message(message)));
             }
             otherwise = Named::Expired;
@@ -190,10 +190,10 @@ impl<S: Pages> State<S> {
             if (oldest + 1) * MESSAGES_PER_PAGE > self.meta.next_message {
                 return Ok(());
             }
-            let (newest, retention) = (self.meta.newest_timestamp_ms, self.limits.retention_ms);
+            let horizon = self.horizon();
             let page =
                 Table::<Messages>::hot(&mut self.pages, key(oldest, 0))?.ok_or(Error::Broken("the oldest messages"))?;
-            if page.iter().any(|m| newest.saturating_sub(m.timestamp_ms) <= retention) {
+            if page.iter().any(|m| !horizon.is_past(m.timestamp_ms)) {
                 return Ok(());
             }
             let chunks: Vec<u32> = page.iter().map(Message::chunks).collect();

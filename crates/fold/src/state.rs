@@ -88,6 +88,20 @@ pub(crate) enum Named {
     Nothing,
 }
 
+/// How far back messages live: a copy, to ask beside a page that is lent out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Horizon {
+    newest_timestamp_ms: u64,
+    retention_ms: u64,
+}
+
+impl Horizon {
+    /// Whether a message whose record has that timestamp has expired.
+    pub(crate) fn is_past(self, timestamp_ms: u64) -> bool {
+        self.newest_timestamp_ms.saturating_sub(timestamp_ms) > self.retention_ms
+    }
+}
+
 /// Where a record stands in its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct At {
@@ -225,8 +239,12 @@ impl<S: Pages> State<S> {
         Ok(Table::<Messages>::hot(&mut self.pages, message_key(message).0)?)
     }
 
+    pub(crate) fn horizon(&self) -> Horizon {
+        Horizon { newest_timestamp_ms: self.meta.newest_timestamp_ms, retention_ms: self.limits.retention_ms }
+    }
+
     pub(crate) fn is_expired(&self, m: &Message) -> bool {
-        self.meta.newest_timestamp_ms.saturating_sub(m.timestamp_ms) > self.limits.retention_ms
+        self.horizon().is_past(m.timestamp_ms)
     }
 
     /// Whether a policy lets the group type have receipts; direct chats always do.

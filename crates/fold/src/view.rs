@@ -59,6 +59,31 @@ pub struct Receipt {
     pub version: Option<u64>,
 }
 
+impl Receipt {
+    /// A receipt that says nothing of its message but the status.
+    pub fn bare(
+        tenant: impl Into<String>,
+        conversation_id: Option<&str>,
+        message_id: impl Into<String>,
+        status: Status,
+    ) -> Self {
+        Self {
+            tenant: tenant.into(),
+            conversation_id: conversation_id.map(Into::into),
+            message_id: message_id.into(),
+            status,
+            kind: None,
+            sender_id: None,
+            sent_at_ms: None,
+            counts: None,
+            last_read_at_ms: None,
+            user_id: None,
+            read_at_ms: None,
+            version: None,
+        }
+    }
+}
+
 /// The counts of a receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {

@@ -64,20 +64,7 @@ impl Askers {
 
 /// What a batch says of a message that the caller may not ask about: nothing that the caller did not say itself.
 pub(crate) fn forbidden(receipt: Receipt, conversation_id: Option<&str>) -> Receipt {
-    Receipt {
-        tenant: receipt.tenant,
-        conversation_id: conversation_id.map(str::to_owned),
-        message_id: receipt.message_id,
-        status: Status::Forbidden,
-        kind: None,
-        sender_id: None,
-        sent_at_ms: None,
-        counts: None,
-        last_read_at_ms: None,
-        user_id: None,
-        read_at_ms: None,
-        version: None,
-    }
+    Receipt::bare(receipt.tenant, conversation_id, receipt.message_id, Status::Forbidden)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::names::Names;
 use receipts_fold::head::Head;
 use receipts_fold::index::{Filter, IndexPage};
 use receipts_fold::message::{Chunk, Messages};
-use receipts_fold::page::{Mut, Page, PageKey, Ref, Store, Table, TableId};
+use receipts_fold::page::{Mut, Page, PageKey, Ref, Store, Table};
 use receipts_fold::people::{People, PeopleIndex};
 use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
 use receipts_fold::wire::{Reader, Writer};
@@ -88,11 +88,6 @@ impl<B: Backend> Paged<B> {
     /// The medium.
     pub fn backend(&self) -> &B {
         &self.backend
-    }
-
-    /// Changes how much memory the pages may take.
-    pub fn set_memory_bytes_max(&mut self, bytes: usize) {
-        self.memory_bytes_max = bytes;
     }
 
     /// Bytes of memory the pages take.
@@ -325,19 +320,3 @@ table!(IndexPage, index);
 table!(Filter, filters);
 table!(Parked, parked);
 table!(Erased, erased);
-
-/// All tables of pages, for audits; names are a table of their own.
-pub const TABLES: [TableId; 12] = [
-    TableId::Meta,
-    TableId::Heads,
-    TableId::People,
-    TableId::PeopleIndex,
-    TableId::Marks,
-    TableId::Leaves,
-    TableId::Messages,
-    TableId::Chunks,
-    TableId::Index,
-    TableId::Filters,
-    TableId::Parked,
-    TableId::Erased,
-];

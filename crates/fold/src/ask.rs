@@ -168,7 +168,8 @@ impl<S: Pages> State<S> {
 
     fn look_up(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Result<Option<Found<'_, S>>, S::Error> {
         let Some((conversation, head)) = self.look_up_conversation(tenant, conversation_id)? else { return Ok(None) };
-        for number in self.index.candidates(&self.pages, id_hash(message_id), Some(conversation))? {
+        let within = Some((conversation, &head.stretches));
+        for number in self.index.candidates(&self.pages, id_hash(message_id), within)? {
             let Some(page) = Table::<Messages>::get(&self.pages, message_key(number).0)? else { continue };
             if named_in_page(&page, number, conversation, message_id).is_some_and(|m| !self.is_expired(m)) {
                 return Ok(Some(Found { state: self, number, page, head }));

@@ -1,6 +1,7 @@
 //! What is to be known of a conversation as a whole: kind, sizes, and the ends of its chains.
 
 use crate::page::{Page, TableId};
+use crate::stretches::Stretches;
 use crate::wire::{Malformed, Reader, Writer};
 use receipts_event::Kind;
 
@@ -42,6 +43,8 @@ pub struct Head {
     pub sent_at_max: u64,
     /// The most by which a message's `sent_at_ms` lay below the greatest before it, milliseconds.
     pub disorder_ms: u64,
+    /// Where its messages are; what expired may be among them.
+    pub stretches: Stretches,
     /// Roots of the skip list, newest first; the first is the newest message.
     pub roots: Vec<Root>,
 }
@@ -63,6 +66,7 @@ impl Head {
             erasures_seen,
             sent_at_max: 0,
             disorder_ms: 0,
+            stretches: Stretches::default(),
             roots: Vec::new(),
         }
     }
@@ -82,6 +86,7 @@ impl Page for Head {
         to.optional(self.last_leave);
         to.number(self.sent_at_max);
         to.number(self.disorder_ms);
+        self.stretches.encode(to);
         to.number(self.roots.len() as u64);
         let mut last = 0;
         for root in &self.roots {
@@ -104,6 +109,7 @@ impl Page for Head {
         head.last_leave = from.optional()?;
         head.sent_at_max = from.number()?;
         head.disorder_ms = from.number()?;
+        head.stretches = Stretches::decode(from)?;
         head.roots = Vec::with_capacity(from.count(2)?);
         let mut last = 0;
         for _ in 0..head.roots.capacity() {
@@ -119,6 +125,7 @@ impl Page for Head {
             + self.conversation_id.len()
             + self.group_type.len()
             + 16 * self.roots.capacity()
+            + self.stretches.heap_bytes()
             + 48
     }
 }

@@ -3,18 +3,19 @@
 //! Answers with candidates; only the message itself says whether it is the one. A stretch is written once and never
 //! changed, so that a message costs no random write; what of it is in memory is rebuilt from the messages when a store opens.
 
+use crate::message::MESSAGES_PER_PAGE;
 use crate::page::{Page, PageKey, Table, TableId};
+use crate::stretches::Stretches;
 use crate::wire::{Malformed, Reader, Writer};
-use hashbrown::HashTable;
+use crate::young::Young;
 use std::collections::VecDeque;
 
-/// Messages of a stretch.
+/// Messages of a stretch; part of the store's format. Places within one take 16 bits.
 pub const STRETCH: u64 = 1 << 16;
 const PAGES_PER_RUN: u32 = 256;
 /// Two keys a message. Every send asks every filter whether its id is new, and each that claims wrongly costs a page.
 const FILTER_BITS_PER_MESSAGE: usize = 32;
 const FILTER_BITS_PER_KEY: u32 = 7;
-const NONE: u32 = u32::MAX;
 /// Stands for a message that was removed.
 pub(crate) const BLANK: (u64, u32) = (0, u32::MAX);
 
@@ -24,70 +25,13 @@ pub fn id_hash(id: &str) -> u64 {
 }
 
 /// Spreads an id hash over conversations; part of the store's format.
-fn with_conversation(hash: u64, conversation: u32) -> u64 {
+pub(crate) fn with_conversation(hash: u64, conversation: u32) -> u64 {
     let x = (hash ^ u64::from(conversation).wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x ^ x >> 32
 }
 
-/// hashbrown takes its tag from the highest bits and the place from the lowest.
-fn spread(half: u32) -> u64 {
-    u64::from(half).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-}
-
 fn tag(conversation: u32) -> u16 {
     (conversation ^ conversation >> 16) as u16
-}
-
-struct Entry {
-    hash: u64,
-    conversation: u32,
-    /// The entry before it with the same hash, in any conversation.
-    older: u32,
-}
-
-/// Up to 65,536 messages in memory.
-struct Young {
-    first: u64,
-    entries: Vec<Entry>,
-    /// Half a hash over id and conversation, and the place: what is found here is nearly always right, and only the
-    /// message itself knows, so that a look-up touches nothing in between.
-    by_conversation: HashTable<(u32, u32)>,
-    /// The newest of each hash; the others follow by [`Entry::older`], for ids may be as common as "1".
-    anywhere: HashTable<u32>,
-}
-
-impl Young {
-    fn new(first: u64) -> Self {
-        Self { first, entries: Vec::new(), by_conversation: HashTable::new(), anywhere: HashTable::new() }
-    }
-
-    fn insert(&mut self, hash: u64, conversation: u32) {
-        let at = self.entries.len() as u32;
-        let key = with_conversation(hash, conversation);
-        self.by_conversation.insert_unique(spread(key as u32), (key as u32, at), |(half, _)| spread(*half));
-        let older = match self.anywhere.find_mut(hash, |i| self.entries[*i as usize].hash == hash) {
-            Some(newest) => std::mem::replace(newest, at),
-            None => {
-                // The new entry is not in `entries` yet, so it must not be rehashed: make room first.
-                self.anywhere.reserve(1, |i| self.entries[*i as usize].hash);
-                self.anywhere.insert_unique(hash, at, |i| self.entries[*i as usize].hash);
-                NONE
-            }
-        };
-        self.entries.push(Entry { hash, conversation, older });
-    }
-
-    /// The places of messages that may have that id in that conversation, in no order.
-    fn places(&self, hash: u64, conversation: u32) -> impl Iterator<Item = u32> {
-        let half = with_conversation(hash, conversation) as u32;
-        self.by_conversation.iter_hash(spread(half)).filter(move |(h, _)| *h == half).map(|(_, at)| *at)
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
-            + 9 * self.by_conversation.capacity()
-            + 5 * self.anywhere.capacity()
-    }
 }
 
 /// A sealed stretch: its messages stand in pages by the top byte of their id's hash.
@@ -98,16 +42,22 @@ struct Run {
 
 /// All of a partition's messages by id.
 pub struct Index {
+    /// [`STRETCH`], but for tests.
+    stretch: u64,
     runs: VecDeque<Run>,
     young: VecDeque<Young>,
 }
 
 impl Index {
-    /// An index whose sealed stretches have those numbers and filters, in order; messages from `next_sealed` on are to be
-    /// [inserted](Self::insert) in order.
-    pub fn new(runs: impl IntoIterator<Item = (u64, Filter)>, next_sealed: u64) -> Self {
+    /// An index of stretches of `stretch` messages, the sealed ones with those numbers and filters, in order; messages from
+    /// `next_sealed` on are to be [inserted](Self::insert) in order.
+    pub fn new(stretch: u64, runs: impl IntoIterator<Item = (u64, Filter)>, next_sealed: u64) -> Self {
+        assert!(
+            stretch <= STRETCH && stretch.is_multiple_of(MESSAGES_PER_PAGE),
+            "a stretch is whole pages of messages"
+        );
         let runs = runs.into_iter().map(|(number, filter)| Run { number, filter }).collect();
-        Self { runs, young: VecDeque::from([Young::new(next_sealed * STRETCH)]) }
+        Self { stretch, runs, young: VecDeque::from([Young::new(next_sealed * stretch)]) }
     }
 
     /// Adds the next message, and seals the oldest stretch in memory when there are two full ones.
@@ -119,22 +69,22 @@ impl Index {
         conversation: u32,
     ) {
         let newest = self.young.back_mut().expect("there is always one");
-        assert_eq!(message, newest.first + newest.entries.len() as u64, "messages are numbered without a gap");
+        assert_eq!(message, newest.first + newest.len() as u64, "messages are numbered without a gap");
         newest.insert(hash, conversation);
-        if newest.entries.len() as u64 == STRETCH {
+        if newest.len() as u64 == self.stretch {
             self.young.push_back(Young::new(message + 1));
             if self.young.len() > 2 {
                 let oldest = self.young.pop_front().expect("there are three");
-                self.runs.push_back(seal(pages, &oldest));
+                self.runs.push_back(seal(pages, &oldest, self.stretch));
             }
         }
     }
 
-    /// The message with that id hash in a conversation that `accept` says is the one: at most one may be.
+    /// The message in memory with that id hash in a conversation that `accept` says is the one: at most one may be.
     ///
     /// # Errors
-    /// Where the store fails, or `accept` does.
-    pub fn find<S: Table<IndexPage>, T, E: From<S::Error>>(
+    /// Where `accept` fails.
+    pub fn find_young<S, T, E>(
         &self,
         pages: &mut S,
         hash: u64,
@@ -148,17 +98,78 @@ impl Index {
                 }
             }
         }
-        let key = with_conversation(hash, conversation);
-        for run in self.runs.iter().rev().filter(|r| r.filter.may_hold(key)) {
-            let Some(page) = Table::<IndexPage>::hot(pages, run_key(run.number, hash))? else { continue };
+        Ok(None)
+    }
+
+    /// The same among the sealed stretches of the conversation.
+    ///
+    /// # Errors
+    /// Where the store fails, or `accept` does.
+    pub fn find_sealed<S: Table<IndexPage>, T, E: From<S::Error>>(
+        &self,
+        pages: &mut S,
+        hash: u64,
+        (conversation, stretches): (u32, &Stretches),
+        mut accept: impl FnMut(&mut S, u64) -> Result<Option<T>, E>,
+    ) -> Result<Option<T>, E> {
+        for run in self.runs_that_may_hold(hash, conversation, stretches) {
+            let Some(page) = Table::<IndexPage>::hot(pages, run_key(run, hash))? else { continue };
             let found: Vec<u64> = page.messages(hash, Some(conversation)).collect();
             for message in found.into_iter().rev() {
-                if let Some(found) = accept(pages, run.number * STRETCH + message)? {
+                if let Some(found) = accept(pages, run * self.stretch + message)? {
                     return Ok(Some(found));
                 }
             }
         }
         Ok(None)
+    }
+
+    /// The stretch of a message.
+    pub(crate) fn stretch_of(&self, message: u64) -> u32 {
+        (message / self.stretch) as u32
+    }
+
+    /// Whether there is a sealed stretch at all.
+    pub(crate) fn has_sealed(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
+    /// Numbers of runs, newest first.
+    fn runs_that_may_hold(&self, hash: u64, conversation: u32, stretches: &Stretches) -> impl Iterator<Item = u64> {
+        let key = with_conversation(hash, conversation);
+        let first = self.runs.front().map_or(0, |run| run.number);
+        let runs = stretches
+            .newest_first()
+            .filter_map(move |stretch| self.runs.get(u64::from(stretch).checked_sub(first)? as usize));
+        runs.filter(move |run| run.filter.may_hold(key)).map(|run| run.number)
+    }
+
+    /// Reads some of what the ids in memory are found by.
+    pub(crate) fn touch(&self, hash: u64, conversation: u32) -> u64 {
+        self.young.iter().fold(0, |all, young| all | young.touch(hash, conversation))
+    }
+
+    /// Reads some of what the id of a new message is put beside.
+    pub(crate) fn touch_newest(&self, hash: u64) -> u64 {
+        self.young.back().map_or(0, |young| young.touch_anywhere(hash))
+    }
+
+    /// A message in a sealed stretch that probably has that id hash in that conversation, as far as it is in memory.
+    pub(crate) fn probably_sealed<S: Table<IndexPage>>(
+        &self,
+        pages: &S,
+        hash: u64,
+        (conversation, stretches): (u32, &Stretches),
+    ) -> Option<u64> {
+        self.runs_that_may_hold(hash, conversation, stretches).find_map(|run| {
+            let page = Table::<IndexPage>::at_hand(pages, run_key(run, hash))?;
+            page.messages(hash, Some(conversation)).next().map(|message| run * self.stretch + message)
+        })
+    }
+
+    /// A message in memory that probably has that id hash in that conversation.
+    pub(crate) fn probably(&self, hash: u64, conversation: u32) -> Option<u64> {
+        self.young.iter().rev().find_map(|y| y.places(hash, conversation).next().map(|at| y.first + u64::from(at)))
     }
 
     /// All messages that may have that id hash, in one conversation or in any; for readers side by side.
@@ -169,26 +180,25 @@ impl Index {
         &self,
         pages: &S,
         hash: u64,
-        conversation: Option<u32>,
+        conversation: Option<(u32, &Stretches)>,
     ) -> Result<Vec<u64>, S::Error> {
         let mut found = Vec::new();
         for young in self.young.iter().rev() {
-            if let Some(conversation) = conversation {
+            if let Some((conversation, _)) = conversation {
                 found.extend(young.places(hash, conversation).map(|at| young.first + u64::from(at)));
                 continue;
             }
-            let newest = young.anywhere.find(hash, |i| young.entries[*i as usize].hash == hash);
-            let mut at = newest.copied().unwrap_or(NONE);
-            while at != NONE {
-                found.push(young.first + u64::from(at));
-                at = young.entries[at as usize].older;
-            }
+            found.extend(young.anywhere(hash).map(|at| young.first + u64::from(at)));
         }
-        let key = conversation.map_or(hash, |c| with_conversation(hash, c));
-        for run in self.runs.iter().rev().filter(|r| r.filter.may_hold(key)) {
-            let page = Table::<IndexPage>::get(pages, run_key(run.number, hash))?;
+        let runs: Vec<u64> = match conversation {
+            Some((conversation, stretches)) => self.runs_that_may_hold(hash, conversation, stretches).collect(),
+            None => self.runs.iter().rev().filter(|run| run.filter.may_hold(hash)).map(|run| run.number).collect(),
+        };
+        let conversation = conversation.map(|(conversation, _)| conversation);
+        for run in runs {
+            let page = Table::<IndexPage>::get(pages, run_key(run, hash))?;
             let first = found.len();
-            found.extend(page.iter().flat_map(|p| p.messages(hash, conversation)).map(|m| run.number * STRETCH + m));
+            found.extend(page.iter().flat_map(|p| p.messages(hash, conversation)).map(|m| run * self.stretch + m));
             found[first..].reverse();
         }
         Ok(found)
@@ -197,17 +207,16 @@ impl Index {
     /// Forgets messages in memory that were removed, so that the stretch is sealed as if the store had been opened since.
     pub fn blank(&mut self, messages: std::ops::Range<u64>) {
         for young in &mut self.young {
-            let end = young.first + young.entries.len() as u64;
+            let end = young.first + young.len() as u64;
             for message in messages.start.max(young.first)..messages.end.min(end) {
-                let entry = &mut young.entries[(message - young.first) as usize];
-                (entry.hash, entry.conversation) = BLANK;
+                young.blank((message - young.first) as usize);
             }
         }
     }
 
     /// Forgets the sealed stretches that lie wholly below a message.
     pub fn forget_below<S: Table<IndexPage> + Table<Filter>>(&mut self, pages: &mut S, message: u64) {
-        while self.runs.front().is_some_and(|r| (r.number + 1) * STRETCH <= message) {
+        while self.runs.front().is_some_and(|r| (r.number + 1) * self.stretch <= message) {
             let run = self.runs.pop_front().expect("there is one");
             for page in 0..PAGES_PER_RUN {
                 Table::<IndexPage>::remove(pages, PageKey::new(run.number, page));
@@ -227,18 +236,14 @@ fn run_key(run: u64, hash: u64) -> PageKey {
     PageKey::new(run, (hash >> 56) as u32)
 }
 
-fn seal<S: Table<IndexPage> + Table<Filter>>(pages: &mut S, young: &Young) -> Run {
-    let number = young.first / STRETCH;
-    let mut filter = Filter { words: vec![0; STRETCH as usize * FILTER_BITS_PER_MESSAGE / 64] };
+fn seal<S: Table<IndexPage> + Table<Filter>>(pages: &mut S, young: &Young, stretch: u64) -> Run {
+    let number = young.first / stretch;
+    let mut filter = Filter::of(stretch);
     let mut sealed: Vec<IndexPage> = (0..PAGES_PER_RUN).map(|_| IndexPage::default()).collect();
-    for (i, entry) in young.entries.iter().enumerate() {
-        filter.insert(entry.hash);
-        filter.insert(with_conversation(entry.hash, entry.conversation));
-        sealed[(entry.hash >> 56) as usize].entries.push((
-            (entry.hash >> 24) as u32,
-            tag(entry.conversation),
-            i as u16,
-        ));
+    for (i, (hash, conversation)) in young.entries().enumerate() {
+        filter.insert(hash);
+        filter.insert(with_conversation(hash, conversation));
+        sealed[(hash >> 56) as usize].entries.push(((hash >> 24) as u32, tag(conversation), i as u16));
     }
     for (i, mut page) in sealed.into_iter().enumerate() {
         page.entries.sort_unstable();
@@ -301,6 +306,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// An empty one for so many messages.
+    fn of(messages: u64) -> Self {
+        Self { words: vec![0; messages as usize * FILTER_BITS_PER_MESSAGE / 64] }
+    }
+
     fn bits(&self, key: u64) -> impl Iterator<Item = (usize, u64)> + use<> {
         let blocks = self.words.len() as u64 / 8;
         let mixed = key.wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -352,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_filter_never_denies_what_it_holds_and_rarely_claims_what_it_does_not() {
-        let mut filter = Filter { words: vec![0; STRETCH as usize * FILTER_BITS_PER_MESSAGE / 64] };
+        let mut filter = Filter::of(STRETCH);
         let key = |i: u64| id_hash(&i.to_string());
         (0..2 * STRETCH).for_each(|i| filter.insert(key(i)));
         assert!((0..2 * STRETCH).all(|i| filter.may_hold(key(i))));

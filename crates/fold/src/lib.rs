@@ -3,6 +3,7 @@
 //! No IO of its own, no async, no clock, no randomness: time and position come from the record, pages from a
 //! [port](page::Table). The same prefix of a partition gives the same state, however often the process died on the way.
 
+mod ahead;
 mod apply;
 mod ask;
 pub mod chain;
@@ -22,9 +23,12 @@ mod roster;
 mod send;
 pub mod small;
 mod state;
+pub mod stretches;
 pub mod view;
 pub mod wire;
+mod young;
 
+pub use ahead::LOOK_AHEAD_EVENTS;
 pub use park::Raw;
 pub use small::Headers;
 pub use state::{At, Error, Limits, Pages, Result, State};

@@ -28,39 +28,41 @@ pub enum State {
     Recalled,
 }
 
-/// A message and its counts.
+/// A message and its counts, in two cache lines: what a receipt looks at of one is nearly all that it waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(C, align(64))]
 pub struct Message {
-    /// Where its id ends in the page's ids.
-    id_end: u32,
     /// Number of its conversation.
     pub conversation: u32,
     /// Slot of the sender.
     pub sender: u32,
-    /// Unix milliseconds, by the sender.
-    pub sent_at_ms: u64,
-    /// Offset of its send.
-    pub offset: u64,
-    /// The send's record timestamp, Unix milliseconds.
-    pub timestamp_ms: u64,
+    /// Slots given in the conversation when it was sent: bits beyond do not exist.
+    pub slots: u32,
+    /// Who must read it.
+    pub audience: u32,
+    /// Where its id begins in the page's ids, and its length, bytes.
+    id_from: u16,
+    id_len: u8,
     /// Frozen at the send.
     pub kind: Kind,
     /// What became of it.
     pub state: State,
     /// Whether its event named the recipients.
     pub named_recipients: bool,
-    /// Slots given in the conversation when it was sent: bits beyond do not exist.
-    pub slots: u32,
-    /// Who must read it.
-    pub audience: u32,
-    /// Open reads.
-    pub read: u32,
-    /// Hidden reads.
-    pub hidden: u32,
+    /// Unix milliseconds, by the sender.
+    pub sent_at_ms: u64,
+    /// Offset of its send.
+    pub offset: u64,
+    /// The send's record timestamp, Unix milliseconds.
+    pub timestamp_ms: u64,
     /// The greatest read time, Unix milliseconds; 0 before the first.
     pub last_read_at_ms: u64,
     /// Offset of the last event that changed it.
     pub changed: u64,
+    /// Open reads.
+    pub read: u32,
+    /// Hidden reads.
+    pub hidden: u32,
     /// Reads, where [`Self::slots`] is at most [`INLINE_SLOTS`].
     pub reads: Reads<1>,
 }
@@ -77,7 +79,8 @@ impl Message {
         state: State,
     ) -> Self {
         Self {
-            id_end: 0,
+            id_from: 0,
+            id_len: 0,
             conversation,
             sender,
             sent_at_ms,
@@ -112,13 +115,36 @@ impl Message {
     }
 }
 
+/// The links of a message without what it says itself; 0 stands for no message, and every other number for the one below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Chained {
+    sent_at_max: u64,
+    previous: u64,
+    skip: u64,
+}
+
+impl From<Link> for Chained {
+    fn from(link: Link) -> Self {
+        let number = |message: Option<u64>| message.map_or(0, |m| m + 1);
+        Self { sent_at_max: link.sent_at_max, previous: number(link.previous), skip: number(link.skip) }
+    }
+}
+
+impl Chained {
+    fn link(self, sent_at_ms: u64) -> Link {
+        let message = |number: u64| number.checked_sub(1);
+        let (previous, skip) = (message(self.previous), message(self.skip));
+        Link { sent_at_ms, sent_at_max: self.sent_at_max, previous, skip }
+    }
+}
+
 /// 64 neighbours in log order, laid out for the read of one: its numbers apart from its id and its links.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Messages {
     /// Number of the first.
     first: u64,
     messages: Vec<Message>,
-    links: Vec<Link>,
+    links: Vec<Chained>,
     /// All ids, one after the other.
     ids: String,
 }
@@ -138,10 +164,10 @@ impl Messages {
     /// Adds the next message.
     pub fn push(&mut self, id: &str, mut message: Message, link: Link) {
         assert!(self.messages.len() < MESSAGES_PER_PAGE as usize, "a page of messages is full");
+        (message.id_from, message.id_len) = (self.ids.len() as u16, id.len() as u8);
         self.ids.push_str(id);
-        message.id_end = self.ids.len() as u32;
         self.messages.push(message);
-        self.links.push(link);
+        self.links.push(link.into());
     }
 
     /// How many there are; only the last page is not full.
@@ -166,13 +192,24 @@ impl Messages {
 
     /// The id of the message at a place that there is.
     pub fn id(&self, place: usize) -> &str {
-        let from = place.checked_sub(1).map_or(0, |before| self.messages[before].id_end);
-        &self.ids[from as usize..self.messages[place].id_end as usize]
+        let m = &self.messages[place];
+        &self.ids[usize::from(m.id_from)..][..usize::from(m.id_len)]
+    }
+
+    /// Reads some of both cache lines of the message at a place.
+    pub(crate) fn touch(&self, place: usize) -> u64 {
+        self.messages.get(place).map_or(0, |m| (m.conversation | m.read).into())
+    }
+
+    /// Reads some of the id of the message at a place.
+    pub(crate) fn touch_id(&self, place: usize) -> u64 {
+        let id_from = self.messages.get(place).map_or(0, |m| usize::from(m.id_from));
+        self.ids.as_bytes().get(id_from).map_or(0, |byte| (*byte).into())
     }
 
     /// The links of the message at a place.
     pub fn link(&self, place: usize) -> Option<Link> {
-        self.links.get(place).copied()
+        Some(self.links.get(place)?.link(self.messages.get(place)?.sent_at_ms))
     }
 
     /// All messages by place.
@@ -189,7 +226,7 @@ impl Page for Messages {
         to.number(self.first);
         let mut last = Last::default();
         for (place, m) in self.messages.iter().enumerate() {
-            let link = self.links[place];
+            let link = self.links[place].link(m.sent_at_ms);
             let state = match m.state {
                 State::Ok => 0u8,
                 State::NotRequested => 1,
@@ -251,7 +288,12 @@ impl Page for Messages {
                 _ => State::Recalled,
             };
             let kind = if flags & 4 > 0 { Kind::Direct } else { Kind::Group };
+            let id_from = page.ids.len();
             from.id(&mut last.id, &mut page.ids)?;
+            let id_len = page.ids.len() - id_from;
+            if id_len > receipts_event::ID_BYTES_MAX {
+                return Err(Malformed("an id longer than ids are"));
+            }
             last.conversation = from.difference(last.conversation)?;
             last.offset = from.difference(last.offset)?;
             last.timestamp_ms = from.difference(last.timestamp_ms)?;
@@ -286,15 +328,15 @@ impl Page for Messages {
                 let after = if flags & 32 > 0 { Some(from.number()?) } else { m.reads.last_after_ms() };
                 m.last_read_at_ms = after.map_or(Some(0), |after| m.sent_at_ms.checked_add(after)).ok_or(overflow)?;
             }
-            m.id_end = page.ids.len() as u32;
+            (m.id_from, m.id_len) = (id_from as u16, id_len as u8);
             page.messages.push(m);
-            page.links.push(Link { sent_at_ms: last.sent_at_ms, sent_at_max, previous, skip });
+            page.links.push(Link { sent_at_ms: last.sent_at_ms, sent_at_max, previous, skip }.into());
         }
         Ok(page)
     }
 
     fn memory_bytes(&self) -> usize {
-        let each = size_of::<Message>() + size_of::<Link>();
+        let each = size_of::<Message>() + size_of::<Chained>();
         let reads = self.messages.iter().map(|m| m.reads.heap_bytes()).sum::<usize>();
         size_of::<Self>() + self.messages.capacity() * each + self.ids.capacity() + reads
     }
@@ -309,6 +351,8 @@ struct Last {
     timestamp_ms: u64,
     sent_at_ms: u64,
 }
+
+const _: () = assert!(size_of::<Message>() == 128, "a message is two cache lines");
 
 /// 512 slots of one message.
 #[derive(Debug, Default, PartialEq, Eq)]

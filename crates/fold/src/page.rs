@@ -132,6 +132,15 @@ pub trait Store {
     /// Where the medium fails.
     fn conversation(&self, name: &[u8]) -> Result<Option<u32>, Self::Error>;
 
+    /// A hash of a conversation's name, for [`Self::conversation_probably`].
+    fn conversation_hash(&self, name: &[u8]) -> u64;
+
+    /// The number of a conversation whose name probably has that hash, if it is in memory: a guess, to look ahead with.
+    fn conversation_probably(&self, hash: u64) -> Option<u32>;
+
+    /// Reads some of the name that probably has that hash, if it is in memory, so that the processor has it at hand.
+    fn touch_conversation(&self, hash: u64) -> u8;
+
     /// The same, keeping the answer at hand for the next time.
     ///
     /// # Errors
@@ -149,6 +158,9 @@ pub trait Table<P: Page>: Store {
     /// # Errors
     /// Where the medium fails.
     fn get(&self, key: PageKey) -> Result<Option<Ref<'_, P>>, Self::Error>;
+
+    /// Looks at a page that is in memory; does not touch the medium.
+    fn at_hand(&self, key: PageKey) -> Option<&P>;
 
     /// Keeps a page at hand, to look at and perhaps to change.
     ///

@@ -30,6 +30,12 @@ pub(crate) struct Waiting {
     by_offset: BTreeMap<u64, u64>,
 }
 
+impl Waiting {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_message.is_empty()
+    }
+}
+
 fn message_name(conversation: &[u8], message_id: &str) -> Vec<u8> {
     [conversation, b"\0", message_id.as_bytes()].concat()
 }
@@ -148,9 +154,6 @@ impl<S: Pages> State<S> {
 
     /// The records that wait for a message, in log order; they wait for it no longer.
     pub(crate) fn take_parked(&mut self, conversation: &[u8], message_id: &str) -> Result<Vec<Parked>, S::Error> {
-        if self.waiting.by_message.is_empty() {
-            return Ok(Vec::new());
-        }
         let Some(offsets) = self.waiting.by_message.remove(&message_name(conversation, message_id)[..]) else {
             return Ok(Vec::new());
         };

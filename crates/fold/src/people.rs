@@ -137,6 +137,31 @@ impl People {
         None
     }
 
+    /// The place on this page of the person that probably has an id of that hash.
+    pub(crate) fn probably(&self, hash: u32) -> Option<u32> {
+        self.hashes.iter().position(|h| *h == hash).map(|place| place as u32)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.people.len()
+    }
+
+    /// Reads some of what a person is found by.
+    pub(crate) fn touch_hashes(&self) -> u32 {
+        self.hashes.first().copied().unwrap_or(0)
+    }
+
+    /// Reads some of the person at a place.
+    pub(crate) fn touch(&self, place: u32) -> u64 {
+        self.at(place).map_or(0, |p| p.since)
+    }
+
+    /// Reads some of the id of the person at a place.
+    pub(crate) fn touch_id(&self, place: u32) -> u8 {
+        self.at(place).and_then(|p| p.id.as_bytes().first().copied()).unwrap_or(0)
+    }
+
     /// Adds a person at the next place.
     pub fn push(&mut self, person: Person, hash: u32) {
         assert!(self.people.len() < PEOPLE_PER_PAGE as usize, "a page of people is full");

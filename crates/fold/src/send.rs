@@ -2,6 +2,7 @@
 
 use crate::chain;
 use crate::effects::{Changed, DeadLetter, Effects};
+use crate::head::Head;
 use crate::index::id_hash;
 use crate::message::{CHUNK_SLOTS, Chunk, INLINE_SLOTS, MESSAGES_PER_PAGE, Message, Messages, State as Fate};
 use crate::page::Table;
@@ -52,8 +53,9 @@ impl<S: Pages> State<S> {
     /// What a message id stands for in a conversation.
     pub(crate) fn find_message(&mut self, conversation: u32, message_id: &str) -> Result<Named, S::Error> {
         let horizon = self.horizon();
+        let hash = id_hash(message_id);
         let mut otherwise = Named::Nothing;
-        let found = self.index.find(&mut self.pages, id_hash(message_id), conversation, |pages, message| {
+        let mut accept = |pages: &mut S, message| -> Result<_, S::Error> {
             let page = Table::<Messages>::hot(pages, message_key(message).0)?;
             let Some(m) = page.as_deref().and_then(|p| named_in_page(p, message, conversation, message_id)) else {
                 return Ok(None);
@@ -63,19 +65,26 @@ impl<S: Pages> State<S> {
             }
             otherwise = Named::Expired;
             Ok(None)
-        });
-        found.map(|found: Option<Named>| found.unwrap_or(otherwise))
+        };
+        let mut found = self.index.find_young(&mut self.pages, hash, conversation, &mut accept)?;
+        if found.is_none() && self.index.has_sealed() {
+            let head =
+                Table::<Head>::hot(&mut self.pages, key(conversation, 0))?.ok_or(Error::Broken("a conversation"))?;
+            let stretches = head.stretches.clone();
+            found = self.index.find_sealed(&mut self.pages, hash, (conversation, &stretches), accept)?;
+        }
+        Ok(found.unwrap_or(otherwise))
     }
 
     /// Numbers, links and stores a new message.
     fn append(&mut self, tenant: &str, conversation: u32, e: &MessageSent<'_>, at: At) -> Result<u64, S::Error> {
         let message = self.meta.next_message;
         let sender = self.slot_or_new(conversation, &e.sender_id)?;
-        let head = self.head(conversation)?;
-        let (kind, group_type) = (head.kind, head.group_type.clone());
+        let head = Table::<Head>::hot(&mut self.pages, key(conversation, 0))?.ok_or(Error::Broken("a conversation"))?;
+        let kind = head.kind;
         let state = if !e.need_read_receipt {
             Fate::NotRequested
-        } else if kind == Kind::Group && !self.supports(tenant, &group_type) {
+        } else if kind == Kind::Group && !self.meta.supports(tenant, &head.group_type) {
             Fate::Unsupported
         } else {
             Fate::Ok
@@ -96,10 +105,13 @@ impl<S: Pages> State<S> {
 
         let sender_page = self.people(conversation, sender / PEOPLE_PER_PAGE)?;
         let sender_role = sender_page.at(sender % PEOPLE_PER_PAGE).ok_or(Error::Broken("a sender"))?.role;
+        let oldest_stretch = self.index.stretch_of(self.meta.oldest_page * MESSAGES_PER_PAGE);
+        let stretch = self.index.stretch_of(message);
         let mut head = self.head(conversation)?;
         let by_roster = head.members - u32::from(sender_role == Role::Member);
         let slots = if state == Fate::Ok { head.people } else { 0 };
         let link = chain::push(&mut head, message, e.sent_at_ms);
+        head.stretches.add(stretch, oldest_stretch);
         let mut reads = Reads::default();
         if slots <= INLINE_SLOTS {
             recipients.iter().for_each(|slot| _ = reads.add_recipient(*slot));
@@ -175,6 +187,9 @@ impl<S: Pages> State<S> {
     }
 
     fn take_parked_for(&mut self, tenant: &str, e: &MessageSent<'_>) -> Result<Vec<Parked>, S::Error> {
+        if self.waiting.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut name = std::mem::take(&mut self.name);
         write_name(&mut name, tenant, &e.conversation_id);
         let taken = self.take_parked(&name, &e.message_id);

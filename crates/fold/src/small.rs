@@ -264,6 +264,13 @@ pub struct Meta {
     pub policies: BTreeMap<Box<str>, Policy>,
 }
 
+impl Meta {
+    /// Whether a policy lets the group type have receipts; direct chats always do.
+    pub(crate) fn supports(&self, tenant: &str, group_type: &str) -> bool {
+        self.policies.get(tenant).is_none_or(|p| p.get(group_type).or_else(|| p.get("*")).copied().unwrap_or(true))
+    }
+}
+
 impl Page for Meta {
     const TABLE: TableId = TableId::Meta;
 

@@ -2,6 +2,7 @@
 //!
 //! A pure function of the log's prefix and the [`Limits`]: no clock, no randomness, no network.
 
+use crate::ahead::Scratch;
 use crate::head::Head;
 use crate::index::{BLANK, Filter, Index, IndexPage, STRETCH, id_hash};
 use crate::message::{Chunk, MESSAGES_PER_PAGE, Message, Messages};
@@ -125,6 +126,7 @@ pub struct State<S> {
     /// In log order: a roster has seen them up to some place.
     pub(crate) erasures: Vec<Erased>,
     pub(crate) name: Vec<u8>,
+    pub(crate) ahead: Scratch,
 }
 
 pub(crate) const META: PageKey = PageKey { a: 0, b: 0 };
@@ -143,6 +145,15 @@ impl<S: Pages> State<S> {
     /// # Errors
     /// Where the store fails or is broken.
     pub fn open(pages: S, limits: Limits) -> Result<Self, S::Error> {
+        Self::open_with_stretches(pages, limits, STRETCH)
+    }
+
+    /// The same with stretches of the id index of so many messages, for tests: a short history meets sealed ones then. A
+    /// store keeps to the length that it was begun with.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn open_with_stretches(pages: S, limits: Limits, stretch: u64) -> Result<Self, S::Error> {
         let meta = match Table::<Meta>::get(&pages, META)? {
             Some(meta) => (*meta).clone(),
             None => Meta::default(),
@@ -153,18 +164,19 @@ impl<S: Pages> State<S> {
             runs.push((k.a, (*filter).clone()));
         }
         // Without a sealed stretch the young ones begin at the first, or, where all have expired, at the last two.
-        let sealed = runs.last().map_or((meta.next_message / STRETCH).saturating_sub(1), |(number, _)| number + 1);
+        let sealed = runs.last().map_or((meta.next_message / stretch).saturating_sub(1), |(number, _)| number + 1);
         let mut state = Self {
             limits,
-            index: Index::new(runs, sealed),
+            index: Index::new(stretch, runs, sealed),
             waiting: Waiting::default(),
             erased: HashMap::new(),
             erasures: Vec::new(),
             name: Vec::new(),
+            ahead: Scratch::default(),
             meta,
             pages,
         };
-        state.load_young(sealed * STRETCH)?;
+        state.load_young(sealed * stretch)?;
         for k in Table::<Erased>::keys(&state.pages)? {
             let erased = (*Table::<Erased>::get(&state.pages, k)?.ok_or(Error::Broken("an erasure"))?).clone();
             state.remember_erased(erased);
@@ -245,11 +257,6 @@ impl<S: Pages> State<S> {
 
     pub(crate) fn is_expired(&self, m: &Message) -> bool {
         self.horizon().is_past(m.timestamp_ms)
-    }
-
-    /// Whether a policy lets the group type have receipts; direct chats always do.
-    pub(crate) fn supports(&self, tenant: &str, group_type: &str) -> bool {
-        self.meta.policies.get(tenant).is_none_or(|p| p.get(group_type).or_else(|| p.get("*")).copied().unwrap_or(true))
     }
 
     /// The number of a conversation, if there is one.

@@ -41,6 +41,12 @@ pub(crate) struct Dead {
     pub(crate) headers: Headers,
 }
 
+/// Keeps the pages and what the fold holds beside them within the partition's share of memory.
+pub(crate) fn trim(fold: &mut Fold) {
+    let beside = fold.memory_bytes();
+    fold.pages_mut().trim(beside);
+}
+
 impl Partition {
     pub(crate) fn open(
         backend: SledBackend,
@@ -134,7 +140,7 @@ pub(crate) fn checkpoint(number: u32, slot: &RwLock<Option<Partition>>) -> Resul
     let Some(partition) = guard.as_mut() else { return Ok(None) };
     partition.fold.pages_mut().saved(saved);
     partition.saved = saved;
-    partition.fold.pages_mut().trim();
+    trim(&mut partition.fold);
     partition.folded_since_checkpoint = 0;
     partition.first_change = None;
     drop(guard);

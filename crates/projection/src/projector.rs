@@ -3,7 +3,7 @@
 use crate::agenda::Agenda;
 use crate::damage::{Damage, FoldError, is_damage};
 use crate::intake::event_of;
-use crate::partition::{Partition, checkpoint};
+use crate::partition::{Partition, checkpoint, trim};
 use crate::publisher::Publisher;
 use crate::settings::{ProjectError, Settings};
 use crate::shared::{Partitions, Slot};
@@ -238,7 +238,7 @@ impl Work {
             let Some(partition) = guard.as_mut() else { continue };
             let dead_letters = publisher.take_over(number, partition, now);
             let counters = std::mem::take(&mut partition.effects.counters);
-            partition.fold.pages_mut().trim();
+            trim(&mut partition.fold);
             // What is still being saved can be trimmed only later.
             partition.touched = false;
             if partition.is_saving() {

@@ -9,7 +9,7 @@
 use parking_lot::RwLock;
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::{At, LOOK_AHEAD_EVENTS, Limits, Raw, State};
 use receipts_store::{Backend, Paged, SledBackend, SledSettings, SledStore};
 use receipts_testkit::workload::{Params, Scratch, Workload};
 use std::collections::VecDeque;
@@ -138,16 +138,19 @@ fn run(workload: &Workload, fold: &RwLock<Fold>, recent: &RwLock<VecDeque<(Strin
             }
         }
         let (started, cpu) = (Instant::now(), thread_cpu());
-        for (i, (key, timestamp_ms, event)) in (from..).zip(&events) {
-            let raw = Raw { key: Some(key), value: b"", headers: &Vec::new };
-            let at = At { partition: 0, offset: i as u64, timestamp_ms: *timestamp_ms };
+        let mut offset = from as u64;
+        for group in events.chunks(LOOK_AHEAD_EVENTS) {
             let mut fold = fold.write();
-            fold.apply(at, event, raw, &mut effects).expect("the fold goes on");
-            if i % 1_024 == 1_023 {
-                effects.clear();
-                fold.pages_mut().trim();
+            fold.look_ahead(group.iter().map(|(_, _, event)| event));
+            for (key, timestamp_ms, event) in group {
+                let raw = Raw { key: Some(key), value: b"", headers: &Vec::new };
+                let at = At { partition: 0, offset, timestamp_ms: *timestamp_ms };
+                fold.apply(at, event, raw, &mut effects).expect("the fold goes on");
+                offset += 1;
             }
         }
+        effects.clear();
+        trim(&mut fold.write());
         let applied = thread_cpu();
         since += to - from;
         if since >= checkpoint_events || to == workload.len() {
@@ -198,7 +201,12 @@ fn checkpoint(fold: &RwLock<Fold>) {
     drop(guard);
     let mut fold = fold.write();
     fold.pages_mut().saved(number);
-    fold.pages_mut().trim();
+    trim(&mut fold);
+}
+
+fn trim(fold: &mut Fold) {
+    let beside = fold.memory_bytes();
+    fold.pages_mut().trim(beside);
 }
 
 /// Asks for 30 recent messages at a time, as chats that are opened do, until it is done.

@@ -38,6 +38,15 @@ pub enum Entry<'a> {
     Remove(&'a [u8]),
 }
 
+impl<'a> Entry<'a> {
+    /// The key that it writes, or removes with all that begins with it.
+    pub fn key(&self) -> &'a [u8] {
+        match self {
+            Entry::Write(key, _) | Entry::Remove(key) => key,
+        }
+    }
+}
+
 impl Batch {
     /// A batch of a partition in the state after all records below `next_offset`, of about `bytes_expected`.
     pub fn new(partition: u32, next_offset: u64, bytes_expected: usize) -> Self {

@@ -1,8 +1,38 @@
 //! Conversation names and their numbers in memory: those new since the last checkpoint, and those asked for lately.
 
-use rustc_hash::FxBuildHasher;
+use hashbrown::HashTable;
+use rustc_hash::FxHasher;
+use std::hash::Hasher;
 
-type Map = hashbrown::HashMap<Box<[u8]>, u32, FxBuildHasher>;
+/// Names to numbers.
+#[derive(Default)]
+struct Map(HashTable<(Box<[u8]>, u32)>);
+
+fn hash(name: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(name);
+    hasher.finish()
+}
+
+impl Map {
+    fn get(&self, hash: u64, name: &[u8]) -> Option<u32> {
+        self.0.find(hash, |(n, _)| **n == *name).map(|(_, number)| *number)
+    }
+
+    /// True where the name is new to it.
+    fn insert(&mut self, of_name: u64, name: Box<[u8]>, number: u32) -> bool {
+        match self.0.entry(of_name, |(n, _)| *n == name, |(n, _)| hash(n)) {
+            hashbrown::hash_table::Entry::Occupied(mut found) => {
+                found.get_mut().1 = number;
+                false
+            }
+            hashbrown::hash_table::Entry::Vacant(place) => {
+                place.insert((name, number));
+                true
+            }
+        }
+    }
+}
 
 /// A cache in two halves: what is asked for moves to the young one, and the old one goes as a whole.
 #[derive(Default)]
@@ -15,44 +45,67 @@ pub(crate) struct Names {
     old: Map,
     bytes: usize,
     old_bytes: usize,
+    /// The one asked for last: a reader's receipts come one after the other.
+    last: (Vec<u8>, u32),
 }
 
 impl Names {
     pub(crate) fn get(&self, name: &[u8]) -> Option<u32> {
-        [&self.young, &self.unsaved, &self.old, &self.saved].into_iter().find_map(|m| m.get(name)).copied()
+        let hash = hash(name);
+        [&self.young, &self.unsaved, &self.old, &self.saved].into_iter().find_map(|m| m.get(hash, name))
     }
 
     pub(crate) fn hot(&mut self, name: &[u8]) -> Option<u32> {
-        if let Some(number) = self.young.get(name) {
-            return Some(*number);
+        if self.last.0 == name {
+            return Some(self.last.1);
         }
-        let number = self.get(name)?;
-        self.load(name, number);
+        let number = match self.young.get(hash(name), name) {
+            Some(number) => number,
+            None => {
+                let number = self.get(name)?;
+                self.load(name, number);
+                number
+            }
+        };
+        self.last.0.clear();
+        self.last.0.extend_from_slice(name);
+        self.last.1 = number;
         Some(number)
     }
 
+    /// The name that probably has that hash, if it was asked for lately, and its number.
+    pub(crate) fn probably(&self, hash: u64) -> Option<(&[u8], u32)> {
+        self.young.0.iter_hash(hash).next().map(|(name, number)| (&**name, *number))
+    }
+
+    pub(crate) fn hash(name: &[u8]) -> u64 {
+        hash(name)
+    }
+
     pub(crate) fn load(&mut self, name: &[u8], number: u32) {
-        if self.young.insert(name.into(), number).is_none() {
+        if self.young.insert(hash(name), name.into(), number) {
             self.bytes += name.len() + 40;
         }
     }
 
     pub(crate) fn put(&mut self, name: &[u8], number: u32) {
-        self.unsaved.insert(name.into(), number);
+        self.unsaved.insert(hash(name), name.into(), number);
         self.load(name, number);
     }
 
     pub(crate) fn changes(&self) -> impl Iterator<Item = (&[u8], u32)> {
-        self.unsaved.iter().map(|(name, number)| (&**name, *number))
+        self.unsaved.0.iter().map(|(name, number)| (&**name, *number))
     }
 
     pub(crate) fn saved(&mut self, batch: u64) {
-        self.saved.extend(self.unsaved.drain());
+        for (name, number) in self.unsaved.0.drain() {
+            self.saved.insert(hash(&name), name, number);
+        }
         self.batch = batch;
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.bytes + self.old_bytes + 64 * (self.unsaved.len() + self.saved.len())
+        self.bytes + self.old_bytes + 64 * (self.unsaved.0.len() + self.saved.0.len())
     }
 
     /// Keeps the halves below a bound each, and forgets what the medium has by now.

@@ -41,23 +41,28 @@ pub struct Paged<B> {
 }
 
 /// Pages that may have changed before their memory is measured again.
-const TOUCHED_MAX: usize = 4_096;
+const TOUCHED_MAX: usize = 16_384;
 
-/// Calls a macro with every table's field.
+/// How much sooner than others messages and what belongs to them make room: they are large and soon old, where a
+/// conversation is small and comes back.
+const OF_MESSAGES: u128 = 8;
+const OF_CONVERSATIONS: u128 = 1;
+
+/// Calls a macro with every table's field, and how readily it makes room.
 macro_rules! each_table {
     ($each:ident, $self:ident) => {
-        $each!($self.meta);
-        $each!($self.heads);
-        $each!($self.people);
-        $each!($self.people_index);
-        $each!($self.marks);
-        $each!($self.leaves);
-        $each!($self.messages);
-        $each!($self.chunks);
-        $each!($self.index);
-        $each!($self.filters);
-        $each!($self.parked);
-        $each!($self.erased);
+        $each!($self.meta, OF_CONVERSATIONS);
+        $each!($self.heads, OF_CONVERSATIONS);
+        $each!($self.people, OF_CONVERSATIONS);
+        $each!($self.people_index, OF_CONVERSATIONS);
+        $each!($self.marks, OF_CONVERSATIONS);
+        $each!($self.leaves, OF_CONVERSATIONS);
+        $each!($self.messages, OF_MESSAGES);
+        $each!($self.chunks, OF_MESSAGES);
+        $each!($self.index, OF_MESSAGES);
+        $each!($self.filters, OF_MESSAGES);
+        $each!($self.parked, OF_MESSAGES);
+        $each!($self.erased, OF_CONVERSATIONS);
     };
 }
 
@@ -99,7 +104,7 @@ impl<B: Backend> Paged<B> {
     pub fn needs_checkpoint(&self) -> bool {
         let mut bytes = 0;
         macro_rules! add {
-            ($self:ident.$table:ident) => {
+            ($self:ident.$table:ident, $readily:expr) => {
                 bytes += $self.$table.changed_bytes();
             };
         }
@@ -117,7 +122,7 @@ impl<B: Backend> Paged<B> {
             wrap(&name_key(name), next_offset, &writer.bytes, |k, v| batch.write(k, v));
         }
         macro_rules! write {
-            ($self:ident.$table:ident) => {
+            ($self:ident.$table:ident, $readily:expr) => {
                 write_table(&$self.$table, next_offset, &mut writer, &mut batch);
             };
         }
@@ -131,32 +136,33 @@ impl<B: Backend> Paged<B> {
     pub fn saved(&mut self, number: u64) {
         self.names.saved(number);
         macro_rules! saved {
-            ($self:ident.$table:ident) => {
+            ($self:ident.$table:ident, $readily:expr) => {
                 $self.$table.saved(number);
             };
         }
         each_table!(saved, self);
     }
 
-    /// Makes room where the pages take more memory than they may: from each table by its share. Cheap to call often: it
-    /// looks only when so many pages have changed that it may matter.
-    pub fn trim(&mut self) {
+    /// Makes room where the pages, and `beside` bytes that their owner holds, take more memory than they may. Cheap to call
+    /// often: it looks only when so many pages have changed that it may matter.
+    pub fn trim(&mut self, beside: usize) {
         let mut touched = 0;
         macro_rules! add {
-            ($self:ident.$table:ident) => {
+            ($self:ident.$table:ident, $readily:expr) => {
                 touched += $self.$table.touched();
             };
         }
         each_table!(add, self);
-        if touched >= TOUCHED_MAX || self.loaded_bytes() > self.memory_bytes_max {
-            self.make_room();
+        let bytes_max = self.memory_bytes_max.saturating_sub(beside);
+        if touched >= TOUCHED_MAX || self.loaded_bytes() > bytes_max {
+            self.make_room(bytes_max);
         }
     }
 
     fn loaded_bytes(&self) -> usize {
         let mut bytes = 0;
         macro_rules! add {
-            ($self:ident.$table:ident) => {
+            ($self:ident.$table:ident, $readily:expr) => {
                 bytes += $self.$table.bytes();
             };
         }
@@ -164,30 +170,45 @@ impl<B: Backend> Paged<B> {
         bytes
     }
 
-    fn make_room(&mut self) {
+    /// Lets pages go, from each table by its share, and somewhat more than must be, so that this is rare.
+    fn make_room(&mut self, bytes_max: usize) {
+        let mut weight = 0;
         macro_rules! measure {
-            ($self:ident.$table:ident) => {
+            ($self:ident.$table:ident, $readily:expr) => {
                 $self.$table.measure();
+                weight += $self.$table.bytes() as u128 * $readily;
             };
         }
         each_table!(measure, self);
         let bytes = self.memory_bytes();
-        if bytes <= self.memory_bytes_max {
+        if bytes <= bytes_max {
             return;
         }
-        // A tenth more than must be, so that this is rare.
-        let excess = bytes - self.memory_bytes_max + self.memory_bytes_max / 10;
+        let excess = bytes - bytes_max + bytes_max / 10;
         let applied = self.backend.applied();
-        self.names.trim(self.memory_bytes_max / 16, applied);
+        self.names.trim(bytes_max / 16, applied);
         macro_rules! evict {
-            ($self:ident.$table:ident) => {
-                let share = excess as u128 * $self.$table.bytes() as u128 / bytes as u128;
+            ($self:ident.$table:ident, $readily:expr) => {
+                let share = excess as u128 * $self.$table.bytes() as u128 * $readily / weight;
                 if share > 0 {
                     $self.$table.evict(share as usize, applied);
                 }
             };
         }
         each_table!(evict, self);
+        // Where messages could not make room, for they are not saved yet, the others do.
+        let excess = self.memory_bytes().saturating_sub(bytes_max);
+        if excess > 0 {
+            macro_rules! evict_evenly {
+                ($self:ident.$table:ident, $readily:expr) => {
+                    let share = excess as u128 * $self.$table.bytes() as u128 / bytes as u128;
+                    if share > 0 {
+                        $self.$table.evict(share as usize, applied);
+                    }
+                };
+            }
+            each_table!(evict_evenly, self);
+        }
     }
 
     /// Bytes of all values the medium holds, as encoded: what the disk is measured against.
@@ -256,6 +277,18 @@ impl<B: Backend> Store for Paged<B> {
         }
     }
 
+    fn conversation_hash(&self, name: &[u8]) -> u64 {
+        Names::hash(name)
+    }
+
+    fn conversation_probably(&self, hash: u64) -> Option<u32> {
+        self.names.probably(hash).map(|(_, number)| number)
+    }
+
+    fn touch_conversation(&self, hash: u64) -> u8 {
+        self.names.probably(hash).and_then(|(name, _)| name.first().copied()).unwrap_or(0)
+    }
+
     fn conversation_hot(&mut self, name: &[u8]) -> Result<Option<u32>, Error> {
         if let Some(number) = self.names.hot(name) {
             return Ok(Some(number));
@@ -280,6 +313,10 @@ macro_rules! table {
                     Some(place) => Ok(self.$field.at(place).map(Ref::Hot)),
                     None => Ok(self.load(key)?.map(|page| Ref::Cold(Box::new(page)))),
                 }
+            }
+
+            fn at_hand(&self, key: PageKey) -> Option<&$page> {
+                self.$field.find(key).and_then(|place| self.$field.at(place))
             }
 
             fn hot(&mut self, key: PageKey) -> Result<Option<Mut<'_, $page>>, Error> {

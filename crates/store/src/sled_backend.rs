@@ -17,10 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-/// Values of a batch to sled: readers wait for one at most, some milliseconds.
-const BATCH_ENTRIES: usize = 128;
-const BATCH_BYTES: usize = 256 << 10;
-
 /// A store of all partitions of a process.
 pub struct SledStore {
     shared: Arc<Shared>,
@@ -167,28 +163,24 @@ impl Shared {
         job.progress.changed.notify_all();
     }
 
+    /// Entry by entry, and not as sled's batches, for which all readers of the process would have to wait: the journal
+    /// makes them come into force together. By key, so that neighbours on a leaf of sled's are written one after the other.
     fn apply(&self, tree: &sled::Tree, batch: &Batch) -> Result<(), Error> {
-        let mut chunk = sled::Batch::default();
-        let (mut entries, mut bytes) = (0, 0);
-        for entry in batch.iter() {
+        let mut entries: Vec<Entry<'_>> = batch.iter().collect();
+        entries.sort_by_key(Entry::key);
+        for entry in entries {
             match entry {
                 Entry::Write(key, value) => {
-                    chunk.insert(key, value);
-                    bytes += key.len() + value.len();
+                    tree.insert(key, value).map_err(sled_error("writing the store"))?;
                 }
                 Entry::Remove(key) => {
                     for k in tree.scan_prefix(key).keys() {
-                        chunk.remove(k.map_err(sled_error("reading the store"))?);
+                        tree.remove(k.map_err(sled_error("reading the store"))?)
+                            .map_err(sled_error("writing the store"))?;
                     }
                 }
             }
-            entries += 1;
-            if entries == BATCH_ENTRIES || bytes >= BATCH_BYTES {
-                tree.apply_batch(std::mem::take(&mut chunk)).map_err(sled_error("writing the store"))?;
-                (entries, bytes) = (0, 0);
-            }
         }
-        tree.apply_batch(chunk).map_err(sled_error("writing the store"))?;
         tree.flush().map_err(sled_error("flushing the store"))?;
         if self.sync {
             // sled's flush leaves the bytes with the kernel.

@@ -20,7 +20,7 @@ fn every_text_case_holds_for_the_fold() {
             parked_age_ms: case.limits.parked_age_ms,
             read_times: case.limits.read_times,
         };
-        for life in [Life::QUIET, Life { memory_bytes: 0, checkpoint_every: 1, die_every: 1 }] {
+        for life in [Life::QUIET, Life { memory_bytes: 0, checkpoint_every: 1, die_every: 1, ..Life::QUIET }] {
             if let Err(e) = case.run(&mut Folded::new(limits, life)) {
                 failures.push(format!("{}: {e} ({life:?})", case.name));
             }

@@ -82,24 +82,44 @@ fn the_fold_agrees_with_the_oracle_on_wild_histories() {
 #[test]
 fn the_fold_agrees_with_the_oracle_on_histories_longer_than_the_retention() {
     check(&wild_and_short(), seeds(0..300), Life::QUIET, 20);
-    check(&wild_and_short(), seeds(300..400), Life { memory_bytes: 0, checkpoint_every: 2, die_every: 3 }, 20);
+    check(
+        &wild_and_short(),
+        seeds(300..400),
+        Life { memory_bytes: 0, checkpoint_every: 2, die_every: 3, ..Life::QUIET },
+        20,
+    );
 }
 
 #[test]
 fn dying_after_every_record_changes_nothing() {
-    check(&wild(), seeds(1_000..1_040), Life { memory_bytes: 64 << 20, checkpoint_every: 1, die_every: 1 }, 50);
+    check(
+        &wild(),
+        seeds(1_000..1_040),
+        Life { memory_bytes: 64 << 20, checkpoint_every: 1, die_every: 1, ..Life::QUIET },
+        50,
+    );
 }
 
 /// INV-REPLAY: what came after the checkpoint is folded a second time.
 #[test]
 fn dying_between_checkpoints_changes_nothing() {
-    check(&wild(), seeds(4_000..4_060), Life { memory_bytes: 64 << 20, checkpoint_every: 37, die_every: 11 }, 50);
-    check(&Shape::quiet(), seeds(4_100..4_130), Life { memory_bytes: 0, checkpoint_every: 50, die_every: 23 }, 50);
+    check(
+        &wild(),
+        seeds(4_000..4_060),
+        Life { memory_bytes: 64 << 20, checkpoint_every: 37, die_every: 11, ..Life::QUIET },
+        50,
+    );
+    check(
+        &Shape::quiet(),
+        seeds(4_100..4_130),
+        Life { memory_bytes: 0, checkpoint_every: 50, die_every: 23, ..Life::QUIET },
+        50,
+    );
 }
 
 #[test]
 fn a_cache_of_hardly_a_page_changes_nothing() {
-    check(&wild(), seeds(2_000..2_060), Life { memory_bytes: 0, checkpoint_every: 3, die_every: 7 }, 50);
+    check(&wild(), seeds(2_000..2_060), Life { memory_bytes: 0, checkpoint_every: 3, die_every: 7, ..Life::QUIET }, 50);
 }
 
 #[test]
@@ -107,7 +127,20 @@ fn checkpoints_without_deaths_change_nothing() {
     check(
         &Shape::quiet(),
         seeds(3_000..3_060),
-        Life { memory_bytes: 4 << 10, checkpoint_every: 17, die_every: u64::MAX },
+        Life { memory_bytes: 4 << 10, checkpoint_every: 17, die_every: u64::MAX, ..Life::QUIET },
         50,
     );
+}
+
+/// Long enough for stretches of the id index to be sealed, asked, and met again after a restart.
+#[test]
+fn the_fold_agrees_with_the_oracle_on_histories_longer_than_what_is_kept_in_memory() {
+    let long = |shape: Shape| Shape { events: 4_000, ..shape };
+    check(
+        &long(wild()),
+        seeds(5_000..5_010),
+        Life { memory_bytes: 0, checkpoint_every: 97, die_every: 211, ..Life::QUIET },
+        400,
+    );
+    check(&long(Shape::quiet()), seeds(5_100..5_110), Life::QUIET, 400);
 }

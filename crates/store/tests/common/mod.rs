@@ -16,10 +16,13 @@ pub(crate) struct Life {
     pub(crate) checkpoint_every: u64,
     /// After how many records the process dies: another one goes on from the last checkpoint, and folds again what came since.
     pub(crate) die_every: u64,
+    /// Messages of a stretch of the id index: few, so that short histories meet sealed ones and ones that go.
+    pub(crate) stretch: u64,
 }
 
 impl Life {
-    pub(crate) const QUIET: Self = Self { memory_bytes: 64 << 20, checkpoint_every: u64::MAX, die_every: u64::MAX };
+    pub(crate) const QUIET: Self =
+        Self { memory_bytes: 64 << 20, checkpoint_every: u64::MAX, die_every: u64::MAX, stretch: 64 };
 }
 
 /// A fold that dies and comes back.
@@ -44,7 +47,7 @@ impl Folded {
     fn open(&mut self) {
         self.state = None;
         let pages = Paged::new(self.backend.clone(), 0, self.life.memory_bytes);
-        self.state = Some(State::open(pages, self.limits).unwrap());
+        self.state = Some(State::open_with_stretches(pages, self.limits, self.life.stretch).unwrap());
     }
 
     pub(crate) fn state(&self) -> &State<Paged<MemoryBackend>> {
@@ -57,14 +60,14 @@ impl Folded {
         let batch = state.pages().batch(state.next_offset());
         let number = self.backend.commit(batch).unwrap();
         state.pages_mut().saved(number);
-        state.pages_mut().trim();
+        state.pages_mut().trim(0);
         self.since.clear();
     }
 
     /// After each record: upkeep, checkpoints and deaths as the life has them.
     fn live(&mut self) {
         self.records += 1;
-        self.state.as_mut().unwrap().pages_mut().trim();
+        self.state.as_mut().unwrap().pages_mut().trim(0);
         if self.records.is_multiple_of(self.life.checkpoint_every) {
             self.checkpoint();
         }
@@ -84,6 +87,8 @@ impl Folded {
             Some(event) => {
                 let (key, value) = (event.key(), event.to_json());
                 let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+                // As the projector does; it must change nothing.
+                state.look_ahead(std::iter::once(event));
                 state.apply(at, event, raw, &mut effects).unwrap();
             }
             None => state.pass(at, receipts_event::Reason::InvalidJson, String::new(), &mut effects).unwrap(),

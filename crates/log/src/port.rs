@@ -167,7 +167,9 @@ pub struct Entry {
 pub struct Written {
     /// The partition.
     pub partition: u32,
-    /// The offset.
+    /// The entry's own offset; where a retry hid that from the writer, one that it does not exceed: the last of the
+    /// partition once the entry was acknowledged. So whoever has read through it has read the entry, but the record
+    /// that stands there may be a later one.
     pub offset: u64,
 }
 

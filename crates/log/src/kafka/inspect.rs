@@ -7,7 +7,7 @@ use super::context::Asking;
 use super::reader::hand_over;
 use super::settings::KafkaSettings;
 use crate::port::{OwnedRecord, Polled, ReadError, Topic};
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
@@ -31,20 +31,37 @@ fn passing(error: &KafkaError) -> ReadError {
     ReadError::Retry(error.to_string())
 }
 
+/// A consumer that joins no group; rdkafka wants the name of one all the same.
+pub(super) fn asker(mut config: ClientConfig) -> Result<BaseConsumer<Asking>, ReadError> {
+    config.set("group.id", "receipts-inspect");
+    BaseConsumer::from_config_and_context(&config, Asking)
+        .map_err(|error| ReadError::Stop(format!("the Kafka settings are wrong: {error}")))
+}
+
+/// The offsets at hand in a partition, by the consumer's isolation level.
+pub(super) fn bounds_of(
+    consumer: &BaseConsumer<Asking>,
+    topic: &str,
+    partition: u32,
+    timeout: Duration,
+) -> Result<Range<u64>, ReadError> {
+    let (first, end) = consumer.fetch_watermarks(topic, partition as i32, timeout).map_err(|error| passing(&error))?;
+    match (u64::try_from(first), u64::try_from(end)) {
+        (Ok(first), Ok(end)) => Ok(first..end),
+        _ => Err(ReadError::Retry(format!("the bounds of partition {partition} read {first} to {end}"))),
+    }
+}
+
 impl Inspector {
     pub(super) fn new(settings: Arc<KafkaSettings>, partitions: u32) -> Self {
         Inspector { settings, partitions }
     }
 
-    /// A consumer that joins no group; rdkafka wants the name of one all the same.
     fn consumer(&self, partition: u32) -> Result<BaseConsumer<Asking>, ReadError> {
         if partition >= self.partitions {
             return Err(ReadError::Stop(format!("the log has {} partitions, no number {partition}", self.partitions)));
         }
-        let mut config = self.settings.reader();
-        config.set("group.id", "receipts-inspect");
-        BaseConsumer::from_config_and_context(&config, Asking)
-            .map_err(|error| ReadError::Stop(format!("the Kafka settings are wrong: {error}")))
+        asker(self.settings.reader())
     }
 
     fn bounds_by(
@@ -53,13 +70,7 @@ impl Inspector {
         topic: Topic,
         partition: u32,
     ) -> Result<Range<u64>, ReadError> {
-        let (first, end) = consumer
-            .fetch_watermarks(self.settings.topic(topic), partition as i32, ASK_TIMEOUT)
-            .map_err(|error| passing(&error))?;
-        match (u64::try_from(first), u64::try_from(end)) {
-            (Ok(first), Ok(end)) => Ok(first..end),
-            _ => Err(ReadError::Retry(format!("the bounds of partition {partition} read {first} to {end}"))),
-        }
+        bounds_of(consumer, self.settings.topic(topic), partition, ASK_TIMEOUT)
     }
 
     pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {

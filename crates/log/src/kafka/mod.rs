@@ -6,6 +6,7 @@
 mod connect;
 mod context;
 mod inspect;
+mod outcomes;
 mod reader;
 mod settings;
 mod verdict;

@@ -4,9 +4,9 @@
 
 use super::connect::ConnectError;
 use super::context;
+use super::outcomes::{ASK_TIMEOUT, Outcomes, Told};
 use super::settings::KafkaSettings;
-use crate::check::Failures;
-use crate::port::{AppendError, Appended, Entry, Writer, Written};
+use crate::port::{AppendError, Appended, Entry, Writer};
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -16,24 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-type Told = Box<oneshot::Sender<Result<Written, AppendError>>>;
-
 /// How long `append` sleeps before it tries a full queue again.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 
 /// Hears of deliveries on the producer's thread.
-#[derive(Default)]
 struct Deliveries {
-    failures: Failures,
-}
-
-impl Deliveries {
-    fn tell(&self, told: oneshot::Sender<Result<Written, AppendError>>, outcome: Result<Written, AppendError>) {
-        if let Err(error) = &outcome {
-            self.failures.note(error);
-        }
-        let _nobody_waits = told.send(outcome);
-    }
+    outcomes: Arc<Outcomes>,
 }
 
 impl ClientContext for Deliveries {
@@ -47,14 +35,15 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Told;
+    type DeliveryOpaque = Box<Told>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, told: Told) {
-        let outcome = match result {
-            Ok(message) => Ok(Written { partition: message.partition() as u32, offset: message.offset() as u64 }),
-            Err((error, message)) => Err(failure(error, message.topic())),
-        };
-        self.tell(*told, outcome);
+    fn delivery(&self, result: &DeliveryResult<'_>, told: Box<Told>) {
+        match result {
+            Ok(message) => {
+                self.outcomes.delivered(message.topic(), message.partition(), message.offset(), *told);
+            }
+            Err((error, message)) => self.outcomes.tell(*told, Err(failure(error, message.topic()))),
+        }
     }
 }
 
@@ -75,20 +64,24 @@ fn failure(error: &KafkaError, topic: &str) -> AppendError {
 /// The one writer of a Kafka log. Its drop waits for what is queued.
 pub(super) struct KafkaWriter {
     producer: ThreadedProducer<Deliveries>,
+    outcomes: Arc<Outcomes>,
     settings: Arc<KafkaSettings>,
 }
 
 impl KafkaWriter {
     pub(super) fn new(settings: &Arc<KafkaSettings>) -> Result<Self, ConnectError> {
-        let producer = ThreadedProducer::from_config_and_context(&settings.writer(), Deliveries::default())
+        let outcomes = Outcomes::new(settings.clone());
+        let deliveries = Deliveries { outcomes: outcomes.clone() };
+        let producer = ThreadedProducer::from_config_and_context(&settings.writer(), deliveries)
             .map_err(|error| ConnectError::Settings(error.to_string()))?;
-        Ok(KafkaWriter { producer, settings: settings.clone() })
+        Ok(KafkaWriter { producer, outcomes, settings: settings.clone() })
     }
 }
 
 impl Writer for KafkaWriter {
     fn append(&self, entry: Entry) -> Appended {
-        let (told, appended) = oneshot::channel();
+        let (to, appended) = oneshot::channel();
+        let deadline = Instant::now() + self.settings.delivery_timeout;
         let topic = self.settings.topic(entry.topic);
         let headers = (!entry.headers.is_empty()).then(|| {
             let all = OwnedHeaders::new_with_capacity(entry.headers.len());
@@ -101,9 +94,8 @@ impl Writer for KafkaWriter {
             key: entry.key.as_deref(),
             timestamp: entry.timestamp_ms.map(|time| i64::try_from(time).unwrap_or(i64::MAX)),
             headers,
-            delivery_opaque: Box::new(told),
+            delivery_opaque: Box::new(Told { to, deadline }),
         };
-        let deadline = Instant::now() + self.settings.delivery_timeout;
         loop {
             match self.producer.send(record) {
                 Ok(()) => return appended,
@@ -120,7 +112,7 @@ impl Writer for KafkaWriter {
                         sentence =
                             format!("{topic}: the producer is beyond repair ({code}: {reason}): restart the process");
                     }
-                    self.producer.context().tell(*back.delivery_opaque, Err(AppendError::NotWritten(sentence)));
+                    self.outcomes.tell(*back.delivery_opaque, Err(AppendError::NotWritten(sentence)));
                     return appended;
                 }
             }
@@ -128,6 +120,7 @@ impl Writer for KafkaWriter {
     }
 
     fn flush(&self, timeout: Duration) -> Result<(), AppendError> {
+        let deadline = Instant::now() + timeout;
         self.producer.flush(timeout).map_err(|error| {
             AppendError::Unknown(format!(
                 "{} entries are not acknowledged after {} ms: {error}",
@@ -135,16 +128,17 @@ impl Writer for KafkaWriter {
                 timeout.as_millis()
             ))
         })?;
-        self.producer.context().failures.take()
+        self.outcomes.flush(deadline)
     }
 }
 
 impl Drop for KafkaWriter {
     /// A producer that is dropped purges what is queued, so this flushes first.
     fn drop(&mut self) {
-        if let Err(error) = self.flush(self.settings.delivery_timeout + Duration::from_secs(1)) {
+        if let Err(error) = self.flush(self.settings.delivery_timeout + ASK_TIMEOUT + Duration::from_secs(1)) {
             tracing::warn!(%error, "the Kafka log is closed with an append that failed");
         }
+        self.outcomes.close();
     }
 }
 

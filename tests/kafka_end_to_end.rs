@@ -8,6 +8,8 @@
 mod kcat;
 #[path = "kafka_end_to_end/kills.rs"]
 mod kills;
+#[path = "kafka_end_to_end/operator.rs"]
+mod operator;
 mod witness;
 
 use kcat::{Kafka, broker};

@@ -128,8 +128,8 @@ fn every_configuration_mistake_is_named_at_once_with_exit_code_2() {
 
 #[test]
 fn every_command_explains_itself_with_examples() {
-    for command in ["serve", "demo"] {
-        let output = run("receipts", &[command, "--help"]);
+    for command in [["serve"].as_slice(), &["demo"], &["policy", "set"], &["erase"]] {
+        let output = run("receipts", &[command, &["--help"]].concat());
         let help = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && help.contains("Examples:") && help.contains("--kafka-bootstrap"), "{help}");
     }

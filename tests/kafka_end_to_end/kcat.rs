@@ -42,16 +42,21 @@ impl Kafka {
         flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.clone()]).collect()
     }
 
-    /// Looks into the topics, which exist.
-    pub(super) fn log(&self) -> KafkaLog {
-        let log = KafkaLog::connect(KafkaSettings {
+    /// How to reach the topics, which are not made.
+    pub(super) fn settings(&self) -> KafkaSettings {
+        KafkaSettings {
             bootstrap: self.bootstrap.clone(),
             events: self.events.clone(),
             updates: self.updates.clone(),
             dead_letters: self.dead_letters.clone(),
             create_topics: None,
             ..KafkaSettings::default()
-        });
+        }
+    }
+
+    /// Looks into the topics, which exist.
+    pub(super) fn log(&self) -> KafkaLog {
+        let log = KafkaLog::connect(self.settings());
         let log = log.expect("the topics are there");
         assert_eq!(log.partition_count(), PARTITIONS);
         log

@@ -144,7 +144,12 @@ impl Service {
         answer.body["position"].as_str().expect("a token").to_owned()
     }
 
-    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    /// Sends a request with headers of one's own.
+    ///
+    /// # Panics
+    /// If it is not answered.
+    #[must_use]
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut stream = TcpStream::connect(&self.address).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();

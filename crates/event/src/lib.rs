@@ -1,7 +1,7 @@
 //! What happened: ids, event types, decoding and validation. No IO, and nothing of what an event means.
 //!
 //! [`decode`] reads a record's value, [`Event::to_json`] writes one, [`Event::key`] and [`partition_of`] say where the
-//! record stands. The format itself is in `schemas/event/v1`, and tests hold this crate to it.
+//! record stands, [`copies`] what a control event becomes on its way into every partition. The format itself is in `schemas/event/v1`, and tests hold this crate to it.
 
 mod body;
 mod decode;
@@ -10,6 +10,7 @@ mod encode;
 mod field;
 mod flat;
 mod key;
+mod object;
 mod rejection;
 mod text;
 
@@ -21,6 +22,7 @@ pub use body::{
 };
 pub use decode::decode;
 pub use key::{control_key, key, murmur2, partition_of};
+pub use object::{copies, names_field, with_field};
 pub use rejection::{PROBLEMS_MAX, Problem, Reason, Rejection, SENTENCE_BYTES_MAX};
 
 /// The tenant of an event that names none.

@@ -5,12 +5,10 @@
 use crate::problem::{Code, Item, Problem};
 use crate::request::Format;
 use bytes::Bytes;
-use receipts_event::{Body, Event};
-use receipts_log::{Entry, Topic};
+use receipts_event::{Body, Event, copies, names_field, with_field};
+use receipts_log::Entry;
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// How many events one body has at most; the contract's number.
@@ -78,7 +76,7 @@ impl Place<'_> {
             let items = rejection.problems.into_iter();
             items.map(|problem| Item { pointer: problem.pointer, detail: problem.detail.into() }).collect::<Vec<_>>()
         })?;
-        let names_no_tenant = event.tenant != self.tenant && !names(self.value, "tenant");
+        let names_no_tenant = event.tenant != self.tenant && !names_field(self.value, "tenant");
         if event.tenant != self.tenant && !names_no_tenant {
             return Err(vec![Item { pointer: "/tenant".to_owned(), detail: "must be the caller's tenant".into() }]);
         }
@@ -92,11 +90,7 @@ impl Place<'_> {
         } else {
             self.body.slice_ref(self.value)
         };
-        let mut push = |partition, value| {
-            let (topic, key, headers) = (Topic::Events, Some(key.clone()), Vec::new());
-            entries
-                .push((self.index, Entry { topic, partition, key, value: Some(value), headers, timestamp_ms: None }));
-        };
+        let mut push = |partition, value| entries.push((self.index, Entry::event(key.clone(), value, partition)));
         match (is_control(&event), event.partition()) {
             (false, _) => push(None, value),
             (true, Some(partition)) if partition < self.partition_count => push(Some(partition), value),
@@ -105,8 +99,8 @@ impl Place<'_> {
                 return Err(vec![Item { pointer: "/partition".to_owned(), detail }]);
             }
             (true, None) => {
-                for partition in 0..self.partition_count {
-                    push(Some(partition), with_field(&value, "partition", &partition.to_string()).into());
+                for (partition, copy) in copies(&value, self.partition_count) {
+                    push(Some(partition), copy.into());
                 }
             }
         }
@@ -117,32 +111,6 @@ impl Place<'_> {
 /// Whether an event belongs to partitions and not to a conversation.
 fn is_control(event: &Event<'_>) -> bool {
     matches!(event.body, Body::PolicyChanged(_) | Body::UserErased(_))
-}
-
-/// The fields of a JSON object, each with its value as it is written.
-fn fields(object: &[u8]) -> BTreeMap<Cow<'_, str>, &RawValue> {
-    serde_json::from_slice(object).unwrap_or_default()
-}
-
-/// Whether a JSON object has a field that is not `null`.
-fn names(object: &[u8], field: &str) -> bool {
-    fields(object).get(field).is_some_and(|value| value.get() != "null")
-}
-
-/// A JSON object with a field more: in the place of a `null` of that name, or else in front. Every other byte stays.
-/// `object` is a JSON object with at least one field, `json` the value as JSON.
-fn with_field(object: &[u8], field: &str, json: &str) -> Vec<u8> {
-    let mut with = Vec::with_capacity(object.len() + field.len() + json.len() + 4);
-    if let Some(null) = fields(object).get(field) {
-        let at = null.get().as_ptr().addr() - object.as_ptr().addr();
-        with.extend_from_slice(&object[..at]);
-        with.extend_from_slice(json.as_bytes());
-        with.extend_from_slice(&object[at + null.get().len()..]);
-    } else {
-        with.extend_from_slice(format!("{{\"{field}\":{json},").as_bytes());
-        with.extend_from_slice(object.trim_ascii_start().strip_prefix(b"{").unwrap_or(object));
-    }
-    with
 }
 
 fn too_many() -> Problem {

@@ -162,6 +162,14 @@ pub struct Entry {
     pub timestamp_ms: Option<u64>,
 }
 
+impl Entry {
+    /// An event, at the time of its append. A control event's copy names its partition, all others leave it to the key.
+    pub fn event(key: impl Into<Bytes>, value: impl Into<Bytes>, partition: Option<u32>) -> Self {
+        let (key, value) = (Some(key.into()), Some(value.into()));
+        Entry { topic: Topic::Events, partition, key, value, headers: Vec::new(), timestamp_ms: None }
+    }
+}
+
 /// Where an entry was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Written {

@@ -2,7 +2,7 @@
 //! neither.
 //!
 //! ```text
-//! lock         held by the process that uses the directory, with its number
+//! lock         held by the process that uses the directory, with its number and, if it serves, its URL
 //! cursor.key   32 random bytes that sign cursors of member lists, so that they survive a restart
 //! log/         the embedded log, and `id`, which tells it from every other one
 //! store/       the state, and `log.json`, which says of which log
@@ -24,7 +24,22 @@ const KEY_BYTES: usize = 32;
 pub(crate) struct DataDir {
     path: PathBuf,
     /// The lock goes with the file.
-    _lock: File,
+    lock: File,
+}
+
+/// Another process uses the directory.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the data directory {} is in use by {}: stop that one, or choose another --data-dir",
+    .path.display(),
+    .holder
+)]
+pub(crate) struct InUse {
+    pub(crate) path: PathBuf,
+    /// For people: `process 4711`.
+    pub(crate) holder: String,
+    /// Where that process answers over HTTP, if it does.
+    pub(crate) url: Option<String>,
 }
 
 /// Which log a store was folded from. A store is never folded on from another.
@@ -60,7 +75,7 @@ impl DataDir {
     /// Opens a data directory, or makes it.
     ///
     /// # Errors
-    /// Where it cannot be made or written, or another process uses it.
+    /// Where it cannot be made or written; [`InUse`] where another process uses it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let hint = || format!("the data directory {} cannot be used; choose another --data-dir", path.display());
         fs::create_dir_all(path).with_context(hint)?;
@@ -75,24 +90,34 @@ impl DataDir {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                _ = lock.read_to_string(&mut holder);
-                let holder = Some(holder.trim()).filter(|holder| !holder.is_empty());
-                let process = holder.map_or_else(|| "another process".to_owned(), |holder| format!("process {holder}"));
-                bail!(
-                    "the data directory {} is in use by {process}: stop that one, or choose another --data-dir",
-                    path.display()
-                );
+                let mut held = String::new();
+                _ = lock.read_to_string(&mut held);
+                let mut lines = held.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty());
+                let holder = lines.next().map_or("another process".to_owned(), |number| format!("process {number}"));
+                bail!(InUse { path: path.to_owned(), holder, url: lines.next() });
             }
             Err(TryLockError::Error(error)) => return Err(error).with_context(hint),
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).with_context(hint)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock })
+    }
+
+    /// Tells processes that find the directory in use where this one answers.
+    ///
+    /// # Errors
+    /// Where the lock cannot be written.
+    pub(crate) fn serves_at(&self, url: &str) -> Result<()> {
+        writeln!(&self.lock, "{url}").with_context(|| format!("the lock in {} cannot be written", self.path.display()))
+    }
+
+    /// Where the embedded log of a data directory is, open or not.
+    pub(crate) fn log_in(path: &Path) -> PathBuf {
+        path.join("log")
     }
 
     /// Where the embedded log is.
     pub(crate) fn log(&self) -> PathBuf {
-        self.path.join("log")
+        Self::log_in(&self.path)
     }
 
     /// Where the state is.
@@ -210,6 +235,21 @@ mod tests {
         );
         drop(data);
         DataDir::open(&folder.path().join("data")).expect("free again");
+    }
+
+    #[test]
+    fn who_finds_a_directory_in_use_is_told_where_its_holder_answers_and_nothing_older() {
+        let (folder, data) = opened();
+        let url = || {
+            let error = DataDir::open(&folder.path().join("data")).expect_err("in use");
+            error.downcast::<InUse>().expect("in use").url
+        };
+        assert_eq!(url(), None);
+        data.serves_at("http://127.0.0.1:4711").expect("written");
+        assert_eq!(url().as_deref(), Some("http://127.0.0.1:4711"));
+        drop(data);
+        let _other = DataDir::open(&folder.path().join("data")).expect("free again");
+        assert_eq!(url(), None, "the next holder is another one");
     }
 
     #[test]

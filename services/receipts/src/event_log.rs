@@ -1,10 +1,11 @@
 //! Opens the event log that the settings ask for: a Kafka, or the embedded one in the data directory. Decides no more
-//! than which.
+//! than which, and whether one that is missing is made.
 
 use crate::data_dir::{DataDir, LogIdentity};
-use receipts_log::Log;
+use anyhow::anyhow;
 use receipts_log::embedded::{self, EmbeddedLog};
 use receipts_log::kafka::{ConnectError, CreateTopics, KafkaLog, KafkaSettings};
+use receipts_log::{Log, Topic};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use std::num::NonZeroU32;
@@ -18,44 +19,103 @@ pub(crate) struct EventLog {
     pub(crate) name: String,
 }
 
-/// Opens the log; blocks until it is there or is known not to be.
+/// An open log that was there before, for a command that goes again.
+pub(crate) struct ExistingLog {
+    /// Goes first, for it is in the directory.
+    pub(crate) log: Arc<dyn Log>,
+    /// As [`EventLog::name`].
+    pub(crate) name: String,
+    _data: Option<DataDir>,
+}
+
+/// Opens the log, or makes it; blocks until it is there or is known not to be.
 ///
 /// # Errors
 /// Says what to do.
 pub(crate) fn open(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
     match &settings.kafka.bootstrap {
-        Some(bootstrap) => open_kafka(settings, bootstrap),
-        None => open_embedded(settings, data),
+        Some(bootstrap) => {
+            let how = CreateTopics { partitions: settings.log.partitions, replication: settings.kafka.replication };
+            let log = connect(KafkaSettings { create_topics: Some(how), ..kafka(settings, bootstrap) })?;
+            let (events_topic, partitions) = (settings.log.events_topic.clone(), log.partition_count());
+            let identity = LogIdentity::Kafka { events_topic, partitions };
+            Ok(EventLog { log: Arc::new(log), identity, name: kafka_name(bootstrap) })
+        }
+        None => {
+            let identity = data.embedded_log()?;
+            Ok(EventLog { log: Arc::new(open_embedded(settings, data)?), identity, name: EMBEDDED.to_owned() })
+        }
     }
 }
 
-fn open_embedded(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
-    let identity = data.embedded_log()?;
-    // The default means "as it is": a log that was made with another number keeps it.
-    let asked = NonZeroU32::new(settings.log.partitions).filter(|asked| asked.get() != embedded::PARTITIONS_DEFAULT);
-    let log = EmbeddedLog::open(&data.log(), asked)?;
-    Ok(EventLog { log: Arc::new(log), identity, name: "embedded".to_owned() })
+/// Opens the log for writing events, and makes neither a log nor a topic nor a data directory: where there is none, an
+/// operator has named the wrong one.
+///
+/// # Errors
+/// Says what to do; [`crate::data_dir::InUse`] where another process has the embedded log.
+pub(crate) fn open_existing(settings: &Settings) -> Result<ExistingLog, Failure> {
+    if let Some(bootstrap) = &settings.kafka.bootstrap {
+        let log =
+            connect(KafkaSettings { create_topics: None, required: &[Topic::Events], ..kafka(settings, bootstrap) })?;
+        return Ok(ExistingLog { log: Arc::new(log), name: kafka_name(bootstrap), _data: None });
+    }
+    let path = &settings.data_dir;
+    if !EmbeddedLog::is_in(&DataDir::log_in(path)) {
+        return Err(anyhow!(
+            "there is no event log in the data directory {}: check --data-dir, or name a Kafka with --kafka-bootstrap. \
+             `receipts serve` makes an embedded log at its first start, this command does not",
+            path.display()
+        )
+        .into());
+    }
+    let data = DataDir::open(path)?;
+    let log = Arc::new(open_embedded(settings, &data)?);
+    Ok(ExistingLog { log, name: EMBEDDED.to_owned(), _data: Some(data) })
 }
 
-fn open_kafka(settings: &Settings, bootstrap: &str) -> Result<EventLog, Failure> {
-    tracing::info!(bootstrap, "connecting to Kafka");
-    let log = KafkaLog::connect(KafkaSettings {
+/// Says for people which log the settings ask for.
+pub(crate) fn place(settings: &Settings) -> String {
+    match &settings.kafka.bootstrap {
+        Some(bootstrap) => format!("the topic {} of {}", settings.log.events_topic, kafka_name(bootstrap)),
+        None => format!("the embedded log in {}", settings.data_dir.display()),
+    }
+}
+
+const EMBEDDED: &str = "embedded";
+
+fn kafka_name(bootstrap: &str) -> String {
+    format!("kafka://{bootstrap}")
+}
+
+fn open_embedded(settings: &Settings, data: &DataDir) -> Result<EmbeddedLog, Failure> {
+    // The default means "as it is": a log that was made with another number keeps it.
+    let asked = NonZeroU32::new(settings.log.partitions).filter(|asked| asked.get() != embedded::PARTITIONS_DEFAULT);
+    Ok(EmbeddedLog::open(&data.log(), asked)?)
+}
+
+/// What the settings say of the Kafka at `bootstrap`.
+fn kafka(settings: &Settings, bootstrap: &str) -> KafkaSettings {
+    KafkaSettings {
         bootstrap: bootstrap.to_owned(),
         events: settings.log.events_topic.clone(),
         updates: settings.log.updates_topic.clone(),
         dead_letters: settings.log.dead_letters_topic.clone(),
-        create_topics: Some(CreateTopics {
-            partitions: settings.log.partitions,
-            replication: settings.kafka.replication,
-        }),
         properties: settings.kafka.properties.0.clone(),
         ..KafkaSettings::default()
-    });
-    let log = log.map_err(|error| match error {
+    }
+}
+
+fn connect(kafka: KafkaSettings) -> Result<KafkaLog, Failure> {
+    let bootstrap = kafka.bootstrap.clone();
+    tracing::info!(bootstrap, "connecting to Kafka");
+    let may_create = kafka.create_topics.is_some();
+    KafkaLog::connect(kafka).map_err(|error| match error {
         ConnectError::Settings(_) => Failure::Usage(error.into()),
+        ConnectError::Missing { topic, .. } if !may_create => anyhow!(
+            "Kafka at {bootstrap} has no topic {topic}: check --kafka-bootstrap and --log-events-topic. `receipts serve` \
+             creates it at its first start, this command does not"
+        )
+        .into(),
         other => other.into(),
-    })?;
-    let identity =
-        LogIdentity::Kafka { events_topic: settings.log.events_topic.clone(), partitions: log.partition_count() };
-    Ok(EventLog { log: Arc::new(log), identity, name: format!("kafka://{bootstrap}") })
+    })
 }

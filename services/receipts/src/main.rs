@@ -1,14 +1,19 @@
-//! The binary `receipts`: all parts in one process, and the demo. Reads the command line and hands over; what the parts
+//! The binary `receipts`: all parts in one process, the demo, and the operator's commands. Reads the command line and hands over; what the parts
 //! do is theirs.
 
+mod control;
 mod data_dir;
 mod demo;
+mod erase;
 mod event_log;
+mod policy;
 mod process;
 mod serve;
 mod service;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use erase::Erase;
+use policy::Policy;
 use receipts_runtime::config::{self, Named};
 use receipts_runtime::exit::{self, Failure};
 use std::process::ExitCode;
@@ -51,6 +56,19 @@ enum Command {
     /// --http-listen or --stay is. What it shows are answers of the running service.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
+    /// Says which group types support receipts.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Takes a person's id and read times out of every answer, for ever. Counts stay.
+    ///
+    /// This cannot be undone: an erased id stays unnamed even where it joins or reads again. On a terminal it asks first.
+    /// The person's records stay in the event log for as long as that keeps them; no answer names the person.
+    ///
+    /// One event is written into every partition of the event log. Exit code 0 says that every partition has
+    /// acknowledged it; after 1 the same command may be run again. A data directory that `receipts serve` uses is
+    /// refused: what to send to that service is said then.
+    #[command(after_help = erase::EXAMPLES)]
+    Erase(Erase),
 }
 
 const SERVE_EXAMPLES: &str = "Examples:
@@ -91,6 +109,8 @@ fn run() -> Result<(), Failure> {
     let settings = config::load(file.as_deref(), env.iter().cloned(), &flags)?;
     match cli.command {
         Command::Serve => serve::run(settings, cli.json),
+        Command::Policy(Policy::Set(set)) => policy::set(&settings, &set, cli.json),
+        Command::Erase(erase) => erase::run(&settings, &erase, cli.json),
         Command::Demo(Demo { stay, seed }) => {
             let set = |key: &str| {
                 let variable = format!("{}{}", config::ENV_PREFIX, key.replace('.', "__").to_uppercase());
@@ -130,11 +150,13 @@ mod tests {
 
     #[test]
     fn every_example_of_the_help_is_understood() {
-        for line in SERVE_EXAMPLES.lines().chain(DEMO_EXAMPLES.lines()) {
+        let examples = [SERVE_EXAMPLES, DEMO_EXAMPLES, policy::EXAMPLES, erase::EXAMPLES];
+        for line in examples.iter().flat_map(|examples| examples.lines()) {
             let Some((_, arguments)) = line.split_once("receipts ").filter(|_| !line.contains("curl")) else {
                 continue;
             };
-            let words = ["receipts"].into_iter().chain(arguments.split_whitespace());
+            let words =
+                ["receipts"].into_iter().chain(arguments.split_whitespace().map(|word| word.trim_matches('\'')));
             let parsed = config::with_flags(Cli::command(), &FIRST).try_get_matches_from(words);
             let matches = parsed.unwrap_or_else(|error| panic!("{line}: {error}"));
             config::load(None, [], &config::overrides(&matches))

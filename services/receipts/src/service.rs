@@ -28,8 +28,8 @@ const READY_POLL: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long ingest waits for the log; longer than the log's own delivery timeout of 30 s, so that it hears every outcome.
-const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(35);
+/// How long ingest and the operator's commands wait for the log; longer than the log's own delivery timeout of 30 s, so that it hears every outcome.
+pub(crate) const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// A running service.
 pub(crate) struct Service {
@@ -66,6 +66,7 @@ impl Service {
             let settings = settings.clone();
             on_thread("opening", move || open(&settings)).await?
         };
+        state.data.serves_at(&format!("http://{address}"))?;
         let limits = limits(settings);
         let partitions = state.projector.partitions().clone();
         let metrics = metrics.clone();

@@ -269,6 +269,11 @@ fn open_rows(
     }
 }
 
+/// See [`EmbeddedLog::is_in`](super::EmbeddedLog::is_in).
+pub(super) fn is_in(dir: &Path) -> bool {
+    dir.join(NAME).try_exists().unwrap_or(true)
+}
+
 /// Opens the file in `dir`; where there is none, makes it so that a kill or a power cut at any moment leaves a whole log
 /// or none.
 fn open_or_make(dir: &Path, asked: Option<NonZeroU32>) -> Result<Database, redb::Error> {

@@ -106,6 +106,13 @@ impl EmbeddedLog {
         Ok(EmbeddedLog { file, writer })
     }
 
+    /// Whether there is a log in `dir` already, for who must not create one. Where that cannot be seen it is taken to be
+    /// there: [`EmbeddedLog::open`] then says what is in the way.
+    #[must_use]
+    pub fn is_in(dir: &Path) -> bool {
+        file::is_in(dir)
+    }
+
     /// Drops the records of a partition below `before`, or all where it ends earlier.
     ///
     /// # Errors

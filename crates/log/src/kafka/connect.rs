@@ -79,9 +79,9 @@ pub(super) fn prepare(settings: &KafkaSettings) -> Result<u32, ConnectError> {
     let admin = AdminClient::from_config_and_context(&settings.client(), Asking)
         .map_err(|error| ConnectError::Settings(error.to_string()))?;
     let mut cluster = describe(settings, &admin, settings.connect_timeout)?;
-    let names = Topic::ALL.map(|topic| settings.topic(topic));
-    let missing: Vec<Topic> =
-        Topic::ALL.into_iter().filter(|topic| !cluster.topics.contains_key(settings.topic(*topic))).collect();
+    let required = settings.required.iter().copied();
+    let names: Vec<&str> = required.clone().map(|topic| settings.topic(topic)).collect();
+    let missing: Vec<Topic> = required.filter(|topic| !cluster.topics.contains_key(settings.topic(*topic))).collect();
     if !missing.is_empty() {
         create(settings, &admin, &missing, cluster.brokers)?;
         cluster = await_topics(settings, &admin, &names)?;
@@ -205,7 +205,7 @@ fn create(
 fn await_topics(
     settings: &KafkaSettings,
     admin: &AdminClient<Asking>,
-    names: &[&str; 3],
+    names: &[&str],
 ) -> Result<Cluster, ConnectError> {
     let deadline = Instant::now() + settings.connect_timeout;
     loop {

@@ -36,6 +36,9 @@ pub struct KafkaSettings {
     pub dead_letters: String,
     /// How to create topics that are missing; `None` refuses to start without them.
     pub create_topics: Option<CreateTopics>,
+    /// The topics that must be there, the event topic among them; all three by default. Who writes or looks at events
+    /// alone names only that one, and needs nobody's leave for the others.
+    pub required: &'static [Topic],
     /// How long to wait for the cluster at the start; 30 s by default.
     pub connect_timeout: Duration,
     /// How long an append may take, its retries included, before its outcome is called open; 30 s by default.
@@ -53,6 +56,7 @@ impl Default for KafkaSettings {
             updates: "receipts.updates".into(),
             dead_letters: "receipts.dead-letters".into(),
             create_topics: Some(CreateTopics::default()),
+            required: &Topic::ALL,
             connect_timeout: Duration::from_secs(30),
             delivery_timeout: Duration::from_secs(30),
             properties: BTreeMap::new(),

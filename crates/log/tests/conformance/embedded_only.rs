@@ -245,3 +245,13 @@ fn a_waiting_reader_is_woken_by_an_append() {
         assert!(woken.saturating_duration_since(acknowledged.join().unwrap()) < Duration::from_secs(5));
     });
 }
+
+#[test]
+fn to_look_for_a_log_makes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let below = dir.path().join("below");
+    assert!(!EmbeddedLog::is_in(dir.path()) && !EmbeddedLog::is_in(&below));
+    assert_eq!((std::fs::read_dir(dir.path()).unwrap().count(), below.exists()), (0, false));
+    drop(open_any(dir.path()));
+    assert!(EmbeddedLog::is_in(dir.path()));
+}

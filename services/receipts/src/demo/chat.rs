@@ -4,7 +4,7 @@
 use super::random::Random;
 use receipts_event::{
     Body, ConversationConfigured, ConversationRead, Event, Kind, LISTED_IDS_MAX, MESSAGE_IDS_MAX, MembersChanged,
-    MessageRead, MessageRecalled, MessageSent, PolicyChanged, UpTo, control_key, key,
+    MessageRead, MessageRecalled, MessageSent, PolicyChanged, UpTo, control_key, copies, key,
 };
 use std::borrow::Cow;
 
@@ -193,13 +193,10 @@ impl Chat {
 
     /// Says which group types support receipts from here on.
     pub(crate) fn policy(&mut self, at_ms: u64, read_receipts: &[(&'static str, bool)]) {
-        let copy = |partition| {
-            let read_receipts = read_receipts.iter().map(|(group_type, is_on)| (Cow::Borrowed(*group_type), *is_on));
-            let body = PolicyChanged { read_receipts: read_receipts.collect(), partition: Some(partition) };
-            Event { tenant: Cow::Borrowed(self.tenant.as_str()), event_id: None, body: Body::PolicyChanged(body) }
-                .to_json()
-        };
-        let values = (0..self.partition_count).map(copy).collect();
+        let read_receipts = read_receipts.iter().map(|(group_type, is_on)| (Cow::Borrowed(*group_type), *is_on));
+        let body = Body::PolicyChanged(PolicyChanged { read_receipts: read_receipts.collect(), partition: None });
+        let event = Event { tenant: Cow::Borrowed(self.tenant.as_str()), event_id: None, body };
+        let values = copies(&event.to_json(), self.partition_count).map(|(_, copy)| copy).collect();
         self.happenings.push(Happening { at_ms, key: control_key(&self.tenant), values, is_control: true });
     }
 

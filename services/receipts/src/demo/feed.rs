@@ -5,7 +5,7 @@ use super::chat::Happening;
 use crate::service::Service;
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
-use receipts_log::{Appended, Entry, Topic, Writer};
+use receipts_log::{Appended, Entry, Writer};
 use receipts_query::{Answers, Positions};
 use receipts_runtime::exit::Failure;
 use std::io::IsTerminal as _;
@@ -80,14 +80,7 @@ pub(crate) async fn feed(service: &mut Service, happenings: Vec<Happening>) -> R
 fn append(writer: &dyn Writer, happenings: Vec<Happening>, sender: &mpsc::Sender<Appended>) {
     for Happening { key, values, is_control, .. } in happenings {
         for (partition, value) in (0..).zip(values) {
-            let entry = Entry {
-                topic: Topic::Events,
-                partition: is_control.then_some(partition),
-                key: Some(key.clone().into()),
-                value: Some(value.into()),
-                headers: Vec::new(),
-                timestamp_ms: None,
-            };
+            let entry = Entry::event(key.clone(), value, is_control.then_some(partition));
             if sender.blocking_send(writer.append(entry)).is_err() {
                 return;
             }

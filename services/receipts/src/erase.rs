@@ -1,0 +1,78 @@
+//! `receipts erase`: a person disappears from every answer. Reads the command line and asks once more; writing is
+//! [`crate::control`]'s.
+
+use crate::control::{self, Tenant};
+use crate::event_log;
+use anyhow::anyhow;
+use clap::Args;
+use receipts_event::{Body, Event, UserErased};
+use receipts_runtime::config::Settings;
+use receipts_runtime::exit::Failure;
+use receipts_runtime::telemetry;
+use std::io::{self, BufRead, IsTerminal as _, Write};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  receipts erase bob
+  receipts erase bob --yes --tenant acme --kafka-bootstrap localhost:9092
+  receipts erase bob --data-dir /var/lib/receipts --json
+  receipts erase -- -an-id-that-begins-with-a-dash";
+
+/// Who is to be erased.
+#[derive(Args)]
+pub(crate) struct Erase {
+    /// The person's id, as events have it.
+    #[arg(value_name = "USER")]
+    user: String,
+    #[command(flatten)]
+    tenant: Tenant,
+    /// Does not ask, on a terminal either. Without a terminal nothing is asked.
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// Erases a person.
+///
+/// # Errors
+/// Wrong usage, no consent, or as [`control::write`].
+pub(crate) fn run(settings: &Settings, erase: &Erase, json: bool) -> Result<(), Failure> {
+    telemetry::init(&settings.telemetry)?;
+    let Erase { user, tenant: Tenant { tenant }, yes } = erase;
+    let body = Body::UserErased(UserErased { user_id: user.into(), partition: None });
+    let event = Event { tenant: tenant.into(), event_id: None, body };
+    control::check(&event, &[("/user_id", "USER")])?;
+    let (input, errors) = (io::stdin(), io::stderr());
+    // A script has nobody to ask, and a question that nobody sees is never answered.
+    if !yes && input.is_terminal() && errors.is_terminal() {
+        let place = event_log::place(settings);
+        let question =
+            format!("Erase {user:?} of tenant {tenant:?} from all answers, through {place}? This cannot be undone.");
+        if !consents(&question, &mut input.lock(), &mut errors.lock())? {
+            return Err(anyhow!("not confirmed, so nothing was written").into());
+        }
+    }
+    let headline = format!("{user} of tenant {tenant} is erased: named by no answer from here on, counts stay");
+    control::write(settings, &event, &headline, json)
+}
+
+/// Asks, and takes nothing but a yes for one.
+fn consents(question: &str, input: &mut dyn BufRead, to: &mut dyn Write) -> io::Result<bool> {
+    write!(to, "{question} Type yes to go on: ")?;
+    to.flush()?;
+    let mut answer = String::new();
+    input.read_line(&mut answer)?;
+    Ok(answer.trim().eq_ignore_ascii_case("yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_yes_is_one_and_the_question_says_what_it_is_about() {
+        for (answer, wanted) in [("yes\n", true), ("Yes \r\n", true), ("y\n", false), ("\n", false), ("", false)] {
+            let mut shown = Vec::new();
+            let consented = consents("Erase?", &mut answer.as_bytes(), &mut shown).expect("asked");
+            assert_eq!((consented, shown.starts_with(b"Erase? ")), (wanted, true), "{answer:?}");
+        }
+    }
+}

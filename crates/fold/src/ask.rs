@@ -56,7 +56,7 @@ impl<S: Pages> State<S> {
             }
             let head = self.head_of(m.conversation)?;
             if &*head.tenant == tenant {
-                best = Some(Found { state: self, number, page, head });
+                best = Some(self.found(number, page, head)?);
             }
         }
         best.map_or_else(|| Ok(not_found(tenant, None, message_id)), |found| found.receipt())
@@ -70,7 +70,7 @@ impl<S: Pages> State<S> {
         let Some(page) = Table::<Messages>::get(&self.pages, message_key(message).0)? else { return Ok(None) };
         let Some(m) = page.at(message_key(message).1).filter(|m| !self.is_expired(m)) else { return Ok(None) };
         let head = self.head_of(m.conversation)?;
-        Found { state: self, number: message, page, head }.receipt().map(Some)
+        self.found(message, page, head)?.receipt().map(Some)
     }
 
     /// The user id of a slot of a message's conversation; `None` where the person was erased.
@@ -172,10 +172,24 @@ impl<S: Pages> State<S> {
         for number in self.index.candidates(&self.pages, id_hash(message_id), within)? {
             let Some(page) = Table::<Messages>::get(&self.pages, message_key(number).0)? else { continue };
             if named_in_page(&page, number, conversation, message_id).is_some_and(|m| !self.is_expired(m)) {
-                return Ok(Some(Found { state: self, number, page, head }));
+                return self.found(number, page, head).map(Some);
             }
         }
         Ok(None)
+    }
+
+    /// A message that its page has, with no more slots than its conversation gave: a walk over them ends.
+    fn found<'a>(
+        &'a self,
+        number: u64,
+        page: Ref<'a, Messages>,
+        head: Ref<'a, Head>,
+    ) -> Result<Found<'a, S>, S::Error> {
+        let slots = page.at(message_key(number).1).ok_or(Error::Broken("a message"))?.slots;
+        if slots > head.people {
+            return Err(Error::Broken("the people of a message"));
+        }
+        Ok(Found { state: self, number, page, head })
     }
 
     fn look_up_conversation(
@@ -220,7 +234,11 @@ impl<S: Pages> State<S> {
     }
 
     fn head_of(&self, conversation: u32) -> Result<Ref<'_, Head>, S::Error> {
-        Table::<Head>::get(&self.pages, key(conversation, 0))?.ok_or(Error::Broken("a conversation"))
+        let head = Table::<Head>::get(&self.pages, key(conversation, 0))?.ok_or(Error::Broken("a conversation"))?;
+        if head.erasures_seen as usize > self.erasures.len() {
+            return Err(Error::Broken("an erasure"));
+        }
+        Ok(head)
     }
 
     fn people_of(&self, conversation: u32, page: u32) -> Result<Ref<'_, People>, S::Error> {
@@ -373,7 +391,8 @@ impl<S: Pages> Found<'_, S> {
             }
             let mut member = Member { user_id: person.id.as_ref().into(), read_at_ms: None, left: person.is_gone() };
             if filter == Filter::Read {
-                member.read_at_ms = lists.after_ms(next)?.map(|after| m.sent_at_ms + after);
+                let after = lists.after_ms(next)?;
+                member.read_at_ms = after.map(|after| m.sent_at_ms.saturating_add(after));
             }
             members.push(member);
         }

@@ -25,7 +25,7 @@ pub fn push(head: &mut Head, message: u64, sent_at_ms: u64) -> Link {
     let skip = match head.roots[..] {
         [a, b, ..] if a.size == b.size => {
             head.roots.drain(..2);
-            root.size += a.size + b.size;
+            root.size = root.size.saturating_add(a.size).saturating_add(b.size);
             head.roots.first().map(|r| r.message)
         }
         _ => previous,

@@ -97,7 +97,7 @@ impl<'a, S: Pages> Lists<'a, S> {
                 }
             };
             from = match candidate {
-                None => first + size,
+                None => first.saturating_add(size),
                 Some(place) if first + place >= slots => break,
                 Some(place) if filter == Filter::Read || self.class(first + place)? == Some(filter) => {
                     return Ok(Some(first + place));

@@ -154,6 +154,11 @@ impl<S: Pages> State<S> {
 
     fn link(&mut self, message: u64) -> Result<Option<Link>, S::Error> {
         let (k, place) = message_key(message);
-        Ok(Table::<Messages>::hot(&mut self.pages, k)?.and_then(|page| page.link(place)))
+        let link = Table::<Messages>::hot(&mut self.pages, k)?.and_then(|page| page.link(place));
+        // A walk ends because every link leads further back.
+        if link.is_some_and(|l| l.previous.max(l.skip).is_some_and(|to| to >= message)) {
+            return Err(Error::Broken("links that lead back"));
+        }
+        Ok(link)
     }
 }

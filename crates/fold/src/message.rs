@@ -170,6 +170,11 @@ impl Messages {
         self.links.push(link.into());
     }
 
+    /// Number of the first.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
     /// How many there are; only the last page is not full.
     pub fn len(&self) -> usize {
         self.messages.len()
@@ -325,7 +330,13 @@ impl Page for Messages {
                 if m.read > m.audience || m.hidden > m.audience - m.read {
                     return Err(Malformed("more reads than readers"));
                 }
+                if flags & 32 > 0 && m.read == 0 {
+                    return Err(Malformed("a last read without a read"));
+                }
                 let after = if flags & 32 > 0 { Some(from.number()?) } else { m.reads.last_after_ms() };
+                if after.is_none() && m.read > 0 {
+                    return Err(Malformed("reads without a last one"));
+                }
                 m.last_read_at_ms = after.map_or(Some(0), |after| m.sent_at_ms.checked_add(after)).ok_or(overflow)?;
             }
             (m.id_from, m.id_len) = (id_from as u16, id_len as u8);
@@ -371,5 +382,25 @@ impl Page for Chunk {
 
     fn memory_bytes(&self) -> usize {
         size_of::<Self>() + self.0.heap_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_last_read_stands_where_somebody_has_read_and_nowhere_else() {
+        let page = |flags: u8, readers: u8, last: &[u8]| {
+            // One message of nobody's, "m", with an audience of 5 and no times.
+            let start = [1, 0, flags, 2, b'm', 0, 0, 0, 20, 0, 5, 0, 0, 0, 5, 0, readers];
+            let bytes = [&start[..], last].concat();
+            let mut reader = Reader::new(&bytes);
+            Messages::decode(&mut reader).and_then(|page| reader.end().map(|()| page))
+        };
+        assert_eq!(page(0, 0, &[]).map(|p| p.messages[0].last_read_at_ms), Ok(0));
+        assert_eq!(page(32, 3, &[7]).map(|p| p.messages[0].last_read_at_ms), Ok(17));
+        assert_eq!(page(32, 0, &[7]), Err(Malformed("a last read without a read")));
+        assert_eq!(page(0, 3, &[]), Err(Malformed("reads without a last one")));
     }
 }

@@ -218,7 +218,7 @@ impl Page for People {
             for span in spans() {
                 to.difference(span.from, last);
                 last = span.from;
-                to.number(if span.to == Span::OPEN { 0 } else { span.to - span.from + 1 });
+                to.number(if span.to == Span::OPEN { 0 } else { span.to.saturating_sub(span.from) + 1 });
             }
         }
     }

@@ -183,6 +183,9 @@ impl<const N: usize> Reads<N> {
         if flags & 3 > 0 {
             let hidden = if flags & 1 > 0 { set_decode(from)? } else { [0; N] };
             let recipients = if flags & 2 > 0 { set_decode(from)? } else { [0; N] };
+            if (flags & 1 > 0) != (hidden != [0; N]) || (flags & 2 > 0) != (recipients != [0; N]) {
+                return Err(Malformed("a set of nobody"));
+            }
             reads.rare = Some(Box::new(Rare { hidden, recipients }));
         }
         if width > 0 {
@@ -333,6 +336,15 @@ mod tests {
         let times = |reads: &Reads<1>| [1, 3, 5, 7, 9].map(|s| reads.after_ms(s));
         assert_eq!(times(&reads), [None, None, Some(50), Some(u64::from(u32::MAX)), None]);
         round_trip(&reads);
+    }
+
+    #[test]
+    fn a_set_of_nobody_is_not_what_was_written() {
+        let nobody = |flags: u8, sets: &[u8]| Reads::<1>::decode(&mut Reader::new(&[&[flags], sets].concat()));
+        assert!(nobody(0, &[5]).is_ok() && nobody(1, &[5, 2]).is_ok() && nobody(3, &[5, 2, 7]).is_ok());
+        for (flags, sets) in [(1, &[5, 0][..]), (2, &[5, 0]), (3, &[5, 2, 0]), (3, &[5, 0, 7])] {
+            assert_eq!(nobody(flags, sets), Err(Malformed("a set of nobody")));
+        }
     }
 
     #[test]

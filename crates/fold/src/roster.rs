@@ -63,7 +63,8 @@ impl<S: Pages> State<S> {
         }
         page.at_mut(place).ok_or(Error::Broken("a person"))?.take_role(role, offset);
         let mut head = self.head(conversation)?;
-        head.members = head.members - u32::from(before == Role::Member) + u32::from(role == Role::Member);
+        let others = head.members.checked_sub(u32::from(before == Role::Member));
+        head.members = others.ok_or(Error::Broken("the members"))?.saturating_add(u32::from(role == Role::Member));
         head.ever_roster |= role != Role::None;
         if role == Role::None { self.log_leave(conversation, offset, slot) } else { Ok(()) }
     }
@@ -75,6 +76,7 @@ impl<S: Pages> State<S> {
         head.leaves += 1;
         let k = key(conversation, at / LEAVES_PER_PAGE);
         match Table::<Leaves>::hot(&mut self.pages, k)? {
+            Some(page) if page.leaves.len() != (at % LEAVES_PER_PAGE) as usize => return Err(Error::Broken("leaves")),
             Some(mut page) => page.leaves.push((offset, slot)),
             None => self.pages.put(k, Leaves { leaves: vec![(offset, slot)] }),
         }
@@ -88,8 +90,8 @@ impl<S: Pages> State<S> {
         if head.erasures_seen == self.meta.erasures {
             return Ok(());
         }
-        let unseen: Vec<Erased> =
-            self.erasures[head.erasures_seen as usize..].iter().filter(|e| e.tenant == head.tenant).cloned().collect();
+        let unseen = self.erasures.get(head.erasures_seen as usize..).ok_or(Error::Broken("an erasure"))?;
+        let unseen: Vec<Erased> = unseen.iter().filter(|e| e.tenant == head.tenant).cloned().collect();
         for erased in unseen {
             if let Some(slot) = self.slot(conversation, &erased.user_id)? {
                 self.leave_by_erasure(conversation, slot, erased.offset)?;
@@ -178,8 +180,12 @@ impl<S: Pages> State<S> {
             self.pages.put(key(conversation, slot / PEOPLE_PER_PAGE), People::default());
         }
         let since = self.meta.next_message;
-        self.people(conversation, slot / PEOPLE_PER_PAGE)?.push(Person::stranger(user_id, since), hash);
-        if slot + 1 > index_pages * INDEX_ENTRIES_PER_PAGE && slot >= PEOPLE_PER_PAGE {
+        let mut page = self.people(conversation, slot / PEOPLE_PER_PAGE)?;
+        if page.hashes().len() != (slot % PEOPLE_PER_PAGE) as usize {
+            return Err(Error::Broken("a person between others"));
+        }
+        page.push(Person::stranger(user_id, since), hash);
+        if slot + 1 > index_pages.saturating_mul(INDEX_ENTRIES_PER_PAGE) && slot >= PEOPLE_PER_PAGE {
             self.grow_index(conversation, (2 * index_pages).max(1))?;
         } else if index_pages > 0 {
             let k = key(conversation, index_page(hash, index_pages));

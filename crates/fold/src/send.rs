@@ -108,7 +108,8 @@ impl<S: Pages> State<S> {
         let oldest_stretch = self.index.stretch_of(self.meta.oldest_page * MESSAGES_PER_PAGE);
         let stretch = self.index.stretch_of(message);
         let mut head = self.head(conversation)?;
-        let by_roster = head.members - u32::from(sender_role == Role::Member);
+        let by_roster = head.members.checked_sub(u32::from(sender_role == Role::Member));
+        let by_roster = by_roster.ok_or(Error::Broken("the members"))?;
         let slots = if state == Fate::Ok { head.people } else { 0 };
         let link = chain::push(&mut head, message, e.sent_at_ms);
         head.stretches.add(stretch, oldest_stretch);

@@ -165,6 +165,14 @@ impl<S: Pages> State<S> {
         }
         // Without a sealed stretch the young ones begin at the first, or, where all have expired, at the last two.
         let sealed = runs.last().map_or((meta.next_message / stretch).saturating_sub(1), |(number, _)| number + 1);
+        // At most two stretches are in memory, those without a trace have expired, and nothing beyond the newest has.
+        let first = sealed.saturating_mul(stretch);
+        let expired = meta.oldest_page.saturating_mul(MESSAGES_PER_PAGE);
+        let has_gap = runs.is_empty() && first > expired;
+        let young = meta.next_message.checked_sub(first);
+        if has_gap || expired > meta.next_message || young.is_none_or(|young| young >= 2 * stretch) {
+            return Err(Error::Broken("the messages that its counters speak of"));
+        }
         let mut state = Self {
             limits,
             index: Index::new(stretch, runs, sealed),
@@ -188,12 +196,16 @@ impl<S: Pages> State<S> {
     fn load_young(&mut self, first: u64) -> Result<(), S::Error> {
         let mut message = first;
         while message < self.meta.next_message {
+            let expected = MESSAGES_PER_PAGE.min(self.meta.next_message - message) as usize;
             let entries: Vec<(u64, u32)> = match Table::<Messages>::get(&self.pages, message_key(message).0)? {
+                Some(page) if page.first() != message || page.len() != expected => {
+                    return Err(Error::Broken("some of the newest messages"));
+                }
                 Some(page) => {
                     page.iter().enumerate().map(|(place, m)| (id_hash(page.id(place)), m.conversation)).collect()
                 }
                 // Expired and removed: nobody will ask for these, but numbers go on.
-                None => vec![BLANK; MESSAGES_PER_PAGE.min(self.meta.next_message - message) as usize],
+                None => vec![BLANK; expected],
             };
             for (hash, conversation) in entries {
                 self.index.insert(&mut self.pages, message, hash, conversation);

@@ -88,6 +88,10 @@ pub(crate) fn unwrap<V: AsRef<[u8]>>(
     let parts = u16::from_le_bytes([header[1], header[2]]);
     let expected = u32::from_le_bytes(header[3..7].try_into().expect("four bytes"));
     let offset = u64::from_le_bytes(header[7..15].try_into().expect("eight bytes"));
+    // The checksum does not cover it, and any other number of parts lacks one or fails the sum.
+    if parts == 0 {
+        return Err(corrupt("has no parts"));
+    }
     let mut payload = payload.to_vec();
     for n in 1..parts {
         payload.extend_from_slice(part(n)?.ok_or_else(|| corrupt("lacks a part"))?.as_ref());
@@ -124,6 +128,17 @@ mod tests {
             let parts = parts_of(&payload);
             assert!(parts.values().all(|v| v.len() <= 4_096));
             assert_eq!(together(&parts).unwrap(), Some((9, payload)));
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_page_of_one_part_is_found() {
+        let parts = parts_of(b"a small page");
+        let (key, value) = parts.first_key_value().unwrap();
+        for bit in 0..value.len() * 8 {
+            let mut flipped = parts.clone();
+            flipped.get_mut(key).unwrap()[bit / 8] ^= 1 << (bit % 8);
+            assert!(together(&flipped).is_err(), "bit {bit}");
         }
     }
 

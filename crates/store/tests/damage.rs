@@ -1,0 +1,168 @@
+//! INV-DECODE: a page that decodes and contradicts the others is an error that says so, never a panic or an endless walk.
+//! What `tests/fuzz` found, and what writing it brought to light.
+
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+
+use receipts_event::decode;
+use receipts_fold::effects::Effects;
+use receipts_fold::head::Head;
+use receipts_fold::message::Messages;
+use receipts_fold::page::{PageKey, Table};
+use receipts_fold::people::People;
+use receipts_fold::small::{Leaves, Meta};
+use receipts_fold::view::Filter;
+use receipts_fold::wire::{Reader, Writer};
+use receipts_fold::{At, Error, Limits, Raw, State, page::Page};
+use receipts_store::{Backend, MemoryBackend, Paged};
+
+type Fold = State<Paged<MemoryBackend>>;
+const FIRST: PageKey = PageKey { a: 0, b: 0 };
+
+fn apply(state: &mut Fold, json: &str) -> receipts_fold::Result<(), receipts_store::Error> {
+    let at = At { partition: 0, offset: state.next_offset(), timestamp_ms: 1_780_000_000_000 };
+    let event = decode(json.as_bytes()).unwrap();
+    let raw = Raw { key: Some(b"default/g"), value: json.as_bytes(), headers: &Vec::new };
+    state.apply(at, &event, raw, &mut Effects::default())
+}
+
+/// A group of three in which somebody left and two messages were sent.
+fn group() -> Fold {
+    let mut state = State::open(Paged::new(MemoryBackend::default(), 0, 1 << 20), Limits::default()).unwrap();
+    for json in [
+        r#"{"type":"members.changed","conversation_id":"g","joined":["alice","bob","carol"]}"#,
+        r#"{"type":"members.changed","conversation_id":"g","left":["carol"]}"#,
+        r#"{"type":"message.sent","conversation_id":"g","message_id":"m1","sender_id":"alice","sent_at_ms":10,"need_read_receipt":true}"#,
+        r#"{"type":"message.sent","conversation_id":"g","message_id":"m2","sender_id":"alice","sent_at_ms":20,"need_read_receipt":true}"#,
+    ] {
+        apply(&mut state, json).unwrap();
+    }
+    state
+}
+
+fn change<P: Page>(state: &mut Fold, change: impl FnOnce(&mut P))
+where
+    Paged<MemoryBackend>: Table<P, Error = receipts_store::Error>,
+{
+    let mut page = Table::<P>::hot(state.pages_mut(), FIRST).unwrap().unwrap();
+    change(&mut page);
+}
+
+/// Checkpoints a state and opens it again.
+fn again(state: &mut Fold) -> receipts_fold::Result<Fold, receipts_store::Error> {
+    let backend = state.pages().backend().clone();
+    backend.commit(state.pages().batch(state.next_offset())).unwrap();
+    State::open(Paged::new(backend, 0, 1 << 20), Limits::default())
+}
+
+fn is_broken<T>(result: receipts_fold::Result<T, receipts_store::Error>) -> bool {
+    matches!(result, Err(Error::Broken(_)))
+}
+
+const LEAVE: &str = r#"{"type":"members.changed","conversation_id":"g","left":["bob"]}"#;
+const JOIN: &str = r#"{"type":"members.changed","conversation_id":"g","joined":["dave"]}"#;
+const SEND: &str =
+    r#"{"type":"message.sent","conversation_id":"g","message_id":"m3","sender_id":"alice","sent_at_ms":30}"#;
+const MARK: &str = r#"{"type":"conversation.read","conversation_id":"g","reader_id":"bob","up_to_sent_at_ms":99}"#;
+
+#[test]
+fn a_roster_that_has_seen_more_erasures_than_there_are_is_an_error() {
+    let mut state = group();
+    change(&mut state, |head: &mut Head| head.erasures_seen = 9);
+    assert!(is_broken(state.receipt("default", "g", "m1")));
+    assert!(is_broken(apply(&mut state, LEAVE)));
+}
+
+#[test]
+fn a_message_with_more_slots_than_people_is_an_error_and_not_a_walk_over_all_numbers() {
+    for slots in [4, 65, u32::MAX] {
+        let mut state = group();
+        change(&mut state, |page: &mut Messages| page.at_mut(0).unwrap().slots = slots);
+        assert!(is_broken(state.receipt("default", "g", "m1")));
+        assert!(is_broken(state.receipt_anywhere("default", "m1")));
+        assert!(is_broken(state.receipt_of(0)));
+        assert!(is_broken(state.members("default", "g", "m1", Filter::Read, 0, 9)));
+        assert!(state.receipt("default", "g", "m2").is_ok());
+    }
+}
+
+#[test]
+fn counters_that_no_message_answers_to_are_an_error() {
+    for change_meta in [
+        |meta: &mut Meta| meta.next_message = u64::MAX,
+        |meta: &mut Meta| meta.next_message = 1,
+        |meta: &mut Meta| meta.next_message = 3,
+        |meta: &mut Meta| meta.oldest_page = 1,
+    ] {
+        let mut state = group();
+        state.settle();
+        change(&mut state, change_meta);
+        assert!(is_broken(again(&mut state)));
+    }
+}
+
+#[test]
+fn a_page_of_no_messages_is_an_error_and_not_an_endless_walk() {
+    let mut state = group();
+    state.settle();
+    change(&mut state, |page: &mut Messages| *page = Messages::new(0));
+    assert!(is_broken(again(&mut state)));
+}
+
+#[test]
+fn a_page_whose_first_message_is_another_one_is_an_error() {
+    let mut state = group();
+    state.settle();
+    change(&mut state, |page: &mut Messages| {
+        let mut writer = Writer::default();
+        page.encode(&mut writer);
+        writer.bytes[1] = 64;
+        *page = Messages::decode(&mut Reader::new(&writer.bytes)).unwrap();
+    });
+    assert!(is_broken(apply(&mut state, MARK)), "links that lead to where they came from");
+    assert!(is_broken(again(&mut state)));
+}
+
+#[test]
+fn people_leaves_and_members_that_contradict_their_conversation_are_errors() {
+    let mut state = group();
+    change(&mut state, |page: &mut People| *page = People::default());
+    assert!(is_broken(apply(&mut state, JOIN)));
+
+    let mut state = group();
+    change(&mut state, |page: &mut Leaves| page.leaves.clear());
+    assert!(is_broken(apply(&mut state, LEAVE)));
+
+    for event in [LEAVE, SEND] {
+        let mut state = group();
+        change(&mut state, |head: &mut Head| head.members = 0);
+        assert!(is_broken(apply(&mut state, event)));
+    }
+}
+
+#[test]
+fn an_index_of_people_that_nobody_is_in_is_an_error() {
+    let mut state = group();
+    change(&mut state, |head: &mut Head| (head.people, head.index_pages) = (0, u32::MAX));
+    assert!(is_broken(apply(&mut state, JOIN)));
+}
+
+#[test]
+fn a_stretch_that_ends_before_it_began_is_written_and_read_back() {
+    let mut state = group();
+    change(&mut state, |page: &mut People| page.at_mut(1).unwrap().span.as_mut().unwrap().from = 1 << 40);
+    apply(&mut state, LEAVE).unwrap();
+    state.settle();
+    assert!(again(&mut state).unwrap().receipt("default", "g", "m1").is_ok());
+}
+
+#[test]
+fn a_read_time_beyond_all_numbers_is_shown_as_the_greatest() {
+    let mut state = group();
+    change(&mut state, |page: &mut Messages| {
+        let m = page.at_mut(0).unwrap();
+        m.reads.read(1, Some(u64::MAX - 1));
+        m.read = 1;
+    });
+    let list = state.members("default", "g", "m1", Filter::Read, 0, 9).unwrap();
+    assert_eq!(list.members[0].read_at_ms, Some(u64::MAX));
+}

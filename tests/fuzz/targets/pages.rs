@@ -1,0 +1,200 @@
+//! Decoding of what is on disk: pages of every table, values, journals. No bytes make it panic or ask for more memory than
+//! they justify, and what decodes is written and read back as it was. INV-DECODE.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use receipts_fold::head::Head;
+use receipts_fold::index::{Filter, Index, IndexPage, STRETCH, id_hash};
+use receipts_fold::message::{Chunk, Messages};
+use receipts_fold::page::{Page, PageKey, Table, TableId};
+use receipts_fold::people::{People, PeopleIndex};
+use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
+use receipts_fold::stretches::Stretches;
+use receipts_fold::wire::{Reader, Writer};
+use receipts_fuzz::fixture::Fixture;
+use receipts_fuzz::seeds;
+use receipts_fuzz::values::{page_key, part_key, values};
+use receipts_store::{Backend, Batch, MemoryBackend, Paged};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use std::alloc::System;
+use std::fmt::Debug;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Memory that decoding may ask for, all of it added up: one page of the fullest kind, and a multiple of the input. The
+/// dearest byte is an empty text in a list.
+const BYTES_FREE: usize = 32 << 10;
+const BYTES_PER_BYTE: usize = 64;
+
+/// What the first byte of an input may be beside a table's number.
+const VALUE: u8 = 20;
+const JOURNAL: u8 = 21;
+const SEALED_JOURNAL: u8 = 22;
+
+fuzz_target!(
+    init: seeds::write_if_asked(|| {
+        let fixture = Fixture::new();
+        let pages = fixture.pages.iter().filter(|(_, payload)| payload.len() < 4_000).step_by(3);
+        let mut seeds: Vec<Vec<u8>> = pages.map(|(key, payload)| [&key[..1], payload].concat()).collect();
+        seeds.extend([sealed_stretch().as_slice(), &filter()].map(<[u8]>::to_vec));
+        let mut journal = Batch::new(0, 9, 0);
+        journal.write(b"key", b"value");
+        journal.remove(b"gone");
+        journal.seal();
+        seeds.push([&[JOURNAL], journal.bytes()].concat());
+        seeds.push([&[SEALED_JOURNAL], &journal.bytes()[..journal.bytes().len() - 4]].concat());
+        let value = &values(&page_key(TableId::Leaves, KEY), 9, &[1, 4, 2])[0].1;
+        seeds.push([&[VALUE], &value[..]].concat());
+        seeds
+    }),
+    |bytes: &[u8]| {
+        let Some((what, bytes)) = bytes.split_first() else { return };
+        match *what {
+            1 => _ = page::<Meta>(bytes),
+            2 => _ = Reader::new(bytes).small(),
+            3 => _ = page::<Head>(bytes),
+            4 => people(bytes),
+            5 => _ = page::<PeopleIndex>(bytes).map(|page| page.slots(u32::from(bytes[0])).count()),
+            6 => _ = page::<Marks>(bytes),
+            7 => _ = page::<Leaves>(bytes),
+            8 => messages(bytes),
+            9 => chunk(bytes),
+            10 => index_page(bytes),
+            11 => filter_page(bytes),
+            12 => _ = page::<Parked>(bytes),
+            13 => _ = page::<Erased>(bytes),
+            VALUE => value(bytes),
+            JOURNAL => journal(bytes.to_vec()),
+            SEALED_JOURNAL => journal([bytes, &crc32fast::hash(bytes).to_le_bytes()].concat()),
+            _ => {}
+        }
+    }
+);
+
+const KEY: PageKey = PageKey { a: 0, b: 0 };
+
+/// Decodes a page and holds it to the law.
+fn page<P: Page + PartialEq + Debug>(bytes: &[u8]) -> Option<P> {
+    let region = Region::new(ALLOCATOR);
+    let mut reader = Reader::new(bytes);
+    let page = P::decode(&mut reader);
+    let asked = region.change().bytes_allocated;
+    assert!(asked <= BYTES_FREE + BYTES_PER_BYTE * bytes.len(), "{asked} bytes asked for by {}", bytes.len());
+    let page = page.ok().filter(|_| reader.end().is_ok())?;
+    _ = page.memory_bytes();
+    let mut writer = Writer::default();
+    page.encode(&mut writer);
+    let mut reader = Reader::new(&writer.bytes);
+    assert_eq!(P::decode(&mut reader).as_ref(), Ok(&page), "not the page that was written");
+    assert_eq!(reader.end(), Ok(()));
+    Some(page)
+}
+
+fn people(bytes: &[u8]) {
+    let Some(page) = page::<People>(bytes) else { return };
+    for (place, person) in page.iter().enumerate() {
+        _ = (person.in_audience_at(9), person.left_after(9), person.is_gone());
+        let hash = page.hashes()[place];
+        assert!(page.find(&person.id, hash).is_some_and(|found| found <= place as u32));
+    }
+}
+
+fn messages(bytes: &[u8]) {
+    let Some(page) = page::<Messages>(bytes) else { return };
+    for place in 0..page.len() {
+        let (_, _, message) = (page.id(place), page.link(place), page.at(place).expect("a place below the length"));
+        assert!(message.read <= message.audience && message.hidden <= message.audience - message.read);
+        _ = (message.chunks(), message.reads.counts(), message.reads.next_without_read(0, false));
+    }
+}
+
+fn chunk(bytes: &[u8]) {
+    let Some(Chunk(reads)) = page::<Chunk>(bytes) else { return };
+    let (read, _, _) = reads.counts();
+    let mut at = 0;
+    for _ in 0..read {
+        at = reads.next_read(at).expect("as many as were counted");
+        _ = reads.after_ms(at);
+        at += 1;
+    }
+    assert_eq!(reads.next_read(at).filter(|_| at < 512), None);
+}
+
+/// Looks ids up in a sealed stretch whose page of the index is this one.
+fn index_page(bytes: &[u8]) {
+    if page::<IndexPage>(bytes).is_none() {
+        return;
+    }
+    let all = [&[8][..], &[0xFF; 64]].concat();
+    let filter = Filter::decode(&mut Reader::new(&all)).expect("a filter that claims everything");
+    look_up([(TableId::Index, bytes)], filter);
+}
+
+/// Asks a filter, in front of a stretch of which no page is there.
+fn filter_page(bytes: &[u8]) {
+    if let Some(filter) = page::<Filter>(bytes) {
+        look_up([], filter);
+    }
+}
+
+fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: Filter) {
+    let backend = MemoryBackend::default();
+    let id = id_hash("m1");
+    for (table, payload) in pages {
+        put(&backend, &values(&page_key(table, PageKey { a: 0, b: (id >> 56) as u32 }), 9, payload));
+    }
+    let paged = Paged::new(backend, 0, 1 << 20);
+    let index = Index::new(STRETCH, [(0, filter)], 1);
+    let mut stretches = Stretches::default();
+    stretches.add(0, 0);
+    for conversation in [None, Some((0, &stretches)), Some((1, &stretches))] {
+        let found = index.candidates(&paged, id, conversation).expect("pages that decode");
+        assert!(found.iter().all(|message| *message < STRETCH));
+    }
+}
+
+/// A value as the medium has it: it is a page, or it is found to be damaged.
+fn value(bytes: &[u8]) {
+    let backend = MemoryBackend::default();
+    let key = page_key(TableId::Leaves, KEY);
+    put(&backend, &[(part_key(&key, 0), bytes.to_vec())]);
+    let paged = Paged::new(backend, 0, 1 << 20);
+    if let Ok(Some(_)) = Table::<Leaves>::get(&paged, KEY) {
+        // What is accepted is what was written, to the last bit.
+        let payload = &bytes[15..];
+        let offset = u64::from_le_bytes(bytes[7..15].try_into().expect("eight bytes"));
+        assert_eq!(values(&key, offset, payload)[0].1, bytes);
+    }
+}
+
+fn put(backend: &MemoryBackend, values: &[(Vec<u8>, Vec<u8>)]) {
+    let mut batch = Batch::new(0, 9, 0);
+    values.iter().for_each(|(key, value)| batch.write(key, value));
+    batch.seal();
+    backend.commit(batch).expect("memory takes a batch");
+}
+
+/// A journal whose sum is right or not: where it is taken, all of it is entries.
+fn journal(bytes: Vec<u8>) {
+    if let Ok(Some(batch)) = Batch::parse(bytes.clone(), 0) {
+        assert_eq!(batch.bytes(), bytes);
+        MemoryBackend::default().commit(batch).expect("memory takes a batch");
+    }
+}
+
+/// A page of the index with a few entries, as a seed.
+fn sealed_stretch() -> Vec<u8> {
+    let hash = (id_hash("m1") >> 24) as u32;
+    let entries = [(hash, 0u16, 3u16), (hash, 1, 4), (hash, 1, 9)];
+    let entry = |(hash, tag, place): (u32, u16, u16)| {
+        [&hash.to_le_bytes()[..], &tag.to_le_bytes(), &place.to_le_bytes()].concat()
+    };
+    [vec![TableId::Index as u8, entries.len() as u8], entries.into_iter().flat_map(entry).collect()].concat()
+}
+
+/// A filter of two blocks, as a seed.
+fn filter() -> Vec<u8> {
+    [vec![TableId::Filters as u8, 16], vec![0x5A; 128]].concat()
+}

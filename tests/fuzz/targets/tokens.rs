@@ -1,0 +1,87 @@
+//! Cursors and position tokens: no text makes opening one panic, only what was issued opens, and each has one spelling.
+
+#![no_main]
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use libfuzzer_sys::fuzz_target;
+use receipts_fold::view::Filter;
+use receipts_fuzz::seeds;
+use receipts_query::{CursorKey, ListId, Positions};
+
+const KEY: CursorKey = CursorKey::new([42; 32]);
+const LIST: ListId<'static> =
+    ListId { tenant: "default", conversation_id: "g1", message_id: "m1", filter: Filter::Unread };
+
+fuzz_target!(
+    init: seeds::write_if_asked(|| {
+        let cursors = [0, 1, 400, u32::MAX].map(|slot| KEY.sign(LIST, slot));
+        let foreign = KEY.sign(ListId { filter: Filter::Read, ..LIST }, 400);
+        let positions = [
+            Positions::new(),
+            Positions::written(0, 0),
+            Positions::applied(3, u64::MAX),
+            (0..40).map(|i| (i * 7, 1 + u64::from(i) * 1_000_003)).collect(),
+            [(0, 1), (u32::MAX, 1 << 60)].into_iter().collect(),
+        ];
+        let texts = cursors.into_iter().chain([foreign]).chain(positions.iter().map(Positions::to_string));
+        texts.flat_map(|text| [[&b"t"[..], text.as_bytes()].concat(), body(&text)]).collect()
+    }),
+    |bytes: &[u8]| {
+        let Some((how, bytes)) = bytes.split_first() else { return };
+        if how % 2 == 0 {
+            // "t" and its like: the text as it is.
+            text(&String::from_utf8_lossy(bytes));
+        } else {
+            // Bytes behind the checksum that an accident would break: what lies under it has to be looked at too.
+            let sealed = [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat();
+            text(&URL_SAFE_NO_PAD.encode(sealed));
+            round_trips(bytes);
+        }
+    }
+);
+
+/// A seed of what stands in a token before its checksum.
+fn body(text: &str) -> Vec<u8> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).expect("was encoded");
+    [&[1][..], &bytes[..bytes.len().saturating_sub(4)]].concat()
+}
+
+fn text(text: &str) {
+    if let Ok(slot) = KEY.open(LIST, text) {
+        assert_eq!(KEY.sign(LIST, slot), text, "a cursor that was never issued opens");
+    }
+    if let Ok(positions) = text.parse::<Positions>() {
+        assert_eq!(positions.to_string(), text, "two tokens of one position");
+        let again: Positions = positions.iter().collect();
+        assert_eq!(again, positions);
+        assert!(positions.covers(&Positions::new()) && positions.covers(&positions));
+        assert_eq!(positions.iter().last().map(|(partition, _)| partition), positions.highest_partition());
+    }
+}
+
+/// Any numbers make positions and cursors that come back, and merged positions cover both.
+fn round_trips(bytes: &[u8]) {
+    let entries = bytes.chunks_exact(12).map(|chunk| {
+        let (partition, offset) = chunk.split_at(4);
+        (
+            u32::from_le_bytes(partition.try_into().expect("four bytes")),
+            u64::from_le_bytes(offset.try_into().expect("eight bytes")),
+        )
+    });
+    let (mut even, mut odd) = (Positions::new(), Positions::new());
+    for (i, (partition, next_offset)) in entries.enumerate() {
+        if i % 2 == 0 { &mut even } else { &mut odd }.raise(partition, next_offset);
+        assert_eq!(KEY.open(LIST, &KEY.sign(LIST, partition)), Ok(partition));
+        let other = ListId { filter: Filter::Departed, ..LIST };
+        assert!(KEY.open(other, &KEY.sign(LIST, partition)).is_err());
+    }
+    for positions in [&even, &odd] {
+        assert_eq!(positions.to_string().parse().as_ref(), Ok(positions));
+    }
+    let mut merged = even.clone();
+    merged.merge(&odd);
+    assert!(merged.covers(&even) && merged.covers(&odd));
+    odd.merge(&even);
+    assert_eq!(merged, odd);
+}

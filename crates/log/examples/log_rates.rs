@@ -64,8 +64,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut begun, mut read, mut bytes) = (Instant::now(), 0u64, 0u64);
     while read < records {
         let polled = reader.poll(4096, Duration::from_millis(100), &mut |polled| {
-            if let Polled::Record(record) = polled {
-                bytes += record.value.map_or(0, <[u8]>::len) as u64;
+            if let Polled::Records(records) = polled {
+                bytes += records.iter().map(|record| record.value.map_or(0, <[u8]>::len) as u64).sum::<u64>();
             }
         });
         match polled {

@@ -85,10 +85,13 @@ impl From<&Record<'_>> for OwnedRecord {
     }
 }
 
+/// Records handed over together, at most. Each is still as the log has it in memory, so that a slice costs no copy.
+pub const RECORDS_AT_ONCE: usize = 32;
+
 /// What a poll hands over.
 pub enum Polled<'a> {
-    /// A record, in offset order within its partition.
-    Record(Record<'a>),
+    /// Records of one partition in offset order: at least one, at most [`RECORDS_AT_ONCE`].
+    Records(&'a [Record<'a>]),
     /// The reader stands at the end of a partition: everything below `next_offset` was handed over. Told once for
     /// every time that the end is reached, for an empty partition too.
     End {

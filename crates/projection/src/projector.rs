@@ -7,7 +7,8 @@ use crate::partition::{Partition, checkpoint, trim};
 use crate::publisher::Publisher;
 use crate::settings::{ProjectError, Settings};
 use crate::shared::{Partitions, Slot};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLockWriteGuard};
+use receipts_fold::LOOK_AHEAD_EVENTS;
 use receipts_log::{Assignment, Log, Polled, ReadError, Reader, Record};
 use receipts_store::{SledSettings, SledStore};
 use std::sync::Arc;
@@ -177,7 +178,7 @@ impl Work {
 
     fn take(&self, polled: Polled<'_>) -> Result<(), ProjectError> {
         match polled {
-            Polled::Record(record) => self.take_record(&record),
+            Polled::Records(records) => self.take_records(records),
             Polled::End { partition, next_offset } => {
                 let slot = self.slot(partition);
                 if let Some(p) = slot.partition.write().as_mut() {
@@ -192,21 +193,33 @@ impl Work {
         }
     }
 
-    fn take_record(&self, record: &Record<'_>) -> Result<(), ProjectError> {
-        let slot = self.slot(record.partition);
-        let event = event_of(record, self.partitions.count());
-        let mut guard = slot.partition.write();
-        // Revoked within this poll: its next owner reads on from our last checkpoint.
-        let Some(partition) = guard.as_mut() else { return Ok(()) };
-        partition.apply(record, event).map_err(|e| self.failed(record.partition, &e))?;
-        self.touch(record.partition, partition);
-        if partition.first_change.is_none() {
-            partition.first_change = Some(Instant::now());
-            self.agenda.lock().changed(record.partition);
+    /// Folds records of one partition.
+    fn take_records(&self, records: &[Record<'_>]) -> Result<(), ProjectError> {
+        for records in records.chunks(LOOK_AHEAD_EVENTS) {
+            let number = records[0].partition;
+            let slot = self.slot(number);
+            let events: Vec<_> = records.iter().map(|record| event_of(record, self.partitions.count())).collect();
+            let mut guard = slot.partition.write();
+            if let Some(partition) = guard.as_mut() {
+                partition.fold.look_ahead(events.iter().flatten());
+            }
+            for (record, event) in records.iter().zip(events) {
+                // Revoked within this poll: its next owner reads on from our last checkpoint.
+                let Some(partition) = guard.as_mut() else { return Ok(()) };
+                partition.apply(record, event).map_err(|e| self.failed(number, &e))?;
+                slot.position.store(partition.position, Ordering::Release);
+                slot.timestamp_ms.store(record.timestamp_ms, Ordering::Release);
+                // Whoever waits to ask need not wait for all of them: a record may be a join of thousands.
+                RwLockWriteGuard::bump(&mut guard);
+            }
+            let Some(partition) = guard.as_mut() else { return Ok(()) };
+            self.touch(number, partition);
+            if partition.first_change.is_none() {
+                partition.first_change = Some(Instant::now());
+                self.agenda.lock().changed(number);
+            }
+            slot.at_end.store(false, Ordering::Release);
         }
-        slot.position.store(partition.position, Ordering::Release);
-        slot.at_end.store(false, Ordering::Release);
-        slot.timestamp_ms.store(record.timestamp_ms, Ordering::Release);
         Ok(())
     }
 

@@ -9,7 +9,7 @@
 
 use super::row::Row;
 use super::{OpenError, PARTITIONS_DEFAULT};
-use crate::port::{ReadError, Record, Topic};
+use crate::port::{RECORDS_AT_ONCE, ReadError, Record, Topic};
 use parking_lot::{Condvar, Mutex};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use std::fs;
@@ -205,7 +205,9 @@ impl File {
         while low < high {
             let middle = low + (high - low) / 2;
             let mut earlier = false;
-            snapshot.each(topic, partition, middle..high, 1, &mut |record| earlier = record.timestamp_ms < time_ms)?;
+            snapshot.each(topic, partition, middle..high, 1, &mut |records| {
+                earlier = records.iter().any(|record| record.timestamp_ms < time_ms);
+            })?;
             if earlier { low = middle + 1 } else { high = middle }
         }
         Ok(low)
@@ -219,14 +221,14 @@ pub(super) struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
-    /// Hands over the records of a range of offsets in order, up to `max`; returns how many.
+    /// Hands over the records of a range of offsets in order and in slices, up to `max`; returns how many.
     pub(super) fn each(
         &self,
         topic: Topic,
         partition: u32,
         offsets: Range<u64>,
         max: usize,
-        each: &mut dyn FnMut(Record<'_>),
+        each: &mut dyn FnMut(&[Record<'_>]),
     ) -> Result<usize, ReadError> {
         let name = table_name(topic, partition);
         let Some(table) = open_rows(&self.read, &name).map_err(|error| self.file.broken(error))? else { return Ok(0) };
@@ -234,15 +236,40 @@ impl Snapshot<'_> {
             return Ok(0);
         }
         let mut handed = 0;
-        for entry in table.range(offsets).map_err(|error| self.file.broken(error))?.take(max) {
-            let (offset, row) = entry.map_err(|error| self.file.broken(error))?;
-            let row = Row::decode(row.value()).map_err(|error| {
-                self.file.broken(redb::Error::Corrupted(format!("{name} at {}: {error}", offset.value())))
-            })?;
-            each(row.record(partition, offset.value()));
-            handed += 1;
+        let mut entries = table.range(offsets).map_err(|error| self.file.broken(error))?.take(max);
+        loop {
+            let (mut slice, mut rows, mut failed) = (Vec::with_capacity(RECORDS_AT_ONCE.min(max)), Vec::new(), None);
+            for entry in entries.by_ref().take(RECORDS_AT_ONCE) {
+                match entry {
+                    Ok((offset, row)) => slice.push((offset.value(), row)),
+                    Err(error) => {
+                        failed = Some(self.file.broken(error));
+                        break;
+                    }
+                }
+            }
+            for (offset, row) in &slice {
+                match Row::decode(row.value()) {
+                    Ok(row) => rows.push((*offset, row)),
+                    Err(error) => {
+                        let sentence = format!("{name} at {offset}: {error}");
+                        failed = Some(self.file.broken(redb::Error::Corrupted(sentence)));
+                        break;
+                    }
+                }
+            }
+            // What stands before a damaged row is handed over all the same.
+            if !rows.is_empty() {
+                let records: Vec<_> = rows.iter().map(|(offset, row)| row.record(partition, *offset)).collect();
+                each(&records);
+                handed += records.len();
+            }
+            match failed {
+                Some(error) => return Err(error),
+                None if rows.len() < RECORDS_AT_ONCE => return Ok(handed),
+                None => {}
+            }
         }
-        Ok(handed)
     }
 }
 

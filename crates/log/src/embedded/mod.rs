@@ -146,8 +146,8 @@ impl Inspect for EmbeddedLog {
     fn read(&self, topic: Topic, partition: u32, from: u64, max: usize) -> Result<Vec<OwnedRecord>, ReadError> {
         let bounds = self.file.bounds(topic, partition)?;
         let mut records = Vec::new();
-        self.file.snapshot()?.each(topic, partition, from..bounds.end, max, &mut |record| {
-            records.push(OwnedRecord::from(&record));
+        self.file.snapshot()?.each(topic, partition, from..bounds.end, max, &mut |slice| {
+            records.extend(slice.iter().map(OwnedRecord::from));
         })?;
         Ok(records)
     }

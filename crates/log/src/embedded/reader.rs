@@ -67,9 +67,9 @@ impl EmbeddedReader {
         if place.next < held.end {
             place.told = false;
             let next = &mut place.next;
-            handed = self.file.snapshot()?.each(Topic::Events, partition, *next..held.end, max, &mut |record| {
-                *next = record.offset + 1;
-                each(Polled::Record(record));
+            handed = self.file.snapshot()?.each(Topic::Events, partition, *next..held.end, max, &mut |records| {
+                *next = records.last().map_or(*next, |record| record.offset + 1);
+                each(Polled::Records(records));
             })?;
         }
         if place.next >= held.end && !place.told {

@@ -4,9 +4,9 @@
 //! for tests and tools, not for the hot path.
 
 use super::context::Asking;
-use super::reader::hand_over;
+use super::reader::Taken;
 use super::settings::KafkaSettings;
-use crate::port::{OwnedRecord, Polled, ReadError, Topic};
+use crate::port::{OwnedRecord, ReadError, Topic};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::BaseConsumer;
@@ -99,11 +99,7 @@ impl Inspector {
         let deadline = Instant::now() + READ_TIMEOUT;
         while records.len() < max {
             match consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => hand_over(&message, &mut |polled| {
-                    if let Polled::Record(record) = polled {
-                        records.push(OwnedRecord::from(&record));
-                    }
-                }),
+                Some(Ok(message)) => records.push(OwnedRecord::from(&Taken(message).record())),
                 Some(Err(KafkaError::PartitionEOF(_))) => break,
                 Some(Err(error)) if Instant::now() >= deadline => return Err(passing(&error)),
                 _ if Instant::now() >= deadline => {

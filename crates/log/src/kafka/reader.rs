@@ -8,7 +8,7 @@ use super::context;
 use super::settings::KafkaSettings;
 use super::verdict::{Verdict, verdict};
 use crate::check::start_is_held;
-use crate::port::{Assignment, Polled, ReadError, Reader, Record};
+use crate::port::{Assignment, Polled, RECORDS_AT_ONCE, ReadError, Reader, Record};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -107,7 +107,8 @@ fn give_back(consumer: &BaseConsumer<Rebalances>, partitions: &TopicPartitionLis
 
 /// See [`Reader`].
 pub(super) struct KafkaReader {
-    consumer: BaseConsumer<Rebalances>,
+    /// Shared with a poll's own messages, which borrow from it.
+    consumer: Arc<BaseConsumer<Rebalances>>,
     topic: String,
     assignment: Arc<dyn Assignment>,
     /// By partition: the offset that its next record has at least; `None` where it is not ours.
@@ -132,7 +133,7 @@ impl KafkaReader {
             .subscribe(&[&settings.events])
             .map_err(|error| ReadError::Stop(format!("cannot subscribe to {}: {error}", settings.events)))?;
         Ok(KafkaReader {
-            consumer,
+            consumer: Arc::new(consumer),
             topic: settings.events.clone(),
             assignment,
             next: vec![None; partitions as usize],
@@ -284,21 +285,27 @@ impl Reader for KafkaReader {
         }
         self.answer_rebalances()?;
         let deadline = Instant::now() + timeout;
-        let (mut handed, mut any) = (0, false);
-        while handed < max {
+        let consumer = Arc::clone(&self.consumer);
+        let mut slice: Vec<Taken<'_>> = Vec::with_capacity(RECORDS_AT_ONCE.min(max));
+        let (mut taken, mut any) = (0, false);
+        while taken < max {
             let wait = if any { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
-            match self.consumer.poll(wait) {
+            match consumer.poll(wait) {
                 Some(Ok(message)) => {
                     let partition = message.partition() as u32;
                     // librdkafka drops what it had fetched of partitions that were given back; this is the proof.
                     let Some(Some(next)) = self.next.get_mut(partition as usize) else { continue };
                     *next = message.offset() as u64 + 1;
-                    hand_over(&message, each);
-                    handed += 1;
+                    if slice.len() == RECORDS_AT_ONCE || slice.first().is_some_and(|first| !first.is_beside(&message)) {
+                        hand_over(&mut slice, each);
+                    }
+                    slice.push(Taken(message));
+                    taken += 1;
                     any = true;
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     if let Some(Some(next)) = self.next.get(partition as usize) {
+                        hand_over(&mut slice, each);
                         each(Polled::End { partition: partition as u32, next_offset: *next });
                         any = true;
                     }
@@ -314,7 +321,8 @@ impl Reader for KafkaReader {
                 None => {}
             }
         }
-        Ok(handed)
+        hand_over(&mut slice, each);
+        Ok(taken)
     }
 
     fn commit(&mut self, partition: u32, next_offset: u64) {
@@ -353,21 +361,37 @@ impl Drop for KafkaReader {
     }
 }
 
-/// A message as a record of the port.
-pub(super) fn hand_over(message: &BorrowedMessage<'_>, each: &mut dyn FnMut(Polled<'_>)) {
-    each(Polled::Record(Record {
-        partition: message.partition() as u32,
-        offset: message.offset() as u64,
-        timestamp_ms: message.timestamp().to_millis().map_or(0, |time| u64::try_from(time).unwrap_or(0)),
-        key: message.key(),
-        value: message.payload(),
-        headers: &MessageHeaders(message),
-    }));
+/// Hands over what a poll has taken of one partition.
+fn hand_over(slice: &mut Vec<Taken<'_>>, each: &mut dyn FnMut(Polled<'_>)) {
+    if !slice.is_empty() {
+        let records: Vec<_> = slice.iter().map(Taken::record).collect();
+        each(Polled::Records(&records));
+    }
+    slice.clear();
 }
 
-struct MessageHeaders<'a>(&'a BorrowedMessage<'a>);
+/// A message, as librdkafka has it in memory.
+pub(super) struct Taken<'a>(pub(super) BorrowedMessage<'a>);
 
-impl crate::port::Headers for MessageHeaders<'_> {
+impl Taken<'_> {
+    fn is_beside(&self, message: &BorrowedMessage<'_>) -> bool {
+        self.0.partition() == message.partition()
+    }
+
+    /// The message as a record of the port.
+    pub(super) fn record(&self) -> Record<'_> {
+        Record {
+            partition: self.0.partition() as u32,
+            offset: self.0.offset() as u64,
+            timestamp_ms: self.0.timestamp().to_millis().map_or(0, |time| u64::try_from(time).unwrap_or(0)),
+            key: self.0.key(),
+            value: self.0.payload(),
+            headers: self,
+        }
+    }
+}
+
+impl crate::port::Headers for Taken<'_> {
     /// rdkafka panics on a header name that is not UTF-8; such a header is left out rather than ending the reader.
     fn to_vec(&self) -> Vec<(String, Option<Bytes>)> {
         let Some(headers) = self.0.headers() else { return Vec::new() };

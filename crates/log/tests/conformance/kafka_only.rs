@@ -92,8 +92,9 @@ impl Member {
     fn step(&self, reader: &mut dyn Reader) {
         let polled = reader.poll(500, Duration::from_millis(20), &mut |polled| {
             self.in_hand.store(true, Ordering::SeqCst);
-            if let Polled::Record(record) = polled {
-                let mut state = self.all.state.lock();
+            let Polled::Records(records) = polled else { return };
+            let mut state = self.all.state.lock();
+            for record in records {
                 let (next, values) = state.get_mut(&record.partition).unwrap();
                 assert!(record.offset >= *next, "a record came twice");
                 *next = record.offset + 1;

@@ -9,7 +9,9 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, unique};
-use receipts_log::{Assignment, Entry, Inspect, OwnedRecord, Polled, ReadError, Reader, Topic, Written};
+use receipts_log::{
+    Assignment, Entry, Inspect, OwnedRecord, Polled, RECORDS_AT_ONCE, ReadError, Reader, Topic, Written,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -140,7 +142,11 @@ impl Heard {
     pub(crate) fn poll(&mut self, reader: &mut dyn Reader, max: usize, timeout: Duration) -> Result<usize, ReadError> {
         let before = self.records.len();
         let handed = reader.poll(max, timeout, &mut |polled| match polled {
-            Polled::Record(record) => self.records.push(OwnedRecord::from(&record)),
+            Polled::Records(records) => {
+                assert!(!records.is_empty() && records.len() <= RECORDS_AT_ONCE, "a slice has its limits");
+                assert!(records.iter().all(|record| record.partition == records[0].partition), "of one partition");
+                self.records.extend(records.iter().map(OwnedRecord::from));
+            }
             Polled::End { partition, next_offset } => self.ends.push((partition, next_offset)),
         })?;
         assert_eq!(handed, self.records.len() - before, "poll returns how many records it handed over");

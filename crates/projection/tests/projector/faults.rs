@@ -77,11 +77,14 @@ impl Headers for Panics {
 impl Reader for FaultyReader {
     fn poll(&mut self, max: usize, timeout: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError> {
         let panic_at = self.panic_at;
+        let panics = |record: &Record<'_>| {
+            panic_at.is_some_and(|at| String::from_utf8_lossy(record.value.unwrap()).contains(at))
+        };
         self.reader.poll(max, timeout, &mut |polled| match polled {
-            Polled::Record(record)
-                if panic_at.is_some_and(|at| String::from_utf8_lossy(record.value.unwrap()).contains(at)) =>
-            {
-                each(Polled::Record(Record { headers: &Panics, ..record }));
+            Polled::Records(records) => {
+                let headers = |record| if panics(record) { &Panics } else { record.headers };
+                let with_faults = records.iter().map(|record| Record { headers: headers(record), ..*record });
+                each(Polled::Records(&with_faults.collect::<Vec<_>>()));
             }
             polled => each(polled),
         })

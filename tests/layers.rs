@@ -23,6 +23,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("receipts-projection", &["receipts-event", "receipts-fold", "receipts-log", "receipts-query", "receipts-store"]),
     ("receipts-query", &["receipts-event", "receipts-fold"]),
     ("receipts-http", &["receipts-event", "receipts-fold", "receipts-log", "receipts-query"]),
+    ("receipts-peers", &["receipts-fold", "receipts-query"]),
+    // What services have in common stands above all parts: it opens them by the settings.
+    (
+        "receipts-node",
+        &[
+            "receipts-fold",
+            "receipts-http",
+            "receipts-log",
+            "receipts-projection",
+            "receipts-query",
+            "receipts-runtime",
+        ],
+    ),
     ("receipts-runtime", &[]),
     ("receipts-testkit", &["receipts-event", "receipts-fold", "receipts-log", "receipts-store"]),
 ];

@@ -43,7 +43,7 @@ pub fn errors(output: &Output) -> String {
 pub struct Service {
     child: Child,
     lines: BufReader<ChildStdout>,
-    /// Where its HTTP edge is: `127.0.0.1:PORT`.
+    /// Where it answers HTTP: `127.0.0.1:PORT`.
     pub address: String,
 }
 
@@ -71,7 +71,7 @@ impl Service {
         }
         let ready: Value = serde_json::from_str(&line).expect("a JSON line");
         assert_eq!(ready["ready"], name, "{line}");
-        let url = ready["http"].as_str().expect("an address");
+        let url = ready["http"].as_str().or(ready["listen"].as_str()).expect("an address");
         let address = url.strip_prefix("http://").expect("a URL").to_owned();
         Self { child, lines, address }
     }
@@ -98,8 +98,7 @@ impl Service {
     /// # Panics
     /// If it does not end.
     pub fn terminate(mut self) -> Option<i32> {
-        let status = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
-        assert!(status.expect("a shell").success());
+        self.signal("TERM");
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.child.try_wait().expect("a child") {
@@ -108,6 +107,15 @@ impl Service {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Sends it a signal by name: `STOP`, `CONT`.
+    ///
+    /// # Panics
+    /// If it is gone.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
+        assert!(status.expect("a shell").success());
     }
 
     /// Kills it as the system does when memory runs out.

@@ -127,7 +127,7 @@ pub struct Member {
 }
 
 /// A stretch of a member list, in slot order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members {
     /// At most as many as asked for.
     pub members: Vec<Member>,

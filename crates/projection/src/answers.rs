@@ -5,6 +5,7 @@ use crate::partition::Fold;
 use crate::shared::Partitions;
 use async_trait::async_trait;
 use receipts_fold::view::{Filter, Members, ReadMark, Receipt};
+use receipts_query::peer::{Owner, merge_found};
 use receipts_query::{Answer, Answers, Conversation, Positions, Readiness, Unavailable};
 use std::time::Duration;
 
@@ -53,23 +54,8 @@ impl Answers for Partitions {
     }
 
     async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable> {
-        let mut best: Vec<Option<Receipt>> = vec![None; message_ids.len()];
-        let mut positions = Positions::default();
-        for partition in 0..self.count() {
-            let found: Answer<Vec<Receipt>> =
-                self.ask(partition, |fold| message_ids.iter().map(|id| fold.receipt_anywhere(tenant, id)).collect())?;
-            positions.merge(&found.positions);
-            for (best, found) in best.iter_mut().zip(found.value) {
-                if best.as_ref().is_none_or(|best| answers_before(&found, best)) {
-                    *best = Some(found);
-                }
-            }
-        }
-        let value = best
-            .into_iter()
-            .collect::<Option<Vec<_>>>()
-            .ok_or(Unavailable::Failed("the log has no partition".into()))?;
-        Ok(Answer { value, positions })
+        let all: Vec<u32> = (0..self.count()).collect();
+        self.find_in(&all, tenant, message_ids)
     }
 
     async fn members(
@@ -102,8 +88,22 @@ impl Answers for Partitions {
     }
 }
 
-/// Which of two partitions' receipts of one id answers: the greater `sent_at_ms`, and of equal ones the conversation id
-/// that sorts last. What was not found has neither.
-fn answers_before(one: &Receipt, other: &Receipt) -> bool {
-    (one.sent_at_ms, &one.conversation_id) > (other.sent_at_ms, &other.conversation_id)
+#[async_trait]
+impl Owner for Partitions {
+    fn held(&self) -> Vec<u32> {
+        self.answered()
+    }
+
+    fn find_in(
+        &self,
+        partitions: &[u32],
+        tenant: &str,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        let found = partitions.iter().map(|&partition| {
+            self.ask(partition, |fold| message_ids.iter().map(|id| fold.receipt_anywhere(tenant, id)).collect())
+        });
+        let found: Vec<_> = found.collect::<Result<_, _>>()?;
+        merge_found(found).ok_or_else(|| Unavailable::Failed("no partition was named".into()))
+    }
 }

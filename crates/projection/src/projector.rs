@@ -48,12 +48,11 @@ impl Projector {
         let sled = SledSettings { cache_bytes: (settings.memory_bytes / 4) as u64, sync: settings.sync };
         let store = SledStore::open(&settings.dir, sled)?;
         let damage = Damage::new(settings.dir.clone());
-        let partitions = Partitions::new(log.partition_count(), ready_lag, settings.now_ms, damage);
-        let window = settings.publish_updates.then_some(settings.update_window);
+        let partitions = Partitions::new(log.partition_count(), ready_lag, &settings, damage);
         let work = Arc::new(Work {
             partitions: partitions.clone(),
             store,
-            publisher: Mutex::new(Publisher::new(log.writer(), events_topic.to_owned(), window)),
+            publisher: Mutex::new(Publisher::new(log.writer(), events_topic.to_owned(), &settings)),
             agenda: Mutex::default(),
             failure: Mutex::new(None),
             settings,
@@ -207,7 +206,7 @@ impl Work {
                 // Revoked within this poll: its next owner reads on from our last checkpoint.
                 let Some(partition) = guard.as_mut() else { return Ok(()) };
                 partition.apply(record, event).map_err(|e| self.failed(number, &e))?;
-                slot.position.store(partition.position, Ordering::Release);
+                slot.folded(partition.position);
                 slot.timestamp_ms.store(record.timestamp_ms, Ordering::Release);
                 // Whoever waits to ask need not wait for all of them: a record may be a join of thousands.
                 RwLockWriteGuard::bump(&mut guard);
@@ -402,7 +401,8 @@ impl Work {
             ));
         }
         let slot = self.slot(number);
-        slot.position.store(partition.position, Ordering::Release);
+        slot.end_offset.store(end_offset, Ordering::Release);
+        slot.folded(partition.position);
         slot.timestamp_ms.store(partition.fold.newest_timestamp_ms(), Ordering::Release);
         *slot.partition.write() = Some(partition);
         slot.at_end.store(false, Ordering::Release);

@@ -3,6 +3,7 @@
 use crate::damage::FoldError;
 use crate::outbox::Outbox;
 use crate::partition::{Dead, Partition};
+use crate::settings::Settings;
 use crate::shared::Partitions;
 use crate::updates::{Updates, dead_letter};
 use receipts_log::Writer;
@@ -16,12 +17,15 @@ pub(crate) struct Publisher {
     updates: BTreeMap<u32, Updates>,
     /// How long changes of one message gather; `None` where no updates are published.
     window: Option<Duration>,
+    publishes_dead_letters: bool,
     events_topic: String,
 }
 
 impl Publisher {
-    pub(crate) fn new(writer: Arc<dyn Writer>, events_topic: String, window: Option<Duration>) -> Self {
-        Self { outbox: Outbox::new(writer), updates: BTreeMap::new(), window, events_topic }
+    pub(crate) fn new(writer: Arc<dyn Writer>, events_topic: String, settings: &Settings) -> Self {
+        let window = (settings.publish && settings.publish_updates).then_some(settings.update_window);
+        let outbox = Outbox::new(writer);
+        Self { outbox, updates: BTreeMap::new(), window, publishes_dead_letters: settings.publish, events_topic }
     }
 
     /// When the next update falls due.
@@ -41,6 +45,9 @@ impl Publisher {
 
     /// Hands dead letters to the log.
     pub(crate) fn send_dead_letters(&mut self, number: u32, dead_letters: Vec<Dead>) {
+        if !self.publishes_dead_letters {
+            return;
+        }
         for dead in dead_letters {
             metrics::counter!("receipts_dead_letters_total", "reason" => dead.reason.code()).increment(1);
             self.outbox.send_dead_letter(dead_letter(number, &self.events_topic, dead));

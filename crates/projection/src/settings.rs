@@ -21,12 +21,17 @@ pub struct Settings {
     pub checkpoint_interval: Duration,
     /// Whether checkpoints wait for the disk, so that they survive the loss of power.
     pub sync: bool,
+    /// Whether anything is published at all; a standby leaves updates and dead letters to the group that it stands by.
+    pub publish: bool,
     /// Whether receipt updates are published.
     pub publish_updates: bool,
     /// Updates of one message within this time are one.
     pub update_window: Duration,
     /// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off.
     pub publish_timeout: Duration,
+    /// Whether a partition answers before it was at the end of the log once; not where another process may still answer
+    /// for it from a later position.
+    pub answer_while_behind: bool,
     /// The time of day, Unix milliseconds. Only readiness asks for it: nothing that is folded depends on it.
     pub now_ms: fn() -> u64,
 }

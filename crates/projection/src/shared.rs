@@ -2,6 +2,7 @@
 
 use crate::damage::Damage;
 use crate::partition::{Fold, Partition};
+use crate::settings::Settings;
 use parking_lot::RwLock;
 use receipts_query::{Positions, Readiness};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     folded: watch::Sender<()>,
     ready_lag: Duration,
     now_ms: fn() -> u64,
+    answer_while_behind: bool,
     /// What the fold or a reader found wrong with the store.
     pub(crate) damage: Damage,
 }
@@ -33,16 +35,30 @@ pub(crate) struct Slot {
     pub(crate) position: AtomicU64,
     /// The last poll ended at the end of the partition.
     pub(crate) at_end: AtomicBool,
-    /// Was at the end once since it is ours.
+    /// The end of the log when the partition became ours. Under a constant load the end itself may never be told.
+    pub(crate) end_offset: AtomicU64,
+    /// Everything below that end is folded.
     pub(crate) caught_up: AtomicBool,
     /// Timestamp of the last record folded, Unix milliseconds.
     pub(crate) timestamp_ms: AtomicU64,
 }
 
+impl Slot {
+    /// Takes note of how far the partition is folded.
+    pub(crate) fn folded(&self, position: u64) {
+        self.position.store(position, Ordering::Release);
+        if position >= self.end_offset.load(Ordering::Acquire) {
+            self.caught_up.store(true, Ordering::Release);
+        }
+    }
+}
+
 impl Partitions {
-    pub(crate) fn new(count: u32, ready_lag: Duration, now_ms: fn() -> u64, damage: Damage) -> Self {
+    pub(crate) fn new(count: u32, ready_lag: Duration, settings: &Settings, damage: Damage) -> Self {
         let slots = (0..count).map(|_| Slot::default()).collect();
-        Self { shared: Arc::new(Shared { slots, folded: watch::channel(()).0, ready_lag, now_ms, damage }) }
+        let Settings { now_ms, answer_while_behind, .. } = *settings;
+        let folded = watch::channel(()).0;
+        Self { shared: Arc::new(Shared { slots, folded, ready_lag, now_ms, answer_while_behind, damage }) }
     }
 
     /// Partitions of the log, owned or not.
@@ -56,8 +72,22 @@ impl Partitions {
     /// memory, milliseconds where many are not, as for a stretch of a long member list of a group that nobody has written
     /// to for a while.
     pub fn read<R>(&self, partition: u32, ask: impl FnOnce(&Fold, u64) -> R) -> Option<R> {
-        let guard = self.shared.slots.get(partition as usize)?.partition.read();
+        let slot = self.shared.slots.get(partition as usize)?;
+        let guard = slot.partition.read();
+        // Looked at under the lock, which is taken to give the partition up.
+        if !self.shared.answer_while_behind && !slot.caught_up.load(Ordering::Acquire) {
+            return None;
+        }
         guard.as_ref().filter(|p| p.is_whole()).map(|p| ask(&p.fold, p.position))
+    }
+
+    /// The partitions that are answered for.
+    pub(crate) fn answered(&self) -> Vec<u32> {
+        let answers = |slot: &Slot| {
+            slot.owned.load(Ordering::Acquire)
+                && (self.shared.answer_while_behind || slot.caught_up.load(Ordering::Acquire))
+        };
+        (0..).zip(&self.shared.slots).filter_map(|(number, slot)| answers(slot).then_some(number)).collect()
     }
 
     /// How far each owned partition is folded.

@@ -29,7 +29,7 @@ impl<'a> Conversation<'a> {
 
 /// What was answered, and up to where the log was folded when it was: everything before `positions` is in `value`, of
 /// the partitions that had a say in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer<T> {
     /// The answer.
     pub value: T,
@@ -38,7 +38,8 @@ pub struct Answer<T> {
 }
 
 /// Why there is no answer just now. All of these pass: the caller asks again.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unavailable {
     /// The position that was waited for is not folded yet.
     #[error("not folded that far yet")]
@@ -139,4 +140,10 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// Where the partition cannot be asked.
     async fn is_member(&self, conversation: Conversation<'_>, user_id: &str) -> Result<Answer<bool>, Unavailable>;
+}
+
+/// Which of two partitions' receipts of one id answers: the greater `sent_at_ms`, and of equal ones the conversation id
+/// that sorts last. What was not found has neither.
+pub(crate) fn answers_before(one: &Receipt, other: &Receipt) -> bool {
+    (one.sent_at_ms, &one.conversation_id) > (other.sent_at_ms, &other.conversation_id)
 }

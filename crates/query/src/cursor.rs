@@ -55,6 +55,10 @@ impl CursorKey {
         Self(key)
     }
 
+    pub(crate) const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The cursor of a list that goes on at `next_slot`: 28 characters, safe in a query string.
     pub fn sign(&self, list: ListId<'_>, next_slot: u32) -> String {
         let mut bytes = [0; 1 + 4 + SIGNATURE_BYTES];

@@ -4,6 +4,7 @@
 
 mod answers;
 mod cursor;
+pub mod peer;
 mod position;
 
 pub use answers::{Answer, Answers, Conversation, Readiness, Unavailable};

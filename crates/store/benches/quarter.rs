@@ -234,7 +234,7 @@ impl Quarter {
         self.since_checkpoint += 1;
         if self.offset.is_multiple_of(1_024) {
             self.effects.clear();
-            self.fold.pages_mut().trim();
+            self.trim();
         }
         if self.since_checkpoint >= self.checkpoint_events {
             self.checkpoint();
@@ -304,6 +304,11 @@ impl Quarter {
         }
     }
 
+    fn trim(&mut self) {
+        let beside = self.fold.memory_bytes();
+        self.fold.pages_mut().trim(beside);
+    }
+
     /// As the projection does it.
     fn checkpoint(&mut self) {
         self.since_checkpoint = 0;
@@ -311,7 +316,7 @@ impl Quarter {
         let batch = self.fold.pages().batch(self.fold.next_offset());
         let number = self.fold.pages().backend().commit(batch).expect("a checkpoint");
         self.fold.pages_mut().saved(number);
-        self.fold.pages_mut().trim();
+        self.trim();
     }
 
     fn measure(&self, day: u64) -> Row {

@@ -2,27 +2,24 @@
 
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory, FromArgMatches, Parser};
-use receipts_http::{Health, Ingest, Limits, Rate, TrustedHeaders, edge, health_router, ingest_router};
+use receipts_http::{Health, TrustedHeaders, edge, health_router, ingest_router};
 use receipts_log::Log as _;
-use receipts_log::kafka::{ConnectError, CreateTopics, KafkaLog, KafkaSettings};
+use receipts_node::{connect, ingest, kafka_name, limits, on_thread};
 use receipts_query::Readiness;
 use receipts_runtime::config::{self, Named, Settings};
 use receipts_runtime::exit::{self, Failure};
 use receipts_runtime::metrics::Metrics;
 use receipts_runtime::output::Output;
-use receipts_runtime::{shutdown, telemetry};
-use std::num::NonZeroU32;
+use receipts_runtime::shutdown;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// The settings that show in `-h`; `--help` shows all.
 const FIRST: [Named; 3] =
     [Named::usual("http.listen"), Named::usual("kafka.bootstrap"), Named::usual("telemetry.log_filter")];
-
-/// How long an answer waits for the log; longer than the log's own delivery timeout of 30 s, so that it hears every outcome.
-const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(35);
 
 const EXAMPLES: &str = "Examples:
   receipts-ingest --kafka-bootstrap localhost:9092
@@ -59,27 +56,29 @@ fn run() -> Result<(), Failure> {
              kafka.bootstrap in the file. The embedded log belongs to `receipts serve` alone",
         ));
     };
-    telemetry::init(&settings.telemetry)?;
-    let metrics = Metrics::install("receipts-ingest")?;
-    settings.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-    let runtime = tokio::runtime::Runtime::new()?;
-    let served = runtime.block_on(serve(&settings, bootstrap, metrics, cli.json));
     // What is acknowledged is in Kafka, and what is not was not promised: nothing is waited for beyond the drain.
-    runtime.shutdown_background();
-    served
+    receipts_node::run("receipts-ingest", &settings, async |stop, metrics| {
+        serve(&settings, bootstrap, &stop, metrics, cli.json).await
+    })
 }
 
-async fn serve(settings: &Settings, bootstrap: String, metrics: Metrics, json: bool) -> Result<(), Failure> {
-    let stop = shutdown::on_signal()?;
-    tokio::spawn(metrics.clone().upkeep());
+async fn serve(
+    settings: &Settings,
+    bootstrap: String,
+    stop: &CancellationToken,
+    metrics: Metrics,
+    json: bool,
+) -> Result<(), Failure> {
     let listen = settings.http.listen;
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("cannot listen at {listen}; choose another --http-listen"))?;
-    let kafka = kafka_settings(settings, bootstrap.clone());
-    tracing::info!(bootstrap, "connecting to Kafka");
+    let connecting = {
+        let (settings, bootstrap) = (settings.clone(), bootstrap.clone());
+        on_thread("connecting", move || connect(&settings, &bootstrap))
+    };
     let log = tokio::select! {
-        log = tokio::task::spawn_blocking(move || KafkaLog::connect(kafka)) => log?.map_err(failure)?,
+        log = connecting => log?,
         () = stop.cancelled() => return Ok(()),
     };
     let url = format!("http://{}", listener.local_addr()?);
@@ -98,7 +97,7 @@ async fn serve(settings: &Settings, bootstrap: String, metrics: Metrics, json: b
     let drain = Duration::from_millis(settings.drain_ms);
     // Half of the time to drain is for requests, the rest for what they left on its way to Kafka.
     let serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), drain / 2));
-    Output::stdout(json).ready("receipts-ingest", &[("http", url), ("log", format!("kafka://{bootstrap}"))])?;
+    Output::stdout(json).ready("receipts-ingest", &[("http", url), ("log", kafka_name(&bootstrap))])?;
     let work = async {
         serving.await?.context("the HTTP edge failed")?;
         if !stop.is_cancelled() {
@@ -111,49 +110,7 @@ async fn serve(settings: &Settings, bootstrap: String, metrics: Metrics, json: b
         }
         Ok(())
     };
-    Ok(shutdown::drain(&stop, drain, work).await??)
-}
-
-fn limits(settings: &Settings) -> Limits {
-    let rate = settings.http.rate_per_s.and_then(NonZeroU32::new);
-    Limits {
-        body_bytes_max: settings.http.body_bytes_max,
-        request_timeout: Duration::from_millis(settings.http.timeout_ms),
-        wait_default: Duration::from_millis(settings.http.wait_ms_default),
-        rate: rate.map(|per_second| Rate { per_second, burst: per_second }),
-        ..Limits::default()
-    }
-}
-
-fn ingest(settings: &Settings, log: &KafkaLog) -> Ingest {
-    Ingest {
-        writer: log.writer(),
-        partition_count: log.partition_count(),
-        limits: limits(settings),
-        acknowledge_timeout: ACKNOWLEDGE_TIMEOUT,
-    }
-}
-
-fn kafka_settings(settings: &Settings, bootstrap: String) -> KafkaSettings {
-    KafkaSettings {
-        bootstrap,
-        events: settings.log.events_topic.clone(),
-        updates: settings.log.updates_topic.clone(),
-        dead_letters: settings.log.dead_letters_topic.clone(),
-        create_topics: Some(CreateTopics {
-            partitions: settings.log.partitions,
-            replication: settings.kafka.replication,
-        }),
-        properties: settings.kafka.properties.0.clone(),
-        ..KafkaSettings::default()
-    }
-}
-
-fn failure(error: ConnectError) -> Failure {
-    match error {
-        ConnectError::Settings(_) => Failure::Usage(error.into()),
-        other => other.into(),
-    }
+    Ok(shutdown::drain(stop, drain, work).await??)
 }
 
 #[cfg(test)]

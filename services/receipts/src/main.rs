@@ -2,12 +2,9 @@
 //! do is theirs.
 
 mod control;
-mod data_dir;
 mod demo;
 mod erase;
-mod event_log;
 mod policy;
-mod process;
 mod serve;
 mod service;
 

@@ -1,6 +1,5 @@
 //! `receipts serve`: runs the service until a signal, or until a part of it fails.
 
-use crate::process;
 use crate::service::Service;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -13,7 +12,7 @@ use std::time::Duration;
 /// # Errors
 /// What kept it from starting, made it end, or kept it from ending in order.
 pub(crate) fn run(settings: Settings, json: bool) -> Result<(), Failure> {
-    process::run(&settings, async |stop, metrics| {
+    receipts_node::run("receipts", &settings, async |stop, metrics| {
         let started = tokio::select! {
             started = Service::start(&settings, &metrics) => started?,
             // Nothing is served yet, and what was opened survives a kill.

@@ -1,21 +1,17 @@
 //! All parts in one process: log, projector and HTTP edge, started, watched and stopped together. Decides their order,
 //! not their work.
 
-use crate::data_dir::DataDir;
-use crate::event_log;
-use crate::process::on_thread;
 use anyhow::{Context as _, anyhow};
-use receipts_fold::Limits as FoldLimits;
-use receipts_http::{Access, Drained, Health, Ingest, Limits, Parts, Query, Rate, TrustedHeaders};
+use receipts_http::{Access, Drained, Health, Parts, Query, TrustedHeaders};
 use receipts_log::{Log, Writer};
-use receipts_projection::{Partitions, Projector, Settings as ProjectorSettings};
+use receipts_node::{DataDir, limits, on_thread};
+use receipts_projection::{Partitions, Projector};
 use receipts_query::{Answers, Readiness};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::metrics::Metrics;
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -26,10 +22,6 @@ use tokio_util::sync::CancellationToken;
 const READY_POLL: Duration = Duration::from_millis(10);
 /// After what time, and how often, a starting service says what it waits for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long ingest and the operator's commands wait for the log; longer than the log's own delivery timeout of 30 s, so that it hears every outcome.
-pub(crate) const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// A running service.
 pub(crate) struct Service {
@@ -71,12 +63,7 @@ impl Service {
         let partitions = state.projector.partitions().clone();
         let metrics = metrics.clone();
         let router = receipts_http::router(Parts {
-            ingest: Ingest {
-                writer: state.log.writer(),
-                partition_count: state.log.partition_count(),
-                limits: limits.clone(),
-                acknowledge_timeout: ACKNOWLEDGE_TIMEOUT,
-            },
+            ingest: receipts_node::ingest(settings, &*state.log),
             query: Query {
                 answers: Arc::new(partitions.clone()),
                 cursor_key,
@@ -205,46 +192,8 @@ fn readiness(partitions: &Partitions) -> Readiness {
 fn open(settings: &Settings) -> Result<(State, receipts_query::CursorKey, String), Failure> {
     let data = DataDir::open(&settings.data_dir)?;
     let cursor_key = data.cursor_key()?;
-    let opened = event_log::open(settings, &data)?;
+    let opened = receipts_node::open(settings, &data)?;
     data.bind_store(&opened.identity)?;
-    let projector = Projector::start(
-        &*opened.log,
-        &settings.log.events_topic,
-        projector_settings(settings, &data),
-        Duration::from_millis(settings.http.ready_lag_ms),
-    )?;
+    let projector = receipts_node::open_projector(settings, &data, &*opened.log, false)?;
     Ok((State { projector, log: opened.log, data }, cursor_key, opened.name))
-}
-
-fn projector_settings(settings: &Settings, data: &DataDir) -> ProjectorSettings {
-    let projector = &settings.projector;
-    ProjectorSettings {
-        dir: data.store(),
-        group: projector.group.clone(),
-        limits: FoldLimits {
-            retention_ms: projector.retention_ms,
-            parked_max: usize::try_from(projector.parked_count).unwrap_or(usize::MAX),
-            parked_age_ms: projector.parked_age_ms,
-            read_times: projector.read_times,
-        },
-        memory_bytes: usize::try_from(projector.memory_bytes).unwrap_or(usize::MAX),
-        checkpoint_records: projector.checkpoint_events,
-        checkpoint_interval: Duration::from_millis(projector.checkpoint_interval_ms),
-        sync: true,
-        publish_updates: projector.updates,
-        update_window: Duration::from_millis(projector.update_window_ms),
-        publish_timeout: PUBLISH_TIMEOUT,
-        now_ms: receipts_runtime::clock::unix_ms,
-    }
-}
-
-fn limits(settings: &Settings) -> Limits {
-    let rate = settings.http.rate_per_s.and_then(NonZeroU32::new);
-    Limits {
-        body_bytes_max: settings.http.body_bytes_max,
-        request_timeout: Duration::from_millis(settings.http.timeout_ms),
-        wait_default: Duration::from_millis(settings.http.wait_ms_default),
-        rate: rate.map(|per_second| Rate { per_second, burst: per_second }),
-        ..Limits::default()
-    }
 }

@@ -38,6 +38,8 @@ impl Bench {
             checkpoint_records: 1 << 20,
             checkpoint_interval: Duration::from_secs(3_600),
             sync: false,
+            publish: true,
+            answer_while_behind: true,
             publish_updates: true,
             update_window: Duration::ZERO,
             publish_timeout: Duration::from_secs(30),

@@ -97,6 +97,8 @@ pub struct Projector {
     pub advertise: Option<String>,
     /// Its consumer group; another group is a standby or a second view.
     pub group: String,
+    /// Folds beside a group, answers where that does not, and publishes nothing.
+    pub standby: bool,
     /// After how many events a checkpoint is written.
     pub checkpoint_events: u64,
     /// After what time a checkpoint is written, in milliseconds.
@@ -124,6 +126,8 @@ pub struct Query {
     pub projectors: Vec<String>,
     /// How often they are asked what partitions they own.
     pub poll_ms: u64,
+    /// A file with the secret that projectors and query edges share.
+    pub secret_file: Option<PathBuf>,
 }
 
 /// Logs.
@@ -192,7 +196,12 @@ impl Settings {
     fn check(&self, from: &mut Reader) {
         let exposed = [
             ("http.listen", "http.insecure_listen", self.http.listen, self.http.insecure_listen),
-            ("projector.listen", "projector.insecure_listen", self.projector.listen, self.projector.insecure_listen),
+            (
+                "projector.listen",
+                "projector.insecure_listen",
+                self.projector.listen,
+                self.projector.insecure_listen || self.query.secret_file.is_some(),
+            ),
         ];
         for (key, permission, address, permitted) in exposed {
             if !address.ip().is_loopback() && !permitted {
@@ -298,6 +307,7 @@ impl Projector {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8081));
         let insecure = "Listens at any address though callers are not authenticated: for private networks only";
         let group = "The consumer group; projectors of one group share the partitions";
+        let standby = "Stands by: folds as a group of its own, GROUP-standby, answers where the first group does not, and publishes nothing";
         let memory = "How much memory hot pages may take";
         let window = "Within what time updates of one message may be merged";
         let retention = "How much older than its partition's newest record a message may grow before it is not_found";
@@ -312,6 +322,7 @@ impl Projector {
                 &HOST_PORT,
             ),
             group: from.text("projector.group", group, "receipts-projector", &NOT_EMPTY),
+            standby: from.boolean("projector.standby", standby, false),
             checkpoint_events: from.integer(
                 "projector.checkpoint_events",
                 "After how many events a checkpoint is written",
@@ -342,6 +353,8 @@ impl Projector {
 
 impl Query {
     fn read(from: &mut Reader) -> Self {
+        let secret = "A file with the secret that projectors and query edges share, at least 32 bytes: projectors then answer nobody else, \
+                      and all edges sign the same cursors";
         let projectors = "The projectors a query edge asks; a name may stand for many addresses";
         Self {
             projectors: from.list("query.projectors", projectors, &HOST_PORT),
@@ -351,6 +364,7 @@ impl Query {
                 500,
                 10..=60_000,
             ),
+            secret_file: from.optional_text("query.secret_file", secret, &NOT_EMPTY).map(PathBuf::from),
         }
     }
 }

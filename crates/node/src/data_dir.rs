@@ -21,7 +21,7 @@ const KEY_BYTES: usize = 32;
 
 /// An open data directory. While it lives, no other process uses the directory.
 #[derive(Debug)]
-pub(crate) struct DataDir {
+pub struct DataDir {
     path: PathBuf,
     /// The lock goes with the file.
     lock: File,
@@ -34,18 +34,19 @@ pub(crate) struct DataDir {
     .path.display(),
     .holder
 )]
-pub(crate) struct InUse {
-    pub(crate) path: PathBuf,
+pub struct InUse {
+    /// Which.
+    pub path: PathBuf,
     /// For people: `process 4711`.
-    pub(crate) holder: String,
+    pub holder: String,
     /// Where that process answers over HTTP, if it does.
-    pub(crate) url: Option<String>,
+    pub url: Option<String>,
 }
 
 /// Which log a store was folded from. A store is never folded on from another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "log", rename_all = "snake_case")]
-pub(crate) enum LogIdentity {
+pub enum LogIdentity {
     /// The embedded one that has this id.
     Embedded {
         /// Random, made with the log.
@@ -76,7 +77,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where it cannot be made or written; [`InUse`] where another process uses it.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self> {
         let hint = || format!("the data directory {} cannot be used; choose another --data-dir", path.display());
         fs::create_dir_all(path).with_context(hint)?;
         let lock_path = path.join("lock");
@@ -106,22 +107,22 @@ impl DataDir {
     ///
     /// # Errors
     /// Where the lock cannot be written.
-    pub(crate) fn serves_at(&self, url: &str) -> Result<()> {
+    pub fn serves_at(&self, url: &str) -> Result<()> {
         writeln!(&self.lock, "{url}").with_context(|| format!("the lock in {} cannot be written", self.path.display()))
     }
 
     /// Where the embedded log of a data directory is, open or not.
-    pub(crate) fn log_in(path: &Path) -> PathBuf {
+    pub fn log_in(path: &Path) -> PathBuf {
         path.join("log")
     }
 
     /// Where the embedded log is.
-    pub(crate) fn log(&self) -> PathBuf {
+    pub fn log(&self) -> PathBuf {
         Self::log_in(&self.path)
     }
 
     /// Where the state is.
-    pub(crate) fn store(&self) -> PathBuf {
+    pub fn store(&self) -> PathBuf {
         self.path.join("store")
     }
 
@@ -129,7 +130,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where it cannot be read or made, or is none.
-    pub(crate) fn cursor_key(&self) -> Result<CursorKey> {
+    pub fn cursor_key(&self) -> Result<CursorKey> {
         let path = self.path.join("cursor.key");
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -154,7 +155,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where it cannot be read or made.
-    pub(crate) fn embedded_log(&self) -> Result<LogIdentity> {
+    pub fn embedded_log(&self) -> Result<LogIdentity> {
         let folder = self.log();
         fs::create_dir_all(&folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
         let path = folder.join("id");
@@ -173,7 +174,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where the store is another log's.
-    pub(crate) fn bind_store(&self, log: &LogIdentity) -> Result<()> {
+    pub fn bind_store(&self, log: &LogIdentity) -> Result<()> {
         let folder = self.store();
         fs::create_dir_all(&folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
         let path = folder.join("log.json");

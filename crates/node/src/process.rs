@@ -7,17 +7,21 @@ use receipts_runtime::metrics::Metrics;
 use receipts_runtime::{shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 
-/// Sets the process up and runs `work` until it ends. The token is cancelled by the first signal; `work` ends by itself
+/// Sets the process up under a service's name and runs `work` until it ends. The token is cancelled by the first signal; `work` ends by itself
 /// then.
 ///
 /// # Errors
 /// Those of `work`, and where the process cannot be set up.
-pub(crate) fn run<F>(settings: &Settings, work: impl FnOnce(CancellationToken, Metrics) -> F) -> Result<(), Failure>
+pub fn run<F>(
+    service: &'static str,
+    settings: &Settings,
+    work: impl FnOnce(CancellationToken, Metrics) -> F,
+) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
     telemetry::init(&settings.telemetry)?;
-    let metrics = Metrics::install("receipts")?;
+    let metrics = Metrics::install(service)?;
     settings.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(async {
@@ -35,7 +39,7 @@ where
 ///
 /// # Errors
 /// Those of `work`, and where it panics.
-pub(crate) async fn on_thread<T: Send + 'static>(
+pub async fn on_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {

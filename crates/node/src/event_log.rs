@@ -12,19 +12,21 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// An open log.
-pub(crate) struct EventLog {
-    pub(crate) log: Arc<dyn Log>,
-    pub(crate) identity: LogIdentity,
+pub struct EventLog {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// What tells it from others.
+    pub identity: LogIdentity,
     /// For people: `embedded`, or the brokers.
-    pub(crate) name: String,
+    pub name: String,
 }
 
 /// An open log that was there before, for a command that goes again.
-pub(crate) struct ExistingLog {
+pub struct ExistingLog {
     /// Goes first, for it is in the directory.
-    pub(crate) log: Arc<dyn Log>,
+    pub log: Arc<dyn Log>,
     /// As [`EventLog::name`].
-    pub(crate) name: String,
+    pub name: String,
     _data: Option<DataDir>,
 }
 
@@ -32,11 +34,10 @@ pub(crate) struct ExistingLog {
 ///
 /// # Errors
 /// Says what to do.
-pub(crate) fn open(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
+pub fn open(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
     match &settings.kafka.bootstrap {
         Some(bootstrap) => {
-            let how = CreateTopics { partitions: settings.log.partitions, replication: settings.kafka.replication };
-            let log = connect(KafkaSettings { create_topics: Some(how), ..kafka(settings, bootstrap) })?;
+            let log = connect(settings, bootstrap)?;
             let (events_topic, partitions) = (settings.log.events_topic.clone(), log.partition_count());
             let identity = LogIdentity::Kafka { events_topic, partitions };
             Ok(EventLog { log: Arc::new(log), identity, name: kafka_name(bootstrap) })
@@ -53,10 +54,13 @@ pub(crate) fn open(settings: &Settings, data: &DataDir) -> Result<EventLog, Fail
 ///
 /// # Errors
 /// Says what to do; [`crate::data_dir::InUse`] where another process has the embedded log.
-pub(crate) fn open_existing(settings: &Settings) -> Result<ExistingLog, Failure> {
+pub fn open_existing(settings: &Settings) -> Result<ExistingLog, Failure> {
     if let Some(bootstrap) = &settings.kafka.bootstrap {
-        let log =
-            connect(KafkaSettings { create_topics: None, required: &[Topic::Events], ..kafka(settings, bootstrap) })?;
+        let log = connect_to(KafkaSettings {
+            create_topics: None,
+            required: &[Topic::Events],
+            ..kafka(settings, bootstrap)
+        })?;
         return Ok(ExistingLog { log: Arc::new(log), name: kafka_name(bootstrap), _data: None });
     }
     let path = &settings.data_dir;
@@ -74,7 +78,7 @@ pub(crate) fn open_existing(settings: &Settings) -> Result<ExistingLog, Failure>
 }
 
 /// Says for people which log the settings ask for.
-pub(crate) fn place(settings: &Settings) -> String {
+pub fn place(settings: &Settings) -> String {
     match &settings.kafka.bootstrap {
         Some(bootstrap) => format!("the topic {} of {}", settings.log.events_topic, kafka_name(bootstrap)),
         None => format!("the embedded log in {}", settings.data_dir.display()),
@@ -83,7 +87,8 @@ pub(crate) fn place(settings: &Settings) -> String {
 
 const EMBEDDED: &str = "embedded";
 
-fn kafka_name(bootstrap: &str) -> String {
+/// The name of a Kafka for people.
+pub fn kafka_name(bootstrap: &str) -> String {
     format!("kafka://{bootstrap}")
 }
 
@@ -105,7 +110,16 @@ fn kafka(settings: &Settings, bootstrap: &str) -> KafkaSettings {
     }
 }
 
-fn connect(kafka: KafkaSettings) -> Result<KafkaLog, Failure> {
+/// Connects to the Kafka at `bootstrap`, and makes topics that are missing; blocks until that is done or known to fail.
+///
+/// # Errors
+/// Says what to do.
+pub fn connect(settings: &Settings, bootstrap: &str) -> Result<KafkaLog, Failure> {
+    let how = CreateTopics { partitions: settings.log.partitions, replication: settings.kafka.replication };
+    connect_to(KafkaSettings { create_topics: Some(how), ..kafka(settings, bootstrap) })
+}
+
+fn connect_to(kafka: KafkaSettings) -> Result<KafkaLog, Failure> {
     let bootstrap = kafka.bootstrap.clone();
     tracing::info!(bootstrap, "connecting to Kafka");
     let may_create = kafka.create_topics.is_some();

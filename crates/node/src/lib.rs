@@ -1,0 +1,13 @@
+//! What our processes have in common: their set-up, the data directory, the log and the parts that the settings ask for.
+//!
+//! A service composes these; which parts it has, and in which order they start and end, is its own.
+
+mod data_dir;
+mod event_log;
+mod parts;
+mod process;
+
+pub use data_dir::{DataDir, InUse, LogIdentity};
+pub use event_log::{EventLog, ExistingLog, connect, kafka_name, open, open_existing, place};
+pub use parts::{ACKNOWLEDGE_TIMEOUT, ingest, limits, open_projector, secret};
+pub use process::{on_thread, run};

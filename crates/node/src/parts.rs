@@ -1,0 +1,94 @@
+//! The parts of a process as the settings describe them.
+
+use crate::data_dir::DataDir;
+use receipts_fold::Limits as FoldLimits;
+use receipts_http::{Ingest, Limits, Rate};
+use receipts_log::Log;
+use receipts_projection::{ProjectError, Projector, Settings as ProjectorSettings};
+use receipts_query::peer::{self, Secret};
+use receipts_runtime::config::Settings;
+use receipts_runtime::exit::Failure;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// How long ingest and the operator's commands wait for the log; longer than the log's own delivery timeout of 30 s, so
+/// that they hear every outcome.
+pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(35);
+/// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What requests may cost.
+pub fn limits(settings: &Settings) -> Limits {
+    let rate = settings.http.rate_per_s.and_then(NonZeroU32::new);
+    Limits {
+        body_bytes_max: settings.http.body_bytes_max,
+        request_timeout: Duration::from_millis(settings.http.timeout_ms),
+        wait_default: Duration::from_millis(settings.http.wait_ms_default),
+        rate: rate.map(|per_second| Rate { per_second, burst: per_second }),
+        ..Limits::default()
+    }
+}
+
+/// What projectors and edges share, if the settings name a file for it.
+///
+/// # Errors
+/// Where the file cannot be read or holds too little, as a usage failure.
+pub fn secret(settings: &Settings) -> Result<Option<Secret>, Failure> {
+    let Some(path) = &settings.query.secret_file else { return Ok(None) };
+    let place = path.display();
+    let text = std::fs::read(path)
+        .map_err(|error| Failure::usage(format!("query.secret_file: {place} cannot be read: {error}")))?;
+    let secret = Secret::new(text.trim_ascii());
+    let least = peer::SECRET_BYTES_MIN;
+    let short = || {
+        Failure::usage(format!("query.secret_file: {place} holds less than {least} bytes; try: openssl rand -hex 32"))
+    };
+    secret.ok_or_else(short).map(Some)
+}
+
+/// Where events go.
+pub fn ingest(settings: &Settings, log: &dyn Log) -> Ingest {
+    Ingest {
+        writer: log.writer(),
+        partition_count: log.partition_count(),
+        limits: limits(settings),
+        acknowledge_timeout: ACKNOWLEDGE_TIMEOUT,
+    }
+}
+
+/// Opens the store in the data directory and starts to fold the log into it. A projector `among_others` answers for a
+/// partition only once it has caught up with it, for somebody else may do so until then.
+///
+/// # Errors
+/// Where store or log cannot be used.
+pub fn open_projector(
+    settings: &Settings,
+    data: &DataDir,
+    log: &dyn Log,
+    among_others: bool,
+) -> Result<Projector, ProjectError> {
+    let projector = &settings.projector;
+    let standby = projector.standby;
+    let how = ProjectorSettings {
+        dir: data.store(),
+        group: if standby { format!("{}-standby", projector.group) } else { projector.group.clone() },
+        limits: FoldLimits {
+            retention_ms: projector.retention_ms,
+            parked_max: usize::try_from(projector.parked_count).unwrap_or(usize::MAX),
+            parked_age_ms: projector.parked_age_ms,
+            read_times: projector.read_times,
+        },
+        memory_bytes: usize::try_from(projector.memory_bytes).unwrap_or(usize::MAX),
+        checkpoint_records: projector.checkpoint_events,
+        checkpoint_interval: Duration::from_millis(projector.checkpoint_interval_ms),
+        sync: true,
+        publish: !standby,
+        publish_updates: projector.updates,
+        update_window: Duration::from_millis(projector.update_window_ms),
+        publish_timeout: PUBLISH_TIMEOUT,
+        answer_while_behind: !among_others,
+        now_ms: receipts_runtime::clock::unix_ms,
+    };
+    let ready_lag = Duration::from_millis(settings.http.ready_lag_ms);
+    Projector::start(log, &settings.log.events_topic, how, ready_lag)
+}

@@ -1,0 +1,10 @@
+//! Answers from projectors elsewhere: who owns what just now, and whom to ask.
+//!
+//! Keeps no state of messages and decides nothing about callers. An edge asks the owner of a partition first, then
+//! standbys; what is asked after a [`wait`](receipts_query::Answers::wait) is never answered from before it, whoever
+//! answers.
+
+mod ask;
+mod table;
+
+pub use ask::{Peers, Settings};

@@ -261,7 +261,7 @@ impl Http {
                 "How many requests a second a tenant may make",
                 1..=1_000_000,
             ),
-            wait_ms_default: from.integer("http.wait_ms_default", wait, 1_000, 0..=60_000),
+            wait_ms_default: from.integer("http.wait_ms_default", wait, 1_000, 0..=30_000),
             ready_lag_ms: from.integer(
                 "http.ready_lag_ms",
                 "How far behind its partitions' ends a ready service may be",

@@ -140,6 +140,26 @@ fn a_journal_left_behind_is_applied_at_the_next_start() {
     assert_eq!(journal(dir.path()), None, "it is applied once");
 }
 
+/// A process that dies while a checkpoint goes into sled leaves some of its entries there, any number of them.
+#[test]
+fn a_journal_that_was_applied_in_part_is_applied_whole_at_the_next_start() {
+    let entries: [(&[u8], Option<&[u8]>); 4] =
+        [(b"changed", Some(b"new")), (b"gone", None), (b"late", None), (b"made", Some(b"new"))];
+    for applied in 0..=entries.len() {
+        let mut disk = OnDisk { dir: tempfile::tempdir().unwrap(), store: None };
+        let backend = disk.open();
+        let old = [(&b"changed"[..], Some(&b"old"[..])), (b"gone", Some(b"old")), (b"late", Some(b"old"))];
+        backend.commit(batch(&old, 4)).unwrap();
+        backend.commit(batch(&entries[..applied], 5)).unwrap();
+        disk.close(backend);
+        std::fs::write(disk.dir.path().join("p3.3.journal"), batch(&entries, 5).bytes()).unwrap();
+        let backend = disk.open();
+        let found = [b"changed", &b"gone"[..], b"late", b"made"].map(|key| get(&backend, key));
+        assert_eq!(found, [Some(b"new".to_vec()), None, None, Some(b"new".to_vec())], "{applied} of them applied");
+        disk.close(backend);
+    }
+}
+
 #[test]
 fn a_journal_that_was_still_being_written_never_counts() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,123 @@
+//! INV-PAGING: walks through member lists while the log goes on: nobody appears twice, and everybody who stood in the list
+//! from the walk's beginning to its end appears exactly once.
+
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+
+use receipts_event::{Body, Event};
+use receipts_fold::effects::Effects;
+use receipts_fold::view::{Filter, Status};
+use receipts_fold::{At, Limits, Raw, State};
+use receipts_store::{MemoryBackend, Paged};
+use receipts_testkit::history::{History, Shape};
+use receipts_testkit::random::Random;
+use std::collections::{BTreeMap, BTreeSet};
+
+type Fold = State<Paged<MemoryBackend>>;
+
+struct Message {
+    tenant: String,
+    conversation_id: String,
+    message_id: String,
+}
+
+/// A walk under way.
+struct Walk {
+    of: Message,
+    filter: Filter,
+    next_slot: Option<u32>,
+    /// Who stood in the list when it began.
+    before: BTreeSet<String>,
+    seen: BTreeMap<String, usize>,
+}
+
+fn page(fold: &Fold, of: &Message, filter: Filter, from: u32, limit: usize) -> Option<(Vec<String>, Option<u32>)> {
+    let page = fold.members(&of.tenant, &of.conversation_id, &of.message_id, filter, from, limit).unwrap();
+    assert!(page.members.len() <= limit);
+    let ids = page.members.into_iter().map(|member| member.user_id).collect();
+    (page.receipt.status == Status::Ok).then_some((ids, page.next_slot))
+}
+
+/// Everybody in a list just now; `None` where there is none.
+fn whole(fold: &Fold, of: &Message, filter: Filter) -> Option<BTreeSet<String>> {
+    let (ids, next) = page(fold, of, filter, 0, usize::MAX)?;
+    assert_eq!(next, None, "one page without a limit is the whole list");
+    Some(ids.into_iter().collect())
+}
+
+/// What the walks have met.
+#[derive(Debug, Default)]
+struct Met {
+    begun: u64,
+    pages: u64,
+    /// Walks whose list was another one when they ended.
+    changed: u64,
+}
+
+/// Goes on by one page; true once the walk is over.
+fn step(walk: &mut Walk, fold: &Fold, random: &mut Random, met: &mut Met) -> bool {
+    let Some(from) = walk.next_slot else { return true };
+    // A recall ends a list, and with it the walk.
+    let Some((ids, next)) = page(fold, &walk.of, walk.filter, from, 1 + random.index(40)) else { return true };
+    met.pages += 1;
+    ids.into_iter().for_each(|id| *walk.seen.entry(id).or_default() += 1);
+    walk.next_slot = next;
+    if next.is_some() {
+        return false;
+    }
+    for (id, times) in &walk.seen {
+        assert_eq!(*times, 1, "{id} appears more than once in {:?} of {}", walk.filter, walk.of.message_id);
+    }
+    let after = whole(fold, &walk.of, walk.filter).expect("the walk has just ended");
+    met.changed += u64::from(after != walk.before);
+    // Nobody comes back into a list that he has left, so who stands in it at both ends never was out of it.
+    for id in walk.before.intersection(&after) {
+        assert!(walk.seen.contains_key(id), "{id} is missing in {:?} of {}", walk.filter, walk.of.message_id);
+    }
+    true
+}
+
+#[test]
+fn walks_while_the_log_goes_on_name_nobody_twice_and_nobody_who_stays_never() {
+    let mut met = Met::default();
+    for seed in 0..150 {
+        let mut random = Random::new(seed);
+        let shape = Shape { events: 400, p_jump: 0.0, p_mid_group: 0.5, p_large_group: 0.2, ..Shape::wild() };
+        let mut fold = State::open(Paged::new(MemoryBackend::default(), 0, 1 << 20), Limits::default()).unwrap();
+        let (mut effects, mut sent, mut walks) = (Effects::default(), Vec::new(), Vec::<Walk>::new());
+        for (at, event) in History::generate(seed, &shape) {
+            apply(
+                &mut fold,
+                At { partition: 0, offset: at.offset, timestamp_ms: at.timestamp_ms },
+                &event,
+                &mut effects,
+            );
+            if let Body::MessageSent(message) = &event.body {
+                sent.push((
+                    event.tenant.to_string(),
+                    message.conversation_id.to_string(),
+                    message.message_id.to_string(),
+                ));
+            }
+            walks.retain_mut(|walk| !random.chance(0.3) || !step(walk, &fold, &mut random, &mut met));
+            if random.chance(0.3)
+                && let Some((tenant, conversation_id, message_id)) = random.pick(&sent).cloned()
+            {
+                let of = Message { tenant, conversation_id, message_id };
+                let filter = [Filter::Read, Filter::Unread, Filter::Departed][random.index(3)];
+                let Some(before) = whole(&fold, &of, filter).filter(|list| !list.is_empty()) else { continue };
+                met.begun += 1;
+                walks.push(Walk { of, filter, next_slot: Some(0), before, seen: BTreeMap::new() });
+            }
+        }
+        for mut walk in walks {
+            while !step(&mut walk, &fold, &mut random, &mut met) {}
+        }
+    }
+    assert!(met.begun > 4_000 && met.pages > 10_000 && met.changed > 300, "{met:?}");
+}
+
+fn apply(fold: &mut Fold, at: At, event: &Event<'_>, effects: &mut Effects) {
+    let (key, value) = (event.key(), event.to_json());
+    fold.apply(at, event, Raw { key: Some(&key), value: &value, headers: &Vec::new }, effects).unwrap();
+    effects.clear();
+}

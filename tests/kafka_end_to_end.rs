@@ -4,6 +4,8 @@
 //! Needs Java, Maven and kcat, and fails where one is missing; `RECEIPTS_TEST_KAFKA=off` leaves it out. Kills are few in a
 //! plain `cargo test`; `tests/run` runs the long versions, which are ignored here, against the release build.
 
+#[path = "kafka_end_to_end/analysts.rs"]
+mod analysts;
 #[path = "kafka_end_to_end/kcat.rs"]
 mod kcat;
 #[path = "kafka_end_to_end/kills.rs"]

@@ -67,10 +67,7 @@ impl<S: Pages> State<S> {
     /// # Errors
     /// Where the store fails or is broken.
     pub fn receipt_of(&self, message: u64) -> Result<Option<Receipt>, S::Error> {
-        let Some(page) = Table::<Messages>::get(&self.pages, message_key(message).0)? else { return Ok(None) };
-        let Some(m) = page.at(message_key(message).1).filter(|m| !self.is_expired(m)) else { return Ok(None) };
-        let head = self.head_of(m.conversation)?;
-        self.found(message, page, head)?.receipt().map(Some)
+        self.find_number(message)?.map(|found| found.receipt()).transpose()
     }
 
     /// The user id of a slot of a message's conversation; `None` where the person was erased.
@@ -102,12 +99,7 @@ impl<S: Pages> State<S> {
             let receipt = not_found(tenant, Some(conversation_id), message_id);
             return Ok(Members { members: Vec::new(), next_slot: None, receipt });
         };
-        let receipt = found.receipt()?;
-        if receipt.status != Status::Ok {
-            return Ok(Members { members: Vec::new(), next_slot: None, receipt });
-        }
-        let (members, next_slot) = found.members(filter, from_slot, limit)?;
-        Ok(Members { members, next_slot, receipt })
+        found.list(filter, from_slot, limit)
     }
 
     /// Up to where a reader has read a conversation.
@@ -164,6 +156,14 @@ impl<S: Pages> State<S> {
         let page = self.people_of(conversation, slot / PEOPLE_PER_PAGE)?;
         let person = page.at(slot % PEOPLE_PER_PAGE).ok_or(Error::Broken("a person"))?;
         Ok(person.role != Role::None && !self.unseen_erasures(&head).any(|e| *e.user_id == *user_id))
+    }
+
+    /// A message by its number in the partition, unless it has expired.
+    pub(crate) fn find_number(&self, message: u64) -> Result<Option<Found<'_, S>>, S::Error> {
+        let Some(page) = Table::<Messages>::get(&self.pages, message_key(message).0)? else { return Ok(None) };
+        let Some(m) = page.at(message_key(message).1).filter(|m| !self.is_expired(m)) else { return Ok(None) };
+        let head = self.head_of(m.conversation)?;
+        self.found(message, page, head).map(Some)
     }
 
     fn look_up(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Result<Option<Found<'_, S>>, S::Error> {
@@ -233,7 +233,7 @@ impl<S: Pages> State<S> {
         Ok(None)
     }
 
-    fn head_of(&self, conversation: u32) -> Result<Ref<'_, Head>, S::Error> {
+    pub(crate) fn head_of(&self, conversation: u32) -> Result<Ref<'_, Head>, S::Error> {
         let head = Table::<Head>::get(&self.pages, key(conversation, 0))?.ok_or(Error::Broken("a conversation"))?;
         if head.erasures_seen as usize > self.erasures.len() {
             return Err(Error::Broken("an erasure"));
@@ -241,7 +241,7 @@ impl<S: Pages> State<S> {
         Ok(head)
     }
 
-    fn people_of(&self, conversation: u32, page: u32) -> Result<Ref<'_, People>, S::Error> {
+    pub(crate) fn people_of(&self, conversation: u32, page: u32) -> Result<Ref<'_, People>, S::Error> {
         Table::<People>::get(&self.pages, key(conversation, page))?.ok_or(Error::Broken("people of a conversation"))
     }
 
@@ -259,11 +259,11 @@ impl<S: Pages> State<S> {
 }
 
 impl<S: Pages> Found<'_, S> {
-    fn message(&self) -> &Message {
+    pub(crate) fn message(&self) -> &Message {
         self.page.at(message_key(self.number).1).expect("was found")
     }
 
-    fn receipt(&self) -> Result<Receipt, S::Error> {
+    pub(crate) fn receipt(&self) -> Result<Receipt, S::Error> {
         let m = self.message();
         let state = self.state;
         let mut receipt =
@@ -375,6 +375,15 @@ impl<S: Pages> Found<'_, S> {
         Ok(count)
     }
 
+    pub(crate) fn list(&self, filter: Filter, from_slot: u32, limit: usize) -> Result<Members, S::Error> {
+        let receipt = self.receipt()?;
+        if receipt.status != Status::Ok {
+            return Ok(Members { members: Vec::new(), next_slot: None, receipt });
+        }
+        let (members, next_slot) = self.members(filter, from_slot, limit)?;
+        Ok(Members { members, next_slot, receipt })
+    }
+
     fn members(&self, filter: Filter, from_slot: u32, limit: usize) -> Result<(Vec<Member>, Option<u32>), S::Error> {
         let m = self.message();
         let mut lists = self.lists();
@@ -399,7 +408,7 @@ impl<S: Pages> Found<'_, S> {
         Ok((members, None))
     }
 
-    fn lists(&self) -> Lists<'_, S> {
+    pub(crate) fn lists(&self) -> Lists<'_, S> {
         let m = self.message();
         Lists {
             pages: &self.state.pages,

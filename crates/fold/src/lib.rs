@@ -6,6 +6,7 @@
 mod ahead;
 mod apply;
 mod ask;
+mod audit;
 pub mod chain;
 pub mod effects;
 pub mod head;
@@ -25,6 +26,7 @@ pub mod small;
 mod state;
 pub mod stretches;
 pub mod view;
+mod walk;
 pub mod wire;
 mod young;
 
@@ -32,3 +34,4 @@ pub use ahead::LOOK_AHEAD_EVENTS;
 pub use park::Raw;
 pub use small::Headers;
 pub use state::{At, Error, Limits, Pages, Result, State};
+pub use walk::{Conversation, Placed, Roster};

@@ -49,17 +49,21 @@ impl<'a, S: Pages> Lists<'a, S> {
         Ok(self.chunk(slot)?.and_then(|c| c.0.after_ms(slot % CHUNK_SLOTS)))
     }
 
+    /// Whether a slot has read openly, and whether hidden.
+    pub(crate) fn bits(&mut self, slot: u32) -> Result<(bool, bool), S::Error> {
+        if self.message.slots <= INLINE_SLOTS {
+            return Ok((self.message.reads.has_read(slot), self.message.reads.has_read_hidden(slot)));
+        }
+        let place = slot % CHUNK_SLOTS;
+        Ok(self.chunk(slot)?.map_or((false, false), |c| (c.0.has_read(place), c.0.has_read_hidden(place))))
+    }
+
     /// The list that a slot is in, if any.
     pub(crate) fn class(&mut self, slot: u32) -> Result<Option<Filter>, S::Error> {
         if !self.is_in_audience(slot)? {
             return Ok(None);
         }
-        let (read, hidden) = if self.message.slots <= INLINE_SLOTS {
-            (self.message.reads.has_read(slot), self.message.reads.has_read_hidden(slot))
-        } else {
-            let place = slot % CHUNK_SLOTS;
-            self.chunk(slot)?.map_or((false, false), |c| (c.0.has_read(place), c.0.has_read_hidden(place)))
-        };
+        let (read, hidden) = self.bits(slot)?;
         if read {
             return Ok(Some(Filter::Read));
         }

@@ -128,7 +128,7 @@ impl<S: Pages> State<S> {
     }
 
     /// Whether a person was erased and must appear nowhere.
-    pub(crate) fn is_erased(&self, tenant: &str, user_id: &str) -> bool {
+    pub fn is_erased(&self, tenant: &str, user_id: &str) -> bool {
         !self.erased.is_empty() && self.erased.get(tenant).is_some_and(|e| e.contains(user_id))
     }
 

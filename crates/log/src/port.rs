@@ -4,7 +4,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -242,6 +242,19 @@ pub trait Inspect: Log {
     /// # Errors
     /// Where the log cannot be read or has no such partition.
     fn read(&self, topic: Topic, partition: u32, from: u64, max: usize) -> Result<Vec<OwnedRecord>, ReadError>;
+
+    /// Hands over the records with an offset in `offsets`, in order and in slices of at most [`RECORDS_AT_ONCE`], without
+    /// copying them, until `each` breaks or the partition ends. A start below the first offset kept begins there.
+    ///
+    /// # Errors
+    /// Where the log cannot be read or has no such partition: what was handed over before stands.
+    fn scan(
+        &self,
+        topic: Topic,
+        partition: u32,
+        offsets: Range<u64>,
+        each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
+    ) -> Result<(), ReadError>;
 
     /// The offset of the first record whose timestamp is at least `time_ms` (Unix milliseconds); the end of the
     /// partition where there is none.

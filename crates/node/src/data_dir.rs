@@ -121,9 +121,14 @@ impl DataDir {
         Self::log_in(&self.path)
     }
 
+    /// Where the state of a data directory is, open or not.
+    pub fn store_in(path: &Path) -> PathBuf {
+        path.join("store")
+    }
+
     /// Where the state is.
     pub fn store(&self) -> PathBuf {
-        self.path.join("store")
+        Self::store_in(&self.path)
     }
 
     /// The key that signs cursors, made the first time.

@@ -5,10 +5,11 @@ use crate::data_dir::{DataDir, LogIdentity};
 use anyhow::anyhow;
 use receipts_log::embedded::{self, EmbeddedLog};
 use receipts_log::kafka::{ConnectError, CreateTopics, KafkaLog, KafkaSettings};
-use receipts_log::{Log, Topic};
+use receipts_log::{Inspect, Log, Topic};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// An open log.
@@ -24,9 +25,10 @@ pub struct EventLog {
 /// An open log that was there before, for a command that goes again.
 pub struct ExistingLog {
     /// Goes first, for it is in the directory.
-    pub log: Arc<dyn Log>,
+    pub log: Arc<dyn Inspect>,
     /// As [`EventLog::name`].
     pub name: String,
+    /// Keeps the directory to this process.
     _data: Option<DataDir>,
 }
 
@@ -38,8 +40,7 @@ pub fn open(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
     match &settings.kafka.bootstrap {
         Some(bootstrap) => {
             let log = connect(settings, bootstrap)?;
-            let (events_topic, partitions) = (settings.log.events_topic.clone(), log.partition_count());
-            let identity = LogIdentity::Kafka { events_topic, partitions };
+            let identity = kafka_identity(settings, &log);
             Ok(EventLog { log: Arc::new(log), identity, name: kafka_name(bootstrap) })
         }
         None => {
@@ -49,20 +50,59 @@ pub fn open(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
     }
 }
 
-/// Opens the log for writing events, and makes neither a log nor a topic nor a data directory: where there is none, an
-/// operator has named the wrong one.
+/// Opens the log, and makes neither a log nor a topic nor a data directory: where there is none, an operator has named the
+/// wrong one.
 ///
 /// # Errors
 /// Says what to do; [`crate::data_dir::InUse`] where another process has the embedded log.
 pub fn open_existing(settings: &Settings) -> Result<ExistingLog, Failure> {
-    if let Some(bootstrap) = &settings.kafka.bootstrap {
-        let log = connect_to(KafkaSettings {
-            create_topics: None,
-            required: &[Topic::Events],
-            ..kafka(settings, bootstrap)
-        })?;
-        return Ok(ExistingLog { log: Arc::new(log), name: kafka_name(bootstrap), _data: None });
+    match &settings.kafka.bootstrap {
+        Some(bootstrap) => Ok(existing_kafka(settings, bootstrap)?.0),
+        None => {
+            let data = existing_data_dir(settings)?;
+            let log = Arc::new(open_embedded(settings, &data)?);
+            Ok(ExistingLog { log, name: EMBEDDED.to_owned(), _data: Some(data) })
+        }
     }
+}
+
+/// Opens the log and the data directory whose store was folded from it; returns where the store is too.
+///
+/// # Errors
+/// As [`open_existing`], and where there is no store, or another log's.
+pub fn open_with_store(settings: &Settings) -> Result<(ExistingLog, PathBuf), Failure> {
+    let store = DataDir::store_in(&settings.data_dir);
+    if !store.is_dir() {
+        return Err(anyhow!(
+            "there is no store in the data directory {}: check --data-dir; `receipts serve` makes one",
+            settings.data_dir.display()
+        )
+        .into());
+    }
+    let (opened, identity, data) = match &settings.kafka.bootstrap {
+        Some(bootstrap) => {
+            let (opened, identity) = existing_kafka(settings, bootstrap)?;
+            (opened, identity, DataDir::open(&settings.data_dir)?)
+        }
+        None => {
+            let data = existing_data_dir(settings)?;
+            let log = Arc::new(open_embedded(settings, &data)?);
+            (ExistingLog { log, name: EMBEDDED.to_owned(), _data: None }, data.embedded_log()?, data)
+        }
+    };
+    data.bind_store(&identity)?;
+    Ok((ExistingLog { _data: Some(data), ..opened }, store))
+}
+
+fn existing_kafka(settings: &Settings, bootstrap: &str) -> Result<(ExistingLog, LogIdentity), Failure> {
+    let log =
+        connect_to(KafkaSettings { create_topics: None, required: &[Topic::Events], ..kafka(settings, bootstrap) })?;
+    let identity = kafka_identity(settings, &log);
+    Ok((ExistingLog { log: Arc::new(log), name: kafka_name(bootstrap), _data: None }, identity))
+}
+
+/// The data directory, if it has a log.
+fn existing_data_dir(settings: &Settings) -> Result<DataDir, Failure> {
     let path = &settings.data_dir;
     if !EmbeddedLog::is_in(&DataDir::log_in(path)) {
         return Err(anyhow!(
@@ -72,9 +112,11 @@ pub fn open_existing(settings: &Settings) -> Result<ExistingLog, Failure> {
         )
         .into());
     }
-    let data = DataDir::open(path)?;
-    let log = Arc::new(open_embedded(settings, &data)?);
-    Ok(ExistingLog { log, name: EMBEDDED.to_owned(), _data: Some(data) })
+    Ok(DataDir::open(path)?)
+}
+
+fn kafka_identity(settings: &Settings, log: &KafkaLog) -> LogIdentity {
+    LogIdentity::Kafka { events_topic: settings.log.events_topic.clone(), partitions: log.partition_count() }
 }
 
 /// Says for people which log the settings ask for.

@@ -8,6 +8,6 @@ mod parts;
 mod process;
 
 pub use data_dir::{DataDir, InUse, LogIdentity};
-pub use event_log::{EventLog, ExistingLog, connect, kafka_name, open, open_existing, place};
-pub use parts::{ACKNOWLEDGE_TIMEOUT, ingest, limits, open_projector, secret};
+pub use event_log::{EventLog, ExistingLog, connect, kafka_name, open, open_existing, open_with_store, place};
+pub use parts::{ACKNOWLEDGE_TIMEOUT, fold_limits, ingest, limits, open_projector, secret};
 pub use process::{on_thread, run};

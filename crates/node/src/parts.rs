@@ -56,6 +56,17 @@ pub fn ingest(settings: &Settings, log: &dyn Log) -> Ingest {
     }
 }
 
+/// The settings that decide answers.
+pub fn fold_limits(settings: &Settings) -> FoldLimits {
+    let projector = &settings.projector;
+    FoldLimits {
+        retention_ms: projector.retention_ms,
+        parked_max: usize::try_from(projector.parked_count).unwrap_or(usize::MAX),
+        parked_age_ms: projector.parked_age_ms,
+        read_times: projector.read_times,
+    }
+}
+
 /// Opens the store in the data directory and starts to fold the log into it. A projector `among_others` answers for a
 /// partition only once it has caught up with it, for somebody else may do so until then.
 ///
@@ -72,12 +83,7 @@ pub fn open_projector(
     let how = ProjectorSettings {
         dir: data.store(),
         group: if standby { format!("{}-standby", projector.group) } else { projector.group.clone() },
-        limits: FoldLimits {
-            retention_ms: projector.retention_ms,
-            parked_max: usize::try_from(projector.parked_count).unwrap_or(usize::MAX),
-            parked_age_ms: projector.parked_age_ms,
-            read_times: projector.read_times,
-        },
+        limits: fold_limits(settings),
         memory_bytes: usize::try_from(projector.memory_bytes).unwrap_or(usize::MAX),
         checkpoint_records: projector.checkpoint_events,
         checkpoint_interval: Duration::from_millis(projector.checkpoint_interval_ms),

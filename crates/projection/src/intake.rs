@@ -7,7 +7,7 @@ use receipts_log::Record;
 ///
 /// # Errors
 /// The reason for the dead letter.
-pub(crate) fn event_of<'a>(record: &Record<'a>, partition_count: u32) -> Result<Event<'a>, Rejection> {
+pub fn event_of<'a>(record: &Record<'a>, partition_count: u32) -> Result<Event<'a>, Rejection> {
     let value =
         record.value.ok_or_else(|| Rejection::new(Reason::NoValue, "", "is missing: the record has no value"))?;
     let event = decode(value)?;

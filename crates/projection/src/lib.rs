@@ -12,6 +12,7 @@ mod settings;
 mod shared;
 mod updates;
 
+pub use intake::event_of;
 pub use projector::Projector;
 pub use settings::{ProjectError, Settings};
 pub use shared::Partitions;

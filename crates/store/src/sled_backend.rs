@@ -63,17 +63,24 @@ impl SledStore {
     /// # Errors
     /// Where the directory cannot be used, or another process does.
     pub fn open(dir: &Path, settings: SledSettings) -> Result<Self, Error> {
-        let path = dir.join("sled");
-        fs::create_dir_all(&path).map_err(Error::io(format!("creating {}", path.display())))?;
-        let db = match open_sled(&path, settings) {
+        match Self::open_whole(dir, settings) {
             Err(e) if e.is_corruption() => {
                 let aside = set_aside(dir)?;
                 tracing::error!(error = %e, aside = %aside.display(), "the store cannot be read; it was set aside and is rebuilt from the log");
-                fs::create_dir_all(&path).map_err(Error::io(format!("creating {}", path.display())))?;
-                open_sled(&path, settings)?
+                Self::open_whole(dir, settings)
             }
-            other => other?,
-        };
+            other => other,
+        }
+    }
+
+    /// The same for who looks at a store and must not set it aside.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and where the store cannot be read.
+    pub fn open_whole(dir: &Path, settings: SledSettings) -> Result<Self, Error> {
+        let path = dir.join("sled");
+        fs::create_dir_all(&path).map_err(Error::io(format!("creating {}", path.display())))?;
+        let db = open_sled(&path, settings)?;
         let shared = Arc::new(Shared { db, dir: dir.to_owned(), sync: settings.sync });
         let (jobs, queue) = channel::<Job>();
         let own = Arc::clone(&shared);

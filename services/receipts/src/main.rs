@@ -1,19 +1,26 @@
 //! The binary `receipts`: all parts in one process, the demo, and the operator's commands. Reads the command line and hands over; what the parts
 //! do is theirs.
 
+mod analysis;
 mod control;
 mod demo;
 mod erase;
+mod export;
 mod policy;
+mod replay;
 mod serve;
 mod service;
+mod verify;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use erase::Erase;
+use export::Export;
 use policy::Policy;
 use receipts_runtime::config::{self, Named};
 use receipts_runtime::exit::{self, Failure};
+use replay::Replay;
 use std::process::ExitCode;
+use verify::Verify;
 
 /// Pages come and go by the million: glibc's allocator would spend a third of the time on it (docs/performance.md).
 #[global_allocator]
@@ -66,6 +73,28 @@ enum Command {
     /// refused: what to send to that service is said then.
     #[command(after_help = erase::EXAMPLES)]
     Erase(Erase),
+    /// Folds the log from its beginning, up to a time if asked, and answers from that.
+    ///
+    /// The state is folded aside, by a consumer of its own without a group: a running service on the same Kafka notices
+    /// nothing, and nothing is written but in a temporary directory (TMPDIR). Without a question all partitions are
+    /// folded, and what they hold is told with a digest that is the same for every fold of the same prefix. The settings
+    /// of the projector decide answers here too: give those of the service.
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(Replay),
+    /// Writes messages, reads, rosters and events as files for analysts: Parquet, NDJSON or CSV.
+    ///
+    /// Files lie in DIR/<dataset>/tenant=<…>/day=<YYYY-MM-DD>/, each whole or not there. The same prefix of the log gives
+    /// the same files, byte for byte; files of an earlier export of the same datasets that do not belong to this one are
+    /// removed at the end. Nobody who was erased and nobody who read hidden is named. schemas/export/v1.md has the columns.
+    #[command(after_help = export::EXAMPLES)]
+    Export(Export),
+    /// Compares the store of a data directory with what its log folds to, and every message with itself.
+    ///
+    /// The log is folded aside exactly up to where the store stands. Exit code 0 says that nothing differs; 1 that
+    /// something does, and names the first difference of each partition with what either side says. Nothing is repaired.
+    /// A data directory that a service uses is refused: stop it first, or verify a copy.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(Verify),
 }
 
 const SERVE_EXAMPLES: &str = "Examples:
@@ -108,6 +137,9 @@ fn run() -> Result<(), Failure> {
         Command::Serve => serve::run(settings, cli.json),
         Command::Policy(Policy::Set(set)) => policy::set(&settings, &set, cli.json),
         Command::Erase(erase) => erase::run(&settings, &erase, cli.json),
+        Command::Replay(replay) => replay::run(settings, replay, cli.json),
+        Command::Export(export) => export::run(settings, export, cli.json),
+        Command::Verify(verify) => verify::run(settings, verify, cli.json),
         Command::Demo(Demo { stay, seed }) => {
             let set = |key: &str| {
                 let variable = format!("{}{}", config::ENV_PREFIX, key.replace('.', "__").to_uppercase());
@@ -147,7 +179,15 @@ mod tests {
 
     #[test]
     fn every_example_of_the_help_is_understood() {
-        let examples = [SERVE_EXAMPLES, DEMO_EXAMPLES, policy::EXAMPLES, erase::EXAMPLES];
+        let examples = [
+            SERVE_EXAMPLES,
+            DEMO_EXAMPLES,
+            policy::EXAMPLES,
+            erase::EXAMPLES,
+            replay::EXAMPLES,
+            export::EXAMPLES,
+            verify::EXAMPLES,
+        ];
         for line in examples.iter().flat_map(|examples| examples.lines()) {
             let Some((_, arguments)) = line.split_once("receipts ").filter(|_| !line.contains("curl")) else {
                 continue;

@@ -11,11 +11,11 @@ mod reader;
 mod row;
 mod writer;
 
-use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Topic, Writer};
+use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Topic, Writer};
 use async_trait::async_trait;
 use file::File;
 use std::num::NonZeroU32;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,9 @@ pub const PARTITIONS_DEFAULT: u32 = 4;
 
 /// The longest entry taken: key, value and headers together. As much as Kafka topics made by this program take.
 pub const ENTRY_BYTES_MAX: usize = 4 << 20;
+
+/// Records that a scan reads from one view of the file.
+const SCAN_RECORDS: usize = 4_096;
 
 /// Why the embedded log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +153,31 @@ impl Inspect for EmbeddedLog {
             records.extend(slice.iter().map(OwnedRecord::from));
         })?;
         Ok(records)
+    }
+
+    fn scan(
+        &self,
+        topic: Topic,
+        partition: u32,
+        offsets: Range<u64>,
+        each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let bounds = self.file.bounds(topic, partition)?;
+        let mut offsets = offsets.start.max(bounds.start)..offsets.end.min(bounds.end);
+        let mut flow = ControlFlow::Continue(());
+        // By stretches, so that a scan that is long keeps no old view of the file from being given back.
+        while !offsets.is_empty() && flow.is_continue() {
+            let handed = self.file.snapshot()?.each(topic, partition, offsets.clone(), SCAN_RECORDS, &mut |slice| {
+                offsets.start = slice.last().map_or(offsets.start, |record| record.offset + 1);
+                if flow.is_continue() {
+                    flow = each(slice);
+                }
+            })?;
+            if handed == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {

@@ -6,13 +6,14 @@
 use super::context::Asking;
 use super::reader::Taken;
 use super::settings::KafkaSettings;
-use crate::port::{OwnedRecord, ReadError, Topic};
+use crate::port::{OwnedRecord, RECORDS_AT_ONCE, ReadError, Record, Topic};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -84,31 +85,70 @@ impl Inspector {
         from: u64,
         max: usize,
     ) -> Result<Vec<OwnedRecord>, ReadError> {
+        let mut records = Vec::new();
+        if max == 0 {
+            return Ok(records);
+        }
+        self.scan(topic, partition, from..u64::MAX, &mut |slice| {
+            let more = max - records.len();
+            records.extend(slice.iter().take(more).map(OwnedRecord::from));
+            if records.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(records)
+    }
+
+    /// Ends where the partition ended when this began: a log that grows as fast as it is read has an end all the same.
+    pub(super) fn scan(
+        &self,
+        topic: Topic,
+        partition: u32,
+        offsets: Range<u64>,
+        each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
         let consumer = self.consumer(partition)?;
         let bounds = self.bounds_by(&consumer, topic, partition)?;
-        let start = from.max(bounds.start);
-        let mut records = Vec::new();
-        if start >= bounds.end || max == 0 {
-            return Ok(records);
+        let (start, end) = (offsets.start.max(bounds.start), offsets.end.min(bounds.end));
+        if start >= end {
+            return Ok(());
         }
         let mut place = TopicPartitionList::new();
         place
             .add_partition_offset(self.settings.topic(topic), partition as i32, Offset::Offset(start as i64))
             .and_then(|()| consumer.assign(&place))
             .map_err(|error| passing(&error))?;
-        let deadline = Instant::now() + READ_TIMEOUT;
-        while records.len() < max {
-            match consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => records.push(OwnedRecord::from(&Taken(message).record())),
-                Some(Err(KafkaError::PartitionEOF(_))) => break,
+        let mut slice = Vec::with_capacity(RECORDS_AT_ONCE);
+        let mut deadline = Instant::now() + READ_TIMEOUT;
+        loop {
+            let wait = if slice.is_empty() { Duration::from_millis(100) } else { Duration::ZERO };
+            let over = match consumer.poll(wait) {
+                Some(Ok(message)) => {
+                    deadline = Instant::now() + READ_TIMEOUT;
+                    let offset = message.offset() as u64;
+                    if offset < end {
+                        slice.push(Taken(message));
+                    }
+                    // What follows the last record may be marks of transactions, which are never handed over: then the
+                    // end is told by the partition's own.
+                    if slice.len() < RECORDS_AT_ONCE && offset.saturating_add(1) < end {
+                        continue;
+                    }
+                    offset.saturating_add(1) >= end
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => true,
                 Some(Err(error)) if Instant::now() >= deadline => return Err(passing(&error)),
                 _ if Instant::now() >= deadline => {
                     return Err(ReadError::Retry(format!("no record for {} s", READ_TIMEOUT.as_secs())));
                 }
-                _ => {}
+                _ => false,
+            };
+            let records: Vec<_> = slice.iter().map(Taken::record).collect();
+            let flow = if records.is_empty() { ControlFlow::Continue(()) } else { each(&records) };
+            drop(records);
+            slice.clear();
+            if over || flow.is_break() {
+                return Ok(());
             }
         }
-        Ok(records)
     }
 
     pub(super) fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {

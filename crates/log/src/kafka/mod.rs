@@ -12,12 +12,12 @@ mod settings;
 mod verdict;
 mod writer;
 
-use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Topic, Writer};
+use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Topic, Writer};
 use async_trait::async_trait;
 pub use connect::ConnectError;
 use inspect::Inspector;
 pub use settings::{CreateTopics, KafkaSettings};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use writer::KafkaWriter;
 
@@ -67,6 +67,16 @@ impl Inspect for KafkaLog {
 
     fn read(&self, topic: Topic, partition: u32, from: u64, max: usize) -> Result<Vec<OwnedRecord>, ReadError> {
         self.inspector.read(topic, partition, from, max)
+    }
+
+    fn scan(
+        &self,
+        topic: Topic,
+        partition: u32,
+        offsets: Range<u64>,
+        each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        self.inspector.scan(topic, partition, offsets, each)
     }
 
     fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {

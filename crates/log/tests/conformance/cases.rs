@@ -2,8 +2,9 @@
 
 use crate::support::{Call, Fixture, Heard, PARTITIONS, Remembers, entry, hear_all, hear_stop, hear_until};
 use bytes::Bytes;
-use receipts_log::{AppendError, Entry, ReadError, Topic, Writer};
+use receipts_log::{AppendError, Entry, RECORDS_AT_ONCE, ReadError, Record, Topic, Writer};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -215,6 +216,35 @@ pub(crate) fn an_offset_is_found_by_time(fixture: &Fixture) {
     }
     assert_eq!(fixture.log.offset_at(Topic::Events, 1, 3001).unwrap(), written[3].offset + 1);
     assert_eq!(fixture.log.offset_at(Topic::Events, 0, 1).unwrap(), 0);
+}
+
+pub(crate) fn a_scan_hands_over_a_stretch_in_slices_and_ends_where_it_is_told(fixture: &Fixture) {
+    fixture.append((0..10_000).map(|number| entry(1, "k", number)));
+    (fixture.trim)(1, 10);
+    let scan = |offsets: Range<u64>, max: usize| {
+        let mut offsets_heard = Vec::new();
+        let mut each = |records: &[Record<'_>]| {
+            assert!((1..=RECORDS_AT_ONCE).contains(&records.len()));
+            for record in records {
+                assert_eq!(record.value, Some(record.offset.to_string().as_bytes()));
+                offsets_heard.push(record.offset);
+            }
+            if offsets_heard.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        fixture.log.scan(Topic::Events, 1, offsets, &mut each).unwrap();
+        offsets_heard
+    };
+    let wanted = |offsets: Range<u64>| offsets.collect::<Vec<_>>();
+    assert_eq!(scan(0..u64::MAX, usize::MAX), wanted(10..10_000), "from the first one kept to the end");
+    assert_eq!(scan(77..5_003, usize::MAX), wanted(77..5_003));
+    assert_eq!(scan(500..500, usize::MAX), wanted(0..0));
+    assert_eq!(scan(20_000..30_000, usize::MAX), wanted(0..0), "nothing stands beyond the end");
+    let broken_off = scan(10..10_000, 100);
+    assert_eq!(broken_off, wanted(10..10 + broken_off.len() as u64));
+    assert!((100..100 + RECORDS_AT_ONCE).contains(&broken_off.len()), "nothing more once it was broken off");
+    let nothing = fixture.log.scan(Topic::Events, 2, 0..10, &mut |_| panic!("an empty partition"));
+    assert!(nothing.is_ok());
+    assert!(fixture.log.scan(Topic::Events, PARTITIONS, 0..10, &mut |_| ControlFlow::Continue(())).is_err());
 }
 
 pub(crate) fn dropping_a_reader_revokes_what_it_holds(fixture: &Fixture) {

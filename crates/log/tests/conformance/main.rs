@@ -41,6 +41,7 @@ suite! {
     an_entry_that_is_too_large_was_certainly_not_written
     the_topics_are_kept_apart
     an_offset_is_found_by_time
+    a_scan_hands_over_a_stretch_in_slices_and_ends_where_it_is_told
     dropping_a_reader_revokes_what_it_holds
     a_refused_partition_stops_the_reader
     a_start_beyond_the_end_stops_the_reader

@@ -1,0 +1,67 @@
+//! Why an analysis ended early, and what to do about it.
+
+use receipts_log::ReadError;
+
+/// An analysis's failure. None of them has changed the log or a store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log cannot be read: see to it and run the command again.
+    #[error("the log cannot be read: {0}")]
+    Log(#[from] ReadError),
+    /// The store, or the scratch one on the temporary disk, failed.
+    #[error(transparent)]
+    Store(#[from] receipts_store::Error),
+    /// A scratch state cannot go on.
+    #[error("partition {partition}: {source}")]
+    State {
+        /// Which.
+        partition: u32,
+        /// Why.
+        source: receipts_fold::Error<receipts_store::Error>,
+    },
+    /// A file cannot be written or read.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done, with the path.
+        doing: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A position that the log does not hold.
+    #[error(
+        "the log of partition {partition} ends at offset {end}, before the asked-for {asked}: the position is another log's"
+    )]
+    Beyond {
+        /// Which.
+        partition: u32,
+        /// Where it ends.
+        end: u64,
+        /// Where it was asked for.
+        asked: u64,
+    },
+    /// The log lost its beginning, and what is asked needs it.
+    #[error(
+        "the log of partition {partition} begins at offset {first}, so nothing that stood before can be folded again: \
+         verify against a log that is whole"
+    )]
+    Trimmed {
+        /// Which.
+        partition: u32,
+        /// Where it begins.
+        first: u64,
+    },
+    /// Somebody asked to stop.
+    #[error("stopped before the end, as asked: run the same command again for a whole answer")]
+    Stopped,
+}
+
+impl Error {
+    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io { doing, source }
+    }
+
+    pub(crate) fn state(partition: u32) -> impl Fn(receipts_fold::Error<receipts_store::Error>) -> Self {
+        move |source| Self::State { partition, source }
+    }
+}

@@ -1,0 +1,267 @@
+//! Writes what a prefix of the log holds as files for analysts: `DIR/<dataset>/tenant=<…>/day=<YYYY-MM-DD>/part-<…>`, as
+//! `schemas/export/v1.md` describes them.
+//!
+//! A partition is folded aside and walked; rows wait in memory, [`ROWS_BYTES_MAX`] of them at most, and leave as whole files.
+//! The same prefix gives the same files, byte for byte.
+
+mod files;
+mod rows;
+
+pub use files::Format;
+pub use rows::{Column, Dataset, Type};
+
+use crate::{Error, Scratch, Span, Told, Watch, read};
+use files::Files;
+use receipts_event::{Body, Event};
+use receipts_fold::people::Role;
+use receipts_fold::view::{Filter, Receipt};
+use receipts_fold::{Conversation, Pages, State};
+use receipts_log::Inspect;
+use receipts_projection::event_of;
+use rows::{Row, Value, flag, integer, maybe, text};
+use serde::Serialize;
+use serde_json::Value as Json;
+use std::path::{Path, PathBuf};
+
+/// Rows of one dataset that wait to be written, bytes. A constant, for it decides which rows share a file.
+pub const ROWS_BYTES_MAX: usize = 64 << 20;
+/// Readers of one message taken from the state at a time.
+const READERS_AT_ONCE: usize = 1_000;
+
+/// What is exported, and where to.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The directory; made where it is not there.
+    pub out: PathBuf,
+    /// How files are written.
+    pub format: Format,
+    /// Which datasets.
+    pub datasets: Vec<Dataset>,
+}
+
+/// What an export wrote of one dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Written {
+    /// Which.
+    pub dataset: Dataset,
+    /// Rows in all files.
+    pub rows: u64,
+    /// Files.
+    pub files: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Files of earlier exports of this dataset that were removed.
+    pub removed: u64,
+}
+
+/// Exports stretches of the log, at most one a partition, each from its beginning. Files of an earlier export of the same
+/// datasets into the same directory that do not belong to this one are removed at the end.
+///
+/// # Errors
+/// Where log, state or a file fail, or the watch stops it: then files of both exports may lie there, each of them whole.
+pub fn export(
+    log: &dyn Inspect,
+    spans: &[Span],
+    scratch: &Scratch,
+    plan: &Plan,
+    watch: &dyn Watch,
+) -> Result<(Vec<Told>, Vec<Written>), Error> {
+    let mut told = Vec::new();
+    let mut all: Vec<Files> =
+        plan.datasets.iter().map(|dataset| Files::new(&plan.out, *dataset, plan.format)).collect();
+    for span in spans {
+        let folded = scratch.fold(log, span, watch)?;
+        told.push(folded.told.clone());
+        for files in &mut all {
+            files.begin(span.partition);
+            match files.dataset() {
+                Dataset::Messages => messages(&folded.state, files, watch),
+                Dataset::Reads => reads(&folded.state, files, watch),
+                Dataset::Rosters => rosters(&folded.state, files, watch),
+                Dataset::Events => events(log, span, &folded.state, files, watch),
+            }?;
+            files.flush()?;
+        }
+    }
+    let written = all.into_iter().map(Files::finish).collect::<Result<_, _>>()?;
+    Ok((told, written))
+}
+
+/// How many offsets an export reads: the log is folded, and read once more where raw events are asked for.
+pub fn offsets(spans: &[Span], datasets: &[Dataset]) -> u64 {
+    let passes = 1 + u64::from(datasets.contains(&Dataset::Events));
+    passes * spans.iter().map(Span::offsets).sum::<u64>()
+}
+
+fn is_stopped(watch: &dyn Watch) -> Result<(), Error> {
+    if watch.is_stopped() { Err(Error::Stopped) } else { Ok(()) }
+}
+
+fn messages<S: Pages<Error = receipts_store::Error>>(
+    state: &State<S>,
+    files: &mut Files,
+    watch: &dyn Watch,
+) -> Result<(), Error> {
+    let partition = files.partition();
+    for number in state.first_message()..state.messages() {
+        is_stopped(watch)?;
+        let Some(m) = state.placed(number).map_err(Error::state(partition))? else { continue };
+        let c = state.conversation(m.conversation).map_err(Error::state(partition))?;
+        let counts = |count: fn(&receipts_fold::view::Counts) -> u32| maybe(m.receipt.counts.as_ref().map(count));
+        let r = &m.receipt;
+        let row = vec![
+            text(&r.tenant),
+            text(&c.conversation_id),
+            text(&r.message_id),
+            text(name_of(&r.status)),
+            text(name_of(&r.kind)),
+            text(&c.group_type),
+            r.sender_id.as_deref().map_or(Value::Null, text),
+            maybe(r.sent_at_ms),
+            counts(|c| c.audience_count),
+            counts(|c| c.read_count),
+            counts(|c| c.unread_count),
+            counts(|c| c.hidden_count),
+            counts(|c| c.departed_count),
+            r.counts.as_ref().map_or(Value::Null, |c| flag(c.all_read)),
+            maybe(r.last_read_at_ms),
+            r.user_id.as_deref().map_or(Value::Null, text),
+            maybe(r.read_at_ms),
+            maybe(r.version),
+            integer(partition),
+            integer(m.offset),
+            integer(m.timestamp_ms),
+        ];
+        files.push(&r.tenant, r.sent_at_ms.unwrap_or(m.timestamp_ms), row)?;
+    }
+    Ok(())
+}
+
+/// One row for every reader who is named in a list, by the day of the message's send.
+fn reads<S: Pages<Error = receipts_store::Error>>(
+    state: &State<S>,
+    files: &mut Files,
+    watch: &dyn Watch,
+) -> Result<(), Error> {
+    let partition = files.partition();
+    for number in state.first_message()..state.messages() {
+        let mut slot = Some(0);
+        while let Some(from) = slot {
+            is_stopped(watch)?;
+            let list = state.members_of(number, Filter::Read, from, READERS_AT_ONCE);
+            let Some(list) = list.map_err(Error::state(partition))? else { break };
+            slot = list.next_slot;
+            let Receipt { tenant, conversation_id, message_id, sent_at_ms, .. } = &list.receipt;
+            for reader in &list.members {
+                let row = vec![
+                    text(tenant),
+                    text(conversation_id.as_deref().unwrap_or_default()),
+                    text(message_id),
+                    text(&reader.user_id),
+                    maybe(reader.read_at_ms),
+                    maybe(*sent_at_ms),
+                    integer(partition),
+                ];
+                files.push(tenant, sent_at_ms.unwrap_or_default(), row)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rosters as they stand at the end, by the day of the partition's newest record.
+fn rosters<S: Pages<Error = receipts_store::Error>>(
+    state: &State<S>,
+    files: &mut Files,
+    watch: &dyn Watch,
+) -> Result<(), Error> {
+    let partition = files.partition();
+    for number in 0..state.conversations() {
+        let Conversation { tenant, conversation_id, kind, group_type, .. } =
+            state.conversation(number).map_err(Error::state(partition))?;
+        let mut slot = Some(0);
+        while let Some(from) = slot {
+            is_stopped(watch)?;
+            let roster = state.roster(number, from).map_err(Error::state(partition))?;
+            slot = roster.next_slot;
+            for (user_id, role) in roster.people {
+                let role = if role == Role::Member { "member" } else { "observer" };
+                let row = vec![
+                    text(&tenant),
+                    text(&conversation_id),
+                    text(name_of(&kind)),
+                    text(&group_type),
+                    text(&user_id),
+                    text(role),
+                    integer(partition),
+                ];
+                files.push(&tenant, state.newest_timestamp_ms(), row)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The records that are events, by the day of the record. The state says who was erased, later in the log too.
+fn events<S: Pages>(
+    log: &dyn Inspect,
+    span: &Span,
+    state: &State<S>,
+    files: &mut Files,
+    watch: &dyn Watch,
+) -> Result<(), Error> {
+    let partitions = log.partition_count();
+    read(log, span, watch, &mut |records| {
+        for record in records {
+            let Ok(event) = event_of(record, partitions) else { continue };
+            let row: Row = vec![
+                integer(record.partition),
+                integer(record.offset),
+                integer(record.timestamp_ms),
+                text(&event.tenant),
+                event.conversation_id().map_or(Value::Null, text),
+                text(event.type_name()),
+                event.event_id.as_deref().map_or(Value::Null, text),
+                text(shown(&event, state)),
+            ];
+            files.push(&event.tenant, record.timestamp_ms, row)?;
+        }
+        Ok(())
+    })
+}
+
+/// An event as JSON that names nobody who was erased, and nobody who read hidden.
+fn shown<S: Pages>(event: &Event<'_>, state: &State<S>) -> String {
+    let is_hidden = match &event.body {
+        Body::MessageRead(read) => read.hidden,
+        Body::ConversationRead(read) => read.hidden,
+        _ => false,
+    };
+    let is_erased = |id: &Json| id.as_str().is_some_and(|id| state.is_erased(&event.tenant, id));
+    let mut json = serde_json::to_value(event).expect("an event has string keys only");
+    let fields = json.as_object_mut().expect("an event is an object");
+    for field in ["reader_id", "sender_id", "user_id"] {
+        if fields.get(field).is_some_and(|id| is_erased(id) || is_hidden) {
+            fields.remove(field);
+        }
+    }
+    for field in ["joined", "left", "observers", "recipients"] {
+        if let Some(Json::Array(ids)) = fields.get_mut(field) {
+            ids.retain(|id| !is_erased(id));
+        }
+    }
+    json.to_string()
+}
+
+/// The name that the contract's JSON has for a kind or a status.
+fn name_of(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Json::String(name)) => name,
+        _ => String::new(),
+    }
+}
+
+/// The directory of a dataset.
+pub(crate) fn dataset_dir(out: &Path, dataset: Dataset) -> PathBuf {
+    out.join(dataset.name())
+}

@@ -1,0 +1,333 @@
+//! Rows into files: Parquet, NDJSON or CSV, by tenant and day, each whole or not there. Knows no dataset's meaning.
+
+use super::rows::{Dataset, Row, Type, Value};
+use super::{ROWS_BYTES_MAX, Written, dataset_dir};
+use crate::Error;
+use crate::pages::hex;
+use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Schema};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a tenant's name has as `%XX` in a folder's name.
+const ENCODED: &AsciiSet = &CONTROLS
+    .add(b'%')
+    .add(b'/')
+    .add(b'\\')
+    .add(b'=')
+    .add(b':')
+    .add(b'*')
+    .add(b'?')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'|')
+    .add(b'#')
+    .add(b'[')
+    .add(b']')
+    .add(b'{')
+    .add(b'}')
+    .add(b' ')
+    .add(b'.');
+/// Folders' names are 255 bytes at most; a longer tenant's is cut here and told apart by a hash.
+const TENANT_BYTES_MAX: usize = 200;
+const DAY_MS: u64 = 86_400_000;
+
+/// How files are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Apache Parquet, compressed with Snappy.
+    Parquet,
+    /// One JSON object a line.
+    Ndjson,
+    /// With a line of names; null is empty.
+    Csv,
+}
+
+impl Format {
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+        }
+    }
+}
+
+/// The rows of one tenant and day that wait.
+#[derive(Default)]
+struct Waiting {
+    rows: Vec<Row>,
+    bytes: usize,
+}
+
+/// The files of one dataset, partition after partition.
+pub(super) struct Files {
+    out: PathBuf,
+    dataset: Dataset,
+    format: Format,
+    partition: u32,
+    waiting: BTreeMap<PathBuf, Waiting>,
+    waiting_bytes: usize,
+    /// How many files of this partition there are already, by folder.
+    parts: BTreeMap<PathBuf, u32>,
+    made: BTreeSet<PathBuf>,
+    written: Written,
+}
+
+impl Files {
+    pub(super) fn new(out: &Path, dataset: Dataset, format: Format) -> Self {
+        Self {
+            out: out.to_owned(),
+            dataset,
+            format,
+            partition: 0,
+            waiting: BTreeMap::new(),
+            waiting_bytes: 0,
+            parts: BTreeMap::new(),
+            made: BTreeSet::new(),
+            written: Written { dataset, rows: 0, files: 0, bytes: 0, removed: 0 },
+        }
+    }
+
+    pub(super) fn dataset(&self) -> Dataset {
+        self.dataset
+    }
+
+    pub(super) fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// What is pushed from here on is of that partition.
+    pub(super) fn begin(&mut self, partition: u32) {
+        self.partition = partition;
+        self.parts.clear();
+    }
+
+    /// Adds a row; where too many wait, those of the fullest folder leave as a file.
+    pub(super) fn push(&mut self, tenant: &str, time_ms: u64, row: Row) -> Result<(), Error> {
+        debug_assert_eq!(row.len(), self.dataset.columns().len(), "a value for each column");
+        let folder = PathBuf::from(tenant_folder(tenant)).join(format!("day={}", day(time_ms)));
+        let bytes = row.iter().map(Value::bytes).sum::<usize>() + size_of::<Row>();
+        let waiting = self.waiting.entry(folder).or_default();
+        waiting.rows.push(row);
+        waiting.bytes += bytes;
+        self.waiting_bytes += bytes;
+        while self.waiting_bytes > ROWS_BYTES_MAX {
+            let fullest =
+                self.waiting.iter().max_by_key(|(_, waiting)| waiting.bytes).map(|(folder, _)| folder.clone());
+            let Some(fullest) = fullest else { break };
+            self.write(&fullest)?;
+        }
+        Ok(())
+    }
+
+    /// Writes all rows that wait.
+    pub(super) fn flush(&mut self) -> Result<(), Error> {
+        while let Some(folder) = self.waiting.keys().next().cloned() {
+            self.write(&folder)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, folder: &Path) -> Result<(), Error> {
+        let Some(Waiting { rows, bytes }) = self.waiting.remove(folder) else { return Ok(()) };
+        self.waiting_bytes -= bytes;
+        let part = self.parts.entry(folder.to_owned()).or_default();
+        let name = format!("part-{:05}-{:05}.{}", self.partition, *part, self.format.ending());
+        *part += 1;
+        let folder = dataset_dir(&self.out, self.dataset).join(folder);
+        let path = folder.join(&name);
+        let while_made = folder.join(format!("{name}.tmp"));
+        let doing = || format!("writing {}", path.display());
+        let write = || -> io::Result<u64> {
+            fs::create_dir_all(&folder)?;
+            let mut file = BufWriter::new(File::create(&while_made)?);
+            write_rows(self.dataset, self.format, &rows, &mut file)?;
+            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.sync_all()?;
+            let bytes = file.metadata()?.len();
+            fs::rename(&while_made, &path)?;
+            Ok(bytes)
+        };
+        let bytes = write().map_err(Error::io(doing()))?;
+        self.written.rows += rows.len() as u64;
+        self.written.files += 1;
+        self.written.bytes += bytes;
+        self.made.insert(path);
+        Ok(())
+    }
+
+    /// Removes what an earlier export of this dataset left and this one did not write.
+    pub(super) fn finish(mut self) -> Result<Written, Error> {
+        self.flush()?;
+        let top = dataset_dir(&self.out, self.dataset);
+        for tenant in folders(&top, "tenant=")? {
+            for day in folders(&tenant, "day=")? {
+                for path in entries(&day)? {
+                    let is_part = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("part-"));
+                    if is_part && !self.made.contains(&path) {
+                        fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
+                        self.written.removed += 1;
+                    }
+                }
+                remove_if_empty(&day)?;
+            }
+            remove_if_empty(&tenant)?;
+        }
+        Ok(self.written)
+    }
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let list = || -> io::Result<Vec<PathBuf>> { fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect() };
+    match list() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(Error::io(format!("listing {}", dir.display()))),
+    }
+}
+
+fn folders(dir: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> {
+    let is = |path: &PathBuf| {
+        path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+    };
+    Ok(entries(dir)?.into_iter().filter(is).collect())
+}
+
+fn remove_if_empty(dir: &Path) -> Result<(), Error> {
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => {
+            Err(Error::io(format!("removing {}", dir.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn tenant_folder(tenant: &str) -> String {
+    let mut encoded = utf8_percent_encode(tenant, ENCODED).to_string();
+    if encoded.len() > TENANT_BYTES_MAX {
+        encoded.truncate(TENANT_BYTES_MAX);
+        encoded = format!("{encoded}~{}", &hex(&Sha256::digest(tenant))[..16]);
+    }
+    format!("tenant={encoded}")
+}
+
+/// The day of a time in UTC as `YYYY-MM-DD`, after Howard Hinnant's `civil_from_days`.
+fn day(time_ms: u64) -> String {
+    let days = time_ms / DAY_MS + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+fn write_rows(dataset: Dataset, format: Format, rows: &[Row], to: &mut (impl Write + Send)) -> io::Result<()> {
+    match format {
+        Format::Parquet => write_parquet(dataset, rows, to),
+        Format::Ndjson => {
+            for row in rows {
+                let fields = dataset.columns().iter().zip(row).map(|(column, value)| (column.name, value));
+                // By hand, for the order of the columns is part of the format.
+                for (at, (name, value)) in fields.enumerate() {
+                    write!(to, "{}\"{name}\":", if at == 0 { '{' } else { ',' })?;
+                    serde_json::to_writer(&mut *to, value)?;
+                }
+                to.write_all(b"}\n")?;
+            }
+            Ok(())
+        }
+        Format::Csv => {
+            let mut csv = csv::Writer::from_writer(to);
+            csv.write_record(dataset.columns().iter().map(|column| column.name))?;
+            for row in rows {
+                csv.serialize(row)?;
+            }
+            csv.flush()
+        }
+    }
+}
+
+fn write_parquet(dataset: Dataset, rows: &[Row], to: &mut (impl Write + Send)) -> io::Result<()> {
+    let columns = dataset.columns();
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|column| {
+            let kind = match column.kind {
+                Type::Text => DataType::Utf8,
+                Type::Integer => DataType::Int64,
+                Type::Flag => DataType::Boolean,
+            };
+            Field::new(column.name, kind, column.nullable)
+        })
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    // Nothing of the time or of the writer's version: the same rows are the same bytes.
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_created_by("receipts export v1".to_owned())
+        .build();
+    let mut writer = ArrowWriter::try_new(to, Arc::clone(&schema), Some(properties)).map_err(io::Error::other)?;
+    let arrays =
+        columns.iter().enumerate().map(|(at, column)| array(column.kind, rows.iter().map(move |row| &row[at])));
+    let batch = RecordBatch::try_new(schema, arrays.collect()).map_err(io::Error::other)?;
+    writer.write(&batch).map_err(io::Error::other)?;
+    writer.close().map_err(io::Error::other)?;
+    Ok(())
+}
+
+fn array<'a>(kind: Type, values: impl Iterator<Item = &'a Value>) -> ArrayRef {
+    match kind {
+        Type::Text => {
+            let texts = values.map(|value| if let Value::Text(text) = value { Some(&**text) } else { None });
+            Arc::new(texts.collect::<StringArray>())
+        }
+        Type::Integer => {
+            let numbers = values.map(|value| if let Value::Integer(number) = value { Some(*number) } else { None });
+            Arc::new(numbers.collect::<Int64Array>())
+        }
+        Type::Flag => {
+            let flags = values.map(|value| if let Value::Flag(is) = value { Some(*is) } else { None });
+            Arc::new(flags.collect::<BooleanArray>())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_those_of_the_calendar_in_utc() {
+        for (time_ms, wanted) in [
+            (0, "1970-01-01"),
+            (DAY_MS - 1, "1970-01-01"),
+            (951_782_400_000, "2000-02-29"),
+            (1_780_000_000_000, "2026-05-28"),
+            (4_107_542_400_000, "2100-03-01"),
+            (1 << 53, "287396-10-12"),
+        ] {
+            assert_eq!(day(time_ms), wanted);
+        }
+    }
+
+    #[test]
+    fn a_tenants_folder_is_one_name_that_tells_tenants_apart() {
+        assert_eq!(tenant_folder("acme"), "tenant=acme");
+        assert_eq!(tenant_folder("..\\ é"), "tenant=%2E%2E%5C%20%C3%A9");
+        let (long, longer) = ("%".repeat(127), "%".repeat(128));
+        assert_ne!(tenant_folder(&long), tenant_folder(&longer));
+        assert!(tenant_folder(&longer).len() < 255);
+    }
+}

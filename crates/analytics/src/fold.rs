@@ -1,0 +1,241 @@
+//! Folds a prefix of a partition aside: its own consumer, a state of its own in memory and, beyond the memory it may take, in
+//! a temporary directory that goes with it.
+
+use crate::Error;
+use receipts_fold::effects::{DeadLetter, Effects};
+use receipts_fold::{At, Headers, LOOK_AHEAD_EVENTS, Limits, Raw, State};
+use receipts_log::{Inspect, ReadError, Record, Topic};
+use receipts_projection::event_of;
+use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How often a log that cannot be read just now is asked again while nothing comes of it.
+const RETRIES: u32 = 5;
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+
+/// Who watches an analysis: told how far it is, asked whether to go on.
+pub trait Watch {
+    /// So many more offsets of the log are read.
+    fn advanced(&self, offsets: u64);
+
+    /// Whether to stop at the next opportunity.
+    fn is_stopped(&self) -> bool;
+}
+
+/// Up to where a log is folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpTo {
+    /// Its end just now.
+    End,
+    /// The prefix before the first record whose timestamp (Unix milliseconds) is later. Records behind that one are left
+    /// out even where their own timestamps are earlier: a state is that of a prefix.
+    Time(u64),
+    /// Everything below an offset.
+    Offset(u64),
+}
+
+/// A stretch of one partition of the event topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Span {
+    /// Which.
+    pub partition: u32,
+    /// The first offset kept.
+    pub first_offset: u64,
+    /// The offset after the last one.
+    pub end_offset: u64,
+}
+
+impl Span {
+    /// How many offsets it has; the log may have gaps, so there may be fewer records.
+    pub fn offsets(&self) -> u64 {
+        self.end_offset - self.first_offset
+    }
+}
+
+/// Finds the stretch of a partition from its beginning on.
+///
+/// # Errors
+/// Where the log cannot be asked, or ends before an offset that is asked for.
+pub fn span(log: &dyn Inspect, partition: u32, up_to: UpTo) -> Result<Span, Error> {
+    let bounds = retrying(|| log.bounds(Topic::Events, partition))?;
+    let end = match up_to {
+        UpTo::End => bounds.end,
+        UpTo::Time(ms) => retrying(|| log.offset_at(Topic::Events, partition, ms.saturating_add(1)))?.min(bounds.end),
+        UpTo::Offset(asked) if asked > bounds.end => {
+            return Err(Error::Beyond { partition, end: bounds.end, asked });
+        }
+        UpTo::Offset(asked) => asked,
+    };
+    Ok(Span { partition, first_offset: bounds.start, end_offset: end.max(bounds.start) })
+}
+
+fn retrying<T>(mut ask: impl FnMut() -> Result<T, ReadError>) -> Result<T, Error> {
+    let mut left = RETRIES;
+    loop {
+        match ask() {
+            Err(ReadError::Retry(why)) if left > 0 => {
+                left -= 1;
+                tracing::warn!(why, "the log cannot be read just now; trying again");
+                std::thread::sleep(RETRY_WAIT);
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Reads a stretch of the log in order, and begins again where it broke off while that comes to something.
+///
+/// # Errors
+/// Where the log cannot be read on, `each` fails, or the watch stops it.
+pub fn read(
+    log: &dyn Inspect,
+    span: &Span,
+    watch: &dyn Watch,
+    each: &mut dyn FnMut(&[Record<'_>]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut next = span.first_offset;
+    let mut left = RETRIES;
+    loop {
+        let (began, mut failed) = (next, None);
+        let scanned = log.scan(Topic::Events, span.partition, next..span.end_offset, &mut |records| {
+            if watch.is_stopped() {
+                failed = Some(Error::Stopped);
+                return ControlFlow::Break(());
+            }
+            if let Err(error) = each(records) {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+            if let Some(last) = records.last() {
+                watch.advanced(last.offset + 1 - next);
+                next = last.offset + 1;
+            }
+            ControlFlow::Continue(())
+        });
+        match (failed, scanned) {
+            (Some(error), _) => return Err(error),
+            (None, Ok(())) => {
+                watch.advanced(span.end_offset.saturating_sub(next));
+                return Ok(());
+            }
+            (None, Err(ReadError::Retry(why))) if left > 0 => {
+                left = if next > began { RETRIES } else { left - 1 };
+                tracing::warn!(partition = span.partition, offset = next, why, "reading on after a break");
+                std::thread::sleep(RETRY_WAIT);
+            }
+            (None, Err(error)) => return Err(error.into()),
+        }
+    }
+}
+
+/// What a fold of one partition has read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// Which.
+    pub partition: u32,
+    /// The first offset that the log still had.
+    pub first_offset: u64,
+    /// The offset after the last record that was read.
+    pub next_offset: u64,
+    /// Timestamp of the first record, Unix milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_timestamp_ms: Option<u64>,
+    /// The newest timestamp, Unix milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_timestamp_ms: Option<u64>,
+    /// Records that are events.
+    pub events: u64,
+    /// Messages sent, expired ones included.
+    pub messages: u64,
+    /// Records that could not be applied, by reason. A parked record may be an event and a dead letter.
+    pub dead_letters: BTreeMap<String, u64>,
+}
+
+/// Where states are folded aside.
+#[derive(Debug, Clone, Copy)]
+pub struct Scratch {
+    /// Settings that decide answers: those of the service whose answers are meant.
+    pub limits: Limits,
+    /// Memory for one partition's pages, bytes; beyond that they go to the temporary directory.
+    pub memory_bytes: usize,
+}
+
+/// A state folded aside.
+pub struct Folded {
+    /// The state, with its counters settled into its pages. Goes before its store.
+    pub state: State<Paged<SledBackend>>,
+    /// What was read for it.
+    pub told: Told,
+    _store: SledStore,
+    _dir: TempDir,
+}
+
+impl Scratch {
+    /// Folds a stretch of a partition.
+    ///
+    /// # Errors
+    /// Where log, temporary disk or state fail, or the watch stops it.
+    pub fn fold(&self, log: &dyn Inspect, span: &Span, watch: &dyn Watch) -> Result<Folded, Error> {
+        let partition = span.partition;
+        let dir =
+            tempfile::tempdir().map_err(Error::io("making a temporary directory; TMPDIR chooses another place"))?;
+        let settings = SledSettings { cache_bytes: (self.memory_bytes / 4) as u64, sync: false };
+        let store = SledStore::open_whole(dir.path(), settings)?;
+        let pages = Paged::new(store.partition(partition)?, partition, self.memory_bytes / 4 * 3);
+        let mut state = State::open(pages, self.limits).map_err(Error::state(partition))?;
+        let mut told = Told { partition, first_offset: span.first_offset, ..Told::default() };
+        told.next_offset = span.first_offset;
+        let mut effects = Effects::default();
+        let partitions = log.partition_count();
+        read(log, span, watch, &mut |records| {
+            for records in records.chunks(LOOK_AHEAD_EVENTS) {
+                let events: Vec<_> = records.iter().map(|record| event_of(record, partitions)).collect();
+                state.look_ahead(events.iter().flatten());
+                for (record, event) in records.iter().zip(events) {
+                    let at = At { partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
+                    let applied = match event {
+                        Ok(event) => {
+                            told.events += 1;
+                            // A record that waits and comes to nothing is a dead letter here too, without its headers.
+                            let headers = Headers::new;
+                            let raw =
+                                Raw { key: record.key, value: record.value.unwrap_or_default(), headers: &headers };
+                            state.apply(at, &event, raw, &mut effects)
+                        }
+                        Err(rejection) => state.pass(at, rejection.reason, rejection.to_string(), &mut effects),
+                    };
+                    applied.map_err(Error::state(partition))?;
+                    told.first_timestamp_ms.get_or_insert(record.timestamp_ms);
+                    told.next_offset = record.offset + 1;
+                }
+                for DeadLetter { reason, .. } in effects.dead_letters.drain(..) {
+                    *told.dead_letters.entry(reason.code().to_owned()).or_default() += 1;
+                }
+                effects.clear();
+            }
+            if state.pages().needs_checkpoint() {
+                save(&mut state)?;
+            }
+            let beside = state.memory_bytes();
+            state.pages_mut().trim(beside);
+            Ok(())
+        })?;
+        state.settle();
+        told.newest_timestamp_ms = told.first_timestamp_ms.map(|_| state.newest_timestamp_ms());
+        told.messages = state.messages();
+        Ok(Folded { state, told, _store: store, _dir: dir })
+    }
+}
+
+/// Lets changed pages go to the temporary disk. Nothing is to survive the process, so nobody waits for the disk.
+fn save(state: &mut State<Paged<SledBackend>>) -> Result<(), Error> {
+    state.settle();
+    let batch = state.pages().batch(state.next_offset());
+    let saved = state.pages().backend().commit(batch)?;
+    state.pages_mut().saved(saved);
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! Compares a store with what its log folds to: page by page for what is kept, by asking for what only finds it, and every
+//! message with itself. Repairs nothing.
+
+use crate::pages::{Sum, each_page};
+use crate::{Error, Scratch, Span, Told, UpTo, Watch, span};
+use receipts_fold::message::MESSAGES_PER_PAGE;
+use receipts_fold::page::{PageKey, TableId};
+use receipts_fold::view::Filter;
+use receipts_fold::{Limits, State};
+use receipts_log::Inspect;
+use receipts_store::{Paged, SledBackend, SledStore};
+use serde::Serialize;
+
+type Stored = State<Paged<SledBackend>>;
+type StateError = receipts_fold::Error<receipts_store::Error>;
+
+/// What was found in one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// What was read of the log: up to where the store stands.
+    #[serde(flatten)]
+    pub told: Told,
+    /// Digest of the log's fold, where it was folded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest_of_log: Option<String>,
+    /// Digest of the store's pages, where all could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest_of_store: Option<String>,
+    /// The first place where the two differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_difference: Option<Difference>,
+    /// Messages whose counts, bits and lists contradict one another in the store.
+    pub contradictions: u64,
+    /// The first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_contradiction: Option<Difference>,
+}
+
+impl Verdict {
+    /// Whether nothing differs and nothing contradicts itself.
+    pub fn is_good(&self) -> bool {
+        self.first_difference.is_none() && self.contradictions == 0
+    }
+}
+
+/// Where two sides differ, and what each says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The message, conversation or page.
+    pub place: String,
+    /// What the log's fold says.
+    pub log: String,
+    /// What the store says.
+    pub store: String,
+}
+
+impl Difference {
+    fn new(place: impl Into<String>, log: impl Into<String>, store: impl Into<String>) -> Self {
+        Self { place: place.into(), log: log.into(), store: store.into() }
+    }
+}
+
+/// Folds a partition of the log up to where the store stands, and compares. A store that cannot be read is a difference, no
+/// error.
+///
+/// # Errors
+/// Where the log or the temporary disk fail, the log has lost its beginning, or the watch stops it.
+pub fn partition(
+    log: &dyn Inspect,
+    store: &SledStore,
+    partition: u32,
+    scratch: &Scratch,
+    watch: &dyn Watch,
+) -> Result<Verdict, Error> {
+    let mut verdict = Verdict {
+        told: Told { partition, ..Told::default() },
+        digest_of_log: None,
+        digest_of_store: None,
+        first_difference: None,
+        contradictions: 0,
+        first_contradiction: None,
+    };
+    let damaged = |error: &dyn std::fmt::Display| {
+        Difference::new(format!("partition {partition}"), "a state", format!("cannot be read: {error}"))
+    };
+    let stored = match open(store, partition, scratch.memory_bytes / 4, scratch.limits) {
+        Ok(stored) => stored,
+        Err(error) => {
+            verdict.first_difference = Some(damaged(&error));
+            return Ok(verdict);
+        }
+    };
+    let end = span(log, partition, UpTo::End)?;
+    if end.first_offset > 0 && stored.next_offset() > 0 {
+        return Err(Error::Trimmed { partition, first: end.first_offset });
+    }
+    if stored.next_offset() > end.end_offset {
+        let (log, store) = (format!("ends at offset {}", end.end_offset), format!("is at {}", stored.next_offset()));
+        verdict.first_difference = Some(Difference::new(format!("partition {partition}"), log, store));
+        return Ok(verdict);
+    }
+    let folded = scratch.fold(log, &Span { end_offset: stored.next_offset().max(end.first_offset), ..end }, watch)?;
+    verdict.told = folded.told.clone();
+    compare(&folded.state, &stored, watch, &mut verdict)?;
+    Ok(verdict)
+}
+
+fn open(store: &SledStore, partition: u32, memory_bytes: usize, limits: Limits) -> Result<Stored, StateError> {
+    State::open(Paged::new(store.partition(partition)?, partition, memory_bytes), limits)
+}
+
+fn compare(truth: &Stored, stored: &Stored, watch: &dyn Watch, verdict: &mut Verdict) -> Result<(), Error> {
+    let number = verdict.told.partition;
+    let (mut of_log, mut of_store) = (Sum::default(), Some(Sum::default()));
+    let mut first = None;
+    let mut stopped = false;
+    // An error of this walk is one of the scratch state: what the store says wrong is a difference.
+    let walked = each_page(truth, &mut |table, key| {
+        stopped = stopped || watch.is_stopped();
+        if stopped {
+            return Ok(());
+        }
+        let wanted = truth.page_bytes(table, key)?;
+        of_log.add(table, key, wanted.as_deref());
+        match stored.page_bytes(table, key) {
+            Ok(held) => {
+                if let Some(sum) = &mut of_store {
+                    sum.add(table, key, held.as_deref());
+                }
+                if held != wanted && first.is_none() {
+                    first = Some(difference(truth, stored, table, key)?);
+                }
+            }
+            Err(error) => {
+                of_store = None;
+                if first.is_none() {
+                    first = Some(Difference::new(page_name(truth, table, key)?, "a page", error.to_string()));
+                }
+            }
+        }
+        Ok(())
+    });
+    walked.map_err(Error::state(number))?;
+    if stopped {
+        return Err(Error::Stopped);
+    }
+    verdict.digest_of_log = Some(of_log.hex());
+    verdict.digest_of_store = of_store.map(Sum::hex);
+    if first.is_none() {
+        first = unequal_keys(truth, stored).map_err(Error::state(number))?;
+    }
+    for message in truth.first_message()..truth.messages() {
+        if watch.is_stopped() {
+            return Err(Error::Stopped);
+        }
+        if first.is_none() {
+            first = found_differently(truth, stored, message).map_err(Error::state(number))?;
+        }
+        let wrong = match stored.audit(message) {
+            Ok(None) => continue,
+            Ok(Some(sentence)) => sentence,
+            Err(error) => error.to_string(),
+        };
+        verdict.contradictions += 1;
+        if verdict.first_contradiction.is_none() {
+            let place = message_name(truth, message).map_err(Error::state(number))?;
+            verdict.first_contradiction =
+                Some(Difference::new(place, "counts, bits and lists agree with one another", wrong));
+        }
+    }
+    if first.is_none() {
+        first = rosters_found_differently(truth, stored).map_err(Error::state(number))?;
+    }
+    verdict.first_difference = first;
+    Ok(())
+}
+
+/// Pages that the store has beside those of the log's fold, where no other page speaks of them.
+fn unequal_keys(truth: &Stored, stored: &Stored) -> Result<Option<Difference>, StateError> {
+    let wanted = truth.own_pages()?;
+    let held = match stored.own_pages() {
+        Ok(held) => held,
+        Err(error) => {
+            return Ok(Some(Difference::new("the partition's own pages", "can be listed", error.to_string())));
+        }
+    };
+    Ok((wanted != held)
+        .then(|| Difference::new("parked records", format!("{} pages", wanted.len()), format!("{} pages", held.len()))))
+}
+
+/// Whether a message is found by its id as the log's fold finds it: what proves the index of ids.
+fn found_differently(truth: &Stored, stored: &Stored, message: u64) -> Result<Option<Difference>, StateError> {
+    let Some(receipt) = truth.receipt_of(message)? else { return Ok(None) };
+    let conversation_id = receipt.conversation_id.as_deref().unwrap_or_default();
+    let wanted = truth.receipt(&receipt.tenant, conversation_id, &receipt.message_id)?;
+    let held = match stored.receipt(&receipt.tenant, conversation_id, &receipt.message_id) {
+        Ok(held) if held == wanted => return Ok(None),
+        Ok(held) => json(&held),
+        Err(error) => error.to_string(),
+    };
+    Ok(Some(Difference::new(message_name(truth, message)?, json(&wanted), held)))
+}
+
+/// Whether everybody on a roster is found by their id: what proves the indexes of people.
+fn rosters_found_differently(truth: &Stored, stored: &Stored) -> Result<Option<Difference>, StateError> {
+    for number in 0..truth.conversations() {
+        let conversation = truth.conversation(number)?;
+        let mut next = Some(0);
+        while let Some(slot) = next {
+            let roster = truth.roster(number, slot)?;
+            next = roster.next_slot;
+            for (user_id, _) in roster.people {
+                let held = stored.is_member(&conversation.tenant, &conversation.conversation_id, &user_id);
+                if !matches!(held, Ok(true)) {
+                    let place = format!("{} of {}", user_id, conversation_name(truth, number)?);
+                    let held = held.map_or_else(|error| error.to_string(), |_| "is not found on the roster".to_owned());
+                    return Ok(Some(Difference::new(place, "is on the roster", held)));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Names what two unequal pages differ in: the first answer that does, else the page itself.
+fn difference(truth: &Stored, stored: &Stored, table: TableId, key: PageKey) -> Result<Difference, StateError> {
+    let messages = match table {
+        TableId::Messages => key.a * MESSAGES_PER_PAGE..((key.a + 1) * MESSAGES_PER_PAGE).min(truth.messages()),
+        TableId::Chunks => key.a..key.a + 1,
+        _ => 0..0,
+    };
+    for message in messages {
+        let (wanted, held) = (answers(truth, message)?, answers(stored, message));
+        match held {
+            Ok(held) if held == wanted => {}
+            Ok(held) => {
+                let at = wanted.iter().zip(&held).position(|(wanted, held)| wanted != held).unwrap_or(0);
+                return Ok(Difference::new(message_name(truth, message)?, &*wanted[at], &*held[at]));
+            }
+            Err(error) => {
+                return Ok(Difference::new(message_name(truth, message)?, &*wanted[0], error.to_string()));
+            }
+        }
+    }
+    let bytes = |state: &Stored| -> Result<String, StateError> {
+        let bytes = state.page_bytes(table, key)?;
+        Ok(bytes.map_or("absent".to_owned(), |bytes| format!("{} bytes {}", bytes.len(), crate::pages::hex(&bytes))))
+    };
+    Ok(Difference::new(page_name(truth, table, key)?, bytes(truth)?, bytes(stored)?))
+}
+
+/// What is answered about a message: its receipt, then its three lists.
+fn answers(state: &Stored, message: u64) -> Result<Vec<String>, StateError> {
+    let Some(receipt) = state.receipt_of(message)? else { return Ok(vec!["expired".to_owned(); 4]) };
+    let mut answers = vec![json(&receipt)];
+    for filter in [Filter::Read, Filter::Unread, Filter::Departed] {
+        let list = state.members_of(message, filter, 0, usize::MAX)?;
+        answers.push(json(&list.map(|list| list.members)));
+    }
+    Ok(answers)
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("answers have string keys only")
+}
+
+fn message_name(truth: &Stored, message: u64) -> Result<String, StateError> {
+    Ok(match truth.receipt_of(message)? {
+        Some(r) => format!(
+            "message {} of conversation {} of tenant {}",
+            r.message_id,
+            r.conversation_id.unwrap_or_default(),
+            r.tenant
+        ),
+        None => format!("message number {message}, expired"),
+    })
+}
+
+fn conversation_name(truth: &Stored, number: u32) -> Result<String, StateError> {
+    let c = truth.conversation(number)?;
+    Ok(format!("conversation {} of tenant {}", c.conversation_id, c.tenant))
+}
+
+fn page_name(truth: &Stored, table: TableId, key: PageKey) -> Result<String, StateError> {
+    let of = match table {
+        TableId::Heads | TableId::People | TableId::Marks | TableId::Leaves => match u32::try_from(key.a) {
+            Ok(number) => format!(" of {}", conversation_name(truth, number)?),
+            Err(_) => String::new(),
+        },
+        _ => String::new(),
+    };
+    Ok(format!("table {table:?}, page ({}, {}){of}", key.a, key.b))
+}

@@ -1,0 +1,139 @@
+//! Seeded histories in an embedded log of two partitions, and an oracle of each partition that read the same records.
+
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use receipts_analytics::{Scratch, Watch};
+use receipts_event::{Event, copies, decode, partition_of};
+use receipts_fold::view::{Filter, Member};
+use receipts_fold::{Limits, State};
+use receipts_log::embedded::EmbeddedLog;
+use receipts_log::{Entry, Inspect as _, Log as _, Topic};
+use receipts_store::{Paged, SledBackend};
+use receipts_testkit::compare::Questions;
+use receipts_testkit::history::{History, Shape};
+use receipts_testkit::oracle::Limits as OracleLimits;
+use receipts_testkit::{At, Oracle};
+use std::num::NonZeroU32;
+
+pub(crate) const PARTITIONS: u32 = 2;
+
+/// Nobody watches.
+pub(crate) struct Alone;
+
+impl Watch for Alone {
+    fn advanced(&self, _: u64) {}
+
+    fn is_stopped(&self) -> bool {
+        false
+    }
+}
+
+/// Retention is never met: the oracle remembers expired ids for ever, the fold does not.
+pub(crate) fn shape() -> Shape {
+    Shape { events: 400, tenants: 2, p_jump: 0.0, ..Shape::wild() }
+}
+
+pub(crate) fn scratch() -> Scratch {
+    let shape = shape();
+    let limits = Limits { retention_ms: shape.retention_ms, parked_max: 20, parked_age_ms: 60_000, read_times: true };
+    Scratch { limits, memory_bytes: 8 << 20 }
+}
+
+pub(crate) fn oracle() -> Oracle {
+    let limits = scratch().limits;
+    Oracle::new(OracleLimits {
+        retention_ms: limits.retention_ms,
+        parked_count: limits.parked_max,
+        parked_age_ms: limits.parked_age_ms,
+        read_times: true,
+        expired_ids_remembered: true,
+    })
+}
+
+/// A record of the log as the oracle takes it; `None` for what is no event.
+pub(crate) type Taken = (At, Option<Event<'static>>);
+
+/// A log with a history in it, one record of which is no event.
+pub(crate) struct Told {
+    pub(crate) log: EmbeddedLog,
+    /// By partition.
+    pub(crate) records: Vec<Vec<Taken>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Told {
+    pub(crate) fn new(seed: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap();
+        let writer = log.writer();
+        let mut last = None;
+        let mut append = |partition, key: Vec<u8>, value: Vec<u8>, timestamp_ms| {
+            let entry = Entry { timestamp_ms: Some(timestamp_ms), ..Entry::event(key, value, Some(partition)) };
+            last = Some(writer.append(entry));
+        };
+        for (number, (at, event)) in History::generate(seed, &shape()).into_iter().enumerate() {
+            let (key, value) = (event.key(), event.to_json());
+            match event.conversation_id() {
+                Some(_) => append(partition_of(&key, PARTITIONS), key, value, at.timestamp_ms),
+                None => copies(&value, PARTITIONS)
+                    .for_each(|(partition, copy)| append(partition, key.clone(), copy.to_vec(), at.timestamp_ms)),
+            }
+            if number == 100 {
+                append(0, b"k".to_vec(), b"no event".to_vec(), at.timestamp_ms);
+            }
+        }
+        last.unwrap().blocking_recv().unwrap().unwrap();
+        let records = (0..PARTITIONS).map(|partition| {
+            let records = log.read(Topic::Events, partition, 0, usize::MAX).unwrap();
+            let taken = records.into_iter().map(|record| {
+                let at = At { partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
+                (at, decode(&record.value.unwrap()).ok().map(Event::into_owned))
+            });
+            taken.collect()
+        });
+        let records = records.collect();
+        Self { log, records, _dir: dir }
+    }
+
+    /// Everything worth asking about a partition.
+    pub(crate) fn questions(&self, partition: u32) -> Questions {
+        Questions::of(self.records[partition as usize].iter().filter_map(|(_, event)| event.as_ref()))
+    }
+}
+
+pub(crate) fn take(oracle: &mut Oracle, (at, event): &Taken) {
+    match event {
+        Some(event) => _ = oracle.apply(*at, event),
+        None => _ = oracle.pass(*at),
+    }
+}
+
+/// The oracle of all records of a partition.
+pub(crate) fn oracle_of(records: &[Taken]) -> Oracle {
+    let mut oracle = oracle();
+    records.iter().for_each(|taken| take(&mut oracle, taken));
+    oracle
+}
+
+pub(crate) fn by_id(mut members: Vec<Member>) -> Vec<Member> {
+    members.sort_by(|a, b| a.user_id.cmp(&b.user_id));
+    members
+}
+
+/// Puts every question to both.
+pub(crate) fn assert_agree(questions: &Questions, state: &State<Paged<SledBackend>>, oracle: &Oracle, when: &str) {
+    for (tenant, conversation, message) in &questions.messages {
+        let wanted = oracle.receipt(tenant, conversation, message);
+        assert_eq!(state.receipt(tenant, conversation, message).unwrap(), wanted, "{when}");
+        for filter in [Filter::Read, Filter::Unread, Filter::Departed] {
+            let list = state.members(tenant, conversation, message, filter, 0, usize::MAX).unwrap();
+            let wanted = oracle.members(tenant, conversation, message, filter).unwrap_or_default();
+            assert_eq!(by_id(list.members), by_id(wanted), "{when}: {filter:?} of {message} in {conversation}");
+        }
+    }
+    for (tenant, conversation, user) in &questions.people {
+        let wanted = oracle.read_mark(tenant, conversation, user);
+        assert_eq!(state.read_mark(tenant, conversation, user).unwrap(), wanted, "{when}");
+    }
+}

@@ -1,0 +1,267 @@
+//! INV-EXPORT: an export's rows are what the contract's oracle answers, and the same prefix gives the same files.
+
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+
+mod common;
+
+use arrow_array::{Array as _, BooleanArray, Int64Array, StringArray};
+use common::{Alone, PARTITIONS, Told, oracle_of, scratch};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use receipts_analytics::export::{Dataset, Format, Plan, Type, export};
+use receipts_analytics::{Scratch, Span, UpTo, span};
+use receipts_event::{Body, Event};
+use receipts_fold::view::{Filter, Status};
+use receipts_testkit::Oracle;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rows as JSON, by path of their file within the export.
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+fn files(dir: &Path) -> Files {
+    let mut found = Files::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(path.strip_prefix(dir).unwrap().to_owned(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn rows_of(dataset: Dataset, path: &Path, bytes: &[u8]) -> Vec<Value> {
+    match path.extension().unwrap().to_str().unwrap() {
+        "ndjson" => {
+            bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
+        }
+        "csv" => csv::Reader::from_reader(bytes).records().map(|row| csv_row(dataset, &row.unwrap())).collect(),
+        _ => parquet_rows(dataset, bytes),
+    }
+}
+
+fn csv_row(dataset: Dataset, row: &csv::StringRecord) -> Value {
+    let fields = dataset.columns().iter().zip(row).map(|(column, text)| {
+        let value = match column.kind {
+            _ if text.is_empty() => Value::Null,
+            Type::Text => json!(text),
+            Type::Integer => json!(text.parse::<i64>().unwrap()),
+            Type::Flag => json!(text.parse::<bool>().unwrap()),
+        };
+        (column.name.to_owned(), value)
+    });
+    Value::Object(fields.collect())
+}
+
+fn parquet_rows(dataset: Dataset, bytes: &[u8]) -> Vec<Value> {
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::copy_from_slice(bytes)).unwrap().build().unwrap();
+    let mut rows = Vec::new();
+    for batch in reader.map(Result::unwrap) {
+        for at in 0..batch.num_rows() {
+            let fields = dataset.columns().iter().enumerate().map(|(number, column)| {
+                let array = batch.column(number);
+                assert_eq!(batch.schema().field(number).name(), column.name);
+                let value = match column.kind {
+                    _ if array.is_null(at) => Value::Null,
+                    Type::Text => json!(array.as_any().downcast_ref::<StringArray>().unwrap().value(at)),
+                    Type::Integer => json!(array.as_any().downcast_ref::<Int64Array>().unwrap().value(at)),
+                    Type::Flag => json!(array.as_any().downcast_ref::<BooleanArray>().unwrap().value(at)),
+                };
+                assert!(column.nullable || !value.is_null(), "{} is null", column.name);
+                (column.name.to_owned(), value)
+            });
+            rows.push(Value::Object(fields.collect::<Map<_, _>>()));
+        }
+    }
+    rows
+}
+
+fn rows(dataset: Dataset, files: &Files) -> Vec<Value> {
+    let own = files.iter().filter(|(path, _)| path.starts_with(dataset.name()));
+    own.flat_map(|(path, bytes)| rows_of(dataset, path, bytes)).collect()
+}
+
+fn spans(told: &Told, up_to: UpTo) -> Vec<Span> {
+    (0..PARTITIONS).map(|partition| span(&told.log, partition, up_to).unwrap()).collect()
+}
+
+fn exported(told: &Told, spans: &[Span], scratch: &Scratch, format: Format, out: &Path) -> Files {
+    let plan = Plan { out: out.to_owned(), format, datasets: Dataset::ALL.to_vec() };
+    let (_, written) = export(&told.log, spans, scratch, &plan, &Alone).unwrap();
+    let files = files(out);
+    assert_eq!(files.len() as u64, written.iter().map(|dataset| dataset.files).sum::<u64>());
+    assert_eq!(files.values().map(|f| f.len() as u64).sum::<u64>(), written.iter().map(|d| d.bytes).sum::<u64>());
+    files
+}
+
+fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
+    rows.sort_by_key(Value::to_string);
+    rows
+}
+
+/// The receipts of a partition as rows, but for what only the log knows.
+fn receipts(told: &Told, partition: u32, oracle: &Oracle) -> Vec<Value> {
+    let questions = told.questions(partition);
+    let receipts =
+        questions.messages.iter().map(|(tenant, conversation, message)| oracle.receipt(tenant, conversation, message));
+    let found = receipts.filter(|receipt| receipt.status != Status::NotFound);
+    found.map(|receipt| serde_json::to_value(receipt).unwrap()).collect()
+}
+
+fn reads(told: &Told, partition: u32, oracle: &Oracle) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for (tenant, conversation, message) in &told.questions(partition).messages {
+        let sent_at_ms = oracle.receipt(tenant, conversation, message).sent_at_ms;
+        for reader in oracle.members(tenant, conversation, message, Filter::Read).unwrap_or_default() {
+            rows.push(json!({"tenant": tenant, "conversation_id": conversation, "message_id": message,
+                             "reader_id": reader.user_id, "read_at_ms": reader.read_at_ms, "sent_at_ms": sent_at_ms,
+                             "partition": partition}));
+        }
+    }
+    rows
+}
+
+/// Rosters from the events alone: who joined and has not left since, by name; and who was erased, by tenant.
+fn rosters<'a>(
+    events: impl Iterator<Item = &'a Event<'static>>,
+) -> (BTreeSet<[String; 4]>, BTreeSet<(String, String)>) {
+    let (mut rosters, mut erased) = (BTreeMap::new(), BTreeSet::new());
+    for event in events {
+        let tenant = event.tenant.to_string();
+        match &event.body {
+            Body::MembersChanged(e) => {
+                let of = |user: &str| (tenant.clone(), e.conversation_id.to_string(), user.to_owned());
+                e.left.iter().for_each(|user| _ = rosters.remove(&of(user)));
+                e.joined.iter().for_each(|user| _ = rosters.insert(of(user), "member"));
+                e.observers.iter().for_each(|user| _ = rosters.insert(of(user), "observer"));
+            }
+            Body::UserErased(e) => _ = erased.insert((tenant, e.user_id.to_string())),
+            _ => {}
+        }
+    }
+    let named = rosters.into_iter().filter(|((tenant, _, user), _)| !erased.contains(&(tenant.clone(), user.clone())));
+    (named.map(|((tenant, conversation, user), role)| [tenant, conversation, user, role.to_owned()]).collect(), erased)
+}
+
+/// INV-EXPORT, INV-HIDDEN, INV-ERASED: row by row, in every format, what the oracle answers and nothing else.
+#[test]
+fn every_row_is_what_the_oracle_answers() {
+    for (seed, format) in [(0, Format::Parquet), (1, Format::Ndjson), (2, Format::Csv), (3, Format::Parquet)] {
+        let told = Told::new(seed);
+        let out = tempfile::tempdir().unwrap();
+        let files = exported(&told, &spans(&told, UpTo::End), &scratch(), format, out.path());
+        let oracles: Vec<Oracle> = told.records.iter().map(|records| oracle_of(records)).collect();
+        let each = |rows: fn(&Told, u32, &Oracle) -> Vec<Value>| -> Vec<Value> {
+            (0..PARTITIONS).flat_map(|p| rows(&told, p, &oracles[p as usize])).collect()
+        };
+
+        let mut messages = rows(Dataset::Messages, &files);
+        assert!(messages.len() > 30, "seed {seed}: {}", messages.len());
+        for row in &mut messages {
+            let fields = row.as_object_mut().unwrap();
+            for field in ["group_type", "partition", "offset", "timestamp_ms"] {
+                assert!(!fields.remove(field).unwrap().is_null());
+            }
+            fields.retain(|_, value| !value.is_null());
+        }
+        assert_eq!(sorted(messages), sorted(each(receipts)), "seed {seed}");
+        assert_eq!(sorted(rows(Dataset::Reads, &files)), sorted(each(reads)), "seed {seed}");
+
+        let events = || told.records.iter().flatten().filter_map(|(_, event)| event.as_ref());
+        let (wanted, erased) = rosters(events());
+        let text = |row: &Value, field: &str| row[field].as_str().unwrap().to_owned();
+        let held = rows(Dataset::Rosters, &files);
+        let held: BTreeSet<_> =
+            held.iter().map(|row| ["tenant", "conversation_id", "user_id", "role"].map(|f| text(row, f))).collect();
+        assert_eq!(held, wanted, "seed {seed}");
+
+        let rows = rows(Dataset::Events, &files);
+        assert_eq!(rows.len(), events().count(), "seed {seed}");
+        for row in rows {
+            let partition = row["partition"].as_u64().unwrap() as usize;
+            let (at, event) = told.records[partition].iter().find(|(at, _)| row["offset"] == json!(at.offset)).unwrap();
+            assert_eq!(row["timestamp_ms"], json!(at.timestamp_ms));
+            let (event, shown) = (event.as_ref().unwrap(), text(&row, "event"));
+            let named =
+                |(tenant, user): &(String, String)| *tenant == event.tenant && shown.contains(&format!("\"{user}\""));
+            assert!(!erased.iter().any(named), "{shown}");
+            let json: Value = serde_json::from_str(&shown).unwrap();
+            let whole: Value = serde_json::from_slice(&event.to_json()).unwrap();
+            if whole["hidden"] == json!(true) {
+                assert_eq!(json.get("reader_id"), None, "{shown}");
+            } else if erased.is_empty() {
+                assert_eq!(json, whole);
+            }
+        }
+    }
+}
+
+/// INV-EXPORT: whatever the memory, and however often; and what an earlier export left and this one does not have goes.
+#[test]
+fn the_same_prefix_gives_the_same_files_and_nothing_is_left_of_another_one() {
+    let told = Told::new(5);
+    let (out, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tight = Scratch { memory_bytes: 16 << 10, ..scratch() };
+    let whole = spans(&told, UpTo::End);
+    for format in [Format::Parquet, Format::Csv, Format::Ndjson] {
+        let first = exported(&told, &whole, &scratch(), format, out.path());
+        assert_eq!(exported(&told, &whole, &tight, format, again.path()), first);
+        assert_eq!(exported(&told, &whole, &scratch(), format, out.path()), first);
+    }
+    let middle = told.records[0][told.records[0].len() / 2].0.timestamp_ms;
+    let half = spans(&told, UpTo::Time(middle));
+    let fresh = tempfile::tempdir().unwrap();
+    let wanted = exported(&told, &half, &scratch(), Format::Ndjson, fresh.path());
+    fs::write(out.path().join("messages").join("README"), "not ours").unwrap();
+    let plan = Plan { out: out.path().to_owned(), format: Format::Ndjson, datasets: Dataset::ALL.to_vec() };
+    export(&told.log, &half, &scratch(), &plan, &Alone).unwrap();
+    let mut held = files(out.path());
+    assert!(held.remove(Path::new("messages/README")).is_some(), "what is not ours stays");
+    assert_eq!(held, wanted);
+}
+
+/// INV-EXPORT: each column has its row in the schema, in the section of its dataset, and no other name stands there.
+#[test]
+fn the_schema_names_the_columns_in_their_order() {
+    let schema = include_str!("../../../schemas/export/v1.md");
+    for dataset in Dataset::ALL {
+        let (_, section) = schema.split_once(&format!("\n## {}\n", dataset.name())).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        let first_cells: Vec<&str> = rows.map(|row| row.split(" | ").next().unwrap()).collect();
+        let names: Vec<&str> =
+            first_cells.iter().flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`')).collect();
+        let columns: Vec<&str> = dataset.columns().iter().map(|column| column.name).collect();
+        assert_eq!(names, columns, "{}", dataset.name());
+    }
+}
+
+/// A stop is heard while the log is read, and no file is left half written.
+#[test]
+fn a_stop_ends_an_export_with_whole_files_or_none() {
+    struct Impatient(std::cell::Cell<u64>);
+
+    impl receipts_analytics::Watch for Impatient {
+        fn advanced(&self, offsets: u64) {
+            self.0.set(self.0.get() + offsets);
+        }
+
+        fn is_stopped(&self) -> bool {
+            self.0.get() >= 100
+        }
+    }
+
+    let told = Told::new(0);
+    let out = tempfile::tempdir().unwrap();
+    let plan = Plan { out: out.path().to_owned(), format: Format::Parquet, datasets: Dataset::ALL.to_vec() };
+    let stopped = export(&told.log, &spans(&told, UpTo::End), &scratch(), &plan, &Impatient(0.into()));
+    assert!(matches!(stopped, Err(receipts_analytics::Error::Stopped)));
+    assert!(files(out.path()).is_empty(), "the first partition was not even folded");
+}

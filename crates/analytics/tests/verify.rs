@@ -1,0 +1,169 @@
+//! INV-VERIFY: a store that is not what its log folds to is found, and where.
+
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+
+mod common;
+
+use common::{Alone, Told, scratch};
+use receipts_analytics::verify::{self, Verdict};
+use receipts_event::Event;
+use receipts_fold::effects::Effects;
+use receipts_fold::head::Head;
+use receipts_fold::message::Messages;
+use receipts_fold::page::{PageKey, Table};
+use receipts_fold::people::{People, PeopleIndex, Role};
+use receipts_fold::small::{Erased, Leaves, Marks};
+use receipts_fold::{At, Raw, State};
+use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore};
+use std::path::Path;
+
+type Stored = State<Paged<SledBackend>>;
+/// Changes a page, and says which, if there is one to change.
+type Plant = fn(&mut Stored) -> Option<PageKey>;
+
+const SLED: SledSettings = SledSettings { cache_bytes: 8 << 20, sync: false };
+
+fn with_state<T>(dir: &Path, change: impl FnOnce(&mut Stored) -> T) -> T {
+    let store = SledStore::open(dir, SLED).unwrap();
+    let pages = Paged::new(store.partition(0).unwrap(), 0, 8 << 20);
+    let mut state = State::open(pages, scratch().limits).unwrap();
+    let result = change(&mut state);
+    let next_offset = state.next_offset();
+    let batch = state.pages().batch(next_offset);
+    state.pages().backend().commit(batch).unwrap();
+    state.pages().backend().wait().unwrap();
+    drop(state);
+    result
+}
+
+/// A store that is folded up to some record of the log, as the projector leaves one.
+fn folded(told: &Told, records: usize, dir: &Path) {
+    with_state(dir, |state| {
+        for (at, event) in &told.records[0][..records] {
+            let at = At { partition: 0, offset: at.offset, timestamp_ms: at.timestamp_ms };
+            let mut effects = Effects::default();
+            match event {
+                Some(event) => {
+                    let (key, value) = (event.key(), Event::to_json(event));
+                    let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+                    state.apply(at, event, raw, &mut effects).unwrap();
+                }
+                None => state.pass(at, receipts_event::Reason::InvalidJson, String::new(), &mut effects).unwrap(),
+            }
+        }
+        state.settle();
+    });
+}
+
+fn verdict(told: &Told, dir: &Path) -> Verdict {
+    let store = SledStore::open_whole(dir, SLED).unwrap();
+    verify::partition(&told.log, &store, 0, &scratch(), &Alone).unwrap()
+}
+
+/// Changes the first page of a table for which `change` says that it did.
+fn plant<P: receipts_fold::page::Page>(state: &mut Stored, change: impl Fn(&mut P) -> bool) -> Option<PageKey>
+where
+    Paged<SledBackend>: Table<P, Error = receipts_store::Error>,
+{
+    for key in Table::<P>::keys(state.pages()).unwrap() {
+        let mut page = Table::<P>::hot(state.pages_mut(), key).unwrap().unwrap();
+        if change(&mut page) {
+            return Some(key);
+        }
+    }
+    None
+}
+
+/// INV-VERIFY: up to where the store stands, at the end of the log or before it.
+#[test]
+fn a_store_that_the_log_folds_to_is_good_wherever_it_stands() {
+    for seed in 0..4 {
+        let told = Told::new(seed);
+        let all = told.records[0].len();
+        for records in [0, 1, all / 2, all] {
+            let dir = tempfile::tempdir().unwrap();
+            folded(&told, records, dir.path());
+            let verdict = verdict(&told, dir.path());
+            assert!(verdict.is_good(), "seed {seed}, {records} records: {verdict:#?}");
+            assert_eq!(verdict.digest_of_log, verdict.digest_of_store);
+            let next = records.checked_sub(1).map_or(0, |last| told.records[0][last].0.offset + 1);
+            assert_eq!(verdict.told.next_offset, next);
+        }
+    }
+}
+
+/// INV-VERIFY, INV-BITS: each kind of page, changed by hand with a checksum that fits.
+#[test]
+fn every_planted_difference_is_found_and_named() {
+    let plants: [(&str, Plant); 8] = [
+        ("message ", |state| {
+            plant::<Messages>(state, |page| {
+                let unread = |page: &Messages, at: usize| page.at(at).is_some_and(|m| m.audience > 0 && m.slots > 0);
+                let Some(at) = (0..page.len()).find(|at| unread(page, *at)) else { return false };
+                page.at_mut(at).unwrap().audience += 1;
+                true
+            })
+        }),
+        ("message ", |state| {
+            plant::<Messages>(state, |page| {
+                let Some(at) = (0..page.len()).find(|at| page.at(*at).is_some_and(|m| m.read > 0)) else {
+                    return false;
+                };
+                page.at_mut(at).unwrap().last_read_at_ms += 1;
+                true
+            })
+        }),
+        ("table Heads", |state| {
+            plant::<Head>(state, |head| {
+                head.group_type = "planted".into();
+                true
+            })
+        }),
+        ("table People", |state| {
+            plant::<People>(state, |page| {
+                let Some(member) = (0..64).find(|at| page.at(*at).is_some_and(|p| p.role == Role::Observer)) else {
+                    return false;
+                };
+                page.at_mut(member).unwrap().role = Role::None;
+                true
+            })
+        }),
+        ("table Marks", |state| {
+            plant::<Marks>(state, |page| {
+                let mark = page.slots.iter_mut().find_map(|(mark, _)| mark.as_mut());
+                mark.map(|mark| mark.read_at_ms += 1).is_some()
+            })
+        }),
+        ("table Leaves", |state| {
+            plant::<Leaves>(state, |page| {
+                page.leaves[0].1 += 1;
+                true
+            })
+        }),
+        ("table Erased", |state| {
+            plant::<Erased>(state, |erased| {
+                erased.user_id = "somebody else".into();
+                true
+            })
+        }),
+        (" of conversation ", |state| {
+            plant::<PeopleIndex>(state, |page| {
+                *page = PeopleIndex::default();
+                true
+            })
+        }),
+    ];
+    let histories: Vec<Told> = (0..20).map(Told::new).collect();
+    for (number, (place, plant)) in plants.into_iter().enumerate() {
+        // The first history that has such a page: not every one has a large group, or an erasure.
+        let planted = histories.iter().find_map(|told| {
+            let dir = tempfile::tempdir().unwrap();
+            folded(told, told.records[0].len(), dir.path());
+            with_state(dir.path(), plant).map(|key| (told, dir, key))
+        });
+        let (told, dir, key) = planted.expect("some history has such a page");
+        let verdict = verdict(told, dir.path());
+        let first = verdict.first_difference.as_ref().map(|first| first.place.clone()).unwrap_or_default();
+        assert!(!verdict.is_good() && first.contains(place), "plant {number} at {key:?}: {verdict:#?}");
+    }
+}

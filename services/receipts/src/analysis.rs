@@ -1,0 +1,228 @@
+//! What the analysts' commands share: up to where the log is folded, who watches, and what is told at the end. Knows no
+//! question.
+
+use chrono::DateTime;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use receipts_analytics::{Error, Scratch, Span, Told, UpTo, Watch, span};
+use receipts_event::TIME_MS_MAX;
+use receipts_log::Inspect;
+use receipts_query::Positions;
+use receipts_runtime::config::Settings;
+use receipts_runtime::exit::Failure;
+use std::io::IsTerminal as _;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+const SAY_EVERY_MS: u64 = 5_000;
+
+/// How much memory a fold aside may take.
+#[derive(Args, Clone)]
+pub(crate) struct Memory {
+    /// Memory for the pages of one partition, MiB; beyond that they go to a temporary directory.
+    #[arg(long, global = true, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    memory_mb: u32,
+}
+
+impl Memory {
+    pub(crate) fn scratch(&self, settings: &Settings) -> Scratch {
+        Scratch { limits: receipts_node::fold_limits(settings), memory_bytes: (self.memory_mb as usize) << 20 }
+    }
+}
+
+/// Which prefix of the log is folded.
+#[derive(Args, Clone)]
+pub(crate) struct Prefix {
+    /// As it was then: RFC 3339 (2026-05-28T20:26:40Z) or Unix milliseconds. Of each partition the records before the first
+    /// one with a later timestamp.
+    #[arg(long, global = true, value_name = "TIME", value_parser = time, conflicts_with = "position")]
+    as_of: Option<u64>,
+    /// As it stood at a position: the token of an answer (Receipts-Position). Partitions that it does not name are empty.
+    #[arg(long, global = true, value_name = "TOKEN")]
+    position: Option<Positions>,
+    #[command(flatten)]
+    pub(crate) memory: Memory,
+}
+
+impl Prefix {
+    /// Finds the stretches of partitions that belong to the prefix. A log that has lost its beginning is told in a warning:
+    /// what stood there is in no answer.
+    pub(crate) fn spans(
+        &self,
+        log: &dyn Inspect,
+        partitions: impl IntoIterator<Item = u32>,
+    ) -> Result<Vec<Span>, Failure> {
+        let count = log.partition_count();
+        if let Some(highest) = self.position.as_ref().and_then(Positions::highest_partition).filter(|p| *p >= count) {
+            return Err(Failure::usage(format!(
+                "--position names partition {highest}, and the log has {count} partitions: it is another log's"
+            )));
+        }
+        let up_to = |partition| match (&self.position, self.as_of) {
+            (Some(position), _) => UpTo::Offset(position.next_offset(partition)),
+            (None, Some(ms)) => UpTo::Time(ms),
+            (None, None) => UpTo::End,
+        };
+        let spans: Result<Vec<Span>, Error> =
+            partitions.into_iter().map(|partition| span(log, partition, up_to(partition))).collect();
+        let spans = spans?;
+        for Span { partition, first_offset, .. } in spans.iter().filter(|span| span.first_offset > 0) {
+            tracing::warn!(
+                partition,
+                first_offset,
+                "the log has lost its beginning: what stood before is in no answer"
+            );
+        }
+        Ok(spans)
+    }
+}
+
+/// Reads RFC 3339 or Unix milliseconds.
+fn time(text: &str) -> Result<u64, String> {
+    let wrong = || format!("is neither RFC 3339 (2026-05-28T20:26:40Z) nor Unix milliseconds from 0 to {TIME_MS_MAX}");
+    let ms = match text.parse() {
+        Ok(ms) => ms,
+        Err(_) => {
+            let time = DateTime::parse_from_rfc3339(text).map_err(|_| wrong())?;
+            u64::try_from(time.timestamp_millis()).map_err(|_| wrong())?
+        }
+    };
+    if ms <= TIME_MS_MAX { Ok(ms) } else { Err(wrong()) }
+}
+
+/// Watches an analysis: a bar with rate and time left on a terminal, a line now and then elsewhere, and Ctrl-C.
+pub(crate) struct Progress {
+    stop: CancellationToken,
+    begun: Instant,
+    read: AtomicU64,
+    said_ms: AtomicU64,
+    total: AtomicU64,
+    bar: ProgressBar,
+}
+
+impl Progress {
+    fn new(stop: CancellationToken) -> Self {
+        Self {
+            stop,
+            begun: Instant::now(),
+            read: AtomicU64::new(0),
+            said_ms: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+            bar: ProgressBar::hidden(),
+        }
+    }
+
+    /// Says how many offsets there are to read.
+    pub(crate) fn begin(&mut self, offsets: u64) {
+        self.begun = Instant::now();
+        *self.total.get_mut() = offsets;
+        if io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} {per_sec}, {eta} left");
+            self.bar = ProgressBar::new(offsets);
+            self.bar.set_style(style.expect("a template that indicatif knows"));
+            self.bar.enable_steady_tick(SHOW_EVERY);
+        }
+    }
+
+    /// Clears the bar, and says what was read.
+    pub(crate) fn end(&self, told: &[Told]) {
+        self.bar.finish_and_clear();
+        let rate = self.rate();
+        for t in told {
+            let (first, newest) = (t.first_timestamp_ms, t.newest_timestamp_ms);
+            tracing::info!(
+                partition = t.partition,
+                first_offset = t.first_offset,
+                next_offset = t.next_offset,
+                first_timestamp_ms = first,
+                newest_timestamp_ms = newest,
+                events = t.events,
+                dead_letters = ?t.dead_letters,
+                "read"
+            );
+        }
+        tracing::info!(offsets = self.read.load(Ordering::Relaxed), offsets_per_s = rate, "done");
+    }
+
+    /// Offsets read in a second since the beginning.
+    pub(crate) fn rate(&self) -> u64 {
+        let seconds = self.begun.elapsed().as_secs_f64().max(1e-3);
+        (self.read.load(Ordering::Relaxed) as f64 / seconds) as u64
+    }
+}
+
+impl Watch for Progress {
+    fn advanced(&self, offsets: u64) {
+        let read = self.read.fetch_add(offsets, Ordering::Relaxed) + offsets;
+        self.bar.inc(offsets);
+        let elapsed_ms = self.begun.elapsed().as_millis() as u64;
+        if self.bar.is_hidden() && elapsed_ms >= self.said_ms.load(Ordering::Relaxed) + SAY_EVERY_MS {
+            self.said_ms.store(elapsed_ms, Ordering::Relaxed);
+            let of = self.total.load(Ordering::Relaxed);
+            let left_s = elapsed_ms as f64 / 1e3 * (of.saturating_sub(read)) as f64 / read.max(1) as f64;
+            tracing::info!(read, of, offsets_per_s = self.rate(), left_s = left_s as u64, "reading the log");
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+}
+
+/// Runs an analysis on a thread of its own, with logs and signals set up. The first signal asks it to stop, the second ends
+/// the process.
+///
+/// # Errors
+/// Those of `work`.
+pub(crate) fn run(
+    settings: Settings,
+    work: impl FnOnce(&Settings, &mut Progress) -> Result<(), Failure> + Send + 'static,
+) -> Result<(), Failure> {
+    let own = settings.clone();
+    receipts_node::run("receipts", &settings, async |stop, _| {
+        receipts_node::on_thread("analysis", move || work(&own, &mut Progress::new(stop))).await
+    })
+}
+
+/// Writes what was read of partitions as lines for people.
+pub(crate) fn write_told(to: &mut dyn Write, told: &Told) -> io::Result<()> {
+    let Told { partition, first_offset, next_offset, events, messages, .. } = told;
+    write!(to, "partition {partition}: offsets {first_offset} to {next_offset}, {events} events, {messages} messages")?;
+    if let (Some(first), Some(newest)) = (told.first_timestamp_ms, told.newest_timestamp_ms) {
+        write!(to, ", {} to {}", shown(first), shown(newest))?;
+    }
+    let mut dead = told.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>();
+    if dead.is_empty() {
+        dead.push("none".to_owned());
+    }
+    writeln!(to, ", dead letters: {}", dead.join(", "))
+}
+
+/// A time for people.
+fn shown(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
+    time.map_or_else(|| format!("{ms} ms"), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_rfc_3339_or_milliseconds() {
+        for (text, wanted) in [
+            ("0", 0),
+            ("1780000000000", 1_780_000_000_000),
+            ("2026-05-28T20:26:40Z", 1_780_000_000_000),
+            ("2026-05-28T22:26:40.250+02:00", 1_780_000_000_250),
+        ] {
+            assert_eq!(time(text), Ok(wanted), "{text}");
+        }
+        for text in ["", "yesterday", "-1", "2026-05-28", "1969-12-31T23:59:59Z", "9007199254740993"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+    }
+}

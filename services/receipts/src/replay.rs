@@ -1,0 +1,221 @@
+//! `receipts replay`: answers from a fold of a prefix of the log. Reads the command line and prints; folding is
+//! `receipts_analytics`'.
+
+use crate::analysis::{self, Prefix, Progress, write_told};
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand, ValueEnum};
+use receipts_analytics::{Folded, Told, digest};
+use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT};
+use receipts_fold::view::{self, Member, Members, Receipt, Status};
+use receipts_query::Conversation;
+use receipts_runtime::config::Settings;
+use receipts_runtime::exit::Failure;
+use receipts_runtime::output::Output;
+use serde::Serialize;
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  receipts replay
+  receipts replay --as-of 2026-05-28T20:26:40Z receipt g1 m1 m2
+  receipts replay --as-of 1780000000000 members g1 m1 --filter unread --json
+  receipts replay read-mark g1 bob --tenant acme --kafka-bootstrap localhost:9092
+  receipts replay --position AQABAAEAAQABSHigHA receipt g1 m1 --data-dir /var/lib/receipts";
+
+/// Members of a list taken from the state at a time.
+const MEMBERS_AT_ONCE: usize = 1_000;
+
+/// A fold, and what it is asked.
+#[derive(Args)]
+pub(crate) struct Replay {
+    #[command(flatten)]
+    prefix: Prefix,
+    /// Whose conversation is asked for.
+    #[arg(long, global = true, value_name = "TENANT", default_value = TENANT_DEFAULT, value_parser = id)]
+    tenant: String,
+    #[command(subcommand)]
+    question: Option<Question>,
+}
+
+/// A question about one conversation: its partition alone is folded.
+#[derive(Subcommand)]
+enum Question {
+    /// The receipts of messages, one line each; `not_found` where there is none.
+    Receipt {
+        #[arg(value_name = "CONVERSATION", value_parser = id)]
+        conversation: String,
+        #[arg(required = true, value_name = "MESSAGE", value_parser = id)]
+        messages: Vec<String>,
+    },
+    /// The whole list of who has read a message, has not, or left without having read.
+    Members {
+        #[arg(value_name = "CONVERSATION", value_parser = id)]
+        conversation: String,
+        #[arg(value_name = "MESSAGE", value_parser = id)]
+        message: String,
+        /// Which list.
+        #[arg(long)]
+        filter: Filter,
+    },
+    /// Up to where somebody has read a conversation.
+    ReadMark {
+        #[arg(value_name = "CONVERSATION", value_parser = id)]
+        conversation: String,
+        #[arg(value_name = "USER", value_parser = id)]
+        user: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Filter {
+    Read,
+    Unread,
+    Departed,
+}
+
+impl From<Filter> for view::Filter {
+    fn from(filter: Filter) -> Self {
+        match filter {
+            Filter::Read => Self::Read,
+            Filter::Unread => Self::Unread,
+            Filter::Departed => Self::Departed,
+        }
+    }
+}
+
+fn id(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=ID_BYTES_MAX => Ok(text.to_owned()),
+        bytes => Err(format!("an id has 1 to {ID_BYTES_MAX} bytes, and this one has {bytes}")),
+    }
+}
+
+/// A list as HTTP answers it, in one page.
+#[derive(Serialize)]
+struct Page<'a> {
+    members: &'a [Member],
+    next_cursor: Option<&'a str>,
+    is_finished: bool,
+    receipt: &'a Receipt,
+}
+
+/// What is told of a partition that was folded without a question.
+#[derive(Serialize)]
+struct State<'a> {
+    #[serde(flatten)]
+    told: &'a Told,
+    digest: &'a str,
+    offsets_per_s: u64,
+}
+
+/// Folds and answers.
+///
+/// # Errors
+/// Wrong usage; where there is no log, it cannot be read, or there is no such answer.
+pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), Failure> {
+    analysis::run(settings, move |settings, progress| {
+        let opened = receipts_node::open_existing(settings)?;
+        let log = &*opened.log;
+        let mut output = Output::stdout(json);
+        let scratch = replay.prefix.memory.scratch(settings);
+        let Some(question) = &replay.question else {
+            let spans = replay.prefix.spans(log, 0..log.partition_count())?;
+            progress.begin(spans.iter().map(|span| span.offsets()).sum());
+            let mut all = Vec::new();
+            for span in &spans {
+                let Folded { state, told, .. } = &scratch.fold(log, span, progress)?;
+                tell(&mut output, told, &digest(state)?, progress)?;
+                all.push(told.clone());
+            }
+            progress.end(&all);
+            return Ok(());
+        };
+        let conversation = match question {
+            Question::Receipt { conversation, .. }
+            | Question::Members { conversation, .. }
+            | Question::ReadMark { conversation, .. } => conversation,
+        };
+        let place = Conversation::locate(&replay.tenant, conversation, log.partition_count());
+        let spans = replay.prefix.spans(log, [place.partition])?;
+        progress.begin(spans.iter().map(|span| span.offsets()).sum());
+        for span in &spans {
+            let folded = scratch.fold(log, span, progress)?;
+            progress.end(std::slice::from_ref(&folded.told));
+            answer(&mut output, &folded, place, question)?;
+        }
+        Ok(())
+    })
+}
+
+fn tell(output: &mut Output, told: &Told, digest: &str, progress: &Progress) -> Result<(), Failure> {
+    let shown = State { told, digest, offsets_per_s: progress.rate() };
+    Ok(output.write(&shown, |to| {
+        write_told(to, told)?;
+        writeln!(to, "  digest {digest}, {} offsets/s so far", shown.offsets_per_s)
+    })?)
+}
+
+fn answer(
+    output: &mut Output,
+    folded: &Folded,
+    Conversation { tenant, conversation_id, .. }: Conversation<'_>,
+    question: &Question,
+) -> Result<(), Failure> {
+    let state = &folded.state;
+    match question {
+        Question::Receipt { messages, .. } => {
+            for message in messages {
+                let receipt = state.receipt(tenant, conversation_id, message)?;
+                output.write(&receipt, |to| writeln!(to, "{}", line(&receipt)))?;
+            }
+        }
+        Question::Members { message, filter, .. } => {
+            let (mut members, mut from_slot) = (Vec::new(), Some(0));
+            let mut last = None;
+            while let Some(slot) = from_slot {
+                let list = state.members(tenant, conversation_id, message, (*filter).into(), slot, MEMBERS_AT_ONCE)?;
+                let Members { members: more, next_slot, receipt } = list;
+                members.extend(more);
+                from_slot = next_slot;
+                last = Some(receipt);
+            }
+            let receipt = last.ok_or_else(|| anyhow!("a list has a receipt"))?;
+            if receipt.status != Status::Ok {
+                return Err(anyhow!("there is no such list: {}", line(&receipt)).into());
+            }
+            let page = Page { members: &members, next_cursor: None, is_finished: true, receipt: &receipt };
+            output.write(&page, |to| {
+                writeln!(to, "{}", line(&receipt))?;
+                for member in &members {
+                    write!(to, "  {}", member.user_id)?;
+                    if let Some(at) = member.read_at_ms {
+                        write!(to, " read_at_ms={at}")?;
+                    }
+                    writeln!(to, "{}", if member.left { " left" } else { "" })?;
+                }
+                Ok(())
+            })?;
+        }
+        Question::ReadMark { user, .. } => {
+            let mark = state
+                .read_mark(tenant, conversation_id, user)?
+                .ok_or_else(|| anyhow!("there is no read mark of {user} in {conversation_id}"))?;
+            output.write(&mark, |to| {
+                writeln!(to, "{} has read {conversation_id} up to {} ms", mark.reader_id, mark.up_to_sent_at_ms)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// A receipt for people.
+fn line(receipt: &Receipt) -> String {
+    let status = serde_json::to_value(receipt.status).unwrap_or_default();
+    let name = format!("{} {}", receipt.message_id, status.as_str().unwrap_or_default());
+    match &receipt.counts {
+        None => name,
+        Some(c) => format!(
+            "{name}: {} of {} read, {} unread, {} hidden, {} departed",
+            c.read_count, c.audience_count, c.unread_count, c.hidden_count, c.departed_count
+        ),
+    }
+}

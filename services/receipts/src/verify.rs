@@ -1,0 +1,79 @@
+//! `receipts verify`: is the store what its log folds to? Reads the command line and prints; comparing is
+//! `receipts_analytics`'.
+
+use crate::analysis::{self, Memory, write_told};
+
+use anyhow::anyhow;
+use clap::Args;
+use receipts_analytics::verify::{self, Verdict};
+use receipts_analytics::{UpTo, span};
+use receipts_runtime::config::Settings;
+use receipts_runtime::exit::Failure;
+use receipts_runtime::output::Output;
+use receipts_store::{SledSettings, SledStore};
+use std::io::{self, Write};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  receipts verify --data-dir /var/lib/receipts
+  receipts verify --data-dir /var/lib/receipts --kafka-bootstrap localhost:9092 --json";
+
+/// How much memory it may take.
+#[derive(Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    memory: Memory,
+}
+
+/// Verifies all partitions.
+///
+/// # Errors
+/// Where there is no log or no store, another process uses it, something fails, or anything differs.
+pub(crate) fn run(settings: Settings, asked: Verify, json: bool) -> Result<(), Failure> {
+    analysis::run(settings, move |settings, progress| {
+        let (opened, dir) = receipts_node::open_with_store(settings)?;
+        let log = &*opened.log;
+        let scratch = asked.memory.scratch(settings);
+        let sled = SledSettings { cache_bytes: (scratch.memory_bytes / 4) as u64, sync: true };
+        let store = SledStore::open_whole(&dir, sled)?;
+        let mut offsets = 0;
+        for partition in 0..log.partition_count() {
+            offsets += span(log, partition, UpTo::End)?.offsets();
+        }
+        progress.begin(offsets);
+        let mut output = Output::stdout(json);
+        let (mut told, mut wrong) = (Vec::new(), 0);
+        for partition in 0..log.partition_count() {
+            let verdict = verify::partition(log, &store, partition, &scratch, progress)?;
+            output.write(&verdict, |to| write_verdict(to, &verdict))?;
+            wrong += u32::from(!verdict.is_good());
+            told.push(verdict.told);
+        }
+        progress.end(&told);
+        if wrong > 0 {
+            return Err(anyhow!(
+                "{wrong} of {} partitions are not what the log folds to: with {} moved away the service folds them anew, and \
+                 what was moved shows why. Limits other than the service's (--projector-retention-ms and the like) make \
+                 differences too",
+                log.partition_count(),
+                dir.display()
+            )
+            .into());
+        }
+        Ok(())
+    })
+}
+
+fn write_verdict(to: &mut dyn Write, verdict: &Verdict) -> io::Result<()> {
+    write_told(to, &verdict.told)?;
+    if let Some(digest) = verdict.digest_of_log.as_ref().filter(|_| verdict.is_good()) {
+        return writeln!(to, "  as the log folds to; digest {digest}");
+    }
+    if let Some(first) = &verdict.first_difference {
+        writeln!(to, "  differs first at {}\n    log:   {}\n    store: {}", first.place, first.log, first.store)?;
+    }
+    if let Some(first) = &verdict.first_contradiction {
+        let count = verdict.contradictions;
+        writeln!(to, "  {count} messages contradict themselves, the first is {}: {}", first.place, first.store)?;
+    }
+    Ok(())
+}

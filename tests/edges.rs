@@ -57,6 +57,12 @@ impl Cluster {
         self.start("receipts-projector", &[&own, more].concat())
     }
 
+    /// An edge; where it reaches the log it has streams.
+    fn query_with_streams(&self, more: &[&str]) -> Service {
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        self.query(&[more, &flags].concat())
+    }
+
     fn query(&self, more: &[&str]) -> Service {
         let projectors: Vec<_> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let projectors = projectors.join(",");
@@ -119,7 +125,7 @@ fn edges_answer_for_all_partitions_as_one_and_only_those_who_know_the_secret() {
     // The first is caught up alone; the second takes its share over.
     let first = cluster.projector(0, &shared);
     let second = cluster.projector(1, &shared);
-    let edges = [cluster.query(&shared), cluster.query(&shared)];
+    let edges = [cluster.query(&shared), cluster.query_with_streams(&shared)];
     let ids: Vec<String> = (0..12).map(|n| format!("m{n}")).chain(["nowhere".to_owned()]).collect();
     for edge in &edges {
         let body = json!({ "message_ids": ids }).to_string();
@@ -149,6 +155,18 @@ fn edges_answer_for_all_partitions_as_one_and_only_those_who_know_the_secret() {
     }
     let unread: Vec<String> = people.iter().filter(|id| *id != "u07").cloned().collect();
     assert_eq!(seen, unread);
+    // A stream at an edge tells what the projectors publish, from any position on; one without a log says what it lacks.
+    let mut stream = edges[1].listen(&format!("conversation_id=g5&since={token}"), &[]);
+    _ = ingest.write(&read("g5", "m5", "u11"));
+    while stream.next_update().expect("the update").update["newly_read"][0]["user_id"] != "u11" {}
+    let refused = edges[0].get("/v1/updates?conversation_id=g5");
+    assert_eq!(refused.status, 404);
+    assert!(
+        refused.body["detail"].as_str().is_some_and(|detail| detail.contains("--kafka-bootstrap")),
+        "{}",
+        refused.body
+    );
+    drop(stream);
     // Whoever does not know the secret learns nothing.
     assert_eq!(first.get("/internal/v1/state").status, 401);
     assert_eq!(second.request("POST", "/internal/v1/ask", &[("Authorization", "Bearer 00")], "{}").status, 401);

@@ -12,6 +12,8 @@ mod kcat;
 mod kills;
 #[path = "kafka_end_to_end/operator.rs"]
 mod operator;
+#[path = "kafka_end_to_end/updates.rs"]
+mod updates;
 mod witness;
 
 use kcat::{Kafka, broker};

@@ -1,6 +1,10 @@
 //! Running binaries of the project and speaking HTTP to them, as an operator and a client would. Knows no crate of the
 //! product: what is tested is what is shipped.
 
+mod stream;
+
+pub use stream::{Event, Stream};
+
 use crate::binary;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -150,6 +154,11 @@ impl Service {
         let answer = self.post("/v1/events", events);
         assert_eq!(answer.status, 202, "{}", answer.body);
         answer.body["position"].as_str().expect("a token").to_owned()
+    }
+
+    /// Opens a stream of updates: `query` is what stands behind `/v1/updates?`.
+    pub fn listen(&self, query: &str, headers: &[(&str, &str)]) -> Stream {
+        Stream::open(&self.address, query, headers)
     }
 
     /// Sends a request with headers of one's own.

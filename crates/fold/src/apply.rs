@@ -101,7 +101,7 @@ impl<S: Pages> State<S> {
         m.reads = Reads::default();
         (m.audience, m.read, m.hidden, m.last_read_at_ms) = (0, 0, 0, 0);
         self.remove_chunks(message, chunks);
-        effects.changed.push(Changed { message, newly_read: None });
+        effects.changed.push(Changed { message, audience: 0, newly_read: None });
         Ok(())
     }
 }

@@ -136,6 +136,26 @@ impl<S: Pages> State<S> {
         }))
     }
 
+    /// Who shares a direct conversation with a slot: the one other member of its roster; `None` where there is none or more
+    /// than one, or that person was erased.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn peer_of(&self, conversation: u32, slot: u32) -> Result<Option<String>, S::Error> {
+        let head = self.head_of(conversation)?;
+        // Of a chat of two that so many have been on, nobody knows who the other one is without a long look.
+        if head.people == 0 || head.people > PEOPLE_PER_PAGE {
+            return Ok(None);
+        }
+        let page = self.people_of(conversation, 0)?;
+        let is_other = |other: &u32| *other != slot && page.at(*other).is_some_and(|p| p.role == Role::Member);
+        let mut others = (0..head.people).filter(is_other);
+        match (others.next(), others.next()) {
+            (Some(other), None) => self.user_id(conversation, &head.tenant, other),
+            _ => Ok(None),
+        }
+    }
+
     /// Tenant and id of a conversation by its number.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ impl Effects {
 pub struct Changed {
     /// Its number in the partition.
     pub message: u64,
+    /// How many must read it.
+    pub audience: u32,
     /// Who read it openly, by slot, and when, Unix milliseconds.
     pub newly_read: Option<(u32, u64)>,
 }

@@ -166,11 +166,11 @@ impl<S: Pages> State<S> {
             if m.is_direct_to_one() {
                 return Ok(()); // invisible: no new version, no update
             }
-            effects.changed.push(Changed { message, newly_read: None });
+            effects.changed.push(Changed { message, audience: m.audience, newly_read: None });
         } else {
             m.read += 1;
             m.last_read_at_ms = m.last_read_at_ms.max(read_at_ms);
-            effects.changed.push(Changed { message, newly_read: Some((slot, read_at_ms)) });
+            effects.changed.push(Changed { message, audience: m.audience, newly_read: Some((slot, read_at_ms)) });
         }
         m.changed = how.offset;
         Ok(())

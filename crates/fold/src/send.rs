@@ -40,9 +40,9 @@ impl<S: Pages> State<S> {
             self.take_parked_for(tenant, e)?;
             return Ok(());
         }
-        let message = self.append(tenant, conversation, e, at)?;
+        let (message, audience) = self.append(tenant, conversation, e, at)?;
         effects.counters.messages += 1;
-        effects.changed.push(Changed { message, newly_read: None });
+        effects.changed.push(Changed { message, audience, newly_read: None });
         self.apply_parked(tenant, conversation, message, e, at, effects)?;
         if message % MESSAGES_PER_PAGE == 0 {
             self.forget_expired()?;
@@ -76,8 +76,8 @@ impl<S: Pages> State<S> {
         Ok(found.unwrap_or(otherwise))
     }
 
-    /// Numbers, links and stores a new message.
-    fn append(&mut self, tenant: &str, conversation: u32, e: &MessageSent<'_>, at: At) -> Result<u64, S::Error> {
+    /// Numbers, links and stores a new message; returns its number and how many must read it.
+    fn append(&mut self, tenant: &str, conversation: u32, e: &MessageSent<'_>, at: At) -> Result<(u64, u32), S::Error> {
         let message = self.meta.next_message;
         let sender = self.slot_or_new(conversation, &e.sender_id)?;
         let head = Table::<Head>::hot(&mut self.pages, key(conversation, 0))?.ok_or(Error::Broken("a conversation"))?;
@@ -121,11 +121,12 @@ impl<S: Pages> State<S> {
         new.named_recipients = names.is_some();
         new.slots = slots;
         new.reads = reads;
-        new.audience = match (state, names) {
+        let audience = match (state, names) {
             (Fate::Ok, Some(_)) => recipients.len() as u32,
             (Fate::Ok, None) => by_roster,
             _ => 0,
         };
+        new.audience = audience;
         self.meta.next_message += 1;
         let (page_key, place) = message_key(message);
         if place == 0 {
@@ -141,7 +142,7 @@ impl<S: Pages> State<S> {
         if slots > INLINE_SLOTS {
             self.name_recipients(message, &recipients)?;
         }
-        Ok(message)
+        Ok((message, audience))
     }
 
     fn name_recipients(&mut self, message: u64, slots: &[u32]) -> Result<(), S::Error> {

@@ -51,8 +51,12 @@ impl Askers {
     /// Whether a caller may have an answer about this message. A message that is not there has no sender, so to a
     /// user it answers as one of somebody else.
     pub fn admit(self, caller: &Caller, receipt: &Receipt) -> bool {
-        let by_scope = caller.scopes.has(Scope::Members);
         let by_sender = receipt.sender_id.as_deref().is_some_and(|sender| caller.is(sender));
+        self.permits(caller.scopes.has(Scope::Members), by_sender)
+    }
+
+    /// Whether somebody may have an answer who has the scope, or is the sender, or both.
+    pub const fn permits(self, by_scope: bool, by_sender: bool) -> bool {
         match self {
             Self::SenderAndScope => by_scope || by_sender,
             Self::Sender => by_sender,
@@ -92,8 +96,8 @@ mod tests {
 
     #[test]
     fn the_sender_and_the_scope_are_admitted_as_configured_and_nobody_else() {
-        let user = |id: &str| Caller { tenant: "default".to_owned(), user: Some(id.to_owned()), scopes: Scopes::NONE };
-        let service = Caller { tenant: "default".to_owned(), user: None, scopes: Scopes::ALL };
+        let service = Caller { tenant: "default".to_owned(), user: None, scopes: Scopes::ALL, expires: None };
+        let user = |id: &str| Caller { user: Some(id.to_owned()), scopes: Scopes::NONE, ..service.clone() };
         let bare = Caller { scopes: Scopes::NONE, ..service.clone() };
         for (askers, sender, scope) in [
             (Askers::SenderAndScope, true, true),

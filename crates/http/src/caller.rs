@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// The tenant, as it is; absent stands for `default`.
 pub const TENANT_HEADER: HeaderName = HeaderName::from_static("receipts-tenant");
@@ -27,6 +28,15 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// The scope of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            "receipts:members" => Some(Self::Members),
+            "receipts:write" => Some(Self::Write),
+            _ => None,
+        }
+    }
+
     const fn bit(self) -> u8 {
         match self {
             Self::Members => 1,
@@ -67,6 +77,8 @@ pub struct Caller {
     pub user: Option<String>,
     /// What it may do beyond that.
     pub scopes: Scopes,
+    /// When its credential ends, and with it what is still under way; `None` for one that does not.
+    pub expires: Option<Instant>,
 }
 
 impl Caller {
@@ -113,7 +125,7 @@ impl Authenticate for TrustedHeaders {
             }
         };
         let scopes = if user.is_some() { Scopes::NONE } else { Scopes::ALL };
-        Ok(Caller { tenant: tenant.to_owned(), user, scopes })
+        Ok(Caller { tenant: tenant.to_owned(), user, scopes, expires: None })
     }
 }
 
@@ -170,7 +182,7 @@ mod tests {
     #[test]
     fn without_headers_the_caller_is_a_service_of_the_default_tenant_with_all_scopes() {
         let service = caller(&[]).unwrap();
-        assert_eq!(service, Caller { tenant: "default".to_owned(), user: None, scopes: Scopes::ALL });
+        assert_eq!(service, Caller { tenant: "default".to_owned(), user: None, scopes: Scopes::ALL, expires: None });
         assert!(service.scopes.has(Scope::Members) && service.scopes.has(Scope::Write));
     }
 

@@ -115,6 +115,7 @@ mod tests {
             tenant: tenant.to_owned(),
             user: user.map(str::to_owned),
             scopes: Scopes::NONE,
+            expires: None,
         };
         for other in [caller("a", None), caller("a", Some("u")), caller("b", Some("u"))] {
             assert_eq!(limit.check(&other), Ok(()));

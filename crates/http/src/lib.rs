@@ -21,6 +21,8 @@ mod reads;
 mod receipts;
 mod request;
 mod serve;
+mod tokens;
+mod updates;
 
 pub use access::{Access, Askers};
 pub use batch::EVENTS_MAX;
@@ -37,6 +39,8 @@ pub use reads::{Query, query_router};
 pub use receipts::MESSAGE_IDS_MAX;
 pub use request::{MIN_POSITION_HEADER, POSITION_HEADER, WAIT_DEFAULT_MS, WAIT_HEADER, WAIT_MAX_MS};
 pub use serve::{Drained, serve};
+pub use tokens::{BadKeys, Signature, TokenSettings, Tokens};
+pub use updates::{LAST_EVENT_ID_HEADER, Updates};
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -51,6 +55,8 @@ pub struct Parts {
     pub ingest: Ingest,
     /// Who answers.
     pub query: Query,
+    /// Where streams come from.
+    pub updates: Updates,
     /// How the service is.
     pub health: Health,
     /// Who asks.
@@ -61,7 +67,7 @@ pub struct Parts {
 
 /// The router of all parts in one process.
 pub fn router(parts: Parts) -> Router {
-    let routes = ingest_router(parts.ingest).merge(query_router(parts.query));
+    let routes = ingest_router(parts.ingest).merge(query_router(parts.query, Some(parts.updates)));
     edge(routes, health_router(parts.health), parts.authenticate, &parts.limits)
 }
 

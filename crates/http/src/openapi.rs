@@ -7,7 +7,7 @@ mod shapes;
 
 pub(crate) use shapes::{
     Events, ListParameters, MembersPage, MessagePath, ReadMark, ReaderPath, ReadinessAnswer, Receipt, ReceiptsAnswer,
-    ReceiptsQuery,
+    ReceiptsQuery, StreamParameters,
 };
 
 use crate::problem::{Code, TYPE_PREFIX};
@@ -35,6 +35,7 @@ use utoipa::OpenApi as _;
         crate::receipts::get_receipt,
         crate::members::list_members,
         crate::members::get_read_mark,
+        crate::updates::stream_updates,
         crate::health::livez,
         crate::health::readyz,
         crate::health::metrics,
@@ -58,14 +59,15 @@ const EVENT_SCHEMAS: [(&str, &str); 10] = [
     ("user.erased", include_str!("../../../schemas/event/v1/user.erased.schema.json")),
 ];
 
-/// The statuses that an operation may answer with beside its own. 429 and 500 stand with every operation that needs a
+/// The statuses that an operation may answer with beside its own. 401, 429 and 500 stand with every operation that needs a
 /// caller, and 503 with all of these.
-const PROBLEMS: [(&str, &[u16]); 6] = [
+const PROBLEMS: [(&str, &[u16]); 7] = [
     ("post_events", &[400, 403, 408, 413, 415]),
     ("query_receipts", &[400, 408, 413, 415]),
     ("get_receipt", &[400, 403, 404]),
     ("list_members", &[400, 403, 404, 409]),
     ("get_read_mark", &[400, 403, 404]),
+    ("stream_updates", &[400, 403, 410]),
     ("readyz", &[]),
 ];
 
@@ -80,6 +82,12 @@ pub fn document() -> Value {
     let components = &mut document["components"];
     add_schemas(&mut components["schemas"]);
     components["responses"] = problem_responses();
+    components["securitySchemes"] = json!({"bearer": {
+        "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+        "description": "Where tokens are configured (`auth.*`): tenant from the claim `tenant`, user from `sub`, scopes \
+                        `receipts:members` and `receipts:write` from `scope`, `scopes` or `scp`. A token without `sub` is a \
+                        service's.",
+    }});
     components["headers"] = headers();
     components["parameters"] = parameters();
     document
@@ -98,6 +106,7 @@ fn complete(operation: &mut Value) {
     let is_read = operation["tags"] == json!(["query"]);
     let mut shared = Vec::new();
     if needs_caller {
+        operation["security"] = json!([{"bearer": []}, {}]);
         shared.extend(["Receipts-Tenant", "Receipts-Caller"]);
     }
     if is_read {
@@ -128,7 +137,7 @@ fn complete(operation: &mut Value) {
         }
     }
     let Some((_, own)) = PROBLEMS.iter().find(|(name, _)| *name == id) else { return };
-    let common: &[u16] = if needs_caller { &[429, 500, 503] } else { &[503] };
+    let common: &[u16] = if needs_caller { &[401, 429, 500, 503] } else { &[503] };
     for status in own.iter().chain(common) {
         let name = status.to_string();
         operation["responses"][&name] = json!({"$ref": format!("#/components/responses/{name}")});
@@ -194,6 +203,9 @@ fn problem_responses() -> Value {
     }
     let response = |(status, codes): (u16, Vec<Code>)| {
         let mut headers = json!({"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}});
+        if status == 401 {
+            headers["WWW-Authenticate"] = json!({"$ref": "#/components/headers/WWW-Authenticate"});
+        }
         if matches!(status, 429 | 503) {
             headers["Retry-After"] = json!({"$ref": "#/components/headers/Retry-After"});
         }
@@ -224,6 +236,10 @@ fn headers() -> Value {
             "schema": {"type": "string"},
         },
         "Retry-After": {"description": "When to come again, seconds.", "schema": {"type": "integer", "minimum": 1}},
+        "WWW-Authenticate": {
+            "description": "`Bearer`, with `error=\"invalid_token\"` where there is a token that is not taken (RFC 6750).",
+            "schema": {"type": "string"},
+        },
         "X-Request-Id": {
             "description": "The request's own `X-Request-Id`, or one of the service's.",
             "schema": {"type": "string"},

@@ -24,6 +24,8 @@ pub enum Code {
     BadPosition,
     /// The cursor is forged, or of another list.
     BadCursor,
+    /// The credential is missing, or not valid.
+    Unauthenticated,
     /// The caller may not ask or do this. A message that does not exist answers strangers the same.
     Forbidden,
     /// There is no such message or read mark.
@@ -52,6 +54,10 @@ pub enum Code {
     NotWritten,
     /// Whether everything was written is not known; to be sent again.
     OutcomeOpen,
+    /// Updates that a stream would have to begin with are not kept any more.
+    UpdatesGone,
+    /// Too many streams at once.
+    TooManyStreams,
     /// Too many requests at once.
     Overloaded,
     /// The state is further behind the log than configured.
@@ -60,10 +66,11 @@ pub enum Code {
 
 impl Code {
     /// All codes, for the OpenAPI document.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Invalid,
         Self::BadPosition,
         Self::BadCursor,
+        Self::Unauthenticated,
         Self::Forbidden,
         Self::NotFound,
         Self::NoRoute,
@@ -78,6 +85,8 @@ impl Code {
         Self::Unavailable,
         Self::NotWritten,
         Self::OutcomeOpen,
+        Self::UpdatesGone,
+        Self::TooManyStreams,
         Self::Overloaded,
         Self::NotReady,
     ];
@@ -88,6 +97,9 @@ impl Code {
             Self::Invalid => ("invalid", StatusCode::BAD_REQUEST, "The request is not valid"),
             Self::BadPosition => ("bad-position", StatusCode::BAD_REQUEST, "The position token is not valid"),
             Self::BadCursor => ("bad-cursor", StatusCode::BAD_REQUEST, "The cursor is not of this list"),
+            Self::Unauthenticated => {
+                ("unauthenticated", StatusCode::UNAUTHORIZED, "The credential is missing or not valid")
+            }
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "The caller may not ask this"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "Not found"),
             Self::NoRoute => ("no-route", StatusCode::NOT_FOUND, "No such route"),
@@ -106,6 +118,8 @@ impl Code {
             Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "The state cannot be asked just now"),
             Self::NotWritten => ("not-written", StatusCode::SERVICE_UNAVAILABLE, "Nothing was written"),
             Self::OutcomeOpen => ("outcome-open", StatusCode::SERVICE_UNAVAILABLE, "The outcome is open"),
+            Self::UpdatesGone => ("updates-gone", StatusCode::GONE, "Updates since then are not kept any more"),
+            Self::TooManyStreams => ("too-many-streams", StatusCode::SERVICE_UNAVAILABLE, "Too many streams at once"),
             Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Too many requests at once"),
             Self::NotReady => ("not-ready", StatusCode::SERVICE_UNAVAILABLE, "Not ready"),
         }
@@ -134,6 +148,7 @@ struct Parts {
     more: Map<String, Value>,
     retry_after_s: Option<u64>,
     positions: Option<Positions>,
+    challenge: &'static str,
 }
 
 impl Problem {
@@ -147,6 +162,7 @@ impl Problem {
             more: Map::new(),
             retry_after_s,
             positions: None,
+            challenge: "Bearer",
         }))
     }
 
@@ -202,6 +218,13 @@ impl Problem {
         self
     }
 
+    /// What `WWW-Authenticate` says of a missing or bad credential; `Bearer` without this (RFC 6750, section 3).
+    #[must_use]
+    pub(crate) fn challenge(mut self, challenge: &'static str) -> Self {
+        self.0.challenge = challenge;
+        self
+    }
+
     /// What went wrong.
     pub fn code(&self) -> Code {
         self.0.code
@@ -223,7 +246,7 @@ impl From<Unavailable> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Parts { code, detail, items, more, retry_after_s, positions } = *self.0;
+        let Parts { code, detail, items, more, retry_after_s, positions, challenge } = *self.0;
         let (name, status, title) = code.spec();
         let mut body = Map::new();
         body.insert("type".to_owned(), format!("{TYPE_PREFIX}{name}").into());
@@ -240,6 +263,9 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if code == Code::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         if let Some(seconds) = retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

@@ -7,6 +7,7 @@ use crate::caller::Caller;
 use crate::guard::Limits;
 use crate::problem::{Code, Problem};
 use crate::request::{Freshness, POSITION_HEADER, put_position};
+use crate::updates::{Updates, stream_updates};
 use crate::{members, receipts};
 use axum::extract::{Request, State};
 use axum::http::header;
@@ -31,10 +32,22 @@ pub struct Query {
     pub limits: Limits,
 }
 
-/// The routes of queries, without what [`crate::edge`] puts around them.
-pub fn query_router(query: Query) -> Router {
+/// The routes of queries, without what [`crate::edge`] puts around them. Without `updates` there are no streams: the process
+/// reaches no log.
+pub fn query_router(query: Query, updates: Option<Updates>) -> Router {
     let query = Arc::new(query);
+    let stream = move |State(query), caller, parameters, freshness, headers| {
+        let updates = updates.clone();
+        async move {
+            let Some(updates) = updates else {
+                let detail = "this edge has no streams, for it reaches no log: it needs --kafka-bootstrap";
+                return Err(Problem::new(Code::NoRoute).detail(detail));
+            };
+            stream_updates(updates, query, caller, parameters, freshness, headers).await
+        }
+    };
     Router::new()
+        .route("/v1/updates", get(stream))
         .route("/v1/receipts/query", post(receipts::query_receipts))
         .route("/v1/conversations/{conversation_id}/messages/{message_id}/receipt", get(receipts::get_receipt))
         .route("/v1/conversations/{conversation_id}/messages/{message_id}/members", get(members::list_members))

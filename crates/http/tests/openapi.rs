@@ -79,7 +79,7 @@ fn every_component_is_used_by_some_reference() {
 fn the_document_says_that_it_is_openapi_3_1() {
     let document = receipts_http::openapi_document();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-    assert_eq!(document["paths"].as_object().unwrap().len(), 9);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 10);
 }
 
 #[test]

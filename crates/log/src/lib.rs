@@ -15,5 +15,5 @@ pub mod testing;
 
 pub use port::{
     AppendError, Appended, Assignment, Entry, Headers, Inspect, Log, OwnedRecord, Polled, RECORDS_AT_ONCE, ReadError,
-    Reader, Record, Topic, Writer, Written,
+    Reader, Record, Tail, Topic, Writer, Written,
 };

@@ -120,6 +120,17 @@ pub trait Reader: Send {
     fn commit(&mut self, partition: u32, next_offset: u64);
 }
 
+/// Follows partitions of one topic without a group: no other reader notices it, and nothing is committed. One thread owns
+/// it.
+pub trait Tail: Send {
+    /// As [`Reader::poll`]. After [`ReadError::Stop`] it hands nothing over any more: the records that come next are gone,
+    /// or the topic is another one.
+    ///
+    /// # Errors
+    /// [`ReadError`] says whether to go on or to stop.
+    fn poll(&mut self, max: usize, timeout: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError>;
+}
+
 /// Who is told of partitions that come and go. Called on the reader's thread, inside `poll` and inside its drop.
 pub trait Assignment: Send + Sync {
     /// A partition is ours: opens its state and says at which offset to start.
@@ -228,7 +239,8 @@ pub trait Log: Send + Sync {
     fn writer(&self) -> Arc<dyn Writer>;
 }
 
-/// Looks into any topic of a log without taking part in it: for tests and operators' tools. The calls block.
+/// Looks into any topic of a log without taking part in it: for streams of updates, operators' tools and tests. The calls
+/// block.
 pub trait Inspect: Log {
     /// The offsets at hand: from the first one kept to the one that the next record has at least.
     ///
@@ -262,4 +274,11 @@ pub trait Inspect: Log {
     /// # Errors
     /// Where the log cannot be read or has no such partition.
     fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError>;
+
+    /// Follows partitions of a topic, each from the offset named beside it on.
+    ///
+    /// # Errors
+    /// Where the log cannot be read, or has no such partition. An offset that the log does not hold is told by the first
+    /// poll at the latest.
+    fn tail(&self, topic: Topic, starts: &[(u32, u64)]) -> Result<Box<dyn Tail>, ReadError>;
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// An open log.
 pub struct EventLog {
     /// The log.
-    pub log: Arc<dyn Log>,
+    pub log: Arc<dyn Inspect>,
     /// What tells it from others.
     pub identity: LogIdentity,
     /// For people: `embedded`, or the brokers.

@@ -2,12 +2,14 @@
 //!
 //! A service composes these; which parts it has, and in which order they start and end, is its own.
 
+mod callers;
 mod data_dir;
 mod event_log;
 mod parts;
 mod process;
 
+pub use callers::{access, authenticate};
 pub use data_dir::{DataDir, InUse, LogIdentity};
 pub use event_log::{EventLog, ExistingLog, connect, kafka_name, open, open_existing, open_with_store, place};
-pub use parts::{ACKNOWLEDGE_TIMEOUT, fold_limits, ingest, limits, open_projector, secret};
+pub use parts::{ACKNOWLEDGE_TIMEOUT, fold_limits, follow_updates, ingest, limits, open_projector, secret};
 pub use process::{on_thread, run};

@@ -2,13 +2,14 @@
 
 use crate::data_dir::DataDir;
 use receipts_fold::Limits as FoldLimits;
-use receipts_http::{Ingest, Limits, Rate};
-use receipts_log::Log;
+use receipts_http::{Ingest, Limits, Rate, Updates};
+use receipts_log::{Inspect, Log, ReadError};
 use receipts_projection::{ProjectError, Projector, Settings as ProjectorSettings};
 use receipts_query::peer::{self, Secret};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long ingest and the operator's commands wait for the log; longer than the log's own delivery timeout of 30 s, so
@@ -54,6 +55,14 @@ pub fn ingest(settings: &Settings, log: &dyn Log) -> Ingest {
         limits: limits(settings),
         acknowledge_timeout: ACKNOWLEDGE_TIMEOUT,
     }
+}
+
+/// Begins to follow the topic of updates, for streams. Blocks until the log has answered.
+///
+/// # Errors
+/// Where the log cannot be read.
+pub fn follow_updates(settings: &Settings, log: Arc<dyn Inspect>) -> Result<Updates, ReadError> {
+    Updates::start(log, settings.http.streams_max, Duration::from_millis(settings.http.heartbeat_ms))
 }
 
 /// The settings that decide answers.

@@ -374,4 +374,14 @@ impl Answers for Peers {
         };
         self.ask(conversation.partition, question).await
     }
+
+    async fn are_erased(
+        &self,
+        tenant: &str,
+        partition: u32,
+        user_ids: &[String],
+    ) -> Result<Answer<Vec<bool>>, Unavailable> {
+        let (tenant, user_ids) = (tenant.to_owned(), user_ids.to_vec());
+        self.ask(partition, Question::AreErased { partition, tenant, user_ids }).await
+    }
 }

@@ -86,6 +86,15 @@ impl Answers for Partitions {
             fold.is_member(conversation.tenant, conversation.conversation_id, user_id)
         })
     }
+
+    async fn are_erased(
+        &self,
+        tenant: &str,
+        partition: u32,
+        user_ids: &[String],
+    ) -> Result<Answer<Vec<bool>>, Unavailable> {
+        self.ask(partition, |fold| Ok(user_ids.iter().map(|id| fold.is_erased(tenant, id)).collect()))
+    }
 }
 
 #[async_trait]

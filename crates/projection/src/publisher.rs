@@ -73,7 +73,7 @@ impl Publisher {
             let guard = partitions.shared.slots[number as usize].partition.read();
             let Some(partition) = guard.as_ref() else { continue };
             let mut sent = 0;
-            let published = updates.publish(&partition.fold, until, |entry, change| {
+            let published = updates.publish(&partition.fold, partition.position, until, |entry, change| {
                 outbox.send_update(entry, number, change);
                 sent += 1;
             });

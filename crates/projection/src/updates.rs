@@ -10,18 +10,25 @@ use receipts_fold::effects::{Changed, MarkMoved};
 use receipts_fold::view::{ReadMark, Receipt, Status};
 use receipts_log::{Entry, Topic};
 use serde::Serialize;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Readers that an update names at most.
 const NEWLY_READ_MAX: usize = 100;
 
+/// The header of an update: the position of the partition that the update was rendered at. Everything below that offset of
+/// the event topic is in it or was in an earlier one.
+pub(crate) const POSITION_HEADER: &str = "receipts-position";
+
+/// From so many members on, a window grows no further.
+const AUDIENCE_WITH_LONGEST_WINDOW: u32 = 100_000;
+
 /// Changes of one partition that were not published yet.
 pub(crate) struct Updates {
     window: Duration,
     pending: HashMap<u64, Readers>,
-    /// Messages by the time of their first change, which is the order in which they fall due.
-    due: VecDeque<(Instant, u64)>,
+    /// When messages fall due.
+    due: BTreeSet<(Instant, u64)>,
     marks: BTreeSet<MarkMoved>,
 }
 
@@ -71,13 +78,16 @@ struct ReadMarkUpdated<'a> {
     r#type: &'static str,
     tenant: &'a str,
     conversation_id: &'a str,
+    /// Who is shown it: the other one of the two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_id: Option<String>,
     #[serde(flatten)]
     mark: &'a ReadMark,
 }
 
 impl Updates {
     pub(crate) fn new(window: Duration) -> Self {
-        Self { window, pending: HashMap::new(), due: VecDeque::new(), marks: BTreeSet::new() }
+        Self { window, pending: HashMap::new(), due: BTreeSet::new(), marks: BTreeSet::new() }
     }
 
     /// Whether there is anything to publish now: marks go at once.
@@ -89,7 +99,7 @@ impl Updates {
     /// Takes note of changes.
     pub(crate) fn add(&mut self, changed: &[Changed], marks: &[MarkMoved], now: Instant) {
         for change in changed {
-            let readers = self.readers(change.message, now);
+            let readers = self.readers(change.message, now + window_of(self.window, change.audience));
             if let Some(read) = change.newly_read {
                 readers.add(read);
             }
@@ -101,7 +111,7 @@ impl Updates {
     pub(crate) fn again(&mut self, change: Change, now: Instant) {
         match change {
             Change::Message(message, earlier) => {
-                let readers = self.readers(message, now);
+                let readers = self.readers(message, now + self.window);
                 let later = std::mem::replace(readers, earlier);
                 readers.truncated |= later.truncated;
                 for read in later.named {
@@ -112,11 +122,11 @@ impl Updates {
         }
     }
 
-    fn readers(&mut self, message: u64, now: Instant) -> &mut Readers {
+    fn readers(&mut self, message: u64, due: Instant) -> &mut Readers {
         match self.pending.entry(message) {
             Slot::Occupied(readers) => readers.into_mut(),
             Slot::Vacant(place) => {
-                self.due.push_back((now + self.window, message));
+                self.due.insert((due, message));
                 place.insert(Readers::default())
             }
         }
@@ -124,38 +134,41 @@ impl Updates {
 
     /// When the next update falls due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.due.front().map(|(at, _)| *at)
+        self.due.first().map(|(at, _)| *at)
     }
 
-    /// Hands out what is due, or without `now` everything.
+    /// Hands out what is due, or without `now` everything, as the fold has it at `position`.
     pub(crate) fn publish(
         &mut self,
         fold: &Fold,
+        position: u64,
         now: Option<Instant>,
         mut send: impl FnMut(Entry, Change),
     ) -> Result<(), FoldError> {
-        while let Some((at, message)) = self.due.front().copied() {
+        while let Some((at, message)) = self.due.first().copied() {
             if now.is_some_and(|now| at > now) {
                 break;
             }
-            self.due.pop_front();
+            self.due.pop_first();
             let Some(readers) = self.pending.remove(&message) else { continue };
             // Expired since: nobody will ask for it again.
             let Some(receipt) = fold.receipt_of(message)? else { continue };
             let update = receipt_updated(fold, message, &receipt, &readers)?;
             let key = receipts_event::key(&receipt.tenant, receipt.conversation_id.as_deref().unwrap_or_default());
-            send(entry(key, &update), Change::Message(message, readers));
+            send(entry(key, &update, position), Change::Message(message, readers));
         }
         for mark in std::mem::take(&mut self.marks) {
             let Some(read_mark) = fold.read_mark_of(mark.conversation, mark.slot)? else { continue };
             let (tenant, conversation_id) = fold.conversation_name(mark.conversation)?;
+            let peer_id = fold.peer_of(mark.conversation, mark.slot)?;
             let update = ReadMarkUpdated {
                 r#type: "read_mark.updated",
                 tenant: &tenant,
                 conversation_id: &conversation_id,
+                peer_id,
                 mark: &read_mark,
             };
-            send(entry(receipts_event::key(&tenant, &conversation_id), &update), Change::Mark(mark));
+            send(entry(receipts_event::key(&tenant, &conversation_id), &update, position), Change::Mark(mark));
         }
         Ok(())
     }
@@ -179,14 +192,21 @@ fn receipt_updated<'a>(
     Ok(update)
 }
 
-fn entry(key: Vec<u8>, update: &impl Serialize) -> Entry {
+/// How long the changes of a message gather. The more must read it, the more come within a moment, and the less each one
+/// matters: five times the window at 100,000 and beyond, in between by the square root.
+fn window_of(window: Duration, audience: u32) -> Duration {
+    let share = f64::from(audience.min(AUDIENCE_WITH_LONGEST_WINDOW)) / f64::from(AUDIENCE_WITH_LONGEST_WINDOW);
+    window.mul_f64(1.0 + 4.0 * share.sqrt())
+}
+
+fn entry(key: Vec<u8>, update: &impl Serialize, position: u64) -> Entry {
     let value = serde_json::to_vec(update).expect("updates are plain JSON");
     Entry {
         topic: Topic::Updates,
         partition: None,
         key: Some(key.into()),
         value: Some(value.into()),
-        headers: Vec::new(),
+        headers: vec![(POSITION_HEADER.to_owned(), Some(position.to_string().into()))],
         timestamp_ms: None,
     }
 }
@@ -210,5 +230,26 @@ pub(crate) fn dead_letter(partition: u32, topic: &str, dead: Dead) -> Entry {
         value: dead.value.map(|v| Bytes::from(v.into_vec())),
         headers,
         timestamp_ms: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_grows_with_the_audience_to_five_times_and_no_further() {
+        let ms = |audience| window_of(Duration::from_millis(200), audience).as_millis();
+        assert_eq!([0, 10, 1_000, 10_000, 100_000, u32::MAX].map(ms), [200, 208, 280, 452, 1_000, 1_000]);
+        assert_eq!(window_of(Duration::ZERO, 100_000), Duration::ZERO, "off stays off");
+    }
+
+    #[test]
+    fn a_small_audience_does_not_wait_for_a_large_one_that_changed_first() {
+        let (mut updates, now) = (Updates::new(Duration::from_millis(200)), Instant::now());
+        let change = |message, audience| Changed { message, audience, newly_read: None };
+        updates.add(&[change(1, 100_000), change(2, 1)], &[], now);
+        assert!(updates.next_due().is_some_and(|due| due < now + Duration::from_millis(250)));
+        assert_eq!(updates.due.iter().map(|(_, message)| *message).collect::<Vec<_>>(), [2, 1]);
     }
 }

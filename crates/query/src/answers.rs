@@ -140,6 +140,18 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// Where the partition cannot be asked.
     async fn is_member(&self, conversation: Conversation<'_>, user_id: &str) -> Result<Answer<bool>, Unavailable>;
+
+    /// Which people of a tenant were erased, as this partition has heard: one each, in the order asked for. Nobody at all is
+    /// a question too: then only the position is wanted.
+    ///
+    /// # Errors
+    /// Where the partition cannot be asked.
+    async fn are_erased(
+        &self,
+        tenant: &str,
+        partition: u32,
+        user_ids: &[String],
+    ) -> Result<Answer<Vec<bool>>, Unavailable>;
 }
 
 /// Which of two partitions' receipts of one id answers: the greater `sent_at_ms`, and of equal ones the conversation id

@@ -155,6 +155,15 @@ pub enum Question {
         /// Whose mark.
         user_id: String,
     },
+    /// [`Answers::are_erased`].
+    AreErased {
+        /// As which partition has heard.
+        partition: u32,
+        /// Whose people.
+        tenant: String,
+        /// Who.
+        user_ids: Vec<String>,
+    },
     /// [`Answers::is_member`].
     IsMember {
         /// Whose.
@@ -209,6 +218,9 @@ pub async fn reply(owner: &dyn Owner, ask: &Ask) -> Reply {
         }
         Question::ReadMark { tenant, conversation_id, user_id } => {
             value(owner.read_mark(Conversation::locate(tenant, conversation_id, count), user_id).await?)
+        }
+        Question::AreErased { partition, tenant, user_ids } => {
+            value(owner.are_erased(tenant, *partition, user_ids).await?)
         }
         Question::IsMember { tenant, conversation_id, user_id } => {
             value(owner.is_member(Conversation::locate(tenant, conversation_id, count), user_id).await?)

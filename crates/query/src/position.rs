@@ -1,4 +1,5 @@
-//! Positions in the event log and the opaque token that carries them between answers and requests.
+//! Positions in the event log and in the topic of updates, and the opaque tokens that carry them between answers and
+//! requests.
 //!
 //! Must not be read as a proof: a token is checked against accidents, not signed. Whoever invents one only waits for it.
 
@@ -10,6 +11,10 @@ use std::str::FromStr;
 /// The layout of a token's bytes: this version, then per partition two varints (partitions since the one before, next
 /// offset), then the CRC-32 of all that, little-endian.
 const TOKEN_VERSION: u8 = 1;
+
+/// The same layout for positions in the topic of updates. Another first byte, so that the two are never taken for one
+/// another.
+const STREAM_VERSION: u8 = 2;
 
 /// The checksum's length in bytes.
 const CHECKSUM_BYTES: usize = 4;
@@ -104,11 +109,76 @@ impl FromIterator<(u32, u64)> for Positions {
     }
 }
 
+/// Where a stream of updates goes on: positions in the topic of updates, of the partitions that the stream is fed from.
+/// Its text is what a stream gives as the `id` of an event.
+///
+/// ```
+/// use receipts_query::{Positions, Since, StreamId};
+///
+/// let id = StreamId(Positions::applied(3, 42));
+/// assert_eq!(id.to_string().parse(), Ok(Since::Stream(id.clone())));
+/// assert!(id.to_string().parse::<Positions>().is_err(), "it says nothing of the event log");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct StreamId(pub Positions);
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(STREAM_VERSION, f)
+    }
+}
+
+/// What a stream of updates may be resumed from: either token tells by itself which it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Since {
+    /// A position of the event log: what an answer carried.
+    Events(Positions),
+    /// The `id` of an event of a stream.
+    Stream(StreamId),
+}
+
+impl Since {
+    /// The positions, whichever topic they are in.
+    pub fn positions(&self) -> &Positions {
+        match self {
+            Self::Events(positions) | Self::Stream(StreamId(positions)) => positions,
+        }
+    }
+}
+
+impl FromStr for Since {
+    type Err = BadToken;
+
+    fn from_str(token: &str) -> Result<Self, BadToken> {
+        match Positions::read(token)? {
+            (STREAM_VERSION, positions) => Ok(Self::Stream(StreamId(positions))),
+            (_, positions) => Ok(Self::Events(positions)),
+        }
+    }
+}
+
 /// The token: base64url without padding, safe in headers and query strings. About 8 bytes a partition.
 impl fmt::Display for Positions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(TOKEN_VERSION, f)
+    }
+}
+
+impl FromStr for Positions {
+    type Err = BadToken;
+
+    fn from_str(token: &str) -> Result<Self, BadToken> {
+        match Self::read(token)? {
+            (STREAM_VERSION, _) => Err(BadToken::OfStream),
+            (_, positions) => Ok(positions),
+        }
+    }
+}
+
+impl Positions {
+    fn write(&self, version: u8, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = Vec::with_capacity(1 + self.entries.len() * 6 + CHECKSUM_BYTES);
-        bytes.push(TOKEN_VERSION);
+        bytes.push(version);
         let mut least = 0;
         for &(partition, next_offset) in &self.entries {
             put_varint(&mut bytes, u64::from(partition) - least);
@@ -118,30 +188,16 @@ impl fmt::Display for Positions {
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
     }
-}
 
-/// Why a text is no token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadToken {
-    /// Not a token, or one that was cut, changed or invented.
-    #[error("not a position token of this service")]
-    Garbled,
-    /// A token of a later release; an edge that is older than its client's last answer.
-    #[error("a position token of an unknown version")]
-    UnknownVersion,
-}
-
-impl FromStr for Positions {
-    type Err = BadToken;
-
-    fn from_str(token: &str) -> Result<Self, BadToken> {
+    /// Reads a token of any version that has this layout.
+    fn read(token: &str) -> Result<(u8, Self), BadToken> {
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| BadToken::Garbled)?;
         let (body, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(BadToken::Garbled)?;
         if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
             return Err(BadToken::Garbled);
         }
         let (&version, mut rest) = body.split_first().ok_or(BadToken::Garbled)?;
-        if version != TOKEN_VERSION {
+        if ![TOKEN_VERSION, STREAM_VERSION].contains(&version) {
             return Err(BadToken::UnknownVersion);
         }
         let mut entries = Vec::with_capacity(rest.len() / 2);
@@ -155,8 +211,22 @@ impl FromStr for Positions {
             entries.push((u32::try_from(partition).map_err(|_| BadToken::Garbled)?, next_offset));
             least = partition + 1;
         }
-        Ok(Self { entries })
+        Ok((version, Self { entries }))
     }
+}
+
+/// Why a text is no token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadToken {
+    /// Not a token, or one that was cut, changed or invented.
+    #[error("not a position token of this service")]
+    Garbled,
+    /// A stream's `id` where a position of the event log is asked for.
+    #[error("the id of a stream's event, which is no position of the event log")]
+    OfStream,
+    /// A token of a later release; an edge that is older than its client's last answer.
+    #[error("a position token of an unknown version")]
+    UnknownVersion,
 }
 
 /// Appends LEB128: seven bits a byte, the lowest first.
@@ -248,6 +318,16 @@ mod tests {
         assert!(!Positions::applied(6, 11).covers(&written));
     }
 
+    proptest! {
+        #[test]
+        fn the_two_kinds_of_token_are_never_taken_for_one_another(positions in positions()) {
+            let id = StreamId(positions.clone());
+            prop_assert_eq!(id.to_string().parse::<Positions>(), Err(BadToken::OfStream));
+            prop_assert_eq!(id.to_string().parse(), Ok(Since::Stream(id)));
+            prop_assert_eq!(positions.to_string().parse(), Ok(Since::Events(positions)));
+        }
+    }
+
     #[test]
     fn nothing_is_covered_by_everything_and_has_a_token() {
         let nothing = Positions::applied(5, 0);
@@ -258,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_token_of_a_later_version_is_told_apart_from_a_garbled_one() {
-        let mut bytes = vec![TOKEN_VERSION + 1];
+        let mut bytes = vec![STREAM_VERSION + 1];
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         assert_eq!(URL_SAFE_NO_PAD.encode(bytes).parse::<Positions>(), Err(BadToken::UnknownVersion));
         assert_eq!("".parse::<Positions>(), Err(BadToken::Garbled));

@@ -15,7 +15,10 @@ mod sources;
 pub use flags::{FILE_FLAG, Named, file, overrides, with_flags};
 pub use mistakes::{Mistake, Mistakes, Origin};
 pub use reader::KeyDoc;
-pub use settings::{Http, Kafka, KafkaProperties, Log, LogFormat, Projector, Query, Settings, Telemetry};
+pub use settings::{
+    Access, Algorithm, Askers, Auth, Http, Kafka, KafkaProperties, Log, LogFormat, Projector, Query, Settings,
+    Telemetry,
+};
 
 use reader::Reader;
 use sources::Sources;

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory, FromArgMatches, Parser};
-use receipts_http::{Health, TrustedHeaders, edge, health_router, ingest_router};
+use receipts_http::{Health, edge, health_router, ingest_router};
 use receipts_log::Log as _;
-use receipts_node::{connect, ingest, kafka_name, limits, on_thread};
+use receipts_node::{authenticate, connect, ingest, kafka_name, limits, on_thread};
 use receipts_query::Readiness;
 use receipts_runtime::config::{self, Named, Settings};
 use receipts_runtime::exit::{self, Failure};
@@ -69,6 +69,7 @@ async fn serve(
     metrics: Metrics,
     json: bool,
 ) -> Result<(), Failure> {
+    let authenticate = authenticate(&settings.auth)?;
     let listen = settings.http.listen;
     let listener = TcpListener::bind(listen)
         .await
@@ -93,7 +94,7 @@ async fn serve(
         },
         render_metrics: Arc::new(move || metrics.render()),
     };
-    let router = edge(ingest_router(ingest), health_router(health), Arc::new(TrustedHeaders), &limits);
+    let router = edge(ingest_router(ingest), health_router(health), authenticate, &limits);
     let drain = Duration::from_millis(settings.drain_ms);
     // Half of the time to drain is for requests, the rest for what they left on its way to Kafka.
     let serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), drain / 2));

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory, FromArgMatches, Parser};
-use receipts_http::{Access, Health, Query, TrustedHeaders, edge, health_router, query_router};
-use receipts_node::{limits, secret};
+use receipts_http::{Health, Query, edge, health_router, query_router};
+use receipts_node::{access, authenticate, connect, follow_updates, limits, on_thread, secret};
 use receipts_peers::{Peers, Settings as PeersSettings};
 use receipts_query::{Answers as _, CursorKey};
 use receipts_runtime::config::{self, Named, Settings};
@@ -29,7 +29,7 @@ const FIRST: [Named; 5] = [
 const READY_POLL: Duration = Duration::from_millis(10);
 
 const EXAMPLES: &str = "Examples:
-  receipts-query --projectors localhost:8081,localhost:8082
+  receipts-query --projectors localhost:8081,localhost:8082 --kafka-bootstrap localhost:9092
   receipts-query --projectors projectors.internal:8081 --http-listen 127.0.0.1:0 --json
 
   curl -s localhost:8080/v1/receipts/query -H 'Content-Type: application/json' -d '{\"message_ids\":[\"m1\"]}'";
@@ -68,6 +68,7 @@ fn run() -> Result<(), Failure> {
 }
 
 async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, json: bool) -> Result<(), Failure> {
+    let authenticate = authenticate(&settings.auth)?;
     let listen = settings.http.listen;
     let listener = TcpListener::bind(listen)
         .await
@@ -89,14 +90,28 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
             CursorKey::new(random()?)
         }
     };
+    // Streams come from the topic of updates, which only an edge that knows the brokers reaches.
+    let updates = match settings.kafka.bootstrap.clone() {
+        Some(bootstrap) => {
+            let settings = settings.clone();
+            let following = on_thread("following", move || {
+                Ok(follow_updates(&settings, Arc::new(connect(&settings, &bootstrap)?))?)
+            });
+            tokio::select! {
+                followed = following => Some(followed?),
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+        None => None,
+    };
     let limits = limits(settings);
-    let query =
-        Query { answers: Arc::new(peers.clone()), cursor_key, access: Access::default(), limits: limits.clone() };
+    let access = access(&settings.access);
+    let query = Query { answers: Arc::new(peers.clone()), cursor_key, access, limits: limits.clone() };
     let health = {
         let peers = peers.clone();
         Health { readiness: Arc::new(move || peers.ready()), render_metrics: Arc::new(move || metrics.render()) }
     };
-    let router = edge(query_router(query), health_router(health), Arc::new(TrustedHeaders), &limits);
+    let router = edge(query_router(query, updates.clone()), health_router(health), authenticate, &limits);
     let drain = Duration::from_millis(settings.drain_ms);
     let mut serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), drain));
     let ready = async {
@@ -112,8 +127,24 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
         () = stop.cancelled() => {}
     }
     let work = async {
+        // Until there is a reason to end, nobody closes streams; from then on they have no end of their own to wait for.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            ended = &mut serving => {
+                ended.context("the HTTP edge panicked; this is a bug: please report it with the log")??;
+                return Err(anyhow!("the HTTP edge ended by itself").into());
+            }
+        }
+        if let Some(updates) = updates {
+            on_thread("ending streams", move || {
+                updates.close();
+                Ok(())
+            })
+            .await?;
+        }
         (&mut serving).await.context("the HTTP edge panicked; this is a bug: please report it with the log")??;
-        if stop.is_cancelled() { Ok(()) } else { Err(anyhow!("the HTTP edge ended by itself").into()) }
+        Ok(())
     };
     shutdown::drain(stop, drain, work).await?
 }

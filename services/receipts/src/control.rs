@@ -162,7 +162,7 @@ fn elsewhere(failure: Failure, settings: &Settings, event: &Event<'_>) -> Failur
             format!("http://{}", settings.http.listen),
         ),
     };
-    let curl = curl(&url, event);
+    let curl = curl(&url, event, settings.auth.is_configured());
     anyhow!(
         "nothing was written, for the data directory {path} is in use by {holder}: {advice} writes it into every \
          partition:\n  {curl}"
@@ -170,14 +170,15 @@ fn elsewhere(failure: Failure, settings: &Settings, event: &Event<'_>) -> Failur
     .into()
 }
 
-/// The line for a shell that posts an event.
-fn curl(url: &str, event: &Event<'_>) -> String {
-    let tenant = match &*event.tenant {
+/// The line for a shell that posts an event; `by_token` to a service that takes the tenant from a token of its tenant's.
+fn curl(url: &str, event: &Event<'_>, by_token: bool) -> String {
+    let caller = match &*event.tenant {
+        _ if by_token => " -H \"Authorization: Bearer $TOKEN\"".to_owned(),
         TENANT_DEFAULT => String::new(),
         tenant => format!(" -H {}", quoted(&format!("Receipts-Tenant: {tenant}"))),
     };
     let json = String::from_utf8_lossy(&event.to_json()).into_owned();
-    format!("curl -sS '{url}/v1/events' -H 'Content-Type: application/json'{tenant} -d {}", quoted(&json))
+    format!("curl -sS '{url}/v1/events' -H 'Content-Type: application/json'{caller} -d {}", quoted(&json))
 }
 
 /// A text as one word of a shell.
@@ -259,7 +260,7 @@ mod tests {
     fn a_shell_hands_over_the_event_as_it_is() {
         let event = erased("o'neil $(x) \"é\"", "ac'me");
         // echo in the place of curl, one word a line.
-        let script = curl("http://h:1", &event).replacen("curl", "printf '%s\\n'", 1);
+        let script = curl("http://h:1", &event, false).replacen("curl", "printf '%s\\n'", 1);
         let output = std::process::Command::new("sh").args(["-c", &script]).output().expect("a shell");
         let words = String::from_utf8(output.stdout).expect("UTF-8");
         let words: Vec<&str> = words.lines().collect();

@@ -51,6 +51,11 @@ struct Run {
 /// As [`crate::serve::run`], and where the service does not take the chat or does not answer.
 pub(crate) fn run(mut settings: Settings, plan: Plan) -> Result<(), Failure> {
     // The configuration file may set these too: then they are no defaults.
+    if settings.auth.is_configured() {
+        return Err(Failure::usage(
+            "the demo asks without a token: leave auth.secret_file and auth.jwks_file (--auth-jwks-file) out",
+        ));
+    }
     let usual = receipts_runtime::config::load(None, [], &[])?;
     let stays_at = settings.http.listen;
     let mut notice = None;

@@ -2,9 +2,9 @@
 //! not their work.
 
 use anyhow::{Context as _, anyhow};
-use receipts_http::{Access, Drained, Health, Parts, Query, TrustedHeaders};
-use receipts_log::{Log, Writer};
-use receipts_node::{DataDir, limits, on_thread};
+use receipts_http::{Drained, Health, Parts, Query, Updates};
+use receipts_log::{Inspect, Writer};
+use receipts_node::{DataDir, access, authenticate, limits, on_thread};
 use receipts_projection::{Partitions, Projector};
 use receipts_query::{Answers, Readiness};
 use receipts_runtime::config::Settings;
@@ -35,11 +35,12 @@ pub(crate) struct Service {
     stop_http: CancellationToken,
 }
 
-/// What lives on threads of its own and ends in this order: the projector publishes through the log, and both are in the
-/// directory.
+/// What lives on threads of its own and ends in this order: streams follow what the projector publishes through the log, and
+/// all is in the directory.
 struct State {
+    updates: Updates,
     projector: Projector,
-    log: Arc<dyn Log>,
+    log: Arc<dyn Inspect>,
     data: DataDir,
 }
 
@@ -49,6 +50,7 @@ impl Service {
     /// # Errors
     /// Says what is in the way and what to do.
     pub(crate) async fn start(settings: &Settings, metrics: &Metrics) -> Result<Self, Failure> {
+        let authenticate = authenticate(&settings.auth)?;
         let listen = settings.http.listen;
         let listener = TcpListener::bind(listen)
             .await
@@ -67,14 +69,15 @@ impl Service {
             query: Query {
                 answers: Arc::new(partitions.clone()),
                 cursor_key,
-                access: Access::default(),
+                access: access(&settings.access),
                 limits: limits.clone(),
             },
+            updates: state.updates.clone(),
             health: Health {
                 readiness: Arc::new(move || readiness(&partitions)),
                 render_metrics: Arc::new(move || metrics.render()),
             },
-            authenticate: Arc::new(TrustedHeaders),
+            authenticate,
             limits,
         });
         let stop_http = CancellationToken::new();
@@ -161,13 +164,21 @@ impl Service {
     /// What had ended the service before, or kept it from ending in order.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
         self.stop_http.cancel();
+        // A stream has no end of its own that could be waited for.
+        let updates = self.state.updates.clone();
+        on_thread("ending streams", move || {
+            updates.close();
+            Ok(())
+        })
+        .await?;
         let (by_itself, http) = match self.http_ended {
             Some(ended) => (true, ended),
             None => (false, self.http.await),
         };
         let state = self.state;
         on_thread("closing", move || {
-            let State { projector, log, data } = state;
+            let State { updates, projector, log, data } = state;
+            drop(updates);
             let stopped = projector.stop();
             drop(log);
             drop(data);
@@ -194,6 +205,7 @@ fn open(settings: &Settings) -> Result<(State, receipts_query::CursorKey, String
     let cursor_key = data.cursor_key()?;
     let opened = receipts_node::open(settings, &data)?;
     data.bind_store(&opened.identity)?;
+    let updates = receipts_node::follow_updates(settings, opened.log.clone())?;
     let projector = receipts_node::open_projector(settings, &data, &*opened.log, false)?;
-    Ok((State { projector, log: opened.log, data }, cursor_key, opened.name))
+    Ok((State { updates, projector, log: opened.log, data }, cursor_key, opened.name))
 }

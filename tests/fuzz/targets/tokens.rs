@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use libfuzzer_sys::fuzz_target;
 use receipts_fold::view::Filter;
 use receipts_fuzz::seeds;
-use receipts_query::{CursorKey, ListId, Positions};
+use receipts_query::{CursorKey, ListId, Positions, Since, StreamId};
 
 const KEY: CursorKey = CursorKey::new([42; 32]);
 const LIST: ListId<'static> =
@@ -24,7 +24,8 @@ fuzz_target!(
             (0..40).map(|i| (i * 7, 1 + u64::from(i) * 1_000_003)).collect(),
             [(0, 1), (u32::MAX, 1 << 60)].into_iter().collect(),
         ];
-        let texts = cursors.into_iter().chain([foreign]).chain(positions.iter().map(Positions::to_string));
+        let ids = positions.iter().map(|positions| StreamId(positions.clone()).to_string());
+        let texts = cursors.into_iter().chain([foreign]).chain(positions.iter().map(Positions::to_string)).chain(ids);
         texts.flat_map(|text| [[&b"t"[..], text.as_bytes()].concat(), body(&text)]).collect()
     }),
     |bytes: &[u8]| {
@@ -48,6 +49,7 @@ fn body(text: &str) -> Vec<u8> {
 }
 
 fn text(text: &str) {
+    since(text);
     if let Ok(slot) = KEY.open(LIST, text) {
         assert_eq!(KEY.sign(LIST, slot), text, "a cursor that was never issued opens");
     }
@@ -57,6 +59,18 @@ fn text(text: &str) {
         assert_eq!(again, positions);
         assert!(positions.covers(&Positions::new()) && positions.covers(&positions));
         assert_eq!(positions.iter().last().map(|(partition, _)| partition), positions.highest_partition());
+    }
+}
+
+/// Which kind of token a text is, is never in doubt.
+fn since(text: &str) {
+    match text.parse() {
+        Ok(Since::Stream(id)) => {
+            assert_eq!(id.to_string(), text, "two ids of one place");
+            assert!(text.parse::<Positions>().is_err(), "an id that is a position as well");
+        }
+        Ok(Since::Events(positions)) => assert_eq!(text.parse(), Ok(positions)),
+        Err(_) => assert!(text.parse::<Positions>().is_err()),
     }
 }
 

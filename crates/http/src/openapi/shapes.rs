@@ -249,3 +249,20 @@ pub(crate) struct ListParameters {
     #[param(nullable = false)]
     cursor: Option<String>,
 }
+
+/// What a stream is of, and from where it goes on.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StreamParameters {
+    /// The conversation; this or `sender_id`.
+    #[param(min_length = 1, max_length = 128, nullable = false, example = "g1")]
+    conversation_id: Option<String>,
+    /// The person; this or `conversation_id`.
+    #[param(min_length = 1, max_length = 128, nullable = false)]
+    sender_id: Option<String>,
+    /// The `id` of an event of such a stream, or a position of the event log: a token of an answer. `Last-Event-ID` wins
+    /// over it. A partition that a token does not name is read from its beginning, so for a sender it has to be one that
+    /// stands for all: a stream's own, or that of a query without `conversation_id`.
+    #[param(nullable = false)]
+    since: Option<String>,
+}

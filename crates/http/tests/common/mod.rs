@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use receipts_event::{Event, decode};
-use receipts_http::{Access, Health, Ingest, Limits, Parts, Query, TrustedHeaders, router};
+use receipts_http::{Access, Authenticate, Health, Ingest, Limits, Parts, Query, TrustedHeaders, Updates, router};
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Inspect, Log, OwnedRecord, Topic, Writer};
 use receipts_query::CursorKey;
@@ -31,7 +31,7 @@ pub const PARTITIONS: u32 = 4;
 pub struct App {
     pub router: Router,
     pub table: Arc<Table>,
-    pub log: EmbeddedLog,
+    pub log: Arc<EmbeddedLog>,
     _dir: tempfile::TempDir,
 }
 
@@ -41,6 +41,9 @@ pub struct Setup {
     pub limits: Limits,
     pub writer: Option<Arc<dyn Writer>>,
     pub acknowledge_timeout: Duration,
+    pub streams_max: usize,
+    pub heartbeat: Duration,
+    pub authenticate: Arc<dyn Authenticate>,
 }
 
 impl Default for Setup {
@@ -50,6 +53,9 @@ impl Default for Setup {
             limits: Limits::default(),
             writer: None,
             acknowledge_timeout: Duration::from_secs(30),
+            streams_max: 100,
+            heartbeat: Duration::from_secs(15),
+            authenticate: Arc::new(TrustedHeaders),
         }
     }
 }
@@ -94,7 +100,7 @@ impl App {
 
     pub fn with(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let log = EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap();
+        let log = Arc::new(EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap());
         let table = Arc::new(Table::new(PARTITIONS));
         let readiness = Arc::clone(&table);
         let router = router(Parts {
@@ -110,11 +116,12 @@ impl App {
                 access: setup.access,
                 limits: setup.limits.clone(),
             },
+            updates: Updates::start(Arc::clone(&log) as _, setup.streams_max, setup.heartbeat).unwrap(),
             health: Health {
                 readiness: Arc::new(move || receipts_query::Answers::ready(&*readiness)),
                 render_metrics: Arc::new(|| "up 1\n".to_owned()),
             },
-            authenticate: Arc::new(TrustedHeaders),
+            authenticate: setup.authenticate,
             limits: setup.limits,
         });
         Self { router, table, log, _dir: dir }

@@ -31,6 +31,8 @@ pub struct Table {
     rows: Mutex<BTreeMap<Key, Row>>,
     marks: Mutex<HashMap<Key, ReadMark>>,
     rosters: Mutex<HashSet<Key>>,
+    /// People of the tenant `default` who were erased.
+    pub erased: Mutex<HashSet<String>>,
     positions: watch::Sender<Positions>,
     pub mood: Mutex<Mood>,
     pub readiness: Mutex<Readiness>,
@@ -66,6 +68,7 @@ impl Table {
             rows: Mutex::default(),
             marks: Mutex::default(),
             rosters: Mutex::default(),
+            erased: Mutex::default(),
             positions: watch::Sender::new(positions),
             mood: Mutex::new(Mood::Well),
             readiness: Mutex::new(Readiness {
@@ -217,5 +220,18 @@ impl Answers for Table {
         let rosters = self.rosters.lock().unwrap();
         let is_member = rosters.contains(&key(conversation.tenant, conversation.conversation_id, user_id));
         Ok(self.at(conversation, is_member))
+    }
+
+    async fn are_erased(
+        &self,
+        tenant: &str,
+        partition: u32,
+        user_ids: &[String],
+    ) -> Result<Answer<Vec<bool>>, Unavailable> {
+        self.mood().await?;
+        let erased = self.erased.lock().unwrap();
+        let is_erased = |id: &String| tenant == "default" && erased.contains(id);
+        let conversation = Conversation { partition, tenant, conversation_id: "" };
+        Ok(self.at(conversation, user_ids.iter().map(is_erased).collect()))
     }
 }

@@ -146,12 +146,12 @@ impl File {
         self.held_at(topic, partition).map(|held| held.first..held.next)
     }
 
-    /// Waits until `ready` says yes of the event topic's partitions, or the deadline; returns what it said last.
-    pub(super) fn wait_for_events(&self, deadline: Instant, ready: impl Fn(&[Held]) -> bool) -> bool {
+    /// Waits until `ready` says yes of a topic's partitions, or the deadline; returns what it said last.
+    pub(super) fn wait_for(&self, topic: Topic, deadline: Instant, ready: impl Fn(&[Held]) -> bool) -> bool {
         let mut held = self.held.lock();
-        while !ready(&held[Topic::Events.index()]) {
+        while !ready(&held[topic.index()]) {
             if self.grown.wait_until(&mut held, deadline).timed_out() {
-                return ready(&held[Topic::Events.index()]);
+                return ready(&held[topic.index()]);
             }
         }
         true

@@ -11,7 +11,7 @@ mod reader;
 mod row;
 mod writer;
 
-use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Topic, Writer};
+use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Tail, Topic, Writer};
 use async_trait::async_trait;
 use file::File;
 use std::num::NonZeroU32;
@@ -182,6 +182,14 @@ impl Inspect for EmbeddedLog {
 
     fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {
         self.file.offset_at(topic, partition, time_ms)
+    }
+
+    fn tail(&self, topic: Topic, starts: &[(u32, u64)]) -> Result<Box<dyn Tail>, ReadError> {
+        let mut tail = reader::EmbeddedTail::new(self.file.clone(), topic);
+        for &(partition, start) in starts {
+            tail.add(partition, start)?;
+        }
+        Ok(Box::new(tail))
     }
 }
 

@@ -1,52 +1,46 @@
-//! Reads the event topic of the embedded log: all partitions, woken by the writer.
+//! Reads a topic of the embedded log, woken by the writer: the event topic as a whole for the projector, any partitions of
+//! any topic for who follows them.
 //!
-//! It shares nothing with other readers, and it moves no partition: what it was assigned at its first poll it keeps
+//! It shares nothing with other readers, and it moves no partition: what a reader was assigned at its first poll it keeps
 //! until it is dropped.
 
 use super::file::File;
 use crate::check::start_is_held;
-use crate::port::{Assignment, Polled, ReadError, Reader, Topic};
-use std::ops::ControlFlow;
+use crate::port::{Assignment, Polled, ReadError, Reader, Tail, Topic};
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Where the reader stands in a partition.
+/// Where a reader stands in a partition.
 struct Place {
+    partition: u32,
     /// The offset of the next record.
     next: u64,
     /// Whether the end at `next` was told.
     told: bool,
 }
 
-/// See [`Reader`].
-pub(super) struct EmbeddedReader {
+/// See [`Tail`].
+pub(super) struct EmbeddedTail {
     file: Arc<File>,
-    assignment: Arc<dyn Assignment>,
-    /// By partition; those that `assigned` accepted.
+    topic: Topic,
     places: Vec<Place>,
-    assigned: bool,
-    /// The partition whose turn it is: each poll begins with another one, so that none starves.
+    /// Whose turn it is: each poll begins with another partition, so that none starves.
     turn: usize,
     stopped: Option<String>,
 }
 
-impl EmbeddedReader {
-    pub(super) fn new(file: Arc<File>, assignment: Arc<dyn Assignment>) -> Self {
-        EmbeddedReader { file, assignment, places: Vec::new(), assigned: false, turn: 0, stopped: None }
+impl EmbeddedTail {
+    /// Follows nothing yet.
+    pub(super) fn new(file: Arc<File>, topic: Topic) -> Self {
+        EmbeddedTail { file, topic, places: Vec::new(), turn: 0, stopped: None }
     }
 
-    /// Takes all partitions over.
-    fn assign(&mut self) -> Result<(), String> {
-        for partition in 0..self.file.partition_count() {
-            let held = self.file.bounds(Topic::Events, partition).map_err(|error| error.to_string())?;
-            let start = self
-                .assignment
-                .assigned(partition, held.start, held.end)
-                .map_err(|error| format!("partition {partition} cannot be taken over: {error}"))?;
-            self.places.push(Place { next: start, told: false });
-            start_is_held("the embedded log", partition, start, held.start, held.end)?;
-        }
-        Ok(())
+    /// Follows one partition more.
+    pub(super) fn add(&mut self, partition: u32, start: u64) -> Result<(), ReadError> {
+        let held = self.file.bounds(self.topic, partition)?;
+        self.places.push(Place { partition, next: start, told: false });
+        start_is_held("the embedded log", partition, start, held.start, held.end).map_err(ReadError::Stop)
     }
 
     /// Hands over one partition's records and its end.
@@ -56,9 +50,9 @@ impl EmbeddedReader {
         max: usize,
         each: &mut dyn FnMut(Polled<'_>),
     ) -> Result<ControlFlow<(), usize>, ReadError> {
-        let partition = at as u32;
-        let held = self.file.bounds(Topic::Events, partition)?;
         let place = &mut self.places[at];
+        let partition = place.partition;
+        let held = self.file.bounds(self.topic, partition)?;
         if place.next < held.start {
             // Trimmed while we read: the same as a start below the first offset.
             start_is_held("the embedded log", partition, place.next, held.start, held.end).map_err(ReadError::Stop)?;
@@ -67,7 +61,7 @@ impl EmbeddedReader {
         if place.next < held.end {
             place.told = false;
             let next = &mut place.next;
-            handed = self.file.snapshot()?.each(Topic::Events, partition, *next..held.end, max, &mut |records| {
+            handed = self.file.snapshot()?.each(self.topic, partition, *next..held.end, max, &mut |records| {
                 *next = records.last().map_or(*next, |record| record.offset + 1);
                 each(Polled::Records(records));
             })?;
@@ -80,21 +74,14 @@ impl EmbeddedReader {
     }
 }
 
-impl Reader for EmbeddedReader {
+impl Tail for EmbeddedTail {
     fn poll(&mut self, max: usize, timeout: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError> {
         if let Some(sentence) = &self.stopped {
             return Err(ReadError::Stop(sentence.clone()));
         }
-        if !self.assigned {
-            self.assigned = true;
-            if let Err(sentence) = self.assign() {
-                self.stopped = Some(sentence.clone());
-                return Err(ReadError::Stop(sentence));
-            }
-        }
         let places = &self.places;
-        let ready = self.file.wait_for_events(Instant::now() + timeout, |held| {
-            places.iter().zip(held).any(|(place, held)| place.next < held.next || !place.told)
+        let ready = self.file.wait_for(self.topic, Instant::now() + timeout, |held| {
+            places.iter().any(|place| place.next < held[place.partition as usize].next || !place.told)
         });
         let count = self.places.len();
         if !ready || max == 0 || count == 0 {
@@ -115,6 +102,46 @@ impl Reader for EmbeddedReader {
         }
         Ok(handed)
     }
+}
+
+/// See [`Reader`].
+pub(super) struct EmbeddedReader {
+    /// Follows those partitions that `assigned` accepted.
+    tail: EmbeddedTail,
+    assignment: Arc<dyn Assignment>,
+    assigned: bool,
+}
+
+impl EmbeddedReader {
+    pub(super) fn new(file: Arc<File>, assignment: Arc<dyn Assignment>) -> Self {
+        EmbeddedReader { tail: EmbeddedTail::new(file, Topic::Events), assignment, assigned: false }
+    }
+
+    /// Takes all partitions over.
+    fn assign(&mut self) -> Result<(), ReadError> {
+        for partition in 0..self.tail.file.partition_count() {
+            let Range { start: first, end } = self.tail.file.bounds(Topic::Events, partition)?;
+            let start = self
+                .assignment
+                .assigned(partition, first, end)
+                .map_err(|error| ReadError::Stop(format!("partition {partition} cannot be taken over: {error}")))?;
+            self.tail.add(partition, start)?;
+        }
+        Ok(())
+    }
+}
+
+impl Reader for EmbeddedReader {
+    fn poll(&mut self, max: usize, timeout: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError> {
+        if !self.assigned {
+            self.assigned = true;
+            if let Err(error) = self.assign() {
+                self.tail.stopped = Some(error.to_string());
+                return Err(error);
+            }
+        }
+        self.tail.poll(max, timeout, each)
+    }
 
     /// Nobody measures the lag of an embedded log.
     fn commit(&mut self, _partition: u32, _next_offset: u64) {}
@@ -122,7 +149,7 @@ impl Reader for EmbeddedReader {
 
 impl Drop for EmbeddedReader {
     fn drop(&mut self) {
-        let partitions: Vec<u32> = (0..self.places.len() as u32).collect();
+        let partitions: Vec<u32> = self.tail.places.iter().map(|place| place.partition).collect();
         if !partitions.is_empty() {
             self.assignment.revoked(&partitions);
         }

@@ -48,6 +48,20 @@ pub enum ConnectError {
          cleanup.policy=delete; if events are gone already, fill a new topic from the source"
     )]
     Compacted(String),
+    /// An update must stand in the partition of its events: positions in the two topics are compared by partition.
+    #[error(
+        "the topic {topic} has {held} partitions and the event topic has {events}: updates are resumed by the positions of \
+         their events, so both need the same number. Name another topic with --log-updates-topic, or remove this one and it \
+         is made anew"
+    )]
+    Partitions {
+        /// The topic of updates.
+        topic: String,
+        /// How many it has.
+        held: u32,
+        /// How many the event topic has.
+        events: u32,
+    },
     /// Anything else that the cluster refuses.
     #[error("Kafka at {bootstrap} refuses to {what}: {cause}")]
     Refused {
@@ -97,6 +111,9 @@ pub(super) fn prepare(settings: &KafkaSettings) -> Result<u32, ConnectError> {
                 asked = asked.partitions,
                 "the topic keeps its own number of partitions"
             );
+        }
+        if held != partitions && *name == settings.updates {
+            return Err(ConnectError::Partitions { topic: settings.updates.clone(), held, events: partitions });
         }
         if held != partitions {
             tracing::warn!(

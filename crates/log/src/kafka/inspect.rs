@@ -71,7 +71,14 @@ impl Inspector {
         topic: Topic,
         partition: u32,
     ) -> Result<Range<u64>, ReadError> {
-        bounds_of(consumer, self.settings.topic(topic), partition, ASK_TIMEOUT)
+        // Of a topic that was just made, or whose leader moves, nobody may know the leader for a moment.
+        let deadline = Instant::now() + ASK_TIMEOUT;
+        loop {
+            match bounds_of(consumer, self.settings.topic(topic), partition, ASK_TIMEOUT) {
+                Err(ReadError::Retry(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
+                told => return told,
+            }
+        }
     }
 
     pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {

@@ -9,10 +9,11 @@ mod inspect;
 mod outcomes;
 mod reader;
 mod settings;
+mod tail;
 mod verdict;
 mod writer;
 
-use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Topic, Writer};
+use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Tail, Topic, Writer};
 use async_trait::async_trait;
 pub use connect::ConnectError;
 use inspect::Inspector;
@@ -81,5 +82,9 @@ impl Inspect for KafkaLog {
 
     fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {
         self.inspector.offset_at(topic, partition, time_ms)
+    }
+
+    fn tail(&self, topic: Topic, starts: &[(u32, u64)]) -> Result<Box<dyn Tail>, ReadError> {
+        Ok(Box::new(tail::KafkaTail::new(&self.settings, self.partitions, topic, starts)?))
     }
 }

@@ -107,8 +107,7 @@ fn give_back(consumer: &BaseConsumer<Rebalances>, partitions: &TopicPartitionLis
 
 /// See [`Reader`].
 pub(super) struct KafkaReader {
-    /// Shared with a poll's own messages, which borrow from it.
-    consumer: Arc<BaseConsumer<Rebalances>>,
+    consumer: BaseConsumer<Rebalances>,
     topic: String,
     assignment: Arc<dyn Assignment>,
     /// By partition: the offset that its next record has at least; `None` where it is not ours.
@@ -133,7 +132,7 @@ impl KafkaReader {
             .subscribe(&[&settings.events])
             .map_err(|error| ReadError::Stop(format!("cannot subscribe to {}: {error}", settings.events)))?;
         Ok(KafkaReader {
-            consumer: Arc::new(consumer),
+            consumer,
             topic: settings.events.clone(),
             assignment,
             next: vec![None; partitions as usize],
@@ -285,44 +284,21 @@ impl Reader for KafkaReader {
         }
         self.answer_rebalances()?;
         let deadline = Instant::now() + timeout;
-        let consumer = Arc::clone(&self.consumer);
-        let mut slice: Vec<Taken<'_>> = Vec::with_capacity(RECORDS_AT_ONCE.min(max));
-        let (mut taken, mut any) = (0, false);
-        while taken < max {
-            let wait = if any { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
-            match consumer.poll(wait) {
-                Some(Ok(message)) => {
-                    let partition = message.partition() as u32;
-                    // librdkafka drops what it had fetched of partitions that were given back; this is the proof.
-                    let Some(Some(next)) = self.next.get_mut(partition as usize) else { continue };
-                    *next = message.offset() as u64 + 1;
-                    if slice.len() == RECORDS_AT_ONCE || slice.first().is_some_and(|first| !first.is_beside(&message)) {
-                        hand_over(&mut slice, each);
-                    }
-                    slice.push(Taken(message));
-                    taken += 1;
-                    any = true;
+        loop {
+            let Taking { taken, any, error } = take_slices(&self.consumer, &mut self.next, max, deadline, each);
+            match error {
+                Some(error) if any => self.pending = Some(error),
+                Some(error) => return Err(self.judge(&error)),
+                None if any || max == 0 => {}
+                None if self.consumer.context().any() => {
+                    self.answer_rebalances()?;
+                    continue;
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if let Some(Some(next)) = self.next.get(partition as usize) {
-                        hand_over(&mut slice, each);
-                        each(Polled::End { partition: partition as u32, next_offset: *next });
-                        any = true;
-                    }
-                }
-                Some(Err(error)) if any => {
-                    self.pending = Some(error);
-                    break;
-                }
-                Some(Err(error)) => return Err(self.judge(&error)),
-                None if any => break,
-                None if self.consumer.context().any() => self.answer_rebalances()?,
-                None if wait.is_zero() => break,
+                None if Instant::now() < deadline => continue,
                 None => {}
             }
+            return Ok(taken);
         }
-        hand_over(&mut slice, each);
-        Ok(taken)
     }
 
     fn commit(&mut self, partition: u32, next_offset: u64) {
@@ -359,6 +335,61 @@ impl Drop for KafkaReader {
             }
         }
     }
+}
+
+/// What a consumer had at hand.
+pub(super) struct Taking {
+    /// Records handed over.
+    pub(super) taken: usize,
+    /// Whether anything was: a record, or an end.
+    pub(super) any: bool,
+    /// What came after that.
+    pub(super) error: Option<KafkaError>,
+}
+
+/// Waits until the deadline for the first record or end, then hands over what is at hand, up to `max` records. `next` has
+/// by partition the offset that the next record has at least, and `None` for those that are not ours. Nothing at all may
+/// also mean that something else than a record woke the consumer.
+pub(super) fn take_slices<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    next: &mut [Option<u64>],
+    max: usize,
+    deadline: Instant,
+    each: &mut dyn FnMut(Polled<'_>),
+) -> Taking {
+    let mut slice: Vec<Taken<'_>> = Vec::with_capacity(RECORDS_AT_ONCE.min(max));
+    let mut taking = Taking { taken: 0, any: false, error: None };
+    while taking.taken < max {
+        let wait = if taking.any { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
+        match consumer.poll(wait) {
+            Some(Ok(message)) => {
+                let partition = message.partition() as u32;
+                // librdkafka drops what it had fetched of partitions that were given back; this is the proof.
+                let Some(Some(next)) = next.get_mut(partition as usize) else { continue };
+                *next = message.offset() as u64 + 1;
+                if slice.len() == RECORDS_AT_ONCE || slice.first().is_some_and(|first| !first.is_beside(&message)) {
+                    hand_over(&mut slice, each);
+                }
+                slice.push(Taken(message));
+                taking.taken += 1;
+                taking.any = true;
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                if let Some(Some(next)) = next.get(partition as usize) {
+                    hand_over(&mut slice, each);
+                    each(Polled::End { partition: partition as u32, next_offset: *next });
+                    taking.any = true;
+                }
+            }
+            Some(Err(error)) => {
+                taking.error = Some(error);
+                break;
+            }
+            None => break,
+        }
+    }
+    hand_over(&mut slice, each);
+    taking
 }
 
 /// Hands over what a poll has taken of one partition.

@@ -1,8 +1,8 @@
 //! What every log must do. A case gets a new log with empty topics.
 
-use crate::support::{Call, Fixture, Heard, PARTITIONS, Remembers, entry, hear_all, hear_stop, hear_until};
+use crate::support::{Call, Fixture, Heard, PARTITIONS, PATIENCE, Remembers, entry, hear_all, hear_stop, hear_until};
 use bytes::Bytes;
-use receipts_log::{AppendError, Entry, RECORDS_AT_ONCE, ReadError, Record, Topic, Writer};
+use receipts_log::{AppendError, Entry, Polled, RECORDS_AT_ONCE, ReadError, Record, Tail, Topic, Writer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -313,4 +313,53 @@ pub(crate) fn a_trimmed_log_begins_at_its_first_offset(fixture: &Fixture) {
     (fixture.trim)(1, 10);
     let written = fixture.append([entry(1, "k", "after")]);
     assert_eq!(written[0].offset, 10, "offsets go on where all records are gone");
+}
+
+/// Polls a tail until `enough`.
+fn follow(tail: &mut dyn Tail, mut enough: impl FnMut(&[String], &[(u32, u64)]) -> bool) -> Vec<String> {
+    let (mut values, mut ends, deadline) = (Vec::new(), Vec::new(), Instant::now() + PATIENCE);
+    while !enough(&values, &ends) {
+        assert!(Instant::now() < deadline, "too late, heard only {values:?}, {ends:?}");
+        let polled = tail.poll(100, Duration::from_millis(100), &mut |polled| match polled {
+            Polled::Records(records) => {
+                let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+                values.extend(
+                    records.iter().map(|record| format!("{} {}", record.partition, text(record.value.unwrap()))),
+                );
+            }
+            Polled::End { partition, next_offset } => ends.push((partition, next_offset)),
+        });
+        assert!(matches!(polled, Ok(_) | Err(ReadError::Retry(_))), "{polled:?}");
+    }
+    values
+}
+
+pub(crate) fn a_tail_begins_where_it_is_told_and_hears_what_is_appended(fixture: &Fixture) {
+    let update = |partition: u32, value: &str| Entry { topic: Topic::Updates, ..entry(partition, "k", value) };
+    let written =
+        fixture.append([update(0, "a"), update(0, "b"), update(1, "c"), update(2, "d"), entry(0, "k", "event")]);
+    let starts = [(0, written[1].offset), (1, written[2].offset + 1)];
+    let mut tail = fixture.log.tail(Topic::Updates, &starts).unwrap();
+    let heard = follow(&mut *tail, |_, ends| [0, 1].iter().all(|partition| ends.iter().any(|end| end.0 == *partition)));
+    assert_eq!(heard, ["0 b"]);
+    fixture.append([update(2, "e"), update(1, "f"), update(0, "g")]);
+    let mut heard = follow(&mut *tail, |values, _| values.len() >= 2);
+    heard.sort();
+    assert_eq!(heard, ["0 g", "1 f"], "and nothing of a partition that it does not follow");
+    assert!(fixture.log.tail(Topic::Updates, &[(PARTITIONS, 0)]).is_err());
+}
+
+pub(crate) fn a_tail_below_the_first_offset_stops(fixture: &Fixture) {
+    let written = fixture.append((0..5).map(|number| entry(0, "k", number)));
+    (fixture.trim)(0, written[3].offset);
+    let stopped = fixture.log.tail(Topic::Events, &[(0, written[1].offset)]).and_then(|mut tail| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match tail.poll(10, Duration::from_millis(100), &mut |_| {}) {
+                Err(ReadError::Retry(_)) | Ok(0) if Instant::now() < deadline => {}
+                ended => return ended,
+            }
+        }
+    });
+    assert!(matches!(stopped, Err(ReadError::Stop(_))), "{stopped:?}");
 }

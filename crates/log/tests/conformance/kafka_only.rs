@@ -33,9 +33,7 @@ fn librdkafka_puts_every_golden_key_where_partition_of_says() {
     assert!(rows.len() > 50);
     for (column, partitions) in [1, 3, 4, 12, 64, 256].into_iter().enumerate() {
         let settings = settings(broker);
-        for other in [&settings.updates, &settings.dead_letters] {
-            create(&settings.bootstrap, other, 1, &[]);
-        }
+        create(&settings.bootstrap, &settings.dead_letters, 1, &[]);
         let create_topics = Some(CreateTopics { partitions, replication: None });
         let log = KafkaLog::connect(KafkaSettings { create_topics, ..settings }).unwrap();
         assert_eq!(log.partition_count(), partitions);
@@ -47,6 +45,18 @@ fn librdkafka_puts_every_golden_key_where_partition_of_says() {
             assert_eq!(written.partition, receipts_event::partition_of(row[0].as_bytes(), partitions));
         }
     }
+}
+
+#[test]
+fn a_topic_of_updates_with_another_number_of_partitions_is_refused() {
+    let Some(broker) = Broker::shared() else { return };
+    let settings = settings(broker);
+    create(&settings.bootstrap, &settings.updates, 2, &[]);
+    let refused = KafkaLog::connect(settings.clone()).err().unwrap();
+    assert!(matches!(refused, ConnectError::Partitions { held: 2, events: PARTITIONS, .. }), "{refused}");
+    assert!(refused.to_string().contains("--log-updates-topic"), "{refused}");
+    // Who only looks at events has no part in that.
+    KafkaLog::connect(KafkaSettings { required: &[Topic::Events], ..settings }).unwrap();
 }
 
 /// State that two readers of a group hand to one another, as projectors do through their stores.

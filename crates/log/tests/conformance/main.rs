@@ -47,4 +47,6 @@ suite! {
     a_start_beyond_the_end_stops_the_reader
     a_start_that_was_trimmed_stops_the_reader
     a_trimmed_log_begins_at_its_first_offset
+    a_tail_begins_where_it_is_told_and_hears_what_is_appended
+    a_tail_below_the_first_offset_stops
 }

@@ -29,7 +29,7 @@ const KINDS: [Seen; 12] = [
     ("direct", |u| u["kind"] == "direct" && u["user_id"] == "b" && u["read_at_ms"].is_null()),
     ("direct, read", |u| u["kind"] == "direct" && u["user_id"] == "b" && u["read_at_ms"].is_u64()),
     ("sender erased", |u| u["type"] == "receipt.updated" && u["sender_id"].is_null()),
-    ("mark by message", |u| u["type"] == "read_mark.updated" && u["up_to_message_id"] == "d1"),
+    ("mark by message", |u| u["type"] == "read_mark.updated" && u["up_to_message_id"] == "d1" && u["peer_id"] == "a"),
     ("mark by time", |u| u["type"] == "read_mark.updated" && u["up_to_message_id"].is_null()),
 ];
 

@@ -106,6 +106,24 @@ fn values_of_the_wrong_kind_or_out_of_range_are_mistakes() {
 }
 
 #[test]
+fn with_tokens_any_address_is_listened_at_and_it_is_said_whose_they_are() {
+    let listen = flag("http.listen", "0.0.0.0:80");
+    let keys = [flag("auth.jwks_file", "keys.json"), flag("auth.issuer", "i"), flag("auth.audience", "a")];
+    let settings = load(None, [], &[&[listen.clone()][..], &keys].concat()).expect("no mistake");
+    assert_eq!(settings.auth.algorithms, [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa]);
+    assert_eq!(settings.warnings(), Vec::<String>::new());
+    let refused = load(None, [], &[listen]).expect_err("a stranger").to_string();
+    assert!(refused.contains("flag --http-listen") && refused.contains("--auth-jwks-file"), "{refused}");
+    let mistakes = |flags: &[Override]| load(None, [], flags).expect_err("mistakes").to_string();
+    let unnamed = mistakes(&[flag("auth.secret_file", "s")]);
+    assert!(unnamed.contains("auth.issuer: must be set beside") && unnamed.contains("auth.audience"), "{unnamed}");
+    assert!(mistakes(&[flag("auth.issuer", "i")]).contains("says nothing without"));
+    let other = mistakes(&[&keys[..], &[flag("auth.algorithms", "HS256")]].concat());
+    assert!(other.contains("--auth-algorithms") && other.contains("auth.secret_file"), "{other}");
+    assert!(mistakes(&[&keys[..], &[flag("auth.algorithms", "none")]].concat()).contains("HS256, RS256"));
+}
+
+#[test]
 fn without_authentication_only_loopback_is_listened_at() {
     for address in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080"] {
         let mistakes = load(None, [], &[flag("http.listen", address)]).expect_err("not loopback");

@@ -1,0 +1,278 @@
+//! Callers by their tokens: every way to sign, everything that is refused, keys that change, and what is answered.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
+
+mod common;
+
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use axum::body::Body;
+use axum::http::{HeaderMap, Request};
+use common::{App, Setup};
+use futures_util::StreamExt as _;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
+use receipts_fold::view::Status;
+use receipts_http::{Authenticate as _, Caller, Code, Scope, Signature, TokenSettings, Tokens};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tower::ServiceExt as _;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const ONE: &str = "/v1/conversations/g1/messages/m1/receipt";
+
+/// A key of an issuer, by its id.
+struct Issued {
+    algorithm: Algorithm,
+    id: &'static str,
+    key: EncodingKey,
+}
+
+impl Issued {
+    fn rsa(id: &'static str) -> Self {
+        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        // PKCS #1, which PKCS #8 holds behind 26 bytes that say that it is RSA.
+        let key = EncodingKey::from_rsa_der(&pair.as_der().unwrap().as_ref()[26..]);
+        Self { algorithm: Algorithm::RS256, id, key }
+    }
+
+    fn ec(id: &'static str) -> Self {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let key = EncodingKey::from_ec_der(pair.to_pkcs8v1().unwrap().as_ref());
+        Self { algorithm: Algorithm::ES256, id, key }
+    }
+
+    fn ed(id: &'static str) -> Self {
+        let key = EncodingKey::from_ed_der(Ed25519KeyPair::generate().unwrap().to_pkcs8v1().unwrap().as_ref());
+        Self { algorithm: Algorithm::EdDSA, id, key }
+    }
+
+    fn secret() -> Self {
+        Self { algorithm: Algorithm::HS256, id: "secret", key: EncodingKey::from_secret(SECRET.as_bytes()) }
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let header = Header { kid: Some(self.id.to_owned()), ..Header::new(self.algorithm) };
+        encode(&header, claims, &self.key).unwrap()
+    }
+
+    fn public(&self) -> Jwk {
+        let mut key = Jwk::from_encoding_key(&self.key, self.algorithm).unwrap();
+        key.common.key_id = Some(self.id.to_owned());
+        key
+    }
+}
+
+fn publish(path: &Path, keys: &[&Issued]) {
+    let set = JwkSet { keys: keys.iter().map(|key| key.public()).collect() };
+    std::fs::write(path, serde_json::to_vec(&set).unwrap()).unwrap();
+}
+
+/// Claims that are taken, with some changed; null takes one away.
+fn claims(changes: Value) -> Value {
+    let mut claims = json!({"iss": "https://id.example", "aud": ["receipts", "other"], "exp": get_current_timestamp() + 600,
+        "tenant": "default", "sub": "alice"});
+    for (name, value) in changes.as_object().unwrap() {
+        match value {
+            Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
+            value => claims[name] = value.clone(),
+        }
+    }
+    claims
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    settings: TokenSettings,
+}
+
+impl Bench {
+    fn new(public: &[&Issued]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (secret_file, jwks_file) = (dir.path().join("secret"), dir.path().join("keys.json"));
+        std::fs::write(&secret_file, format!("{SECRET}\n")).unwrap();
+        publish(&jwks_file, public);
+        let settings = TokenSettings {
+            issuer: "https://id.example".to_owned(),
+            audience: "receipts".to_owned(),
+            signatures: vec![Signature::Hs256, Signature::Rs256, Signature::Es256, Signature::EdDsa],
+            secret_file: Some(secret_file),
+            jwks_file: Some(jwks_file),
+            refresh: Duration::from_secs(3_600),
+            leeway: Duration::from_secs(5),
+            tenant_claim: "tenant".to_owned(),
+            service_claim: None,
+        };
+        Self { dir, settings }
+    }
+
+    fn tokens(&self) -> Tokens {
+        Tokens::open(self.settings.clone()).unwrap()
+    }
+}
+
+fn ask(tokens: &Tokens, token: &str) -> Result<Caller, Code> {
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+    tokens.authenticate(&headers).map_err(|problem| problem.code())
+}
+
+/// INV-CALLER
+#[test]
+fn a_token_of_each_kind_says_who_asks() {
+    let keys = [Issued::rsa("r"), Issued::ec("e"), Issued::ed("d"), Issued::secret()];
+    let bench = Bench::new(&[&keys[0], &keys[1], &keys[2]]);
+    let tokens = bench.tokens();
+    for key in &keys {
+        let user = ask(&tokens, &key.sign(&claims(json!({"tenant": "acme"})))).unwrap();
+        assert_eq!((user.tenant.as_str(), user.user.as_deref()), ("acme", Some("alice")), "{:?}", key.algorithm);
+        assert!(!user.scopes.has(Scope::Members) && !user.scopes.has(Scope::Write) && user.expires.is_some());
+    }
+}
+
+/// INV-CALLER
+#[test]
+fn a_token_without_a_person_is_a_service_with_exactly_its_scopes() {
+    let mut bench = Bench::new(&[&Issued::ed("d")]);
+    let scopes = |tokens: &Tokens, changes: Value| {
+        let caller = ask(tokens, &Issued::secret().sign(&claims(changes))).unwrap();
+        (caller.user, caller.scopes.has(Scope::Members), caller.scopes.has(Scope::Write))
+    };
+    let tokens = bench.tokens();
+    assert_eq!(scopes(&tokens, json!({"sub": null})), (None, false, false));
+    assert_eq!(scopes(&tokens, json!({"sub": null, "scope": "openid receipts:members"})), (None, true, false));
+    assert_eq!(scopes(&tokens, json!({"sub": null, "scopes": ["receipts:write"]})), (None, false, true));
+    let admin = json!({"scp": ["receipts:members", 7]});
+    assert_eq!(scopes(&tokens, admin), (Some("alice".to_owned()), true, false));
+    bench.settings.service_claim = Some("client_id".to_owned());
+    let tokens = bench.tokens();
+    assert_eq!(scopes(&tokens, json!({"client_id": "crm"})).0, None);
+    assert_eq!(scopes(&tokens, json!({"client_id": false})).0.as_deref(), Some("alice"));
+}
+
+/// INV-CALLER
+#[test]
+fn what_is_not_signed_as_configured_or_not_for_us_is_refused() {
+    let (rsa, stranger) = (Issued::rsa("r"), Issued::rsa("r"));
+    let mut bench = Bench::new(&[&rsa]);
+    let tokens = bench.tokens();
+    let now = get_current_timestamp();
+    for (what, changes) in [
+        ("expired", json!({"exp": now - 6})),
+        ("without an end", json!({"exp": null})),
+        ("not yet", json!({"nbf": now + 30})),
+        ("of another issuer", json!({"iss": "https://evil.example"})),
+        ("of nobody", json!({"iss": null})),
+        ("for another audience", json!({"aud": "other"})),
+        ("for nobody", json!({"aud": null})),
+        ("without a tenant", json!({"tenant": null})),
+        ("of a tenant with a slash", json!({"tenant": "a/b"})),
+        ("with an empty sub", json!({"sub": ""})),
+        ("with a number for a sub", json!({"sub": 7})),
+    ] {
+        assert_eq!(ask(&tokens, &rsa.sign(&claims(changes))), Err(Code::Unauthenticated), "{what}");
+    }
+    ask(&tokens, &rsa.sign(&claims(json!({"exp": now - 2, "nbf": now + 2})))).expect("within the leeway");
+    assert_eq!(ask(&tokens, &stranger.sign(&claims(json!({})))), Err(Code::Unauthenticated), "another's key");
+    // HS256 with the public key for a secret, as old libraries took it.
+    let public = serde_json::to_vec(&rsa.public()).unwrap();
+    let forged = Issued { algorithm: Algorithm::HS256, id: "r", key: EncodingKey::from_secret(&public) };
+    assert_eq!(ask(&tokens, &forged.sign(&claims(json!({})))), Err(Code::Unauthenticated));
+    // "none", and what is no token.
+    let good = rsa.sign(&claims(json!({})));
+    let (_, rest) = good.split_once('.').unwrap();
+    let (payload, _) = rest.split_once('.').unwrap();
+    for token in [format!("eyJhbGciOiJub25lIn0.{payload}."), good[..good.len() - 4].to_owned(), "x".to_owned()] {
+        assert_eq!(ask(&tokens, &token), Err(Code::Unauthenticated), "{token}");
+    }
+    bench.settings.signatures = vec![Signature::Es256];
+    assert_eq!(ask(&bench.tokens(), &good), Err(Code::Unauthenticated), "RS256 is not on the list");
+}
+
+/// INV-CALLER
+#[tokio::test]
+async fn keys_change_while_the_service_runs_and_stay_where_the_new_ones_cannot_be_read() {
+    let (old, new) = (Issued::ec("old"), Issued::ed("new"));
+    let bench = Bench::new(&[&old]);
+    let file = bench.dir.path().join("keys.json");
+    let tokens = bench.tokens();
+    tokio::spawn(tokens.clone().upkeep());
+    publish(&file, &[&new]);
+    let token = new.sign(&claims(json!({})));
+    assert_eq!(ask(&tokens, &token), Err(Code::Unauthenticated), "a key that is not known yet is looked for");
+    let comes = async || {
+        while ask(&tokens, &token).is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), comes()).await.unwrap();
+    assert_eq!(ask(&tokens, &old.sign(&claims(json!({})))), Err(Code::Unauthenticated), "a key that was taken back");
+    std::fs::write(&file, "{").unwrap();
+    _ = ask(&tokens, &old.sign(&claims(json!({}))));
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    ask(&tokens, &token).expect("the keys of before");
+}
+
+#[test]
+fn keys_that_cannot_be_used_are_refused_at_the_start() {
+    let bench = Bench::new(&[&Issued::ed("d")]);
+    std::fs::write(bench.dir.path().join("secret"), "short").unwrap();
+    assert!(Tokens::open(bench.settings.clone()).err().unwrap().to_string().contains("at least 32"));
+    std::fs::write(bench.dir.path().join("secret"), SECRET).unwrap();
+    std::fs::write(bench.dir.path().join("keys.json"), r#"{"keys":[]}"#).unwrap();
+    assert!(Tokens::open(bench.settings.clone()).err().unwrap().to_string().contains("no public key"));
+}
+
+/// An edge that takes tokens.
+fn app(bench: &Bench) -> App {
+    App::with(Setup { authenticate: Arc::new(bench.tokens()), ..Setup::default() })
+}
+
+/// INV-CALLER, INV-STRANGER
+#[tokio::test]
+async fn without_a_good_token_everything_is_a_401_and_what_a_token_may_not_is_a_403() {
+    let app = app(&Bench::new(&[&Issued::ed("d")]));
+    app.table.put("g1", "m1", "alice", 1, Status::Ok);
+    let bearer = |changes: Value| format!("Bearer {}", Issued::secret().sign(&claims(changes)));
+    let missing = app.get(ONE, &[]).await;
+    missing.is_problem(401, "unauthenticated", &[]);
+    assert_eq!(missing.header("www-authenticate"), "Bearer");
+    for path in [ONE, "/v1/conversations/g1/messages/nothing/receipt", "/v1/updates?sender_id=alice"] {
+        let refused = app.get(path, &[("authorization", "Bearer x")]).await;
+        refused.is_problem(401, "unauthenticated", &[]);
+        assert_eq!(refused.header("www-authenticate"), "Bearer error=\"invalid_token\"");
+    }
+    app.get(ONE, &[("authorization", "Basic YTpi")]).await.is_problem(401, "unauthenticated", &[]);
+    let alice = bearer(json!({}));
+    assert_eq!(app.get(ONE, &[("authorization", &alice)]).await.status, 200);
+    let named = app.get(ONE, &[("authorization", &alice), ("receipts-caller", "bob")]).await;
+    named.is_problem(400, "invalid", &["/Receipts-Caller"]);
+    let bob = bearer(json!({"sub": "bob"}));
+    let (there, not_there) =
+        (app.get(ONE, &[("authorization", &bob)]).await, "/v1/conversations/g1/messages/no/receipt");
+    there.is_problem(403, "forbidden", &[]);
+    assert_eq!(app.get(not_there, &[("authorization", &bob)]).await.json, there.json, "nothing tells them apart");
+    let event = json!({"type": "members.changed", "conversation_id": "g1", "joined": ["bob"]});
+    app.post("/v1/events", &[("authorization", &bob)], event.clone()).await.is_problem(403, "forbidden", &[]);
+    let writer = bearer(json!({"sub": null, "scope": "receipts:write"}));
+    assert_eq!(app.post("/v1/events", &[("authorization", &writer)], event).await.status, 202);
+    app.get(ONE, &[("authorization", &writer)]).await.is_problem(403, "forbidden", &[]);
+    assert_eq!(app.get("/livez", &[]).await.status, 200);
+}
+
+/// INV-CALLER
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_the_token() {
+    let mut bench = Bench::new(&[&Issued::ed("d")]);
+    bench.settings.leeway = Duration::ZERO;
+    let app = app(&bench);
+    let token = Issued::secret().sign(&claims(json!({"exp": get_current_timestamp() + 2})));
+    let request = Request::get("/v1/updates?sender_id=alice").header("authorization", format!("Bearer {token}"));
+    let response = app.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let body = response.into_body().into_data_stream();
+    tokio::time::timeout(Duration::from_secs(10), body.collect::<Vec<_>>()).await.expect("it ends");
+}

@@ -1,0 +1,272 @@
+//! `GET /v1/updates` as the contract has it, over a true topic of updates and answers from a table.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
+
+mod common;
+
+use axum::body::{Body, BodyDataStream};
+use axum::http::{HeaderMap, Request, StatusCode};
+use common::table::Mood;
+use common::{App, PARTITIONS, Setup};
+use futures_util::StreamExt as _;
+use receipts_event::{key, partition_of};
+use receipts_http::{Access, Askers};
+use receipts_log::{Entry, Log as _, Topic};
+use receipts_query::{Positions, StreamId};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tower::ServiceExt as _;
+
+const ALICE: (&str, &str) = ("receipts-caller", "alice");
+
+/// An open stream as its client sees it.
+struct Listener {
+    headers: HeaderMap,
+    body: BodyDataStream,
+    text: String,
+}
+
+/// An event, or a comment with the newest id.
+#[derive(Debug, Clone, PartialEq)]
+struct Heard {
+    event: Option<String>,
+    id: Option<String>,
+    data: Value,
+}
+
+impl Listener {
+    async fn open(app: &App, query: &str, headers: &[(&str, &str)]) -> Self {
+        let mut request = Request::get(format!("/v1/updates?{query}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = app.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        assert_eq!(parts.status, StatusCode::OK);
+        assert_eq!(parts.headers["content-type"], "text/event-stream");
+        assert_eq!(parts.headers["cache-control"], "no-store");
+        let mut listener = Self { headers: parts.headers, body: body.into_data_stream(), text: String::new() };
+        let first = listener.next().await.unwrap();
+        assert!(first.event.is_none() && first.id.is_some(), "{first:?}");
+        listener
+    }
+
+    /// The next block; `None` at the end.
+    async fn next(&mut self) -> Option<Heard> {
+        loop {
+            if let Some((block, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| {
+                    let prefix = format!("{name}: ");
+                    block.lines().find_map(|line| line.strip_prefix(prefix.as_str())).map(str::to_owned)
+                };
+                let data = field("data").map_or(Value::Null, |data| serde_json::from_str(&data).unwrap());
+                let heard = Heard { event: field("event"), id: field("id"), data };
+                self.text = rest.to_owned();
+                return Some(heard);
+            }
+            let bytes = tokio::time::timeout(Duration::from_secs(30), self.body.next()).await.expect("in time")?;
+            self.text.push_str(std::str::from_utf8(&bytes.unwrap()).unwrap());
+        }
+    }
+
+    /// The message of the next update.
+    async fn message(&mut self) -> (String, String) {
+        loop {
+            let heard = self.next().await.expect("an update");
+            if heard.event.is_some() {
+                return (heard.data["message_id"].as_str().unwrap().to_owned(), heard.id.unwrap());
+            }
+        }
+    }
+}
+
+/// Publishes the update of a message of `alice` that `bob` has read, as rendered at a position of its partition.
+async fn publish(app: &App, conversation_id: &str, message_id: &str, position: u64) -> u64 {
+    let update = json!({"type": "receipt.updated", "tenant": "default", "conversation_id": conversation_id,
+        "message_id": message_id, "status": "ok", "sender_id": "alice", "read_count": 1, "version": position,
+        "newly_read": [{"user_id": "bob", "read_at_ms": 5}]});
+    let entry = Entry {
+        topic: Topic::Updates,
+        headers: vec![("receipts-position".to_owned(), Some(position.to_string().into()))],
+        ..Entry::event(key("default", conversation_id), update.to_string(), None)
+    };
+    app.log.writer().append(entry).await.unwrap().unwrap().offset
+}
+
+fn partition(conversation_id: &str) -> u32 {
+    partition_of(&key("default", conversation_id), PARTITIONS)
+}
+
+/// INV-STREAM
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_begins_now_and_goes_on_from_the_id_of_any_event_without_a_gap() {
+    let app = App::new();
+    publish(&app, "g1", "before", 1).await;
+    let mut live = Listener::open(&app, "conversation_id=g1", &[]).await;
+    assert!(live.headers.contains_key("receipts-position"));
+    for number in 0..100 {
+        publish(&app, "g1", &format!("m{number}"), 2 + number).await;
+        publish(&app, "g2", "another's", 2 + number).await;
+    }
+    let mut ids = Vec::new();
+    for number in 0..100 {
+        let (message, id) = live.message().await;
+        assert_eq!(message, format!("m{number}"));
+        ids.push(id);
+    }
+    for at in [0, 50, 98] {
+        let mut resumed =
+            Listener::open(&app, "conversation_id=g1&since=ignored", &[("last-event-id", &ids[at])]).await;
+        for (number, id) in ids.iter().enumerate().skip(at + 1) {
+            assert_eq!(resumed.message().await, (format!("m{number}"), id.clone()));
+        }
+        let by_parameter = format!("conversation_id=g1&since={}", ids[at]);
+        assert_eq!(Listener::open(&app, &by_parameter, &[]).await.message().await.0, format!("m{}", at + 1));
+    }
+}
+
+/// INV-STREAM
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_goes_on_from_a_position_of_the_event_log() {
+    let app = App::new();
+    for position in 10..60 {
+        publish(&app, "g1", &format!("at {position}"), position).await;
+    }
+    let since = Positions::applied(partition("g1"), 40);
+    let mut stream = Listener::open(&app, &format!("conversation_id=g1&since={since}"), &[]).await;
+    assert_eq!(stream.message().await.0, "at 41");
+    // For a sender every partition counts.
+    let all: Positions = (0..PARTITIONS).map(|partition| (partition, 58)).collect();
+    let mut stream = Listener::open(&app, &format!("sender_id=alice&since={all}"), &[ALICE]).await;
+    assert_eq!(stream.message().await.0, "at 59");
+}
+
+/// INV-STREAM
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_kept_any_more_is_a_410_and_what_nothing_happened_since_is_not() {
+    let app = App::new();
+    let at = partition("g1");
+    for position in 10..60 {
+        publish(&app, "g1", "m", position).await;
+    }
+    app.table.fold_up_to(at, 59);
+    let ask = async |since: String| app.get(&format!("/v1/updates?conversation_id=g1&since={since}"), &[]).await;
+    app.log.trim(Topic::Updates, at, 30).unwrap();
+    ask(StreamId(Positions::applied(at, 29)).to_string()).await.is_problem(410, "updates-gone", &[]);
+    ask(Positions::applied(at, 20).to_string()).await.is_problem(410, "updates-gone", &[]);
+    // An id from beyond the end is one of another topic under the same name.
+    ask(StreamId(Positions::applied(at, 51)).to_string()).await.is_problem(410, "updates-gone", &[]);
+    app.log.trim(Topic::Updates, at, 50).unwrap();
+    ask(Positions::applied(at, 58).to_string()).await.is_problem(410, "updates-gone", &[]);
+    let quiet = format!("conversation_id=g1&since={}", Positions::applied(at, 59));
+    let mut stream = Listener::open(&app, &quiet, &[]).await;
+    publish(&app, "g1", "new", 60).await;
+    assert_eq!(stream.message().await.0, "new");
+}
+
+#[tokio::test]
+async fn a_stream_is_of_one_conversation_or_one_sender_and_of_a_token_of_this_log() {
+    let app = App::new();
+    let get = async |query: &str| app.get(&format!("/v1/updates{query}"), &[]).await;
+    get("").await.is_problem(400, "invalid", &["/conversation_id"]);
+    get("?conversation_id=a&sender_id=b").await.is_problem(400, "invalid", &["/sender_id"]);
+    get("?conversation_id=").await.is_problem(400, "invalid", &["/conversation_id"]);
+    get(&format!("?sender_id={}", "x".repeat(129))).await.is_problem(400, "invalid", &["/sender_id"]);
+    get("?sender_id=a&since=nonsense").await.is_problem(400, "bad-position", &["/since"]);
+    let foreign = Positions::applied(PARTITIONS, 1);
+    get(&format!("?sender_id=a&since={foreign}")).await.is_problem(400, "bad-position", &["/since"]);
+    let answer = app.get("/v1/updates?sender_id=a", &[("last-event-id", "nonsense")]).await;
+    answer.is_problem(400, "bad-position", &["/Last-Event-ID"]);
+}
+
+/// INV-STRANGER
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_is_for_services_and_a_sender_for_that_person_and_services() {
+    let app = App::new();
+    app.get("/v1/updates?conversation_id=g1", &[ALICE]).await.is_problem(403, "forbidden", &[]);
+    app.get("/v1/updates?sender_id=bob", &[ALICE]).await.is_problem(403, "forbidden", &[]);
+    Listener::open(&app, "sender_id=alice", &[ALICE]).await;
+    Listener::open(&app, "sender_id=alice", &[]).await;
+    let access = Access { read: Askers::Scope, ..Access::default() };
+    let app = App::with(Setup { access, ..Setup::default() });
+    let mut named = Listener::open(&app, "sender_id=alice", &[]).await;
+    let mut unnamed = Listener::open(&app, "sender_id=alice", &[ALICE]).await;
+    publish(&app, "g1", "m1", 1).await;
+    assert_eq!(named.next().await.unwrap().data["newly_read"][0]["user_id"], "bob");
+    assert_eq!(unnamed.next().await.unwrap().data["newly_read"], json!([]));
+    let access = Access { counts: Askers::Sender, ..Access::default() };
+    let app = App::with(Setup { access, ..Setup::default() });
+    app.get("/v1/updates?conversation_id=g1", &[]).await.is_problem(403, "forbidden", &[]);
+}
+
+/// INV-STREAM, INV-TENANT
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_has_updates_of_its_own_tenant_only() {
+    let app = App::with(Setup { heartbeat: Duration::from_millis(50), ..Setup::default() });
+    let start = StreamId::default().to_string();
+    publish(&app, "g1", "default's", 1).await;
+    let headers = [("receipts-tenant", "acme"), ("last-event-id", start.as_str())];
+    let mut acme = Listener::open(&app, "sender_id=alice", &headers).await;
+    publish(&app, "g1", "default's", 2).await;
+    for _ in 0..3 {
+        assert_eq!(acme.next().await.unwrap().event, None, "a sign of life, and no update");
+    }
+}
+
+/// INV-STREAM
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_erased_is_in_no_update_that_is_sent_from_then_on() {
+    let app = App::new();
+    publish(&app, "g1", "m1", 1).await;
+    app.table.erased.lock().unwrap().insert("bob".to_owned());
+    let start = StreamId::default().to_string();
+    let mut replayed = Listener::open(&app, "conversation_id=g1", &[("last-event-id", &start)]).await;
+    publish(&app, "g1", "m2", 2).await;
+    for message in ["m1", "m2"] {
+        let update = replayed.next().await.unwrap().data;
+        assert_eq!((&update["message_id"], &update["read_count"]), (&json!(message), &json!(1)));
+        assert!(!update.to_string().contains("bob"), "{update}");
+    }
+    let app = App::with(Setup { heartbeat: Duration::from_millis(50), ..Setup::default() });
+    publish(&app, "g1", "m1", 1).await;
+    app.table.erased.lock().unwrap().insert("alice".to_owned());
+    let mut of_sender = Listener::open(&app, "sender_id=alice", &[("last-event-id", &start)]).await;
+    for _ in 0..3 {
+        assert_eq!(of_sender.next().await.unwrap().event, None, "an erased sender hears nothing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_waits_for_a_state_that_cannot_be_asked_and_leaves_nothing_out() {
+    let app = App::new();
+    let mut stream = Listener::open(&app, "conversation_id=g1", &[]).await;
+    *app.table.mood.lock().unwrap() = Mood::Failing;
+    publish(&app, "g1", "m1", 1).await;
+    let waiting = stream.next().await.unwrap();
+    assert_eq!((waiting.event, waiting.id), (None, None));
+    *app.table.mood.lock().unwrap() = Mood::Well;
+    assert_eq!(stream.message().await.0, "m1");
+}
+
+/// INV-STREAM
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_stream_gives_signs_of_life_whose_id_moves_on() {
+    let app = App::with(Setup { heartbeat: Duration::from_millis(50), ..Setup::default() });
+    let mut stream = Listener::open(&app, "conversation_id=quiet", &[]).await;
+    let first = stream.next().await.unwrap();
+    assert!(first.event.is_none() && first.data.is_null());
+    let neighbour = (0..).map(|n| format!("g{n}")).find(|id| partition(id) == partition("quiet")).unwrap();
+    let offset = publish(&app, &neighbour, "m", 1).await;
+    let moved = StreamId(Positions::written(partition("quiet"), offset)).to_string();
+    while stream.next().await.unwrap().id.as_deref() != Some(&moved) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_beyond_the_limit_are_refused_and_leave_room_for_everything_else() {
+    let app = App::with(Setup { streams_max: 2, ..Setup::default() });
+    let one = Listener::open(&app, "sender_id=alice", &[]).await;
+    let _two = Listener::open(&app, "sender_id=alice", &[]).await;
+    app.get("/v1/updates?sender_id=alice", &[]).await.is_problem(503, "too-many-streams", &[]);
+    drop(one);
+    Listener::open(&app, "sender_id=alice", &[]).await;
+}

@@ -172,7 +172,7 @@ impl Index {
         self.young.iter().rev().find_map(|y| y.places(hash, conversation).next().map(|at| y.first + u64::from(at)))
     }
 
-    /// All messages that may have that id hash, in one conversation or in any; for readers side by side.
+    /// All messages that may have that id hash, in one conversation or in any, newest first; for readers side by side.
     ///
     /// # Errors
     /// Where the store fails.
@@ -199,7 +199,8 @@ impl Index {
             let page = Table::<IndexPage>::get(pages, run_key(run, hash))?;
             let first = found.len();
             found.extend(page.iter().flat_map(|p| p.messages(hash, conversation)).map(|m| run * self.stretch + m));
-            found[first..].reverse();
+            // A page has them by conversation first.
+            found[first..].sort_unstable_by(|one, other| other.cmp(one));
         }
         Ok(found)
     }

@@ -167,6 +167,8 @@ fn add_schemas(schemas: &mut Value) {
     }
     let types: Vec<_> = Code::ALL.iter().map(|code| format!("{TYPE_PREFIX}{}", code.spec().0)).collect();
     schemas["Problem"]["properties"]["type"]["examples"] = json!(types);
+    schemas["ReceiptsQuery"]["properties"]["message_ids"]["items"] =
+        json!({"type": "string", "minLength": 1, "maxLength": 128});
     let counts = ["audience_count", "read_count", "unread_count", "hidden_count", "departed_count", "all_read"];
     let none: Vec<_> = counts.iter().map(|count| json!({"required": [count]})).collect();
     schemas["Receipt"]["if"] = json!({"properties": {"status": {"const": "ok"}}});
@@ -259,12 +261,13 @@ fn parameters() -> Value {
             "name": "Receipts-Caller", "in": "header", "required": false,
             "description": "The user who asks, percent-encoded; absent: a service with all scopes. Only without \
                             authentication configured.",
-            "schema": {"type": "string", "minLength": 1},
+            // Each of at most 128 bytes may be three characters.
+            "schema": {"type": "string", "minLength": 1, "maxLength": 384, "pattern": "^([^%]|%[0-9A-Fa-f]{2})+$"},
         },
         "Receipts-Min-Position": {
             "name": "Receipts-Min-Position", "in": "header", "required": false,
             "description": "A token, or several behind commas: the answer waits until all that it stands for is folded.",
-            "schema": {"type": "string"},
+            "schema": {"type": "string", "minLength": 1},
         },
         "Receipts-Wait-Ms": {
             "name": "Receipts-Wait-Ms", "in": "header", "required": false,

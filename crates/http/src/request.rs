@@ -147,9 +147,9 @@ impl FromRequestParts<Arc<Query>> for Freshness {
             Some(value) => value
                 .to_str()
                 .ok()
-                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-                .and_then(|text| text.parse::<u64>().ok())
-                .map(|wait_ms| Duration::from_millis(wait_ms.min(WAIT_MAX_MS)))
+                .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+                // What does not fit into the number is more than the most as well.
+                .map(|text| Duration::from_millis(text.parse().unwrap_or(WAIT_MAX_MS).min(WAIT_MAX_MS)))
                 .ok_or_else(|| Problem::invalid("/Receipts-Wait-Ms", "must be a whole number of milliseconds"))?,
         };
         Ok(Self { min, wait })

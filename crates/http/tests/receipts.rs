@@ -273,6 +273,8 @@ async fn a_garbled_position_and_a_bad_wait_are_a_400() {
         let answer = app.get(ONE, &[("receipts-min-position", token)]).await;
         answer.is_problem(400, "bad-position", &["/Receipts-Min-Position"]);
     }
+    // More than any number holds is more than the most, and taken for that.
+    assert_eq!(app.get(ONE, &[("receipts-wait-ms", "99999999999999999999")]).await.status, 200);
     for wait in ["", "-1", "1.5", "soon", "+1"] {
         app.get(ONE, &[("receipts-wait-ms", wait)]).await.is_problem(400, "invalid", &["/Receipts-Wait-Ms"]);
     }

@@ -1,0 +1,143 @@
+/** The real service in a process of its own, and a network between that can fall silent. */
+
+import { spawn, type ChildProcess } from "node:child_process";
+import { createHmac } from "node:crypto";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { ReceiptsClient } from "receipts-client";
+
+const binary = join(process.env["RECEIPTS_TEST_BIN_DIR"] ?? "../../target/debug", "receipts");
+
+/** A running `receipts serve` with an embedded log. */
+export class Service {
+  #process: ChildProcess | undefined;
+  #listen = "127.0.0.1:0";
+  url = "";
+
+  private constructor(
+    readonly dir: string,
+    readonly secret: string | undefined,
+  ) {}
+
+  /** With a secret it takes callers by tokens that are signed with it, and no others. */
+  static async start(secret?: string): Promise<Service> {
+    const service = new Service(await mkdtemp(join(tmpdir(), "receipts-")), secret);
+    await service.resume();
+    return service;
+  }
+
+  /** Starts it, or starts it again, at the same address. */
+  async resume(): Promise<void> {
+    const flags = ["--http-listen", this.#listen, "--data-dir", join(this.dir, "data"), "--json"];
+    if (this.secret !== undefined) {
+      const file = join(this.dir, "secret");
+      await writeFile(file, this.secret, { mode: 0o600 });
+      flags.push("--auth-secret-file", file, "--auth-issuer", "test", "--auth-audience", "receipts");
+    }
+    const child = spawn(binary, ["serve", ...flags], { stdio: ["ignore", "pipe", "pipe"] });
+    this.#process = child;
+    let log = "";
+    child.stderr.on("data", (bytes: Buffer) => (log = (log + bytes).slice(-10_000)));
+    const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+    const ended = once(child, "exit").then(() => ({ value: undefined }));
+    const { value: ready } = await Promise.race([lines.next(), ended]);
+    if (typeof ready !== "string") throw new Error(`${binary} ended before it was ready:\n${log}`);
+    this.url = (JSON.parse(ready) as { http: string }).http;
+    this.#listen = new URL(this.url).host;
+  }
+
+  /** Kills it; what it acknowledged stays. */
+  async kill(): Promise<void> {
+    if (this.#process === undefined || this.#process.exitCode !== null) return;
+    const exit = once(this.#process, "exit");
+    this.#process.kill("SIGKILL");
+    await exit;
+  }
+
+  async stop(): Promise<void> {
+    await this.kill();
+    await rm(this.dir, { recursive: true, force: true });
+  }
+
+  /** A token that this service takes for a minute. */
+  token(claims: { sub?: string; scope?: string }): string {
+    const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const exp = Math.floor(Date.now() / 1000) + 60;
+    const common = { iss: "test", aud: "receipts", tenant: "default", exp };
+    const text = `${part({ alg: "HS256", typ: "JWT" })}.${part({ ...common, ...claims })}`;
+    return `${text}.${createHmac("sha256", this.secret ?? "")
+      .update(text)
+      .digest("base64url")}`;
+  }
+
+  /** A client in the name of a service, which may write and ask everything. */
+  backend(tenant = "default"): ReceiptsClient {
+    return new ReceiptsClient({ baseURL: this.url, tenant });
+  }
+}
+
+/** Forwards TCP to the service, and can be cut, or fall silent without closing anything, as networks do. */
+export class Network {
+  readonly #sockets = new Set<Socket>();
+  readonly #server: Server;
+  connections = 0;
+
+  private constructor(server: Server) {
+    this.#server = server;
+  }
+
+  static async before(service: Service): Promise<Network> {
+    const server = createServer();
+    const network = new Network(server);
+    server.on("connection", (near) => {
+      network.connections++;
+      const far = connect(Number(new URL(service.url).port), "127.0.0.1");
+      for (const [socket, other] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        network.#sockets.add(socket);
+        socket.on("error", () => other.destroy());
+        socket.on("close", () => {
+          network.#sockets.delete(socket);
+          other.destroy();
+        });
+        socket.pipe(other);
+      }
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    return network;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  cut(): void {
+    this.#sockets.forEach((socket) => socket.destroy());
+  }
+
+  /** Nothing of the connections that there are gets through any more. */
+  freeze(): void {
+    this.#sockets.forEach((socket) => socket.unpipe());
+  }
+
+  async close(): Promise<void> {
+    this.cut();
+    this.#server.close();
+    await once(this.#server, "close");
+  }
+}
+
+/** Waits until something holds. */
+export async function until(what: string, holds: () => boolean): Promise<void> {
+  for (const deadline = Date.now() + 20_000; !holds();) {
+    if (Date.now() > deadline) throw new Error(`not within 20 s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}

@@ -1,0 +1,176 @@
+/** The stream of updates of the real service, over a network that is not always there. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { ReceiptsClient, type Event, type ReadMarkUpdate, type ReceiptUpdate } from "receipts-client";
+import { Network, Service, until } from "./service.js";
+
+const SENT_AT_MS = 1_780_000_000_000;
+let service: Service;
+let network: Network;
+before(async () => {
+  service = await Service.start();
+  network = await Network.before(service);
+});
+after(async () => {
+  await network.close();
+  await service.stop();
+});
+
+function sent(conversation_id: string, message_id: string): Event {
+  const common = { conversation_id, message_id, sender_id: "alice", sent_at_ms: SENT_AT_MS };
+  return { type: "message.sent", ...common, need_read_receipt: true };
+}
+
+/** Somebody who listens, and what they heard. */
+function listen(client: ReceiptsClient) {
+  const heard = {
+    receipts: [] as ReceiptUpdate[],
+    marks: [] as ReadMarkUpdate[],
+    connects: 0,
+    failures: [] as Error[],
+  };
+  client.on("onRecvMessageReadReceipts", (receipts) => heard.receipts.push(...receipts));
+  client.on("onRecvC2CReadReceipt", (marks) => heard.marks.push(...marks));
+  client.on("onConnectSuccess", () => heard.connects++);
+  client.on("onConnectFailed", (error) => heard.failures.push(error));
+  return heard;
+}
+
+const newest = (receipts: ReceiptUpdate[], id: string) =>
+  receipts.filter(({ message_id }) => message_id === id).reduce((a, b) => (b.version >= a.version ? b : a)).read_count;
+
+test("a sender hears who has read, and up to where, until the stream is closed", async () => {
+  const backend = service.backend();
+  await backend.postEvents([
+    { type: "conversation.configured", conversation_id: "d1", kind: "direct" },
+    { type: "members.changed", conversation_id: "d1", joined: ["alice", "bob"] },
+  ]);
+  const alice = new ReceiptsClient({ baseURL: service.url, caller: "alice" });
+  const heard = listen(alice);
+  const stream = alice.subscribe({ senderID: "alice" });
+  await until("connected", () => heard.connects === 1);
+  await backend.postEvents([sent("d1", "m1")]);
+  await backend.markC2CMessageAsRead({ conversationID: "d1", upToMessageID: "m1", userID: "bob" });
+  await until("heard", () => heard.marks.length > 0 && heard.receipts.some(({ all_read }) => all_read));
+  assert.equal(heard.marks[0]!.up_to_message_id, "m1");
+  assert.equal(heard.marks[0]!.reader_id, "bob");
+  assert.deepEqual(
+    heard.receipts.flatMap(({ newly_read }) => newly_read.map(({ user_id }) => user_id)),
+    ["bob"],
+  );
+  stream.close();
+  await stream.done;
+  const count = heard.receipts.length;
+  await backend.postEvents([sent("d1", "m2")]);
+  await backend.getMessageReadReceipts([{ conversationID: "d1", ID: "m2" }]);
+  assert.equal(heard.receipts.length, count);
+});
+
+test("a stream that is cut, falls silent, or loses its service goes on without a gap", async () => {
+  const backend = service.backend();
+  await backend.postEvents([{ type: "members.changed", conversation_id: "g1", joined: ["alice", "bob", "carol"] }]);
+  const client = new ReceiptsClient({ baseURL: network.url });
+  const heard = listen(client);
+  const stream = client.subscribe({ conversationID: "g1", heartbeatTimeoutMs: 2_000 });
+  await until("connected", () => heard.connects === 1);
+  await backend.postEvents([sent("g1", "m1")]);
+  await until("m1", () => heard.receipts.some(({ message_id }) => message_id === "m1"));
+
+  network.cut();
+  await backend.postEvents([sent("g1", "m2")]);
+  await until("m2, after a cut", () => heard.receipts.some(({ message_id }) => message_id === "m2"));
+  assert.ok(heard.failures.length > 0);
+
+  const connects = heard.connects;
+  network.freeze();
+  await backend.postEvents([sent("g1", "m3")]);
+  await until("m3, after silence", () => heard.receipts.some(({ message_id }) => message_id === "m3"));
+  assert.ok(heard.connects > connects);
+  assert.ok(
+    heard.failures.some(({ message }) => message === "nothing came for 2000 ms"),
+    String(heard.failures),
+  );
+
+  await service.kill();
+  await service.resume();
+  await backend.sendMessageReadReceipts(
+    ["m1", "m2", "m3"].map((ID) => ({ conversationID: "g1", ID })),
+    { userID: "bob" },
+  );
+  await until("all read by one, after a kill", () =>
+    ["m1", "m2", "m3"].every((id) => newest(heard.receipts, id) === 1),
+  );
+  stream.close();
+  await stream.done;
+
+  const later = new ReceiptsClient({ baseURL: service.url });
+  const since = stream.lastEventID;
+  await backend.sendMessageReadReceipts([{ conversationID: "g1", ID: "m1" }], { userID: "carol" });
+  const resumed = listen(later);
+  const second = later.subscribe({ conversationID: "g1", since });
+  await until("what came between", () => resumed.receipts.some(({ read_count }) => read_count === 2));
+  assert.deepEqual([...new Set(resumed.receipts.map(({ message_id }) => message_id))], ["m1"]);
+  second.close();
+});
+
+test("a stream that is refused ends, and says why", async () => {
+  const mallory = new ReceiptsClient({ baseURL: service.url, caller: "mallory" });
+  const heard = listen(mallory);
+  let retryInMs: number | undefined = -1;
+  mallory.on("onConnectFailed", (_, ms) => (retryInMs = ms));
+  await mallory.subscribe({ senderID: "alice" }).done;
+  assert.match(String(heard.failures[0]), /may not ask/);
+  assert.equal(retryInMs, undefined);
+  await mallory.subscribe({ senderID: "mallory", since: "nonsense" }).done;
+  assert.match(String(heard.failures[1]), /position token/);
+});
+
+test("a stream that cannot be resumed says so and goes on from now", async () => {
+  const other = await Service.start();
+  try {
+    const far = other.backend();
+    await far.postEvents([{ type: "members.changed", conversation_id: "g3", joined: ["alice", "bob"] }]);
+    const heardFar = listen(far);
+    const farStream = far.subscribe({ conversationID: "g3" });
+    await until("connected", () => heardFar.connects === 1);
+    for (let at = 0; at < 20; at++) {
+      await far.postEvents([sent("g3", `m${at}`)]);
+      await until(`m${at}`, () => heardFar.receipts.some(({ message_id }) => message_id === `m${at}`));
+    }
+    farStream.close();
+    // Beyond the end of the younger log: as gone as what is before its beginning.
+    const backend = service.backend();
+    await backend.postEvents([{ type: "members.changed", conversation_id: "g3", joined: ["alice", "bob"] }]);
+    const heard = listen(backend);
+    const gone: string[] = [];
+    backend.on("onUpdatesGone", (problem) => gone.push(problem.type));
+    const stream = backend.subscribe({ conversationID: "g3", since: farStream.lastEventID });
+    await until("connected", () => heard.connects === 1);
+    assert.deepEqual(gone, ["urn:receipts:problem:updates-gone"]);
+    await backend.postEvents([sent("g3", "m99")]);
+    await until("m99", () => heard.receipts.some(({ message_id }) => message_id === "m99"));
+    stream.close();
+    await stream.done;
+  } finally {
+    await other.stop();
+  }
+});
+
+test("who stops listening hears nothing more", async () => {
+  const backend = service.backend();
+  await backend.postEvents([{ type: "members.changed", conversation_id: "g2", joined: ["alice", "bob"] }]);
+  let [first, second] = [0, 0];
+  const off = backend.on("onRecvMessageReadReceipts", () => first++);
+  backend.on("onRecvMessageReadReceipts", () => second++);
+  let connects = 0;
+  backend.on("onConnectSuccess", () => connects++);
+  const stream = backend.subscribe({ conversationID: "g2" });
+  await until("connected", () => connects === 1);
+  off();
+  await backend.postEvents([sent("g2", "m1")]);
+  await until("heard", () => second === 1);
+  assert.equal(first, 0);
+  stream.close();
+  await stream.done;
+});

@@ -83,7 +83,7 @@ enum Command {
     Replay(Replay),
     /// Writes messages, reads, rosters and events as files for analysts: Parquet, NDJSON or CSV.
     ///
-    /// Files lie in DIR/<dataset>/tenant=<…>/day=<YYYY-MM-DD>/, each whole or not there. The same prefix of the log gives
+    /// Files lie in DIR/DATASET/tenant=TENANT/day=YYYY-MM-DD/, each whole or not there. The same prefix of the log gives
     /// the same files, byte for byte; files of an earlier export of the same datasets that do not belong to this one are
     /// removed at the end. Nobody who was erased and nobody who read hidden is named. schemas/export/v1.md has the columns.
     #[command(after_help = export::EXAMPLES)]

@@ -277,6 +277,7 @@ impl Page for Messages {
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        // Flags, an id of a byte, and nine numbers.
         let count = from.count(12)?;
         if count > MESSAGES_PER_PAGE as usize {
             return Err(Malformed("too many messages on a page"));
@@ -296,8 +297,8 @@ impl Page for Messages {
             let id_from = page.ids.len();
             from.id(&mut last.id, &mut page.ids)?;
             let id_len = page.ids.len() - id_from;
-            if id_len > receipts_event::ID_BYTES_MAX {
-                return Err(Malformed("an id longer than ids are"));
+            if !(1..=receipts_event::ID_BYTES_MAX).contains(&id_len) {
+                return Err(Malformed("an id longer or shorter than ids are"));
             }
             last.conversation = from.difference(last.conversation)?;
             last.offset = from.difference(last.offset)?;

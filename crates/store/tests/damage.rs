@@ -166,3 +166,11 @@ fn a_read_time_beyond_all_numbers_is_shown_as_the_greatest() {
     let list = state.members("default", "g", "m1", Filter::Read, 0, 9).unwrap();
     assert_eq!(list.members[0].read_at_ms, Some(u64::MAX));
 }
+
+/// Ids have a byte at least, and the count of a page relies on it: without, a page could be written that is not read back.
+#[test]
+fn a_message_without_an_id_is_malformed() {
+    let page = [3, 119, 50, 1, 90, 5, 1, 0, 0, 3, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 58, 0, 0, 0, 0, 6, 1];
+    let padded = [&page[..], &[0; 20]].concat();
+    assert!(Messages::decode(&mut Reader::new(&padded)).is_err());
+}

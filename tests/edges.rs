@@ -5,7 +5,7 @@
 
 use receipts_log::testing::{Broker, unique};
 use receipts_testkit::random::Random;
-use receipts_tests::process::{Answer, Service, errors, run};
+use receipts_tests::process::{Answer, Service, errors, request, run};
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::sync::Mutex;
@@ -248,20 +248,10 @@ fn converse(
     done
 }
 
-/// One question to an edge that may be killed while it answers.
+/// One question to an edge that may be killed while it answers: half an answer is none.
 fn ask(address: &str, path: &str, token: &str) -> Option<Answer> {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nReceipts-Min-Position: {token}\r\nReceipts-Wait-Ms: 1000\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { status, body: serde_json::from_str(body).ok()? })
+    let headers = [("Receipts-Min-Position", token), ("Receipts-Wait-Ms", "1000")];
+    request(address, "GET", path, &headers, "").ok().filter(|answer| answer.body.is_object())
 }
 
 /// Lets processes come, go, die and hang under constant reads and writes.

@@ -6,7 +6,7 @@ use receipts_fold::effects::{DeadLetter, Effects};
 use receipts_fold::{At, Headers, LOOK_AHEAD_EVENTS, Limits, Raw, State};
 use receipts_log::{Inspect, ReadError, Record, Topic};
 use receipts_projection::event_of;
-use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore};
+use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore, trim};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -220,8 +220,7 @@ impl Scratch {
             if state.pages().needs_checkpoint() {
                 save(&mut state)?;
             }
-            let beside = state.memory_bytes();
-            state.pages_mut().trim(beside);
+            trim(&mut state);
             Ok(())
         })?;
         state.settle();

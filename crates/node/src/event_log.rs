@@ -129,6 +129,19 @@ pub fn place(settings: &Settings) -> String {
 
 const EMBEDDED: &str = "embedded";
 
+/// The brokers, for a service that is nothing without a Kafka.
+///
+/// # Errors
+/// A usage failure that names the key, where none are set.
+pub fn bootstrap<'s>(service: &str, settings: &'s Settings) -> Result<&'s str, Failure> {
+    settings.kafka.bootstrap.as_deref().ok_or_else(|| {
+        Failure::usage(format!(
+            "{service} needs the brokers of a Kafka: --kafka-bootstrap HOST:PORT, RECEIPTS_KAFKA__BOOTSTRAP, or \
+             kafka.bootstrap in the file. The embedded log belongs to `receipts serve` alone"
+        ))
+    })
+}
+
 /// The name of a Kafka for people.
 pub fn kafka_name(bootstrap: &str) -> String {
     format!("kafka://{bootstrap}")

@@ -10,6 +10,8 @@ mod process;
 
 pub use callers::{access, authenticate};
 pub use data_dir::{DataDir, InUse, LogIdentity};
-pub use event_log::{EventLog, ExistingLog, connect, kafka_name, open, open_existing, open_with_store, place};
+pub use event_log::{
+    EventLog, ExistingLog, bootstrap, connect, kafka_name, open, open_existing, open_with_store, place,
+};
 pub use parts::{ACKNOWLEDGE_TIMEOUT, fold_limits, follow_updates, ingest, limits, open_projector, secret};
-pub use process::{on_thread, run};
+pub use process::{listen, on_thread, run};

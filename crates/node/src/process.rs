@@ -5,6 +5,8 @@ use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::metrics::Metrics;
 use receipts_runtime::{shutdown, telemetry};
+use std::net::SocketAddr;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Sets the process up under a service's name and runs `work` until it ends. The token is cancelled by the first signal; `work` ends by itself
@@ -32,6 +34,15 @@ where
     // What had its time and is not done is not waited for: everything here survives a kill.
     runtime.shutdown_background();
     result
+}
+
+/// Takes an address to listen at; `flag` is the one that chooses another.
+///
+/// # Errors
+/// Where it cannot be had, with that flag.
+pub async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address).await;
+    Ok(listener.with_context(|| format!("cannot listen at {address}; choose another {flag}"))?)
 }
 
 /// Runs what blocks on a thread of its own and waits for it. Where nobody waits any more the thread is left alone and

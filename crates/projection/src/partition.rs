@@ -7,7 +7,7 @@ use receipts_event::{Event, Rejection};
 use receipts_fold::effects::Effects;
 use receipts_fold::{At, Headers, Limits, Raw, State};
 use receipts_log::Record;
-use receipts_store::{Backend as _, Paged, SledBackend};
+use receipts_store::{Backend as _, Paged, SledBackend, trim};
 use std::time::Instant;
 
 /// The state of a partition over its store.
@@ -39,12 +39,6 @@ pub(crate) struct Dead {
     pub(crate) key: Option<Box<[u8]>>,
     pub(crate) value: Option<Box<[u8]>>,
     pub(crate) headers: Headers,
-}
-
-/// Keeps the pages and what the fold holds beside them within the partition's share of memory.
-pub(crate) fn trim(fold: &mut Fold) {
-    let beside = fold.memory_bytes();
-    fold.pages_mut().trim(beside);
 }
 
 impl Partition {

@@ -3,14 +3,14 @@
 use crate::agenda::Agenda;
 use crate::damage::{Damage, FoldError, is_damage};
 use crate::intake::event_of;
-use crate::partition::{Partition, checkpoint, trim};
+use crate::partition::{Partition, checkpoint};
 use crate::publisher::Publisher;
 use crate::settings::{ProjectError, Settings};
 use crate::shared::{Partitions, Slot};
 use parking_lot::{Mutex, RwLockWriteGuard};
 use receipts_fold::LOOK_AHEAD_EVENTS;
 use receipts_log::{Assignment, Log, Polled, ReadError, Reader, Record};
-use receipts_store::{SledSettings, SledStore};
+use receipts_store::{SledSettings, SledStore, trim};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;

@@ -27,6 +27,13 @@ pub(crate) struct Shared {
     pub(crate) damage: Damage,
 }
 
+impl Shared {
+    /// Whether an owned partition is far enough to be asked.
+    fn may_answer(&self, slot: &Slot) -> bool {
+        self.answer_while_behind || slot.caught_up.load(Ordering::Acquire)
+    }
+}
+
 /// A partition of the log.
 #[derive(Default)]
 pub(crate) struct Slot {
@@ -75,18 +82,12 @@ impl Partitions {
         let slot = self.shared.slots.get(partition as usize)?;
         let guard = slot.partition.read();
         // Looked at under the lock, which is taken to give the partition up.
-        if !self.shared.answer_while_behind && !slot.caught_up.load(Ordering::Acquire) {
-            return None;
-        }
-        guard.as_ref().filter(|p| p.is_whole()).map(|p| ask(&p.fold, p.position))
+        guard.as_ref().filter(|p| p.is_whole() && self.shared.may_answer(slot)).map(|p| ask(&p.fold, p.position))
     }
 
     /// The partitions that are answered for.
     pub(crate) fn answered(&self) -> Vec<u32> {
-        let answers = |slot: &Slot| {
-            slot.owned.load(Ordering::Acquire)
-                && (self.shared.answer_while_behind || slot.caught_up.load(Ordering::Acquire))
-        };
+        let answers = |slot: &Slot| slot.owned.load(Ordering::Acquire) && self.shared.may_answer(slot);
         (0..).zip(&self.shared.slots).filter_map(|(number, slot)| answers(slot).then_some(number)).collect()
     }
 

@@ -9,16 +9,13 @@ use hashbrown::hash_map::Entry as Slot;
 use receipts_fold::effects::{Changed, MarkMoved};
 use receipts_fold::view::{ReadMark, Receipt, Status};
 use receipts_log::{Entry, Topic};
+use receipts_query::UPDATE_POSITION_HEADER;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Readers that an update names at most.
 const NEWLY_READ_MAX: usize = 100;
-
-/// The header of an update: the position of the partition that the update was rendered at. Everything below that offset of
-/// the event topic is in it or was in an earlier one.
-pub(crate) const POSITION_HEADER: &str = "receipts-position";
 
 /// From so many members on, a window grows no further.
 const AUDIENCE_WITH_LONGEST_WINDOW: u32 = 100_000;
@@ -206,7 +203,7 @@ fn entry(key: Vec<u8>, update: &impl Serialize, position: u64) -> Entry {
         partition: None,
         key: Some(key.into()),
         value: Some(value.into()),
-        headers: vec![(POSITION_HEADER.to_owned(), Some(position.to_string().into()))],
+        headers: vec![(UPDATE_POSITION_HEADER.to_owned(), Some(position.to_string().into()))],
         timestamp_ms: None,
     }
 }

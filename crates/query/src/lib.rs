@@ -9,4 +9,4 @@ mod position;
 
 pub use answers::{Answer, Answers, Conversation, Readiness, Unavailable};
 pub use cursor::{BadCursor, CursorKey, ListId};
-pub use position::{BadToken, Positions, Since, StreamId};
+pub use position::{BadToken, Positions, Since, StreamId, UPDATE_POSITION_HEADER};

@@ -8,6 +8,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::fmt;
 use std::str::FromStr;
 
+/// The header of an update in its topic: the position of its partition of the event topic that it was rendered at, in digits.
+/// Everything below that offset is in it or was in an earlier one.
+pub const UPDATE_POSITION_HEADER: &str = "receipts-position";
+
 /// The layout of a token's bytes: this version, then per partition two varints (partitions since the one before, next
 /// offset), then the CRC-32 of all that, little-endian.
 const TOKEN_VERSION: u8 = 1;

@@ -79,6 +79,17 @@ pub fn load(
     Ok(settings)
 }
 
+/// Reads the configuration of a process whose command line was made by [`with_flags`]: its flags, its environment, and the
+/// file that either names.
+///
+/// # Errors
+/// As [`load`].
+pub fn of_process(matches: &clap::ArgMatches) -> Result<Settings, Mistakes> {
+    let env = environment();
+    let file = file(matches, &env);
+    load(file.as_deref(), env, &overrides(matches))
+}
+
 /// Copies what the process's environment says to us, for [`load`].
 #[must_use]
 pub fn environment() -> Vec<(String, String)> {

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
 use receipts_fold::{At, LOOK_AHEAD_EVENTS, Limits, Raw, State};
-use receipts_store::{Backend, Paged, SledBackend, SledSettings, SledStore};
+use receipts_store::{Backend, Paged, SledBackend, SledSettings, SledStore, trim};
 use receipts_testkit::workload::{Params, Scratch, Workload};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -202,11 +202,6 @@ fn checkpoint(fold: &RwLock<Fold>) {
     let mut fold = fold.write();
     fold.pages_mut().saved(number);
     trim(&mut fold);
-}
-
-fn trim(fold: &mut Fold) {
-    let beside = fold.memory_bytes();
-    fold.pages_mut().trim(beside);
 }
 
 /// Asks for 30 recent messages at a time, as chats that are opened do, until it is done.

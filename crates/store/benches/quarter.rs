@@ -8,7 +8,7 @@ use receipts_fold::effects::Effects;
 use receipts_fold::message::Messages;
 use receipts_fold::page::{Store, Table, TableId};
 use receipts_fold::{At, Limits, Raw, State};
-use receipts_store::{Backend, Paged, SledBackend, SledSettings, SledStore};
+use receipts_store::{Backend, Paged, SledBackend, SledSettings, SledStore, trim};
 use receipts_testkit::workload::{EPOCH_MS, Params, Scratch, Workload};
 use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
@@ -234,7 +234,7 @@ impl Quarter {
         self.since_checkpoint += 1;
         if self.offset.is_multiple_of(1_024) {
             self.effects.clear();
-            self.trim();
+            trim(&mut self.fold);
         }
         if self.since_checkpoint >= self.checkpoint_events {
             self.checkpoint();
@@ -304,11 +304,6 @@ impl Quarter {
         }
     }
 
-    fn trim(&mut self) {
-        let beside = self.fold.memory_bytes();
-        self.fold.pages_mut().trim(beside);
-    }
-
     /// As the projection does it.
     fn checkpoint(&mut self) {
         self.since_checkpoint = 0;
@@ -316,7 +311,7 @@ impl Quarter {
         let batch = self.fold.pages().batch(self.fold.next_offset());
         let number = self.fold.pages().backend().commit(batch).expect("a checkpoint");
         self.fold.pages_mut().saved(number);
-        self.trim();
+        trim(&mut self.fold);
     }
 
     fn measure(&self, day: u64) -> Row {

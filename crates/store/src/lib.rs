@@ -12,5 +12,5 @@ mod sled_backend;
 pub use backend::{Backend, MemoryBackend};
 pub use batch::Batch;
 pub use error::Error;
-pub use paged::Paged;
+pub use paged::{Paged, trim};
 pub use sled_backend::{SledBackend, SledSettings, SledStore};

@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::envelope::{name_key, page_key, parse_page_key, part_key, unwrap, wrap};
 use crate::error::Error;
 use crate::names::Names;
+use receipts_fold::State;
 use receipts_fold::head::Head;
 use receipts_fold::index::{Filter, IndexPage};
 use receipts_fold::message::{Chunk, Messages};
@@ -64,6 +65,12 @@ macro_rules! each_table {
         $each!($self.parked, OF_MESSAGES);
         $each!($self.erased, OF_CONVERSATIONS);
     };
+}
+
+/// Keeps a state, its pages and what the fold holds beside them, within the memory that it may take: [`Paged::trim`].
+pub fn trim<B: Backend>(state: &mut State<Paged<B>>) {
+    let beside = state.memory_bytes();
+    state.pages_mut().trim(beside);
 }
 
 impl<B: Backend> Paged<B> {

@@ -14,7 +14,6 @@ use receipts_runtime::shutdown;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// The settings that show in `-h`; `--help` shows all.
@@ -47,15 +46,8 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let matches = config::with_flags(Cli::command(), &FIRST).get_matches();
     let cli = Cli::from_arg_matches(&matches)?;
-    let env = config::environment();
-    let file = config::file(&matches, &env);
-    let settings = config::load(file.as_deref(), env, &config::overrides(&matches))?;
-    let Some(bootstrap) = settings.kafka.bootstrap.clone() else {
-        return Err(Failure::usage(
-            "receipts-ingest needs the brokers of a Kafka: --kafka-bootstrap HOST:PORT, RECEIPTS_KAFKA__BOOTSTRAP, or \
-             kafka.bootstrap in the file. The embedded log belongs to `receipts serve` alone",
-        ));
-    };
+    let settings = config::of_process(&matches)?;
+    let bootstrap = receipts_node::bootstrap("receipts-ingest", &settings)?.to_owned();
     // What is acknowledged is in Kafka, and what is not was not promised: nothing is waited for beyond the drain.
     receipts_node::run("receipts-ingest", &settings, async |stop, metrics| {
         serve(&settings, bootstrap, &stop, metrics, cli.json).await
@@ -70,10 +62,7 @@ async fn serve(
     json: bool,
 ) -> Result<(), Failure> {
     let authenticate = authenticate(&settings.auth)?;
-    let listen = settings.http.listen;
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen at {listen}; choose another --http-listen"))?;
+    let listener = receipts_node::listen(settings.http.listen, "--http-listen").await?;
     let connecting = {
         let (settings, bootstrap) = (settings.clone(), bootstrap.clone());
         on_thread("connecting", move || connect(&settings, &bootstrap))

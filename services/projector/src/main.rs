@@ -16,7 +16,6 @@ use receipts_runtime::shutdown;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Pages come and go by the million: glibc's allocator would spend a third of the time on it (docs/performance.md).
@@ -67,15 +66,8 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let matches = config::with_flags(Cli::command(), &FIRST).get_matches();
     let cli = Cli::from_arg_matches(&matches)?;
-    let env = config::environment();
-    let file = config::file(&matches, &env);
-    let settings = config::load(file.as_deref(), env, &config::overrides(&matches))?;
-    if settings.kafka.bootstrap.is_none() {
-        return Err(Failure::usage(
-            "receipts-projector needs the brokers of a Kafka: --kafka-bootstrap HOST:PORT, RECEIPTS_KAFKA__BOOTSTRAP, or \
-             kafka.bootstrap in the file. The embedded log belongs to `receipts serve` alone",
-        ));
-    }
+    let settings = config::of_process(&matches)?;
+    receipts_node::bootstrap("receipts-projector", &settings)?;
     receipts_node::run("receipts-projector", &settings, async |stop, metrics| {
         serve(&settings, &stop, metrics, cli.json).await
     })
@@ -89,10 +81,7 @@ struct State {
 }
 
 async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, json: bool) -> Result<(), Failure> {
-    let listen = settings.projector.listen;
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen at {listen}; choose another --listen"))?;
+    let listener = receipts_node::listen(settings.projector.listen, "--listen").await?;
     let address = listener.local_addr()?;
     let secret = secret(settings)?;
     let opening = {

@@ -14,7 +14,6 @@ use receipts_runtime::shutdown;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// The settings that show in `-h`; `--help` shows all.
@@ -53,9 +52,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let matches = config::with_flags(Cli::command(), &FIRST).get_matches();
     let cli = Cli::from_arg_matches(&matches)?;
-    let env = config::environment();
-    let file = config::file(&matches, &env);
-    let settings = config::load(file.as_deref(), env, &config::overrides(&matches))?;
+    let settings = config::of_process(&matches)?;
     if settings.query.projectors.is_empty() {
         return Err(Failure::usage(
             "receipts-query needs projectors to ask: --projectors HOST:PORT,…, RECEIPTS_QUERY__PROJECTORS, or \
@@ -69,10 +66,7 @@ fn run() -> Result<(), Failure> {
 
 async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, json: bool) -> Result<(), Failure> {
     let authenticate = authenticate(&settings.auth)?;
-    let listen = settings.http.listen;
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen at {listen}; choose another --http-listen"))?;
+    let listener = receipts_node::listen(settings.http.listen, "--http-listen").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let peers = PeersSettings {
         projectors: settings.query.projectors.clone(),

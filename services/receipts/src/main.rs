@@ -129,10 +129,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let matches = config::with_flags(Cli::command(), &FIRST).get_matches();
     let cli = Cli::from_arg_matches(&matches)?;
-    let env = config::environment();
-    let file = config::file(&matches, &env);
-    let flags = config::overrides(&matches);
-    let settings = config::load(file.as_deref(), env.iter().cloned(), &flags)?;
+    let settings = config::of_process(&matches)?;
     match cli.command {
         Command::Serve => serve::run(settings, cli.json),
         Command::Policy(Policy::Set(set)) => policy::set(&settings, &set, cli.json),
@@ -141,6 +138,7 @@ fn run() -> Result<(), Failure> {
         Command::Export(export) => export::run(settings, export, cli.json),
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
         Command::Demo(Demo { stay, seed }) => {
+            let (env, flags) = (config::environment(), config::overrides(&matches));
             let set = |key: &str| {
                 let variable = format!("{}{}", config::ENV_PREFIX, key.replace('.', "__").to_uppercase());
                 flags.iter().any(|flag| flag.key == key) || env.iter().any(|(name, _)| *name == variable)

@@ -14,7 +14,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -51,10 +50,7 @@ impl Service {
     /// Says what is in the way and what to do.
     pub(crate) async fn start(settings: &Settings, metrics: &Metrics) -> Result<Self, Failure> {
         let authenticate = authenticate(&settings.auth)?;
-        let listen = settings.http.listen;
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen at {listen}; choose another --http-listen"))?;
+        let listener = receipts_node::listen(settings.http.listen, "--http-listen").await?;
         let address = listener.local_addr()?;
         let (state, cursor_key, log_name) = {
             let settings = settings.clone();

@@ -4,10 +4,9 @@
 //! Must not be asked from a thread that may not block.
 
 use receipts_log::{Inspect, OwnedRecord, ReadError, Topic};
+use receipts_query::UPDATE_POSITION_HEADER;
 use std::ops::Range;
 
-/// The header of an update: at which position of its partition of the event topic it was rendered.
-const POSITION_HEADER: &str = "receipts-position";
 /// How many records the first look back takes, and how many any look takes at most; each is twice the one before.
 const BLOCK_RECORDS: Range<u64> = 64..4_096;
 
@@ -62,7 +61,7 @@ pub(crate) fn by_position(log: &dyn Inspect, partition: u32, position: u64, max:
 }
 
 fn position_of(record: &OwnedRecord) -> Option<u64> {
-    let (_, value) = record.headers.iter().find(|(name, _)| name == POSITION_HEADER)?;
+    let (_, value) = record.headers.iter().find(|(name, _)| name == UPDATE_POSITION_HEADER)?;
     std::str::from_utf8(value.as_ref()?).ok()?.parse().ok()
 }
 
@@ -80,7 +79,7 @@ mod tests {
         let appended: Vec<_> = positions
             .iter()
             .map(|position| {
-                let header = (POSITION_HEADER.to_owned(), Some(position.to_string().into()));
+                let header = (UPDATE_POSITION_HEADER.to_owned(), Some(position.to_string().into()));
                 let headers = if *position == 0 { Vec::new() } else { vec![header] };
                 log.writer().append(Entry { topic: Topic::Updates, headers, ..Entry::event("k", "{}", Some(0)) })
             })

@@ -6,6 +6,7 @@
 //! cursor.key   32 random bytes that sign cursors of member lists, so that they survive a restart
 //! log/         the embedded log, and `id`, which tells it from every other one
 //! store/       the state, and `log.json`, which says of which log
+//! spool/       snapshots on their way elsewhere; worthless once no process uses the directory
 //! ```
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -59,6 +60,21 @@ pub enum LogIdentity {
         /// Its number of partitions, which decides where every conversation stands.
         partitions: u32,
     },
+}
+
+impl LogIdentity {
+    /// The name by which snapshots know the log: compared as a whole.
+    pub fn name(&self) -> String {
+        serde_json::to_string(self).expect("plain JSON")
+    }
+
+    /// The log of such a name.
+    ///
+    /// # Errors
+    /// Where the text is no such name.
+    pub fn of_name(name: &str) -> Result<Self> {
+        serde_json::from_str(name).with_context(|| format!("{name} names no log"))
+    }
 }
 
 impl fmt::Display for LogIdentity {
@@ -131,21 +147,45 @@ impl DataDir {
         Self::store_in(&self.path)
     }
 
+    /// Where snapshots wait for their way elsewhere.
+    pub fn spool(&self) -> PathBuf {
+        self.path.join("spool")
+    }
+
+    /// The log that the store was folded from; `None` where there is no store.
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    pub fn bound_log(&self) -> Result<Option<LogIdentity>> {
+        let path = self.store().join("log.json");
+        match fs::read(&path) {
+            Ok(bytes) => {
+                Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        }
+    }
+
     /// The key that signs cursors, made the first time.
     ///
     /// # Errors
     /// Where it cannot be read or made, or is none.
     pub fn cursor_key(&self) -> Result<CursorKey> {
         let path = self.path.join("cursor.key");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let key = random::<KEY_BYTES>()?;
-                write_whole(&path, &key, 0o600)?;
-                key.to_vec()
-            }
-            Err(error) => return Err(error).with_context(|| format!("the key {} cannot be read", path.display())),
-        };
+        if !path.exists() {
+            write_whole(&path, &random::<KEY_BYTES>()?, 0o600)?;
+        }
+        Self::cursor_key_in(&self.path)
+    }
+
+    /// The key of a data directory, open or not.
+    ///
+    /// # Errors
+    /// Where it is not there, cannot be read, or is none.
+    pub fn cursor_key_in(path: &Path) -> Result<CursorKey> {
+        let path = path.join("cursor.key");
+        let bytes = fs::read(&path).with_context(|| format!("the key {} cannot be read", path.display()))?;
         if fs::metadata(&path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0) {
             tracing::warn!(path = %path.display(), "others may read the key that signs cursors: chmod 600");
         }

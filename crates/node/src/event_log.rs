@@ -153,6 +153,17 @@ fn open_embedded(settings: &Settings, data: &DataDir) -> Result<EmbeddedLog, Fai
     Ok(EmbeddedLog::open(&data.log(), asked)?)
 }
 
+/// How many partitions the embedded log of a data directory has.
+///
+/// # Errors
+/// Where there is none, or it cannot be read.
+pub fn embedded_partitions(data: &DataDir) -> Result<u32, Failure> {
+    if !EmbeddedLog::is_in(&data.log()) {
+        return Err(anyhow!("there is no event log in {}: the store's own is gone", data.log().display()).into());
+    }
+    Ok(EmbeddedLog::open(&data.log(), None)?.partition_count())
+}
+
 /// What the settings say of the Kafka at `bootstrap`.
 fn kafka(settings: &Settings, bootstrap: &str) -> KafkaSettings {
     KafkaSettings {

@@ -10,6 +10,7 @@ mod policy;
 mod replay;
 mod serve;
 mod service;
+mod snapshot;
 mod verify;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -19,6 +20,7 @@ use policy::Policy;
 use receipts_runtime::config::{self, Named};
 use receipts_runtime::exit::{self, Failure};
 use replay::Replay;
+use snapshot::Snapshot;
 use std::process::ExitCode;
 use verify::Verify;
 
@@ -95,6 +97,12 @@ enum Command {
     /// A data directory that a service uses is refused: stop it first, or verify a copy.
     #[command(after_help = verify::EXAMPLES)]
     Verify(Verify),
+    /// Keeps states elsewhere, and brings them back: lists, takes, restores and verifies snapshots.
+    ///
+    /// A snapshot is one partition's state as of one offset, in a directory or a bucket (--snapshot-url). A service takes them
+    /// on a schedule by itself; schemas/snapshot/v1.md has the format.
+    #[command(subcommand)]
+    Snapshot(Snapshot),
 }
 
 const SERVE_EXAMPLES: &str = "Examples:
@@ -137,6 +145,7 @@ fn run() -> Result<(), Failure> {
         Command::Replay(replay) => replay::run(settings, replay, cli.json),
         Command::Export(export) => export::run(settings, export, cli.json),
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
+        Command::Snapshot(command) => snapshot::run(settings, command, cli.json),
         Command::Demo(Demo { stay, seed }) => {
             let (env, flags) = (config::environment(), config::overrides(&matches));
             let set = |key: &str| {
@@ -185,6 +194,7 @@ mod tests {
             replay::EXAMPLES,
             export::EXAMPLES,
             verify::EXAMPLES,
+            snapshot::EXAMPLES,
         ];
         for line in examples.iter().flat_map(|examples| examples.lines()) {
             let Some((_, arguments)) = line.split_once("receipts ").filter(|_| !line.contains("curl")) else {

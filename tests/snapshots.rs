@@ -24,7 +24,8 @@ fn snapshot(code: i32, arguments: &[&str], data: &Path, at: &Path) -> (Vec<Value
 fn serve(data: &Path, at: &Path) -> Service {
     let at = at.to_str().expect("UTF-8");
     // Only what is asked for is taken.
-    let flags = ["--snapshot-url", at, "--snapshot-interval-ms", "86400000", "--projector-checkpoint-interval-ms", "10"];
+    let flags =
+        ["--snapshot-url", at, "--snapshot-interval-ms", "86400000", "--projector-checkpoint-interval-ms", "10"];
     Service::serve(data, &[&ONE[..], &flags].concat())
 }
 

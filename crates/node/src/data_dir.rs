@@ -6,6 +6,8 @@
 //! cursor.key   32 random bytes that sign cursors of member lists, so that they survive a restart
 //! log/         the embedded log, and `id`, which tells it from every other one
 //! store/       the state, and `log.json`, which says of which log
+//! rebuild/     a store being folded anew beside the other one; `ready` in it: the next start takes it
+//! store-before-N/  what a rebuilt store has replaced, until an operator confirms that
 //! spool/       snapshots on their way elsewhere; worthless once no process uses the directory
 //! ```
 
@@ -19,6 +21,12 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 const KEY_BYTES: usize = 32;
+/// In a rebuilt store: it is whole.
+const READY: &str = "ready";
+
+fn before(number: u32) -> String {
+    format!("store-before-{number}")
+}
 
 /// An open data directory. While it lives, no other process uses the directory.
 #[derive(Debug)]
@@ -145,6 +153,51 @@ impl DataDir {
     /// Where the state is.
     pub fn store(&self) -> PathBuf {
         Self::store_in(&self.path)
+    }
+
+    /// Where a store is folded anew beside the one in use.
+    pub fn rebuild_in(path: &Path) -> PathBuf {
+        path.join("rebuild")
+    }
+
+    /// The rebuilt store of a data directory takes the place of the other one at the next start.
+    ///
+    /// # Errors
+    /// Where that cannot be written down.
+    pub fn rebuilt_is_ready(path: &Path, log: &LogIdentity) -> Result<()> {
+        let folder = Self::rebuild_in(path);
+        write_whole(&folder.join("log.json"), &serde_json::to_vec(log)?, 0o644)?;
+        write_whole(&folder.join(READY), b"", 0o644)
+    }
+
+    /// Puts a rebuilt store that is ready in the place of the other one, which is kept; returns where.
+    ///
+    /// # Errors
+    /// Where a folder cannot be renamed: then the next start tries again.
+    pub fn adopt_rebuilt(&self) -> Result<Option<PathBuf>> {
+        let (rebuilt, store) = (Self::rebuild_in(&self.path), self.store());
+        if !rebuilt.join(READY).exists() {
+            return Ok(None);
+        }
+        let before = (1..).map(before).map(|name| self.path.join(name)).find(|path| !path.exists());
+        let before = before.expect("numbers go on");
+        let switch = || -> std::io::Result<()> {
+            // Where an earlier attempt died between the two, the first is done.
+            if store.exists() {
+                fs::rename(&store, &before)?;
+            }
+            fs::rename(&rebuilt, &store)?;
+            File::open(&self.path)?.sync_all()?;
+            fs::remove_file(store.join(READY))
+        };
+        switch().with_context(|| format!("{} cannot take the place of {}", rebuilt.display(), store.display()))?;
+        tracing::info!(before = %before.display(), "a rebuilt store takes over; what was there before is kept");
+        Ok(Some(before))
+    }
+
+    /// What rebuilt stores have replaced, oldest first.
+    pub fn replaced(&self) -> Vec<PathBuf> {
+        (1..).map(before).map(|name| self.path.join(name)).take_while(|path| path.exists()).collect()
     }
 
     /// Where snapshots wait for their way elsewhere.

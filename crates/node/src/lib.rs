@@ -11,8 +11,8 @@ mod process;
 pub use callers::{access, authenticate};
 pub use data_dir::{DataDir, InUse, LogIdentity};
 pub use event_log::{
-    EventLog, ExistingLog, bootstrap, connect, embedded_partitions, kafka_name, open, open_existing, open_with_store,
-    place,
+    Beside, EventLog, ExistingLog, bootstrap, connect, embedded_partitions, kafka_name, open, open_beside,
+    open_existing, open_with_store, place,
 };
 pub use parts::{
     ACKNOWLEDGE_TIMEOUT, destination, fold_limits, follow_updates, holders_secret, ingest, limits, open_projector,

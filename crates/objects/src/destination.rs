@@ -163,6 +163,10 @@ impl Destination {
             let mut total = 0;
             let write = async {
                 loop {
+                    // A store that is never waited for would not be asked between two parts.
+                    if self.stop.is_cancelled() {
+                        return Err(Error::Stopped);
+                    }
                     let part = read(part_bytes)?;
                     if part.is_empty() {
                         return Ok(());

@@ -11,7 +11,7 @@ pub use read::Reader;
 pub use take::{Taking, Told};
 pub use write::Writer;
 
-use receipts_fold::page::TableId;
+use receipts_fold::page::{PageKey, TableId};
 use sha2::{Digest as _, Sha256};
 
 /// The first bytes of every snapshot.
@@ -54,6 +54,11 @@ impl Digest {
     pub fn finish(self) -> [u8; 32] {
         self.0.finalize().into()
     }
+}
+
+/// The key of a page as snapshots have it.
+pub fn page_key(table: TableId, key: PageKey) -> [u8; 13] {
+    crate::envelope::page_key(table, key)
 }
 
 /// Bytes as hexadecimal digits.

@@ -161,6 +161,7 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
 fn open(settings: &Settings) -> Result<State, Failure> {
     let data = DataDir::open(&settings.data_dir)?;
     let opened = receipts_node::open(settings, &data)?;
+    data.adopt_rebuilt()?;
     data.bind_store(&opened.identity)?;
     let snapshots = receipts_node::snapshotting(settings, &data, &opened.identity)?;
     let projector = open_projector(settings, &data, &*opened.log, true, snapshots)?;

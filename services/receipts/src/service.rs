@@ -203,6 +203,7 @@ fn open(settings: &Settings) -> Result<(State, CursorKey, Secret, String), Failu
     let cursor_key = data.cursor_key()?;
     let secret = receipts_node::operators_secret(settings, &data)?;
     let opened = receipts_node::open(settings, &data)?;
+    data.adopt_rebuilt()?;
     data.bind_store(&opened.identity)?;
     let updates = receipts_node::follow_updates(settings, opened.log.clone())?;
     let snapshots = receipts_node::snapshotting(settings, &data, &opened.identity)?;

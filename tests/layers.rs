@@ -19,6 +19,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "receipts-analytics",
         &["receipts-event", "receipts-fold", "receipts-log", "receipts-projection", "receipts-store"],
     ),
+    // Light on purpose: who asks the service needs none of what it is made of.
+    ("receipts-client", &["receipts-event"]),
     ("receipts-event", &[]),
     ("receipts-fold", &["receipts-event"]),
     ("receipts-log", &["receipts-event"]),

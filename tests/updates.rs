@@ -30,7 +30,7 @@ fn serve(data_dir: &Path, more: &[&str]) -> Service {
 }
 
 /// Hears updates until one is as wanted, and returns it.
-fn hear(stream: &mut Stream, is: impl Fn(&Value) -> bool) -> Value {
+fn hear(stream: &mut Stream, mut is: impl FnMut(&Value) -> bool) -> Value {
     loop {
         let event = stream.next_update().expect("the update before the end");
         assert_eq!(event.update["type"], event.name.as_str());
@@ -70,6 +70,37 @@ fn a_client_hears_of_reads_and_marks_as_they_happen_and_the_end_of_the_service()
     assert!(began.elapsed() < Duration::from_secs(4), "open streams do not hold up the end");
     assert_eq!(bob.next_update(), None);
     assert!(bob.comments >= 2, "signs of life");
+}
+
+/// INV-UPDATE-LAST
+#[test]
+fn what_happens_within_a_window_is_one_update_that_names_all_and_equals_the_receipt() {
+    const READERS: usize = 60;
+    let data = tempfile::tempdir().expect("a folder");
+    let service = Service::serve(data.path(), &["--projector-update-window-ms", "2000"]);
+    let mut stream = service.listen("conversation_id=g1", &[]);
+    let people: Vec<String> = (0..READERS).map(|n| format!("u{n}")).collect();
+    let mut names: Vec<&str> = people.iter().map(String::as_str).collect();
+    names.push("alice");
+    let mut events = vec![joined("g1", &names), sent("g1", "m1", "alice")];
+    events.extend(people.iter().map(|reader| read("g1", "m1", reader)));
+    let token = service.write(&json!(events));
+    let (mut updates, mut named) = (0, Vec::new());
+    let last = hear(&mut stream, |update| {
+        updates += 1;
+        let newly = update["newly_read"].as_array().expect("a list").iter();
+        named.extend(newly.map(|reader| reader["user_id"].as_str().expect("an id").to_owned()));
+        update["read_count"] == READERS
+    });
+    // One, unless this process or the service slept through a whole window.
+    assert!(updates < 5, "{updates} updates of {READERS} reads in one request");
+    named.sort();
+    named.dedup();
+    assert_eq!(named.len(), READERS);
+    let receipt = service.get_after("/v1/conversations/g1/messages/m1/receipt", &token).body;
+    for (field, value) in receipt.as_object().expect("a receipt") {
+        assert_eq!(last.get(field), Some(value), "{field}");
+    }
 }
 
 /// INV-STRANGER, INV-STREAM

@@ -87,6 +87,12 @@ impl Service {
         Self::start("receipts", &[&["serve", "--http-listen", "127.0.0.1:0", "--data-dir", data_dir], more].concat())
     }
 
+    /// The process, as the kernel numbers it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line that it prints, as JSON; `None` once it ends.
     ///
     /// # Panics

@@ -1,0 +1,117 @@
+//! What the benches of a running service share: arguments, the process measured from outside, and a load over kept-alive
+//! connections. Knows nothing of what is asked.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Method, Request, header};
+use hyper_util::rt::TokioIo;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+/// The value behind `--name`, or the default.
+///
+/// # Panics
+/// If it is no number.
+pub(crate) fn number(name: &str, default: u64) -> u64 {
+    text(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("--{name}: not a number: {value}")))
+}
+
+/// The text behind `--name`.
+pub(crate) fn text(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument.strip_prefix("--") != Some(name)).nth(1)
+}
+
+/// Whether `--name` stands alone.
+pub(crate) fn flag(name: &str) -> bool {
+    std::env::args().any(|argument| argument.strip_prefix("--") == Some(name))
+}
+
+/// What a process has used so far, by the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// On all processors, in the kernel too.
+    pub(crate) cpu: Duration,
+    /// Resident now, bytes.
+    pub(crate) resident_bytes: u64,
+}
+
+impl Usage {
+    /// Looks at a process.
+    ///
+    /// # Panics
+    /// If there is no such process.
+    pub(crate) fn of(process: u32) -> Self {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).expect("a running process");
+        let stat = read("stat");
+        // Behind the name, which may hold anything; user and system time are fields 14 and 15, in ticks of 10 ms.
+        let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
+        let status = read("status");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
+        Self { cpu: Duration::from_millis(10 * ticks), resident_bytes: kib << 10 }
+    }
+}
+
+/// One question, to be asked again and again.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    /// `HOST:PORT`
+    pub(crate) address: String,
+    /// GET, or POST of this JSON.
+    pub(crate) path: String,
+    /// JSON; empty for GET.
+    pub(crate) body: Bytes,
+}
+
+async fn connect(address: &str) -> SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(address).await.expect("it listens");
+    stream.set_nodelay(true).expect("a socket");
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP");
+    tokio::spawn(connection);
+    sender
+}
+
+impl Ask {
+    async fn once(&self, sender: &mut SendRequest<Full<Bytes>>) -> usize {
+        let method = if self.body.is_empty() { Method::GET } else { Method::POST };
+        let request = Request::builder().method(method).uri(&self.path).header(header::HOST, &self.address);
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(Full::new(self.body.clone()));
+        sender.ready().await.expect("a connection");
+        let response = sender.send_request(request.expect("a request")).await.expect("an answer");
+        assert!(response.status().is_success(), "{} {}", self.path, response.status());
+        response.into_body().collect().await.expect("a body").to_bytes().len()
+    }
+
+    /// How long the answer's body is, bytes.
+    pub(crate) async fn answer_bytes(&self) -> usize {
+        self.once(&mut connect(&self.address).await).await
+    }
+
+    /// Asks over some connections, each of which asks again once it is answered, for a while. How long each answer took.
+    pub(crate) async fn load(&self, connections: usize, time: Duration) -> Vec<Duration> {
+        let mut senders = Vec::new();
+        for _ in 0..connections {
+            senders.push(connect(&self.address).await);
+        }
+        let end = Instant::now() + time;
+        let asking = senders.into_iter().map(|mut sender| {
+            let ask = self.clone();
+            tokio::spawn(async move {
+                let mut took = Vec::new();
+                while Instant::now() < end {
+                    let began = Instant::now();
+                    ask.once(&mut sender).await;
+                    took.push(began.elapsed());
+                }
+                took
+            })
+        });
+        let mut all = Vec::new();
+        for asked in asking.collect::<Vec<_>>() {
+            all.extend(asked.await.expect("no panic"));
+        }
+        all
+    }
+}

@@ -1,0 +1,132 @@
+//! What idle streams of updates cost a running service: memory and processor time for each, by opening many and letting them
+//! stay. Nothing is published meanwhile but signs of life.
+//!
+//! `cargo build --release --bin receipts && cargo bench -p receipts-tests --bench streams -- [--streams N] [--seconds N]
+//! [--heartbeat-ms N] [--by-conversation] [--json]`
+//!
+//! Memory is what is resident in the service's process; the kernel's buffers of the connections are not in it. Needs a limit of open
+//! files (`ulimit -n`) above the number of streams.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that measures and prints")]
+
+#[allow(dead_code, reason = "shared with another bench")]
+mod load;
+
+use load::{Usage, flag, number};
+use receipts_tests::process::Service;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+const HELP: &str = "What idle streams of updates cost a running service.
+
+  --streams N         streams (5000)
+  --seconds N         how long they stay (60)
+  --heartbeat-ms N    how often each gets a sign of life (15000)
+  --by-conversation   streams of a conversation each in the place of a sender each
+  --json              prints JSON
+
+Example: cargo build --release --bin receipts && cargo bench -p receipts-tests --bench streams -- --streams 10000";
+/// Connections that are being made at once.
+const OPENING: usize = 64;
+/// Opened and closed first, so that what comes once with the first streams is not counted.
+const WARM_UP: usize = 200;
+
+fn main() {
+    if flag("help") || std::env::args().any(|argument| argument == "-h") {
+        println!("{HELP}");
+    } else {
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(run());
+    }
+}
+
+/// Opens a stream and waits for its first words; then it is read to its end, and what comes is counted.
+async fn open(address: Arc<str>, query: String, heard: Arc<AtomicU64>) -> tokio::task::JoinHandle<()> {
+    let mut stream = TcpStream::connect(&*address).await.expect("it listens");
+    let request = format!("GET /v1/updates?{query} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut head = Vec::with_capacity(1_024);
+    while !head.windows(11).any(|bytes| bytes == b": connected") {
+        assert!(stream.read_buf(&mut head).await.expect("it answers") > 0, "{}", String::from_utf8_lossy(&head));
+    }
+    tokio::spawn(async move {
+        let mut some = [0; 512];
+        while stream.read(&mut some).await.is_ok_and(|bytes| bytes > 0) {
+            heard.fetch_add(1, Ordering::Relaxed);
+        }
+    })
+}
+
+async fn open_many(
+    address: &Arc<str>,
+    count: usize,
+    query: impl Fn(usize) -> String,
+    heard: &Arc<AtomicU64>,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    let mut open_ones = Vec::with_capacity(count);
+    for first in (0..count).step_by(OPENING) {
+        let some = (first..count.min(first + OPENING))
+            .map(|n| tokio::spawn(open(Arc::clone(address), query(n), Arc::clone(heard))));
+        for opening in some.collect::<Vec<_>>() {
+            open_ones.push(opening.await.expect("no panic"));
+        }
+    }
+    open_ones
+}
+
+async fn run() {
+    let (streams, seconds) = (number("streams", 5_000) as usize, number("seconds", 60));
+    let heartbeat_ms = number("heartbeat-ms", 15_000);
+    let kind = if flag("by-conversation") { "conversation_id" } else { "sender_id" };
+    let data = tempfile::tempdir().expect("a folder");
+    let service = Service::serve(
+        data.path(),
+        &["--http-streams-max", &(streams + WARM_UP).to_string(), "--http-heartbeat-ms", &heartbeat_ms.to_string()],
+    );
+    let address: Arc<str> = service.address.as_str().into();
+    let heard = Arc::new(AtomicU64::new(0));
+    let query = |n: usize| format!("{kind}=user-{n:08}");
+    for stream in open_many(&address, WARM_UP, query, &heard).await {
+        stream.abort();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = Usage::of(service.id());
+    eprintln!("opening {streams} streams");
+    let open_ones = open_many(&address, streams, query, &heard).await;
+    let opened = Usage::of(service.id());
+    eprintln!("they stay for {seconds} s");
+    let heard_before = heard.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let after = Usage::of(service.id());
+    let signs = heard.load(Ordering::Relaxed) - heard_before;
+    assert!(open_ones.iter().all(|stream| !stream.is_finished()), "a stream has ended");
+
+    let bytes = after.resident_bytes.saturating_sub(before.resident_bytes) as f64 / streams as f64;
+    let opening_us = (opened.cpu - before.cpu).as_secs_f64() * 1e6 / streams as f64;
+    let cpu = (after.cpu - opened.cpu).as_secs_f64();
+    if flag("json") {
+        println!(
+            "{}",
+            json!({"streams": streams, "of": kind, "bytes_per_stream": bytes, "resident_before_bytes": before.resident_bytes,
+                   "resident_after_bytes": after.resident_bytes, "cpu_us_to_open": opening_us, "seconds": seconds,
+                   "heartbeat_ms": heartbeat_ms, "signs_of_life": signs, "cpu_s": cpu})
+        );
+    } else {
+        println!("{streams} idle streams, a {kind} each, a sign of life each {heartbeat_ms} ms");
+        println!(
+            "memory: {:.1} kB a stream ({:.1} MB without, {:.1} MB with)",
+            bytes / 1e3,
+            before.resident_bytes as f64 / 1e6,
+            after.resident_bytes as f64 / 1e6
+        );
+        println!("opening: {opening_us:.0} µs of processor time each");
+        println!(
+            "staying: {:.2} % of one processor, {signs} signs of life in {seconds} s, {:.0} µs for each",
+            100.0 * cpu / seconds as f64,
+            cpu * 1e6 / signs.max(1) as f64
+        );
+    }
+}

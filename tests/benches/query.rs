@@ -2,7 +2,7 @@
 //! load, over kept-alive connections on loopback, in turns, so that what else the machine does falls on all of them.
 //!
 //! `cargo build --release --bin receipts && cargo bench -p receipts-tests --bench query -- [--connections N] [--rounds N]
-//! [--slice-ms N] [--members N] [--json]`
+//! [--slice-ms N] [--members N] [--case TEXT] [--json]`
 //!
 //! A row's *of constant* compares requests a second, which the load's own share of the processors makes alike; *by CPU*
 //! compares what one request costs the process that answers it.
@@ -41,6 +41,7 @@ const HELP: &str = "Queries of a running service beside constant handlers, in on
   --rounds N        turns of all cases (5)
   --slice-ms N      how long a case is asked in a turn (1000)
   --members N       people of the large group (100000)
+  --case TEXT       only the cases whose name holds it, such as '30 ids, one'
   --json            prints JSON
 
 Example: cargo build --release --bin receipts && cargo bench -p receipts-tests --bench query -- --rounds 10";
@@ -212,6 +213,8 @@ async fn run() {
         ("list of 100, first page", get(list)),
         ("list, last page", get(last)),
     ];
+    let wanted = load::text("case").unwrap_or_default();
+    let asks: Vec<_> = asks.into_iter().filter(|(name, _)| name.contains(&wanted)).collect();
     let mut sizes = Vec::new();
     for (_, ask) in &asks {
         sizes.push(ask.answer_bytes().await);

@@ -5,7 +5,7 @@ use crate::index::id_hash;
 use crate::lists::Lists;
 use crate::memo::Memo;
 use crate::message::{Message, Messages, State as Fate};
-use crate::page::{Ref, Table};
+use crate::page::{PageKey, Ref, Table};
 use crate::people::{PEOPLE_PER_PAGE, People, PeopleIndex, Person, Role, user_hash};
 use crate::roster::index_page;
 use crate::small::{Erased, LEAVES_PER_PAGE, Leaves, MARKS_PER_PAGE, Marks};
@@ -37,6 +37,40 @@ impl<S: Pages> State<S> {
             Some(found) => found.receipt(),
             None => Ok(not_found(tenant, Some(conversation_id), message_id)),
         }
+    }
+
+    /// The receipts of messages of one conversation, one each in their order. Looks for the conversation once, and loads a page
+    /// once for neighbours in time, as a screen shows them.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn receipts(
+        &self,
+        tenant: &str,
+        conversation_id: &str,
+        message_ids: &[String],
+    ) -> Result<Vec<Receipt>, S::Error> {
+        let missing = |id: &String| not_found(tenant, Some(conversation_id), id);
+        let Some((conversation, head)) = self.look_up_conversation(tenant, conversation_id)? else {
+            return Ok(message_ids.iter().map(missing).collect());
+        };
+        let mut receipts = Vec::with_capacity(message_ids.len());
+        let mut page: Option<(PageKey, Ref<'_, Messages>)> = None;
+        'ids: for id in message_ids {
+            for number in self.index.candidates(&self.pages, id_hash(id), Some((conversation, &head.stretches)))? {
+                let key = message_key(number).0;
+                if page.as_ref().is_none_or(|(last, _)| *last != key) {
+                    page = Table::<Messages>::get(&self.pages, key)?.map(|page| (key, page));
+                }
+                let Some((_, page)) = &page else { continue };
+                if named_in_page(page, number, conversation, id).is_some_and(|m| !self.is_expired(m)) {
+                    receipts.push(self.found(number, Ref::Hot(page), Ref::Hot(&head))?.receipt()?);
+                    continue 'ids;
+                }
+            }
+            receipts.push(missing(id));
+        }
+        Ok(receipts)
     }
 
     /// The receipt of a message of that id in any conversation: the one sent last, by `sent_at_ms`.

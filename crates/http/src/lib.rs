@@ -12,6 +12,7 @@ mod caller;
 mod guard;
 mod health;
 mod ingest;
+mod json;
 mod members;
 mod observe;
 mod openapi;

@@ -3,15 +3,15 @@
 //! Must not walk a list: a page is a seek to the cursor's slot, at any depth.
 
 use crate::caller::{Caller, Scope};
+use crate::json;
 use crate::problem::{Code, Problem};
 use crate::reads::{Query, answered};
 use crate::receipts::{not_found, with_receipt};
 use crate::request::{Freshness, Parameters, PathIds};
 use axum::extract::State;
 use axum::response::Response;
-use receipts_fold::view::{Filter, Member, Receipt, Status};
+use receipts_fold::view::{Filter, Status};
 use receipts_query::ListId;
-use serde::Serialize;
 use std::sync::Arc;
 
 /// How many members a page has where the request does not say; the contract's number.
@@ -19,15 +19,6 @@ pub const LIMIT_DEFAULT: usize = 100;
 
 /// How many members a page has at most; the contract's number.
 pub const LIMIT_MAX: usize = 1_000;
-
-/// One page.
-#[derive(Serialize)]
-struct Page<'a> {
-    members: &'a [Member],
-    next_cursor: Option<String>,
-    is_finished: bool,
-    receipt: &'a Receipt,
-}
 
 fn filter(parameters: &Parameters) -> Result<Filter, Problem> {
     match parameters.one("filter")? {
@@ -94,8 +85,7 @@ pub(crate) async fn list_members(
         _ => return Err(with_receipt(Problem::new(Code::NotOk), &page.receipt).at(positions)),
     }
     let next_cursor = page.next_slot.map(|slot| query.cursor_key.sign(list, slot));
-    let is_finished = next_cursor.is_none();
-    Ok(answered(&Page { members: &page.members, next_cursor, is_finished, receipt: &page.receipt }, &positions))
+    Ok(answered(json::page(&page.members, next_cursor.as_deref(), &page.receipt), &positions))
 }
 
 /// Answers up to where a person has read a conversation.
@@ -129,7 +119,7 @@ pub(crate) async fn get_read_mark(
     let answer = query.ask(query.answers.read_mark(conversation, &user_id)).await?;
     let positions = freshness.with(answer.positions);
     match answer.value {
-        Some(mark) => Ok(answered(&mark, &positions)),
+        Some(mark) => Ok(answered(json::read_mark(&mark), &positions)),
         None => Err(Problem::new(Code::NotFound).detail("there is no such read mark").at(positions)),
     }
 }

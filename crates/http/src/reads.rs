@@ -9,14 +9,14 @@ use crate::problem::{Code, Problem};
 use crate::request::{Freshness, POSITION_HEADER, put_position};
 use crate::updates::{Updates, stream_updates};
 use crate::{members, receipts};
+use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use receipts_query::{Answer, Answers, Conversation, CursorKey, Positions, Unavailable};
-use serde::Serialize;
 use std::sync::Arc;
 
 /// What the query routes need.
@@ -96,8 +96,11 @@ impl Query {
 }
 
 /// A good answer and where it stands. Answers change and are some caller's own: no cache is to keep them.
-pub(crate) fn answered(body: &impl Serialize, positions: &Positions) -> Response {
-    let mut response = ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response();
-    put_position(response.headers_mut(), positions);
+pub(crate) fn answered(json: Vec<u8>, positions: &Positions) -> Response {
+    let mut response = Response::new(Body::from(json));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    put_position(headers, positions);
     response
 }

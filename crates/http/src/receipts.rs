@@ -4,13 +4,14 @@
 
 use crate::access::forbidden;
 use crate::caller::Caller;
+use crate::json;
 use crate::problem::{Code, Item, Problem};
 use crate::reads::{Query, answered};
 use crate::request::{Format, Freshness, PathIds, format, id_problem, read_body};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use receipts_fold::view::{Receipt, Status};
-use serde::Serialize;
+use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -18,15 +19,30 @@ use std::sync::Arc;
 pub const MESSAGE_IDS_MAX: usize = 100;
 
 /// What a batch asks for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 struct Asked {
     conversation_id: Option<String>,
     message_ids: Vec<String>,
 }
 
 impl Asked {
-    /// Reads a body by hand, so that every item that is wrong is named. Unknown fields are ignored.
+    /// Reads a body. Unknown fields are ignored.
     fn read(body: &[u8]) -> Result<Self, Problem> {
+        // To serde an array is a struct as well.
+        let is_object = body.trim_ascii_start().starts_with(b"{");
+        match is_object.then(|| serde_json::from_slice::<Self>(body)) {
+            Some(Ok(asked)) if asked.is_fit() => Ok(asked),
+            _ => Self::diagnose(body),
+        }
+    }
+
+    fn is_fit(&self) -> bool {
+        let mut ids = self.message_ids.iter().chain(&self.conversation_id);
+        (1..=MESSAGE_IDS_MAX).contains(&self.message_ids.len()) && ids.all(|id| id_problem(id).is_none())
+    }
+
+    /// Reads a body by hand, so that every item that is wrong is named. Of a field that stands twice the last one holds.
+    fn diagnose(body: &[u8]) -> Result<Self, Problem> {
         let body: Value =
             serde_json::from_slice(body).map_err(|error| Problem::invalid("", format!("must be JSON: {error}")))?;
         let Value::Object(mut body) = body else { return Err(Problem::invalid("", "must be an object")) };
@@ -69,13 +85,6 @@ fn id(value: Value, pointer: impl FnOnce() -> String, items: &mut Vec<Item>) -> 
     None
 }
 
-/// The answer to a batch.
-#[derive(Serialize)]
-struct Receipts<'a> {
-    receipts: &'a [Receipt],
-    position: String,
-}
-
 /// Answers many receipts at once: one each, in the order asked for.
 ///
 /// Without `conversation_id` the ids are looked for in all conversations of the tenant; an id that stands in several is
@@ -112,7 +121,7 @@ pub(crate) async fn query_receipts(
         }
     }
     let positions = freshness.with(answer.positions);
-    Ok(answered(&Receipts { receipts: &answer.value, position: positions.to_string() }, &positions))
+    Ok(answered(json::receipts(&answer.value, &positions.to_string()), &positions))
 }
 
 /// Answers one receipt.
@@ -144,7 +153,7 @@ pub(crate) async fn get_receipt(
     } else if receipt.status == Status::NotFound {
         Err(not_found(receipt).at(positions))
     } else {
-        Ok(answered(receipt, &positions))
+        Ok(answered(json::receipt(receipt), &positions))
     }
 }
 
@@ -166,5 +175,35 @@ mod tests {
     fn a_query_is_read_with_unknown_fields_ignored_and_null_as_absence() {
         let asked = Asked::read(br#"{"message_ids":["a","a"],"conversation_id":null,"limit":3}"#).unwrap();
         assert_eq!(asked, Asked { conversation_id: None, message_ids: vec!["a".to_owned(), "a".to_owned()] });
+    }
+
+    #[test]
+    fn what_is_read_at_once_is_what_the_diagnosis_reads() {
+        let long = format!(r#"{{"message_ids":["{}"]}}"#, "a".repeat(129));
+        let many = format!(r#"{{"message_ids":[{}]}}"#, ["1"; 101].map(|id| format!("\"{id}\"")).join(","));
+        let bodies = [
+            r#"{"message_ids":["a","b"],"conversation_id":"g"}"#,
+            r#"{"conversation_id":null,"message_ids":["\u0061\n"],"x":[{}]}"#,
+            r#"{"message_ids":["a"],"message_ids":["b"]}"#,
+            r#"{"message_ids":["a"],"conversation_id":"g","conversation_id":null}"#,
+            r#"{"message_ids":[]}"#,
+            r#"{"message_ids":[""]}"#,
+            r#"{"message_ids":["a",1,null]}"#,
+            r#"{"message_ids":["a"],"conversation_id":""}"#,
+            r#"{"message_ids":["a"],"conversation_id":7}"#,
+            r#"{"message_ids":"a"}"#,
+            r#"{"message_ids":null}"#,
+            r#"[["a"],"g"]"#,
+            r#"[null,["a"]]"#,
+            r#"{"message_ids":["a"]} "#,
+            r#"{"message_ids":["a"]}x"#,
+            "",
+            &long,
+            &many,
+        ];
+        for body in bodies {
+            let read = |asked: Result<Asked, Problem>| asked.map_err(|problem| format!("{problem:?}"));
+            assert_eq!(read(Asked::read(body.as_bytes())), read(Asked::diagnose(body.as_bytes())), "{body}");
+        }
     }
 }

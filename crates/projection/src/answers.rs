@@ -49,7 +49,7 @@ impl Answers for Partitions {
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         self.ask(conversation.partition, |fold| {
-            message_ids.iter().map(|id| fold.receipt(conversation.tenant, conversation.conversation_id, id)).collect()
+            fold.receipts(conversation.tenant, conversation.conversation_id, message_ids)
         })
     }
 

@@ -154,7 +154,12 @@ impl Subject for Folded {
     }
 
     fn receipt(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Receipt {
-        self.state().receipt(tenant, conversation_id, message_id).unwrap()
+        let one = self.state().receipt(tenant, conversation_id, message_id).unwrap();
+        // Of many at once each is the same, whatever stands beside it.
+        let ids = [message_id, "no such message", message_id].map(str::to_owned);
+        let many = self.state().receipts(tenant, conversation_id, &ids).unwrap();
+        assert_eq!(many.iter().map(|receipt| receipt == &one).collect::<Vec<_>>(), [true, false, true]);
+        one
     }
 
     fn find(&self, tenant: &str, message_id: &str) -> Receipt {

@@ -13,5 +13,5 @@ pub use data_dir::{DataDir, InUse, LogIdentity};
 pub use event_log::{
     EventLog, ExistingLog, bootstrap, connect, kafka_name, open, open_existing, open_with_store, place,
 };
-pub use parts::{ACKNOWLEDGE_TIMEOUT, fold_limits, follow_updates, ingest, limits, open_projector, secret};
+pub use parts::{ACKNOWLEDGE_TIMEOUT, fold_limits, follow_updates, ingest, limits, open_projector, patience, secret};
 pub use process::{listen, on_thread, run};

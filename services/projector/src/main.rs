@@ -116,7 +116,8 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
     let stop_http = CancellationToken::new();
     let router = peer_router(peer, health);
     // Half of the time to drain is for questions, the rest for the last checkpoint.
-    let mut http = tokio::spawn(receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), drain / 2));
+    let patience = receipts_node::patience(settings, drain / 2);
+    let mut http = tokio::spawn(receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), patience));
     let mut ended = None;
     tokio::select! {
         () = ready(&partitions) => {

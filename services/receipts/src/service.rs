@@ -49,7 +49,7 @@ impl Service {
     /// # Errors
     /// Says what is in the way and what to do.
     pub(crate) async fn start(settings: &Settings, metrics: &Metrics) -> Result<Self, Failure> {
-        let authenticate = authenticate(&settings.auth)?;
+        let authenticate = authenticate(&settings.auth).await?;
         let listener = receipts_node::listen(settings.http.listen, "--http-listen").await?;
         let address = listener.local_addr()?;
         let (state, cursor_key, log_name) = {
@@ -78,8 +78,8 @@ impl Service {
         });
         let stop_http = CancellationToken::new();
         // Half of the time to drain is for requests, the rest for the last checkpoint.
-        let drain = Duration::from_millis(settings.drain_ms / 2);
-        let http = receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), drain);
+        let patience = receipts_node::patience(settings, Duration::from_millis(settings.drain_ms / 2));
+        let http = receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), patience);
         Ok(Self {
             address,
             log_name,

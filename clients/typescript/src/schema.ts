@@ -168,8 +168,9 @@ export interface paths {
         /**
          * Answers many receipts at once: one each, in the order asked for.
          * @description Without `conversation_id` the ids are looked for in all conversations of the tenant; an id that stands in several is
-         *     answered by the greatest `sent_at_ms`. What the caller may not ask about has the status `forbidden`; to a user, that
-         *     is also what does not exist.
+         *     answered by the greatest `sent_at_ms` among those that the caller may ask about. What it may not ask about has the status
+         *     `forbidden`; to a user without the scope `receipts:members`, that is also what does not exist. Serves ids that cannot stand
+         *     in a path, too: `.` and `..`.
          */
         post: operations["query_receipts"];
         delete?: never;
@@ -889,12 +890,13 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The conversation.
+                 * @description The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients take `.` and `..` out of a path, encoded
+                 *     or not: such ids are asked for by `POST /v1/receipts/query`.
                  * @example g1
                  */
                 conversation_id: string;
                 /**
-                 * @description The message.
+                 * @description The message, likewise.
                  * @example m1
                  */
                 message_id: string;
@@ -939,12 +941,13 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The conversation.
+                 * @description The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients take `.` and `..` out of a path, encoded
+                 *     or not: such ids are asked for by `POST /v1/receipts/query`.
                  * @example g1
                  */
                 conversation_id: string;
                 /**
-                 * @description The message.
+                 * @description The message, likewise.
                  * @example m1
                  */
                 message_id: string;
@@ -988,12 +991,13 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The conversation.
+                 * @description The conversation, percent-encoded, a slash as `%2F`. Where a client takes `.` and `..` out of a path, read marks of such ids
+                 *     are out of its reach.
                  * @example g1
                  */
                 conversation_id: string;
                 /**
-                 * @description The person.
+                 * @description The person, likewise.
                  * @example bob
                  */
                 user_id: string;

@@ -78,6 +78,61 @@ impl<S: Pages> State<S> {
     /// # Errors
     /// Where the store fails or is broken.
     pub fn receipt_anywhere(&self, tenant: &str, message_id: &str) -> Result<Receipt, S::Error> {
+        self.receipt_of_the_last(tenant, message_id, |_, _| Ok(true))
+    }
+
+    /// The receipt of a message if this person sent it; that of any other is as one of a message that is not there. Of a
+    /// conversation that has never heard of the person nothing but that is looked at, so nobody can tell by the time that
+    /// it takes what messages there are.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn receipt_sent_by(
+        &self,
+        tenant: &str,
+        conversation_id: &str,
+        sender_id: &str,
+        message_id: &str,
+    ) -> Result<Receipt, S::Error> {
+        let sender = if self.is_erased(tenant, sender_id) {
+            None
+        } else {
+            self.look_up_person(tenant, conversation_id, sender_id)?
+        };
+        if let Some((_, _, slot)) = sender
+            && let Some(found) = self.look_up(tenant, conversation_id, message_id)?
+            && found.message().sender == slot
+        {
+            return found.receipt();
+        }
+        Ok(not_found(tenant, Some(conversation_id), message_id))
+    }
+
+    /// As [`State::receipt_anywhere`], among the messages alone that this person sent.
+    ///
+    /// # Errors
+    /// Where the store fails or is broken.
+    pub fn receipt_anywhere_sent_by(
+        &self,
+        tenant: &str,
+        sender_id: &str,
+        message_id: &str,
+    ) -> Result<Receipt, S::Error> {
+        if self.is_erased(tenant, sender_id) {
+            return Ok(not_found(tenant, None, message_id));
+        }
+        self.receipt_of_the_last(tenant, message_id, |m, head| {
+            Ok(self.slot_of(m.conversation, head, sender_id)? == Some(m.sender))
+        })
+    }
+
+    /// The receipt of the message of that id that was sent last, by `sent_at_ms`, among those that are meant.
+    fn receipt_of_the_last(
+        &self,
+        tenant: &str,
+        message_id: &str,
+        is_meant: impl Fn(&Message, &Head) -> Result<bool, S::Error>,
+    ) -> Result<Receipt, S::Error> {
         let mut best: Option<Found<'_, S>> = None;
         for number in self.index.candidates(&self.pages, id_hash(message_id), None)? {
             let Some(page) = Table::<Messages>::get(&self.pages, message_key(number).0)? else { continue };
@@ -89,7 +144,7 @@ impl<S: Pages> State<S> {
                 continue;
             }
             let head = self.head_of(m.conversation)?;
-            if &*head.tenant == tenant {
+            if &*head.tenant == tenant && is_meant(m, &head)? {
                 best = Some(self.found(number, page, head)?);
             }
         }

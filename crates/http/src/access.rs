@@ -5,6 +5,7 @@
 use crate::caller::{Caller, Scope};
 use receipts_fold::view::{Filter, Receipt, Status};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// Who may ask for one kind of answer. Nobody else ever may.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +48,51 @@ impl Access {
     }
 }
 
+/// Who may ask for what, of which tenant.
+#[derive(Debug, Clone, Default)]
+pub struct AccessByTenant {
+    /// Of all tenants but those below.
+    pub all: Access,
+    /// Of tenants that have rules of their own.
+    pub tenants: HashMap<String, Access>,
+}
+
+impl AccessByTenant {
+    /// The rules of a tenant.
+    pub fn of(&self, tenant: &str) -> &Access {
+        self.tenants.get(tenant).unwrap_or(&self.all)
+    }
+}
+
+/// The same rules for every tenant.
+impl From<Access> for AccessByTenant {
+    fn from(all: Access) -> Self {
+        Self { all, tenants: HashMap::new() }
+    }
+}
+
+/// Of which messages a caller may have an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach<'a> {
+    /// Of all.
+    All,
+    /// Of those that this person sent. The state is asked for no others, so that it cannot tell of them.
+    SentBy(&'a str),
+    /// Of none: the state is not asked at all.
+    Nothing,
+}
+
 impl Askers {
+    /// Of which messages a caller may have an answer.
+    pub(crate) fn reach(self, caller: &Caller) -> Reach<'_> {
+        let own = caller.user.as_deref().map_or(Reach::Nothing, Reach::SentBy);
+        match (self, caller.scopes.has(Scope::Members)) {
+            (Self::SenderAndScope | Self::Scope, true) => Reach::All,
+            (Self::SenderAndScope, false) | (Self::Sender, _) => own,
+            (Self::Scope, false) | (Self::Nobody, _) => Reach::Nothing,
+        }
+    }
+
     /// Whether a caller may have an answer about this message. A message that is not there has no sender, so to a
     /// user it answers as one of somebody else.
     pub fn admit(self, caller: &Caller, receipt: &Receipt) -> bool {
@@ -96,7 +141,8 @@ mod tests {
 
     #[test]
     fn the_sender_and_the_scope_are_admitted_as_configured_and_nobody_else() {
-        let service = Caller { tenant: "default".to_owned(), user: None, scopes: Scopes::ALL, expires: None };
+        let service =
+            Caller { tenant: "default".to_owned(), user: None, service: None, scopes: Scopes::ALL, expires: None };
         let user = |id: &str| Caller { user: Some(id.to_owned()), scopes: Scopes::NONE, ..service.clone() };
         let bare = Caller { scopes: Scopes::NONE, ..service.clone() };
         for (askers, sender, scope) in [
@@ -110,6 +156,31 @@ mod tests {
             assert_eq!(askers.admit(&service, &receipt), scope, "{askers:?}");
             assert!(!askers.admit(&user("bob"), &receipt), "{askers:?}");
             assert!(!askers.admit(&bare, &receipt) && !askers.admit(&bare, &sent_by(None)), "{askers:?}");
+        }
+    }
+
+    /// INV-STRANGER: what the state is asked for is never more than what is shown.
+    #[test]
+    fn a_caller_reaches_what_it_is_admitted_to_and_no_more() {
+        for user in [None, Some("alice".to_owned())] {
+            for scopes in [Scopes::NONE, Scopes::ALL] {
+                let caller =
+                    Caller { tenant: "default".to_owned(), user: user.clone(), service: None, scopes, expires: None };
+                for askers in [Askers::SenderAndScope, Askers::Sender, Askers::Scope, Askers::Nobody] {
+                    for sender in [Some("alice"), Some("bob"), None] {
+                        let reached = match askers.reach(&caller) {
+                            Reach::All => true,
+                            Reach::SentBy(user) => sender == Some(user),
+                            Reach::Nothing => false,
+                        };
+                        assert_eq!(
+                            reached,
+                            askers.admit(&caller, &sent_by(sender)),
+                            "{askers:?} {caller:?} {sender:?}"
+                        );
+                    }
+                }
+            }
         }
     }
 

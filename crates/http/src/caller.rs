@@ -75,6 +75,9 @@ pub struct Caller {
     pub tenant: String,
     /// Which person; `None` for a service.
     pub user: Option<String>,
+    /// Which service, where there is no person and the credential says so. Decides nothing but whose requests are counted
+    /// together.
+    pub service: Option<String>,
     /// What it may do beyond that.
     pub scopes: Scopes,
     /// When its credential ends, and with it what is still under way; `None` for one that does not.
@@ -125,7 +128,7 @@ impl Authenticate for TrustedHeaders {
             }
         };
         let scopes = if user.is_some() { Scopes::NONE } else { Scopes::ALL };
-        Ok(Caller { tenant: tenant.to_owned(), user, scopes, expires: None })
+        Ok(Caller { tenant: tenant.to_owned(), user, service: None, scopes, expires: None })
     }
 }
 
@@ -182,7 +185,9 @@ mod tests {
     #[test]
     fn without_headers_the_caller_is_a_service_of_the_default_tenant_with_all_scopes() {
         let service = caller(&[]).unwrap();
-        assert_eq!(service, Caller { tenant: "default".to_owned(), user: None, scopes: Scopes::ALL, expires: None });
+        let wanted =
+            Caller { tenant: "default".to_owned(), user: None, service: None, scopes: Scopes::ALL, expires: None };
+        assert_eq!(service, wanted);
         assert!(service.scopes.has(Scope::Members) && service.scopes.has(Scope::Write));
     }
 

@@ -10,13 +10,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// After how many requests the rate limiter looks for callers to forget.
+/// After how many requests a meter looks for callers to forget: so many more than matter it may hold.
 const REQUESTS_BETWEEN_SWEEPS: u64 = 10_000;
 
 /// What requests may cost.
@@ -30,11 +31,13 @@ pub struct Limits {
     pub wait_default: Duration,
     /// How many requests are worked on at once; those beyond are refused at once.
     pub concurrent_requests_max: usize,
-    /// How often one caller may ask; `None` for as often as it likes.
+    /// How often one caller may ask, a user or a service; `None` for as often as it likes.
     pub rate: Option<Rate>,
+    /// How often all callers of a tenant may ask together; `None` for as often as they like.
+    pub tenant_rate: Option<Rate>,
 }
 
-/// How often one caller, a user or all services of a tenant together, may ask.
+/// How often somebody may ask. Services that their credentials do not tell apart count as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// Requests a second in the long run.
@@ -52,6 +55,7 @@ impl Default for Limits {
             wait_default: Duration::from_millis(WAIT_DEFAULT_MS),
             concurrent_requests_max: 1_024,
             rate: None,
+            tenant_rate: None,
         }
     }
 }
@@ -64,33 +68,63 @@ pub(crate) async fn shed(State(places): State<Arc<Semaphore>>, request: Request,
     }
 }
 
-/// Counts each caller's requests.
-pub(crate) struct RateLimit {
-    limiter: DefaultKeyedRateLimiter<String>,
-    clock: DefaultClock,
+/// Counts requests by whoever makes them. Names are kept as hashes, so a long one takes no more memory than a short one,
+/// and only while they matter: those who have their whole burst back are forgotten.
+struct Meter {
+    limiter: DefaultKeyedRateLimiter<[u64; 2]>,
+    /// Drawn once a process, so that nobody can find two names that share a hash.
+    hashers: [RandomState; 2],
     requests: AtomicU64,
 }
 
-impl RateLimit {
-    pub(crate) fn new(rate: Rate) -> Self {
+impl Meter {
+    fn new(rate: Rate) -> Self {
         let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
         Self {
             limiter: DefaultKeyedRateLimiter::keyed(quota),
-            clock: DefaultClock::default(),
+            hashers: [RandomState::new(), RandomState::new()],
             requests: AtomicU64::new(1),
         }
     }
 
-    /// Whether a caller may ask now; if not, after how many seconds, rounded up.
-    fn check(&self, caller: &Caller) -> Result<(), u64> {
+    /// Takes note of a request; how long to wait where it is one too many.
+    fn check(&self, name: impl Hash) -> Result<(), Duration> {
         if self.requests.fetch_add(1, Ordering::Relaxed).is_multiple_of(REQUESTS_BETWEEN_SWEEPS) {
             self.limiter.retain_recent();
+            self.limiter.shrink_to_fit();
         }
-        let key = format!("{}/{}", caller.tenant, caller.user.as_deref().unwrap_or_default());
-        self.limiter.check_key(&key).map_err(|early| {
-            let wait = early.wait_time_from(self.clock.now());
-            wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
-        })
+        let key = self.hashers.each_ref().map(|hasher| hasher.hash_one(&name));
+        self.limiter.check_key(&key).map_err(|early| early.wait_time_from(DefaultClock::default().now()))
+    }
+}
+
+/// Counts the requests of callers, and of tenants.
+pub(crate) struct RateLimit {
+    callers: Option<Meter>,
+    tenants: Option<Meter>,
+}
+
+impl RateLimit {
+    /// `None` where nothing is limited.
+    pub(crate) fn new(limits: &Limits) -> Option<Self> {
+        let limit = Self { callers: limits.rate.map(Meter::new), tenants: limits.tenant_rate.map(Meter::new) };
+        (limit.callers.is_some() || limit.tenants.is_some()).then_some(limit)
+    }
+
+    /// Whether a caller may ask now; if not, after how many seconds, rounded up, and who asks too often.
+    fn check(&self, caller: &Caller) -> Result<(), (u64, &'static str)> {
+        let Caller { tenant, user, service, .. } = caller;
+        let seconds = |wait: Duration| (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
+        if let Some(callers) = &self.callers {
+            callers.check((tenant, user, service)).map_err(|wait| (seconds(wait), "this caller asks too often"))?;
+        }
+        // What the tenant is refused was counted for the caller: who goes on regardless is not to wait the less for it.
+        match &self.tenants {
+            Some(tenants) => {
+                tenants.check(tenant).map_err(|wait| (seconds(wait), "the callers of this tenant ask too often"))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -99,7 +133,7 @@ pub(crate) async fn limit_rate(State(limit): State<Arc<RateLimit>>, request: Req
     let checked = request.extensions().get::<Caller>().map_or(Ok(()), |caller| limit.check(caller));
     match checked {
         Ok(()) => next.run(request).await,
-        Err(seconds) => Problem::new(Code::RateLimited).retry_after_s(seconds.max(1)).into_response(),
+        Err((seconds, detail)) => Problem::new(Code::RateLimited).detail(detail).retry_after_s(seconds).into_response(),
     }
 }
 
@@ -108,18 +142,47 @@ mod tests {
     use super::*;
     use crate::caller::Scopes;
 
+    const ONE: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
+
+    fn caller(tenant: &str, user: Option<&str>, service: Option<&str>) -> Caller {
+        let (user, service) = (user.map(str::to_owned), service.map(str::to_owned));
+        Caller { tenant: tenant.to_owned(), user, service, scopes: Scopes::NONE, expires: None }
+    }
+
     #[test]
     fn one_callers_haste_is_not_anothers() {
-        let limit = RateLimit::new(Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN });
-        let caller = |tenant: &str, user: Option<&str>| Caller {
-            tenant: tenant.to_owned(),
-            user: user.map(str::to_owned),
-            scopes: Scopes::NONE,
-            expires: None,
-        };
-        for other in [caller("a", None), caller("a", Some("u")), caller("b", Some("u"))] {
+        let limit = RateLimit::new(&Limits { rate: Some(ONE), ..Limits::default() }).expect("limited");
+        for other in [
+            caller("a", None, None),
+            caller("a", Some("u"), None),
+            caller("b", Some("u"), None),
+            caller("a", None, Some("u")),
+            caller("a", None, Some("crm")),
+        ] {
             assert_eq!(limit.check(&other), Ok(()));
-            assert_eq!(limit.check(&other), Err(1));
+            assert_eq!(limit.check(&other), Err((1, "this caller asks too often")));
         }
+    }
+
+    #[test]
+    fn the_callers_of_a_tenant_are_limited_together_where_that_is_set() {
+        let two = Rate { burst: NonZeroU32::new(2).expect("two"), ..ONE };
+        let limit = RateLimit::new(&Limits { tenant_rate: Some(two), ..Limits::default() }).expect("limited");
+        let ask = |tenant: &str, user: &str| limit.check(&caller(tenant, Some(user), None));
+        assert_eq!((ask("a", "u"), ask("a", "v")), (Ok(()), Ok(())));
+        assert_eq!(ask("a", "w"), Err((1, "the callers of this tenant ask too often")));
+        assert_eq!(ask("b", "w"), Ok(()));
+        assert!(RateLimit::new(&Limits::default()).is_none());
+    }
+
+    #[test]
+    fn callers_are_forgotten_once_they_have_their_whole_burst_back() {
+        let fast = Rate { per_second: NonZeroU32::new(1_000_000).expect("many"), burst: NonZeroU32::MIN };
+        let meter = Meter::new(fast);
+        for name in 0..10 * REQUESTS_BETWEEN_SWEEPS {
+            assert_eq!(meter.check(name), Ok(()));
+        }
+        // A microsecond later each has its burst back, so no sweep leaves more than a few behind.
+        assert!(meter.limiter.len() as u64 <= 2 * REQUESTS_BETWEEN_SWEEPS, "{}", meter.limiter.len());
     }
 }

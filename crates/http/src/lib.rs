@@ -26,7 +26,7 @@ mod snapshots;
 mod tokens;
 mod updates;
 
-pub use access::{Access, Askers};
+pub use access::{Access, AccessByTenant, Askers};
 pub use batch::EVENTS_MAX;
 pub use caller::{Authenticate, CALLER_HEADER, Caller, Scope, Scopes, TENANT_HEADER, TrustedHeaders};
 pub use guard::{Limits, Rate};
@@ -40,9 +40,9 @@ pub use problem::{Code, Item, Problem, TYPE_PREFIX};
 pub use reads::{Query, query_router};
 pub use receipts::MESSAGE_IDS_MAX;
 pub use request::{MIN_POSITION_HEADER, POSITION_HEADER, WAIT_DEFAULT_MS, WAIT_HEADER, WAIT_MAX_MS};
-pub use serve::{Drained, serve};
+pub use serve::{Drained, Patience, serve};
 pub use snapshots::snapshot_router;
-pub use tokens::{BadKeys, Signature, TokenSettings, Tokens};
+pub use tokens::{BadKeys, KeySource, Signature, TokenSettings, Tokens};
 pub use updates::{LAST_EVENT_ID_HEADER, Updates};
 
 use axum::Router;
@@ -79,8 +79,8 @@ pub fn router(parts: Parts) -> Router {
 pub fn edge(routes: Router, open: Router, authenticate: Arc<dyn Authenticate>, limits: &Limits) -> Router {
     // Of layers the last one added is the outermost.
     let mut routes = routes;
-    if let Some(rate) = limits.rate {
-        routes = routes.layer(from_fn_with_state(Arc::new(guard::RateLimit::new(rate)), guard::limit_rate));
+    if let Some(limit) = guard::RateLimit::new(limits) {
+        routes = routes.layer(from_fn_with_state(Arc::new(limit), guard::limit_rate));
     }
     let places = Arc::new(Semaphore::new(limits.concurrent_requests_max));
     routes

@@ -2,6 +2,7 @@
 //!
 //! Must not walk a list: a page is a seek to the cursor's slot, at any depth.
 
+use crate::access::Reach;
 use crate::caller::{Caller, Scope};
 use crate::json;
 use crate::problem::{Code, Problem};
@@ -66,11 +67,12 @@ pub(crate) async fn list_members(
     };
     query.wait(&freshness).await?;
     let conversation = query.locate(&caller, &conversation_id);
-    let askers = query.access.list(filter);
-    if !caller.scopes.has(Scope::Members) {
+    let askers = query.access.of(&caller.tenant).list(filter);
+    if askers.reach(&caller) != Reach::All {
         // Before the list is looked at: its length is not to be told by the time that a refusal takes.
-        let answer = query.ask(query.answers.receipts(conversation, std::slice::from_ref(&message_id))).await?;
-        if !answer.value.first().is_some_and(|receipt| askers.admit(&caller, receipt)) {
+        let answer = query.reached(askers, &caller, &conversation_id, &message_id).await?;
+        let answer = answer.ok_or_else(|| Problem::new(Code::Forbidden))?;
+        if !askers.admit(&caller, &answer.value) {
             return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions)));
         }
     }

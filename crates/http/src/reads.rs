@@ -2,7 +2,7 @@
 //!
 //! Must not know a route's own shapes.
 
-use crate::access::Access;
+use crate::access::AccessByTenant;
 use crate::caller::Caller;
 use crate::guard::Limits;
 use crate::problem::{Code, Problem};
@@ -27,7 +27,7 @@ pub struct Query {
     /// Signs the cursors of member lists; the same on every edge, and after a restart.
     pub cursor_key: CursorKey,
     /// Who may ask for counts and lists.
-    pub access: Access,
+    pub access: AccessByTenant,
     /// How large a body may be, how long the state may take, and how long a read waits by default.
     pub limits: Limits,
 }

@@ -2,7 +2,7 @@
 //!
 //! Must not tell a stranger whether a message exists: to a user, one that does not is somebody else's.
 
-use crate::access::forbidden;
+use crate::access::{Askers, Reach, forbidden};
 use crate::caller::Caller;
 use crate::json;
 use crate::problem::{Code, Item, Problem};
@@ -11,6 +11,7 @@ use crate::request::{Format, Freshness, PathIds, format, id_problem, read_body};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use receipts_fold::view::{Receipt, Status};
+use receipts_query::Answer;
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -88,8 +89,9 @@ fn id(value: Value, pointer: impl FnOnce() -> String, items: &mut Vec<Item>) -> 
 /// Answers many receipts at once: one each, in the order asked for.
 ///
 /// Without `conversation_id` the ids are looked for in all conversations of the tenant; an id that stands in several is
-/// answered by the greatest `sent_at_ms`. What the caller may not ask about has the status `forbidden`; to a user, that
-/// is also what does not exist.
+/// answered by the greatest `sent_at_ms` among those that the caller may ask about. What it may not ask about has the status
+/// `forbidden`; to a user without the scope `receipts:members`, that is also what does not exist. Serves ids that cannot stand
+/// in a path, too: `.` and `..`.
 #[utoipa::path(
     post, path = "/v1/receipts/query", operation_id = "query_receipts", tag = "query",
     request_body(description = "Which messages.", content = crate::openapi::ReceiptsQuery),
@@ -107,17 +109,25 @@ pub(crate) async fn query_receipts(
     let body = read_body(request, query.limits.body_bytes_max, query.limits.request_timeout).await?;
     let asked = Asked::read(&body)?;
     query.wait(&freshness).await?;
-    let mut answer = match &asked.conversation_id {
-        Some(id) => query.ask(query.answers.receipts(query.locate(&caller, id), &asked.message_ids)).await?,
-        None => query.ask(query.answers.find(&caller.tenant, &asked.message_ids)).await?,
+    let (askers, ids) = (query.access.of(&caller.tenant).counts, &asked.message_ids);
+    let conversation = asked.conversation_id.as_deref();
+    let mut answer = match (askers.reach(&caller), conversation.map(|id| query.locate(&caller, id))) {
+        (Reach::All, Some(at)) => query.ask(query.answers.receipts(at, ids)).await?,
+        (Reach::All, None) => query.ask(query.answers.find(&caller.tenant, ids)).await?,
+        (Reach::SentBy(user), Some(at)) => query.ask(query.answers.receipts_sent_by(at, user, ids)).await?,
+        (Reach::SentBy(user), None) => query.ask(query.answers.find_sent_by(&caller.tenant, user, ids)).await?,
+        (Reach::Nothing, _) => {
+            let bare = |id: &String| Receipt::bare(caller.tenant.clone(), conversation, id.clone(), Status::Forbidden);
+            Answer { value: ids.iter().map(bare).collect(), positions: query.answers.positions() }
+        }
     };
     if answer.value.len() != asked.message_ids.len() {
         tracing::error!(asked = asked.message_ids.len(), answered = answer.value.len(), "not one receipt for each id");
         return Err(Problem::new(Code::Internal));
     }
     for receipt in &mut answer.value {
-        if !query.access.counts.admit(&caller, receipt) {
-            *receipt = forbidden(receipt.clone(), asked.conversation_id.as_deref());
+        if !askers.admit(&caller, receipt) {
+            *receipt = forbidden(receipt.clone(), conversation);
         }
     }
     let positions = freshness.with(answer.positions);
@@ -141,19 +151,45 @@ pub(crate) async fn get_receipt(
     freshness: Freshness,
 ) -> Result<Response, Problem> {
     query.wait(&freshness).await?;
-    let conversation = query.locate(&caller, &conversation_id);
-    let answer = query.ask(query.answers.receipts(conversation, std::slice::from_ref(&message_id))).await?;
-    let positions = freshness.with(answer.positions);
-    let Some(receipt) = answer.value.first() else {
-        tracing::error!("no receipt for the id asked for");
-        return Err(Problem::new(Code::Internal));
+    let askers = query.access.of(&caller.tenant).counts;
+    let Some(answer) = query.reached(askers, &caller, &conversation_id, &message_id).await? else {
+        return Err(Problem::new(Code::Forbidden));
     };
-    if !query.access.counts.admit(&caller, receipt) {
+    let positions = freshness.with(answer.positions);
+    let receipt = &answer.value;
+    if !askers.admit(&caller, receipt) {
         Err(Problem::new(Code::Forbidden).at(positions))
     } else if receipt.status == Status::NotFound {
         Err(not_found(receipt).at(positions))
     } else {
         Ok(answered(json::receipt(receipt), &positions))
+    }
+}
+
+impl Query {
+    /// The receipt of a message, in so far as the caller reaches it: one of somebody else's is as one that is not there.
+    /// `None` where the caller reaches none, whatever there is.
+    pub(crate) async fn reached(
+        &self,
+        askers: Askers,
+        caller: &Caller,
+        conversation_id: &str,
+        message_id: &String,
+    ) -> Result<Option<Answer<Receipt>>, Problem> {
+        let (conversation, ids) = (self.locate(caller, conversation_id), std::slice::from_ref(message_id));
+        let answer = match askers.reach(caller) {
+            Reach::All => self.ask(self.answers.receipts(conversation, ids)).await?,
+            Reach::SentBy(user) => self.ask(self.answers.receipts_sent_by(conversation, user, ids)).await?,
+            Reach::Nothing => return Ok(None),
+        };
+        let Answer { value, positions } = answer;
+        match value.into_iter().next() {
+            Some(value) => Ok(Some(Answer { value, positions })),
+            None => {
+                tracing::error!("no receipt for the id asked for");
+                Err(Problem::new(Code::Internal))
+            }
+        }
     }
 }
 

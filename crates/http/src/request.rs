@@ -142,9 +142,11 @@ impl FromRequestParts<Arc<Query>> for Freshness {
                 min.merge(&token.trim().parse().map_err(bad)?);
             }
         }
-        let wait = match parts.headers.get(WAIT_HEADER) {
-            None => query.limits.wait_default,
-            Some(value) => value
+        let mut waits = parts.headers.get_all(WAIT_HEADER).iter();
+        let wait = match (waits.next(), waits.next()) {
+            (None, _) => query.limits.wait_default,
+            (Some(_), Some(_)) => return Err(Problem::invalid("/Receipts-Wait-Ms", "must not stand more than once")),
+            (Some(value), None) => value
                 .to_str()
                 .ok()
                 .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
@@ -175,14 +177,29 @@ pub(crate) enum Format {
 /// The format that the content type names: `application/json`, anything `+json`, or `application/x-ndjson`; where
 /// there is none, JSON.
 pub(crate) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Format::Json) };
+    let unsupported = |pointer, detail| Problem::new(Code::UnsupportedMediaType).item(pointer, detail);
+    if headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err(unsupported("/Content-Encoding", "must not stand: bodies are read as they are"));
+    }
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(Format::Json),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => return Err(unsupported("/Content-Type", "must not stand more than once")),
+    };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
         "application/json" => Ok(Format::Json),
         "application/x-ndjson" => Ok(Format::Lines),
         other if other.contains('/') && other.ends_with("+json") => Ok(Format::Json),
-        _ => Err(Problem::new(Code::UnsupportedMediaType)
-            .item("/Content-Type", "must be application/json, or application/x-ndjson where events are posted")),
+        _ => Err(unsupported(
+            "/Content-Type",
+            "must be application/json, or application/x-ndjson where events are posted",
+        )),
     }
 }
 
@@ -253,5 +270,14 @@ mod tests {
             assert_eq!(of(bad), Err(Code::UnsupportedMediaType), "{bad}");
         }
         assert!(matches!(format(&HeaderMap::new()), Ok(Format::Json)));
+        let json = || (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let coded =
+            |coding| HeaderMap::from_iter([json(), (header::CONTENT_ENCODING, HeaderValue::from_static(coding))]);
+        assert!(matches!(format(&coded("identity")), Ok(Format::Json)));
+        let mut twice = HeaderMap::from_iter([json()]);
+        twice.append(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        for headers in [twice, coded("gzip")] {
+            assert_eq!(format(&headers).map_err(|problem| problem.code()), Err(Code::UnsupportedMediaType));
+        }
     }
 }

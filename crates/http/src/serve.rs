@@ -3,12 +3,14 @@
 //! Must not decide when to stop: whoever composes the service does.
 
 use axum::Router;
-use axum::serve::ListenerExt as _;
-use std::future::IntoFuture as _;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,39 +21,55 @@ pub enum Drained {
     DeadlineReached,
 }
 
-/// Serves until `shutdown`, then takes no more connections, lets what has begun end for at most `drain`, and returns.
+/// How patient a listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long the head of a request may take, from the end of the one before on: so this is also how long a connection
+    /// is kept that asks nothing. Then it is closed.
+    pub head: Duration,
+    /// How long what has begun may take once the service is to stop.
+    pub drain: Duration,
+}
+
+/// Serves HTTP/1.1 until `shutdown`, then takes no more connections, lets what has begun end for as long as it may take,
+/// and returns. Not axum's own `serve`: that one waits for the head of a request for ever.
 ///
 /// # Errors
-/// Where the listener fails for good.
+/// None at present: a connection that cannot be taken is logged and tried again.
 pub async fn serve(
-    listener: TcpListener,
+    mut listener: TcpListener,
     router: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
-    drain: Duration,
+    patience: Patience,
 ) -> io::Result<Drained> {
-    let (signal, signalled) = oneshot::channel::<()>();
-    let until = async move {
-        shutdown.await;
-        let _ = signal.send(());
-    };
-    // Answers are small and whole: waiting for more to put into a segment only delays them.
-    let listener = listener.tap_io(|stream| {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(patience.head);
+    let connections = GracefulShutdown::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        // The listener that axum knows takes connections again after whatever went wrong with one.
+        let (stream, _) = tokio::select! {
+            accepted = axum::serve::Listener::accept(&mut listener) => accepted,
+            () = &mut shutdown => break,
+        };
+        // Answers are small and whole: waiting for more to put into a segment only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps its delay");
         }
-    });
-    let serving = axum::serve(listener, router).with_graceful_shutdown(until).into_future();
-    let deadline = async {
-        match signalled.await {
-            Ok(()) => tokio::time::sleep(drain).await,
-            // The signal is gone with the server: its own end is the answer.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        served = serving => served.map(|()| Drained::Fully),
-        () = deadline => {
-            tracing::warn!(drain_ms = drain.as_millis() as u64, "requests were still open when the time to drain was over");
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection broke off");
+            }
+        });
+    }
+    drop(listener);
+    match tokio::time::timeout(patience.drain, connections.shutdown()).await {
+        Ok(()) => Ok(Drained::Fully),
+        Err(_) => {
+            let drain_ms = patience.drain.as_millis() as u64;
+            tracing::warn!(drain_ms, "requests were still open when the time to drain was over");
             Ok(Drained::DeadlineReached)
         }
     }

@@ -3,21 +3,27 @@
 //! Must not ask anybody while a request waits: keys are in memory, and are read again beside the requests. What is wrong with
 //! a token is told in general terms only.
 
+mod keys;
+mod source;
+
+pub use source::KeySource;
+
 use crate::caller::{Authenticate, CALLER_HEADER, Caller, Scope, Scopes, TENANT_HEADER};
 use crate::problem::{Code, Problem};
 use crate::request::id_problem;
 use axum::http::{HeaderMap, header};
-use jsonwebtoken::jwk::{JwkSet, PublicKeyUse};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use keys::Key;
 use serde_json::{Map, Value};
+use source::Reader;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long at least lies between two readings of the keys, however many tokens name keys that are not there.
-const REFRESH_PAUSE: Duration = Duration::from_secs(1);
+/// How long a start waits before it asks once more for keys that it could not have.
+const START_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a token may be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +60,14 @@ pub struct TokenSettings {
     pub signatures: Vec<Signature>,
     /// The file with the secret of HS256, without the white space at its ends.
     pub secret_file: Option<PathBuf>,
-    /// The file with public keys, a JWK Set (RFC 7517).
-    pub jwks_file: Option<PathBuf>,
-    /// How often that file is read again.
+    /// Where the public keys are, a JWK Set (RFC 7517).
+    pub keys: Option<KeySource>,
+    /// How often they are read again.
     pub refresh: Duration,
+    /// How long at least lies between two readings, however many tokens name keys that are not there.
+    pub refresh_pause: Duration,
+    /// How long a start tries to have keys from a URL.
+    pub start_patience: Duration,
     /// How far `exp` and `nbf` may be off; whole seconds count.
     pub leeway: Duration,
     /// The claim that names the tenant.
@@ -69,28 +79,22 @@ pub struct TokenSettings {
 /// Why tokens cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum BadKeys {
-    /// A file cannot be read.
-    #[error("{} cannot be read: {cause}", .path.display())]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
-        cause: std::io::Error,
-    },
-    /// A file holds no keys.
+    /// The secret cannot be used.
     #[error("{}: {problem}", .path.display())]
-    Unusable {
-        /// Which.
+    Secret {
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
     },
-}
-
-/// A key and the id that tokens name it by.
-struct Key {
-    id: Option<String>,
-    key: DecodingKey,
+    /// The public keys cannot be used. From a URL that may pass.
+    #[error("{from}: {problem}")]
+    Keys {
+        /// Where they are.
+        from: KeySource,
+        /// What is wrong with them.
+        problem: String,
+    },
 }
 
 /// Takes tokens. Cheap to clone.
@@ -101,66 +105,84 @@ struct Inner {
     settings: TokenSettings,
     algorithms: Vec<Algorithm>,
     secret: Option<DecodingKey>,
+    reader: Option<Reader>,
     keys: RwLock<Vec<Key>>,
     /// A token has named a key that is not there.
     unknown_key: Notify,
 }
 
 impl Tokens {
-    /// Reads the keys. Blocks for as long as the files take.
+    /// Reads the keys. A file is read once; a URL is asked until it gives a usable set, or patience is over.
     ///
     /// # Errors
-    /// Where a file cannot be read or holds no usable key.
-    pub fn open(settings: TokenSettings) -> Result<Self, BadKeys> {
+    /// Where the secret or the keys cannot be used.
+    pub async fn open(settings: TokenSettings) -> Result<Self, BadKeys> {
         let secret = settings.secret_file.as_deref().map(read_secret).transpose()?;
-        let keys = settings.jwks_file.as_deref().map(read_keys).transpose()?.unwrap_or_default();
-        let algorithms = settings.signatures.iter().copied().map(Algorithm::from).collect();
-        Ok(Self(Arc::new(Inner { settings, algorithms, secret, keys: RwLock::new(keys), unknown_key: Notify::new() })))
+        let algorithms: Vec<Algorithm> = settings.signatures.iter().copied().map(Algorithm::from).collect();
+        let (mut reader, mut keys) = (None, Vec::new());
+        if let Some(from) = &settings.keys {
+            let bad = |problem| BadKeys::Keys { from: from.clone(), problem };
+            let ready = Reader::new(from).map_err(bad)?;
+            let until = Instant::now() + settings.start_patience;
+            let mut said = String::new();
+            keys = loop {
+                match read_keys(&ready, &algorithms).await {
+                    Ok(keys) => break keys,
+                    Err(problem) => {
+                        let may_pass = matches!(from, KeySource::Url { .. });
+                        if !may_pass || Instant::now() + START_PAUSE > until {
+                            return Err(bad(problem));
+                        }
+                        if said != problem {
+                            tracing::warn!(%from, problem, "the keys of tokens cannot be had yet");
+                            said = problem;
+                        }
+                        tokio::time::sleep(START_PAUSE).await;
+                    }
+                }
+            };
+            reader = Some(ready);
+        }
+        let (keys, unknown_key) = (RwLock::new(keys), Notify::new());
+        Ok(Self(Arc::new(Inner { settings, algorithms, secret, reader, keys, unknown_key })))
     }
 
     /// Reads the public keys again and again, as often as configured, and soon after a token has named one that is not
-    /// there. Where that fails the keys of before stay. Never returns; to be spawned.
+    /// there. Where that fails the keys of before stay, for as long as it takes: to take tokens of nobody would help nobody
+    /// but who keeps the keys out of reach. Never returns; to be spawned.
     pub async fn upkeep(self) {
-        let Some(path) = self.0.settings.jwks_file.clone() else { return };
+        let Inner { settings, reader: Some(reader), .. } = &*self.0 else { return };
         loop {
             let began = Instant::now();
-            _ = tokio::time::timeout(self.0.settings.refresh, self.0.unknown_key.notified()).await;
-            tokio::time::sleep_until(began + REFRESH_PAUSE).await;
-            let path = path.clone();
-            match tokio::task::spawn_blocking(move || read_keys(&path)).await {
-                Ok(Ok(keys)) => *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
-                Ok(Err(error)) => tracing::warn!(%error, "the keys of tokens cannot be read; those of before stay"),
-                Err(error) => tracing::error!(%error, "reading the keys of tokens broke off"),
+            _ = tokio::time::timeout(settings.refresh, self.0.unknown_key.notified()).await;
+            tokio::time::sleep_until(began + settings.refresh_pause).await;
+            let read = read_keys(reader, &self.0.algorithms).await;
+            let outcome = if read.is_ok() { "read" } else { "failed" };
+            metrics::counter!("receipts_token_keys_total", "outcome" => outcome).increment(1);
+            match read {
+                Ok(keys) => *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
+                Err(problem) => {
+                    let from = settings.keys.as_ref().map(ToString::to_string).unwrap_or_default();
+                    tracing::warn!(from, problem, "the keys of tokens cannot be read; those of before stay");
+                }
             }
         }
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, BadKeys> {
-    std::fs::read(path).map_err(|cause| BadKeys::Unreadable { path: path.to_owned(), cause })
+async fn read_keys(reader: &Reader, algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
+    keys::read(&reader.read().await?, algorithms)
 }
 
 fn read_secret(path: &Path) -> Result<DecodingKey, BadKeys> {
-    let bytes = read(path)?;
+    let bad = |problem| BadKeys::Secret { path: path.to_owned(), problem };
+    let bytes = std::fs::read(path).map_err(|error| bad(format!("it cannot be read: {error}")))?;
     let secret = bytes.trim_ascii();
     // RFC 7518, section 3.2: a key is at least as long as the hash.
     if secret.len() < 32 {
-        let problem = format!("the secret has {} bytes; HS256 needs at least 32", secret.len());
-        return Err(BadKeys::Unusable { path: path.to_owned(), problem });
+        return Err(bad(format!("the secret has {} bytes; HS256 needs at least 32", secret.len())));
     }
     Ok(DecodingKey::from_secret(secret))
-}
-
-/// The keys of a set that can verify a signature. Shared secrets do not belong into one and are passed over.
-fn read_keys(path: &Path) -> Result<Vec<Key>, BadKeys> {
-    let unusable = |problem: String| BadKeys::Unusable { path: path.to_owned(), problem };
-    let set: JwkSet = serde_json::from_slice(&read(path)?).map_err(|error| unusable(format!("no JWK Set: {error}")))?;
-    let signing = set.keys.iter().filter(|key| key.common.public_key_use != Some(PublicKeyUse::Encryption));
-    let keys: Vec<Key> = signing
-        .filter_map(|key| Some(Key { id: key.common.key_id.clone(), key: DecodingKey::from_jwk(key).ok()? }))
-        .filter(|key| key.key.family() != AlgorithmFamily::Hmac)
-        .collect();
-    if keys.is_empty() { Err(unusable("it holds no public key for signatures".to_owned())) } else { Ok(keys) }
 }
 
 /// The answer to a token that is none of ours. What exactly is wrong with it is not for whoever may have forged it.
@@ -224,7 +246,7 @@ impl Inner {
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let is_named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
-        let mut named = keys.iter().filter(is_named).filter(|key| key.key.family() == algorithm.family()).peekable();
+        let mut named = keys.iter().filter(is_named).filter(|key| key.algorithm == algorithm).peekable();
         if named.peek().is_none() {
             self.unknown_key.notify_one();
         }
@@ -252,12 +274,16 @@ impl Inner {
                 Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
                 _ => Vec::new(),
             });
+        // RFC 9068 names a client by `client_id`, OpenID Connect by `azp`.
+        let service_claim = self.settings.service_claim.as_deref();
+        let names_service = [service_claim, Some("client_id"), Some("azp"), Some("sub")];
+        let service = names_service.into_iter().flatten().find_map(text).filter(|_| user.is_none()).map(str::to_owned);
         let scopes = names.filter_map(Scope::named).fold(Scopes::NONE, Scopes::with);
         // Verified above: the claim is there and is a number.
         let expires_s =
             claims.get("exp").and_then(Value::as_f64).unwrap_or_default() + self.settings.leeway.as_secs_f64();
         let left_s = (expires_s - jsonwebtoken::get_current_timestamp() as f64).clamp(0.0, 1e9);
         let expires = Some(Instant::now() + Duration::from_secs_f64(left_s));
-        Ok(Caller { tenant: tenant.to_owned(), user, scopes, expires })
+        Ok(Caller { tenant: tenant.to_owned(), user, service, scopes, expires })
     }
 }

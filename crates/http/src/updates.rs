@@ -116,7 +116,8 @@ pub(crate) async fn stream_updates(
         Interest::Conversation(_) => (caller.scopes.has(Scope::Members), false),
         Interest::Sender(id) => (caller.scopes.has(Scope::Members), caller.is(id)),
     };
-    if !query.access.counts.permits(by_scope, by_sender) {
+    let access = *query.access.of(&caller.tenant);
+    if !access.counts.permits(by_scope, by_sender) {
         return Err(Problem::new(Code::Forbidden));
     }
     let since = since(&headers, &parameters, query.answers.partition_count())?;
@@ -124,7 +125,7 @@ pub(crate) async fn stream_updates(
     let room = Arc::clone(&feed.room).try_acquire_owned().map_err(|_| Problem::new(Code::TooManyStreams))?;
     // Before the stream begins, so that everything beyond is on it.
     let positions = freshness.with(query.answers.positions());
-    let names = query.access.read.permits(by_scope, by_sender);
+    let names = access.read.permits(by_scope, by_sender);
     let view = View { tenant: caller.tenant, interest, names, expires: caller.expires };
     let (answers, timeout) = (Arc::clone(&query.answers), query.limits.request_timeout);
     let stream = Stream::open(feed, answers, timeout, view, since, room).await?;

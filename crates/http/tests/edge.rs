@@ -9,7 +9,7 @@ use axum::routing::get;
 use common::table::Mood;
 use common::{App, Setup};
 use receipts_fold::view::Status;
-use receipts_http::{Drained, Limits, Rate, serve};
+use receipts_http::{Drained, Limits, Patience, Rate, serve};
 use receipts_query::Readiness;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -94,6 +94,18 @@ async fn a_caller_over_its_rate_is_a_429_that_says_when_to_come_again() {
 }
 
 #[tokio::test]
+async fn the_callers_of_a_tenant_share_a_rate_where_that_is_set() {
+    let rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::new(2).unwrap() };
+    let app = App::with(Setup { limits: Limits { tenant_rate: Some(rate), ..Limits::default() }, ..Setup::default() });
+    app.get(ONE, &[("receipts-caller", "alice")]).await.is_problem(403, "forbidden", &[]);
+    app.get(ONE, &[("receipts-caller", "bob")]).await.is_problem(403, "forbidden", &[]);
+    let answer = app.get(ONE, &[("receipts-caller", "carol")]).await;
+    answer.is_problem(429, "rate-limited", &[]);
+    assert_eq!(answer.header("retry-after"), "1");
+    app.get(ONE, &[("receipts-tenant", "acme")]).await.is_problem(404, "not-found", &[]);
+}
+
+#[tokio::test]
 async fn health_needs_no_caller_and_readiness_follows_the_lag() {
     let app = App::new();
     assert_eq!(app.get("/livez", &[("receipts-caller", "%zz")]).await.text, "alive\n");
@@ -118,13 +130,20 @@ async fn the_openapi_document_is_served() {
 
 /// Serves a router on a free port of the loopback until the sender is used or dropped.
 async fn listen(router: Router, drain: Duration) -> (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<Drained>) {
+    listen_with(router, Patience { head: Duration::from_secs(3_600), drain }).await
+}
+
+async fn listen_with(
+    router: Router,
+    patience: Patience,
+) -> (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<Drained>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let until = async move {
         let _ = stopped.await;
     };
-    let serving = tokio::spawn(async move { serve(listener, router, until, drain).await.unwrap() });
+    let serving = tokio::spawn(async move { serve(listener, router, until, patience).await.unwrap() });
     (TcpStream::connect(address).await.unwrap(), stop, serving)
 }
 
@@ -164,6 +183,37 @@ async fn a_client_that_asks_before_it_sends_a_body_too_large_is_refused_at_once(
     client.write_all(head.as_bytes()).await.unwrap();
     let answer = read_some(&mut client).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+/// Reads until the other side closes, and returns what it has said.
+async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes)).await.expect("it closes").unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// INV-HEAD
+#[tokio::test]
+async fn a_connection_that_does_not_send_the_head_of_a_request_in_time_is_closed() {
+    let patience = Patience { head: Duration::from_millis(100), drain: Duration::from_secs(1) };
+    let (mut silent, _stop, _serving) = listen_with(App::new().router.clone(), patience).await;
+    let address = silent.peer_addr().unwrap();
+    assert_eq!(read_to_end(&mut silent).await, "");
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nx-slow: ").await.unwrap();
+    assert_eq!(read_to_end(&mut slow).await, "");
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert!(read_to_end(&mut idle).await.starts_with("HTTP/1.1 200 "), "answered, and closed once nothing more came");
+}
+
+/// INV-HEAD
+#[tokio::test]
+async fn an_answer_may_take_longer_than_the_head_of_a_request() {
+    let patience = Patience { head: Duration::from_millis(50), drain: Duration::from_secs(1) };
+    let (mut client, _stop, _serving) = listen_with(slow(Duration::from_millis(400)), patience).await;
+    client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert!(read_to_end(&mut client).await.starts_with("HTTP/1.1 200 "));
 }
 
 /// A route that answers after a while.

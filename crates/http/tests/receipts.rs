@@ -7,7 +7,7 @@ mod common;
 use common::table::Mood;
 use common::{App, Setup};
 use receipts_fold::view::Status;
-use receipts_http::{Access, Askers, Limits};
+use receipts_http::{Access, AccessByTenant, Askers, Limits};
 use receipts_query::{Conversation, Positions};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -132,9 +132,48 @@ async fn a_batch_answers_per_item_what_the_caller_may_ask() {
 #[tokio::test]
 async fn who_is_asked_at_all_is_configured() {
     let access = Access { counts: Askers::Scope, ..Access::default() };
-    let app = filled(App::with(Setup { access, ..Setup::default() }));
+    let app = filled(App::with(Setup { access: access.into(), ..Setup::default() }));
     assert_eq!(app.get(ONE, &[]).await.status, 200);
     app.get(ONE, &[ALICE]).await.is_problem(403, "forbidden", &[]);
+}
+
+#[tokio::test]
+async fn a_tenant_may_have_rules_of_its_own() {
+    let nobody = Access { counts: Askers::Nobody, read: Askers::Nobody, ..Access::default() };
+    let access = AccessByTenant { tenants: [("default".to_owned(), nobody)].into(), ..AccessByTenant::default() };
+    let app = filled(App::with(Setup { access, ..Setup::default() }));
+    for caller in [&[][..], &[ALICE]] {
+        app.get(ONE, caller).await.is_problem(403, "forbidden", &[]);
+        let answer = app.post(MANY, caller, json!({"conversation_id": "g1", "message_ids": ["m1"]})).await;
+        let bare = json!({"tenant": "default", "conversation_id": "g1", "message_id": "m1", "status": "forbidden"});
+        assert_eq!(answer.json["receipts"], json!([bare]));
+        app.get(&ONE.replace("receipt", "members?filter=read"), caller).await.is_problem(403, "forbidden", &[]);
+        assert_eq!(app.get(&ONE.replace("receipt", "members?filter=unread"), caller).await.status, 200);
+    }
+    app.get("/v1/updates?sender_id=alice", &[ALICE]).await.is_problem(403, "forbidden", &[]);
+    // Of another tenant nothing is switched off.
+    app.get(ONE, &[("receipts-tenant", "acme")]).await.is_problem(404, "not-found", &[]);
+}
+
+/// INV-STRANGER: who is refused whatever there is has no question asked.
+#[tokio::test]
+async fn where_nobody_may_ask_the_state_is_not_asked() {
+    let access = Access { counts: Askers::Scope, unread: Askers::Nobody, ..Access::default() };
+    let app = filled(App::with(Setup { access: access.into(), ..Setup::default() }));
+    *app.table.mood.lock().unwrap() = Mood::Panicking;
+    app.get(ONE, &[ALICE]).await.is_problem(403, "forbidden", &[]);
+    let asked = json!({"message_ids": ["m1"]});
+    assert_eq!(statuses(&app.post(MANY, &[ALICE], asked).await.json), ["forbidden"]);
+    app.get(&ONE.replace("receipt", "members?filter=unread"), &[]).await.is_problem(403, "forbidden", &[]);
+}
+
+/// INV-STRANGER: that somebody else's message has the same id, and is newer, is not told to a sender.
+#[tokio::test]
+async fn a_sender_finds_its_own_message_whatever_others_have_the_same_id() {
+    let app = app();
+    let of = async |caller: (&str, &str)| app.post(MANY, &[caller], json!({"message_ids": ["m1"]})).await.json;
+    assert_eq!(of(ALICE).await["receipts"][0]["conversation_id"], "g1");
+    assert_eq!(of(BOB).await["receipts"][0]["conversation_id"], "g2");
 }
 
 #[tokio::test]
@@ -275,6 +314,8 @@ async fn a_garbled_position_and_a_bad_wait_are_a_400() {
     }
     // More than any number holds is more than the most, and taken for that.
     assert_eq!(app.get(ONE, &[("receipts-wait-ms", "99999999999999999999")]).await.status, 200);
+    let twice = [("receipts-wait-ms", "1"), ("receipts-wait-ms", "1")];
+    app.get(ONE, &twice).await.is_problem(400, "invalid", &["/Receipts-Wait-Ms"]);
     for wait in ["", "-1", "1.5", "soon", "+1"] {
         app.get(ONE, &[("receipts-wait-ms", wait)]).await.is_problem(400, "invalid", &["/Receipts-Wait-Ms"]);
     }

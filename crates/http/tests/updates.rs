@@ -188,14 +188,14 @@ async fn a_conversation_is_for_services_and_a_sender_for_that_person_and_service
     Listener::open(&app, "sender_id=alice", &[ALICE]).await;
     Listener::open(&app, "sender_id=alice", &[]).await;
     let access = Access { read: Askers::Scope, ..Access::default() };
-    let app = App::with(Setup { access, ..Setup::default() });
+    let app = App::with(Setup { access: access.into(), ..Setup::default() });
     let mut named = Listener::open(&app, "sender_id=alice", &[]).await;
     let mut unnamed = Listener::open(&app, "sender_id=alice", &[ALICE]).await;
     publish(&app, "g1", "m1", 1).await;
     assert_eq!(named.next().await.unwrap().data["newly_read"][0]["user_id"], "bob");
     assert_eq!(unnamed.next().await.unwrap().data["newly_read"], json!([]));
     let access = Access { counts: Askers::Sender, ..Access::default() };
-    let app = App::with(Setup { access, ..Setup::default() });
+    let app = App::with(Setup { access: access.into(), ..Setup::default() });
     app.get("/v1/updates?conversation_id=g1", &[]).await.is_problem(403, "forbidden", &[]);
 }
 

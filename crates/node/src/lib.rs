@@ -16,6 +16,6 @@ pub use event_log::{
 };
 pub use parts::{
     ACKNOWLEDGE_TIMEOUT, destination, fold_limits, follow_updates, holders_secret, ingest, limits, open_projector,
-    operators_secret, secret, snapshotting,
+    operators_secret, patience, secret, snapshotting,
 };
 pub use process::{listen, on_thread, run};

@@ -2,7 +2,7 @@
 
 use crate::data_dir::{DataDir, LogIdentity};
 use receipts_fold::Limits as FoldLimits;
-use receipts_http::{Ingest, Limits, Rate, Updates};
+use receipts_http::{Ingest, Limits, Patience, Rate, Updates};
 use receipts_log::{Inspect, Log, ReadError};
 use receipts_objects::Destination;
 use receipts_projection::{ProjectError, Projector, Schedule, Settings as ProjectorSettings, Snapshotting};
@@ -23,14 +23,21 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What requests may cost.
 pub fn limits(settings: &Settings) -> Limits {
-    let rate = settings.http.rate_per_s.and_then(NonZeroU32::new);
+    let rate =
+        |per_s: Option<u32>| per_s.and_then(NonZeroU32::new).map(|per_second| Rate { per_second, burst: per_second });
     Limits {
         body_bytes_max: settings.http.body_bytes_max,
         request_timeout: Duration::from_millis(settings.http.timeout_ms),
         wait_default: Duration::from_millis(settings.http.wait_ms_default),
-        rate: rate.map(|per_second| Rate { per_second, burst: per_second }),
+        rate: rate(settings.http.rate_per_s),
+        tenant_rate: rate(settings.http.tenant_rate_per_s),
         ..Limits::default()
     }
+}
+
+/// How patient a listener is that has so long to drain.
+pub fn patience(settings: &Settings, drain: Duration) -> Patience {
+    Patience { head: Duration::from_millis(settings.http.head_timeout_ms), drain }
 }
 
 /// What projectors and edges share, if the settings name a file for it.

@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long one projector may take beyond the wait that it is asked for; one that is stopped takes for ever.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a connection is kept that is not used: less than a projector keeps it by default (`http.head_timeout_ms`), so that
+/// no question meets its end.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a projector that is a little behind is waited for before another one is asked.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(100);
 /// Between two rounds of questions.
@@ -68,6 +71,7 @@ impl Peers {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .no_proxy()
             .build()
             .map_err(|error| error.to_string())?;
@@ -162,6 +166,73 @@ impl Peers {
                 Err(_) => self.shared.pause().await,
             }
         }
+    }
+
+    async fn ask_receipts(
+        &self,
+        conversation: Conversation<'_>,
+        sender_id: Option<&str>,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        let question = Question::Receipts {
+            tenant: conversation.tenant.to_owned(),
+            conversation_id: conversation.conversation_id.to_owned(),
+            message_ids: message_ids.to_vec(),
+            sender_id: sender_id.map(str::to_owned),
+        };
+        self.ask(conversation.partition, question).await
+    }
+
+    /// One question to each projector, however many ids and partitions: each looks in its own indexes, which are by the
+    /// hash of the id.
+    async fn find_everywhere(
+        &self,
+        tenant: &str,
+        sender_id: Option<&str>,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut open: Vec<u32> = (0..self.partition_count).collect();
+        let mut found = Vec::new();
+        loop {
+            let mut by_peer: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+            let mut why = None;
+            for partition in std::mem::take(&mut open) {
+                match self.shared.table.read().candidates(partition).into_iter().next() {
+                    Some(url) => by_peer.entry(url).or_default().push(partition),
+                    None => {
+                        why = Some(Unavailable::NoOwner { partition });
+                        open.push(partition);
+                    }
+                }
+            }
+            let replies = join_all(by_peer.into_iter().map(async |(url, partitions)| {
+                let (tenant, sender_id) = (tenant.to_owned(), sender_id.map(str::to_owned));
+                let message_ids = message_ids.to_vec();
+                let question = Question::Find { partitions: partitions.clone(), tenant, message_ids, sender_id };
+                let wait_ms = CATCH_UP_WAIT.as_millis() as u64;
+                let ask = Ask { min: self.floor(&partitions), wait_ms, question };
+                (self.shared.send(&url, &ask).await, partitions)
+            }));
+            for (reply, partitions) in replies.await {
+                let missing = match reply {
+                    Ok(Ok(answer)) => {
+                        found.push(read(Ok(answer))?);
+                        continue;
+                    }
+                    Ok(Err(why)) => why,
+                    Err(NoReply(cause)) => Unavailable::Failed(cause),
+                };
+                why = Some(missing);
+                open.extend(partitions);
+            }
+            match why {
+                None => break,
+                Some(why) if Instant::now() >= deadline => return Err(why),
+                Some(_) => self.shared.pause().await,
+            }
+        }
+        merge_found(found).ok_or_else(|| Unavailable::Failed("the log has no partition".into()))
     }
 }
 
@@ -280,58 +351,29 @@ impl Answers for Peers {
         conversation: Conversation<'_>,
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
-        let question = Question::Receipts {
-            tenant: conversation.tenant.to_owned(),
-            conversation_id: conversation.conversation_id.to_owned(),
-            message_ids: message_ids.to_vec(),
-        };
-        self.ask(conversation.partition, question).await
+        self.ask_receipts(conversation, None, message_ids).await
     }
 
-    /// One question to each projector, however many ids and partitions: each looks in its own indexes, which are by the
-    /// hash of the id.
     async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut open: Vec<u32> = (0..self.partition_count).collect();
-        let mut found = Vec::new();
-        loop {
-            let mut by_peer: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-            let mut why = None;
-            for partition in std::mem::take(&mut open) {
-                match self.shared.table.read().candidates(partition).into_iter().next() {
-                    Some(url) => by_peer.entry(url).or_default().push(partition),
-                    None => {
-                        why = Some(Unavailable::NoOwner { partition });
-                        open.push(partition);
-                    }
-                }
-            }
-            let replies = join_all(by_peer.into_iter().map(async |(url, partitions)| {
-                let (tenant, message_ids) = (tenant.to_owned(), message_ids.to_vec());
-                let question = Question::Find { partitions: partitions.clone(), tenant, message_ids };
-                let wait_ms = CATCH_UP_WAIT.as_millis() as u64;
-                let ask = Ask { min: self.floor(&partitions), wait_ms, question };
-                (self.shared.send(&url, &ask).await, partitions)
-            }));
-            for (reply, partitions) in replies.await {
-                let missing = match reply {
-                    Ok(Ok(answer)) => {
-                        found.push(read(Ok(answer))?);
-                        continue;
-                    }
-                    Ok(Err(why)) => why,
-                    Err(NoReply(cause)) => Unavailable::Failed(cause),
-                };
-                why = Some(missing);
-                open.extend(partitions);
-            }
-            match why {
-                None => break,
-                Some(why) if Instant::now() >= deadline => return Err(why),
-                Some(_) => self.shared.pause().await,
-            }
-        }
-        merge_found(found).ok_or_else(|| Unavailable::Failed("the log has no partition".into()))
+        self.find_everywhere(tenant, None, message_ids).await
+    }
+
+    async fn receipts_sent_by(
+        &self,
+        conversation: Conversation<'_>,
+        sender_id: &str,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        self.ask_receipts(conversation, Some(sender_id), message_ids).await
+    }
+
+    async fn find_sent_by(
+        &self,
+        tenant: &str,
+        sender_id: &str,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        self.find_everywhere(tenant, Some(sender_id), message_ids).await
     }
 
     async fn members(

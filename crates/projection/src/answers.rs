@@ -55,7 +55,29 @@ impl Answers for Partitions {
 
     async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         let all: Vec<u32> = (0..self.count()).collect();
-        self.find_in(&all, tenant, message_ids)
+        self.find_in(&all, tenant, None, message_ids)
+    }
+
+    async fn receipts_sent_by(
+        &self,
+        conversation: Conversation<'_>,
+        sender_id: &str,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        let Conversation { partition, tenant, conversation_id } = conversation;
+        self.ask(partition, |fold| {
+            message_ids.iter().map(|id| fold.receipt_sent_by(tenant, conversation_id, sender_id, id)).collect()
+        })
+    }
+
+    async fn find_sent_by(
+        &self,
+        tenant: &str,
+        sender_id: &str,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        let all: Vec<u32> = (0..self.count()).collect();
+        self.find_in(&all, tenant, Some(sender_id), message_ids)
     }
 
     async fn members(
@@ -107,10 +129,17 @@ impl Owner for Partitions {
         &self,
         partitions: &[u32],
         tenant: &str,
+        sender_id: Option<&str>,
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         let found = partitions.iter().map(|&partition| {
-            self.ask(partition, |fold| message_ids.iter().map(|id| fold.receipt_anywhere(tenant, id)).collect())
+            self.ask(partition, |fold| {
+                let find = |id: &String| match sender_id {
+                    Some(sender_id) => fold.receipt_anywhere_sent_by(tenant, sender_id, id),
+                    None => fold.receipt_anywhere(tenant, id),
+                };
+                message_ids.iter().map(find).collect()
+            })
         });
         let found: Vec<_> = found.collect::<Result<_, _>>()?;
         merge_found(found).ok_or_else(|| Unavailable::Failed("no partition was named".into()))

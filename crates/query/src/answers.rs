@@ -110,6 +110,30 @@ pub trait Answers: Send + Sync + 'static {
     /// Where any partition cannot be asked: an id might stand there.
     async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable>;
 
+    /// As [`receipts`](Self::receipts), of those messages alone that a person sent: all others are answered as ones that are
+    /// not there. For a person whom the conversation has never heard of, the work is the same for every message id,
+    /// whether there is such a message or not.
+    ///
+    /// # Errors
+    /// Where the partition cannot be asked.
+    async fn receipts_sent_by(
+        &self,
+        conversation: Conversation<'_>,
+        sender_id: &str,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable>;
+
+    /// As [`find`](Self::find), among those messages alone that a person sent.
+    ///
+    /// # Errors
+    /// Where any partition cannot be asked: an id might stand there.
+    async fn find_sent_by(
+        &self,
+        tenant: &str,
+        sender_id: &str,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable>;
+
     /// A stretch of a member list in slot order: at most `limit` members (at least 1) from `from_slot` on, and the
     /// receipt in the same state. A message that is not `ok` has no members and no next slot. A slot beyond the last
     /// is the end of the list.

@@ -121,6 +121,9 @@ pub enum Question {
         conversation_id: String,
         /// Which messages.
         message_ids: Vec<String>,
+        /// Only those that this person sent: [`Answers::receipts_sent_by`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sender_id: Option<String>,
     },
     /// [`Answers::find`] within some partitions.
     Find {
@@ -130,6 +133,9 @@ pub enum Question {
         tenant: String,
         /// Which messages.
         message_ids: Vec<String>,
+        /// Only those that this person sent: [`Answers::find_sent_by`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sender_id: Option<String>,
     },
     /// [`Answers::members`].
     Members {
@@ -183,7 +189,7 @@ pub trait Owner: Answers {
     /// The partitions that it answers for.
     fn held(&self) -> Vec<u32>;
 
-    /// [`Answers::find`] within some partitions.
+    /// [`Answers::find`] within some partitions, or [`Answers::find_sent_by`] where a sender is named.
     ///
     /// # Errors
     /// Where any of them cannot be asked.
@@ -191,6 +197,7 @@ pub trait Owner: Answers {
         &self,
         partitions: &[u32],
         tenant: &str,
+        sender_id: Option<&str>,
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable>;
 }
@@ -208,10 +215,16 @@ pub async fn reply(owner: &dyn Owner, ask: &Ask) -> Reply {
     owner.wait(&ask.min, Duration::from_millis(ask.wait_ms)).await?;
     let answer = match &ask.question {
         Question::Position => value(Answer { value: (), positions: owner.positions() }),
-        Question::Receipts { tenant, conversation_id, message_ids } => {
-            value(owner.receipts(Conversation::locate(tenant, conversation_id, count), message_ids).await?)
+        Question::Receipts { tenant, conversation_id, message_ids, sender_id } => {
+            let conversation = Conversation::locate(tenant, conversation_id, count);
+            value(match sender_id {
+                Some(sender_id) => owner.receipts_sent_by(conversation, sender_id, message_ids).await?,
+                None => owner.receipts(conversation, message_ids).await?,
+            })
         }
-        Question::Find { partitions, tenant, message_ids } => value(owner.find_in(partitions, tenant, message_ids)?),
+        Question::Find { partitions, tenant, message_ids, sender_id } => {
+            value(owner.find_in(partitions, tenant, sender_id.as_deref(), message_ids)?)
+        }
         Question::Members { tenant, conversation_id, message_id, filter, from_slot, limit } => {
             let conversation = Conversation::locate(tenant, conversation_id, count);
             value(owner.members(conversation, message_id, *filter, *from_slot, *limit).await?)

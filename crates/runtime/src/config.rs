@@ -16,8 +16,8 @@ pub use flags::{FILE_FLAG, Named, file, overrides, with_flags};
 pub use mistakes::{Mistake, Mistakes, Origin};
 pub use reader::KeyDoc;
 pub use settings::{
-    Access, Algorithm, Askers, Auth, Http, Kafka, KafkaProperties, Log, LogFormat, Projector, Query, Settings,
-    Snapshot, Telemetry,
+    Access, AccessRules, Algorithm, Askers, Auth, Http, Kafka, KafkaProperties, Log, LogFormat, Projector, Query,
+    Settings, Snapshot, Telemetry,
 };
 
 use reader::Reader;

@@ -61,7 +61,10 @@ async fn serve(
     metrics: Metrics,
     json: bool,
 ) -> Result<(), Failure> {
-    let authenticate = authenticate(&settings.auth)?;
+    let authenticate = tokio::select! {
+        authenticate = authenticate(&settings.auth) => authenticate?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let listener = receipts_node::listen(settings.http.listen, "--http-listen").await?;
     let connecting = {
         let (settings, bootstrap) = (settings.clone(), bootstrap.clone());
@@ -86,7 +89,8 @@ async fn serve(
     let router = edge(ingest_router(ingest), health_router(health), authenticate, &limits);
     let drain = Duration::from_millis(settings.drain_ms);
     // Half of the time to drain is for requests, the rest for what they left on its way to Kafka.
-    let serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), drain / 2));
+    let patience = receipts_node::patience(settings, drain / 2);
+    let serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), patience));
     Output::stdout(json).ready("receipts-ingest", &[("http", url), ("log", kafka_name(&bootstrap))])?;
     let work = async {
         serving.await?.context("the HTTP edge failed")?;

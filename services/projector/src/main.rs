@@ -120,7 +120,8 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
     let snapshots = receipts_http::snapshot_router(state.projector.snapshots(), operators);
     let router = peer_router(peer, health).merge(snapshots);
     // Half of the time to drain is for questions, the rest for the last checkpoint.
-    let mut http = tokio::spawn(receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), drain / 2));
+    let patience = receipts_node::patience(settings, drain / 2);
+    let mut http = tokio::spawn(receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), patience));
     let mut ended = None;
     tokio::select! {
         () = ready(&partitions) => {

@@ -65,7 +65,10 @@ fn run() -> Result<(), Failure> {
 }
 
 async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, json: bool) -> Result<(), Failure> {
-    let authenticate = authenticate(&settings.auth)?;
+    let authenticate = tokio::select! {
+        authenticate = authenticate(&settings.auth) => authenticate?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let listener = receipts_node::listen(settings.http.listen, "--http-listen").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let peers = PeersSettings {
@@ -107,7 +110,8 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
     };
     let router = edge(query_router(query, updates.clone()), health_router(health), authenticate, &limits);
     let drain = Duration::from_millis(settings.drain_ms);
-    let mut serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), drain));
+    let patience = receipts_node::patience(settings, drain);
+    let mut serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), patience));
     let ready = async {
         while !peers.ready().caught_up {
             tokio::time::sleep(READY_POLL).await;

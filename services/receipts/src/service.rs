@@ -50,7 +50,7 @@ impl Service {
     /// # Errors
     /// Says what is in the way and what to do.
     pub(crate) async fn start(settings: &Settings, metrics: &Metrics) -> Result<Self, Failure> {
-        let authenticate = authenticate(&settings.auth)?;
+        let authenticate = authenticate(&settings.auth).await?;
         let listener = receipts_node::listen(settings.http.listen, "--http-listen").await?;
         let address = listener.local_addr()?;
         let (state, cursor_key, secret, log_name) = {
@@ -80,8 +80,8 @@ impl Service {
         let router = router.merge(receipts_http::snapshot_router(state.projector.snapshots(), secret));
         let stop_http = CancellationToken::new();
         // Half of the time to drain is for requests, the rest for the last checkpoint.
-        let drain = Duration::from_millis(settings.drain_ms / 2);
-        let http = receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), drain);
+        let patience = receipts_node::patience(settings, Duration::from_millis(settings.drain_ms / 2));
+        let http = receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), patience);
         Ok(Self {
             address,
             log_name,

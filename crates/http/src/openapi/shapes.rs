@@ -206,10 +206,11 @@ pub(crate) struct Problem {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct MessagePath {
-    /// The conversation.
+    /// The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients take `.` and `..` out of a path, encoded
+    /// or not: such ids are asked for by `POST /v1/receipts/query`.
     #[param(min_length = 1, max_length = 128, example = "g1")]
     conversation_id: String,
-    /// The message.
+    /// The message, likewise.
     #[param(min_length = 1, max_length = 128, example = "m1")]
     message_id: String,
 }
@@ -218,10 +219,11 @@ pub(crate) struct MessagePath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct ReaderPath {
-    /// The conversation.
+    /// The conversation, percent-encoded, a slash as `%2F`. Where a client takes `.` and `..` out of a path, read marks of such ids
+    /// are out of its reach.
     #[param(min_length = 1, max_length = 128, example = "g1")]
     conversation_id: String,
-    /// The person.
+    /// The person, likewise.
     #[param(min_length = 1, max_length = 128, example = "bob")]
     user_id: String,
 }

@@ -13,7 +13,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use receipts_event::{Event, decode};
-use receipts_http::{Access, Authenticate, Health, Ingest, Limits, Parts, Query, TrustedHeaders, Updates, router};
+use receipts_http::{
+    AccessByTenant, Authenticate, Health, Ingest, Limits, Parts, Query, TrustedHeaders, Updates, router,
+};
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Inspect, Log, OwnedRecord, Topic, Writer};
 use receipts_query::CursorKey;
@@ -37,7 +39,7 @@ pub struct App {
 
 /// What a test may want different.
 pub struct Setup {
-    pub access: Access,
+    pub access: AccessByTenant,
     pub limits: Limits,
     pub writer: Option<Arc<dyn Writer>>,
     pub acknowledge_timeout: Duration,
@@ -49,7 +51,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            access: Access::default(),
+            access: AccessByTenant::default(),
             limits: Limits::default(),
             writer: None,
             acknowledge_timeout: Duration::from_secs(30),

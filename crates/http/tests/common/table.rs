@@ -121,6 +121,16 @@ impl Table {
         self.positions.send_modify(|positions| positions.raise(partition, next_offset));
     }
 
+    fn newest(&self, tenant: &str, message_ids: &[String], is_meant: impl Fn(&Row) -> bool) -> Vec<Receipt> {
+        let rows = self.rows.lock().unwrap();
+        let newest = |id: &String| {
+            let of_this_id = rows.iter().filter(|((of, _, message_id), _)| of == tenant && message_id == id);
+            let best = of_this_id.filter(|(_, row)| is_meant(row)).max_by_key(|(_, row)| row.receipt.sent_at_ms);
+            best.map_or_else(|| not_found(tenant, None, id), |(_, row)| row.receipt.clone())
+        };
+        message_ids.iter().map(newest).collect()
+    }
+
     async fn mood(&self) -> Result<(), Unavailable> {
         let mood = *self.mood.lock().unwrap();
         match mood {
@@ -175,13 +185,35 @@ impl Answers for Table {
 
     async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         self.mood().await?;
-        let rows = self.rows.lock().unwrap();
-        let newest = |id: &String| {
-            let of_this_id = rows.iter().filter(|((of, _, message_id), _)| of == tenant && message_id == id);
-            let best = of_this_id.max_by_key(|(_, row)| row.receipt.sent_at_ms);
-            best.map_or_else(|| not_found(tenant, None, id), |(_, row)| row.receipt.clone())
+        Ok(Answer { value: self.newest(tenant, message_ids, |_| true), positions: self.positions() })
+    }
+
+    async fn receipts_sent_by(
+        &self,
+        conversation: Conversation<'_>,
+        sender_id: &str,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        self.mood().await?;
+        let own = |id: &String| {
+            let receipt = self.receipt(conversation, id);
+            if receipt.sender_id.as_deref() == Some(sender_id) {
+                return receipt;
+            }
+            not_found(conversation.tenant, Some(conversation.conversation_id), id)
         };
-        Ok(Answer { value: message_ids.iter().map(newest).collect(), positions: self.positions() })
+        Ok(self.at(conversation, message_ids.iter().map(own).collect()))
+    }
+
+    async fn find_sent_by(
+        &self,
+        tenant: &str,
+        sender_id: &str,
+        message_ids: &[String],
+    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        self.mood().await?;
+        let is_own = |row: &Row| row.receipt.sender_id.as_deref() == Some(sender_id);
+        Ok(Answer { value: self.newest(tenant, message_ids, is_own), positions: self.positions() })
     }
 
     async fn members(

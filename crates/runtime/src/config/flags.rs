@@ -2,7 +2,7 @@
 //! its own arguments are its own, in a clap struct of its own.
 
 use super::reader::env_name;
-use super::sources::PROPERTIES;
+use super::sources::NAMED_BY_USER;
 use super::{FILE_ENV, KeyDoc, Override, reference};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::PathBuf;
@@ -82,7 +82,7 @@ fn argument(doc: &KeyDoc, named: Option<&Named>) -> Arg {
         .long_help(help)
         .help_heading("Settings")
         .hide_short_help(named.is_none())
-        .value_name(if doc.key == PROPERTIES { "NAME=VALUE" } else { "VALUE" })
+        .value_name(if NAMED_BY_USER.contains(&doc.key) { "NAME=VALUE" } else { "VALUE" })
         .allow_hyphen_values(true)
         .action(ArgAction::Append)
         .global(true);
@@ -94,7 +94,8 @@ fn argument(doc: &KeyDoc, named: Option<&Named>) -> Arg {
     if is_switch { argument.num_args(0..=1).require_equals(true).default_missing_value("true") } else { argument }
 }
 
-/// Collects what the command line sets. The last of a repeated flag wins, but for the properties, which add up.
+/// Collects what the command line sets. The last of a repeated flag wins, but for those of entries that
+/// the user names, which add up.
 #[must_use]
 pub fn overrides(matches: &ArgMatches) -> Vec<Override> {
     let matches = innermost(matches);

@@ -2,7 +2,7 @@
 //! and meaning. A wrong value is noted and its default goes on, so that all mistakes come to light at once.
 
 use super::mistakes::{Mistake, Mistakes, Origin, nearest};
-use super::sources::{Entry, PROPERTIES, Raw, Sources};
+use super::sources::{Entry, NAMED_BY_USER, PROPERTIES, Raw, Sources, TENANTS};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -176,6 +176,45 @@ impl Reader {
         properties
     }
 
+    /// What tenants have of their own, below [`TENANTS`]: for `TENANT.ITEM` one of a few names. A tenant may have dots;
+    /// the item is what stands behind the last one.
+    pub(super) fn by_tenant<T: Copy>(
+        &mut self,
+        help: &'static str,
+        items: &[&'static str],
+        names: &[(&str, T)],
+    ) -> BTreeMap<String, BTreeMap<&'static str, T>> {
+        let values: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+        let places: Vec<String> = items.iter().map(|item| format!("TENANT.{item}")).collect();
+        let (values, places) = (values.join(", "), places.join(", "));
+        let allowed = format!("{places}, each {values}");
+        self.docs.push(KeyDoc { key: TENANTS, help, default: None, allowed });
+        let prefix = format!("{TENANTS}.");
+        let mut tenants: BTreeMap<String, BTreeMap<&'static str, T>> = BTreeMap::new();
+        for (key, Entry { raw, origin }) in &self.sources.entries {
+            let Some(rest) = key.strip_prefix(&prefix) else { continue };
+            let place = rest.rsplit_once('.').and_then(|(tenant, item)| {
+                Some((tenant, *items.iter().find(|known| **known == item)?)).filter(|_| is_tenant(tenant))
+            });
+            let value = match raw {
+                Raw::Typed(text) | Raw::Text(text) => names.iter().find(|(name, _)| name == text),
+                _ => None,
+            };
+            let problem = match (place, value) {
+                (Some((tenant, item)), Some((_, value))) => {
+                    tenants.entry(tenant.to_owned()).or_default().insert(item, *value);
+                    continue;
+                }
+                (Some(_), None) => format!("{} is not allowed for {rest}; allowed: {values}", shown(raw)),
+                (None, _) => {
+                    format!("{rest:?} is not allowed; allowed: {places}; a tenant has 1 to 128 bytes and no slash")
+                }
+            };
+            self.mistakes.push(Mistake { origin: origin.clone(), key: Some(key.clone()), problem });
+        }
+        tenants
+    }
+
     /// Notes that a value, allowed as such, contradicts another one.
     pub(super) fn contradiction(&mut self, key: &'static str, problem: String) {
         let origin = self.sources.entries.get(key).map_or(Origin::Default, |entry| entry.origin.clone());
@@ -187,8 +226,8 @@ impl Reader {
         let Self { sources, docs, mistakes } = self;
         let known = || docs.iter().map(|doc| doc.key);
         let is_known = |key: &str| {
-            known().any(|name| name == key && name != PROPERTIES)
-                || key.strip_prefix(PROPERTIES).is_some_and(|rest| rest.starts_with('.'))
+            let is_below = |name: &&str| key.strip_prefix(*name).is_some_and(|rest| rest.starts_with('.'));
+            known().any(|name| name == key && !NAMED_BY_USER.contains(&name)) || NAMED_BY_USER.iter().any(is_below)
         };
         let (mut all, values): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(|mistake| mistake.key.is_none());
         for (key, origin) in sources.seen.into_iter().filter(|(key, _)| !is_known(key)) {
@@ -225,6 +264,11 @@ impl Reader {
         self.docs.push(KeyDoc { key, help, default, allowed });
         value
     }
+}
+
+/// As the events have it.
+fn is_tenant(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && !text.contains('/')
 }
 
 fn text_of(raw: &Raw, rule: &Rule) -> Option<String> {

@@ -1,7 +1,11 @@
 //! Every setting there is: key, meaning, default and allowed values, one call each. Holds no logic but the rules
 //! between settings.
 
+mod callers;
 mod snapshot;
+
+pub use callers::{Access, AccessRules, Algorithm, Askers, Auth};
+pub use snapshot::Snapshot;
 
 use super::reader::{Reader, Rule};
 use crate::telemetry;
@@ -9,8 +13,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-
-pub use snapshot::Snapshot;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 const MIB: u64 = 1 << 20;
@@ -53,8 +55,12 @@ pub struct Http {
     pub body_bytes_max: usize,
     /// How long a request may take, but a stream of updates.
     pub timeout_ms: u64,
-    /// How many requests a second a tenant may make; more is a 429.
+    /// How long the head of a request may take, and how long a connection is kept without one.
+    pub head_timeout_ms: u64,
+    /// How many requests a second one caller may make; more is a 429.
     pub rate_per_s: Option<u32>,
+    /// How many all callers of a tenant may make together; more is a 429.
+    pub tenant_rate_per_s: Option<u32>,
     /// How long a read waits for its `Receipts-Min-Position` where the caller does not say.
     pub wait_ms_default: u64,
     /// How far behind its partitions' ends a ready service may be.
@@ -63,76 +69,6 @@ pub struct Http {
     pub streams_max: usize,
     /// How often a stream of updates that has nothing to say gives a sign of life.
     pub heartbeat_ms: u64,
-}
-
-/// Who callers are, by tokens they send; nothing is asked where no keys are configured.
-#[derive(Debug, Clone)]
-pub struct Auth {
-    /// The file with the secret of tokens signed by HS256.
-    pub secret_file: Option<PathBuf>,
-    /// The file with the public keys of tokens signed otherwise, a JWK Set.
-    pub jwks_file: Option<PathBuf>,
-    /// How often that file is read again.
-    pub jwks_refresh_ms: u64,
-    /// How tokens may be signed.
-    pub algorithms: Vec<Algorithm>,
-    /// Who must have issued them.
-    pub issuer: String,
-    /// Whom they must be for.
-    pub audience: String,
-    /// How far their times may be off.
-    pub leeway_ms: u64,
-    /// The claim that names the tenant.
-    pub tenant_claim: String,
-    /// A claim that makes a token a service's.
-    pub service_claim: Option<String>,
-}
-
-impl Auth {
-    /// Whether callers have to say who they are.
-    #[must_use]
-    pub fn is_configured(&self) -> bool {
-        self.secret_file.is_some() || self.jwks_file.is_some()
-    }
-}
-
-/// How a token may be signed, as JWTs name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
-    /// `HS256`
-    Hs256,
-    /// `RS256`
-    Rs256,
-    /// `ES256`
-    Es256,
-    /// `EdDSA`
-    EdDsa,
-}
-
-/// Who may ask for counts and for each list.
-#[derive(Debug, Clone, Copy)]
-pub struct Access {
-    /// Receipts.
-    pub counts: Askers,
-    /// The list of those who have read.
-    pub read: Askers,
-    /// The list of those who have not.
-    pub unread: Askers,
-    /// The list of those who have not and left.
-    pub departed: Askers,
-}
-
-/// Who may ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Askers {
-    /// The sender, and callers with the scope `receipts:members`.
-    SenderAndScope,
-    /// The sender alone.
-    Sender,
-    /// Callers with the scope alone.
-    Scope,
-    /// Nobody.
-    Nobody,
 }
 
 /// The event log.
@@ -237,21 +173,10 @@ const HOST_PORTS: Rule =
     Rule { allowed: "HOST:PORT, several separated by commas", holds: |text| text.split(',').all(is_host_port) };
 const TOPIC: Rule = Rule { allowed: "1 to 249 letters, digits, dots, dashes and underscores", holds: is_topic };
 const NOT_EMPTY: Rule = Rule { allowed: "any text but an empty one", holds: |text| !text.trim().is_empty() };
-const ALGORITHM: Rule = Rule { allowed: "HS256, RS256, ES256 or EdDSA", holds: |text| algorithm_of(text).is_some() };
 const FILTER: Rule = Rule {
     allowed: "levels (error, warn, info, debug, trace, off), also by module: info,receipts_log=debug",
     holds: |text| telemetry::parse_filter(text).is_ok(),
 };
-
-fn algorithm_of(text: &str) -> Option<Algorithm> {
-    match text {
-        "HS256" => Some(Algorithm::Hs256),
-        "RS256" => Some(Algorithm::Rs256),
-        "ES256" => Some(Algorithm::Es256),
-        "EdDSA" => Some(Algorithm::EdDsa),
-        _ => None,
-    }
-}
 
 fn is_host_port(text: &str) -> bool {
     text.trim().rsplit_once(':').is_some_and(|(host, port)| {
@@ -293,7 +218,8 @@ impl Settings {
     /// The rules between settings.
     fn check(&self, from: &mut Reader) {
         let (http, projector) = (&self.http, &self.projector);
-        let tokens = " with tokens for callers (auth.jwks_file or auth.secret_file; --auth-jwks-file), or";
+        let tokens =
+            " with tokens for callers (auth.jwks_file, auth.jwks_url or auth.secret_file; --auth-jwks-file), or";
         let exposed = [
             (
                 "http.listen",
@@ -345,13 +271,11 @@ impl Settings {
             ("http", self.http.listen, http_open),
             ("projector", self.projector.listen, self.projector.insecure_listen),
         ];
-        exposed
-            .into_iter()
-            .filter(|(_, address, permitted)| *permitted && !address.ip().is_loopback())
-            .map(|(what, address, _)| {
-                format!("{what}.insecure_listen: whoever reaches {address} may ask and write anything for any tenant")
-            })
-            .collect()
+        let exposed = exposed.into_iter().filter(|(_, address, permitted)| *permitted && !address.ip().is_loopback());
+        let open = exposed.map(|(what, address, _)| {
+            format!("{what}.insecure_listen: whoever reaches {address} may ask and write anything for any tenant")
+        });
+        open.chain(self.auth.warning()).collect()
     }
 }
 
@@ -360,14 +284,18 @@ impl Http {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
         let insecure = "Listens at any address though callers are not authenticated: for containers behind a proxy";
         let wait = "How long a read waits for its Receipts-Min-Position where the caller does not say";
+        let head = "How long the head of a request may take to arrive, and how long a connection is kept without one";
+        let rate = "How many requests a second one caller may make, a person or a service; to open a stream is one";
         Self {
             listen: from.address("http.listen", "Where the public HTTP edge listens", listen),
             insecure_listen: from.boolean("http.insecure_listen", insecure, false),
             body_bytes_max: from.integer("http.body_bytes_max", "The largest request body", MIB, 1..=64 * MIB),
             timeout_ms: from.integer("http.timeout_ms", "How long a request may take", 30_000, 1..=600_000),
-            rate_per_s: from.optional_integer(
-                "http.rate_per_s",
-                "How many requests a second a tenant may make",
+            head_timeout_ms: from.integer("http.head_timeout_ms", head, 30_000, 1..=600_000),
+            rate_per_s: from.optional_integer("http.rate_per_s", rate, 1..=1_000_000),
+            tenant_rate_per_s: from.optional_integer(
+                "http.tenant_rate_per_s",
+                "How many requests a second all callers of a tenant may make together",
                 1..=1_000_000,
             ),
             wait_ms_default: from.integer("http.wait_ms_default", wait, 1_000, 0..=30_000),
@@ -389,83 +317,6 @@ impl Http {
                 15_000,
                 10..=600_000,
             ),
-        }
-    }
-}
-
-impl Auth {
-    fn read(from: &mut Reader) -> Self {
-        let secret = "The file with the secret of tokens signed by HS256, at least 32 bytes";
-        let jwks = "The file with the public keys of tokens signed by RS256, ES256 or EdDSA, a JWK Set";
-        let refresh = "How often that file is read again; also, soon, once a token names a key that is not in it";
-        let algorithms = "How tokens may be signed; without it HS256 with a secret, and the others with public keys";
-        let service = "A claim that makes a token a service's where it is true or a text; without it whether `sub` is there \
-                       decides alone";
-        let secret_file: Option<PathBuf> = from.optional_text("auth.secret_file", secret, &NOT_EMPTY).map(Into::into);
-        let jwks_file: Option<PathBuf> = from.optional_text("auth.jwks_file", jwks, &NOT_EMPTY).map(Into::into);
-        let jwks_refresh_ms = from.integer("auth.jwks_refresh_ms", refresh, 60_000, 1_000..=DAY_MS);
-        let named = from.list("auth.algorithms", algorithms, &ALGORITHM);
-        let mut algorithms: Vec<Algorithm> = named.iter().filter_map(|name| algorithm_of(name)).collect();
-        if named.is_empty() {
-            algorithms.extend(secret_file.is_some().then_some(Algorithm::Hs256));
-            let public = [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa];
-            algorithms.extend(public.into_iter().filter(|_| jwks_file.is_some()));
-        }
-        Self {
-            secret_file,
-            jwks_file,
-            jwks_refresh_ms,
-            algorithms,
-            issuer: from
-                .optional_text("auth.issuer", "Who must have issued tokens: `iss`", &NOT_EMPTY)
-                .unwrap_or_default(),
-            audience: from
-                .optional_text("auth.audience", "Whom tokens must be for: `aud`, or one of it", &NOT_EMPTY)
-                .unwrap_or_default(),
-            leeway_ms: from.integer(
-                "auth.leeway_ms",
-                "How far the times of tokens may be off; whole seconds count",
-                60_000,
-                0..=600_000,
-            ),
-            tenant_claim: from.text("auth.tenant_claim", "The claim that names the tenant", "tenant", &NOT_EMPTY),
-            service_claim: from.optional_text("auth.service_claim", service, &NOT_EMPTY),
-        }
-    }
-
-    /// Tokens are taken only where it is said whose they are.
-    fn check(&self, from: &mut Reader) {
-        let keys = "auth.secret_file and auth.jwks_file";
-        for (key, value) in [("auth.issuer", &self.issuer), ("auth.audience", &self.audience)] {
-            if self.is_configured() == value.is_empty() {
-                let problem = if value.is_empty() { "must be set beside" } else { "says nothing without one of" };
-                from.contradiction(key, format!("{problem} {keys}"));
-            }
-        }
-        let has_secret = self.algorithms.contains(&Algorithm::Hs256);
-        let has_public = self.algorithms.iter().any(|algorithm| *algorithm != Algorithm::Hs256);
-        if self.secret_file.is_some() != has_secret || self.jwks_file.is_some() != has_public {
-            let problem = "HS256 goes with auth.secret_file, and RS256, ES256 and EdDSA with auth.jwks_file";
-            from.contradiction("auth.algorithms", problem.to_owned());
-        }
-    }
-}
-
-impl Access {
-    fn read(from: &mut Reader) -> Self {
-        let names = [
-            ("sender_and_scope", Askers::SenderAndScope),
-            ("sender", Askers::Sender),
-            ("scope", Askers::Scope),
-            ("nobody", Askers::Nobody),
-        ];
-        let counts = "Who may ask for receipts: their message's sender, callers with the scope receipts:members, both, or nobody";
-        let departed = "Who may ask for the list of those who have not and left";
-        Self {
-            counts: from.choice("access.counts", counts, &names),
-            read: from.choice("access.read", "Who may ask for the list of those who have read", &names),
-            unread: from.choice("access.unread", "Who may ask for the list of those who have not", &names),
-            departed: from.choice("access.departed", departed, &names),
         }
     }
 }

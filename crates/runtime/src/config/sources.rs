@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
-/// The key whose entries are named by the user: `kafka.properties.security.protocol`.
+/// A key whose entries are named by the user: `kafka.properties.security.protocol`.
 pub(super) const PROPERTIES: &str = "kafka.properties";
+/// Another one: `access.tenants.acme.unread`.
+pub(super) const TENANTS: &str = "access.tenants";
+/// All of them.
+pub(super) const NAMED_BY_USER: [&str; 2] = [PROPERTIES, TENANTS];
 
 /// A value as its source has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,10 +108,10 @@ impl Sources {
     pub(super) fn add_flags(&mut self, flags: &[Override]) {
         for Override { key, value, flag } in flags {
             let origin = Origin::Flag(flag.clone());
-            match (key == PROPERTIES, value.split_once('=')) {
+            match (NAMED_BY_USER.contains(&key.as_str()), value.split_once('=')) {
                 (false, _) => self.set(key.clone(), Raw::Typed(value.clone()), origin),
                 (true, Some((name, value))) => {
-                    self.set(format!("{PROPERTIES}.{name}"), Raw::Typed(value.to_owned()), origin);
+                    self.set(format!("{key}.{name}"), Raw::Typed(value.to_owned()), origin);
                 }
                 (true, None) => {
                     let problem = "not allowed; allowed: NAME=VALUE".to_owned();

@@ -124,6 +124,85 @@ fn with_tokens_any_address_is_listened_at_and_it_is_said_whose_they_are() {
 }
 
 #[test]
+fn keys_of_tokens_are_fetched_from_a_url_that_is_one_and_from_nowhere_else_besides() {
+    let beside = [flag("auth.issuer", "i"), flag("auth.audience", "a")];
+    let with = |more: &[Override]| load(None, [], &[&beside[..], more].concat());
+    let url = "https://id.example:8443/keys?v=1";
+    let settings = with(&[flag("auth.jwks_url", url), flag("http.listen", "0.0.0.0:80")]).expect("no mistake");
+    assert_eq!((settings.auth.jwks_url.as_deref(), settings.auth.jwks_timeout_ms), (Some(url), 5_000));
+    assert_eq!(settings.auth.algorithms, [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa]);
+    for (url, warnings) in [
+        (url, 0),
+        ("http://127.0.0.1:1/k", 0),
+        ("http://[::1]/k", 0),
+        ("http://localhost/k", 0),
+        ("http://keycloak:8080/k", 1),
+    ] {
+        let settings = with(&[flag("auth.jwks_url", url)]).expect("a URL");
+        assert_eq!(settings.warnings().len(), warnings, "{url}");
+    }
+    for url in [
+        "id.example/keys",
+        "ftp://id.example",
+        "https://",
+        "https:///keys",
+        "https://u:p@id.example",
+        "https://id.example/#k",
+        "https://id.example:x/",
+        "https://[::1/",
+        "https://id example/",
+    ] {
+        let mistakes = with(&[flag("auth.jwks_url", url)]).expect_err(url).to_string();
+        assert!(mistakes.contains("--auth-jwks-url") && mistakes.contains("https://HOST/PATH"), "{mistakes}");
+    }
+    let both = with(&[flag("auth.jwks_url", url), flag("auth.jwks_file", "k")]).expect_err("both").to_string();
+    assert!(both.contains("--auth-jwks-url: must not stand beside auth.jwks_file"), "{both}");
+}
+
+#[test]
+fn a_tenant_may_have_rules_of_its_own_and_what_it_does_not_say_is_as_for_all() {
+    let file = toml(
+        "[access]\nread = \"scope\"\n[access.tenants.acme]\nunread = \"nobody\"\n[access.tenants.\"b.example\"]\nread = \"sender\"\n",
+    );
+    let env = env(&[("RECEIPTS_ACCESS__TENANTS__ACME__COUNTS", "sender"), ("RECEIPTS_ACCESS__DEPARTED", "nobody")]);
+    let flags = [flag("access.tenants", "acme.unread=scope"), flag("access.tenants", "Zoë.counts=nobody")];
+    let Access { all, tenants } = load(Some(file.path()), env, &flags).expect("no mistake").access;
+    let wanted = AccessRules {
+        counts: Askers::SenderAndScope,
+        read: Askers::Scope,
+        unread: Askers::SenderAndScope,
+        departed: Askers::Nobody,
+    };
+    assert_eq!(all, wanted);
+    let tenants: Vec<_> = tenants.iter().map(|(tenant, rules)| (tenant.as_str(), *rules)).collect();
+    let wanted = [
+        ("Zoë", AccessRules { counts: Askers::Nobody, ..wanted }),
+        ("acme", AccessRules { counts: Askers::Sender, unread: Askers::Scope, ..wanted }),
+        ("b.example", AccessRules { read: Askers::Sender, ..wanted }),
+    ];
+    assert_eq!(tenants, wanted, "the flag wins over the file");
+}
+
+#[test]
+fn all_mistakes_in_the_rules_of_tenants_are_named_at_once() {
+    let mistakes = mistakes_of(
+        "[access.tenants]\nacme = \"nobody\"\n[access.tenants.\"a/b\"]\nread = \"sender\"\n[access.tenants.b]\nunred = \"scope\"\nread = \"all\"\ncounts = 1\n",
+    );
+    assert_eq!(mistakes.len(), 5, "{mistakes:?}");
+    let has = |line: u32, parts: &[&str]| {
+        let of_line = format!("file F line {line}, key access.tenants.");
+        mistakes.iter().any(|said| said.starts_with(&of_line) && parts.iter().all(|part| said.contains(part)))
+    };
+    assert!(has(2, &["\"acme\" is not allowed", "TENANT.counts, TENANT.read, TENANT.unread, TENANT.departed"]));
+    assert!(has(4, &["\"a/b.read\" is not allowed", "no slash"]));
+    assert!(has(6, &["\"b.unred\" is not allowed", "TENANT.unread"]));
+    assert!(has(7, &["\"all\" is not allowed for b.read", "sender_and_scope, sender, scope, nobody"]));
+    assert!(has(8, &["1 is not allowed for b.counts"]));
+    let flag = load(None, [], &[flag("access.tenants", "acme")]).expect_err("no value").to_string();
+    assert!(flag.contains("--access-tenants: not allowed; allowed: NAME=VALUE"), "{flag}");
+}
+
+#[test]
 fn without_authentication_only_loopback_is_listened_at() {
     for address in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080"] {
         let mistakes = load(None, [], &[flag("http.listen", address)]).expect_err("not loopback");

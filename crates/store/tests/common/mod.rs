@@ -159,11 +159,31 @@ impl Subject for Folded {
         let ids = [message_id, "no such message", message_id].map(str::to_owned);
         let many = self.state().receipts(tenant, conversation_id, &ids).unwrap();
         assert_eq!(many.iter().map(|receipt| receipt == &one).collect::<Vec<_>>(), [true, false, true]);
+        for asker in askers(&one) {
+            let own = self.state().receipt_sent_by(tenant, conversation_id, asker, message_id).unwrap();
+            if one.sender_id.as_deref() == Some(asker) {
+                assert_eq!(own, one, "what {asker} sent");
+            } else {
+                let nothing = Receipt::bare(tenant, Some(conversation_id), message_id, Status::NotFound);
+                assert_eq!(own, nothing, "somebody else's, to {asker}");
+            }
+        }
         one
     }
 
     fn find(&self, tenant: &str, message_id: &str) -> Receipt {
-        self.state().receipt_anywhere(tenant, message_id).unwrap()
+        let receipt = self.state().receipt_anywhere(tenant, message_id).unwrap();
+        for asker in askers(&receipt) {
+            let own = self.state().receipt_anywhere_sent_by(tenant, asker, message_id).unwrap();
+            if receipt.sender_id.as_deref() == Some(asker) {
+                assert_eq!(own, receipt, "of all messages, so of those that {asker} sent");
+            } else if own.status == Status::NotFound {
+                assert_eq!(own, Receipt::bare(tenant, None, message_id, Status::NotFound));
+            } else {
+                assert_eq!(own.sender_id.as_deref(), Some(asker), "another one of the same id");
+            }
+        }
+        receipt
     }
 
     /// The list as a consumer walks it: page by page, of sizes that vary.
@@ -191,4 +211,10 @@ impl Subject for Folded {
     fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Option<ReadMark> {
         self.state().read_mark(tenant, conversation_id, user_id).unwrap()
     }
+}
+
+/// In whose names a message is asked for as well (INV-STRANGER): its sender's, those of people of these histories, and a
+/// stranger's.
+fn askers(receipt: &Receipt) -> impl Iterator<Item = &str> {
+    receipt.sender_id.as_deref().into_iter().chain(["u0", "u1", "u2", "nobody"])
 }

@@ -1,0 +1,137 @@
+//! The public keys of a JWK Set (RFC 7517) that may verify a token here, each for the one algorithm that it is for.
+//!
+//! Must not take a key for anything but what it says and what is configured.
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// How many keys of a set may be usable. Issuers have a handful; a token that names none is tried with each.
+const KEYS_MAX: usize = 100;
+
+/// A key, the id that tokens name it by, and what it verifies.
+pub(super) struct Key {
+    pub(super) id: Option<String>,
+    pub(super) algorithm: Algorithm,
+    pub(super) key: DecodingKey,
+}
+
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<Value>,
+}
+
+/// Reads a set. Keys of kinds that are not known or not wanted here are passed over, as the RFC asks for (section 5), and
+/// so are shared secrets, which do not belong into a set that is public.
+///
+/// # Errors
+/// In words, where it is no set, holds no usable key, or too many.
+pub(super) fn read(text: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
+    let Set { keys } = serde_json::from_slice(text).map_err(|error| format!("no JWK Set: {error}"))?;
+    let keys: Vec<Key> = keys.into_iter().filter_map(|key| usable(key, algorithms)).collect();
+    if keys.is_empty() {
+        let wanted: Vec<_> = algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect();
+        Err(format!("it holds no public key for signatures by {}", wanted.join(", ")))
+    } else if keys.len() > KEYS_MAX {
+        Err(format!("it holds {} public keys for signatures, more than {KEYS_MAX}", keys.len()))
+    } else {
+        Ok(keys)
+    }
+}
+
+fn usable(key: Value, algorithms: &[Algorithm]) -> Option<Key> {
+    let key: Jwk = serde_json::from_value(key).ok()?;
+    let (algorithm, named) = match &key.algorithm {
+        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+        AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
+        AlgorithmParameters::OctetKeyPair(curve) if curve.curve == EllipticCurve::Ed25519 => {
+            (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+        }
+        _ => return None,
+    };
+    let is_for_signatures = key.common.public_key_use.as_ref().is_none_or(|r#use| *r#use == PublicKeyUse::Signature)
+        && key.common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+    let is_for_this = key.common.key_algorithm.is_none_or(|of_key| of_key == named) && algorithms.contains(&algorithm);
+    let usable = is_for_signatures && is_for_this;
+    usable.then(|| DecodingKey::from_jwk(&key).ok()).flatten().map(|decoding| Key {
+        id: key.common.key_id.clone(),
+        algorithm,
+        key: decoding,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const ALL: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+
+    fn read_keys(keys: &[Value], algorithms: &[Algorithm]) -> Result<Vec<(String, Algorithm)>, String> {
+        let keys = read(json!({"keys": keys}).to_string().as_bytes(), algorithms)?;
+        Ok(keys.into_iter().map(|key| (key.id.unwrap_or_default(), key.algorithm)).collect())
+    }
+
+    /// RFC 8037, appendix A.2, and RFC 7517, appendix A.1.
+    fn ed(more: Value) -> Value {
+        merged(json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}), more)
+    }
+
+    fn ec(more: Value) -> Value {
+        let key = json!({"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+            "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"});
+        merged(key, more)
+    }
+
+    fn merged(mut key: Value, more: Value) -> Value {
+        for (name, value) in more.as_object().into_iter().flatten() {
+            key[name] = value.clone();
+        }
+        key
+    }
+
+    /// INV-CALLER
+    #[test]
+    fn a_key_is_taken_only_for_what_it_says_it_is_for() {
+        let good =
+            [ed(json!({"kid": "d", "use": "sig", "alg": "EdDSA"})), ec(json!({"kid": "e", "key_ops": ["verify"]}))];
+        let taken = [("d".to_owned(), Algorithm::EdDSA), ("e".to_owned(), Algorithm::ES256)];
+        assert_eq!(read_keys(&good, &ALL), Ok(taken.to_vec()));
+        for other in [
+            ed(json!({"use": "enc"})),
+            ed(json!({"key_ops": ["sign"]})),
+            ec(json!({"alg": "ES384"})),
+            ec(json!({"alg": "ECDH-ES"})),
+            ec(json!({"crv": "P-384"})),
+            ec(json!({"crv": "secp256k1"})),
+            json!({"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T", "alg": "HS256"}),
+            json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"}),
+            json!({"kty": "EC", "crv": "P-256"}),
+            json!("a key"),
+        ] {
+            assert_eq!(read_keys(&[other.clone(), good[0].clone()], &ALL).map(|keys| keys.len()), Ok(1), "{other}");
+        }
+    }
+
+    /// INV-CALLER
+    #[test]
+    fn a_key_whose_algorithm_is_not_on_the_list_is_passed_over() {
+        let keys = [ed(json!({"kid": "d"})), ec(json!({"kid": "e"}))];
+        assert_eq!(read_keys(&keys, &[Algorithm::ES256]), Ok(vec![("e".to_owned(), Algorithm::ES256)]));
+        let refused = read_keys(&keys, &[Algorithm::RS256]);
+        assert_eq!(refused, Err("it holds no public key for signatures by RS256".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_set_or_holds_too_many_keys_is_refused_in_words() {
+        for text in ["", "{", "[]", "{}", r#"{"keys":{}}"#, "\u{feff}{}", "<html>"] {
+            assert!(read(text.as_bytes(), &ALL).is_err_and(|problem| problem.starts_with("no JWK Set: ")), "{text}");
+        }
+        let many = vec![ed(json!({})); KEYS_MAX + 1];
+        assert_eq!(read_keys(&many[1..], &ALL).map(|keys| keys.len()), Ok(KEYS_MAX));
+        assert!(read_keys(&many, &ALL).is_err_and(|problem| problem.contains("more than 100")));
+    }
+}

@@ -70,13 +70,22 @@ pub fn partition(
         let first_offset = state.next_offset();
         fold_into(state, log, &Span { partition, first_offset, end_offset: end_offset.max(first_offset) }, watch)
     };
-    let mut compared = None;
+    let (mut compared, mut before) = (None, None);
     if let Some(old) = old.filter(|old| (state.next_offset()..=end.end_offset).contains(&old.next_offset)) {
-        fold_up_to(&mut state, old.next_offset)?;
+        before = Some(fold_up_to(&mut state, old.next_offset)?);
         let new = digest(&state).map_err(Error::state(partition))?;
         compared = Some(Compared { next_offset: old.next_offset, old: old.digest.clone(), new });
     }
-    let told = fold_up_to(&mut state, end.end_offset)?;
+    let mut told = fold_up_to(&mut state, end.end_offset)?;
+    if let Some(before) = before {
+        told.first_offset = before.first_offset;
+        told.first_timestamp_ms = before.first_timestamp_ms.or(told.first_timestamp_ms);
+        told.newest_timestamp_ms = told.newest_timestamp_ms.max(before.newest_timestamp_ms);
+        told.events += before.events;
+        for (reason, count) in before.dead_letters {
+            *told.dead_letters.entry(reason).or_default() += count;
+        }
+    }
     save(&mut state)?;
     state.pages().backend().wait()?;
     let digest = digest(&state).map_err(Error::state(partition))?;

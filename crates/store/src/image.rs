@@ -24,6 +24,7 @@ pub(crate) struct Gate {
     torn: Mutex<bool>,
     passing: Mutex<Option<Passing>>,
     passed: Condvar,
+    kept_bytes_max: usize,
 }
 
 /// An image on its way through the tree.
@@ -31,7 +32,7 @@ struct Passing {
     /// Keys below have been read.
     next: Vec<u8>,
     /// Values ahead that a batch has overwritten since, as they were: `None` for those that were not there.
-    kept: BTreeMap<Vec<u8>, Option<sled::IVec>>,
+    kept: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     kept_bytes: usize,
     /// The tree is gone.
     broken: bool,
@@ -40,7 +41,8 @@ struct Passing {
 impl Default for Gate {
     /// Torn: until its journals are applied nobody knows what a tree holds.
     fn default() -> Self {
-        Self { torn: Mutex::new(true), passing: Mutex::default(), passed: Condvar::default() }
+        let (torn, passing, passed) = (Mutex::new(true), Mutex::default(), Condvar::default());
+        Self { torn, passing, passed, kept_bytes_max: KEPT_BYTES_MAX }
     }
 }
 
@@ -76,7 +78,7 @@ impl Gate {
         change: impl FnOnce() -> Result<Option<sled::IVec>, Error>,
     ) -> Result<(), Error> {
         let mut passing = self.passing.lock();
-        while passing.as_ref().is_some_and(|p| !p.broken && p.kept_bytes > KEPT_BYTES_MAX) {
+        while passing.as_ref().is_some_and(|p| !p.broken && p.kept_bytes > self.kept_bytes_max) {
             self.passed.wait(&mut passing);
         }
         let old = change()?;
@@ -92,7 +94,8 @@ impl Passing {
     fn keep(&mut self, key: &[u8], old: Option<sled::IVec>) {
         if !self.kept.contains_key(key) {
             self.kept_bytes += KEPT_BYTES_EACH + key.len() + old.as_ref().map_or(0, |old| old.len());
-            self.kept.insert(key.to_vec(), old);
+            // A copy: sled's own may be a part of its whole page.
+            self.kept.insert(key.to_vec(), old.map(|old| old.to_vec()));
         }
     }
 }
@@ -138,7 +141,7 @@ impl Image {
     ///
     /// # Errors
     /// Where the store fails, or the partition was dropped meanwhile.
-    pub fn next(&mut self) -> Result<Vec<(Vec<u8>, sled::IVec)>, Error> {
+    pub fn next_values(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
         let Self { source, at_end } = self;
         let mut values = Vec::new();
         while values.is_empty() && !*at_end {
@@ -152,7 +155,7 @@ impl Image {
             let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 for entry in source.tree.range(&*passing.next..).take(VALUES_AT_ONCE) {
                     let (key, value) = entry.map_err(sled_error("reading the store"))?;
-                    found.insert(key.to_vec(), Some(value));
+                    found.insert(key.to_vec(), Some(value.to_vec()));
                 }
                 Ok(())
             }));
@@ -207,5 +210,61 @@ impl<V> SplitAfter<Vec<u8>, V> for BTreeMap<Vec<u8>, V> {
             Some(first) => self.split_off(&first),
             None => Self::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    const KEYS: u32 = 3_000;
+    const VALUE_BYTES: usize = 1_000;
+    const KEPT_BYTES: usize = 100_000;
+
+    fn kept_bytes(gate: &Gate) -> usize {
+        gate.passing.lock().as_ref().map_or(0, |passing| passing.kept_bytes)
+    }
+
+    #[test]
+    fn a_batch_that_would_take_too_much_memory_waits_for_the_image_and_changes_nothing_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = sled::Config::new().path(dir.path()).open().unwrap().open_tree("p0").unwrap();
+        for key in 0..KEYS {
+            tree.insert(key.to_be_bytes(), vec![1; VALUE_BYTES]).unwrap();
+        }
+        let gate = Arc::new(Gate { kept_bytes_max: KEPT_BYTES, ..Gate::default() });
+        gate.is_whole();
+        let mut image = ImageSource { gate: Arc::clone(&gate), tree: tree.clone() }.begin().unwrap();
+        let mut seen = 0;
+        std::thread::scope(|scope| {
+            let batch = scope.spawn(|| {
+                gate.applying(|| {
+                    for key in (0..2 * KEYS).rev() {
+                        let key = key.to_be_bytes();
+                        gate.change(&key, || Ok(tree.insert(key, vec![2; VALUE_BYTES]).unwrap()))?;
+                    }
+                    Ok(())
+                })
+            });
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while kept_bytes(&gate) <= KEPT_BYTES {
+                assert!(Instant::now() < deadline, "the batch is done: nothing was kept");
+                std::thread::yield_now();
+            }
+            assert!(!batch.is_finished());
+            loop {
+                assert!(kept_bytes(&gate) <= KEPT_BYTES + 2 * VALUE_BYTES, "the bound, and one entry");
+                let values = image.next_values().unwrap();
+                if values.is_empty() {
+                    break;
+                }
+                assert!(values.iter().all(|(_, value)| *value == [1; VALUE_BYTES]), "a value of the batch");
+                seen += values.len() as u32;
+            }
+            batch.join().unwrap().unwrap();
+        });
+        assert_eq!(seen, KEYS);
+        assert_eq!(tree.len(), 2 * KEYS as usize);
     }
 }

@@ -17,6 +17,7 @@ use receipts_store::{SledSettings, SledStore};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::path::Path;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   receipts rebuild --data-dir /var/lib/receipts
@@ -80,7 +81,7 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
     let old = old(settings, &identity, data.as_ref(), count)?;
     let place = DataDir::rebuild_in(&settings.data_dir);
     let memory_bytes = asked.memory.scratch(settings).memory_bytes;
-    fs::create_dir_all(&place).with_context(|| format!("{} cannot be made", place.display()))?;
+    begin(&place, &format!("{} {:?} {}", env!("CARGO_PKG_VERSION"), fold_limits(settings), identity.name()))?;
     let mut offsets = 0;
     for partition in 0..count {
         offsets += span(&*log, partition, UpTo::End)?.offsets();
@@ -124,6 +125,19 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
         None => tracing::info!("the next start of the service takes the new store, and keeps the old one"),
     }
     Ok(())
+}
+
+/// Makes the folder, or goes on with what an earlier attempt left that was meant alike: same program, settings and log.
+fn begin(place: &Path, meant: &str) -> anyhow::Result<()> {
+    let note = place.join("meant");
+    if fs::read(&note).is_ok_and(|held| held == meant.as_bytes()) {
+        return Ok(());
+    }
+    if place.exists() {
+        fs::remove_dir_all(place).with_context(|| format!("{} cannot be removed", place.display()))?;
+    }
+    fs::create_dir_all(place).with_context(|| format!("{} cannot be made", place.display()))?;
+    fs::write(&note, meant).with_context(|| format!("{} cannot be written", note.display()))
 }
 
 /// How the old store stands: by itself where no service uses it, else by its newest snapshot.

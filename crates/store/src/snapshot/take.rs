@@ -84,7 +84,7 @@ impl Taking {
 /// The pages of an image, put together from their parts.
 struct Pages {
     image: Image,
-    values: VecDeque<(Vec<u8>, sled::IVec)>,
+    values: VecDeque<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Pages {
@@ -113,14 +113,14 @@ impl Pages {
         Ok(Some((base.to_vec(), payload)))
     }
 
-    fn peek(&mut self) -> Result<Option<&(Vec<u8>, sled::IVec)>, Error> {
+    fn peek(&mut self) -> Result<Option<&(Vec<u8>, Vec<u8>)>, Error> {
         if self.values.is_empty() {
-            self.values.extend(self.image.next()?);
+            self.values.extend(self.image.next_values()?);
         }
         Ok(self.values.front())
     }
 
-    fn value(&mut self) -> Result<Option<(Vec<u8>, sled::IVec)>, Error> {
+    fn value(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, Error> {
         self.peek()?;
         Ok(self.values.pop_front())
     }

@@ -1,0 +1,190 @@
+//! Snapshots of a state larger than its memory: beside a fold that goes on, and back into an empty store.
+//!
+//! `cargo bench -p receipts-snapshots --bench snapshot -- [--messages N] [--memory-mb N] [--seed N]`
+//! Prints the fold's rate without and with a snapshot on its way, what taking, sending and restoring take, and what each step
+//! adds to the memory of the process. The digests of both sides must agree.
+
+#![allow(clippy::print_stdout, reason = "a program that measures and prints")]
+
+use receipts_fold::effects::Effects;
+use receipts_fold::{At, LOOK_AHEAD_EVENTS, Limits, Raw, State};
+use receipts_objects::Destination;
+use receipts_snapshots::{Snapshots, Taken, Wanted};
+use receipts_store::snapshot::{Taking, Told, hex};
+use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore, trim};
+use receipts_testkit::workload::{Params, Scratch, Workload};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// The services' allocator.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const CHECKPOINT_EVENTS: usize = 500_000;
+const CHUNK: usize = 1_000;
+
+fn number(name: &str, default: u64) -> u64 {
+    let given = std::env::args().skip_while(|a| a.strip_prefix("--") != Some(name)).nth(1);
+    given.map_or(default, |a| a.parse().unwrap_or_else(|_| panic!("--{name}: not a number: {a}")))
+}
+
+struct Fold {
+    state: State<Paged<SledBackend>>,
+    since: usize,
+}
+
+impl Fold {
+    /// Folds a stretch; returns millions of events a second.
+    fn fold(&mut self, workload: &Workload, events: Range<usize>, stop: Option<&AtomicBool>) -> (usize, f64) {
+        let (started, mut scratch, mut effects) = (Instant::now(), Scratch::default(), Effects::default());
+        let mut folded = 0;
+        for from in events.clone().step_by(CHUNK) {
+            if stop.is_some_and(|stop| stop.load(Ordering::Acquire)) {
+                break;
+            }
+            let to = events.end.min(from + CHUNK);
+            let made: Vec<_> = (from..to).map(|i| (workload.event(i, &mut scratch).into_owned(), i)).collect();
+            for group in made.chunks(LOOK_AHEAD_EVENTS) {
+                self.state.look_ahead(group.iter().map(|(event, _)| event));
+                for (event, i) in group {
+                    let key = event.key();
+                    let at = At { partition: 0, offset: *i as u64, timestamp_ms: workload.at(*i).timestamp_ms };
+                    let raw = Raw { key: Some(&key), value: b"", headers: &Vec::new };
+                    self.state.apply(at, event, raw, &mut effects).expect("the fold goes on");
+                }
+                effects.clear();
+            }
+            trim(&mut self.state);
+            folded += to - from;
+            self.since += to - from;
+            if self.since >= CHECKPOINT_EVENTS || self.state.pages().needs_checkpoint() {
+                self.checkpoint();
+            }
+        }
+        (folded, folded as f64 / started.elapsed().as_secs_f64() / 1e6)
+    }
+
+    fn checkpoint(&mut self) {
+        self.since = 0;
+        self.state.settle();
+        let batch = self.state.pages().batch(self.state.next_offset());
+        let saved = self.state.pages().backend().commit(batch).expect("a checkpoint");
+        self.state.pages_mut().saved(saved);
+        trim(&mut self.state);
+    }
+}
+
+fn told() -> Told {
+    let (limits, program) = (Limits::default(), "a bench".into());
+    Told { log: "bench".into(), partition: 0, partition_count: 1, limits, taken_ms: 0, program }
+}
+
+fn show(what: &str, taken: &Taken) {
+    let (image, sent) = (taken.took.0.as_secs_f64(), taken.took.1.as_secs_f64());
+    let (plain, bytes) = (taken.plain_bytes as f64 / 1e6, taken.bytes as f64 / 1e6);
+    println!(
+        "{what}: {plain:.0} MB of pages as {bytes:.0} MB; image {image:.2} s ({:.0} MB/s), sending {sent:.2} s ({:.0} MB/s)",
+        plain / image,
+        bytes / sent
+    );
+}
+
+fn main() {
+    let memory_bytes = (number("memory-mb", 64) << 20) as usize;
+    let messages = number("messages", 2_000_000) as usize;
+    let workload = Workload::generate(&Params { messages, seed: number("seed", 1), ..Params::default() });
+    println!("workload: {} events; memory {} MB", workload.len(), memory_bytes >> 20);
+    let dir = tempfile::tempdir().expect("a directory");
+    let sled = SledSettings { cache_bytes: memory_bytes as u64 / 4, sync: true };
+    let store = SledStore::open(&dir.path().join("store"), sled).expect("a store");
+    let pages = Paged::new(store.partition(0).expect("a partition"), 0, memory_bytes / 4 * 3);
+    let mut fold = Fold { state: State::open(pages, Limits::default()).expect("empty"), since: 0 };
+    let snapshots = Snapshots::new(Destination::directory(&dir.path().join("there")).expect("a directory"), "bench");
+
+    let half = workload.len() / 4 * 3;
+    let (_, alone) = fold.fold(&workload, 0..half, None);
+    fold.checkpoint();
+    fold.state.pages().backend().wait().expect("applied");
+    let disk = store.disk_bytes() as f64 / 1e6;
+    println!("folded {half} events: {alone:.2} M/s; {disk:.0} MB on disk; peak {} MB", peak_mb());
+
+    // Beside the fold.
+    reset_peak();
+    let before = resident_mb();
+    let (source, done) = (fold.state.pages().backend().image_source(), AtomicBool::new(false));
+    let (taken, (folded, beside)) = std::thread::scope(|scope| {
+        let taker = scope.spawn(|| {
+            let taking = Taking::begin(&source, told()).expect("an image").expect("a state");
+            let taken = snapshots.take(taking, &dir.path().join("spool"), &()).expect("taken");
+            done.store(true, Ordering::Release);
+            taken
+        });
+        let folding = fold.fold(&workload, half..workload.len(), Some(&done));
+        (taker.join().expect("the taker"), folding)
+    });
+    show("snapshot beside the fold", &taken);
+    println!("  meanwhile folded {folded} events: {beside:.2} M/s; memory {before} MB before, peak {} MB", peak_mb());
+
+    // Alone, of the whole.
+    fold.checkpoint();
+    fold.state.pages().backend().wait().expect("applied");
+    reset_peak();
+    let before = resident_mb();
+    let taking = Taking::begin(&source, told()).expect("an image").expect("a state");
+    let taken = snapshots.take(taking, &dir.path().join("spool"), &()).expect("taken");
+    show("snapshot alone", &taken);
+    println!("  memory {before} MB before, peak {} MB", peak_mb());
+    drop(fold);
+    drop(source);
+    drop(store);
+
+    reset_peak();
+    let before = resident_mb();
+    let wanted =
+        Wanted { partition: 0, partition_count: Some(1), limits: Some(Limits::default()), next_offset: 0..=u64::MAX };
+    let store = SledStore::open(&dir.path().join("again"), sled).expect("a store");
+    let restored = snapshots.restore_newest(&store, &wanted, &()).expect("restored").expect("one");
+    let (seconds, plain) = (restored.took.as_secs_f64(), restored.summary.plain_bytes as f64 / 1e6);
+    assert_eq!(hex(&restored.summary.digest), taken.digest);
+    println!(
+        "restored in {seconds:.2} s: {:.0} MB/s of pages, {:.0} MB on disk; memory {before} MB before, peak {} MB",
+        plain / seconds,
+        store.disk_bytes() as f64 / 1e6,
+        peak_mb()
+    );
+    let written = write_alone(dir.path(), restored.summary.plain_bytes);
+    println!("for scale: the same bytes into a plain file, synced: {:.0} MB/s", plain / written);
+}
+
+/// Seconds that so many bytes take into a file, synced.
+fn write_alone(dir: &Path, bytes: u64) -> f64 {
+    use std::io::Write as _;
+    let (started, block) = (Instant::now(), vec![7; 1 << 20]);
+    let mut file = std::fs::File::create(dir.join("plain")).expect("a file");
+    for _ in 0..bytes.div_ceil(block.len() as u64) {
+        file.write_all(&block).expect("written");
+    }
+    file.sync_all().expect("synced");
+    started.elapsed().as_secs_f64()
+}
+
+fn status_mb(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix(field)).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) >> 10
+}
+
+fn peak_mb() -> u64 {
+    status_mb("VmHWM:")
+}
+
+fn resident_mb() -> u64 {
+    status_mb("VmRSS:")
+}
+
+/// Lets the kernel count the peak anew.
+fn reset_peak() {
+    _ = std::fs::write("/proc/self/clear_refs", "5");
+}

@@ -2,17 +2,21 @@
 
 mod agenda;
 mod answers;
+mod clock;
 mod damage;
 mod intake;
+mod origin;
 mod outbox;
 mod partition;
 mod projector;
 mod publisher;
 mod settings;
 mod shared;
+mod thread;
 mod updates;
 
 pub use intake::event_of;
-pub use projector::Projector;
+pub use projector::{Loop, Turn};
 pub use settings::{ProjectError, Settings};
 pub use shared::Partitions;
+pub use thread::Projector;

@@ -3,14 +3,17 @@
 mod backend;
 mod batch;
 mod cache;
+mod disk;
 mod envelope;
 mod error;
 mod names;
 mod paged;
 mod sled_backend;
+mod sled_disk;
 
 pub use backend::{Backend, MemoryBackend};
 pub use batch::Batch;
+pub use disk::{Disk, Map, Value};
 pub use error::Error;
 pub use paged::{Paged, trim};
 pub use sled_backend::{SledBackend, SledSettings, SledStore};

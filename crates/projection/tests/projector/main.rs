@@ -7,5 +7,6 @@ mod answers;
 mod bench;
 mod damage;
 mod faults;
+mod refusals;
 mod schema;
 mod updates;

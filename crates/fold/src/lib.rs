@@ -15,6 +15,7 @@ mod lists;
 mod mark;
 mod memo;
 pub mod message;
+mod origin;
 pub mod page;
 mod park;
 pub mod people;
@@ -31,6 +32,7 @@ pub mod wire;
 mod young;
 
 pub use ahead::LOOK_AHEAD_EVENTS;
+pub use origin::{LastRecord, Origin};
 pub use park::Raw;
 pub use small::Headers;
 pub use state::{At, Error, Limits, Pages, Result, State};

@@ -49,6 +49,8 @@ pub enum TableId {
     Parked = 12,
     /// Erased people.
     Erased = 13,
+    /// The one page of what the state was folded from.
+    Origin = 14,
 }
 
 /// A page: kept decoded while hot, encoded at a checkpoint.

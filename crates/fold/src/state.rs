@@ -6,6 +6,7 @@ use crate::ahead::Scratch;
 use crate::head::Head;
 use crate::index::{BLANK, Filter, Index, IndexPage, STRETCH, id_hash};
 use crate::message::{Chunk, MESSAGES_PER_PAGE, Message, Messages};
+use crate::origin::{LastRecord, Origin};
 use crate::page::{Mut, PageKey, Table};
 use crate::park::Waiting;
 use crate::people::{People, PeopleIndex};
@@ -26,6 +27,7 @@ pub trait Pages:
     + Table<Filter>
     + Table<Parked>
     + Table<Erased>
+    + Table<Origin>
 {
 }
 
@@ -42,6 +44,7 @@ impl<S> Pages for S where
         + Table<Filter>
         + Table<Parked>
         + Table<Erased>
+        + Table<Origin>
 {
 }
 
@@ -118,6 +121,9 @@ pub struct At {
 pub struct State<S> {
     pub(crate) pages: S,
     pub(crate) limits: Limits,
+    /// As the last checkpoint has it.
+    origin: Option<Origin>,
+    last: Option<LastRecord>,
     pub(crate) meta: Meta,
     pub(crate) index: Index,
     pub(crate) waiting: Waiting,
@@ -158,6 +164,7 @@ impl<S: Pages> State<S> {
             Some(meta) => (*meta).clone(),
             None => Meta::default(),
         };
+        let origin = Table::<Origin>::get(&pages, META)?.map(|origin| *origin);
         let mut runs = Vec::new();
         for k in Table::<Filter>::keys(&pages)? {
             let filter = Table::<Filter>::get(&pages, k)?.ok_or(Error::Broken("a filter"))?;
@@ -175,6 +182,8 @@ impl<S: Pages> State<S> {
         }
         let mut state = Self {
             limits,
+            origin,
+            last: origin.and_then(|origin| origin.last),
             index: Index::new(stretch, runs, sealed),
             waiting: Waiting::default(),
             erased: HashMap::new(),
@@ -245,9 +254,22 @@ impl<S: Pages> State<S> {
         &mut self.pages
     }
 
-    /// Writes the counters into the pages: to be called before each checkpoint.
+    /// What the store says that it was folded from; none of an empty store, or one of a version that did not say.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+
+    /// Takes note of the last record folded, for whoever opens the store next. Any other one is passed over.
+    pub fn saw(&mut self, last: LastRecord) {
+        if last.offset + 1 == self.meta.next_offset {
+            self.last = Some(last);
+        }
+    }
+
+    /// Writes the counters into the pages, and what they were folded from: to be called before each checkpoint.
     pub fn settle(&mut self) {
         self.pages.put(META, self.meta.clone());
+        self.pages.put(META, Origin { limits: self.limits, last: self.last });
     }
 
     pub(crate) fn head(&mut self, conversation: u32) -> Result<Mut<'_, Head>, S::Error> {

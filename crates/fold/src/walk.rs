@@ -157,10 +157,10 @@ impl<S: Pages> State<S> {
     }
 
     /// The bytes of a page as the store's format has them, for comparisons; `None` where it is absent. What only finds
-    /// other pages (names and indexes) has no bytes here: it is proven by asking.
+    /// other pages (names and indexes) has no bytes here: it is proven by asking. Nor has what the state was folded from.
     ///
     /// # Errors
-    /// Where the store fails, or the table is one that finds others.
+    /// Where the store fails, or the table is one that has none.
     pub fn page_bytes(&self, table: TableId, key: PageKey) -> Result<Option<Vec<u8>>, S::Error> {
         match table {
             TableId::Meta => self.bytes_of::<Meta>(key),
@@ -172,7 +172,7 @@ impl<S: Pages> State<S> {
             TableId::Chunks => self.bytes_of::<Chunk>(key),
             TableId::Parked => self.bytes_of::<Parked>(key),
             TableId::Erased => self.bytes_of::<Erased>(key),
-            TableId::Names | TableId::PeopleIndex | TableId::Index | TableId::Filters => {
+            TableId::Names | TableId::PeopleIndex | TableId::Index | TableId::Filters | TableId::Origin => {
                 Err(Error::Broken("a page that can be compared"))
             }
         }

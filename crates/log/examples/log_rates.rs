@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::kafka::{KafkaLog, KafkaSettings};
-use receipts_log::{Assignment, Entry, Log, Polled, ReadError, Topic};
+use receipts_log::{Assignment, Entry, Log, Peek, Polled, ReadError, Topic};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(300);
 struct FromTheStart;
 
 impl Assignment for FromTheStart {
-    fn assigned(&self, _: u32, first: u64, _: u64) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    fn assigned(&self, _: u32, first: u64, _: u64, _: &dyn Peek) -> Result<u64, Box<dyn Error + Send + Sync>> {
         Ok(first)
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The topics of the contract; their names are configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,6 +50,19 @@ pub struct Record<'a> {
     pub headers: &'a dyn Headers,
 }
 
+impl Record<'_> {
+    /// A hash of timestamp, key and value, by which a record is known again: XXH3-64 of the key with the timestamp as its
+    /// seed, then of the value with that; a key or value that is not there flips the lowest bit of its seed. Headers do
+    /// not count. Stores keep it: `schemas/store/v1.md`.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let seeded = |bytes: Option<&[u8]>, seed: u64| {
+            xxh3_64_with_seed(bytes.unwrap_or_default(), seed ^ u64::from(bytes.is_none()))
+        };
+        seeded(self.value, seeded(self.key, self.timestamp_ms))
+    }
+}
+
 /// The headers of a record, copied only on demand.
 pub trait Headers {
     /// All headers in order.
@@ -70,6 +84,25 @@ pub struct OwnedRecord {
     pub value: Option<Bytes>,
     /// Its headers in order.
     pub headers: Vec<(String, Option<Bytes>)>,
+}
+
+impl OwnedRecord {
+    /// As [`Record::fingerprint`].
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let Self { partition, offset, timestamp_ms, key, value, .. } = self;
+        let (partition, offset, timestamp_ms) = (*partition, *offset, *timestamp_ms);
+        Record { partition, offset, timestamp_ms, key: key.as_deref(), value: value.as_deref(), headers: &NoHeaders }
+            .fingerprint()
+    }
+}
+
+struct NoHeaders;
+
+impl Headers for NoHeaders {
+    fn to_vec(&self) -> Vec<(String, Option<Bytes>)> {
+        Vec::new()
+    }
 }
 
 impl From<&Record<'_>> for OwnedRecord {
@@ -131,9 +164,19 @@ pub trait Tail: Send {
     fn poll(&mut self, max: usize, timeout: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError>;
 }
 
+/// Looks at single records of the partition that is being assigned, before any is handed over.
+pub trait Peek {
+    /// The record that stands at an offset; `None` where none does: it was trimmed, compacted away, or never there.
+    ///
+    /// # Errors
+    /// Where the log cannot be read.
+    fn record(&self, offset: u64) -> Result<Option<OwnedRecord>, ReadError>;
+}
+
 /// Who is told of partitions that come and go. Called on the reader's thread, inside `poll` and inside its drop.
 pub trait Assignment: Send + Sync {
-    /// A partition is ours: opens its state and says at which offset to start.
+    /// A partition is ours: opens its state and says at which offset to start. `log` shows whether it is the log that the
+    /// state was folded from.
     ///
     /// # Errors
     /// Any error stops the reader.
@@ -142,6 +185,7 @@ pub trait Assignment: Send + Sync {
         partition: u32,
         first_offset: u64,
         end_offset: u64,
+        log: &dyn Peek,
     ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>>;
 
     /// Partitions are taken away: returns once their state is durable and released.

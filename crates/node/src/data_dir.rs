@@ -61,12 +61,15 @@ pub enum LogIdentity {
         /// Random, made with the log.
         id: String,
     },
-    /// A topic of a Kafka. Which cluster is not recorded: the projector compares offsets as well.
+    /// A topic of a Kafka. The projector compares offsets and a record as well.
     Kafka {
         /// Its name.
         events_topic: String,
         /// Its number of partitions, which decides where every conversation stands.
         partitions: u32,
+        /// Its cluster's id; none where the cluster does not say, and in stores of before that was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cluster_id: Option<String>,
     },
 }
 
@@ -83,14 +86,27 @@ impl LogIdentity {
     pub fn of_name(name: &str) -> Result<Self> {
         serde_json::from_str(name).with_context(|| format!("{name} names no log"))
     }
+
+    /// Whether they may be the same: an id that one of them lacks says nothing.
+    fn may_be(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Kafka { cluster_id: Some(_), .. }, Self::Kafka { cluster_id: Some(_), .. }) => self == other,
+            (
+                Self::Kafka { events_topic, partitions, .. },
+                Self::Kafka { events_topic: other_topic, partitions: other_partitions, .. },
+            ) => (events_topic, partitions) == (other_topic, other_partitions),
+            _ => self == other,
+        }
+    }
 }
 
 impl fmt::Display for LogIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded { id } => write!(f, "the embedded log {id}"),
-            Self::Kafka { events_topic, partitions } => {
-                write!(f, "the Kafka topic {events_topic} with {partitions} partitions")
+            Self::Kafka { events_topic, partitions, cluster_id } => {
+                write!(f, "the Kafka topic {events_topic} with {partitions} partitions")?;
+                cluster_id.iter().try_for_each(|id| write!(f, " of the cluster {id}"))
             }
         }
     }
@@ -285,11 +301,17 @@ impl DataDir {
             }
             Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
         };
-        if held != *log {
+        if !held.may_be(log) {
             let folder = folder.display();
             bail!(
                 "the store in {folder} was folded from {held}, and the log is {log}: choose another --data-dir for this log, or remove {folder} to fold it from its beginning"
             );
+        }
+        if matches!(
+            (&held, log),
+            (LogIdentity::Kafka { cluster_id: None, .. }, LogIdentity::Kafka { cluster_id: Some(_), .. })
+        ) {
+            return write_whole(&path, &serde_json::to_vec(log)?, 0o644);
         }
         Ok(())
     }
@@ -379,11 +401,31 @@ mod tests {
         data.bind_store(&log).expect("the first");
         data.bind_store(&log).expect("the same");
         fs::remove_file(data.log().join("id")).expect("removed with the log");
-        let topic = |partitions| LogIdentity::Kafka { events_topic: "receipts.events".into(), partitions };
+        let topic = |partitions| kafka(partitions, Some("c1"));
         for other in [data.embedded_log().expect("a new id"), topic(4)] {
             let sentence = data.bind_store(&other).expect_err("another log").to_string();
             assert!(sentence.contains(&log.to_string()) && sentence.contains(&other.to_string()), "{sentence}");
         }
-        assert_ne!(topic(4), topic(8));
+    }
+
+    fn kafka(partitions: u32, cluster_id: Option<&str>) -> LogIdentity {
+        LogIdentity::Kafka {
+            events_topic: "receipts.events".into(),
+            partitions,
+            cluster_id: cluster_id.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn another_cluster_or_another_number_of_partitions_is_refused_and_a_cluster_not_recorded_is_added() {
+        let (_folder, data) = opened();
+        data.bind_store(&kafka(4, None)).expect("a store of before clusters were recorded");
+        data.bind_store(&kafka(4, Some("c1"))).expect("recorded from now on");
+        data.bind_store(&kafka(4, None)).expect("a cluster that does not say");
+        data.bind_store(&kafka(4, Some("c1"))).expect("the same");
+        let sentence = data.bind_store(&kafka(4, Some("c2"))).expect_err("another cluster").to_string();
+        assert!(sentence.contains("of the cluster c1") && sentence.contains("of the cluster c2"), "{sentence}");
+        let sentence = data.bind_store(&kafka(8, Some("c1"))).expect_err("another count").to_string();
+        assert!(sentence.contains("with 4 partitions") && sentence.contains("with 8 partitions"), "{sentence}");
     }
 }

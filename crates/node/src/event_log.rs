@@ -149,7 +149,11 @@ fn existing_data_dir(settings: &Settings) -> Result<DataDir, Failure> {
 }
 
 fn kafka_identity(settings: &Settings, log: &KafkaLog) -> LogIdentity {
-    LogIdentity::Kafka { events_topic: settings.log.events_topic.clone(), partitions: log.partition_count() }
+    LogIdentity::Kafka {
+        events_topic: settings.log.events_topic.clone(),
+        partitions: log.partition_count(),
+        cluster_id: log.cluster_id().map(str::to_owned),
+    }
 }
 
 /// Says for people which log the settings ask for.

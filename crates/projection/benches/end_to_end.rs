@@ -12,7 +12,7 @@ use receipts_event::{decode, partition_of};
 use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, unique};
-use receipts_log::{Assignment, Entry, Inspect, Log, Polled, ReadError, Record, Topic};
+use receipts_log::{Assignment, Entry, Inspect, Log, Peek, Polled, ReadError, Record, Topic};
 use receipts_projection::{Projector, Settings};
 use receipts_query::Answers;
 use receipts_testkit::workload::{Params, Scratch, Workload};
@@ -47,7 +47,7 @@ struct Phase {
 struct FromTheStart;
 
 impl Assignment for FromTheStart {
-    fn assigned(&self, _: u32, first: u64, _: u64) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    fn assigned(&self, _: u32, first: u64, _: u64, _: &dyn Peek) -> Result<u64, Box<dyn Error + Send + Sync>> {
         Ok(first)
     }
 

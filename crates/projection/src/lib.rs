@@ -2,8 +2,10 @@
 
 mod agenda;
 mod answers;
+mod clock;
 mod damage;
 mod intake;
+mod origin;
 mod outbox;
 mod partition;
 mod projector;
@@ -12,9 +14,11 @@ mod recover;
 mod settings;
 mod shared;
 mod snapshotter;
+mod thread;
 mod updates;
 
 pub use intake::event_of;
-pub use projector::Projector;
+pub use projector::{Loop, Turn};
 pub use settings::{ProjectError, Schedule, Settings, Snapshotting};
 pub use shared::Partitions;
+pub use thread::Projector;

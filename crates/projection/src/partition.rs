@@ -1,5 +1,6 @@
 //! One partition: its state, what it asked for since, and its checkpoints.
 
+use crate::clock::ClockWatch;
 use crate::damage::FoldError;
 use crate::settings::ProjectError;
 use parking_lot::RwLock;
@@ -23,6 +24,7 @@ pub(crate) struct Partition {
     pub(crate) position: u64,
     pub(crate) folded_since_checkpoint: u64,
     pub(crate) first_change: Option<Instant>,
+    pub(crate) clock: ClockWatch,
     /// Stands on the loop's agenda.
     pub(crate) touched: bool,
     /// The last checkpoint, as the store numbers them.
@@ -57,6 +59,7 @@ impl Partition {
             position,
             folded_since_checkpoint: 0,
             first_change: None,
+            clock: ClockWatch::default(),
             touched: false,
             saved: 0,
             whole: true,

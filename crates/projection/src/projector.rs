@@ -1,66 +1,64 @@
-//! The loop itself, on a thread of its own: it alone changes the partitions of this process.
+//! The loop itself: it alone changes the partitions of this process. Has no thread, and waits for nothing but the log.
 
 use crate::agenda::Agenda;
 use crate::damage::{Damage, FoldError, is_damage};
 use crate::intake::event_of;
+use crate::origin::{Now, Refusal};
 use crate::partition::{Partition, checkpoint};
 use crate::publisher::Publisher;
 use crate::recover::recover;
 use crate::settings::{ProjectError, Settings};
 use crate::shared::{Partitions, Slot};
-use crate::snapshotter::Snapshotter;
 use parking_lot::{Mutex, RwLockWriteGuard};
-use receipts_fold::LOOK_AHEAD_EVENTS;
-use receipts_log::{Assignment, Log, Polled, ReadError, Reader, Record};
-use receipts_query::snapshots::SnapshotDesk;
+use receipts_fold::{LOOK_AHEAD_EVENTS, LastRecord};
+use receipts_log::{Assignment, Log, Peek, Polled, ReadError, Reader, Record};
 use receipts_snapshots::Wanted;
-use receipts_store::{SledSettings, SledStore, trim};
+use receipts_store::{SledStore, trim};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// Records of one poll: what is folded before readers are told and effects are looked at.
 const POLL_RECORDS: usize = 1_024;
 /// How long a poll waits for a record: also how late a stop or a timer may be noticed.
-const POLL_WAIT: Duration = Duration::from_millis(20);
+pub(crate) const POLL_WAIT: Duration = Duration::from_millis(20);
 /// Records between two looks at how much has changed.
 const PRESSURE_RECORDS: u64 = 16_384;
 
-/// A running projector.
-pub struct Projector {
-    partitions: Partitions,
-    stop: CancellationToken,
-    /// Goes first: it looks into the store.
-    snapshotter: Option<JoinHandle<()>>,
-    desk: Option<Arc<dyn SnapshotDesk>>,
-    thread: Option<JoinHandle<Result<(), ProjectError>>>,
-    stopped: Option<oneshot::Receiver<()>>,
+/// What a turn of the loop came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// The log was read, or waited for.
+    Went,
+    /// The log cannot be read just now: the caller waits a moment before the next turn.
+    NotJustNow,
 }
 
-impl Projector {
-    /// Opens the store and starts to fold the log. `events_topic` names the event topic in dead letters; `ready_lag` is
-    /// how far behind the time of day the newest folded record may be for a partition that is ready.
+/// The loop, turn by turn: for the thread of a projector, and for simulations, which have none.
+pub struct Loop {
+    work: Arc<Work>,
+    reader: Box<dyn Reader>,
+    /// Records since the last look at how much has changed.
+    pressure: u64,
+}
+
+impl Loop {
+    /// A loop that folds a log into a store. Partitions come with its turns.
     ///
     /// # Errors
-    /// Where the store or the log cannot be used.
-    pub fn start(
+    /// Where the log cannot be read.
+    pub fn new(
+        store: Arc<SledStore>,
         log: &dyn Log,
         events_topic: &str,
         settings: Settings,
         ready_lag: Duration,
     ) -> Result<Self, ProjectError> {
-        // A quarter of the memory for sled's own cache: it holds what the pages in memory do not.
-        let sled = SledSettings { cache_bytes: (settings.memory_bytes / 4) as u64, sync: settings.sync };
-        let store = SledStore::open(&settings.dir, sled)?;
         let damage = Damage::new(settings.dir.clone());
-        let partitions = Partitions::new(log.partition_count(), ready_lag, &settings, damage);
-        let stop = CancellationToken::new();
         let work = Arc::new(Work {
-            partitions: partitions.clone(),
-            stop: stop.clone(),
+            partitions: Partitions::new(log.partition_count(), ready_lag, &settings, damage),
+            stop: CancellationToken::new(),
             store,
             publisher: Mutex::new(Publisher::new(log.writer(), events_topic.to_owned(), &settings)),
             agenda: Mutex::default(),
@@ -69,76 +67,75 @@ impl Projector {
             settings,
         });
         let reader = log.reader(&work.settings.group, Arc::clone(&work) as Arc<dyn Assignment>)?;
-        let spawned = |source| receipts_store::Error::Io { doing: "starting the projector's threads".into(), source };
-        let snapshotter = work.settings.snapshots.as_ref().and_then(|how| {
-            let Settings { limits, now_ms, .. } = work.settings;
-            Some(Snapshotter::new(partitions.clone(), how, how.schedule?, limits, now_ms, stop.clone()))
-        });
-        let (done, stopped) = oneshot::channel();
-        let thread = {
-            let run = move || {
-                let result = work.run(reader);
-                _ = done.send(());
-                result
-            };
-            std::thread::Builder::new().name("projector".into()).spawn(run)
-        };
-        let thread = Some(thread.map_err(spawned)?);
-        let desk = snapshotter.as_ref().map(|s| s.desk() as Arc<dyn SnapshotDesk>);
-        let mut projector = Self { partitions, stop, snapshotter: None, desk, thread, stopped: Some(stopped) };
-        if let Some(snapshotter) = snapshotter {
-            let thread = std::thread::Builder::new().name("snapshots".into()).spawn(move || snapshotter.run());
-            projector.snapshotter = Some(thread.map_err(spawned)?);
-        }
-        Ok(projector)
+        Ok(Self { work, reader, pressure: 0 })
     }
 
     /// The partitions, to ask them.
     pub fn partitions(&self) -> &Partitions {
-        &self.partitions
+        &self.work.partitions
     }
 
-    /// Where snapshots are asked for; `None` where none are taken.
-    pub fn snapshots(&self) -> Option<Arc<dyn SnapshotDesk>> {
-        self.desk.clone()
+    /// What whoever runs the loop cancels to stop it: a restore within a turn breaks off then.
+    pub(crate) fn stop(&self) -> CancellationToken {
+        self.work.stop.clone()
     }
 
-    /// Resolves when the projector has stopped by itself: something is wrong, and [`Self::stop`] says what.
-    pub async fn stopped(&mut self) {
-        if let Some(stopped) = &mut self.stopped {
-            _ = stopped.await;
-            self.stopped = None;
-        }
+    /// Whether a turn failed for no other reason than that the process is to stop.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.work.abandoned.load(Ordering::Acquire)
     }
 
-    /// Stops after what is at hand: publishes, checkpoints, and closes the store.
+    /// Polls once and folds what came, publishes what is due, and checkpoints at most one partition.
     ///
     /// # Errors
-    /// What had stopped it before, or kept it from a last checkpoint.
-    pub fn stop(mut self) -> Result<(), ProjectError> {
-        self.end().unwrap_or(Ok(()))
-    }
-
-    fn end(&mut self) -> Option<Result<(), ProjectError>> {
-        self.stop.cancel();
-        if let Some(snapshotter) = self.snapshotter.take() {
-            _ = snapshotter.join();
+    /// Going on would lose or invent something: nothing is to be folded or checkpointed any more.
+    pub fn turn(&mut self) -> Result<Turn, ProjectError> {
+        let work = &*self.work;
+        let mut failure = None;
+        let polled = self.reader.poll(POLL_RECORDS, work.next_wait(), &mut |polled| {
+            if failure.is_none() {
+                failure = work.take(polled).err();
+            }
+        });
+        let (folded, turn) = match (failure.or_else(|| work.failure.lock().take()), polled) {
+            (Some(e), _) => return Err(e),
+            (None, Err(ReadError::Retry(why))) => {
+                tracing::warn!(why, "the log cannot be read just now");
+                (0, Turn::NotJustNow)
+            }
+            (None, Err(stop)) => return Err(stop.into()),
+            (None, Ok(records)) => (records as u64, Turn::Went),
+        };
+        // Readers first: to publish may take as long as the log does.
+        if folded > 0 {
+            work.partitions.announce();
         }
-        self.thread.take().map(|thread| thread.join().map_err(|_| ProjectError::Panicked).flatten())
+        work.publish(false)?;
+        self.pressure += folded;
+        let look = self.pressure >= PRESSURE_RECORDS;
+        self.pressure = if look { 0 } else { self.pressure };
+        work.upkeep(&mut *self.reader, look)?;
+        Ok(turn)
+    }
+
+    /// Gives all partitions up. What is folded becomes durable where all went well, and only then: what failed may be a
+    /// record applied in part, or a change that was not published.
+    ///
+    /// # Errors
+    /// What kept a partition from becoming durable.
+    pub fn close(self, all_went_well: bool) -> Result<(), ProjectError> {
+        let numbers: Vec<u32> = (0..self.work.partitions.count()).collect();
+        let closed = self.work.release(&numbers, all_went_well);
+        drop(self.reader);
+        closed
     }
 }
 
-impl Drop for Projector {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// What the thread works with. Its lock order is publisher, partition, agenda.
+/// What the loop works with. Its lock order is publisher, partition, agenda.
 struct Work {
     partitions: Partitions,
     stop: CancellationToken,
-    store: SledStore,
+    store: Arc<SledStore>,
     settings: Settings,
     publisher: Mutex<Publisher>,
     agenda: Mutex<Agenda>,
@@ -149,55 +146,6 @@ struct Work {
 }
 
 impl Work {
-    fn run(&self, mut reader: Box<dyn Reader>) -> Result<(), ProjectError> {
-        let result = match self.fold(&mut *reader) {
-            // A restore that breaks off because the process ends is no failure.
-            Err(_) if self.abandoned.load(Ordering::Acquire) => Ok(()),
-            result => result,
-        };
-        if let Err(e) = &result {
-            tracing::error!(error = %e, "the projector stops");
-        }
-        // Nothing more is folded. What is folded becomes durable where all went well, and only then: what failed may be a
-        // record applied in part, or a change that was not published.
-        let numbers: Vec<u32> = (0..self.partitions.count()).collect();
-        let closed = self.release(&numbers, result.is_ok());
-        drop(reader);
-        result.and(closed)
-    }
-
-    fn fold(&self, reader: &mut dyn Reader) -> Result<(), ProjectError> {
-        let mut pressure = 0;
-        while !self.stop.is_cancelled() {
-            let mut failure = None;
-            let polled = reader.poll(POLL_RECORDS, self.next_wait(), &mut |polled| {
-                if failure.is_none() {
-                    failure = self.take(polled).err();
-                }
-            });
-            let folded = match (failure.or_else(|| self.failure.lock().take()), polled) {
-                (Some(e), _) => return Err(e),
-                (None, Err(ReadError::Retry(why))) => {
-                    tracing::warn!(why, "the log cannot be read just now");
-                    std::thread::sleep(POLL_WAIT);
-                    0
-                }
-                (None, Err(stop)) => return Err(stop.into()),
-                (None, Ok(records)) => records as u64,
-            };
-            // Readers first: to publish may take as long as the log does.
-            if folded > 0 {
-                self.partitions.announce();
-            }
-            self.publish(false)?;
-            pressure += folded;
-            let look = pressure >= PRESSURE_RECORDS;
-            pressure = if look { 0 } else { pressure };
-            self.upkeep(reader, look)?;
-        }
-        Ok(())
-    }
-
     fn next_wait(&self) -> Duration {
         let due = self.publisher.lock().next_due();
         due.map_or(POLL_WAIT, |due| due.saturating_duration_since(Instant::now()).min(POLL_WAIT))
@@ -244,6 +192,10 @@ impl Work {
                 RwLockWriteGuard::bump(&mut guard);
             }
             let Some(partition) = guard.as_mut() else { return Ok(()) };
+            if let Some(last) = records.last() {
+                partition.fold.saw(LastRecord { offset: last.offset, fingerprint: last.fingerprint() });
+                partition.clock.look(number, last.offset, last.timestamp_ms, (self.settings.now_ms)());
+            }
             self.touch(number, partition);
             if partition.first_change.is_none() {
                 partition.first_change = Some(Instant::now());
@@ -334,10 +286,33 @@ impl Work {
             self.agenda.lock().put_off(Instant::now() + self.settings.publish_timeout);
             return Ok(());
         }
-        if let Some(next_offset) = self.save(number)? {
-            reader.commit(number, next_offset);
+        match self.save(number) {
+            Ok(Some(next_offset)) => reader.commit(number, next_offset),
+            Ok(None) => {}
+            Err(ProjectError::Store(e)) if e.is_full() && !self.is_out_of_memory(number) => {
+                metrics::counter!("receipts_checkpoints_put_off_total").increment(1);
+                tracing::error!(
+                    partition = number,
+                    error = %e,
+                    "no checkpoint can be written; it is tried again, and events are folded and answered meanwhile, as long \
+                     as memory lasts"
+                );
+                self.agenda.lock().put_off(Instant::now() + self.settings.publish_timeout);
+            }
+            Err(e) => return Err(e),
         }
         Ok(())
+    }
+
+    /// Whether a partition holds as much as it may, so that it cannot wait for a checkpoint any longer.
+    fn is_out_of_memory(&self, number: u32) -> bool {
+        let share = self.share_bytes();
+        self.slot(number).partition.read().as_ref().is_some_and(|p| p.fold.pages().memory_bytes() > share)
+    }
+
+    /// Memory for the pages of one partition: a quarter of all is sled's.
+    fn share_bytes(&self) -> usize {
+        self.settings.memory_bytes / 4 * 3 / self.partitions.count().max(1) as usize
     }
 
     /// Makes a partition durable whose changes are all published and acknowledged.
@@ -386,8 +361,8 @@ impl Work {
         result
     }
 
-    fn open(&self, number: u32, first_offset: u64, end_offset: u64) -> Result<u64, ProjectError> {
-        let share = self.settings.memory_bytes / 4 * 3 / self.partitions.count().max(1) as usize;
+    fn open(&self, number: u32, first_offset: u64, end_offset: u64, log: &dyn Peek) -> Result<u64, ProjectError> {
+        let share = self.share_bytes();
         let open = || -> Result<Partition, FoldError> {
             Partition::open(self.store.partition(number)?, number, share, self.settings.limits)
         };
@@ -438,17 +413,11 @@ impl Work {
             }
         };
         let next = partition.fold.next_offset();
-        if next < first_offset {
-            return refuse(format!(
-                "the log begins at offset {first_offset}, the store needs it from {next} on: records in between are gone. \
-                 Start with a store that is newer, or lengthen the topic's retention and write the log again"
-            ));
-        }
-        if next > end_offset {
-            return refuse(format!(
-                "the store is at offset {next}, ahead of the log, which ends at {end_offset}: the topic was made anew or lost records. \
-                 Point --data-dir at an empty directory to rebuild from this log"
-            ));
+        let limits = &self.settings.limits;
+        match (Now { first_offset, end_offset, limits, log }).admit(number, next, partition.fold.origin()) {
+            Ok(()) => {}
+            Err(Refusal::Because(sentence)) => return refuse(sentence),
+            Err(Refusal::Log(error)) => return Err(error.into()),
         }
         let slot = self.slot(number);
         slot.end_offset.store(end_offset, Ordering::Release);
@@ -468,8 +437,9 @@ impl Assignment for Work {
         partition: u32,
         first_offset: u64,
         end_offset: u64,
+        log: &dyn Peek,
     ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
-        self.open(partition, first_offset, end_offset).map_err(Into::into)
+        self.open(partition, first_offset, end_offset, log).map_err(Into::into)
     }
 
     /// Durable, unless a panic lets the reader go: then nobody knows what was done in part.

@@ -30,7 +30,8 @@ pub struct Settings {
     pub publish_updates: bool,
     /// Updates of one message within this time are one.
     pub update_window: Duration,
-    /// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off.
+    /// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off, and for how long
+    /// it is put off, then and while the disk is full.
     pub publish_timeout: Duration,
     /// Whether a partition answers before it was at the end of the log once; not where another process may still answer
     /// for it from a later position.

@@ -1,5 +1,6 @@
 //! What the projector's thread and the readers share: the partitions, each under a lock, and how far they are.
 
+use crate::clock::is_ahead;
 use crate::damage::Damage;
 use crate::partition::{Fold, Partition};
 use crate::settings::Settings;
@@ -122,7 +123,10 @@ impl Partitions {
         for slot in self.shared.slots.iter().filter(|s| s.owned.load(Ordering::Acquire)) {
             readiness.partitions += 1;
             let lag_ms = now_ms.saturating_sub(slot.timestamp_ms.load(Ordering::Acquire));
-            let near = slot.at_end.load(Ordering::Acquire) || u128::from(lag_ms) <= self.shared.ready_lag.as_millis();
+            // Of a record from the future nothing can be said of its age: then only the end of the log is near enough.
+            let dated = !is_ahead(slot.timestamp_ms.load(Ordering::Acquire), now_ms);
+            let fresh = dated && u128::from(lag_ms) <= self.shared.ready_lag.as_millis();
+            let near = slot.at_end.load(Ordering::Acquire) || fresh;
             readiness.partitions_caught_up += u32::from(slot.caught_up.load(Ordering::Acquire) && near);
         }
         readiness.caught_up = readiness.partitions > 0 && readiness.partitions_caught_up == readiness.partitions;

@@ -1,10 +1,12 @@
 //! Why a store cannot be used, and what to do about it.
 
+use std::io::ErrorKind;
+
 /// A store's failure.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The disk failed or is full: what was durable before still is. Make room or mend it, then start again.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {source}{}", advice(.source))]
     Io {
         /// What was being done, with the path.
         doing: String,
@@ -59,8 +61,21 @@ impl Error {
         move |source| Self::Io { doing, source }
     }
 
+    /// Whether there was no room to write: nothing was written, and with room it can be tried again.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source))
+    }
+
     /// Whether setting the store aside and rebuilding it would heal this.
     pub fn is_corruption(&self) -> bool {
         matches!(self, Self::Corrupt { .. })
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+fn advice(error: &std::io::Error) -> &'static str {
+    if is_full(error) { "; what was durable still is: make room, or start with a --data-dir that has some" } else { "" }
 }

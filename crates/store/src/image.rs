@@ -4,8 +4,8 @@
 //! whatever a later batch overwrites ahead of it is kept aside as it was. So neither waits for the other, but for a batch
 //! whose old values would not fit in the memory set aside for them: that one waits until the image has come by.
 
+use crate::disk::{Map, Value};
 use crate::error::Error;
-use crate::sled_backend::sled_error;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -75,7 +75,7 @@ impl Gate {
     pub(crate) fn change(
         &self,
         key: &[u8],
-        change: impl FnOnce() -> Result<Option<sled::IVec>, Error>,
+        change: impl FnOnce() -> Result<Option<Value>, Error>,
     ) -> Result<(), Error> {
         let mut passing = self.passing.lock();
         while passing.as_ref().is_some_and(|p| !p.broken && p.kept_bytes > self.kept_bytes_max) {
@@ -91,7 +91,7 @@ impl Gate {
 
 impl Passing {
     /// Remembers what was there when the image began: only the first change of a key knows.
-    fn keep(&mut self, key: &[u8], old: Option<sled::IVec>) {
+    fn keep(&mut self, key: &[u8], old: Option<Value>) {
         if !self.kept.contains_key(key) {
             self.kept_bytes += KEPT_BYTES_EACH + key.len() + old.as_ref().map_or(0, |old| old.len());
             // A copy: sled's own may be a part of its whole page.
@@ -104,7 +104,7 @@ impl Passing {
 #[derive(Clone)]
 pub struct ImageSource {
     pub(crate) gate: Arc<Gate>,
-    pub(crate) tree: sled::Tree,
+    pub(crate) map: Arc<dyn Map>,
 }
 
 impl ImageSource {
@@ -150,16 +150,8 @@ impl Image {
                 doing: "taking a snapshot".into(),
                 source: std::io::Error::other("the partition was dropped meanwhile"),
             })?;
-            let mut found = BTreeMap::new();
-            // sled panics on some kinds of damage.
-            let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                for entry in source.tree.range(&*passing.next..).take(VALUES_AT_ONCE) {
-                    let (key, value) = entry.map_err(sled_error("reading the store"))?;
-                    found.insert(key.to_vec(), Some(value.to_vec()));
-                }
-                Ok(())
-            }));
-            read.unwrap_or_else(|_| Err(Error::corrupt("sled", "panicked while reading")))?;
+            let read = source.map.values(&passing.next, VALUES_AT_ONCE)?;
+            let mut found: BTreeMap<_, _> = read.into_iter().map(|(key, value)| (key, Some(value))).collect();
             // Beyond the last value of a full read there may be more; else whatever is left was overwritten.
             *at_end = found.len() < VALUES_AT_ONCE;
             let last = if *at_end { None } else { found.last_key_value().map(|(key, _)| key.clone()) };
@@ -216,6 +208,9 @@ impl<V> SplitAfter<Vec<u8>, V> for BTreeMap<Vec<u8>, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Disk as _;
+    use crate::sled_backend::SledSettings;
+    use crate::sled_disk::SledDisk;
     use std::time::{Duration, Instant};
 
     const KEYS: u32 = 3_000;
@@ -229,20 +224,21 @@ mod tests {
     #[test]
     fn a_batch_that_would_take_too_much_memory_waits_for_the_image_and_changes_nothing_of_it() {
         let dir = tempfile::tempdir().unwrap();
-        let tree = sled::Config::new().path(dir.path()).open().unwrap().open_tree("p0").unwrap();
+        let disk = SledDisk::open(dir.path(), SledSettings { cache_bytes: 1 << 20, sync: false }).unwrap();
+        let map: Arc<dyn Map> = disk.map(0).unwrap().into();
         for key in 0..KEYS {
-            tree.insert(key.to_be_bytes(), vec![1; VALUE_BYTES]).unwrap();
+            map.insert(&key.to_be_bytes(), &[1; VALUE_BYTES]).unwrap();
         }
         let gate = Arc::new(Gate { kept_bytes_max: KEPT_BYTES, ..Gate::default() });
         gate.is_whole();
-        let mut image = ImageSource { gate: Arc::clone(&gate), tree: tree.clone() }.begin().unwrap();
+        let mut image = ImageSource { gate: Arc::clone(&gate), map: Arc::clone(&map) }.begin().unwrap();
         let mut seen = 0;
         std::thread::scope(|scope| {
             let batch = scope.spawn(|| {
                 gate.applying(|| {
                     for key in (0..2 * KEYS).rev() {
                         let key = key.to_be_bytes();
-                        gate.change(&key, || Ok(tree.insert(key, vec![2; VALUE_BYTES]).unwrap()))?;
+                        gate.change(&key, || map.insert(&key, &[2; VALUE_BYTES]))?;
                     }
                     Ok(())
                 })
@@ -265,6 +261,6 @@ mod tests {
             batch.join().unwrap().unwrap();
         });
         assert_eq!(seen, KEYS);
-        assert_eq!(tree.len(), 2 * KEYS as usize);
+        assert_eq!(map.keys(&[]).unwrap().len(), 2 * KEYS as usize);
     }
 }

@@ -3,16 +3,19 @@
 mod backend;
 mod batch;
 mod cache;
+mod disk;
 mod envelope;
 mod error;
 mod image;
 mod names;
 mod paged;
 mod sled_backend;
+mod sled_disk;
 pub mod snapshot;
 
 pub use backend::{Backend, MemoryBackend};
 pub use batch::Batch;
+pub use disk::{Disk, Map, Value};
 pub use error::Error;
 pub use image::{Image, ImageSource};
 pub use paged::{Paged, trim};

@@ -9,7 +9,6 @@ use crate::cache::Cache;
 use crate::envelope::{name_key, page_key, parse_page_key, part_key, unwrap, wrap};
 use crate::error::Error;
 use crate::names::Names;
-use receipts_fold::State;
 use receipts_fold::head::Head;
 use receipts_fold::index::{Filter, IndexPage};
 use receipts_fold::message::{Chunk, Messages};
@@ -17,6 +16,7 @@ use receipts_fold::page::{Mut, Page, PageKey, Ref, Store, Table};
 use receipts_fold::people::{People, PeopleIndex};
 use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
 use receipts_fold::wire::{Reader, Writer};
+use receipts_fold::{Origin, State};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The pages of one partition.
@@ -39,6 +39,7 @@ pub struct Paged<B> {
     filters: Cache<Filter>,
     parked: Cache<Parked>,
     erased: Cache<Erased>,
+    origin: Cache<Origin>,
 }
 
 /// Pages that may have changed before their memory is measured again.
@@ -64,6 +65,7 @@ macro_rules! each_table {
         $each!($self.filters, OF_MESSAGES);
         $each!($self.parked, OF_MESSAGES);
         $each!($self.erased, OF_CONVERSATIONS);
+        $each!($self.origin, OF_CONVERSATIONS);
     };
 }
 
@@ -94,6 +96,7 @@ impl<B: Backend> Paged<B> {
             filters: Cache::default(),
             parked: Cache::default(),
             erased: Cache::default(),
+            origin: Cache::default(),
         }
     }
 
@@ -364,3 +367,4 @@ table!(IndexPage, index);
 table!(Filter, filters);
 table!(Parked, parked);
 table!(Erased, erased);
+table!(Origin, origin);

@@ -6,18 +6,19 @@
 
 use crate::backend::Backend;
 use crate::batch::{Batch, Entry};
+use crate::disk::{Disk, Map, Value};
 use crate::envelope::wrap;
 use crate::error::Error;
 use crate::image::{Gate, ImageSource};
+use crate::sled_disk::SledDisk;
 use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 /// A store of all partitions of a process.
@@ -28,20 +29,21 @@ pub struct SledStore {
 }
 
 struct Shared {
-    db: sled::Db,
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
     /// Whether a checkpoint waits for the disk itself, so that it survives the loss of power too.
     sync: bool,
+    /// Batches that nobody's thread applies: whoever waits for them does.
+    unattended: Option<Mutex<Receiver<Job>>>,
     /// By partition, opened so far.
     gates: Mutex<HashMap<u32, Arc<Gate>>>,
 }
 
 struct Job {
     gate: Arc<Gate>,
-    tree: sled::Tree,
+    map: Arc<dyn Map>,
     batch: Batch,
     number: u64,
-    journal: PathBuf,
+    journal: String,
     progress: Arc<Progress>,
 }
 
@@ -84,10 +86,8 @@ impl SledStore {
     /// # Errors
     /// As [`Self::open`], and where the store cannot be read.
     pub fn open_whole(dir: &Path, settings: SledSettings) -> Result<Self, Error> {
-        let path = dir.join("sled");
-        fs::create_dir_all(&path).map_err(Error::io(format!("creating {}", path.display())))?;
-        let db = open_sled(&path, settings)?;
-        let shared = Arc::new(Shared { db, dir: dir.to_owned(), sync: settings.sync, gates: Mutex::default() });
+        let disk = Arc::new(SledDisk::open(dir, settings)?);
+        let shared = Arc::new(Shared { disk, sync: settings.sync, unattended: None, gates: Mutex::default() });
         let (jobs, queue) = channel::<Job>();
         let own = Arc::clone(&shared);
         let applier = std::thread::Builder::new()
@@ -97,21 +97,37 @@ impl SledStore {
         Ok(Self { shared, jobs: Some(jobs), applier: Some(applier) })
     }
 
+    /// A store over another disk, and without a thread: a batch is applied when somebody waits for it, or for
+    /// [`Self::apply_queued`]. For simulations.
+    pub fn over(disk: Arc<dyn Disk>, sync: bool) -> Self {
+        let (jobs, queue) = channel::<Job>();
+        let unattended = Some(Mutex::new(queue));
+        let shared = Arc::new(Shared { disk, sync, unattended, gates: Mutex::default() });
+        Self { shared, jobs: Some(jobs), applier: None }
+    }
+
+    /// Applies the batches that are queued, where no thread does.
+    pub fn apply_queued(&self) {
+        self.shared.apply_queued();
+    }
+
     /// The values of a partition, with the journals of its last checkpoints applied.
     ///
     /// # Errors
     /// Where the store fails or is damaged.
     pub fn partition(&self, partition: u32) -> Result<SledBackend, Error> {
-        if restoring(&self.shared.dir, partition).exists() {
+        let disk = &*self.shared.disk;
+        if self.shared.is_there(&restoring(partition))? {
             return Err(Error::corrupt(
                 format!("partition {partition}"),
                 "holds a part of a snapshot: its restore was cut short",
             ));
         }
-        let tree = self.shared.db.open_tree(format!("p{partition}")).map_err(sled_error("opening a partition"))?;
+        let map: Arc<dyn Map> = disk.map(partition)?.into();
         let gate = self.shared.gate(partition);
-        for (number, path) in journals(&self.shared.dir, partition)? {
-            let bytes = fs::read(&path).map_err(Error::io(format!("reading {}", path.display())))?;
+        for (number, journal) in self.shared.journals(partition)? {
+            let place = disk.place(&journal);
+            let bytes = disk.read(&journal).map_err(Error::io(format!("reading {place}")))?;
             match Batch::parse(bytes, partition)? {
                 Some(batch) => {
                     tracing::info!(
@@ -120,19 +136,19 @@ impl SledStore {
                         next_offset = batch.next_offset(),
                         "applying the journal of a checkpoint"
                     );
-                    self.shared.apply(&gate, &tree, &batch)?;
+                    self.shared.apply(&gate, &*map, &batch)?;
                 }
                 // Under this name it was whole once: sled may hold some of it.
-                None => return Err(Error::corrupt(format!("the journal {}", path.display()), "fails its checksum")),
+                None => return Err(Error::corrupt(format!("the journal {place}"), "fails its checksum")),
             }
-            fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
+            disk.remove(&journal).map_err(Error::io(format!("removing {place}")))?;
         }
         gate.is_whole();
         let jobs = self.jobs.clone().expect("the store is open");
         Ok(SledBackend {
             gate,
             shared: Arc::clone(&self.shared),
-            tree,
+            map,
             partition,
             jobs: Mutex::new(jobs),
             next: AtomicU64::new(1),
@@ -142,7 +158,7 @@ impl SledStore {
 
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> u64 {
-        self.shared.db.size_on_disk().unwrap_or(0)
+        self.shared.disk.bytes()
     }
 
     /// Removes a partition's values, as for a rebuild from the log.
@@ -152,16 +168,16 @@ impl SledStore {
     pub fn drop_partition(&self, partition: u32) -> Result<(), Error> {
         self.empty(partition)?;
         // Last: until then what is left of a restore is known as such.
-        remove(&restoring(&self.shared.dir, partition))
+        self.shared.remove(&restoring(partition))
     }
 
     fn empty(&self, partition: u32) -> Result<(), Error> {
         self.shared.gate(partition).gone();
-        for (_, path) in journals(&self.shared.dir, partition)? {
-            fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
+        let disk = &*self.shared.disk;
+        for journal in self.shared.journals(partition)?.into_values() {
+            disk.remove(&journal).map_err(Error::io(format!("removing {}", disk.place(&journal))))?;
         }
-        self.shared.db.drop_tree(format!("p{partition}")).map_err(sled_error("dropping a partition"))?;
-        Ok(())
+        disk.drop_map(partition)
     }
 
     /// Fills a partition anew: `fill` hands over its pages, of a state after all records below `next_offset`, and has
@@ -176,24 +192,24 @@ impl SledStore {
         next_offset: u64,
         fill: impl FnOnce(&mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let marker = restoring(&self.shared.dir, partition);
-        let writing = || format!("writing {}", marker.display());
-        File::create(&marker).and_then(|file| file.sync_all()).map_err(Error::io(writing()))?;
-        self.shared.sync_dir()?;
+        let disk = &*self.shared.disk;
+        let marker = restoring(partition);
+        disk.write(&marker, &[], true).map_err(Error::io(format!("writing {}", disk.place(&marker))))?;
+        self.shared.sync_names()?;
         self.empty(partition)?;
-        let tree = self.shared.db.open_tree(format!("p{partition}")).map_err(sled_error("opening a partition"))?;
+        let map = disk.map(partition)?;
         let filled = fill(&mut |key, payload| {
             let mut result = Ok(());
             wrap(key, next_offset, payload, |key, value| {
                 if result.is_ok() {
-                    result = tree.insert(key, value).map(|_| ()).map_err(sled_error("writing the store"));
+                    result = map.insert(key, value).map(|_| ());
                 }
             });
             result
         })?;
-        self.shared.flush(&tree)?;
-        remove(&marker)?;
-        self.shared.sync_dir()?;
+        map.flush(self.shared.sync)?;
+        self.shared.remove(&marker)?;
+        self.shared.sync_names()?;
         Ok(filled)
     }
 }
@@ -213,21 +229,36 @@ impl Shared {
         Arc::clone(self.gates.lock().entry(partition).or_default())
     }
 
-    fn sync_dir(&self) -> Result<(), Error> {
-        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
-        synced.map_err(Error::io(format!("syncing {}", self.dir.display())))
+    fn sync_names(&self) -> Result<(), Error> {
+        self.disk.sync_names().map_err(Error::io(format!("syncing {}", self.disk.place(""))))
+    }
+
+    fn is_there(&self, name: &str) -> Result<bool, Error> {
+        let names = self.disk.list().map_err(Error::io(format!("listing {}", self.disk.place(""))))?;
+        Ok(names.iter().any(|there| there == name))
+    }
+
+    /// Removes a file that may not be there.
+    fn remove(&self, name: &str) -> Result<(), Error> {
+        match self.disk.remove(name) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("removing {}", self.disk.place(name)))(e))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn run(&self, job: &Job) {
-        let done = self.apply(&job.gate, &job.tree, &job.batch).and_then(|()| {
-            fs::remove_file(&job.journal).map_err(Error::io(format!("removing {}", job.journal.display())))
-        });
+        let place = self.disk.place(&job.journal);
+        let done = self
+            .apply(&job.gate, &*job.map, &job.batch)
+            .and_then(|()| self.disk.remove(&job.journal).map_err(Error::io(format!("removing {place}"))));
         // The journal stays where this failed: the next start applies it.
         let mut failed = job.progress.failed.lock();
         match done {
             Ok(()) => job.progress.applied.store(job.number, Ordering::Release),
             Err(e) => {
-                tracing::error!(error = %e, journal = %job.journal.display(), "a checkpoint could not be applied to the store");
+                tracing::error!(error = %e, journal = place, "a checkpoint could not be applied to the store");
                 *failed = Some(e.to_string());
             }
         }
@@ -236,37 +267,48 @@ impl Shared {
 
     /// Entry by entry, and not as sled's batches, for which all readers of the process would have to wait: the journal
     /// makes them come into force together. By key, so that neighbours on a leaf of sled's are written one after the other.
-    fn apply(&self, gate: &Gate, tree: &sled::Tree, batch: &Batch) -> Result<(), Error> {
-        gate.applying(|| self.apply_entries(gate, tree, batch))
+    fn apply(&self, gate: &Gate, map: &dyn Map, batch: &Batch) -> Result<(), Error> {
+        gate.applying(|| self.apply_entries(gate, map, batch))
     }
 
-    fn apply_entries(&self, gate: &Gate, tree: &sled::Tree, batch: &Batch) -> Result<(), Error> {
+    fn apply_entries(&self, gate: &Gate, map: &dyn Map, batch: &Batch) -> Result<(), Error> {
         let mut entries: Vec<Entry<'_>> = batch.iter().collect();
         entries.sort_by_key(Entry::key);
         for entry in entries {
             match entry {
-                Entry::Write(key, value) => {
-                    gate.change(key, || tree.insert(key, value).map_err(sled_error("writing the store")))?;
-                }
+                Entry::Write(key, value) => gate.change(key, || map.insert(key, value))?,
                 Entry::Remove(key) => {
-                    for k in tree.scan_prefix(key).keys() {
-                        let k = k.map_err(sled_error("reading the store"))?;
-                        gate.change(&k, || tree.remove(&k).map_err(sled_error("writing the store")))?;
+                    for key in map.keys(key)? {
+                        gate.change(&key, || map.remove(&key))?;
                     }
                 }
             }
         }
-        self.flush(tree)
+        map.flush(self.sync)
     }
 
-    fn flush(&self, tree: &sled::Tree) -> Result<(), Error> {
-        tree.flush().map_err(sled_error("flushing the store"))?;
-        if self.sync {
-            // sled's flush leaves the bytes with the kernel.
-            let path = self.dir.join("sled").join("db");
-            File::open(&path).and_then(|f| f.sync_data()).map_err(Error::io(format!("syncing {}", path.display())))?;
+    fn apply_queued(&self) {
+        if let Some(queue) = &self.unattended {
+            let queue = queue.lock();
+            while let Ok(job) = queue.try_recv() {
+                self.run(&job);
+            }
         }
-        Ok(())
+    }
+
+    /// Journals of a partition, oldest first; removes what was still being written.
+    fn journals(&self, partition: u32) -> Result<BTreeMap<u64, String>, Error> {
+        let disk = &*self.disk;
+        let mut found = BTreeMap::new();
+        for name in disk.list().map_err(Error::io(format!("listing {}", disk.place(""))))? {
+            let Some(rest) = name.strip_prefix(&format!("p{partition}.")) else { continue };
+            if let Some(number) = rest.strip_suffix(".journal").and_then(|n| n.parse().ok()) {
+                found.insert(number, name);
+            } else if rest.ends_with(".part") {
+                disk.remove(&name).map_err(Error::io(format!("removing {}", disk.place(&name))))?;
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -274,7 +316,7 @@ impl Shared {
 pub struct SledBackend {
     gate: Arc<Gate>,
     shared: Arc<Shared>,
-    tree: sled::Tree,
+    map: Arc<dyn Map>,
     partition: u32,
     jobs: Mutex<Sender<Job>>,
     next: AtomicU64,
@@ -284,7 +326,7 @@ pub struct SledBackend {
 impl SledBackend {
     /// From which an image of the partition can be taken while batches go on.
     pub fn image_source(&self) -> ImageSource {
-        ImageSource { gate: Arc::clone(&self.gate), tree: self.tree.clone() }
+        ImageSource { gate: Arc::clone(&self.gate), map: Arc::clone(&self.map) }
     }
 
     /// Waits until all batches so far are in sled.
@@ -292,6 +334,7 @@ impl SledBackend {
     /// # Errors
     /// Where one of them failed.
     pub fn wait(&self) -> Result<(), Error> {
+        self.shared.apply_queued();
         let last = self.next.load(Ordering::Acquire) - 1;
         let mut failed = self.progress.failed.lock();
         loop {
@@ -310,43 +353,33 @@ impl SledBackend {
 }
 
 impl Backend for SledBackend {
-    type Value = sled::IVec;
+    type Value = Value;
 
-    fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, Error> {
-        self.tree.get(key).map_err(sled_error("reading the store"))
+    fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
+        self.map.get(key)
     }
 
     fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-        self.tree
-            .scan_prefix(prefix)
-            .keys()
-            .map(|k| k.map(|k| k.to_vec()).map_err(sled_error("reading the store")))
-            .collect()
+        self.map.keys(prefix)
     }
 
     /// One batch at a time is on its way into sled: a second one waits here, where the log waits too.
     fn commit(&self, batch: Batch) -> Result<u64, Error> {
         self.wait()?;
         let number = self.next.load(Ordering::Acquire);
-        let journal = self.shared.dir.join(format!("p{}.{number}.journal", self.partition));
-        let part = journal.with_extension("part");
-        let io = || format!("writing {}", journal.display());
+        let (disk, sync) = (&*self.shared.disk, self.shared.sync);
+        let journal = format!("p{}.{number}.journal", self.partition);
+        let part = format!("p{}.{number}.part", self.partition);
         let write = || -> std::io::Result<()> {
-            let mut file = File::create(&part)?;
-            file.write_all(batch.bytes())?;
-            if self.shared.sync {
-                file.sync_data()?;
-            }
-            fs::rename(&part, &journal)?;
-            if self.shared.sync {
-                File::open(&self.shared.dir)?.sync_all()?;
-            }
-            Ok(())
+            disk.write(&part, batch.bytes(), sync)?;
+            disk.rename(&part, &journal)?;
+            if sync { disk.sync_names() } else { Ok(()) }
         };
-        write().inspect_err(|_| _ = fs::remove_file(&part)).map_err(Error::io(io()))?;
+        let doing = || format!("writing {}", disk.place(&journal));
+        write().inspect_err(|_| _ = disk.remove(&part)).map_err(Error::io(doing()))?;
         self.next.store(number + 1, Ordering::Release);
-        let gate = Arc::clone(&self.gate);
-        let job = Job { gate, tree: self.tree.clone(), batch, number, journal, progress: Arc::clone(&self.progress) };
+        let (gate, map, progress) = (Arc::clone(&self.gate), Arc::clone(&self.map), Arc::clone(&self.progress));
+        let job = Job { gate, map, batch, number, journal, progress };
         if self.jobs.lock().send(job).is_err() {
             return Err(Error::Io {
                 doing: "applying a checkpoint".into(),
@@ -361,56 +394,9 @@ impl Backend for SledBackend {
     }
 }
 
-/// Says that a partition holds a part of a snapshot.
-fn restoring(dir: &Path, partition: u32) -> PathBuf {
-    dir.join(format!("p{partition}.restoring"))
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(format!("removing {}", path.display()))(e)),
-        _ => Ok(()),
-    }
-}
-
-/// Journals of a partition, oldest first.
-fn journals(dir: &Path, partition: u32) -> Result<BTreeMap<u64, PathBuf>, Error> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir).map_err(Error::io(format!("listing {}", dir.display())))? {
-        let entry = entry.map_err(Error::io(format!("listing {}", dir.display())))?;
-        let name = entry.file_name();
-        let Some(rest) = name.to_str().and_then(|n| n.strip_prefix(&format!("p{partition}."))) else { continue };
-        if let Some(number) = rest.strip_suffix(".journal").and_then(|n| n.parse().ok()) {
-            found.insert(number, entry.path());
-        } else if rest.ends_with(".part") {
-            fs::remove_file(entry.path()).map_err(Error::io(format!("removing {}", entry.path().display())))?;
-        }
-    }
-    Ok(found)
-}
-
-fn open_sled(path: &Path, settings: SledSettings) -> Result<sled::Db, Error> {
-    // A process that died while opening leaves these, and sled then takes them for its newest snapshot.
-    for entry in fs::read_dir(path).map_err(Error::io(format!("listing {}", path.display())))?.flatten() {
-        if entry.file_name().to_string_lossy().ends_with(".generating") {
-            fs::remove_file(entry.path()).map_err(Error::io(format!("removing {}", entry.path().display())))?;
-        }
-    }
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(settings.cache_bytes)
-        .flush_every_ms(None)
-        .mode(sled::Mode::HighThroughput);
-    // sled panics on some kinds of damage.
-    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()));
-    match opened {
-        Ok(Ok(db)) => Ok(db),
-        Ok(Err(sled::Error::Io(e))) if e.kind() == std::io::ErrorKind::WouldBlock || e.to_string().contains("lock") => {
-            Err(Error::InUse { path: path.display().to_string() })
-        }
-        Ok(Err(e)) => Err(sled_error("opening the store")(e)),
-        Err(_) => Err(Error::corrupt("sled", "panicked while opening")),
-    }
+/// The file that says that a partition holds a part of a snapshot.
+fn restoring(partition: u32) -> String {
+    format!("p{partition}.restoring")
 }
 
 fn set_aside(dir: &Path) -> Result<PathBuf, Error> {
@@ -425,11 +411,4 @@ fn set_aside(dir: &Path) -> Result<PathBuf, Error> {
         }
     }
     Ok(aside)
-}
-
-pub(crate) fn sled_error(doing: &'static str) -> impl Fn(sled::Error) -> Error {
-    move |e| match e {
-        sled::Error::Io(source) => Error::Io { doing: doing.into(), source },
-        other => Error::corrupt("sled", format!("{doing}: {other}")),
-    }
 }

@@ -41,9 +41,9 @@ pub struct Digest(Sha256);
 impl Digest {
     /// Adds a page by its key without part.
     pub fn add(&mut self, key: &[u8], payload: &[u8]) {
-        const FINDERS: [u8; 4] =
-            [TableId::Names as u8, TableId::PeopleIndex as u8, TableId::Index as u8, TableId::Filters as u8];
-        if key.first().is_some_and(|table| !FINDERS.contains(table)) {
+        const BESIDE_ANSWERS: [TableId; 5] =
+            [TableId::Names, TableId::PeopleIndex, TableId::Index, TableId::Filters, TableId::Origin];
+        if key.first().is_some_and(|table| BESIDE_ANSWERS.iter().all(|beside| *beside as u8 != *table)) {
             self.0.update(key);
             self.0.update((payload.len() as u64).to_be_bytes());
             self.0.update(payload);

@@ -65,6 +65,7 @@ fuzz_target!(
             11 => filter_page(bytes),
             12 => _ = page::<Parked>(bytes),
             13 => _ = page::<Erased>(bytes),
+            14 => _ = page::<receipts_fold::Origin>(bytes),
             VALUE => value(bytes),
             JOURNAL => journal(bytes.to_vec()),
             SEALED_JOURNAL => journal([bytes, &crc32fast::hash(bytes).to_le_bytes()].concat()),

@@ -6,7 +6,7 @@
 
 use super::file::File;
 use crate::check::start_is_held;
-use crate::port::{Assignment, Polled, ReadError, Reader, Tail, Topic};
+use crate::port::{Assignment, OwnedRecord, Peek, Polled, ReadError, Reader, Tail, Topic};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,6 +104,23 @@ impl Tail for EmbeddedTail {
     }
 }
 
+/// A partition of the event topic, for who wants to know it again.
+struct Partition<'a> {
+    file: &'a File,
+    partition: u32,
+}
+
+impl Peek for Partition<'_> {
+    fn record(&self, offset: u64) -> Result<Option<OwnedRecord>, ReadError> {
+        let mut found = None;
+        let one = offset..offset.saturating_add(1);
+        self.file.snapshot()?.each(Topic::Events, self.partition, one, 1, &mut |records| {
+            found = records.first().map(OwnedRecord::from);
+        })?;
+        Ok(found)
+    }
+}
+
 /// See [`Reader`].
 pub(super) struct EmbeddedReader {
     /// Follows those partitions that `assigned` accepted.
@@ -121,9 +138,10 @@ impl EmbeddedReader {
     fn assign(&mut self) -> Result<(), ReadError> {
         for partition in 0..self.tail.file.partition_count() {
             let Range { start: first, end } = self.tail.file.bounds(Topic::Events, partition)?;
+            let log = Partition { file: &self.tail.file, partition };
             let start = self
                 .assignment
-                .assigned(partition, first, end)
+                .assigned(partition, first, end, &log)
                 .map_err(|error| ReadError::Stop(format!("partition {partition} cannot be taken over: {error}")))?;
             self.tail.add(partition, start)?;
         }

@@ -78,6 +78,9 @@ pub enum ConnectError {
 /// that state is rebuilt from.
 const RETENTION_MS_EXPECTED: i64 = 31 * 24 * 3_600 * 1_000;
 
+/// How far in the future a record may be dated before that is told in the log: a day; Kafka 4 takes an hour by default.
+const FUTURE_MS_EXPECTED: i64 = 24 * 3_600 * 1_000;
+
 /// What the cluster says about the topics.
 struct Cluster {
     /// Partitions by topic name.
@@ -87,8 +90,16 @@ struct Cluster {
     brokers: usize,
 }
 
-/// Makes the topics ready; returns the partition count of the event topic.
-pub(super) fn prepare(settings: &KafkaSettings) -> Result<u32, ConnectError> {
+/// What is to be known of a cluster whose topics are ready.
+pub(super) struct Prepared {
+    /// Of the event topic.
+    pub(super) partitions: u32,
+    /// The cluster's own id; every Kafka since 0.10 has one.
+    pub(super) cluster_id: Option<String>,
+}
+
+/// Makes the topics ready.
+pub(super) fn prepare(settings: &KafkaSettings) -> Result<Prepared, ConnectError> {
     settings.check()?;
     let admin = AdminClient::from_config_and_context(&settings.client(), Asking)
         .map_err(|error| ConnectError::Settings(error.to_string()))?;
@@ -124,7 +135,8 @@ pub(super) fn prepare(settings: &KafkaSettings) -> Result<u32, ConnectError> {
             );
         }
     }
-    Ok(partitions)
+    let cluster_id = admin.inner().fetch_cluster_id(settings.connect_timeout);
+    Ok(Prepared { partitions, cluster_id })
 }
 
 /// Asks for all topics: to ask for one by name could create it.
@@ -268,6 +280,14 @@ fn refuse_compaction(settings: &KafkaSettings, admin: &AdminClient<Asking>) -> R
             );
         }
         _ => {}
+    }
+    let kept_out = value("message.timestamp.after.max.ms").parse::<i64>().is_ok_and(|ms| ms <= FUTURE_MS_EXPECTED);
+    if !kept_out && value("message.timestamp.type") != "LogAppendTime" {
+        tracing::warn!(
+            topic = name,
+            "the topic takes records dated far in the future, and one of them expires all messages older than it by the \
+             retention: set message.timestamp.after.max.ms=3600000"
+        );
     }
     Ok(())
 }

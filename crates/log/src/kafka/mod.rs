@@ -26,6 +26,7 @@ use writer::KafkaWriter;
 pub struct KafkaLog {
     settings: Arc<KafkaSettings>,
     partitions: u32,
+    cluster_id: Option<String>,
     writer: Arc<KafkaWriter>,
     inspector: Inspector,
 }
@@ -39,10 +40,16 @@ impl KafkaLog {
     /// [`ConnectError`] says what to do.
     pub fn connect(settings: KafkaSettings) -> Result<Self, ConnectError> {
         let settings = Arc::new(settings);
-        let partitions = connect::prepare(&settings)?;
+        let connect::Prepared { partitions, cluster_id } = connect::prepare(&settings)?;
         let writer = Arc::new(KafkaWriter::new(&settings)?);
         let inspector = Inspector::new(settings.clone(), partitions);
-        Ok(KafkaLog { settings, partitions, writer, inspector })
+        Ok(KafkaLog { settings, partitions, cluster_id, writer, inspector })
+    }
+
+    /// What tells the cluster from every other one, where it says so.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
     }
 }
 
@@ -53,7 +60,7 @@ impl Log for KafkaLog {
     }
 
     fn reader(&self, group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError> {
-        Ok(Box::new(reader::KafkaReader::new(&self.settings, self.partitions, group, assignment)?))
+        Ok(Box::new(reader::KafkaReader::new(self.settings.clone(), self.partitions, group, assignment)?))
     }
 
     fn writer(&self) -> Arc<dyn Writer> {

@@ -5,10 +5,11 @@
 //! answered only then: the group waits meanwhile, so a revoke stays a barrier.
 
 use super::context;
+use super::inspect::Inspector;
 use super::settings::KafkaSettings;
 use super::verdict::{Verdict, verdict};
 use crate::check::start_is_held;
-use crate::port::{Assignment, Polled, RECORDS_AT_ONCE, ReadError, Reader, Record};
+use crate::port::{Assignment, OwnedRecord, Peek, Polled, RECORDS_AT_ONCE, ReadError, Reader, Record, Topic};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -109,6 +110,8 @@ fn give_back(consumer: &BaseConsumer<Rebalances>, partitions: &TopicPartitionLis
 pub(super) struct KafkaReader {
     consumer: BaseConsumer<Rebalances>,
     topic: String,
+    /// Looks at records beside the group, while partitions are taken over.
+    inspector: Inspector,
     assignment: Arc<dyn Assignment>,
     /// By partition: the offset that its next record has at least; `None` where it is not ours.
     next: Vec<Option<u64>>,
@@ -119,7 +122,7 @@ pub(super) struct KafkaReader {
 
 impl KafkaReader {
     pub(super) fn new(
-        settings: &KafkaSettings,
+        settings: Arc<KafkaSettings>,
         partitions: u32,
         group: &str,
         assignment: Arc<dyn Assignment>,
@@ -134,6 +137,7 @@ impl KafkaReader {
         Ok(KafkaReader {
             consumer,
             topic: settings.events.clone(),
+            inspector: Inspector::new(settings, partitions),
             assignment,
             next: vec![None; partitions as usize],
             pending: None,
@@ -195,7 +199,7 @@ impl KafkaReader {
         let (first, end) = self.bounds(partition)?;
         let start = self
             .assignment
-            .assigned(partition, first, end)
+            .assigned(partition, first, end, &Partition { inspector: &self.inspector, partition })
             .map_err(|error| format!("partition {partition} of {} cannot be taken over: {error}", self.topic))?;
         self.next[partition as usize] = Some(start);
         start_is_held(&self.topic, partition, start, first, end)?;
@@ -332,6 +336,29 @@ impl Drop for KafkaReader {
             };
             if let Err(error) = answered {
                 tracing::debug!(%error, "a rebalance while the reader closes");
+            }
+        }
+    }
+}
+
+/// A partition of the event topic, for who wants to know it again.
+struct Partition<'a> {
+    inspector: &'a Inspector,
+    partition: u32,
+}
+
+impl Peek for Partition<'_> {
+    /// Asks for as long as a leader may be away.
+    fn record(&self, offset: u64) -> Result<Option<OwnedRecord>, ReadError> {
+        let deadline = Instant::now() + TAKE_OVER_TIMEOUT;
+        loop {
+            match self.inspector.read(Topic::Events, self.partition, offset, 1) {
+                Ok(records) => return Ok(records.into_iter().find(|record| record.offset == offset)),
+                Err(ReadError::Retry(why)) if Instant::now() < deadline => {
+                    tracing::warn!(partition = self.partition, why, "a record cannot be looked at just now");
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(error) => return Err(error),
             }
         }
     }

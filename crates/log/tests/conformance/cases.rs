@@ -287,6 +287,21 @@ pub(crate) fn a_refused_partition_stops_the_reader(fixture: &Fixture) {
     assert_eq!(assigned, revoked, "what was opened is released");
 }
 
+pub(crate) fn who_takes_a_partition_over_may_look_at_its_records(fixture: &Fixture) {
+    fixture.append((0..3).map(|number| entry(1, "k", number)));
+    (fixture.trim)(1, 1);
+    let assignment = Arc::new(Remembers { looks: true, ..Remembers::default() });
+    let heard = hear_all(&mut *fixture.log.reader(&fixture.group, assignment.clone()).unwrap());
+    let seen = assignment.seen.lock();
+    let read: Vec<_> = heard.records.iter().filter(|record| record.partition == 1).collect();
+    for (offset, record) in [(1, read[0]), (2, read[1])] {
+        let seen = seen[&(1, offset)].as_ref().unwrap();
+        assert_eq!((seen, seen.fingerprint()), (record, record.fingerprint()));
+    }
+    assert_ne!(read[0].fingerprint(), read[1].fingerprint());
+    assert_eq!((&seen[&(1, 3)], &seen[&(0, 0)]), (&None, &None), "there is nothing beyond the end");
+}
+
 pub(crate) fn a_start_beyond_the_end_stops_the_reader(fixture: &Fixture) {
     fixture.append([entry(1, "k", "v")]);
     let assignment = Arc::new(Remembers { starts: BTreeMap::from([(1, 7)]), ..Remembers::default() });

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use receipts_log::kafka::{ConnectError, CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, enabled, unique};
-use receipts_log::{AppendError, Assignment, Entry, Inspect, Log, Polled, ReadError, Reader, Topic};
+use receipts_log::{AppendError, Assignment, Entry, Inspect, Log, Peek, Polled, ReadError, Reader, Topic};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -77,7 +77,13 @@ struct Member {
 }
 
 impl Assignment for Member {
-    fn assigned(&self, partition: u32, _: u64, _: u64) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    fn assigned(
+        &self,
+        partition: u32,
+        _: u64,
+        _: u64,
+        _: &dyn Peek,
+    ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
         assert!(!self.in_hand.load(Ordering::SeqCst), "assigned between two records of a poll");
         let owner = self.all.owners.lock().insert(partition, self.name);
         assert_eq!(owner, None, "partition {partition} was still owned");

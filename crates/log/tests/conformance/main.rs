@@ -44,6 +44,7 @@ suite! {
     a_scan_hands_over_a_stretch_in_slices_and_ends_where_it_is_told
     dropping_a_reader_revokes_what_it_holds
     a_refused_partition_stops_the_reader
+    who_takes_a_partition_over_may_look_at_its_records
     a_start_beyond_the_end_stops_the_reader
     a_start_that_was_trimmed_stops_the_reader
     a_trimmed_log_begins_at_its_first_offset

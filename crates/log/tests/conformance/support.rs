@@ -10,7 +10,7 @@ use receipts_log::embedded::EmbeddedLog;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, unique};
 use receipts_log::{
-    Assignment, Entry, Inspect, OwnedRecord, Polled, RECORDS_AT_ONCE, ReadError, Reader, Topic, Written,
+    Assignment, Entry, Inspect, OwnedRecord, Peek, Polled, RECORDS_AT_ONCE, ReadError, Reader, Topic, Written,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -109,10 +109,23 @@ pub(crate) struct Remembers {
     pub(crate) calls: Mutex<Vec<Call>>,
     pub(crate) starts: BTreeMap<u32, u64>,
     pub(crate) refuses: Option<u32>,
+    /// Whether it looks at records.
+    pub(crate) looks: bool,
+    /// What it saw in each partition at the first offset, at the next, and at the end.
+    pub(crate) seen: Mutex<BTreeMap<(u32, u64), Option<OwnedRecord>>>,
 }
 
 impl Assignment for Remembers {
-    fn assigned(&self, partition: u32, first: u64, end: u64) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    fn assigned(
+        &self,
+        partition: u32,
+        first: u64,
+        end: u64,
+        log: &dyn Peek,
+    ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+        for offset in [first, first + 1, end].into_iter().filter(|_| self.looks) {
+            self.seen.lock().insert((partition, offset), log.record(offset)?);
+        }
         if self.refuses == Some(partition) {
             return Err("the disk is full".into());
         }

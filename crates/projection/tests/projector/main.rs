@@ -7,6 +7,7 @@ mod answers;
 mod bench;
 mod damage;
 mod faults;
+mod refusals;
 mod schema;
 mod snapshots;
 mod updates;

@@ -1,0 +1,55 @@
+//! What a state was folded from: the settings that decide its answers, and the last record that it holds. Compares
+//! nothing: that is for whoever opens a state over a log.
+
+use crate::page::{Page, TableId};
+use crate::state::Limits;
+use crate::wire::{Malformed, Reader, Writer};
+
+/// The last record that a state holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastRecord {
+    /// Its offset.
+    pub offset: u64,
+    /// A hash of its timestamp, key and value, by whoever read it.
+    pub fingerprint: u64,
+}
+
+/// What a state was folded from, as its last checkpoint says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The settings that it was folded with.
+    pub limits: Limits,
+    /// The last record that it holds, where that was told.
+    pub last: Option<LastRecord>,
+}
+
+impl Page for Origin {
+    const TABLE: TableId = TableId::Origin;
+
+    fn encode(&self, to: &mut Writer) {
+        to.number(self.limits.retention_ms);
+        to.number(self.limits.parked_max as u64);
+        to.number(self.limits.parked_age_ms);
+        to.byte(u8::from(self.limits.read_times) | u8::from(self.last.is_some()) << 1);
+        if let Some(last) = self.last {
+            to.number(last.offset);
+            to.word(last.fingerprint);
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (retention_ms, parked_max, parked_age_ms) = (from.number()?, from.number()?, from.number()?);
+        let flags = from.byte()?;
+        let parked_max = usize::try_from(parked_max).map_err(|_| Malformed("more parked records than memory has"))?;
+        let limits = Limits { retention_ms, parked_max, parked_age_ms, read_times: flags & 1 > 0 };
+        let last = match flags & 2 {
+            0 => None,
+            _ => Some(LastRecord { offset: from.number()?, fingerprint: from.word()? }),
+        };
+        Ok(Self { limits, last })
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+    }
+}

@@ -1,0 +1,166 @@
+//! Whether a store may be folded on: from this log, and under these settings. Decides and words; opens and heals nothing.
+
+use receipts_fold::{LastRecord, Limits, Origin};
+use receipts_log::{Peek, ReadError};
+
+/// What a log holds of a partition, and the settings that now decide its answers.
+pub(crate) struct Now<'a> {
+    pub(crate) first_offset: u64,
+    pub(crate) end_offset: u64,
+    pub(crate) limits: &'a Limits,
+    pub(crate) log: &'a dyn Peek,
+}
+
+/// What stands against going on.
+pub(crate) enum Refusal {
+    /// A sentence with what to do.
+    Because(String),
+    /// The log cannot be asked.
+    Log(ReadError),
+}
+
+impl Now<'_> {
+    /// Proves that a state that stands at `next` may be folded on from here (INV-REFUSE, INV-SAME-LOG).
+    ///
+    /// # Errors
+    /// Where going on would skip a record, mix two logs, or mix two settings.
+    pub(crate) fn admit(&self, partition: u32, next: u64, origin: Option<&Origin>) -> Result<(), Refusal> {
+        let Self { first_offset, end_offset, .. } = *self;
+        let refuse = |sentence| Err(Refusal::Because(sentence));
+        if next < first_offset {
+            return refuse(format!(
+                "the log begins at offset {first_offset}, the store needs it from {next} on: records in between are gone. \
+                 Start with a store that is newer, or lengthen the topic's retention and write the log again"
+            ));
+        }
+        if next > end_offset {
+            return refuse(format!(
+                "the store is at offset {next}, ahead of the log, which ends at {end_offset}: the topic was made anew or lost records. \
+                 Point --data-dir at an empty directory to rebuild from this log"
+            ));
+        }
+        let Some(origin) = origin else { return Ok(()) };
+        let changed = changed(&origin.limits, self.limits);
+        if !changed.is_empty() {
+            let whole = match first_offset {
+                0 => String::new(),
+                first => format!("; mind that the log begins at offset {first}, what came before would be missing"),
+            };
+            return refuse(format!(
+                "the store was folded with other settings ({}), and answers would be neither's. Set them back, or point \
+                 --data-dir at an empty directory to fold the log from its beginning with the new ones{whole}",
+                changed.join(", ")
+            ));
+        }
+        match origin.last {
+            Some(last) => self.is_the_same_log(partition, last),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks again at the last record that the store holds: a topic made anew may be longer than the store by now, and
+    /// then only its records tell.
+    fn is_the_same_log(&self, partition: u32, last: LastRecord) -> Result<(), Refusal> {
+        let LastRecord { offset, fingerprint } = last;
+        if offset < self.first_offset {
+            // What retention took from the end of what we hold cannot be compared, and skips nothing: the next record
+            // is there. A topic made anew begins at 0 and would have to be trimmed too.
+            tracing::warn!(
+                partition,
+                offset,
+                first_offset = self.first_offset,
+                "the last record that the store holds is no longer in the log, so that it cannot be seen whether the log is \
+                 still the same one; nothing in between is missing"
+            );
+            return Ok(());
+        }
+        let advice = "Point --kafka-bootstrap and --log-events-topic, or --data-dir, at the log and the store that belong \
+                      together, or point --data-dir at an empty directory to rebuild from this log";
+        match self.log.record(offset).map_err(Refusal::Log)? {
+            Some(record) if record.fingerprint() == fingerprint => Ok(()),
+            Some(_) => Err(Refusal::Because(format!(
+                "the record at offset {offset} is another one than the store was folded from: the topic was made anew, or \
+                 its records were replaced. {advice}"
+            ))),
+            None => Err(Refusal::Because(format!(
+                "the log holds no record at offset {offset}, where the store's last one stood, though it begins at {}: the \
+                 topic was compacted, or made anew. Set its cleanup.policy to delete. {advice}",
+                self.first_offset
+            ))),
+        }
+    }
+}
+
+/// Which settings differ, and how.
+fn changed(then: &Limits, now: &Limits) -> Vec<String> {
+    let pairs = [
+        ("retention_ms", then.retention_ms.to_string(), now.retention_ms.to_string()),
+        ("parked_count", then.parked_max.to_string(), now.parked_max.to_string()),
+        ("parked_age_ms", then.parked_age_ms.to_string(), now.parked_age_ms.to_string()),
+        ("read_times", then.read_times.to_string(), now.read_times.to_string()),
+    ];
+    let changed = pairs.into_iter().filter(|(_, then, now)| then != now);
+    changed.map(|(name, then, now)| format!("projector.{name} was {then} and is {now}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use receipts_log::OwnedRecord;
+
+    /// A log of one record, at offset 8.
+    struct One;
+
+    fn record() -> OwnedRecord {
+        let key = Some(bytes::Bytes::from_static(b"default/g1"));
+        OwnedRecord { partition: 0, offset: 8, timestamp_ms: 7, key, value: None, headers: Vec::new() }
+    }
+
+    impl Peek for One {
+        fn record(&self, offset: u64) -> Result<Option<OwnedRecord>, ReadError> {
+            Ok((offset == 8).then(record))
+        }
+    }
+
+    fn refused(first_offset: u64, next: u64, limits: Limits, last: Option<LastRecord>) -> Option<String> {
+        let now = Now { first_offset, end_offset: 20, limits: &Limits::default(), log: &One };
+        match now.admit(0, next, Some(&Origin { limits, last })) {
+            Ok(()) => None,
+            Err(Refusal::Because(sentence)) => Some(sentence),
+            Err(Refusal::Log(error)) => panic!("{error}"),
+        }
+    }
+
+    fn last(offset: u64, fingerprint: u64) -> Option<LastRecord> {
+        Some(LastRecord { offset, fingerprint })
+    }
+
+    #[test]
+    fn a_store_goes_on_from_the_record_that_it_knows() {
+        assert_eq!(refused(0, 9, Limits::default(), last(8, record().fingerprint())), None);
+        assert_eq!(refused(0, 9, Limits::default(), None), None, "a store of a version that did not say");
+    }
+
+    #[test]
+    fn another_record_in_the_place_of_the_last_one_is_refused() {
+        let sentence = refused(0, 9, Limits::default(), last(8, 1)).expect("refused");
+        assert!(sentence.contains("offset 8") && sentence.contains("made anew"), "{sentence}");
+    }
+
+    #[test]
+    fn a_hole_in_the_place_of_the_last_record_is_refused_unless_retention_made_it() {
+        let sentence = refused(0, 8, Limits::default(), last(7, 1)).expect("refused");
+        assert!(sentence.contains("compacted"), "{sentence}");
+        assert_eq!(refused(8, 8, Limits::default(), last(7, 1)), None);
+        assert!(refused(9, 8, Limits::default(), last(7, 1)).expect("refused").contains("are gone"));
+    }
+
+    #[test]
+    fn other_settings_are_refused_each_by_name() {
+        let then = Limits { retention_ms: 5, read_times: false, ..Limits::default() };
+        let sentence = refused(3, 9, then, last(8, record().fingerprint())).expect("refused");
+        assert!(sentence.contains("projector.retention_ms was 5 and is 2592000000"), "{sentence}");
+        assert!(sentence.contains("projector.read_times was false and is true"), "{sentence}");
+        assert!(sentence.contains("begins at offset 3") && !sentence.contains("parked"), "{sentence}");
+    }
+}

@@ -1,0 +1,253 @@
+//! A log in memory: sparse offsets, two members of one group, records handed over in any portions and sometimes again,
+//! acknowledgements that fail before the effect or after it, or come late. Kafka's own behaviour is tested elsewhere.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use receipts_log::{
+    AppendError, Appended, Assignment, Entry, Headers, Log, OwnedRecord, Peek, Polled, RECORDS_AT_ONCE, ReadError,
+    Reader, Record, Topic, Writer, Written,
+};
+use receipts_testkit::random::Random;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Projectors that take turns.
+pub(crate) const MEMBERS: usize = 2;
+
+/// One partition of the event topic.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Partition {
+    pub(crate) records: Vec<OwnedRecord>,
+    /// The first offset that is kept.
+    pub(crate) first: u64,
+}
+
+impl Partition {
+    pub(crate) fn end(&self) -> u64 {
+        self.records.last().map_or(self.first, |record| record.offset + 1).max(self.first)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) partitions: Vec<Partition>,
+    /// What was written to the other two topics, in order.
+    pub(crate) updates: Vec<Entry>,
+    pub(crate) dead_letters: Vec<Entry>,
+    /// Who is to have each partition, and who has it.
+    pub(crate) wanted: Vec<Option<usize>>,
+    pub(crate) held: Vec<Option<usize>>,
+    /// How far each member's store is durable, by what it committed.
+    pub(crate) committed: Vec<[u64; MEMBERS]>,
+    /// How often an append of an update or a dead letter does not go well.
+    pub(crate) p_append: f64,
+    /// How often a poll hands something over again, or fails for a moment.
+    pub(crate) p_poll: f64,
+    waiting: Vec<(oneshot::Sender<Result<Written, AppendError>>, bool)>,
+    random: Option<Random>,
+}
+
+impl State {
+    fn random(&mut self) -> &mut Random {
+        self.random.as_mut().expect("a stream")
+    }
+}
+
+/// The log; clones are the same one.
+#[derive(Clone)]
+pub(crate) struct SimLog(pub(crate) Arc<Mutex<State>>);
+
+impl SimLog {
+    pub(crate) fn new(seed: u64, partitions: usize) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            partitions: vec![Partition::default(); partitions],
+            wanted: vec![None; partitions],
+            held: vec![None; partitions],
+            committed: vec![[0; MEMBERS]; partitions],
+            random: Some(Random::new(seed)),
+            ..State::default()
+        })))
+    }
+
+    /// A member is gone: what it held is free.
+    pub(crate) fn forget(&self, member: usize) {
+        let mut state = self.0.lock();
+        state.held.iter_mut().filter(|held| **held == Some(member)).for_each(|held| *held = None);
+        // Nobody waits any more.
+        state.waiting.clear();
+    }
+}
+
+#[async_trait::async_trait]
+impl Log for SimLog {
+    fn partition_count(&self) -> u32 {
+        self.0.lock().partitions.len() as u32
+    }
+
+    fn reader(&self, group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError> {
+        let member = group.parse().expect("groups are named by their one member here");
+        Ok(Box::new(SimReader { log: self.clone(), member, assignment, places: BTreeMap::new() }))
+    }
+
+    fn writer(&self) -> Arc<dyn Writer> {
+        Arc::new(self.clone())
+    }
+}
+
+impl Writer for SimLog {
+    fn append(&self, entry: Entry) -> Appended {
+        let (told, appended) = oneshot::channel();
+        let state = &mut *self.0.lock();
+        let p = state.p_append;
+        let random = state.random();
+        let goes_wrong = p > 0.0 && random.chance(p);
+        let what = if goes_wrong { random.index(5) } else { 5 };
+        // Refused late or at once, or unknown, without an effect and with one; acknowledged late; acknowledged.
+        if matches!(what, 2..) {
+            match entry.topic {
+                Topic::Updates => state.updates.push(entry),
+                Topic::DeadLetters => state.dead_letters.push(entry),
+                Topic::Events => panic!("a projector writes no events"),
+            }
+        }
+        match what {
+            0 => _ = told.send(Err(AppendError::NotWritten("refused".into()))),
+            1 => state.waiting.push((told, false)),
+            2 => _ = told.send(Err(AppendError::Unknown("no answer".into()))),
+            3 => drop(told),
+            4 => state.waiting.push((told, true)),
+            _ => _ = told.send(Ok(Written { partition: 0, offset: 0 })),
+        }
+        appended
+    }
+
+    fn flush(&self, _: Duration) -> Result<(), AppendError> {
+        let state = &mut *self.0.lock();
+        let mut failed = false;
+        for (told, written) in std::mem::take(&mut state.waiting) {
+            failed |= !written;
+            let outcome = if written {
+                Ok(Written { partition: 0, offset: 0 })
+            } else {
+                Err(AppendError::NotWritten("refused late".into()))
+            };
+            _ = told.send(outcome);
+        }
+        if failed { Err(AppendError::Unknown("something failed".into())) } else { Ok(()) }
+    }
+}
+
+struct SimReader {
+    log: SimLog,
+    member: usize,
+    assignment: Arc<dyn Assignment>,
+    /// The offset of the next record of each partition that is ours, and whether its end was told.
+    places: BTreeMap<u32, (u64, bool)>,
+}
+
+struct At<'a>(&'a SimLog, u32);
+
+impl Peek for At<'_> {
+    fn record(&self, offset: u64) -> Result<Option<OwnedRecord>, ReadError> {
+        let state = self.0.0.lock();
+        let partition = &state.partitions[self.1 as usize];
+        let kept = partition.records.iter().filter(|record| record.offset >= partition.first);
+        Ok(kept.into_iter().find(|record| record.offset == offset).cloned())
+    }
+}
+
+struct Copied<'a>(&'a OwnedRecord);
+
+impl Headers for Copied<'_> {
+    fn to_vec(&self) -> Vec<(String, Option<Bytes>)> {
+        self.0.headers.clone()
+    }
+}
+
+impl SimReader {
+    /// Does what the group wants.
+    fn rebalance(&mut self) -> Result<(), ReadError> {
+        let me = Some(self.member);
+        let (given_up, taken): (Vec<u32>, Vec<u32>) = {
+            let state = self.log.0.lock();
+            let of = |p: &u32| (state.wanted[*p as usize], state.held[*p as usize]);
+            let all = 0..state.partitions.len() as u32;
+            let given_up = all.clone().filter(|p| of(p).0 != me && of(p).1 == me).collect();
+            (given_up, all.filter(|p| of(p).0 == me && of(p).1.is_none()).collect())
+        };
+        if !given_up.is_empty() {
+            self.assignment.revoked(&given_up);
+        }
+        for partition in given_up {
+            self.places.remove(&partition);
+            self.log.0.lock().held[partition as usize] = None;
+        }
+        for partition in taken {
+            let (first, end) = {
+                let state = &self.log.0.lock().partitions[partition as usize];
+                (state.first, state.end())
+            };
+            let start = self.assignment.assigned(partition, first, end, &At(&self.log, partition));
+            let start = start.map_err(|error| ReadError::Stop(error.to_string()))?;
+            self.log.0.lock().held[partition as usize] = me;
+            if start < first || start > end {
+                return Err(ReadError::Stop(format!("INV-REFUSE: {start} was taken, of {first} to {end}")));
+            }
+            self.places.insert(partition, (start, false));
+        }
+        Ok(())
+    }
+}
+
+impl Reader for SimReader {
+    fn poll(&mut self, max: usize, _: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError> {
+        self.rebalance()?;
+        let mut handed = 0;
+        for (&partition, (next, told)) in &mut self.places {
+            let (records, end) = {
+                let state = &mut *self.log.0.lock();
+                let p = state.p_poll;
+                if p > 0.0 && state.random().chance(p) {
+                    return if handed > 0 { Ok(handed) } else { Err(ReadError::Retry("not just now".into())) };
+                }
+                let at_most = 1 + state.random().index(max.min(2 * RECORDS_AT_ONCE));
+                let again = p > 0.0 && state.random().chance(p);
+                let steps_back = if again { state.random().below(4) } else { 0 };
+                let held = &state.partitions[partition as usize];
+                if *next < held.first {
+                    return Err(ReadError::Stop(format!("begins at offset {}, trimmed past {next}", held.first)));
+                }
+                let from = next.saturating_sub(steps_back).max(held.first);
+                let rest = held.records.iter().filter(|record| record.offset >= from).take(at_most);
+                (rest.cloned().collect::<Vec<_>>(), held.end())
+            };
+            for slice in records.chunks(RECORDS_AT_ONCE) {
+                let headers: Vec<_> = slice.iter().map(Copied).collect();
+                let lent = slice.iter().zip(&headers).map(|(record, headers)| Record {
+                    partition,
+                    offset: record.offset,
+                    timestamp_ms: record.timestamp_ms,
+                    key: record.key.as_deref(),
+                    value: record.value.as_deref(),
+                    headers,
+                });
+                each(Polled::Records(&lent.collect::<Vec<_>>()));
+            }
+            handed += records.len();
+            let reached = records.last().map_or(*next, |record| record.offset + 1);
+            *told &= reached <= *next;
+            *next = reached.max(*next);
+            if *next >= end && !*told {
+                *told = true;
+                each(Polled::End { partition, next_offset: *next });
+            }
+        }
+        Ok(handed)
+    }
+
+    fn commit(&mut self, partition: u32, next_offset: u64) {
+        self.log.0.lock().committed[partition as usize][self.member] = next_offset;
+    }
+}

@@ -1,0 +1,70 @@
+//! INV-PREFIX, INV-ATOMIC, INV-REPLAY, INV-UPDATE-LAST, INV-DEADLETTER, INV-REFUSE, INV-HANDOVER: projector, store and log
+//! on one thread, without a clock, with faults by seed. Two projectors share the partitions of a log; the real loop and the
+//! real store run over a disk and a log in memory, which fail and die as told.
+//!
+//! A failure prints the one command that shows it again, with as few steps as still fail. `RECEIPTS_TEST_SEEDS=FROM..TO`
+//! chooses seeds, `RECEIPTS_TEST_STEPS` how many steps of each.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
+mod disk;
+mod log;
+mod world;
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+use world::{Figures, World};
+
+const STEPS: usize = 120;
+
+fn seeds(default: Range<u64>) -> Range<u64> {
+    let Ok(text) = std::env::var("RECEIPTS_TEST_SEEDS") else { return default };
+    let (from, to) = text.split_once("..").expect("RECEIPTS_TEST_SEEDS=FROM..TO");
+    from.parse().unwrap()..to.parse().unwrap()
+}
+
+fn once(seed: u64, steps: usize) -> Result<Figures, String> {
+    catch_unwind(AssertUnwindSafe(|| World::new(seed).go(steps))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default())
+    })
+}
+
+fn run(default: Range<u64>) -> Figures {
+    let steps = std::env::var("RECEIPTS_TEST_STEPS").map_or(STEPS, |text| text.parse().expect("a number of steps"));
+    let (started, mut all) = (Instant::now(), Figures::default());
+    let seeds = seeds(default);
+    for seed in seeds.clone() {
+        match once(seed, steps) {
+            Ok(figures) => all.add(&figures),
+            Err(why) => {
+                let fewest = (0..steps).find(|steps| once(seed, *steps).is_err()).unwrap_or(steps);
+                let why = once(seed, fewest).err().unwrap_or(why);
+                panic!(
+                    "{why}\n\nRECEIPTS_TEST_SEEDS={seed}..{} RECEIPTS_TEST_STEPS={fewest} cargo test -p receipts-projection \
+                     --test simulation",
+                    seed + 1
+                );
+            }
+        }
+    }
+    let (count, seconds) = (seeds.end - seeds.start, started.elapsed().as_secs_f64());
+    eprintln!("{count} seeds in {seconds:.1} s, {:.0} a minute: {all:?}", count as f64 / seconds * 60.0);
+    all
+}
+
+#[test]
+fn whatever_fails_and_whoever_dies_the_answers_are_the_oracles_and_nothing_is_lost() {
+    let met = run(0..300);
+    if std::env::var_os("RECEIPTS_TEST_SEEDS").is_none() {
+        assert!(met.kills > 0 && met.power_cuts > 0 && met.deaths_at_a_write > 0 && met.refusals > 0, "{met:?}");
+        assert!(met.rebalances > 0 && met.stops > 0 && met.trims > 0 && met.journals > 0, "{met:?}");
+    }
+}
+
+#[test]
+#[ignore = "20,000 seeds; tests/run has them"]
+fn twenty_thousand_seeds_more() {
+    run(100_000..120_000);
+}

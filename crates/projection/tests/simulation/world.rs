@@ -1,0 +1,599 @@
+//! What happens, by seed: events come, projectors take turns, die, come back and hand partitions over, disk and log fail.
+//! And what must be true whenever all is quiet.
+
+use crate::disk::{Death, Faults, SimDisk};
+use crate::log::{MEMBERS, Partition, SimLog};
+use receipts_event::{Body, Event, partition_of};
+use receipts_fold::Limits;
+use receipts_fold::view::{Filter, Member, ReadMark, Receipt, Status};
+use receipts_log::{Headers, OwnedRecord, Record};
+use receipts_projection::{Loop, Partitions, ProjectError, Settings, event_of};
+use receipts_store::{Disk as _, SledStore};
+use receipts_testkit::compare::Questions;
+use receipts_testkit::history::{History, Shape};
+use receipts_testkit::random::Random;
+use receipts_testkit::{At, Oracle, OracleEffect, Subject};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const PARTITIONS: u32 = 2;
+const PARKED_COUNT: usize = 12;
+const PARKED_AGE_MS: u64 = 20_000;
+/// What may happen in a step, and how often it does.
+const STEPS: [&str; 11] = [
+    "events come",
+    "takes a turn",
+    "is killed",
+    "loses power",
+    "stops",
+    "partitions move",
+    "has a bad disk",
+    "the log is bad",
+    "the log is trimmed",
+    "all is quiet",
+    "its store applies",
+];
+const WEIGHTS: [u32; STEPS.len()] = [30, 60, 6, 3, 3, 4, 5, 5, 3, 2, 6];
+const NOBODY_BUT_THESE: Duration = Duration::from_secs(3_600);
+
+/// What came to pass, so that one sees that it was met.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Figures {
+    pub(crate) turns: usize,
+    pub(crate) kills: usize,
+    pub(crate) power_cuts: usize,
+    pub(crate) deaths_at_a_write: usize,
+    pub(crate) stops: usize,
+    pub(crate) failures: usize,
+    pub(crate) rebalances: usize,
+    pub(crate) trims: usize,
+    pub(crate) refusals: usize,
+    pub(crate) journals: usize,
+    pub(crate) quiet: usize,
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.turns += other.turns;
+        self.kills += other.kills;
+        self.power_cuts += other.power_cuts;
+        self.deaths_at_a_write += other.deaths_at_a_write;
+        self.stops += other.stops;
+        self.failures += other.failures;
+        self.rebalances += other.rebalances;
+        self.trims += other.trims;
+        self.refusals += other.refusals;
+        self.journals += other.journals;
+        self.quiet += other.quiet;
+    }
+}
+
+/// A projector and its disk.
+struct Projector {
+    disk: SimDisk,
+    store: Option<Arc<SledStore>>,
+    runs: Option<Loop>,
+}
+
+/// What one partition's log asks for.
+struct Truth {
+    oracle: Oracle,
+    asks: Questions,
+    /// Offset and reason.
+    dead: BTreeSet<(u64, String)>,
+    /// What the last update of a message may say, by conversation and message.
+    updates: BTreeMap<[String; 3], Vec<Value>>,
+}
+
+pub(crate) struct World {
+    random: Random,
+    log: SimLog,
+    members: Vec<Projector>,
+    truths: Vec<Truth>,
+    history: Vec<(At, Event<'static>)>,
+    settings: Settings,
+    /// Whether checkpoints are synced: only then power may be cut.
+    sync: bool,
+    /// Whether partitions move between the members.
+    moves: bool,
+    figures: Figures,
+    _dir: TempDir,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let shape = Shape { events: 160, p_jump: 0.0, p_mid_group: 0.02, p_large_group: 0.0, ..Shape::wild() };
+        let mut history = History::generate(random.bits(), &shape);
+        history.reverse();
+        let dir = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            retention_ms: shape.retention_ms,
+            parked_max: PARKED_COUNT,
+            parked_age_ms: PARKED_AGE_MS,
+            read_times: true,
+        };
+        let settings = Settings {
+            snapshots: None,
+            dir: dir.path().to_owned(),
+            group: String::new(),
+            limits,
+            memory_bytes: if random.chance(0.5) { 0 } else { 64 << 20 },
+            checkpoint_records: [1, 3, 10, 30][random.index(4)],
+            checkpoint_interval: NOBODY_BUT_THESE,
+            sync: true,
+            publish: true,
+            answer_while_behind: true,
+            publish_updates: true,
+            update_window: if random.chance(0.5) { Duration::ZERO } else { NOBODY_BUT_THESE },
+            publish_timeout: Duration::ZERO,
+            now_ms: || receipts_testkit::history::EPOCH_MS,
+        };
+        let oracle_limits = receipts_testkit::Limits {
+            retention_ms: limits.retention_ms,
+            parked_count: limits.parked_max,
+            parked_age_ms: limits.parked_age_ms,
+            ..receipts_testkit::Limits::default()
+        };
+        let truth = || Truth {
+            oracle: Oracle::new(oracle_limits.clone()),
+            asks: Questions::default(),
+            dead: BTreeSet::new(),
+            updates: BTreeMap::new(),
+        };
+        Self {
+            log: SimLog::new(random.bits(), PARTITIONS as usize),
+            members: (0..MEMBERS)
+                .map(|_| Projector { disk: SimDisk::new(random.bits()), store: None, runs: None })
+                .collect(),
+            truths: (0..PARTITIONS).map(|_| truth()).collect(),
+            history,
+            settings,
+            sync: random.chance(0.6),
+            moves: random.chance(0.6),
+            figures: Figures::default(),
+            random,
+            _dir: dir,
+        }
+    }
+
+    pub(crate) fn go(mut self, steps: usize) -> Result<Figures, String> {
+        let tell = std::env::var_os("RECEIPTS_TEST_TELL").is_some();
+        self.rebalance();
+        for step in 0..steps {
+            let member = self.random.index(MEMBERS);
+            let what = self.random.weighted(&WEIGHTS);
+            self.step(member, what)?;
+            if tell {
+                let state = self.log.0.lock();
+                eprintln!(
+                    "{step}: member {member} {}; held {:?}, durable {:?}, updates {}",
+                    STEPS[what],
+                    state.held,
+                    state.committed,
+                    state.updates.len()
+                );
+            }
+        }
+        self.be_quiet()?;
+        self.must_refuse()?;
+        Ok(self.figures)
+    }
+
+    fn step(&mut self, member: usize, what: usize) -> Result<(), String> {
+        match what {
+            0 => (0..1 + self.random.index(6)).for_each(|_| self.produce()),
+            1 => self.turn(member)?,
+            2 => self.die(member, Death::Kill),
+            3 => self.die(member, if self.sync { Death::PowerCut } else { Death::Kill }),
+            4 => self.stop(member)?,
+            5 => self.rebalance(),
+            6 => self.break_disk(member),
+            7 => {
+                let state = &mut *self.log.0.lock();
+                let p = |random: &mut Random| if random.chance(0.5) { 0.0 } else { 0.3 };
+                (state.p_append, state.p_poll) = (p(&mut self.random), p(&mut self.random));
+            }
+            8 => self.trim(),
+            9 => self.be_quiet()?,
+            _ => {
+                // The store's thread gets its turn at any time.
+                if let Some(store) = &self.members[member].store {
+                    store.apply_queued();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the next event, or something that is none.
+    fn produce(&mut self) {
+        if self.random.chance(0.03) {
+            let partition = self.random.below(u64::from(PARTITIONS)) as u32;
+            return self.append(partition, b"default/g0".to_vec(), b"{}".to_vec(), 0);
+        }
+        let Some((at, event)) = self.history.pop() else { return };
+        if event.conversation_id().is_some() {
+            let key = event.key();
+            return self.append(partition_of(&key, PARTITIONS), key, event.to_json(), at.timestamp_ms);
+        }
+        for partition in 0..PARTITIONS {
+            let mut copy = event.clone();
+            match &mut copy.body {
+                Body::PolicyChanged(body) => body.partition = Some(partition),
+                Body::UserErased(body) => body.partition = Some(partition),
+                _ => {}
+            }
+            self.append(partition, copy.key(), copy.to_json(), at.timestamp_ms);
+        }
+    }
+
+    fn append(&mut self, partition: u32, key: Vec<u8>, value: Vec<u8>, timestamp_ms: u64) {
+        let gap = if self.random.chance(0.2) { self.random.below(4) } else { 0 };
+        let state = &mut *self.log.0.lock();
+        let held = &mut state.partitions[partition as usize];
+        let offset = held.end() + gap;
+        let (key, value) = (Some(key.into()), Some(value.into()));
+        held.records.push(OwnedRecord { partition, offset, timestamp_ms, key, value, headers: Vec::new() });
+        let record = held.records.last().unwrap();
+        self.truths[partition as usize].fold(record);
+    }
+
+    fn start(&mut self, member: usize) -> Result<(), String> {
+        let projector = &mut self.members[member];
+        let store = Arc::new(SledStore::over(Arc::new(projector.disk.clone()), self.sync));
+        let settings = Settings { group: member.to_string(), sync: self.sync, ..self.settings.clone() };
+            snapshots: None,
+        let runs = Loop::new(store.clone(), &self.log, "receipts.events", settings, Duration::MAX);
+        (projector.store, projector.runs) = (Some(store), Some(runs.map_err(|e| e.to_string())?));
+        Ok(())
+    }
+
+    /// One turn of a projector, which is started first where it does not run.
+    fn turn(&mut self, member: usize) -> Result<(), String> {
+        if self.members[member].runs.is_none() {
+            self.start(member)?;
+        }
+        self.figures.turns += 1;
+        let projector = &mut self.members[member];
+        let result = projector.runs.as_mut().unwrap().turn();
+        let journals = projector.disk.list().unwrap_or_default();
+        self.figures.journals += usize::from(journals.iter().any(|name| name.ends_with(".journal")));
+        if projector.disk.is_dead() {
+            self.figures.deaths_at_a_write += 1;
+            let death = if self.sync && self.random.chance(0.5) { Death::PowerCut } else { Death::Kill };
+            self.die(member, death);
+            return Ok(());
+        }
+        match result {
+            Ok(_) => Ok(()),
+            Err(ProjectError::Damaged { .. } | ProjectError::Panicked) => Err(format!("{result:?}")),
+            // Only a disk that fails stops a projector here. It ends in order, and is started again.
+            Err(why) => {
+                if !is_of_the_disk(&why) {
+                    return Err(format!("a projector stops without a reason: {why}"));
+                }
+                self.figures.failures += 1;
+                _ = projector.runs.take().unwrap().close(false);
+                self.closed(member);
+                Ok(())
+            }
+        }
+    }
+
+    fn die(&mut self, member: usize, death: Death) {
+        match death {
+            Death::Kill => self.figures.kills += 1,
+            Death::PowerCut => self.figures.power_cuts += 1,
+        }
+        let projector = &mut self.members[member];
+        (projector.runs, projector.store) = (None, None);
+        projector.disk.die(death);
+        self.log.forget(member);
+    }
+
+    fn stop(&mut self, member: usize) -> Result<(), String> {
+        let Some(runs) = self.members[member].runs.take() else { return Ok(()) };
+        self.figures.stops += 1;
+        // What it cannot make durable is folded again.
+        _ = runs.close(true);
+        self.closed(member);
+        Ok(())
+    }
+
+    fn closed(&mut self, member: usize) {
+        let projector = &mut self.members[member];
+        projector.store = None;
+        if projector.disk.is_dead() {
+            projector.disk.die(Death::Kill);
+        } else {
+            projector.disk.close();
+        }
+        self.log.forget(member);
+    }
+
+    fn rebalance(&mut self) {
+        self.figures.rebalances += 1;
+        for partition in 0..PARTITIONS as usize {
+            let owner = if self.moves { self.random.index(MEMBERS) } else { partition % MEMBERS };
+            self.log.0.lock().wanted[partition] = Some(owner);
+        }
+    }
+
+    fn break_disk(&mut self, member: usize) {
+        let faults = match self.random.index(4) {
+            0 => Faults { p_write: 0.05, ..Faults::default() },
+            1 => Faults { p_read: 0.05, ..Faults::default() },
+            2 => Faults { dies_at: Some(self.random.below(40)), ..Faults::default() },
+            _ => Faults::default(),
+        };
+        self.members[member].disk.set(faults);
+    }
+
+    /// Retention takes what every store is past.
+    fn trim(&mut self) {
+        let state = &mut *self.log.0.lock();
+        for (partition, committed) in state.partitions.iter_mut().zip(&state.committed) {
+            let first = *committed.iter().min().unwrap();
+            if first > partition.first {
+                self.figures.trims += 1;
+                partition.first = first;
+            }
+        }
+    }
+
+    /// All faults end, everything is folded and published, and then all must be as the oracle has it.
+    fn be_quiet(&mut self) -> Result<(), String> {
+        self.figures.quiet += 1;
+        {
+            let state = &mut *self.log.0.lock();
+            (state.p_append, state.p_poll) = (0.0, 0.0);
+        }
+        (0..MEMBERS).for_each(|member| self.members[member].disk.set(Faults::default()));
+        // A store that failed before is of no use until it is opened again: now, or then once more.
+        for member in (0..MEMBERS).filter(|member| self.members[*member].disk.is_poisoned()).collect::<Vec<_>>() {
+            self.stop(member)?;
+        }
+        // And once more than that: what a log that was bad refuses late is left to the next start, which folds it again.
+        let mut passes = 0;
+        while passes < 2 {
+            self.fold_all()?;
+            self.check_answers()?;
+            passes += 1;
+            // What waits for its window goes out with the checkpoint at the end.
+            for member in 0..MEMBERS {
+                if let Some(runs) = self.members[member].runs.take() {
+                    match runs.close(true) {
+                        Err(e) if is_of_the_disk(&e) && self.figures.failures < 1_000 => {
+                            self.figures.failures += 1;
+                            passes = 0;
+                        }
+                        other => other.map_err(|e| format!("a quiet projector cannot stop: {e}"))?,
+                    }
+                }
+                self.closed(member);
+            }
+        }
+        self.check_published()
+    }
+
+    fn fold_all(&mut self) -> Result<(), String> {
+        for _ in 0..2_000 {
+            for member in 0..MEMBERS {
+                self.turn(member)?;
+            }
+            if self.is_folded() {
+                return Ok(());
+            }
+        }
+        Err("it does not come to an end".into())
+    }
+
+    fn partitions(&self, partition: u32) -> Option<&Partitions> {
+        let holder = self.log.0.lock().held[partition as usize]?;
+        Some(self.members[holder].runs.as_ref()?.partitions())
+    }
+
+    fn is_folded(&self) -> bool {
+        (0..PARTITIONS).all(|partition| {
+            let records =
+                self.log.0.lock().partitions[partition as usize].records.last().map(|record| record.offset + 1);
+            let next = self.partitions(partition).and_then(|of| of.read(partition, |fold, _| fold.next_offset()));
+            next.is_some_and(|next| next >= records.unwrap_or(0))
+        })
+    }
+
+    fn check_answers(&self) -> Result<(), String> {
+        for (partition, truth) in (0..).zip(&self.truths) {
+            let partitions = self.partitions(partition).ok_or("nobody has a partition")?;
+            if let Some(differs) = truth.asks.difference(&truth.oracle, &Asked(partitions, partition)) {
+                return Err(format!("INV-PREFIX: partition {partition}, oracle first, projector second: {differs}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_published(&self) -> Result<(), String> {
+        let state = self.log.0.lock();
+        let mut last = BTreeMap::<[String; 3], Value>::new();
+        for update in &state.updates {
+            let mut update: Value = serde_json::from_slice(update.value.as_deref().unwrap()).unwrap();
+            if update["type"] == "receipt.updated" {
+                let message =
+                    ["tenant", "conversation_id", "message_id"].map(|f| update[f].as_str().unwrap().to_owned());
+                let fields = update.as_object_mut().unwrap();
+                fields.retain(|name, _| !["type", "newly_read", "newly_read_truncated"].contains(&name.as_str()));
+                // A member whose store is older publishes what it folds again. Where it dies on the way, and one that was
+                // further goes on, what was published last is not the newest: readers go by the version.
+                let is_older = |held: &Value| self.moves && held["version"].as_u64() > update["version"].as_u64();
+                if !last.get(&message).is_some_and(is_older) {
+                    last.insert(message, update);
+                }
+            }
+        }
+        let mut dead = vec![BTreeSet::new(); PARTITIONS as usize];
+        for letter in &state.dead_letters {
+            let header = |name: &str| {
+                let found = letter.headers.iter().find(|(held, _)| held == name).and_then(|(_, value)| value.clone());
+                String::from_utf8(found.unwrap().to_vec()).unwrap()
+            };
+            let partition: usize = header("dead-letter-partition").parse().unwrap();
+            dead[partition].insert((header("dead-letter-offset").parse().unwrap(), header("dead-letter-reason")));
+        }
+        for (truth, dead) in self.truths.iter().zip(dead) {
+            if dead != truth.dead {
+                return Err(format!("INV-DEADLETTER: {dead:?} instead of {:?}", truth.dead));
+            }
+            for (message, states) in &truth.updates {
+                match last.get(message) {
+                    Some(update) if states.contains(update) => {}
+                    update => {
+                        return Err(format!("INV-UPDATE-LAST: {message:?} is {update:?}, not one of {states:?}"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A log that lost what a store needs, and one that is another's, are refused, and no store is the worse for it.
+    fn must_refuse(&mut self) -> Result<(), String> {
+        let good = self.log.0.lock().partitions.clone();
+        for partition in 0..PARTITIONS as usize {
+            let stands = self.log.0.lock().committed[partition];
+            let Some(member) = (0..MEMBERS).find(|member| stands[*member] > good[partition].first) else { continue };
+            self.log.0.lock().wanted = vec![None; PARTITIONS as usize];
+            self.log.0.lock().wanted[partition] = Some(member);
+            let next = good[partition].end();
+            let mut lost = good[partition].clone();
+            lost.records.retain(|record| record.offset + 1 < stands[member]);
+            let trimmed = Partition { first: next + 5, records: Vec::new() };
+            let mut anew = good[partition].clone();
+            for record in &mut anew.records {
+                record.timestamp_ms += 1;
+            }
+            anew.records.push(OwnedRecord { offset: next + 9, ..anew.records.last().unwrap().clone() });
+            for (log, why) in [(lost, "ahead of the log"), (trimmed, "begins at offset"), (anew, "made anew")] {
+                self.log.0.lock().partitions[partition] = log;
+                self.start(member)?;
+                let result = self.members[member].runs.as_mut().unwrap().turn();
+                match result {
+                    Err(e) if e.to_string().contains(why) => self.figures.refusals += 1,
+                    other => return Err(format!("INV-REFUSE: a log {why} was not refused: {other:?}")),
+                }
+                _ = self.members[member].runs.take().unwrap().close(false);
+                self.closed(member);
+                self.log.0.lock().partitions[partition] = good[partition].clone();
+            }
+        }
+        self.rebalance();
+        self.be_quiet()
+    }
+}
+
+fn is_of_the_disk(why: &ProjectError) -> bool {
+    let why = why.to_string();
+    why.contains("error 5") || why.contains("no storage space")
+}
+
+impl Truth {
+    fn fold(&mut self, record: &OwnedRecord) {
+        let OwnedRecord { partition, offset, timestamp_ms, .. } = *record;
+        let at = At { partition, offset, timestamp_ms };
+        let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        let lent = Record { partition, offset, timestamp_ms, key, value, headers: &NoHeaders };
+        let effects = match event_of(&lent, PARTITIONS) {
+            Ok(event) => {
+                let asks = Questions::of([&event]);
+                self.asks.messages.extend(asks.messages);
+                self.asks.people.extend(asks.people);
+                let effects = self.oracle.apply(at, &event);
+                self.note(&effects);
+                if matches!(event.body, Body::MembersChanged(_) | Body::UserErased(_)) {
+                    self.note_leaves();
+                }
+                effects
+            }
+            Err(rejection) => {
+                self.dead.insert((offset, rejection.reason.code().to_owned()));
+                let effects = self.oracle.pass(at);
+                self.note(&effects);
+                effects
+            }
+        };
+        for effect in effects {
+            if let OracleEffect::DeadLetter { offset, reason, .. } = effect {
+                self.dead.insert((offset, reason.to_owned()));
+            }
+        }
+    }
+
+    fn note(&mut self, effects: &[OracleEffect]) {
+        for effect in effects {
+            if let OracleEffect::Changed { tenant, conversation_id, message_id, .. } = effect {
+                let state = json!(self.oracle.receipt(tenant, conversation_id, message_id));
+                let message = [tenant, conversation_id, message_id].map(Clone::clone);
+                self.updates.insert(message, vec![state]);
+            }
+        }
+    }
+
+    /// A leave changes receipts and publishes nothing: an update on its way may say it or not.
+    fn note_leaves(&mut self) {
+        for ([tenant, conversation, message], states) in &mut self.updates {
+            let state = json!(self.oracle.receipt(tenant, conversation, message));
+            if !states.contains(&state) {
+                states.push(state);
+            }
+        }
+    }
+}
+
+struct NoHeaders;
+
+impl Headers for NoHeaders {
+    fn to_vec(&self) -> Vec<(String, Option<bytes::Bytes>)> {
+        Vec::new()
+    }
+}
+
+/// A partition as its owner answers for it.
+struct Asked<'a>(&'a Partitions, u32);
+
+impl Subject for Asked<'_> {
+    fn apply(&mut self, _: At, _: &Event<'_>) -> Vec<OracleEffect> {
+        unreachable!("it folds by itself")
+    }
+
+    fn pass(&mut self, _: At) -> Vec<OracleEffect> {
+        unreachable!("it folds by itself")
+    }
+
+    fn receipt(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Receipt {
+        self.0.read(self.1, |fold, _| fold.receipt(tenant, conversation_id, message_id)).unwrap().unwrap()
+    }
+
+    fn find(&self, tenant: &str, message_id: &str) -> Receipt {
+        self.0.read(self.1, |fold, _| fold.receipt_anywhere(tenant, message_id)).unwrap().unwrap()
+    }
+
+    fn members(
+        &self,
+        tenant: &str,
+        conversation_id: &str,
+        message_id: &str,
+        filter: Filter,
+    ) -> Result<Vec<Member>, Status> {
+        let list =
+            |fold: &_| receipts_fold::State::members(fold, tenant, conversation_id, message_id, filter, 0, 10_000);
+        let page = self.0.read(self.1, |fold, _| list(fold)).unwrap().unwrap();
+        if page.receipt.status == Status::Ok { Ok(page.members) } else { Err(page.receipt.status) }
+    }
+
+    fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Option<ReadMark> {
+        self.0.read(self.1, |fold, _| fold.read_mark(tenant, conversation_id, user_id)).unwrap().unwrap()
+    }
+}

@@ -181,7 +181,7 @@ async fn services_are_told_apart_by_what_their_tokens_call_them() {
 #[tokio::test]
 async fn what_is_not_signed_as_configured_or_not_for_us_is_refused() {
     let (rsa, stranger) = (Issued::rsa("r"), Issued::rsa("r"));
-    let mut bench = Bench::new(&[&rsa]);
+    let mut bench = Bench::new(&[&rsa, &Issued::ec("e")]);
     let tokens = bench.tokens().await;
     let now = get_current_timestamp();
     for (what, changes) in [

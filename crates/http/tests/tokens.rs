@@ -159,11 +159,29 @@ async fn a_token_without_a_person_is_a_service_with_exactly_its_scopes() {
     assert_eq!(scopes(&tokens, json!({"client_id": false})).0.as_deref(), Some("alice"));
 }
 
+#[tokio::test]
+async fn services_are_told_apart_by_what_their_tokens_call_them() {
+    let mut bench = Bench::new(&[&Issued::ed("d")]);
+    bench.settings.service_claim = Some("robot".to_owned());
+    let tokens = bench.tokens().await;
+    let service = |changes: Value| ask(&tokens, &Issued::secret().sign(&claims(changes))).unwrap().service;
+    for (changes, wanted) in [
+        (json!({"sub": null}), None),
+        (json!({"sub": null, "client_id": "crm", "azp": "other"}), Some("crm")),
+        (json!({"sub": null, "azp": "crm"}), Some("crm")),
+        (json!({"robot": "crm", "client_id": "other"}), Some("crm")),
+        (json!({"robot": true}), Some("alice")),
+        (json!({"client_id": "app"}), None),
+    ] {
+        assert_eq!(service(changes.clone()).as_deref(), wanted, "{changes}");
+    }
+}
+
 /// INV-CALLER
 #[tokio::test]
 async fn what_is_not_signed_as_configured_or_not_for_us_is_refused() {
     let (rsa, stranger) = (Issued::rsa("r"), Issued::rsa("r"));
-    let mut bench = Bench::new(&[&rsa]);
+    let mut bench = Bench::new(&[&rsa, &Issued::ec("e")]);
     let tokens = bench.tokens().await;
     let now = get_current_timestamp();
     for (what, changes) in [

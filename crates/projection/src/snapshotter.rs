@@ -134,11 +134,8 @@ impl Snapshotter {
     /// Forgets partitions that are not ours any more, and finds out what there is of new ones.
     fn look_around(&self, plans: &mut BTreeMap<u32, Plan>) {
         let owned: BTreeSet<u32> = self.partitions.owned().into_iter().collect();
-        let gone: Vec<u32> = plans.keys().copied().filter(|number| !owned.contains(number)).collect();
-        for number in gone {
-            plans.remove(&number);
-            self.desk.board.lock().states.remove(&number);
-        }
+        plans.retain(|number, _| owned.contains(number));
+        self.desk.board.lock().states.retain(|number, _| owned.contains(number));
         for number in owned {
             plans.entry(number).or_insert_with(|| {
                 self.desk.update(number, |_| {});

@@ -22,6 +22,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// What operators see of snapshots, and may ask for.
 pub(crate) struct Desk {
+    partitions: Partitions,
     board: Mutex<Board>,
     changed: Condvar,
 }
@@ -41,13 +42,15 @@ impl Desk {
 
 impl SnapshotDesk for Desk {
     fn ask_for(&self, partitions: Option<&[u32]>) -> Vec<u32> {
-        let mut board = self.board.lock();
-        let owned: Vec<u32> = board.states.keys().copied().collect();
+        let asked: Vec<u32> = self.partitions.owned();
         let asked: Vec<u32> =
-            owned.into_iter().filter(|number| partitions.is_none_or(|asked| asked.contains(number))).collect();
+            asked.into_iter().filter(|number| partitions.is_none_or(|asked| asked.contains(number))).collect();
+        let mut board = self.board.lock();
         for number in &asked {
             board.asked.insert(*number);
-            if let Some(state) = board.states.get_mut(number).filter(|state| state.doing == SnapshotDoing::Nothing) {
+            // The thread may not have seen a partition yet that is ours since a moment ago.
+            let state = board.states.entry(*number).or_insert_with(|| SnapshotState::new(*number));
+            if state.doing == SnapshotDoing::Nothing {
                 state.doing = SnapshotDoing::Waiting;
             }
         }
@@ -90,7 +93,7 @@ impl Snapshotter {
         now_ms: fn() -> u64,
         stop: CancellationToken,
     ) -> Self {
-        let desk = Arc::new(Desk { board: Mutex::default(), changed: Condvar::new() });
+        let desk = Arc::new(Desk { partitions: partitions.clone(), board: Mutex::default(), changed: Condvar::new() });
         let snapshots = how.open(&stop);
         Self { partitions, snapshots, schedule, how: how.clone(), limits, now_ms, stop, desk }
     }
@@ -131,11 +134,8 @@ impl Snapshotter {
     /// Forgets partitions that are not ours any more, and finds out what there is of new ones.
     fn look_around(&self, plans: &mut BTreeMap<u32, Plan>) {
         let owned: BTreeSet<u32> = self.partitions.owned().into_iter().collect();
-        let gone: Vec<u32> = plans.keys().copied().filter(|number| !owned.contains(number)).collect();
-        for number in gone {
-            plans.remove(&number);
-            self.desk.board.lock().states.remove(&number);
-        }
+        plans.retain(|number, _| owned.contains(number));
+        self.desk.board.lock().states.retain(|number, _| owned.contains(number));
         for number in owned {
             plans.entry(number).or_insert_with(|| {
                 self.desk.update(number, |_| {});

@@ -73,6 +73,11 @@ fn there(settings: &Settings, url: &str, which: &Which, progress: &Progress, jso
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tracing::info!(url, "the data directory is served: asking that process for the snapshots");
     let begun = runtime.block_on(call.ask(&SnapshotAsk { partitions: which.partitions.clone() }))?;
+    if begun.asked.is_empty() {
+        return Err(
+            anyhow!("the process at {url} owns none of these partitions just now: ask the one that does").into()
+        );
+    }
     let before = |partition| begun.states.iter().find(|s| s.partition == partition).map_or(0, |s| s.attempts);
     progress.begin("taking", 0);
     let states = loop {

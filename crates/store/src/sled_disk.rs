@@ -74,20 +74,22 @@ struct SledMap {
 
 impl Map for SledMap {
     fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
-        Ok(self.tree.get(key).map_err(sled_error("reading the store"))?.map(Value))
+        careful(|| Ok(self.tree.get(key).map_err(sled_error("reading the store"))?.map(Value)))
     }
 
     fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-        let keys = self.tree.scan_prefix(prefix).keys();
-        keys.map(|k| k.map(|k| k.to_vec()).map_err(sled_error("reading the store"))).collect()
+        careful(|| {
+            let keys = self.tree.scan_prefix(prefix).keys();
+            keys.map(|k| k.map(|k| k.to_vec()).map_err(sled_error("reading the store"))).collect()
+        })
     }
 
     fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        self.tree.insert(key, value).map(|_| ()).map_err(sled_error("writing the store"))
+        careful(|| self.tree.insert(key, value).map(|_| ()).map_err(sled_error("writing the store")))
     }
 
     fn remove(&self, key: &[u8]) -> Result<(), Error> {
-        self.tree.remove(key).map(|_| ()).map_err(sled_error("writing the store"))
+        careful(|| self.tree.remove(key).map(|_| ()).map_err(sled_error("writing the store")))
     }
 
     fn flush(&self, sync: bool) -> Result<(), Error> {
@@ -98,6 +100,12 @@ impl Map for SledMap {
         }
         Ok(())
     }
+}
+
+/// sled panics on some kinds of damage that it meets after it was opened.
+fn careful<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+    done.unwrap_or_else(|_| Err(Error::corrupt("sled", "panicked over its file")))
 }
 
 fn tree_name(partition: u32) -> String {

@@ -193,6 +193,7 @@ fn on_a_full_disk_nothing_is_acknowledged_that_is_not_there_and_with_room_it_goe
         }
         disk.free();
         let words = process.words();
+        eprintln!("{leave} B left: {} acknowledged, {open} open; ended: {:?}", acknowledged.len(), process.ended());
         assert!(words.contains("No space left") || words.contains("no storage space"), "it says why: {words}");
         if process.ended().is_none() {
             let _whatever_it_could_not_do = process.stop();
@@ -221,6 +222,8 @@ fn a_store_without_room_is_checkpointed_later_and_nothing_is_lost() {
                 assert!(Instant::now() < deadline, "{}", process.words());
             }
         }
+        let put_off = process.words().matches("no checkpoint can be written").count();
+        eprintln!("{leave} B left: {} acknowledged, lives: {lives}, put off {put_off} times", acknowledged.len());
         // On a full disk it starts, or says why not.
         _ = process.child.kill();
         _ = process.child.wait();

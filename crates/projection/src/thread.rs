@@ -73,6 +73,11 @@ impl Projector {
         self.desk.clone()
     }
 
+    /// Whether its thread has ended.
+    pub fn is_stopped(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Resolves when the projector has stopped by itself: something is wrong, and [`Self::stop`] says what.
     pub async fn stopped(&mut self) {
         if let Some(stopped) = &mut self.stopped {

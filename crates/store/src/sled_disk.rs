@@ -74,30 +74,29 @@ struct SledMap {
 
 impl Map for SledMap {
     fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
-        Ok(self.tree.get(key).map_err(sled_error("reading the store"))?.map(Value))
+        careful(|| Ok(self.tree.get(key).map_err(sled_error("reading the store"))?.map(Value)))
     }
 
     fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-        let keys = self.tree.scan_prefix(prefix).keys();
-        keys.map(|k| k.map(|k| k.to_vec()).map_err(sled_error("reading the store"))).collect()
+        careful(|| {
+            let keys = self.tree.scan_prefix(prefix).keys();
+            keys.map(|k| k.map(|k| k.to_vec()).map_err(sled_error("reading the store"))).collect()
+        })
     }
 
     fn values(&self, from: &[u8], most: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
-        let read = || {
+        careful(|| {
             let entries = self.tree.range(from..).take(most);
             entries.map(|e| e.map(|(k, v)| (k.to_vec(), v.to_vec())).map_err(sled_error("reading the store"))).collect()
-        };
-        // sled panics on some kinds of damage.
-        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
-        read.unwrap_or_else(|_| Err(Error::corrupt("sled", "panicked while reading")))
+        })
     }
 
     fn insert(&self, key: &[u8], value: &[u8]) -> Result<Option<Value>, Error> {
-        Ok(self.tree.insert(key, value).map_err(sled_error("writing the store"))?.map(Value))
+        careful(|| Ok(self.tree.insert(key, value).map_err(sled_error("writing the store"))?.map(Value)))
     }
 
     fn remove(&self, key: &[u8]) -> Result<Option<Value>, Error> {
-        Ok(self.tree.remove(key).map_err(sled_error("writing the store"))?.map(Value))
+        careful(|| Ok(self.tree.remove(key).map_err(sled_error("writing the store"))?.map(Value)))
     }
 
     fn flush(&self, sync: bool) -> Result<(), Error> {
@@ -108,6 +107,12 @@ impl Map for SledMap {
         }
         Ok(())
     }
+}
+
+/// sled panics on some kinds of damage that it meets after it was opened.
+fn careful<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+    done.unwrap_or_else(|_| Err(Error::corrupt("sled", "panicked over its file")))
 }
 
 fn tree_name(partition: u32) -> String {

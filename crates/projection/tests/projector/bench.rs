@@ -107,6 +107,21 @@ impl Running {
         self.projector.partitions()
     }
 
+    /// Waits until everything in the log is folded, or the projector has stopped by itself: then false.
+    pub(crate) fn try_folded(&self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let end = self.log.bounds(Topic::Events, 0).unwrap().end;
+            if now(self.answers().wait(&Positions::applied(0, end), Duration::from_millis(200))).is_ok() {
+                return true;
+            }
+            if self.projector.is_stopped() {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "neither folded nor stopped in time");
+        }
+    }
+
     /// Returns once everything in the log is folded.
     pub(crate) fn folded(&self) {
         let mut end = Positions::default();

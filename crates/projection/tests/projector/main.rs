@@ -7,6 +7,7 @@ mod answers;
 mod bench;
 mod damage;
 mod faults;
+mod flips;
 mod refusals;
 mod schema;
 mod snapshots;

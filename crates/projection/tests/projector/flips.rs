@@ -1,0 +1,175 @@
+//! INV-CHECKSUM, INV-REFUSE: a flipped bit anywhere in the files of a store is never a wrong answer. It is found and
+//! healed from the log, at the latest by the next start, or it changes nothing.
+//!
+//! `RECEIPTS_TEST_FLIPS` says how many bits, `RECEIPTS_TEST_SEED` which.
+
+use crate::bench::{Bench, EPOCH_MS, Running};
+use receipts_event::Event;
+use receipts_fold::view::Receipt;
+use receipts_store::{Backend as _, Batch, SledSettings, SledStore};
+use receipts_testkit::history::{History, Shape};
+use receipts_testkit::random::Random;
+use receipts_testkit::{At, Limits, Oracle};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const SLED: SledSettings = SledSettings { cache_bytes: 1 << 20, sync: false };
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect(variable))
+}
+
+/// A log of a random history, folded, and what it must answer.
+struct Folded {
+    bench: Bench,
+    wanted: Vec<(String, String, Receipt)>,
+}
+
+fn folded() -> Folded {
+    let shape = Shape { events: 1_500, tenants: 1, conversations: 12, p_jump: 0.0, p_gap: 0.0, ..Shape::wild() };
+    let mut bench = Bench::new(1);
+    // Many checkpoints, so that sled's file holds old versions of pages beside new ones, as it does in life.
+    bench.settings.checkpoint_records = 100;
+    let mut oracle = Oracle::new(Limits { parked_age_ms: 3_600_000, ..Limits::default() });
+    let (mut asked, mut offset) = (BTreeSet::new(), 0);
+    let mut running = bench.start();
+    for (_, event) in History::generate(11, &shape) {
+        let mut json: Value = serde_json::from_slice(&event.to_json()).unwrap();
+        if event.conversation_id().is_none() {
+            json["partition"] = 0.into();
+        }
+        // The embedded log's times never fall.
+        let timestamp_ms = EPOCH_MS + offset;
+        bench.post_at(timestamp_ms, &json);
+        oracle.apply(At { partition: 0, offset, timestamp_ms }, &event);
+        note(&event, &mut asked);
+        offset += 1;
+        if offset.is_multiple_of(300) {
+            running.folded();
+            running.stop().unwrap();
+            running = bench.start();
+        }
+    }
+    running.folded();
+    running.stop().unwrap();
+    let receipt = |(conversation, message): (String, String)| {
+        let receipt = oracle.receipt("default", &conversation, &message);
+        (conversation, message, receipt)
+    };
+    assert!(!asked.is_empty());
+    Folded { bench, wanted: asked.into_iter().map(receipt).collect() }
+}
+
+fn note(event: &Event<'_>, asked: &mut BTreeSet<(String, String)>) {
+    if let receipts_event::Body::MessageSent(sent) = &event.body {
+        assert_eq!(event.tenant, "default");
+        asked.insert((sent.conversation_id.to_string(), sent.message_id.to_string()));
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() { copy(&entry.path(), &target) } else { _ = fs::copy(entry.path(), target).unwrap() }
+    }
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// The same store as one journal that was not applied yet.
+fn as_a_journal(bench: &Bench, to: &Path) {
+    let store = SledStore::open(&bench.settings.dir, SLED).unwrap();
+    let backend = store.partition(0).unwrap();
+    let mut batch = Batch::new(0, 1, 0);
+    for key in backend.keys(&[]).unwrap() {
+        batch.write(&key, &backend.get(&key).unwrap().unwrap());
+    }
+    batch.seal();
+    fs::create_dir_all(to).unwrap();
+    fs::write(to.join("p0.1.journal"), batch.bytes()).unwrap();
+}
+
+/// Every answer is right, or none; tells whether there were any that failed.
+fn answers(running: &Running, wanted: &[(String, String, Receipt)], place: &str) -> bool {
+    let mut failed = false;
+    for (conversation, message, wanted) in wanted {
+        match running.try_receipt(conversation, message) {
+            Ok(receipt) => assert_eq!(receipt, *wanted, "a wrong answer after {place}"),
+            Err(_) => failed = true,
+        }
+    }
+    failed
+}
+
+#[test]
+#[ignore = "1,000 bits, some minutes; tests/run has them"]
+fn a_thousand_flipped_bits_are_never_a_wrong_answer() {
+    flip(number("RECEIPTS_TEST_FLIPS", 1_000), 2);
+}
+
+#[test]
+fn a_flipped_bit_in_any_file_of_a_store_is_never_a_wrong_answer_and_heals() {
+    flip(60, 1);
+}
+
+fn flip(bits: u64, seed: u64) {
+    let Folded { mut bench, wanted } = folded();
+    let dirs = tempfile::tempdir().unwrap();
+    let journal = dirs.path().join("journal");
+    as_a_journal(&bench, &journal);
+    let sources = [bench.settings.dir.clone(), journal];
+    let mut random = Random::new(number("RECEIPTS_TEST_SEED", seed));
+    let (mut harmless, mut healed_at_once, mut healed_later) = (0, 0, 0);
+    for flip in 0..bits {
+        let dir = dirs.path().join("flipped");
+        copy(random.pick(&sources).unwrap(), &dir);
+        let files = files(&dir);
+        // Large files are hit as often as they are large, but for one time in four.
+        let lengths: Vec<u32> = files.iter().map(|file| fs::metadata(file).unwrap().len() as u32).collect();
+        let file = &files[if random.chance(0.25) { random.index(files.len()) } else { random.weighted(&lengths) }];
+        let mut bytes = fs::read(file).unwrap();
+        // What was never written is zeros, where a flip proves nothing.
+        let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+        let Some(at) = random.pick(&written).copied() else { continue };
+        bytes[at] ^= 1 << random.below(8);
+        fs::write(file, bytes).unwrap();
+        let place = format!("flip {flip} at {at} of {}", file.strip_prefix(&dir).unwrap().display());
+        bench.settings.dir = dir.clone();
+        let mut starts = 0;
+        loop {
+            starts += 1;
+            assert!(starts <= 3, "{place} is not healed by starting again");
+            let running = bench.start();
+            if running.try_folded() {
+                let failed = answers(&running, &wanted, &place);
+                let stopped = running.stop();
+                if !failed && stopped.is_ok() {
+                    break;
+                }
+            } else {
+                let why = running.stopped().to_string();
+                assert!(why.contains("damaged") || why.contains("rebuil"), "{place}: {why}");
+            }
+        }
+        let rebuilt = files_set_aside(&dir);
+        match (starts, rebuilt) {
+            (1, false) => harmless += 1,
+            (1, true) => healed_at_once += 1,
+            _ => healed_later += 1,
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+    eprintln!(
+        "{harmless} changed nothing or were healed in place, {healed_at_once} were set aside and rebuilt, {healed_later} healed by a later start"
+    );
+}
+
+fn files_set_aside(dir: &Path) -> bool {
+    fs::read_dir(dir).unwrap().flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("damaged-"))
+}

@@ -10,7 +10,7 @@ mod paged;
 mod sled_backend;
 
 pub use backend::{Backend, MemoryBackend};
-pub use batch::Batch;
+pub use batch::{Batch, Entry};
 pub use error::Error;
 pub use paged::{Paged, trim};
 pub use sled_backend::{SledBackend, SledSettings, SledStore};

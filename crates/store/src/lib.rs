@@ -14,7 +14,7 @@ mod sled_disk;
 pub mod snapshot;
 
 pub use backend::{Backend, MemoryBackend};
-pub use batch::Batch;
+pub use batch::{Batch, Entry};
 pub use disk::{Disk, Map, Value};
 pub use error::Error;
 pub use image::{Image, ImageSource};

@@ -105,9 +105,16 @@ impl<B: Backend> Paged<B> {
         &self.backend
     }
 
-    /// Bytes of memory the pages take.
+    /// Bytes of memory the pages take, as last measured, and the names of conversations.
     pub fn memory_bytes(&self) -> usize {
-        self.names.memory_bytes() + self.loaded_bytes()
+        let mut bytes = self.names.memory_bytes();
+        macro_rules! add {
+            ($self:ident.$table:ident, $readily:expr) => {
+                bytes += $self.$table.bytes();
+            };
+        }
+        each_table!(add, self);
+        bytes
     }
 
     /// Whether so much has changed that only a checkpoint can keep memory within its bound.
@@ -164,20 +171,9 @@ impl<B: Backend> Paged<B> {
         }
         each_table!(add, self);
         let bytes_max = self.memory_bytes_max.saturating_sub(beside);
-        if touched >= TOUCHED_MAX || self.loaded_bytes() > bytes_max {
+        if touched >= TOUCHED_MAX || self.memory_bytes() > bytes_max {
             self.make_room(bytes_max);
         }
-    }
-
-    fn loaded_bytes(&self) -> usize {
-        let mut bytes = 0;
-        macro_rules! add {
-            ($self:ident.$table:ident, $readily:expr) => {
-                bytes += $self.$table.bytes();
-            };
-        }
-        each_table!(add, self);
-        bytes
     }
 
     /// Lets pages go, from each table by its share, and somewhat more than must be, so that this is rare.

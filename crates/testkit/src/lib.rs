@@ -20,7 +20,9 @@
 pub mod cases;
 pub mod compare;
 pub mod history;
+pub mod laws;
 pub mod oracle;
+pub mod property;
 pub mod random;
 mod subject;
 pub mod workload;

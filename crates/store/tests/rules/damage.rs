@@ -1,8 +1,6 @@
 //! INV-DECODE: a page that decodes and contradicts the others is an error that says so, never a panic or an endless walk.
 //! What `tests/fuzz` found, and what writing it brought to light.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
 use receipts_event::decode;
 use receipts_fold::effects::Effects;
 use receipts_fold::head::Head;

@@ -1,10 +1,6 @@
 //! The text cases of `tests/cases`, each a question of a user's, put to the fold.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
-mod common;
-
-use common::{Folded, Life};
+use crate::life::{Folded, Life};
 use receipts_fold::Limits;
 use receipts_testkit::cases::{folder, load};
 

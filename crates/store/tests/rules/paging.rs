@@ -1,8 +1,6 @@
 //! INV-PAGING: walks through member lists while the log goes on: nobody appears twice, and everybody who stood in the list
 //! from the walk's beginning to its end appears exactly once.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
 use receipts_event::{Body, Event};
 use receipts_fold::effects::Effects;
 use receipts_fold::view::{Filter, Status};

@@ -1,10 +1,12 @@
-//! The fold over a store in memory, put to the questions of the testkit.
+//! The fold over a store in memory, with a life of checkpoints and deaths, put to the questions of the testkit.
 
+use crate::lagging::Lagging;
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
 use receipts_fold::view::{Filter, Member, ReadMark, Receipt, Status};
 use receipts_fold::{At, Limits, Raw, State};
-use receipts_store::{Backend, MemoryBackend, Paged};
+use receipts_store::{Backend, Paged};
+use receipts_testkit::random::Random;
 use receipts_testkit::{OracleEffect, Subject};
 
 /// When the process dies, and how little memory it has.
@@ -18,39 +20,67 @@ pub(crate) struct Life {
     pub(crate) die_every: u64,
     /// Messages of a stretch of the id index: few, so that short histories meet sealed ones and ones that go.
     pub(crate) stretch: u64,
+    /// Entries of checkpoints that become readable with each record; all at once where that is the greatest number.
+    pub(crate) entries_a_record: usize,
+    /// Checkpoints and deaths by the dice of this seed, as often as told on average.
+    pub(crate) by_chance: Option<u64>,
 }
 
 impl Life {
-    pub(crate) const QUIET: Self =
-        Self { memory_bytes: 64 << 20, checkpoint_every: u64::MAX, die_every: u64::MAX, stretch: 64 };
+    pub(crate) const QUIET: Self = Self {
+        memory_bytes: 64 << 20,
+        checkpoint_every: u64::MAX,
+        die_every: u64::MAX,
+        stretch: 64,
+        entries_a_record: usize::MAX,
+        by_chance: None,
+    };
+
+    /// Another life for each seed: from hardly a page in memory to all, from a checkpoint a record to few, values readable at
+    /// once or long after their checkpoint, and deaths anywhere.
+    pub(crate) fn random(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut any = |of: &[u64]| *random.pick(of).unwrap();
+        Self {
+            memory_bytes: any(&[0, 4 << 10, 64 << 10, 64 << 20]) as usize,
+            checkpoint_every: any(&[1, 3, 10, 40]),
+            die_every: any(&[2, 15, 50, 200]),
+            stretch: 64,
+            entries_a_record: any(&[1, 7, u64::MAX]) as usize,
+            by_chance: Some(seed),
+        }
+    }
 }
 
 /// A fold that dies and comes back.
 pub(crate) struct Folded {
     life: Life,
     limits: Limits,
-    backend: MemoryBackend,
-    state: Option<State<Paged<MemoryBackend>>>,
+    backend: Lagging,
+    state: Option<State<Paged<Lagging>>>,
     records: u64,
+    random: Option<Random>,
     /// Since the last checkpoint; `None` for what was no event.
     since: Vec<(At, Option<Event<'static>>)>,
 }
 
 impl Folded {
     pub(crate) fn new(limits: Limits, life: Life) -> Self {
-        let mut new =
-            Self { life, limits, backend: MemoryBackend::default(), state: None, records: 0, since: Vec::new() };
+        let random = life.by_chance.map(Random::new);
+        let backend = Lagging::default();
+        let mut new = Self { life, limits, backend, state: None, records: 0, random, since: Vec::new() };
         new.open();
         new
     }
 
     fn open(&mut self) {
         self.state = None;
+        self.backend.reopen();
         let pages = Paged::new(self.backend.clone(), 0, self.life.memory_bytes);
         self.state = Some(State::open_with_stretches(pages, self.limits, self.life.stretch).unwrap());
     }
 
-    pub(crate) fn state(&self) -> &State<Paged<MemoryBackend>> {
+    pub(crate) fn state(&self) -> &State<Paged<Lagging>> {
         self.state.as_ref().unwrap()
     }
 
@@ -60,6 +90,9 @@ impl Folded {
         let batch = state.pages().batch(state.next_offset());
         let number = self.backend.commit(batch).unwrap();
         state.pages_mut().saved(number);
+        if self.life.entries_a_record == usize::MAX {
+            self.backend.catch_up(usize::MAX);
+        }
         state.pages_mut().trim(0);
         self.since.clear();
     }
@@ -67,16 +100,24 @@ impl Folded {
     /// After each record: upkeep, checkpoints and deaths as the life has them.
     fn live(&mut self) {
         self.records += 1;
+        self.backend.catch_up(self.life.entries_a_record);
         self.state.as_mut().unwrap().pages_mut().trim(0);
-        if self.records.is_multiple_of(self.life.checkpoint_every) {
+        if self.is_due(self.life.checkpoint_every) {
             self.checkpoint();
         }
-        if self.records.is_multiple_of(self.life.die_every) {
+        if self.is_due(self.life.die_every) {
             self.open();
             for (at, event) in std::mem::take(&mut self.since) {
                 self.fold(at, event.as_ref());
                 self.since.push((at, event));
             }
+        }
+    }
+
+    fn is_due(&mut self, every: u64) -> bool {
+        match &mut self.random {
+            Some(random) => random.below(every) == 0,
+            None => self.records.is_multiple_of(every),
         }
     }
 

@@ -1,0 +1,193 @@
+//! INV-COVER: what a read mark costs, counted in pages looked at and not in time: it follows what is newly covered, and not
+//! the length of the conversation.
+
+use receipts_event::{Body, ConversationRead, Event, MembersChanged, MessageSent, UpTo};
+use receipts_fold::effects::Effects;
+use receipts_fold::page::{Mut, Page, PageKey, Ref, Store, Table};
+use receipts_fold::{At, Limits, Raw, State};
+use receipts_store::{Error, MemoryBackend, Paged};
+use std::cell::Cell;
+
+/// Pages that count how often one is looked at.
+struct Counting {
+    pages: Paged<MemoryBackend>,
+    looks: Cell<u64>,
+}
+
+impl Counting {
+    fn look(&self) {
+        self.looks.set(self.looks.get() + 1);
+    }
+}
+
+impl Store for Counting {
+    type Error = Error;
+
+    fn conversation(&self, name: &[u8]) -> Result<Option<u32>, Error> {
+        self.pages.conversation(name)
+    }
+
+    fn conversation_hash(&self, name: &[u8]) -> u64 {
+        self.pages.conversation_hash(name)
+    }
+
+    fn conversation_probably(&self, hash: u64) -> Option<u32> {
+        self.pages.conversation_probably(hash)
+    }
+
+    fn touch_conversation(&self, hash: u64) -> u8 {
+        self.pages.touch_conversation(hash)
+    }
+
+    fn conversation_hot(&mut self, name: &[u8]) -> Result<Option<u32>, Error> {
+        self.pages.conversation_hot(name)
+    }
+
+    fn name_conversation(&mut self, name: &[u8], number: u32) {
+        self.pages.name_conversation(name, number);
+    }
+}
+
+impl<P: Page> Table<P> for Counting
+where
+    Paged<MemoryBackend>: Table<P, Error = Error>,
+{
+    fn get(&self, key: PageKey) -> Result<Option<Ref<'_, P>>, Error> {
+        self.look();
+        self.pages.get(key)
+    }
+
+    fn at_hand(&self, key: PageKey) -> Option<&P> {
+        self.pages.at_hand(key)
+    }
+
+    fn hot(&mut self, key: PageKey) -> Result<Option<Mut<'_, P>>, Error> {
+        self.look();
+        self.pages.hot(key)
+    }
+
+    fn put(&mut self, key: PageKey, page: P) {
+        self.pages.put(key, page);
+    }
+
+    fn remove(&mut self, key: PageKey) {
+        Table::<P>::remove(&mut self.pages, key);
+    }
+
+    fn keys(&self) -> Result<Vec<PageKey>, Error> {
+        Table::<P>::keys(&self.pages)
+    }
+}
+
+const GROUP: &str = "g";
+
+/// A group in which somebody writes on and on, a message every 10 ms.
+struct Group {
+    fold: State<Counting>,
+    sent: u64,
+}
+
+impl Group {
+    fn of(members: &[&'static str]) -> Self {
+        let pages = Counting { pages: Paged::new(MemoryBackend::default(), 0, 1 << 30), looks: Cell::new(0) };
+        let mut group = Self { fold: State::open(pages, Limits::default()).unwrap(), sent: 0 };
+        group.join(members);
+        group
+    }
+
+    fn apply(&mut self, body: Body<'static>) -> Effects {
+        let event = Event { tenant: "default".into(), event_id: None, body };
+        let (key, value) = (event.key(), event.to_json());
+        let at = At { partition: 0, offset: self.fold.next_offset(), timestamp_ms: 1_000_000_000 };
+        let mut effects = Effects::default();
+        let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+        self.fold.apply(at, &event, raw, &mut effects).unwrap();
+        effects
+    }
+
+    fn join(&mut self, members: &[&'static str]) {
+        let joined = members.iter().map(|id| (*id).into()).collect();
+        let (left, observers) = (Vec::new(), Vec::new());
+        self.apply(Body::MembersChanged(MembersChanged { conversation_id: GROUP.into(), joined, left, observers }));
+    }
+
+    fn send(&mut self, messages: u64) {
+        for _ in 0..messages {
+            self.apply(Body::MessageSent(MessageSent {
+                conversation_id: GROUP.into(),
+                message_id: format!("m{}", self.sent).into(),
+                sender_id: "writer".into(),
+                sent_at_ms: 10 * self.sent,
+                need_read_receipt: true,
+                recipients: None,
+            }));
+            self.sent += 1;
+        }
+    }
+
+    /// Pages looked at by a mark up to the message of that number, and how many messages it read.
+    fn mark(&mut self, reader: &'static str, up_to: u64) -> (u64, usize) {
+        let before = self.fold.pages().looks.get();
+        let effects = self.apply(Body::ConversationRead(ConversationRead {
+            conversation_id: GROUP.into(),
+            reader_id: reader.into(),
+            up_to: UpTo::Message(format!("m{up_to}").into()),
+            read_at_ms: None,
+            hidden: false,
+        }));
+        (self.fold.pages().looks.get() - before, effects.changed.len())
+    }
+}
+
+/// Looks at a page for one message: its link, its bits and, in a large group, its chunk; and for the mark itself.
+const EACH: u64 = 5;
+const ONCE: u64 = 24;
+
+/// Steps of the search for the first message covered, each of two looks: see `fold/src/chain.rs`.
+fn search(messages: u64) -> u64 {
+    4 * (64 - messages.leading_zeros() as u64)
+}
+
+#[test]
+fn a_mark_looks_at_what_it_newly_covers_and_at_little_else() {
+    let mut costs = Vec::new();
+    for length in [1_000, 10_000, 100_000] {
+        let mut group = Group::of(&["writer", "reader", "other"]);
+        group.send(length);
+        let all = group.mark("reader", length - 1);
+        assert_eq!(all.1 as u64, length);
+        let mut cost = Vec::new();
+        for newly in [1, 10, 100] {
+            group.send(newly);
+            let (looks, read) = group.mark("reader", group.sent - 1);
+            assert_eq!(read as u64, newly);
+            assert!(looks <= ONCE + EACH * newly, "{looks} looks for {newly} of {length} messages");
+            cost.push(looks);
+        }
+        // Nothing new; an old message; and somewhere in the middle of what is new.
+        for (up_to, newly) in [(group.sent - 1, 0), (length / 2, 0)] {
+            let (looks, read) = group.mark("reader", up_to);
+            assert_eq!(read, newly);
+            assert!(looks <= ONCE + search(length), "{looks} looks for nothing new of {length} messages");
+        }
+        group.send(2_000);
+        let (looks, read) = group.mark("reader", group.sent - 1_991);
+        assert_eq!(read, 10);
+        assert!(looks <= ONCE + 10 * EACH + search(length), "{looks} looks for 10 of {length} before 1,990 others");
+        costs.push(cost);
+    }
+    assert!(costs.windows(2).all(|pair| pair[0] == pair[1]), "the length of the conversation shows: {costs:?}");
+}
+
+#[test]
+fn a_newcomers_first_mark_does_not_look_at_what_was_sent_before() {
+    for length in [1_000, 50_000] {
+        let mut group = Group::of(&["writer", "reader"]);
+        group.send(length);
+        group.join(&["newcomer"]);
+        group.send(10);
+        let (looks, read) = group.mark("newcomer", group.sent - 1);
+        assert_eq!(read, 10);
+        assert!(looks <= ONCE + 10 * EACH, "{looks} looks for 10 of {length} messages");
+    }
+}

@@ -1,0 +1,272 @@
+//! INV-CODES: a partition with a page of every kind, as version 1 of the store's format writes it, in
+//! `schemas/store/golden-v1.txt`: it is read, answers, and is written again byte for byte.
+//!
+//! The bytes of a published version never change: who must change them raises the version, and keeps this file beside a new
+//! one. `RECEIPTS_TEST_WRITE_SCHEMAS=1` writes it.
+
+use receipts_event::decode;
+use receipts_fold::effects::Effects;
+use receipts_fold::head::Head;
+use receipts_fold::index::{Filter as Bloom, IndexPage};
+use receipts_fold::message::{Chunk, Messages};
+use receipts_fold::page::Page;
+use receipts_fold::people::{People, PeopleIndex};
+use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
+use receipts_fold::view::{Filter, Status};
+use receipts_fold::wire::{Reader, Writer};
+use receipts_fold::{At, Limits, Raw, State};
+use receipts_store::{Backend, Batch, MemoryBackend, Paged};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+type Fold = State<Paged<MemoryBackend>>;
+type Values = BTreeMap<Vec<u8>, Vec<u8>>;
+
+const NOW_MS: u64 = 1_780_000_000_000;
+const DAY_MS: u64 = 86_400_000;
+/// Messages of a stretch: with 65,536 the file would be large, and its form is the same.
+const STRETCH: u64 = 64;
+/// Codes of tables, as `schemas/store/v1.md` has them.
+const NAMES: u8 = 2;
+const INDEX: u8 = 10;
+/// Before the bytes of the page in the first part of a value.
+const HEADER_BYTES: usize = 15;
+
+fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/store/golden-v1.txt")
+}
+
+fn open(backend: &MemoryBackend, read_times: bool) -> Fold {
+    let limits = Limits { read_times, retention_ms: 90 * DAY_MS, ..Limits::default() };
+    State::open_with_stretches(Paged::new(backend.clone(), 0, 1 << 20), limits, STRETCH).unwrap()
+}
+
+fn apply(fold: &mut Fold, event: &Value) {
+    let value = serde_json::to_vec(event).unwrap();
+    let event = decode(&value).unwrap();
+    let offset = fold.next_offset() + 1;
+    let at = At { partition: 0, offset, timestamp_ms: NOW_MS + 1_000 * offset };
+    let key = event.key();
+    let headers = || vec![("trace".into(), Some(Box::from(&b"t1"[..]))), ("empty".into(), None)];
+    fold.apply(at, &event, Raw { key: Some(&key), value: &value, headers: &headers }, &mut Effects::default()).unwrap();
+}
+
+fn checkpoint(mut fold: Fold) {
+    fold.settle();
+    fold.pages().backend().commit(fold.pages().batch(fold.next_offset())).unwrap();
+}
+
+fn sent(conversation_id: &str, message_id: &str, sender_id: &str) -> Value {
+    json!({"type": "message.sent", "conversation_id": conversation_id, "message_id": message_id, "sender_id": sender_id,
+        "sent_at_ms": NOW_MS, "need_read_receipt": true})
+}
+
+fn read(conversation_id: &str, message_id: &str, reader_id: &str, hidden: bool) -> Value {
+    json!({"type": "message.read", "conversation_id": conversation_id, "reader_id": reader_id,
+        "message_ids": [message_id], "hidden": hidden})
+}
+
+/// A partition with a page of every kind, and of the rare forms in them.
+fn written() -> Values {
+    let backend = MemoryBackend::default();
+    let crowd: Vec<String> = (0..70).map(|n| format!("w{n}")).collect();
+    // While no times were kept.
+    let mut fold = open(&backend, false);
+    apply(
+        &mut fold,
+        &json!({"type": "members.changed", "conversation_id": "g", "joined": ["ann", "bob", "cid", "dan"]}),
+    );
+    apply(&mut fold, &sent("g", "1519203421110272001", "ann"));
+    apply(&mut fold, &read("g", "1519203421110272001", "bob", false));
+    checkpoint(fold);
+
+    let mut fold = open(&backend, true);
+    for event in [
+        json!({"type": "conversation.configured", "conversation_id": "g", "kind": "group", "group_type": "team"}),
+        json!({"type": "conversation.configured", "conversation_id": "d", "kind": "direct"}),
+        json!({"type": "members.changed", "conversation_id": "d", "joined": ["ann", "bob"]}),
+        json!({"type": "members.changed", "conversation_id": "crowd", "joined": crowd, "observers": ["bot"]}),
+        read("g", "1519203421110272001", "cid", false),
+        sent("g", "1519203421114466306", "ann"),
+        read("g", "1519203421114466306", "cid", true),
+        // A read time beyond 49 days, and a send out of order.
+        json!({"type": "message.sent", "conversation_id": "g", "message_id": "old", "sender_id": "ann",
+            "sent_at_ms": NOW_MS - 60 * DAY_MS, "need_read_receipt": true}),
+        read("g", "old", "bob", false),
+        json!({"type": "message.sent", "conversation_id": "g", "message_id": "named", "sender_id": "ann",
+            "sent_at_ms": NOW_MS, "need_read_receipt": true, "recipients": ["bob", "guest"]}),
+        json!({"type": "message.sent", "conversation_id": "g", "message_id": "plain", "sender_id": "bob", "sent_at_ms": NOW_MS}),
+        sent("g", "gone", "ann"),
+        json!({"type": "message.recalled", "conversation_id": "g", "message_id": "gone"}),
+        sent("d", "to-bob", "ann"),
+        json!({"type": "message.sent", "conversation_id": "crowd", "message_id": "some", "sender_id": "w0",
+            "sent_at_ms": NOW_MS, "need_read_receipt": true, "recipients": ["w1", "w69"]}),
+        sent("crowd", "all", "w0"),
+        read("crowd", "all", "w69", false),
+        read("crowd", "all", "w3", true),
+        json!({"type": "conversation.read", "conversation_id": "g", "reader_id": "bob", "up_to_message_id": "named"}),
+        json!({"type": "conversation.read", "conversation_id": "g", "reader_id": "cid", "up_to_sent_at_ms": NOW_MS + 5}),
+        json!({"type": "conversation.read", "conversation_id": "d", "reader_id": "bob", "up_to_sent_at_ms": 5, "hidden": true}),
+        json!({"type": "members.changed", "conversation_id": "g", "left": ["dan"], "observers": ["cid"]}),
+        json!({"type": "members.changed", "conversation_id": "g", "joined": ["dan", "cid"]}),
+        json!({"type": "policy.changed", "read_receipts": {"team": false, "*": true}, "partition": 0}),
+        sent("g", "unsupported", "ann"),
+        json!({"type": "user.erased", "user_id": "w5", "partition": 0}),
+        read("g", "still to come", "bob", false),
+    ] {
+        apply(&mut fold, &event);
+    }
+    // Three stretches: the first of them is sealed.
+    for n in 0..3 * STRETCH {
+        apply(
+            &mut fold,
+            &sent("long", &format!("m{n}"), "ann")
+                .as_object()
+                .map(|o| {
+                    let mut o = o.clone();
+                    o.insert("recipients".into(), json!(["bob"]));
+                    Value::Object(o)
+                })
+                .unwrap(),
+        );
+    }
+    checkpoint(fold);
+    values(&backend)
+}
+
+/// All values, but for pages of the index that hold nobody: there are some two hundred, all alike.
+fn values(backend: &MemoryBackend) -> Values {
+    let all =
+        backend.keys(&[]).unwrap().into_iter().map(|key| (key.clone(), backend.get(&key).unwrap().unwrap().to_vec()));
+    all.filter(|(key, value)| key[0] != INDEX || value[HEADER_BYTES..] != [0]).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn as_text(values: &Values) -> String {
+    let lines = values.iter().map(|(key, value)| format!("{} {}\n", hex(key), hex(value)));
+    let about = "# A partition with a page of every kind, as version 1 of the store's format writes it: keys and values in hex.\n\
+        # Made and read by crates/store/tests/rules/golden.rs. It stays as it is for as long as version 1 is read.\n";
+    std::iter::once(about.to_owned()).chain(lines).collect()
+}
+
+fn from_text(text: &str) -> Values {
+    let bytes = |hex: &str| -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    };
+    let lines = text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_once(' ').unwrap());
+    lines.map(|(key, value)| (bytes(key), bytes(value))).collect()
+}
+
+fn committed() -> Values {
+    from_text(&std::fs::read_to_string(path()).expect("schemas/store/golden-v1.txt"))
+}
+
+#[test]
+fn the_format_writes_what_it_has_always_written() {
+    let written = as_text(&written());
+    if std::env::var_os("RECEIPTS_TEST_WRITE_SCHEMAS").is_some() {
+        std::fs::write(path(), &written).unwrap();
+    }
+    let committed = std::fs::read_to_string(path()).expect("schemas/store/golden-v1.txt");
+    for (line, (is, was)) in written.lines().zip(committed.lines()).enumerate() {
+        assert_eq!(is, was, "line {} of schemas/store/golden-v1.txt: a new format takes a new version", line + 1);
+    }
+    assert_eq!(written.lines().count(), committed.lines().count(), "lines of schemas/store/golden-v1.txt");
+}
+
+/// Reads a page and writes it again.
+fn again<P: Page>(payload: &[u8]) -> Vec<u8> {
+    let mut reader = Reader::new(payload);
+    let page = P::decode(&mut reader).expect("a page of the format");
+    reader.end().expect("nothing else");
+    let mut writer = Writer::default();
+    page.encode(&mut writer);
+    writer.bytes
+}
+
+#[test]
+fn every_kind_of_page_is_read_and_written_again_byte_for_byte() {
+    let mut pages: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    for (key, value) in committed() {
+        let (page, part) = key.split_at(key.len() - 2);
+        let payload = if part == [0, 0] { &value[HEADER_BYTES..] } else { &value };
+        pages.entry(page.to_vec()).or_default().extend_from_slice(payload);
+    }
+    let mut kinds = BTreeSet::new();
+    for (key, payload) in &pages {
+        kinds.insert(key[0]);
+        let again = match key[0] {
+            1 => again::<Meta>(payload),
+            NAMES => {
+                let mut writer = Writer::default();
+                writer.number(Reader::new(payload).number().unwrap());
+                writer.bytes
+            }
+            3 => again::<Head>(payload),
+            4 => again::<People>(payload),
+            5 => again::<PeopleIndex>(payload),
+            6 => again::<Marks>(payload),
+            7 => again::<Leaves>(payload),
+            8 => again::<Messages>(payload),
+            9 => again::<Chunk>(payload),
+            INDEX => again::<IndexPage>(payload),
+            11 => again::<Bloom>(payload),
+            12 => again::<Parked>(payload),
+            13 => again::<Erased>(payload),
+            code => panic!("no table has the code {code}"),
+        };
+        assert_eq!(hex(&again), hex(payload), "page {}", hex(key));
+    }
+    assert_eq!(kinds, (1..=13).collect(), "a page of every kind");
+}
+
+#[test]
+fn a_partition_of_the_first_version_answers_and_goes_on() {
+    let backend = MemoryBackend::default();
+    let mut batch = Batch::new(0, 0, 0);
+    committed().iter().for_each(|(key, value)| batch.write(key, value));
+    batch.seal();
+    backend.commit(batch).unwrap();
+    let mut fold = open(&backend, true);
+    let status =
+        |fold: &Fold, conversation: &str, message: &str| fold.receipt("default", conversation, message).unwrap().status;
+    for (conversation, message, wanted) in [
+        ("g", "1519203421110272001", Status::Ok),
+        ("g", "plain", Status::NotRequested),
+        ("g", "gone", Status::Recalled),
+        ("g", "unsupported", Status::Unsupported),
+        ("long", "m0", Status::Ok),
+        ("long", "m191", Status::Ok),
+        ("g", "still to come", Status::NotFound),
+    ] {
+        assert_eq!(status(&fold, conversation, message), wanted, "{message}");
+    }
+    let list = |fold: &Fold, conversation: &str, message: &str, filter| {
+        let members = fold.members("default", conversation, message, filter, 0, 100).unwrap().members;
+        members.into_iter().map(|member| (member.user_id, member.read_at_ms)).collect::<Vec<_>>()
+    };
+    let first = list(&fold, "g", "1519203421110272001", Filter::Read);
+    assert_eq!(
+        first,
+        [("bob".into(), None), ("cid".into(), Some(NOW_MS + 15_000))],
+        "a time that was not kept, and one that was"
+    );
+    assert_eq!(list(&fold, "g", "old", Filter::Read)[0], ("bob".into(), Some(NOW_MS + 23_000)));
+    assert_eq!(list(&fold, "crowd", "all", Filter::Read), [("w69".into(), Some(NOW_MS + 39_000))]);
+    assert_eq!(list(&fold, "crowd", "some", Filter::Unread).len(), 2);
+    assert_eq!(
+        list(&fold, "crowd", "all", Filter::Unread).len(),
+        66,
+        "69 without a reader, a hidden one and one who was erased"
+    );
+    let mark = fold.read_mark("default", "g", "bob").unwrap().unwrap();
+    assert_eq!((mark.up_to_message_id.as_deref(), mark.up_to_sent_at_ms), (Some("named"), NOW_MS));
+    assert!(fold.is_erased("default", "w5") && fold.is_member("default", "g", "dan").unwrap());
+    // What waited is applied.
+    apply(&mut fold, &sent("g", "still to come", "ann"));
+    assert_eq!(fold.parked(), 0);
+}

@@ -1,0 +1,95 @@
+//! INV-MEMORY: pages stay within the memory that they may take, by the store's own account, though the log is many times as
+//! long; in between only what a checkpoint alone can free may go beyond it, and the store says when that is due.
+
+use receipts_event::{Body, Event, MembersChanged, MessageRead, MessageSent};
+use receipts_fold::effects::Effects;
+use receipts_fold::{At, Limits, Raw, State};
+use receipts_store::{Backend, MemoryBackend, Paged, trim};
+use receipts_testkit::random::Random;
+
+const MEMORY: usize = 1 << 20;
+const CONVERSATIONS: u64 = 400;
+const MESSAGES: u64 = 30_000;
+const MEMBERS: u64 = 5;
+
+type Fold = State<Paged<MemoryBackend>>;
+
+fn apply(fold: &mut Fold, body: Body<'static>) {
+    let event = Event { tenant: "default".into(), event_id: None, body };
+    let at = At { partition: 0, offset: fold.next_offset(), timestamp_ms: 1_780_000_000_000 };
+    let raw = Raw { key: None, value: &[], headers: &Vec::new };
+    fold.apply(at, &event, raw, &mut Effects::default()).unwrap();
+}
+
+fn checkpoint(fold: &mut Fold) {
+    fold.settle();
+    let batch = fold.pages().batch(fold.next_offset());
+    let number = fold.pages().backend().clone().commit(batch).unwrap();
+    fold.pages_mut().saved(number);
+}
+
+#[test]
+fn pages_stay_within_their_memory_however_long_the_log() {
+    let pages = Paged::new(MemoryBackend::default(), 0, MEMORY);
+    let mut fold = State::open_with_stretches(pages, Limits::default(), 1_024).unwrap();
+    let random = &mut Random::new(1);
+    for conversation in 0..CONVERSATIONS {
+        apply(
+            &mut fold,
+            Body::MembersChanged(MembersChanged {
+                conversation_id: format!("g{conversation}").into(),
+                joined: (0..MEMBERS).map(|member| format!("u{member}").into()).collect(),
+                left: Vec::new(),
+                observers: Vec::new(),
+            }),
+        );
+    }
+    let (mut checkpoints, mut most, mut most_between) = (0, 0, 0);
+    for message in 0..MESSAGES {
+        // Most events fall on recent messages, some anywhere.
+        let of = |message: u64| format!("g{}", message % CONVERSATIONS);
+        apply(
+            &mut fold,
+            Body::MessageSent(MessageSent {
+                conversation_id: of(message).into(),
+                message_id: format!("m{message}").into(),
+                sender_id: "u0".into(),
+                sent_at_ms: 1_780_000_000_000,
+                need_read_receipt: true,
+                recipients: None,
+            }),
+        );
+        for reader in 1..MEMBERS {
+            let back = if random.chance(0.95) { random.below(2_000) } else { random.below(MESSAGES) };
+            let read = message.saturating_sub(back);
+            apply(
+                &mut fold,
+                Body::MessageRead(MessageRead {
+                    conversation_id: of(read).into(),
+                    reader_id: format!("u{reader}").into(),
+                    message_ids: vec![format!("m{read}").into()],
+                    read_at_ms: None,
+                    hidden: false,
+                }),
+            );
+        }
+        trim(&mut fold);
+        most_between = most_between.max(fold.pages().memory_bytes());
+        if fold.pages().needs_checkpoint() {
+            checkpoint(&mut fold);
+            trim(&mut fold);
+            checkpoints += 1;
+            most = most.max(fold.pages().memory_bytes() + fold.memory_bytes());
+        }
+    }
+    checkpoint(&mut fold);
+    let stored = fold.pages().stored_bytes().unwrap() as usize;
+    eprintln!("{checkpoints} checkpoints; {most} bytes after one, {most_between} between; {stored} bytes stored");
+    assert!(stored > MEMORY, "all of it must not fit: {stored}");
+    assert!(checkpoints > 5, "{checkpoints} checkpoints");
+    assert!(most <= MEMORY, "{most} bytes after a checkpoint, of {MEMORY}");
+    assert!(most_between <= MEMORY * 3 / 2, "{most_between} bytes between checkpoints, of {MEMORY}");
+    // And it still is the same partition.
+    let receipt = fold.receipt("default", "g7", "m407").unwrap();
+    assert_eq!(receipt.counts.map(|counts| counts.audience_count), Some(MEMBERS as u32 - 1));
+}

@@ -63,6 +63,9 @@ pub trait Disk: Send + Sync {
     fn place(&self, name: &str) -> String;
 }
 
+/// A key and its value.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
+
 /// The values of a partition.
 pub trait Map: Send + Sync {
     /// The value of a key.
@@ -81,7 +84,7 @@ pub trait Map: Send + Sync {
     ///
     /// # Errors
     /// Where the disk fails.
-    fn values(&self, from: &[u8], most: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error>;
+    fn values(&self, from: &[u8], most: usize) -> Result<Vec<KeyValue>, Error>;
 
     /// Writes a value; returns the one that it replaced. It survives anything only after [`Self::flush`]; of what was not
     /// flushed a death leaves the first few changes, or none.

@@ -4,7 +4,7 @@
 //! whatever a later batch overwrites ahead of it is kept aside as it was. So neither waits for the other, but for a batch
 //! whose old values would not fit in the memory set aside for them: that one waits until the image has come by.
 
-use crate::disk::{Map, Value};
+use crate::disk::{KeyValue, Map, Value};
 use crate::error::Error;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
@@ -141,7 +141,7 @@ impl Image {
     ///
     /// # Errors
     /// Where the store fails, or the partition was dropped meanwhile.
-    pub fn next_values(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    pub fn next_values(&mut self) -> Result<Vec<KeyValue>, Error> {
         let Self { source, at_end } = self;
         let mut values = Vec::new();
         while values.is_empty() && !*at_end {

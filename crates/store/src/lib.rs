@@ -15,7 +15,7 @@ pub mod snapshot;
 
 pub use backend::{Backend, MemoryBackend};
 pub use batch::{Batch, Entry};
-pub use disk::{Disk, Map, Value};
+pub use disk::{Disk, KeyValue, Map, Value};
 pub use error::Error;
 pub use image::{Image, ImageSource};
 pub use paged::{Paged, trim};

@@ -1,6 +1,6 @@
 //! The disk of a process: a directory, and sled in it. Knows nothing of checkpoints.
 
-use crate::disk::{Disk, Map, Value};
+use crate::disk::{Disk, KeyValue, Map, Value};
 use crate::error::Error;
 use crate::sled_backend::SledSettings;
 use std::fs::{self, File};
@@ -84,7 +84,7 @@ impl Map for SledMap {
         })
     }
 
-    fn values(&self, from: &[u8], most: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn values(&self, from: &[u8], most: usize) -> Result<Vec<KeyValue>, Error> {
         careful(|| {
             let entries = self.tree.range(from..).take(most);
             entries.map(|e| e.map(|(k, v)| (k.to_vec(), v.to_vec())).map_err(sled_error("reading the store"))).collect()

@@ -102,7 +102,7 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
         }
     }
     progress.end(&told);
-    if !asked.even_if_different && !(different.is_empty() && uncompared.is_empty()) {
+    if !(asked.even_if_different || different.is_empty() && uncompared.is_empty()) {
         let why = if different.is_empty() {
             format!(
                 "partitions {uncompared:?} could not be compared: stop the service, or let it take snapshots (snapshot.url)"

@@ -2,7 +2,7 @@
 //! in part or as a whole, in order. Its writes fail as told, before they take effect or after.
 
 use parking_lot::Mutex;
-use receipts_store::{Disk, Error, Map, Value};
+use receipts_store::{Disk, Error, KeyValue, Map, Value};
 use receipts_testkit::random::Random;
 use std::collections::BTreeMap;
 use std::io;
@@ -304,7 +304,7 @@ impl Map for SimMap {
         Ok(live.take_while(|(key, _)| key.starts_with(prefix)).map(|(key, _)| key.clone()).collect())
     }
 
-    fn values(&self, from: &[u8], most: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn values(&self, from: &[u8], most: usize) -> Result<Vec<KeyValue>, Error> {
         let mut state = self.usable("reading")?;
         state.may_read().map_err(|source| Error::Io { doing: "reading".into(), source })?;
         let live = state.maps[&self.partition].live.range(from.to_vec()..).take(most);

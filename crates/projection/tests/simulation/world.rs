@@ -246,7 +246,6 @@ impl World {
         let projector = &mut self.members[member];
         let store = Arc::new(SledStore::over(Arc::new(projector.disk.clone()), self.sync));
         let settings = Settings { group: member.to_string(), sync: self.sync, ..self.settings.clone() };
-            snapshots: None,
         let runs = Loop::new(store.clone(), &self.log, "receipts.events", settings, Duration::MAX);
         (projector.store, projector.runs) = (Some(store), Some(runs.map_err(|e| e.to_string())?));
         Ok(())

@@ -138,6 +138,9 @@ stop() {
   if [ "$2" = -TERM ] && [ -f "$run/classes.jsa" ]; then mv -f "$run/classes.jsa" "$cds"; fi
 }
 
+# A node that hangs is to the others as one whose network is cut: connections stay, and nothing comes.
+signal() { at "$1"; kill "$2" "$(cat "$pid")"; }
+
 status() { at "$1"; if alive; then echo "127.0.0.1:$port pid $(cat "$pid")"; else echo "127.0.0.1:$port down"; fi; }
 wipe() { stop "$1" -KILL; rm -rf "$run"; }
 
@@ -146,6 +149,8 @@ case ${1:-} in
   start) install; for i in $all; do start "$i"; done; for i in $all; do await "$i"; done ;;
   stop) for i in $all; do stop "$i" -TERM; done ;;
   kill) for i in $all; do stop "$i" -KILL; done ;;
+  hang) for i in $all; do signal "$i" -STOP; done ;;
+  wake) for i in $all; do signal "$i" -CONT; done ;;
   status) for i in $all; do status "$i"; done ;;
   wipe) for i in $all; do wipe "$i"; done ;;
   tether)

@@ -90,6 +90,22 @@ impl Broker {
         self.run(&["start", &node.to_string()])
     }
 
+    /// Lets a node (counted from 1) hang: to the others it is as if its network were cut.
+    ///
+    /// # Errors
+    /// Where the script fails.
+    pub fn hang(&self, node: u16) -> Result<(), BrokerError> {
+        self.run(&["hang", &node.to_string()])
+    }
+
+    /// Lets a node go on that hangs.
+    ///
+    /// # Errors
+    /// Where the script fails.
+    pub fn wake(&self, node: u16) -> Result<(), BrokerError> {
+        self.run(&["wake", &node.to_string()])
+    }
+
     fn script(&self, args: &[&str]) -> Command {
         let mut command = Command::new("sh");
         command.arg(script_path()).args(args);

@@ -461,16 +461,16 @@ impl World {
     /// A log that lost what a store needs, and one that is another's, are refused, and no store is the worse for it.
     fn must_refuse(&mut self) -> Result<(), String> {
         let good = self.log.0.lock().partitions.clone();
-        for partition in 0..PARTITIONS as usize {
+        for (partition, good) in good.into_iter().enumerate() {
             let stands = self.log.0.lock().committed[partition];
-            let Some(member) = (0..MEMBERS).find(|member| stands[*member] > good[partition].first) else { continue };
+            let Some(member) = (0..MEMBERS).find(|member| stands[*member] > good.first) else { continue };
             self.log.0.lock().wanted = vec![None; PARTITIONS as usize];
             self.log.0.lock().wanted[partition] = Some(member);
-            let next = good[partition].end();
-            let mut lost = good[partition].clone();
+            let next = good.end();
+            let mut lost = good.clone();
             lost.records.retain(|record| record.offset + 1 < stands[member]);
             let trimmed = Partition { first: next + 5, records: Vec::new() };
-            let mut anew = good[partition].clone();
+            let mut anew = good.clone();
             for record in &mut anew.records {
                 record.timestamp_ms += 1;
             }
@@ -485,7 +485,7 @@ impl World {
                 }
                 _ = self.members[member].runs.take().unwrap().close(false);
                 self.closed(member);
-                self.log.0.lock().partitions[partition] = good[partition].clone();
+                self.log.0.lock().partitions[partition] = good.clone();
             }
         }
         self.rebalance();

@@ -6,6 +6,8 @@
 mod answers;
 mod bench;
 mod damage;
+mod dead_letters;
 mod faults;
+mod offsets;
 mod schema;
 mod updates;

@@ -6,8 +6,10 @@
 mod answers;
 mod bench;
 mod damage;
+mod dead_letters;
 mod faults;
 mod flips;
+mod offsets;
 mod refusals;
 mod schema;
 mod snapshots;

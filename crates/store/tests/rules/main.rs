@@ -5,6 +5,7 @@
 
 mod cases;
 mod cover;
+mod crowd;
 mod damage;
 mod golden;
 mod lagging;

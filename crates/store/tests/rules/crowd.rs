@@ -1,0 +1,195 @@
+//! Messages whose bits stand in chunks of their own, and people on pages of their own: the same rules as in small groups,
+//! told one by one, and what the fold counts of each record.
+
+use receipts_event::decode;
+use receipts_fold::effects::{Counters, Effects};
+use receipts_fold::view::{Filter, Receipt};
+use receipts_fold::{At, Limits, Raw, State};
+use receipts_store::{MemoryBackend, Paged};
+use serde_json::{Value, json};
+
+struct Chat {
+    fold: State<Paged<MemoryBackend>>,
+    effects: Effects,
+}
+
+impl Chat {
+    fn new(limits: Limits) -> Self {
+        let pages = Paged::new(MemoryBackend::default(), 0, 1 << 20);
+        Self { fold: State::open(pages, limits).unwrap(), effects: Effects::default() }
+    }
+
+    /// Folds an event at a time, and says what it added to the counters.
+    fn at(&mut self, timestamp_ms: u64, event: &Value) -> Counters {
+        let value = serde_json::to_vec(event).unwrap();
+        let event = decode(&value).unwrap();
+        let at = At { partition: 0, offset: self.fold.next_offset(), timestamp_ms };
+        let key = event.key();
+        self.effects = Effects::default();
+        self.fold
+            .apply(at, &event, Raw { key: Some(&key), value: &value, headers: &Vec::new }, &mut self.effects)
+            .unwrap();
+        self.effects.counters
+    }
+
+    fn post(&mut self, event: &Value) -> Counters {
+        self.at(1_000, event)
+    }
+
+    fn receipt(&self, message_id: &str) -> Receipt {
+        self.fold.receipt("default", "g", message_id).unwrap()
+    }
+
+    fn list(&self, message_id: &str, filter: Filter) -> Vec<String> {
+        let members = self.fold.members("default", "g", message_id, filter, 0, 10_000).unwrap().members;
+        members.into_iter().map(|member| member.user_id).collect()
+    }
+
+    /// Audience, read, unread, hidden and departed.
+    fn counts(&self, message_id: &str) -> [u32; 5] {
+        let c = self.receipt(message_id).counts.expect("counts");
+        [c.audience_count, c.read_count, c.unread_count, c.hidden_count, c.departed_count]
+    }
+}
+
+fn sent(message_id: &str) -> Value {
+    json!({"type": "message.sent", "conversation_id": "g", "message_id": message_id, "sender_id": "u0", "sent_at_ms": 900,
+        "need_read_receipt": true})
+}
+
+fn read(reader_id: &str, message_ids: &[&str], hidden: bool) -> Value {
+    json!({"type": "message.read", "conversation_id": "g", "reader_id": reader_id, "message_ids": message_ids,
+        "hidden": hidden})
+}
+
+fn mark(reader_id: &str, up_to_ms: u64) -> Value {
+    json!({"type": "conversation.read", "conversation_id": "g", "reader_id": reader_id, "up_to_sent_at_ms": up_to_ms})
+}
+
+fn members(field: &str, ids: &[String]) -> Value {
+    json!({"type": "members.changed", "conversation_id": "g", field: ids})
+}
+
+fn user(n: u32) -> String {
+    format!("u{n}")
+}
+
+/// What one record adds: itself, and nothing else unless told.
+const RECORD: Counters =
+    Counters { records: 1, messages: 0, reads: 0, repeated: 0, not_in_audience: 0, expired: 0, parked: 0 };
+const READ: Counters = Counters { reads: 1, ..RECORD };
+const REPEATED: Counters = Counters { repeated: 1, ..RECORD };
+const OUTSIDE: Counters = Counters { not_in_audience: 1, ..RECORD };
+const EXPIRED: Counters = Counters { expired: 1, ..RECORD };
+const PARKED: Counters = Counters { parked: 1, ..RECORD };
+
+/// The same for groups of every layout: all on one page, bits in one chunk, bits in three.
+#[test]
+fn named_recipients_and_nobody_else_read_a_message_in_a_group_of_any_size() {
+    for people in [10, 70, 1_300] {
+        let mut chat = Chat::new(Limits::default());
+        let all: Vec<String> = (0..people).map(user).collect();
+        let last = people - 1;
+        chat.post(&members("joined", &all));
+        // Recipients at both ends; of the middle chunk nobody.
+        let named = [user(1), user(2), user(last), user(last), user(0), "guest".to_owned()];
+        let mut send = sent("m");
+        send["recipients"] = json!(named);
+        assert_eq!(chat.post(&send), Counters { messages: 1, ..RECORD });
+        assert_eq!(chat.counts("m"), [4, 0, 4, 0, 0], "each once, without the sender");
+        let outsiders = [user(0), user(3), user(people / 2), user(last - 1), "stranger".to_owned()];
+        for outsider in &outsiders {
+            assert_eq!(chat.post(&read(outsider, &["m"], false)), OUTSIDE, "{outsider} of {people}");
+            assert_eq!(chat.post(&read(outsider, &["m"], true)), OUTSIDE, "{outsider} of {people}, hidden");
+        }
+        assert_eq!(chat.post(&read(&user(last), &["m"], false)), READ);
+        assert_eq!(chat.effects.changed.len(), 1);
+        assert_eq!(chat.post(&read(&user(last), &["m"], true)), REPEATED, "what was read openly stays so");
+        assert_eq!(chat.post(&read("guest", &["m"], true)), READ);
+        assert_eq!(chat.post(&read("guest", &["m"], false)), REPEATED, "what was read hidden stays so");
+        assert_eq!(chat.post(&read("guest", &["m"], true)), REPEATED);
+        assert!(chat.effects.changed.is_empty());
+        chat.post(&members("left", &[user(2), user(3)]));
+        assert_eq!(chat.counts("m"), [4, 1, 1, 1, 1]);
+        assert_eq!(chat.list("m", Filter::Read), [user(last)]);
+        assert_eq!(chat.list("m", Filter::Unread), [user(1)]);
+        assert_eq!(chat.list("m", Filter::Departed), [user(2)]);
+        assert_eq!(chat.fold.audit(0).unwrap(), None);
+    }
+}
+
+#[test]
+fn an_audience_by_roster_is_exact_in_a_group_of_any_size() {
+    for people in [10, 70, 1_300] {
+        let mut chat = Chat::new(Limits::default());
+        let all: Vec<String> = (0..people).map(user).collect();
+        let last = people - 1;
+        chat.post(&members("joined", &all));
+        chat.post(&members("left", &[user(last), user(4)]));
+        chat.post(&members("observers", &[user(5)]));
+        chat.post(&sent("m"));
+        chat.post(&members("joined", &[user(last), "late".to_owned()]));
+        let audience = people - 4;
+        assert_eq!(chat.counts("m"), [audience, 0, audience, 0, 0], "of {people}");
+        for outsider in [user(0), user(4), user(5), user(last), "late".to_owned()] {
+            assert_eq!(chat.post(&read(&outsider, &["m"], false)), OUTSIDE, "{outsider} of {people}");
+        }
+        assert_eq!(chat.post(&read(&user(last - 1), &["m"], false)), READ);
+        assert_eq!(chat.post(&read(&user(last - 2), &["m"], true)), READ);
+        assert_eq!(chat.post(&mark(&user(1), 899)), RECORD, "reaches nothing");
+        assert_eq!(chat.post(&mark(&user(1), 900)), READ);
+        assert_eq!(chat.post(&mark(&user(1), 900)), RECORD, "what is covered is not looked at again");
+        assert_eq!(chat.post(&mark("stranger", 900)), OUTSIDE);
+        // Those who left after the send, one of whom had left before; who comes back is not back for this message.
+        chat.post(&members("left", &[user(1), user(2), user(3)]));
+        chat.post(&members("left", &[user(last)]));
+        chat.post(&members("joined", &[user(3)]));
+        chat.post(&members("left", &[user(3)]));
+        chat.post(&members("joined", &[user(3)]));
+        assert_eq!(chat.counts("m"), [audience, 2, audience - 5, 1, 2], "of {people}");
+        assert_eq!(chat.list("m", Filter::Read), [user(1), user(last - 1)]);
+        assert_eq!(chat.list("m", Filter::Departed), [user(2), user(3)]);
+        let unread: Vec<String> = (6..last - 2).map(user).collect();
+        assert_eq!(chat.list("m", Filter::Unread), unread);
+        // Erased: who was there departs, who was not changes nothing, before the roster sees it and after.
+        for gone in [user(6), user(last), user(2)] {
+            chat.post(&json!({"type": "user.erased", "user_id": gone, "partition": 0}));
+        }
+        assert_eq!(chat.counts("m"), [audience, 2, audience - 6, 1, 3], "of {people}");
+        assert!(!chat.fold.is_member("default", "g", &user(6)).unwrap());
+        chat.post(&members("joined", &["later".to_owned()]));
+        assert_eq!(chat.counts("m"), [audience, 2, audience - 6, 1, 3], "of {people}, settled");
+        assert_eq!(chat.list("m", Filter::Departed), [user(3)]);
+        assert_eq!(chat.fold.audit(0).unwrap(), None);
+    }
+}
+
+/// Rule 3: what changes nothing is counted.
+#[test]
+fn every_record_is_counted_for_what_it_did() {
+    let mut chat = Chat::new(Limits { retention_ms: 5_000, parked_age_ms: 1_000, ..Limits::default() });
+    assert_eq!(chat.post(&mark("u1", 5)), OUTSIDE, "of a conversation that there is not");
+    assert_eq!(chat.post(&members("joined", &[user(0), user(1), user(2)])), RECORD);
+    assert_eq!(chat.post(&sent("m")), Counters { messages: 1, ..RECORD });
+    assert_eq!(chat.post(&sent("m")), RECORD, "twice is once");
+    let mixed = read("u1", &["m", "m", "early", "early"], false);
+    assert_eq!(chat.post(&mixed), Counters { reads: 1, repeated: 1, parked: 1, ..RECORD });
+    assert_eq!(chat.post(&read("nobody", &["early"], false)), PARKED);
+    assert_eq!(chat.post(&read("u2", &["early"], true)), PARKED);
+    assert_eq!(chat.fold.parked(), 3);
+    let early = Counters { messages: 1, reads: 2, not_in_audience: 1, ..RECORD };
+    assert_eq!(chat.post(&sent("early")), early, "a stranger's too was for it");
+    assert_eq!(chat.post(&json!({"type": "message.recalled", "conversation_id": "g", "message_id": "early"})), RECORD);
+    assert_eq!(chat.post(&read("u1", &["early"], false)), OUTSIDE, "a recalled message has no audience");
+    // To the millisecond.
+    assert_eq!(chat.at(6_000, &read("u2", &["m"], false)), READ);
+    assert_eq!(chat.at(6_001, &read("u2", &["m"], false)), EXPIRED);
+    let up_to =
+        json!({"type": "conversation.read", "conversation_id": "g", "reader_id": "u2", "up_to_message_id": "m"});
+    assert_eq!(chat.at(6_001, &up_to), EXPIRED);
+    let recall = json!({"type": "message.recalled", "conversation_id": "g", "message_id": "m"});
+    assert_eq!(chat.at(6_001, &recall), EXPIRED);
+    assert_eq!(chat.at(6_001, &mark("u1", 2_000)), Counters { expired: 2, ..RECORD }, "two that the mark reaches");
+    assert_eq!(chat.at(1_001, &sent("on time")), Counters { messages: 1, ..RECORD });
+    assert_eq!(chat.at(1_000, &sent("too late")), RECORD);
+}

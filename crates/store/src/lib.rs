@@ -14,6 +14,6 @@ pub mod snapshot;
 pub use backend::{Backend, MemoryBackend};
 pub use batch::Batch;
 pub use error::Error;
-pub use image::{Image, ImageSource};
+pub use image::{Image, ImageSource, KeyValue};
 pub use paged::{Paged, trim};
 pub use sled_backend::{SledBackend, SledSettings, SledStore};

@@ -3,7 +3,7 @@
 use super::{Header, Summary, Writer};
 use crate::envelope::{page_key, unwrap};
 use crate::error::Error;
-use crate::image::{Image, ImageSource};
+use crate::image::{Image, ImageSource, KeyValue};
 use receipts_fold::Limits;
 use receipts_fold::page::{Page as _, PageKey, TableId};
 use receipts_fold::small::Meta;
@@ -32,7 +32,7 @@ pub struct Told {
 pub struct Taking {
     pages: Pages,
     /// The first page: the partition's counters.
-    meta: (Vec<u8>, Vec<u8>),
+    meta: KeyValue,
     header: Header,
 }
 
@@ -84,12 +84,12 @@ impl Taking {
 /// The pages of an image, put together from their parts.
 struct Pages {
     image: Image,
-    values: VecDeque<(Vec<u8>, Vec<u8>)>,
+    values: VecDeque<KeyValue>,
 }
 
 impl Pages {
     /// The next page: its key without part, and its bytes.
-    fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, Error> {
+    fn next(&mut self) -> Result<Option<KeyValue>, Error> {
         let Some((key, first)) = self.value()? else { return Ok(None) };
         let Some((base, [0, 0])) = key.split_last_chunk::<2>() else {
             return Err(Error::corrupt("a page", "lacks its first part"));
@@ -113,14 +113,14 @@ impl Pages {
         Ok(Some((base.to_vec(), payload)))
     }
 
-    fn peek(&mut self) -> Result<Option<&(Vec<u8>, Vec<u8>)>, Error> {
+    fn peek(&mut self) -> Result<Option<&KeyValue>, Error> {
         if self.values.is_empty() {
             self.values.extend(self.image.next_values()?);
         }
         Ok(self.values.front())
     }
 
-    fn value(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, Error> {
+    fn value(&mut self) -> Result<Option<KeyValue>, Error> {
         self.peek()?;
         Ok(self.values.pop_front())
     }

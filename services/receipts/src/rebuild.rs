@@ -102,7 +102,8 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
         }
     }
     progress.end(&told);
-    if !(asked.even_if_different || different.is_empty() && uncompared.is_empty()) {
+    let is_equal = different.is_empty() && uncompared.is_empty();
+    if !is_equal && !asked.even_if_different {
         let why = if different.is_empty() {
             format!(
                 "partitions {uncompared:?} could not be compared: stop the service, or let it take snapshots (snapshot.url)"

@@ -7,6 +7,7 @@ mod error;
 pub mod export;
 mod fold;
 mod pages;
+pub mod stats;
 pub mod verify;
 
 pub use error::Error;

@@ -81,7 +81,7 @@ impl Prefix {
 }
 
 /// Reads RFC 3339 or Unix milliseconds.
-fn time(text: &str) -> Result<u64, String> {
+pub(crate) fn time(text: &str) -> Result<u64, String> {
     let wrong = || format!("is neither RFC 3339 (2026-05-28T20:26:40Z) nor Unix milliseconds from 0 to {TIME_MS_MAX}");
     let ms = match text.parse() {
         Ok(ms) => ms,

@@ -10,6 +10,7 @@ mod policy;
 mod replay;
 mod serve;
 mod service;
+mod stats;
 mod verify;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -19,6 +20,7 @@ use policy::Policy;
 use receipts_runtime::config::{self, Named};
 use receipts_runtime::exit::{self, Failure};
 use replay::Replay;
+use stats::Stats;
 use std::process::ExitCode;
 use verify::Verify;
 
@@ -88,6 +90,14 @@ enum Command {
     /// removed at the end. Nobody who was erased and nobody who read hidden is named. schemas/export/v1.md has the columns.
     #[command(after_help = export::EXAMPLES)]
     Export(Export),
+    /// Counts how messages are read: rates, times to read, unread after 24 hours, hours of the day, what is largest.
+    ///
+    /// The log is folded aside as by `replay`. Tables go to standard output; --html writes a page with plots besides. No
+    /// reader is named. People who were erased are in counts only, as in every receipt, and so are hidden readers; neither
+    /// has a time. Quantiles are within 0.1 % of the exact ones, different readers of an hour within some 2 %.
+    /// schemas/stats/v1.schema.json is what --json prints.
+    #[command(after_help = stats::EXAMPLES)]
+    Stats(Stats),
     /// Compares the store of a data directory with what its log folds to, and every message with itself.
     ///
     /// The log is folded aside exactly up to where the store stands. Exit code 0 says that nothing differs; 1 that
@@ -136,6 +146,7 @@ fn run() -> Result<(), Failure> {
         Command::Erase(erase) => erase::run(&settings, &erase, cli.json),
         Command::Replay(replay) => replay::run(settings, replay, cli.json),
         Command::Export(export) => export::run(settings, export, cli.json),
+        Command::Stats(stats) => stats::run(settings, stats, cli.json),
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
         Command::Demo(Demo { stay, seed }) => {
             let (env, flags) = (config::environment(), config::overrides(&matches));
@@ -184,6 +195,7 @@ mod tests {
             erase::EXAMPLES,
             replay::EXAMPLES,
             export::EXAMPLES,
+            stats::EXAMPLES,
             verify::EXAMPLES,
         ];
         for line in examples.iter().flat_map(|examples| examples.lines()) {

@@ -19,6 +19,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "receipts-analytics",
         &["receipts-event", "receipts-fold", "receipts-log", "receipts-projection", "receipts-store"],
     ),
+    // To analytics for reading tables: Arrow and Parquet have one home.
+    ("receipts-backfill", &["receipts-analytics", "receipts-event", "receipts-log"]),
     ("receipts-event", &[]),
     ("receipts-fold", &["receipts-event"]),
     ("receipts-log", &["receipts-event"]),

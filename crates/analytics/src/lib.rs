@@ -8,6 +8,7 @@ pub mod export;
 mod fold;
 mod pages;
 pub mod stats;
+pub mod table;
 pub mod verify;
 
 pub use error::Error;

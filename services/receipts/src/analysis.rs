@@ -101,6 +101,16 @@ pub(crate) struct Progress {
     said_ms: AtomicU64,
     total: AtomicU64,
     bar: ProgressBar,
+    unit: Unit,
+}
+
+/// What is counted while an analysis goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Offsets of the log.
+    Offsets,
+    /// Bytes of tables.
+    Bytes,
 }
 
 impl Progress {
@@ -112,16 +122,26 @@ impl Progress {
             said_ms: AtomicU64::new(0),
             total: AtomicU64::new(0),
             bar: ProgressBar::hidden(),
+            unit: Unit::Offsets,
         }
     }
 
     /// Says how many offsets there are to read.
     pub(crate) fn begin(&mut self, offsets: u64) {
+        self.begin_with(Unit::Offsets, offsets);
+    }
+
+    /// Says how much there is to read.
+    pub(crate) fn begin_with(&mut self, unit: Unit, total: u64) {
         self.begun = Instant::now();
-        *self.total.get_mut() = offsets;
+        self.unit = unit;
+        *self.total.get_mut() = total;
         if io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} {per_sec}, {eta} left");
-            self.bar = ProgressBar::new(offsets);
+            let style = ProgressStyle::with_template(match unit {
+                Unit::Offsets => "{wide_bar} {human_pos}/{human_len} {per_sec}, {eta} left",
+                Unit::Bytes => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
+            });
+            self.bar = ProgressBar::new(total);
             self.bar.set_style(style.expect("a template that indicatif knows"));
             self.bar.enable_steady_tick(SHOW_EVERY);
         }
@@ -147,7 +167,12 @@ impl Progress {
         tracing::info!(offsets = self.read.load(Ordering::Relaxed), offsets_per_s = rate, "done");
     }
 
-    /// Offsets read in a second since the beginning.
+    /// Clears the bar where nothing was read of the log.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// What was read in a second since the beginning.
     pub(crate) fn rate(&self) -> u64 {
         let seconds = self.begun.elapsed().as_secs_f64().max(1e-3);
         (self.read.load(Ordering::Relaxed) as f64 / seconds) as u64
@@ -163,7 +188,11 @@ impl Watch for Progress {
             self.said_ms.store(elapsed_ms, Ordering::Relaxed);
             let of = self.total.load(Ordering::Relaxed);
             let left_s = elapsed_ms as f64 / 1e3 * (of.saturating_sub(read)) as f64 / read.max(1) as f64;
-            tracing::info!(read, of, offsets_per_s = self.rate(), left_s = left_s as u64, "reading the log");
+            let (rate, left_s) = (self.rate(), left_s as u64);
+            match self.unit {
+                Unit::Offsets => tracing::info!(read, of, offsets_per_s = rate, left_s, "reading the log"),
+                Unit::Bytes => tracing::info!(read, of, bytes_per_s = rate, left_s, "reading tables"),
+            }
         }
     }
 

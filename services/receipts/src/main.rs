@@ -2,6 +2,7 @@
 //! do is theirs.
 
 mod analysis;
+mod backfill;
 mod control;
 mod demo;
 mod erase;
@@ -13,6 +14,7 @@ mod service;
 mod stats;
 mod verify;
 
+use backfill::Backfill;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use erase::Erase;
 use export::Export;
@@ -98,6 +100,16 @@ enum Command {
     /// schemas/stats/v1.schema.json is what --json prints.
     #[command(after_help = stats::EXAMPLES)]
     Stats(Stats),
+    /// Imports receipts that a table holds: members, messages and reads, from CSV, NDJSON or Parquet.
+    ///
+    /// A row of --reads is a message and who read it, one of --messages a message, one of --members somebody in a
+    /// conversation; docs/analytics.md has their columns. They become events: members and messages first, then reads. Each
+    /// is acknowledged by the log before the command ends. Rows that no event could say are written into a report with the
+    /// reason. A run that was interrupted goes on where it was, by its progress file; what is done already is not done
+    /// again. Exit code 1 says that rows were rejected; all others are in the log then. The embedded log must not be in use
+    /// by a service.
+    #[command(after_help = backfill::EXAMPLES)]
+    Backfill(Backfill),
     /// Compares the store of a data directory with what its log folds to, and every message with itself.
     ///
     /// The log is folded aside exactly up to where the store stands. Exit code 0 says that nothing differs; 1 that
@@ -147,6 +159,7 @@ fn run() -> Result<(), Failure> {
         Command::Replay(replay) => replay::run(settings, replay, cli.json),
         Command::Export(export) => export::run(settings, export, cli.json),
         Command::Stats(stats) => stats::run(settings, stats, cli.json),
+        Command::Backfill(backfill) => backfill::run(settings, backfill, cli.json),
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
         Command::Demo(Demo { stay, seed }) => {
             let (env, flags) = (config::environment(), config::overrides(&matches));
@@ -196,6 +209,7 @@ mod tests {
             replay::EXAMPLES,
             export::EXAMPLES,
             stats::EXAMPLES,
+            backfill::EXAMPLES,
             verify::EXAMPLES,
         ];
         for line in examples.iter().flat_map(|examples| examples.lines()) {

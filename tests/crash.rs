@@ -3,6 +3,8 @@
 //! naive oracle makes of the records that stand in its log, and what a process that was never killed makes of them; the
 //! log holds what was acknowledged, and nothing twice.
 //!
+//! With snapshots, the store is lost at times as well, and comes back from one of them.
+//!
 //! Plain `cargo test` kills a few times; `tests/run` runs the long versions, which are ignored here, against the release
 //! build. A failure names its seed; `RECEIPTS_TEST_SEEDS=FROM..TO` chooses seeds.
 
@@ -21,7 +23,7 @@ use witness::http::Client;
 use witness::judge::Judge;
 use witness::victim::Victim;
 
-/// Kills of one data directory.
+/// Kills of one data directory; `RECEIPTS_TEST_KILLS` says otherwise.
 const KILLS: usize = 10;
 /// Parked records expire and overflow on the way, so that dead letters are due whenever it dies.
 const PARKED_COUNT: usize = 12;
@@ -36,6 +38,10 @@ enum Moment {
     Folding(Duration),
     /// So long after a checkpoint is whole on the disk, while the store takes it in.
     Checkpointing(Duration),
+    /// So long after a snapshot has begun, while it is written and sent away.
+    Snapshotting(Duration),
+    /// So long after the restore of a snapshot has begun, in the place of a store that was lost.
+    Restoring(Duration),
 }
 
 /// How the moments are spread.
@@ -47,6 +53,10 @@ struct Plan {
     /// How often one that does not dies in a checkpoint.
     p_checkpointing: f64,
     checkpointing_max_ms: u64,
+    /// Whether there are snapshots at all, and how often one dies while one is taken or restored.
+    snapshots: bool,
+    p_snapshotting: f64,
+    p_restoring: f64,
     folding_max_ms: u64,
     conversations: usize,
     events: usize,
@@ -60,6 +70,9 @@ const ANY_MOMENT: Plan = Plan {
     opening_max_ms: 300,
     p_checkpointing: 0.3,
     checkpointing_max_ms: 3,
+    snapshots: false,
+    p_snapshotting: 0.0,
+    p_restoring: 0.0,
     folding_max_ms: 300,
     conversations: 4,
     events: 6_000,
@@ -79,6 +92,19 @@ const LARGE_CHECKPOINTS: Plan = Plan {
     ..ANY_MOMENT
 };
 
+/// Snapshots without end, and a store that is lost now and then.
+const WITH_SNAPSHOTS: Plan = Plan {
+    p_opening: 0.1,
+    snapshots: true,
+    p_snapshotting: 0.45,
+    p_restoring: 0.5,
+    conversations: 60,
+    events: 12_000,
+    body_events_max: 100,
+    checkpoint_events: &[20, 200],
+    ..ANY_MOMENT
+};
+
 /// What came to pass, so that one sees that the moments were met.
 #[derive(Debug, Default)]
 struct Figures {
@@ -91,6 +117,10 @@ struct Figures {
     at_the_end: usize,
     /// Checkpoints that were whole on the disk and not yet in the store.
     journals: usize,
+    /// Snapshots taken and restored, and restores that had been cut short.
+    snapshots: usize,
+    restores: usize,
+    cut_short: usize,
     /// Bodies of which nobody knew whether they were written.
     open_outcomes: usize,
 }
@@ -104,13 +134,20 @@ impl AddAssign for Figures {
         self.within += other.within;
         self.at_the_end += other.at_the_end;
         self.journals += other.journals;
+        self.snapshots += other.snapshots;
+        self.restores += other.restores;
+        self.cut_short += other.cut_short;
         self.open_outcomes += other.open_outcomes;
     }
 }
 
 impl Figures {
     fn count_openings(&mut self, victim: &Victim) {
-        self.journals += victim.log().matches("applying the journal of a checkpoint").count();
+        let log = victim.log();
+        self.journals += log.matches("applying the journal of a checkpoint").count();
+        self.snapshots += log.matches("took a snapshot").count();
+        self.restores += log.matches("restored a snapshot").count();
+        self.cut_short += log.matches("its restore was cut short").count();
         for (next, end) in victim.opened().into_iter().filter(|(_, end)| *end > 0) {
             let place = if next == 0 {
                 &mut self.from_nothing
@@ -141,12 +178,17 @@ fn run(plan: Plan, default: Range<u64>) -> Figures {
     figures
 }
 
-/// Returns as soon as a checkpoint is whole on the disk; after a second where none comes, for one may not be due.
-fn await_journal(store: &Path) {
+/// How often one data directory's processes are killed.
+fn kills() -> usize {
+    std::env::var("RECEIPTS_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"))
+}
+
+/// Returns as soon as a folder holds a file that ends so; after a second where none comes, for none may be due.
+fn await_file(folder: &Path, ending: &str) {
     let deadline = Instant::now() + Duration::from_secs(1);
     let is_there = || {
-        let mut files = std::fs::read_dir(store).expect("a store").flatten();
-        files.any(|file| file.path().extension().is_some_and(|extension| extension == "journal"))
+        let mut files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        files.any(|file| file.path().extension().is_some_and(|extension| extension == ending))
     };
     while !is_there() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_micros(100));
@@ -185,7 +227,7 @@ impl Run {
 
     fn go(mut self) -> Figures {
         let data = self.folder.path().join("data");
-        for _ in 0..KILLS {
+        for _ in 0..kills() {
             self.live_and_die(&data);
         }
         self.answer_for_all(&data);
@@ -193,7 +235,7 @@ impl Run {
         self.figures
     }
 
-    fn spawn(&mut self, data: &Path) -> Victim {
+    fn spawn(&mut self, data: &Path, snapshots: bool) -> Victim {
         let any = |random: &mut Random, of: &[u64]| random.pick(of).copied().expect("some");
         let settings = [
             ("--projector-parked-count", PARKED_COUNT as u64),
@@ -205,13 +247,24 @@ impl Run {
             ("--projector-memory-bytes", 8 << 20),
         ];
         let settings = settings.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_string()]);
-        Victim::spawn(data, &settings.collect::<Vec<_>>())
+        let mut settings: Vec<String> = settings.collect();
+        if snapshots {
+            let at = self.folder.path().join("snapshots").display().to_string();
+            let interval_ms = any(&mut self.random, &[10, 30, 200]).to_string();
+            let flags = ["--snapshot-url", &at, "--snapshot-interval-ms", &interval_ms, "--snapshot-keep-count", "2"];
+            settings.extend(flags.map(str::to_owned));
+        }
+        Victim::spawn(data, &settings)
     }
 
     fn moment(&mut self) -> Moment {
         let after = |random: &mut Random, max_ms: u64| Duration::from_micros(random.below(1_000 * max_ms));
         if self.random.chance(self.plan.p_opening) {
             Moment::Opening(after(&mut self.random, self.plan.opening_max_ms))
+        } else if self.random.chance(self.plan.p_snapshotting) {
+            Moment::Snapshotting(after(&mut self.random, 8))
+        } else if self.random.chance(self.plan.p_restoring) {
+            Moment::Restoring(after(&mut self.random, 15))
         } else if self.random.chance(self.plan.p_checkpointing) {
             Moment::Checkpointing(after(&mut self.random, self.plan.checkpointing_max_ms))
         } else {
@@ -221,13 +274,22 @@ impl Run {
 
     fn live_and_die(&mut self, data: &Path) {
         let moment = self.moment();
-        let mut victim = self.spawn(data);
+        if let Moment::Restoring(_) = moment {
+            // Gone with its disk; the log is not.
+            _ = std::fs::remove_dir_all(data.join("store"));
+        }
+        let mut victim = self.spawn(data, self.plan.snapshots);
         match moment {
+            Moment::Restoring(after) => {
+                await_file(&data.join("store"), "restoring");
+                std::thread::sleep(after);
+                victim.kill();
+            }
             Moment::Opening(after) => {
                 std::thread::sleep(after);
                 victim.kill();
             }
-            Moment::Folding(after) | Moment::Checkpointing(after) => {
+            Moment::Folding(after) | Moment::Checkpointing(after) | Moment::Snapshotting(after) => {
                 let address = victim.ready();
                 if self.random.chance(0.3) {
                     self.check_some(&address);
@@ -235,8 +297,10 @@ impl Run {
                 let (feed, random, body_max) = (&mut self.feed, &mut self.random, self.plan.body_events_max);
                 let open = std::thread::scope(|scope| {
                     let feeder = scope.spawn(|| feed.post(&address, random, body_max, usize::MAX));
-                    if let Moment::Checkpointing(_) = moment {
-                        await_journal(&data.join("store"));
+                    match moment {
+                        Moment::Checkpointing(_) => await_file(&data.join("store"), "journal"),
+                        Moment::Snapshotting(_) => await_file(&data.join("spool"), "part"),
+                        _ => {}
                     }
                     std::thread::sleep(after);
                     victim.kill();
@@ -272,12 +336,12 @@ impl Run {
         }
     }
 
-    /// All questions, to the process that lives on what was killed so often, to the oracle, and to a process whose
-    /// state was never touched by a kill.
+    /// All questions, to the process that lives on what was killed so often, to the oracle, to a process whose state was
+    /// never touched by a kill, and to one that restored a snapshot.
     fn answer_for_all(&mut self, data: &Path) {
         let questions = self.judge.questions();
-        let ask = |run: &mut Self| {
-            let mut victim = run.spawn(data);
+        let ask = |run: &mut Self, snapshots| {
+            let mut victim = run.spawn(data, snapshots);
             let mut client = Client::new(&victim.ready());
             let answers: Vec<_> = questions.iter().map(|question| question.ask(&mut client)).collect();
             drop(client);
@@ -285,17 +349,25 @@ impl Run {
             run.figures.count_openings(&victim);
             answers
         };
-        let answers = ask(self);
+        let answers = ask(self, self.plan.snapshots);
         for (question, answers) in questions.iter().zip(&answers) {
             self.judge.check(question, answers);
         }
         self.judge.check_published(&EmbeddedLog::open(&data.join("log"), None).expect("closed in order"));
         std::fs::remove_dir_all(data.join("store")).expect("removed");
-        let never_killed = ask(self);
-        for ((question, answers), never_killed) in questions.iter().zip(answers).zip(never_killed) {
+        let never_killed = ask(self, false);
+        for ((question, answers), never_killed) in questions.iter().zip(&answers).zip(&never_killed) {
             assert_eq!(answers, never_killed, "INV-PREFIX: {question:?}: killed first, never killed second");
         }
         self.figures.questions += 2 * questions.len();
+        if self.plan.snapshots {
+            std::fs::remove_dir_all(data.join("store")).expect("removed");
+            let restored = ask(self, true);
+            for ((question, answers), restored) in questions.iter().zip(answers).zip(restored) {
+                assert_eq!(answers, restored, "INV-RESTORE: {question:?}: killed first, restored second");
+            }
+            self.figures.questions += questions.len();
+        }
     }
 }
 
@@ -309,6 +381,21 @@ fn a_kill_at_any_moment_changes_no_answer_and_loses_nothing_acknowledged() {
 #[test]
 fn a_kill_while_opening_changes_no_answer() {
     run(WHILE_OPENING, 100..101);
+}
+
+/// INV-SNAPSHOT, INV-SNAPSHOT-WHOLE, INV-RESTORE
+#[test]
+fn a_kill_while_a_snapshot_is_taken_sent_or_restored_changes_no_answer() {
+    let figures = run(WITH_SNAPSHOTS, 300..301);
+    assert!(figures.snapshots > 0 && figures.restores > 0, "{figures:?}");
+}
+
+/// INV-SNAPSHOT, INV-SNAPSHOT-WHOLE, INV-RESTORE
+#[test]
+#[ignore = "100 kills; tests/run has them in release mode"]
+fn a_hundred_kills_while_snapshots_are_taken_sent_and_restored_change_no_answer() {
+    let figures = run(WITH_SNAPSHOTS, 301..311);
+    assert!(figures.snapshots > 0 && figures.restores > 0 && figures.cut_short > 0, "{figures:?}");
 }
 
 /// Kills a process while it makes its data directory, so many times anew; the next process must open what is there.

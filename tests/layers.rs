@@ -27,7 +27,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("receipts-store", &["receipts-event", "receipts-fold"]),
     // To query, though answers flow the other way: the port belongs to the side that asks, and whoever owns partitions
     // implements it.
-    ("receipts-projection", &["receipts-event", "receipts-fold", "receipts-log", "receipts-query", "receipts-store"]),
+    (
+        "receipts-projection",
+        &[
+            "receipts-event",
+            "receipts-fold",
+            "receipts-log",
+            "receipts-objects",
+            "receipts-query",
+            "receipts-snapshots",
+            "receipts-store",
+        ],
+    ),
     ("receipts-query", &["receipts-event", "receipts-fold"]),
     ("receipts-http", &["receipts-event", "receipts-fold", "receipts-log", "receipts-query"]),
     ("receipts-peers", &["receipts-fold", "receipts-query"]),
@@ -38,12 +49,17 @@ const ARROWS: &[(&str, &[&str])] = &[
             "receipts-fold",
             "receipts-http",
             "receipts-log",
+            "receipts-objects",
             "receipts-projection",
             "receipts-query",
             "receipts-runtime",
+            "receipts-snapshots",
         ],
     ),
+    // A leaf: it carries whole files, whoever's they are.
+    ("receipts-objects", &[]),
     ("receipts-runtime", &[]),
+    ("receipts-snapshots", &["receipts-event", "receipts-fold", "receipts-objects", "receipts-store"]),
     ("receipts-testkit", &["receipts-event", "receipts-fold", "receipts-log", "receipts-store"]),
 ];
 /// Used by tests only, and by any of them.

@@ -187,51 +187,70 @@ impl Scratch {
         let store = SledStore::open_whole(dir.path(), settings)?;
         let pages = Paged::new(store.partition(partition)?, partition, self.memory_bytes / 4 * 3);
         let mut state = State::open(pages, self.limits).map_err(Error::state(partition))?;
-        let mut told = Told { partition, first_offset: span.first_offset, ..Told::default() };
-        told.next_offset = span.first_offset;
-        let mut effects = Effects::default();
-        let partitions = log.partition_count();
-        read(log, span, watch, &mut |records| {
-            for records in records.chunks(LOOK_AHEAD_EVENTS) {
-                let events: Vec<_> = records.iter().map(|record| event_of(record, partitions)).collect();
-                state.look_ahead(events.iter().flatten());
-                for (record, event) in records.iter().zip(events) {
-                    let at = At { partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
-                    let applied = match event {
-                        Ok(event) => {
-                            told.events += 1;
-                            // A record that waits and comes to nothing is a dead letter here too, without its headers.
-                            let headers = Headers::new;
-                            let raw =
-                                Raw { key: record.key, value: record.value.unwrap_or_default(), headers: &headers };
-                            state.apply(at, &event, raw, &mut effects)
-                        }
-                        Err(rejection) => state.pass(at, rejection.reason, rejection.to_string(), &mut effects),
-                    };
-                    applied.map_err(Error::state(partition))?;
-                    told.first_timestamp_ms.get_or_insert(record.timestamp_ms);
-                    told.next_offset = record.offset + 1;
-                }
-                for DeadLetter { reason, .. } in effects.dead_letters.drain(..) {
-                    *told.dead_letters.entry(reason.code().to_owned()).or_default() += 1;
-                }
-                effects.clear();
-            }
-            if state.pages().needs_checkpoint() {
-                save(&mut state)?;
-            }
-            trim(&mut state);
-            Ok(())
-        })?;
-        state.settle();
-        told.newest_timestamp_ms = told.first_timestamp_ms.map(|_| state.newest_timestamp_ms());
-        told.messages = state.messages();
+        let told = fold_into(&mut state, log, span, watch)?;
         Ok(Folded { state, told, _store: store, _dir: dir })
     }
 }
 
-/// Lets changed pages go to the temporary disk. Nothing is to survive the process, so nobody waits for the disk.
-fn save(state: &mut State<Paged<SledBackend>>) -> Result<(), Error> {
+/// Folds a stretch of a partition into a state that stands at its beginning, and settles that. Beyond its memory the state goes to
+/// its store.
+///
+/// # Errors
+/// Where log, disk or state fail, or the watch stops it.
+pub(crate) fn fold_into(
+    state: &mut State<Paged<SledBackend>>,
+    log: &dyn Inspect,
+    span: &Span,
+    watch: &dyn Watch,
+) -> Result<Told, Error> {
+    let partition = span.partition;
+    let mut told = Told { partition, first_offset: span.first_offset, ..Told::default() };
+    told.next_offset = span.first_offset;
+    let mut effects = Effects::default();
+    let partitions = log.partition_count();
+    read(log, span, watch, &mut |records| {
+        for records in records.chunks(LOOK_AHEAD_EVENTS) {
+            let events: Vec<_> = records.iter().map(|record| event_of(record, partitions)).collect();
+            state.look_ahead(events.iter().flatten());
+            for (record, event) in records.iter().zip(events) {
+                let at = At { partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
+                let applied = match event {
+                    Ok(event) => {
+                        told.events += 1;
+                        let headers = || headers_of(record);
+                        let raw = Raw { key: record.key, value: record.value.unwrap_or_default(), headers: &headers };
+                        state.apply(at, &event, raw, &mut effects)
+                    }
+                    Err(rejection) => state.pass(at, rejection.reason, rejection.to_string(), &mut effects),
+                };
+                applied.map_err(Error::state(partition))?;
+                told.first_timestamp_ms.get_or_insert(record.timestamp_ms);
+                told.next_offset = record.offset + 1;
+            }
+            for DeadLetter { reason, .. } in effects.dead_letters.drain(..) {
+                *told.dead_letters.entry(reason.code().to_owned()).or_default() += 1;
+            }
+            effects.clear();
+        }
+        if state.pages().needs_checkpoint() {
+            save(state)?;
+        }
+        trim(state);
+        Ok(())
+    })?;
+    state.settle();
+    told.newest_timestamp_ms = told.first_timestamp_ms.map(|_| state.newest_timestamp_ms());
+    told.messages = state.messages();
+    Ok(told)
+}
+
+/// Kept with a record that waits: should it come to nothing, it is a dead letter untouched.
+fn headers_of(record: &Record<'_>) -> Headers {
+    record.headers.to_vec().into_iter().map(|(name, value)| (name.into(), value.map(|v| v[..].into()))).collect()
+}
+
+/// Lets changed pages go to the disk; whether anybody waits for that is the store's setting.
+pub(crate) fn save(state: &mut State<Paged<SledBackend>>) -> Result<(), Error> {
     state.settle();
     let batch = state.pages().batch(state.next_offset());
     let saved = state.pages().backend().commit(batch)?;

@@ -1,52 +1,60 @@
 //! All pages of a state in one order, and their digest. The digest is comparable between runs of one version of the store's
-//! format.
+//! format, and with that of a snapshot (`schemas/snapshot/v1.md`).
 
 use receipts_fold::page::{PageKey, TableId};
 use receipts_fold::{Pages, Result, State};
-use sha2::{Digest as _, Sha256};
+use receipts_store::snapshot::{self, Digest};
 
-/// Calls `each` with every page that answers come from, in an order that the state alone decides.
+/// Calls `each` with every page that answers come from, in the order of tables and keys, which is that of a snapshot. Some
+/// may be absent.
 pub(crate) fn each_page<S: Pages>(
     state: &State<S>,
     each: &mut dyn FnMut(TableId, PageKey) -> Result<(), S::Error>,
 ) -> Result<(), S::Error> {
-    let mut all = |pages: Vec<(TableId, PageKey)>| pages.into_iter().try_for_each(|(table, key)| each(table, key));
-    all(state.own_pages()?)?;
-    for conversation in 0..state.conversations() {
-        all(state.pages_of_conversation(conversation)?)?;
+    let mut of = |wanted: TableId, pages: &[(TableId, PageKey)]| {
+        pages.iter().filter(|(table, _)| *table == wanted).try_for_each(|(table, key)| each(*table, *key))
+    };
+    let own = state.own_pages()?;
+    of(TableId::Meta, &own)?;
+    for table in [TableId::Heads, TableId::People, TableId::Marks, TableId::Leaves] {
+        for conversation in 0..state.conversations() {
+            of(table, &state.pages_of_conversation(conversation)?)?;
+        }
     }
-    for message in (state.first_message()..state.messages()).step_by(MESSAGES_PER_PAGE) {
-        all(state.pages_of_messages(message)?)?;
+    for table in [TableId::Messages, TableId::Chunks] {
+        for message in (state.first_message()..state.messages()).step_by(MESSAGES_PER_PAGE) {
+            of(table, &state.pages_of_messages(message)?)?;
+        }
     }
-    Ok(())
+    of(TableId::Parked, &own)?;
+    of(TableId::Erased, &own)
 }
 
 const MESSAGES_PER_PAGE: usize = receipts_fold::message::MESSAGES_PER_PAGE as usize;
 
-/// A SHA-256 over pages.
+/// The digest of pages that come in order.
 #[derive(Default)]
-pub(crate) struct Sum(Sha256);
+pub(crate) struct Sum(Digest);
 
 impl Sum {
-    /// Adds a page, or that it is absent.
+    /// Adds a page; an absent one adds nothing.
     pub(crate) fn add(&mut self, table: TableId, key: PageKey, bytes: Option<&[u8]>) {
-        self.0.update([table as u8]);
-        self.0.update(key.a.to_be_bytes());
-        self.0.update(key.b.to_be_bytes());
-        self.0.update(bytes.map_or(u64::MAX, |bytes| bytes.len() as u64).to_be_bytes());
-        self.0.update(bytes.unwrap_or_default());
+        if let Some(bytes) = bytes {
+            self.0.add(&snapshot::page_key(table, key), bytes);
+        }
     }
 
     pub(crate) fn hex(self) -> String {
-        hex(&self.0.finalize())
+        hex(&self.0.finish())
     }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    snapshot::hex(bytes)
 }
 
-/// The digest of a settled state: the same for every fold of the same prefix with the same limits, whatever its memory.
+/// The digest of a settled state: the same for every fold of the same prefix with the same limits, whatever its memory, and
+/// for a snapshot of it.
 ///
 /// # Errors
 /// Where the store fails or is broken.

@@ -21,6 +21,7 @@ mod reads;
 mod receipts;
 mod request;
 mod serve;
+mod snapshots;
 mod tokens;
 mod updates;
 
@@ -39,6 +40,7 @@ pub use reads::{Query, query_router};
 pub use receipts::MESSAGE_IDS_MAX;
 pub use request::{MIN_POSITION_HEADER, POSITION_HEADER, WAIT_DEFAULT_MS, WAIT_HEADER, WAIT_MAX_MS};
 pub use serve::{Drained, serve};
+pub use snapshots::snapshot_router;
 pub use tokens::{BadKeys, Signature, TokenSettings, Tokens};
 pub use updates::{LAST_EVENT_ID_HEADER, Updates};
 

@@ -6,6 +6,9 @@
 //! cursor.key   32 random bytes that sign cursors of member lists, so that they survive a restart
 //! log/         the embedded log, and `id`, which tells it from every other one
 //! store/       the state, and `log.json`, which says of which log
+//! rebuild/     a store being folded anew beside the other one; `ready` in it: the next start takes it
+//! store-before-N/  what a rebuilt store has replaced, until an operator confirms that
+//! spool/       snapshots on their way elsewhere; worthless once no process uses the directory
 //! ```
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -18,6 +21,12 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 const KEY_BYTES: usize = 32;
+/// In a rebuilt store: it is whole.
+const READY: &str = "ready";
+
+fn before(number: u32) -> String {
+    format!("store-before-{number}")
+}
 
 /// An open data directory. While it lives, no other process uses the directory.
 #[derive(Debug)]
@@ -59,6 +68,21 @@ pub enum LogIdentity {
         /// Its number of partitions, which decides where every conversation stands.
         partitions: u32,
     },
+}
+
+impl LogIdentity {
+    /// The name by which snapshots know the log: compared as a whole.
+    pub fn name(&self) -> String {
+        serde_json::to_string(self).expect("plain JSON")
+    }
+
+    /// The log of such a name.
+    ///
+    /// # Errors
+    /// Where the text is no such name.
+    pub fn of_name(name: &str) -> Result<Self> {
+        serde_json::from_str(name).with_context(|| format!("{name} names no log"))
+    }
 }
 
 impl fmt::Display for LogIdentity {
@@ -131,21 +155,90 @@ impl DataDir {
         Self::store_in(&self.path)
     }
 
+    /// Where a store is folded anew beside the one in use.
+    pub fn rebuild_in(path: &Path) -> PathBuf {
+        path.join("rebuild")
+    }
+
+    /// The rebuilt store of a data directory takes the place of the other one at the next start.
+    ///
+    /// # Errors
+    /// Where that cannot be written down.
+    pub fn rebuilt_is_ready(path: &Path, log: &LogIdentity) -> Result<()> {
+        let folder = Self::rebuild_in(path);
+        write_whole(&folder.join("log.json"), &serde_json::to_vec(log)?, 0o644)?;
+        write_whole(&folder.join(READY), b"", 0o644)
+    }
+
+    /// Puts a rebuilt store that is ready in the place of the other one, which is kept; returns where.
+    ///
+    /// # Errors
+    /// Where a folder cannot be renamed: then the next start tries again.
+    pub fn adopt_rebuilt(&self) -> Result<Option<PathBuf>> {
+        let (rebuilt, store) = (Self::rebuild_in(&self.path), self.store());
+        if !rebuilt.join(READY).exists() {
+            return Ok(None);
+        }
+        let before = (1..).map(before).map(|name| self.path.join(name)).find(|path| !path.exists());
+        let before = before.expect("numbers go on");
+        let switch = || -> std::io::Result<()> {
+            // Where an earlier attempt died between the two, the first is done.
+            if store.exists() {
+                fs::rename(&store, &before)?;
+            }
+            fs::rename(&rebuilt, &store)?;
+            File::open(&self.path)?.sync_all()?;
+            fs::remove_file(store.join(READY))
+        };
+        switch().with_context(|| format!("{} cannot take the place of {}", rebuilt.display(), store.display()))?;
+        tracing::info!(before = %before.display(), "a rebuilt store takes over; what was there before is kept");
+        Ok(Some(before))
+    }
+
+    /// What rebuilt stores have replaced, oldest first.
+    pub fn replaced(&self) -> Vec<PathBuf> {
+        (1..).map(before).map(|name| self.path.join(name)).take_while(|path| path.exists()).collect()
+    }
+
+    /// Where snapshots wait for their way elsewhere.
+    pub fn spool(&self) -> PathBuf {
+        self.path.join("spool")
+    }
+
+    /// The log that the store was folded from; `None` where there is no store.
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    pub fn bound_log(&self) -> Result<Option<LogIdentity>> {
+        let path = self.store().join("log.json");
+        match fs::read(&path) {
+            Ok(bytes) => {
+                Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        }
+    }
+
     /// The key that signs cursors, made the first time.
     ///
     /// # Errors
     /// Where it cannot be read or made, or is none.
     pub fn cursor_key(&self) -> Result<CursorKey> {
         let path = self.path.join("cursor.key");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let key = random::<KEY_BYTES>()?;
-                write_whole(&path, &key, 0o600)?;
-                key.to_vec()
-            }
-            Err(error) => return Err(error).with_context(|| format!("the key {} cannot be read", path.display())),
-        };
+        if !path.exists() {
+            write_whole(&path, &random::<KEY_BYTES>()?, 0o600)?;
+        }
+        Self::cursor_key_in(&self.path)
+    }
+
+    /// The key of a data directory, open or not.
+    ///
+    /// # Errors
+    /// Where it is not there, cannot be read, or is none.
+    pub fn cursor_key_in(path: &Path) -> Result<CursorKey> {
+        let path = path.join("cursor.key");
+        let bytes = fs::read(&path).with_context(|| format!("the key {} cannot be read", path.display()))?;
         if fs::metadata(&path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0) {
             tracing::warn!(path = %path.display(), "others may read the key that signs cursors: chmod 600");
         }

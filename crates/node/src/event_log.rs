@@ -1,7 +1,7 @@
 //! Opens the event log that the settings ask for: a Kafka, or the embedded one in the data directory. Decides no more
 //! than which, and whether one that is missing is made.
 
-use crate::data_dir::{DataDir, LogIdentity};
+use crate::data_dir::{DataDir, InUse, LogIdentity};
 use anyhow::anyhow;
 use receipts_log::embedded::{self, EmbeddedLog};
 use receipts_log::kafka::{ConnectError, CreateTopics, KafkaLog, KafkaSettings};
@@ -94,6 +94,39 @@ pub fn open_with_store(settings: &Settings) -> Result<(ExistingLog, PathBuf), Fa
     Ok((ExistingLog { _data: Some(data), ..opened }, store))
 }
 
+/// A log beside a store that may be in use.
+pub struct Beside {
+    /// Goes first, for it may be in the directory.
+    pub log: Arc<dyn Inspect>,
+    /// What tells it from others.
+    pub identity: LogIdentity,
+    /// The data directory, unless a service has it.
+    pub data: Option<DataDir>,
+}
+
+/// Opens a log that is there, whether or not a service uses the data directory just now.
+///
+/// # Errors
+/// As [`open_existing`]: an embedded log that a service has open is that service's alone.
+pub fn open_beside(settings: &Settings) -> Result<Beside, Failure> {
+    match &settings.kafka.bootstrap {
+        Some(bootstrap) => {
+            let (opened, identity) = existing_kafka(settings, bootstrap)?;
+            let data = match DataDir::open(&settings.data_dir) {
+                Ok(data) => Some(data),
+                Err(error) if error.is::<InUse>() => None,
+                Err(error) => return Err(error.into()),
+            };
+            Ok(Beside { log: opened.log, identity, data })
+        }
+        None => {
+            let data = existing_data_dir(settings)?;
+            let log = Arc::new(open_embedded(settings, &data)?);
+            Ok(Beside { log, identity: data.embedded_log()?, data: Some(data) })
+        }
+    }
+}
+
 fn existing_kafka(settings: &Settings, bootstrap: &str) -> Result<(ExistingLog, LogIdentity), Failure> {
     let log =
         connect_to(KafkaSettings { create_topics: None, required: &[Topic::Events], ..kafka(settings, bootstrap) })?;
@@ -151,6 +184,17 @@ fn open_embedded(settings: &Settings, data: &DataDir) -> Result<EmbeddedLog, Fai
     // The default means "as it is": a log that was made with another number keeps it.
     let asked = NonZeroU32::new(settings.log.partitions).filter(|asked| asked.get() != embedded::PARTITIONS_DEFAULT);
     Ok(EmbeddedLog::open(&data.log(), asked)?)
+}
+
+/// How many partitions the embedded log of a data directory has.
+///
+/// # Errors
+/// Where there is none, or it cannot be read.
+pub fn embedded_partitions(data: &DataDir) -> Result<u32, Failure> {
+    if !EmbeddedLog::is_in(&data.log()) {
+        return Err(anyhow!("there is no event log in {}: the store's own is gone", data.log().display()).into());
+    }
+    Ok(EmbeddedLog::open(&data.log(), None)?.partition_count())
 }
 
 /// What the settings say of the Kafka at `bootstrap`.

@@ -11,7 +11,11 @@ mod process;
 pub use callers::{access, authenticate};
 pub use data_dir::{DataDir, InUse, LogIdentity};
 pub use event_log::{
-    EventLog, ExistingLog, bootstrap, connect, kafka_name, open, open_existing, open_with_store, place,
+    Beside, EventLog, ExistingLog, bootstrap, connect, embedded_partitions, kafka_name, open, open_beside,
+    open_existing, open_with_store, place,
 };
-pub use parts::{ACKNOWLEDGE_TIMEOUT, fold_limits, follow_updates, ingest, limits, open_projector, secret};
+pub use parts::{
+    ACKNOWLEDGE_TIMEOUT, destination, fold_limits, follow_updates, holders_secret, ingest, limits, open_projector,
+    operators_secret, secret, snapshotting,
+};
 pub use process::{listen, on_thread, run};

@@ -1,13 +1,16 @@
 //! The parts of a process as the settings describe them.
 
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, LogIdentity};
 use receipts_fold::Limits as FoldLimits;
 use receipts_http::{Ingest, Limits, Rate, Updates};
 use receipts_log::{Inspect, Log, ReadError};
-use receipts_projection::{ProjectError, Projector, Settings as ProjectorSettings};
-use receipts_query::peer::{self, Secret};
+use receipts_objects::Destination;
+use receipts_projection::{ProjectError, Projector, Schedule, Settings as ProjectorSettings, Snapshotting};
+use receipts_query::CursorKey;
+use receipts_query::peer::{self, Secret, cursor_key_text};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
+use receipts_snapshots::Keep;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +48,55 @@ pub fn secret(settings: &Settings) -> Result<Option<Secret>, Failure> {
         Failure::usage(format!("query.secret_file: {place} holds less than {least} bytes; try: openssl rand -hex 32"))
     };
     secret.ok_or_else(short).map(Some)
+}
+
+/// What an operator's call to a running process shows: the secret that projectors and edges share, or, without one, what only
+/// who may read the data directory knows.
+///
+/// # Errors
+/// As [`secret`] and [`DataDir::cursor_key`].
+pub fn operators_secret(settings: &Settings, data: &DataDir) -> Result<Secret, Failure> {
+    secret(settings)?.map_or_else(|| Ok(secret_of(&data.cursor_key()?)), Ok)
+}
+
+/// The same for who calls the process that holds the data directory of the settings.
+///
+/// # Errors
+/// As [`operators_secret`], and where there is no key yet.
+pub fn holders_secret(settings: &Settings) -> Result<Secret, Failure> {
+    secret(settings)?.map_or_else(|| Ok(secret_of(&DataDir::cursor_key_in(&settings.data_dir)?)), Ok)
+}
+
+fn secret_of(key: &CursorKey) -> Secret {
+    Secret::new(cursor_key_text(key).as_bytes()).expect("64 digits are enough")
+}
+
+/// Where snapshots are kept, if anywhere.
+///
+/// # Errors
+/// Where the setting names no destination, as a usage failure.
+pub fn destination(settings: &Settings) -> Result<Option<Destination>, Failure> {
+    let Some(url) = &settings.snapshot.url else { return Ok(None) };
+    let opened = Destination::open(url);
+    opened.map(Some).map_err(|error| Failure::usage(format!("snapshot.url: {error}")))
+}
+
+/// How states of a log are kept elsewhere and restored from there.
+///
+/// # Errors
+/// As [`destination`].
+pub fn snapshotting(settings: &Settings, data: &DataDir, log: &LogIdentity) -> Result<Option<Snapshotting>, Failure> {
+    let snapshot = &settings.snapshot;
+    let schedule = Schedule {
+        interval: Duration::from_millis(snapshot.interval_ms),
+        keep: Keep { count: snapshot.keep_count, age_ms: snapshot.keep_ms },
+    };
+    Ok(destination(settings)?.map(|destination| Snapshotting {
+        destination,
+        log: log.name(),
+        spool: data.spool(),
+        schedule: (!settings.projector.standby).then_some(schedule),
+    }))
 }
 
 /// Where events go.
@@ -86,6 +138,7 @@ pub fn open_projector(
     data: &DataDir,
     log: &dyn Log,
     among_others: bool,
+    snapshots: Option<Snapshotting>,
 ) -> Result<Projector, ProjectError> {
     let projector = &settings.projector;
     let standby = projector.standby;
@@ -103,6 +156,7 @@ pub fn open_projector(
         publish_timeout: PUBLISH_TIMEOUT,
         answer_while_behind: !among_others,
         now_ms: receipts_runtime::clock::unix_ms,
+        snapshots,
     };
     let ready_lag = Duration::from_millis(settings.http.ready_lag_ms);
     Projector::start(log, &settings.log.events_topic, how, ready_lag)

@@ -177,6 +177,7 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<Phase, B
         publish_timeout: Duration::from_secs(10),
         answer_while_behind: true,
         now_ms: || 0,
+        snapshots: None,
     };
     let projector = Projector::start(log, "receipts.events", settings, Duration::MAX)?;
     while projector.partitions().positions().is_empty() {

@@ -8,11 +8,13 @@ mod outbox;
 mod partition;
 mod projector;
 mod publisher;
+mod recover;
 mod settings;
 mod shared;
+mod snapshotter;
 mod updates;
 
 pub use intake::event_of;
 pub use projector::Projector;
-pub use settings::{ProjectError, Settings};
+pub use settings::{ProjectError, Schedule, Settings, Snapshotting};
 pub use shared::Partitions;

@@ -5,17 +5,22 @@ use crate::damage::{Damage, FoldError, is_damage};
 use crate::intake::event_of;
 use crate::partition::{Partition, checkpoint};
 use crate::publisher::Publisher;
+use crate::recover::recover;
 use crate::settings::{ProjectError, Settings};
 use crate::shared::{Partitions, Slot};
+use crate::snapshotter::Snapshotter;
 use parking_lot::{Mutex, RwLockWriteGuard};
 use receipts_fold::LOOK_AHEAD_EVENTS;
 use receipts_log::{Assignment, Log, Polled, ReadError, Reader, Record};
+use receipts_query::snapshots::SnapshotDesk;
+use receipts_snapshots::Wanted;
 use receipts_store::{SledSettings, SledStore, trim};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Records of one poll: what is folded before readers are told and effects are looked at.
 const POLL_RECORDS: usize = 1_024;
@@ -27,7 +32,10 @@ const PRESSURE_RECORDS: u64 = 16_384;
 /// A running projector.
 pub struct Projector {
     partitions: Partitions,
-    stop: Arc<AtomicBool>,
+    stop: CancellationToken,
+    /// Goes first: it looks into the store.
+    snapshotter: Option<JoinHandle<()>>,
+    desk: Option<Arc<dyn SnapshotDesk>>,
     thread: Option<JoinHandle<Result<(), ProjectError>>>,
     stopped: Option<oneshot::Receiver<()>>,
 }
@@ -49,34 +57,50 @@ impl Projector {
         let store = SledStore::open(&settings.dir, sled)?;
         let damage = Damage::new(settings.dir.clone());
         let partitions = Partitions::new(log.partition_count(), ready_lag, &settings, damage);
+        let stop = CancellationToken::new();
         let work = Arc::new(Work {
             partitions: partitions.clone(),
+            stop: stop.clone(),
             store,
             publisher: Mutex::new(Publisher::new(log.writer(), events_topic.to_owned(), &settings)),
             agenda: Mutex::default(),
             failure: Mutex::new(None),
+            abandoned: AtomicBool::new(false),
             settings,
         });
         let reader = log.reader(&work.settings.group, Arc::clone(&work) as Arc<dyn Assignment>)?;
-        let stop = Arc::new(AtomicBool::new(false));
+        let spawned = |source| receipts_store::Error::Io { doing: "starting the projector's threads".into(), source };
+        let snapshotter = work.settings.snapshots.as_ref().and_then(|how| {
+            let Settings { limits, now_ms, .. } = work.settings;
+            Some(Snapshotter::new(partitions.clone(), how, how.schedule?, limits, now_ms, stop.clone()))
+        });
         let (done, stopped) = oneshot::channel();
         let thread = {
-            let stop = Arc::clone(&stop);
             let run = move || {
-                let result = work.run(reader, &stop);
+                let result = work.run(reader);
                 _ = done.send(());
                 result
             };
             std::thread::Builder::new().name("projector".into()).spawn(run)
         };
-        let thread = thread
-            .map_err(|source| receipts_store::Error::Io { doing: "starting the projector's thread".into(), source })?;
-        Ok(Self { partitions, stop, thread: Some(thread), stopped: Some(stopped) })
+        let thread = Some(thread.map_err(spawned)?);
+        let desk = snapshotter.as_ref().map(|s| s.desk() as Arc<dyn SnapshotDesk>);
+        let mut projector = Self { partitions, stop, snapshotter: None, desk, thread, stopped: Some(stopped) };
+        if let Some(snapshotter) = snapshotter {
+            let thread = std::thread::Builder::new().name("snapshots".into()).spawn(move || snapshotter.run());
+            projector.snapshotter = Some(thread.map_err(spawned)?);
+        }
+        Ok(projector)
     }
 
     /// The partitions, to ask them.
     pub fn partitions(&self) -> &Partitions {
         &self.partitions
+    }
+
+    /// Where snapshots are asked for; `None` where none are taken.
+    pub fn snapshots(&self) -> Option<Arc<dyn SnapshotDesk>> {
+        self.desk.clone()
     }
 
     /// Resolves when the projector has stopped by itself: something is wrong, and [`Self::stop`] says what.
@@ -92,37 +116,45 @@ impl Projector {
     /// # Errors
     /// What had stopped it before, or kept it from a last checkpoint.
     pub fn stop(mut self) -> Result<(), ProjectError> {
-        self.stop.store(true, Ordering::Release);
-        match self.thread.take() {
-            Some(thread) => thread.join().map_err(|_| ProjectError::Panicked)?,
-            None => Ok(()),
+        self.end().unwrap_or(Ok(()))
+    }
+
+    fn end(&mut self) -> Option<Result<(), ProjectError>> {
+        self.stop.cancel();
+        if let Some(snapshotter) = self.snapshotter.take() {
+            _ = snapshotter.join();
         }
+        self.thread.take().map(|thread| thread.join().map_err(|_| ProjectError::Panicked).flatten())
     }
 }
 
 impl Drop for Projector {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            _ = thread.join();
-        }
+        self.end();
     }
 }
 
 /// What the thread works with. Its lock order is publisher, partition, agenda.
 struct Work {
     partitions: Partitions,
+    stop: CancellationToken,
     store: SledStore,
     settings: Settings,
     publisher: Mutex<Publisher>,
     agenda: Mutex<Agenda>,
     /// What went wrong where no error could be returned.
     failure: Mutex<Option<ProjectError>>,
+    /// A restore broke off because the process is to stop.
+    abandoned: AtomicBool,
 }
 
 impl Work {
-    fn run(&self, mut reader: Box<dyn Reader>, stop: &AtomicBool) -> Result<(), ProjectError> {
-        let result = self.fold(&mut *reader, stop);
+    fn run(&self, mut reader: Box<dyn Reader>) -> Result<(), ProjectError> {
+        let result = match self.fold(&mut *reader) {
+            // A restore that breaks off because the process ends is no failure.
+            Err(_) if self.abandoned.load(Ordering::Acquire) => Ok(()),
+            result => result,
+        };
         if let Err(e) = &result {
             tracing::error!(error = %e, "the projector stops");
         }
@@ -134,9 +166,9 @@ impl Work {
         result.and(closed)
     }
 
-    fn fold(&self, reader: &mut dyn Reader, stop: &AtomicBool) -> Result<(), ProjectError> {
+    fn fold(&self, reader: &mut dyn Reader) -> Result<(), ProjectError> {
         let mut pressure = 0;
-        while !stop.load(Ordering::Acquire) {
+        while !self.stop.is_cancelled() {
             let mut failure = None;
             let polled = reader.poll(POLL_RECORDS, self.next_wait(), &mut |polled| {
                 if failure.is_none() {
@@ -367,6 +399,24 @@ impl Work {
                 Err(e) if is_damage(&e) => Err(e.to_string()),
                 opened => Ok(opened.map_err(|e| self.failed(number, &e))?),
             },
+        };
+        let opened = match &self.settings.snapshots {
+            None => opened,
+            Some(how) => {
+                let wanted = Wanted {
+                    partition: number,
+                    partition_count: Some(self.partitions.count()),
+                    limits: Some(self.settings.limits),
+                    next_offset: first_offset..=end_offset,
+                };
+                let was_damaged = opened.is_err();
+                let recovered = recover(&how.open(&self.stop), &self.stop, &self.store, &wanted, opened, open)
+                    .inspect_err(|e| self.abandoned.store(matches!(e, ProjectError::Stopped), Ordering::Release))?;
+                if was_damaged && recovered.is_ok() {
+                    damage.dropped(number)?;
+                }
+                recovered
+            }
         };
         let partition = match opened {
             Ok(partition) => partition,

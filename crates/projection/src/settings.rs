@@ -1,8 +1,11 @@
 //! What a projector is told, and why it stops.
 
 use receipts_fold::Limits;
+use receipts_objects::Destination;
+use receipts_snapshots::{Keep, Snapshots};
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How a projector works.
 #[derive(Debug, Clone)]
@@ -34,6 +37,37 @@ pub struct Settings {
     pub answer_while_behind: bool,
     /// The time of day, Unix milliseconds. Only readiness asks for it: nothing that is folded depends on it.
     pub now_ms: fn() -> u64,
+    /// Where states are kept elsewhere, if anywhere.
+    pub snapshots: Option<Snapshotting>,
+}
+
+/// States kept elsewhere: restored by whoever has none, and taken on a schedule.
+#[derive(Debug, Clone)]
+pub struct Snapshotting {
+    /// Where.
+    pub destination: Destination,
+    /// What tells the log from every other one.
+    pub log: String,
+    /// A local directory for snapshots on their way.
+    pub spool: PathBuf,
+    /// When they are taken; a standby takes none.
+    pub schedule: Option<Schedule>,
+}
+
+impl Snapshotting {
+    /// The snapshots, whose calls give up once the token is cancelled.
+    pub(crate) fn open(&self, stop: &CancellationToken) -> Snapshots {
+        Snapshots::new(self.destination.clone().stopped_by(stop.clone()), self.log.clone())
+    }
+}
+
+/// When snapshots are taken, and how long they stay.
+#[derive(Debug, Clone, Copy)]
+pub struct Schedule {
+    /// How old the newest of a partition may grow.
+    pub interval: Duration,
+    /// Which stay.
+    pub keep: Keep,
 }
 
 /// Why a projector stopped. Its store is as the last checkpoint left it.
@@ -61,6 +95,9 @@ pub enum ProjectError {
         /// What was found.
         detail: String,
     },
+    /// It was to stop while a partition was being restored: the next start begins that again.
+    #[error("stopped while a snapshot was being restored")]
+    Stopped,
     /// The thread is gone.
     #[error("the projector's thread panicked; this is a bug: please report it with the log")]
     Panicked,

@@ -6,6 +6,7 @@ mod answers;
 mod cursor;
 pub mod peer;
 mod position;
+pub mod snapshots;
 
 pub use answers::{Answer, Answers, Conversation, Readiness, Unavailable};
 pub use cursor::{BadCursor, CursorKey, ListId};

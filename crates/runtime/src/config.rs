@@ -17,7 +17,7 @@ pub use mistakes::{Mistake, Mistakes, Origin};
 pub use reader::KeyDoc;
 pub use settings::{
     Access, Algorithm, Askers, Auth, Http, Kafka, KafkaProperties, Log, LogFormat, Projector, Query, Settings,
-    Telemetry,
+    Snapshot, Telemetry,
 };
 
 use reader::Reader;

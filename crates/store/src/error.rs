@@ -31,6 +31,12 @@ pub enum Error {
         /// The newest known.
         known: u8,
     },
+    /// A snapshot is not what was written, or breaks off: take another one.
+    #[error("the snapshot cannot be used: {detail}")]
+    Snapshot {
+        /// What is wrong with it.
+        detail: String,
+    },
     /// Another process has the store open.
     #[error("the store in {path} is in use by another process: stop that one, or choose another --data-dir")]
     InUse {
@@ -42,6 +48,10 @@ pub enum Error {
 impl Error {
     pub(crate) fn corrupt(what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into(), detail: detail.into() }
+    }
+
+    pub(crate) fn snapshot(detail: impl Into<String>) -> Self {
+        Self::Snapshot { detail: detail.into() }
     }
 
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {

@@ -5,12 +5,15 @@ mod batch;
 mod cache;
 mod envelope;
 mod error;
+mod image;
 mod names;
 mod paged;
 mod sled_backend;
+pub mod snapshot;
 
 pub use backend::{Backend, MemoryBackend};
 pub use batch::Batch;
 pub use error::Error;
+pub use image::{Image, ImageSource};
 pub use paged::{Paged, trim};
 pub use sled_backend::{SledBackend, SledSettings, SledStore};

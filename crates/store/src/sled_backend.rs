@@ -6,7 +6,10 @@
 
 use crate::backend::Backend;
 use crate::batch::{Batch, Entry};
+use crate::envelope::wrap;
 use crate::error::Error;
+use crate::image::{Gate, ImageSource};
+use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -29,9 +32,12 @@ struct Shared {
     dir: PathBuf,
     /// Whether a checkpoint waits for the disk itself, so that it survives the loss of power too.
     sync: bool,
+    /// By partition, opened so far.
+    gates: Mutex<HashMap<u32, Arc<Gate>>>,
 }
 
 struct Job {
+    gate: Arc<Gate>,
     tree: sled::Tree,
     batch: Batch,
     number: u64,
@@ -81,7 +87,7 @@ impl SledStore {
         let path = dir.join("sled");
         fs::create_dir_all(&path).map_err(Error::io(format!("creating {}", path.display())))?;
         let db = open_sled(&path, settings)?;
-        let shared = Arc::new(Shared { db, dir: dir.to_owned(), sync: settings.sync });
+        let shared = Arc::new(Shared { db, dir: dir.to_owned(), sync: settings.sync, gates: Mutex::default() });
         let (jobs, queue) = channel::<Job>();
         let own = Arc::clone(&shared);
         let applier = std::thread::Builder::new()
@@ -96,7 +102,14 @@ impl SledStore {
     /// # Errors
     /// Where the store fails or is damaged.
     pub fn partition(&self, partition: u32) -> Result<SledBackend, Error> {
+        if restoring(&self.shared.dir, partition).exists() {
+            return Err(Error::corrupt(
+                format!("partition {partition}"),
+                "holds a part of a snapshot: its restore was cut short",
+            ));
+        }
         let tree = self.shared.db.open_tree(format!("p{partition}")).map_err(sled_error("opening a partition"))?;
+        let gate = self.shared.gate(partition);
         for (number, path) in journals(&self.shared.dir, partition)? {
             let bytes = fs::read(&path).map_err(Error::io(format!("reading {}", path.display())))?;
             match Batch::parse(bytes, partition)? {
@@ -107,15 +120,17 @@ impl SledStore {
                         next_offset = batch.next_offset(),
                         "applying the journal of a checkpoint"
                     );
-                    self.shared.apply(&tree, &batch)?;
+                    self.shared.apply(&gate, &tree, &batch)?;
                 }
                 // Under this name it was whole once: sled may hold some of it.
                 None => return Err(Error::corrupt(format!("the journal {}", path.display()), "fails its checksum")),
             }
             fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
         }
+        gate.is_whole();
         let jobs = self.jobs.clone().expect("the store is open");
         Ok(SledBackend {
+            gate,
             shared: Arc::clone(&self.shared),
             tree,
             partition,
@@ -135,11 +150,51 @@ impl SledStore {
     /// # Errors
     /// Where the store fails.
     pub fn drop_partition(&self, partition: u32) -> Result<(), Error> {
+        self.empty(partition)?;
+        // Last: until then what is left of a restore is known as such.
+        remove(&restoring(&self.shared.dir, partition))
+    }
+
+    fn empty(&self, partition: u32) -> Result<(), Error> {
+        self.shared.gate(partition).gone();
         for (_, path) in journals(&self.shared.dir, partition)? {
             fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
         }
         self.shared.db.drop_tree(format!("p{partition}")).map_err(sled_error("dropping a partition"))?;
         Ok(())
+    }
+
+    /// Fills a partition anew: `fill` hands over its pages, of a state after all records below `next_offset`, and has
+    /// checked all of them once it returns. Until then, through the death of the process at any moment, the partition holds
+    /// nothing that anybody would open.
+    ///
+    /// # Errors
+    /// Those of `fill`, and where the store fails.
+    pub fn refill<T>(
+        &self,
+        partition: u32,
+        next_offset: u64,
+        fill: impl FnOnce(&mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let marker = restoring(&self.shared.dir, partition);
+        let writing = || format!("writing {}", marker.display());
+        File::create(&marker).and_then(|file| file.sync_all()).map_err(Error::io(writing()))?;
+        self.shared.sync_dir()?;
+        self.empty(partition)?;
+        let tree = self.shared.db.open_tree(format!("p{partition}")).map_err(sled_error("opening a partition"))?;
+        let filled = fill(&mut |key, payload| {
+            let mut result = Ok(());
+            wrap(key, next_offset, payload, |key, value| {
+                if result.is_ok() {
+                    result = tree.insert(key, value).map(|_| ()).map_err(sled_error("writing the store"));
+                }
+            });
+            result
+        })?;
+        self.shared.flush(&tree)?;
+        remove(&marker)?;
+        self.shared.sync_dir()?;
+        Ok(filled)
     }
 }
 
@@ -154,8 +209,17 @@ impl Drop for SledStore {
 }
 
 impl Shared {
+    fn gate(&self, partition: u32) -> Arc<Gate> {
+        Arc::clone(self.gates.lock().entry(partition).or_default())
+    }
+
+    fn sync_dir(&self) -> Result<(), Error> {
+        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
+        synced.map_err(Error::io(format!("syncing {}", self.dir.display())))
+    }
+
     fn run(&self, job: &Job) {
-        let done = self.apply(&job.tree, &job.batch).and_then(|()| {
+        let done = self.apply(&job.gate, &job.tree, &job.batch).and_then(|()| {
             fs::remove_file(&job.journal).map_err(Error::io(format!("removing {}", job.journal.display())))
         });
         // The journal stays where this failed: the next start applies it.
@@ -172,22 +236,30 @@ impl Shared {
 
     /// Entry by entry, and not as sled's batches, for which all readers of the process would have to wait: the journal
     /// makes them come into force together. By key, so that neighbours on a leaf of sled's are written one after the other.
-    fn apply(&self, tree: &sled::Tree, batch: &Batch) -> Result<(), Error> {
+    fn apply(&self, gate: &Gate, tree: &sled::Tree, batch: &Batch) -> Result<(), Error> {
+        gate.applying(|| self.apply_entries(gate, tree, batch))
+    }
+
+    fn apply_entries(&self, gate: &Gate, tree: &sled::Tree, batch: &Batch) -> Result<(), Error> {
         let mut entries: Vec<Entry<'_>> = batch.iter().collect();
         entries.sort_by_key(Entry::key);
         for entry in entries {
             match entry {
                 Entry::Write(key, value) => {
-                    tree.insert(key, value).map_err(sled_error("writing the store"))?;
+                    gate.change(key, || tree.insert(key, value).map_err(sled_error("writing the store")))?;
                 }
                 Entry::Remove(key) => {
                     for k in tree.scan_prefix(key).keys() {
-                        tree.remove(k.map_err(sled_error("reading the store"))?)
-                            .map_err(sled_error("writing the store"))?;
+                        let k = k.map_err(sled_error("reading the store"))?;
+                        gate.change(&k, || tree.remove(&k).map_err(sled_error("writing the store")))?;
                     }
                 }
             }
         }
+        self.flush(tree)
+    }
+
+    fn flush(&self, tree: &sled::Tree) -> Result<(), Error> {
         tree.flush().map_err(sled_error("flushing the store"))?;
         if self.sync {
             // sled's flush leaves the bytes with the kernel.
@@ -200,6 +272,7 @@ impl Shared {
 
 /// The values of one partition on disk.
 pub struct SledBackend {
+    gate: Arc<Gate>,
     shared: Arc<Shared>,
     tree: sled::Tree,
     partition: u32,
@@ -209,6 +282,11 @@ pub struct SledBackend {
 }
 
 impl SledBackend {
+    /// From which an image of the partition can be taken while batches go on.
+    pub fn image_source(&self) -> ImageSource {
+        ImageSource { gate: Arc::clone(&self.gate), tree: self.tree.clone() }
+    }
+
     /// Waits until all batches so far are in sled.
     ///
     /// # Errors
@@ -267,7 +345,8 @@ impl Backend for SledBackend {
         };
         write().inspect_err(|_| _ = fs::remove_file(&part)).map_err(Error::io(io()))?;
         self.next.store(number + 1, Ordering::Release);
-        let job = Job { tree: self.tree.clone(), batch, number, journal, progress: Arc::clone(&self.progress) };
+        let gate = Arc::clone(&self.gate);
+        let job = Job { gate, tree: self.tree.clone(), batch, number, journal, progress: Arc::clone(&self.progress) };
         if self.jobs.lock().send(job).is_err() {
             return Err(Error::Io {
                 doing: "applying a checkpoint".into(),
@@ -279,6 +358,18 @@ impl Backend for SledBackend {
 
     fn applied(&self) -> u64 {
         self.progress.applied.load(Ordering::Acquire)
+    }
+}
+
+/// Says that a partition holds a part of a snapshot.
+fn restoring(dir: &Path, partition: u32) -> PathBuf {
+    dir.join(format!("p{partition}.restoring"))
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(format!("removing {}", path.display()))(e)),
+        _ => Ok(()),
     }
 }
 
@@ -336,7 +427,7 @@ fn set_aside(dir: &Path) -> Result<PathBuf, Error> {
     Ok(aside)
 }
 
-fn sled_error(doing: &'static str) -> impl Fn(sled::Error) -> Error {
+pub(crate) fn sled_error(doing: &'static str) -> impl Fn(sled::Error) -> Error {
     move |e| match e {
         sled::Error::Io(source) => Error::Io { doing: doing.into(), source },
         other => Error::corrupt("sled", format!("{doing}: {other}")),

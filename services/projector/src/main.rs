@@ -94,6 +94,9 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
         () = stop.cancelled() => return Ok(()),
     };
     let mut state = opened;
+    // So that `receipts snapshot take --data-dir` finds it.
+    state.data.serves_at(&format!("http://{address}"))?;
+    let operators = receipts_node::operators_secret(settings, &state.data)?;
     let partitions = state.projector.partitions().clone();
     let peer = Peer {
         owner: Arc::new(partitions.clone()),
@@ -114,7 +117,8 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
     };
     let drain = Duration::from_millis(settings.drain_ms);
     let stop_http = CancellationToken::new();
-    let router = peer_router(peer, health);
+    let snapshots = receipts_http::snapshot_router(state.projector.snapshots(), operators);
+    let router = peer_router(peer, health).merge(snapshots);
     // Half of the time to drain is for questions, the rest for the last checkpoint.
     let mut http = tokio::spawn(receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), drain / 2));
     let mut ended = None;
@@ -157,8 +161,10 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
 fn open(settings: &Settings) -> Result<State, Failure> {
     let data = DataDir::open(&settings.data_dir)?;
     let opened = receipts_node::open(settings, &data)?;
+    data.adopt_rebuilt()?;
     data.bind_store(&opened.identity)?;
-    let projector = open_projector(settings, &data, &*opened.log, true)?;
+    let snapshots = receipts_node::snapshotting(settings, &data, &opened.identity)?;
+    let projector = open_projector(settings, &data, &*opened.log, true, snapshots)?;
     Ok(State { projector, log: opened.log, data })
 }
 

@@ -8,9 +8,11 @@ mod demo;
 mod erase;
 mod export;
 mod policy;
+mod rebuild;
 mod replay;
 mod serve;
 mod service;
+mod snapshot;
 mod stats;
 mod verify;
 
@@ -19,9 +21,11 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use erase::Erase;
 use export::Export;
 use policy::Policy;
+use rebuild::Rebuild;
 use receipts_runtime::config::{self, Named};
 use receipts_runtime::exit::{self, Failure};
 use replay::Replay;
+use snapshot::Snapshot;
 use stats::Stats;
 use std::process::ExitCode;
 use verify::Verify;
@@ -117,6 +121,20 @@ enum Command {
     /// A data directory that a service uses is refused: stop it first, or verify a copy.
     #[command(after_help = verify::EXAMPLES)]
     Verify(Verify),
+    /// Folds the log into a new store beside the one in use, compares the two, and has the next start take the new one.
+    ///
+    /// On a Kafka the service goes on meanwhile; an embedded log is its service's alone, which has to be stopped first. What is
+    /// compared is the store where no service uses it, else its newest snapshot. Where the two differ nothing is switched and
+    /// the exit code is 1: after a change of settings or of the program that may be meant (--even-if-different). The
+    /// replaced store is kept until --confirm, and --undo brings it back.
+    #[command(after_help = rebuild::EXAMPLES)]
+    Rebuild(Rebuild),
+    /// Keeps states elsewhere, and brings them back: lists, takes, restores and verifies snapshots.
+    ///
+    /// A snapshot is one partition's state as of one offset, in a directory or a bucket (--snapshot-url). A service takes them
+    /// on a schedule by itself; schemas/snapshot/v1.md has the format.
+    #[command(subcommand)]
+    Snapshot(Snapshot),
 }
 
 const SERVE_EXAMPLES: &str = "Examples:
@@ -161,6 +179,8 @@ fn run() -> Result<(), Failure> {
         Command::Stats(stats) => stats::run(settings, stats, cli.json),
         Command::Backfill(backfill) => backfill::run(settings, backfill, cli.json),
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
+        Command::Rebuild(rebuild) => rebuild::run(settings, rebuild, cli.json),
+        Command::Snapshot(command) => snapshot::run(settings, command, cli.json),
         Command::Demo(Demo { stay, seed }) => {
             let (env, flags) = (config::environment(), config::overrides(&matches));
             let set = |key: &str| {
@@ -211,6 +231,8 @@ mod tests {
             stats::EXAMPLES,
             backfill::EXAMPLES,
             verify::EXAMPLES,
+            rebuild::EXAMPLES,
+            snapshot::EXAMPLES,
         ];
         for line in examples.iter().flat_map(|examples| examples.lines()) {
             let Some((_, arguments)) = line.split_once("receipts ").filter(|_| !line.contains("curl")) else {

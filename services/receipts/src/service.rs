@@ -6,7 +6,8 @@ use receipts_http::{Drained, Health, Parts, Query, Updates};
 use receipts_log::{Inspect, Writer};
 use receipts_node::{DataDir, access, authenticate, limits, on_thread};
 use receipts_projection::{Partitions, Projector};
-use receipts_query::{Answers, Readiness};
+use receipts_query::peer::Secret;
+use receipts_query::{Answers, CursorKey, Readiness};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::metrics::Metrics;
@@ -52,7 +53,7 @@ impl Service {
         let authenticate = authenticate(&settings.auth)?;
         let listener = receipts_node::listen(settings.http.listen, "--http-listen").await?;
         let address = listener.local_addr()?;
-        let (state, cursor_key, log_name) = {
+        let (state, cursor_key, secret, log_name) = {
             let settings = settings.clone();
             on_thread("opening", move || open(&settings)).await?
         };
@@ -76,6 +77,7 @@ impl Service {
             authenticate,
             limits,
         });
+        let router = router.merge(receipts_http::snapshot_router(state.projector.snapshots(), secret));
         let stop_http = CancellationToken::new();
         // Half of the time to drain is for requests, the rest for the last checkpoint.
         let drain = Duration::from_millis(settings.drain_ms / 2);
@@ -196,12 +198,15 @@ fn readiness(partitions: &Partitions) -> Readiness {
     Readiness { caught_up: readiness.caught_up && readiness.partitions == partitions.partition_count(), ..readiness }
 }
 
-fn open(settings: &Settings) -> Result<(State, receipts_query::CursorKey, String), Failure> {
+fn open(settings: &Settings) -> Result<(State, CursorKey, Secret, String), Failure> {
     let data = DataDir::open(&settings.data_dir)?;
     let cursor_key = data.cursor_key()?;
+    let secret = receipts_node::operators_secret(settings, &data)?;
     let opened = receipts_node::open(settings, &data)?;
+    data.adopt_rebuilt()?;
     data.bind_store(&opened.identity)?;
     let updates = receipts_node::follow_updates(settings, opened.log.clone())?;
-    let projector = receipts_node::open_projector(settings, &data, &*opened.log, false)?;
-    Ok((State { updates, projector, log: opened.log, data }, cursor_key, opened.name))
+    let snapshots = receipts_node::snapshotting(settings, &data, &opened.identity)?;
+    let projector = receipts_node::open_projector(settings, &data, &*opened.log, false, snapshots)?;
+    Ok((State { updates, projector, log: opened.log, data }, cursor_key, secret, opened.name))
 }

@@ -8,6 +8,7 @@ use receipts_fold::view::Receipt;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Appended, Entry, Inspect, Log, OwnedRecord, Topic};
 use receipts_projection::{ProjectError, Projector, Settings};
+use receipts_query::snapshots::SnapshotDesk;
 use receipts_query::{Answers, Conversation, Positions, Unavailable};
 use serde_json::Value;
 use std::num::NonZeroU32;
@@ -44,6 +45,7 @@ impl Bench {
             update_window: Duration::ZERO,
             publish_timeout: Duration::from_secs(30),
             now_ms: || EPOCH_MS,
+            snapshots: None,
         };
         Self { log: Arc::new(log), settings, _dir: dir }
     }
@@ -125,6 +127,10 @@ impl Running {
 
     pub(crate) fn receipt(&self, conversation_id: &str, message_id: &str) -> Receipt {
         self.try_receipt(conversation_id, message_id).unwrap()
+    }
+
+    pub(crate) fn snapshots(&self) -> Option<Arc<dyn SnapshotDesk>> {
+        self.projector.snapshots()
     }
 
     pub(crate) fn stop(self) -> Result<(), ProjectError> {

@@ -8,4 +8,5 @@ mod bench;
 mod damage;
 mod faults;
 mod schema;
+mod snapshots;
 mod updates;

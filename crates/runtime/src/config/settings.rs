@@ -1,12 +1,16 @@
 //! Every setting there is: key, meaning, default and allowed values, one call each. Holds no logic but the rules
 //! between settings.
 
+mod snapshot;
+
 use super::reader::{Reader, Rule};
 use crate::telemetry;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+
+pub use snapshot::Snapshot;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 const MIB: u64 = 1 << 20;
@@ -30,6 +34,8 @@ pub struct Settings {
     pub kafka: Kafka,
     /// The projector.
     pub projector: Projector,
+    /// States kept elsewhere.
+    pub snapshot: Snapshot,
     /// The query edge.
     pub query: Query,
     /// Logs.
@@ -276,6 +282,7 @@ impl Settings {
             log: Log::read(from),
             kafka: Kafka::read(from),
             projector: Projector::read(from),
+            snapshot: Snapshot::read(from),
             query: Query::read(from),
             telemetry: Telemetry::read(from),
         };

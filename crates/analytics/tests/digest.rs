@@ -1,0 +1,38 @@
+//! INV-SNAPSHOT: the digest that analysts and auditors are shown is that of a snapshot of the same state.
+
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+
+mod common;
+
+use common::{Alone, PARTITIONS, Told, scratch};
+use receipts_analytics::{UpTo, digest, span};
+use receipts_store::Backend as _;
+use receipts_store::snapshot::{Taking, Told as Header, hex};
+
+#[test]
+fn a_state_and_its_snapshot_have_one_digest() {
+    for seed in 0..6 {
+        let told = Told::new(seed);
+        for partition in 0..PARTITIONS {
+            let mut folded =
+                scratch().fold(&told.log, &span(&told.log, partition, UpTo::End).unwrap(), &Alone).unwrap();
+            let shown = digest(&folded.state).unwrap();
+            let batch = folded.state.pages().batch(folded.state.next_offset());
+            let saved = folded.state.pages().backend().commit(batch).unwrap();
+            folded.state.pages_mut().saved(saved);
+            folded.state.pages().backend().wait().unwrap();
+            let header = Header {
+                log: "a log".into(),
+                partition,
+                partition_count: PARTITIONS,
+                limits: scratch().limits,
+                taken_ms: 0,
+                program: String::new(),
+            };
+            let source = folded.state.pages().backend().image_source();
+            let taking = Taking::begin(&source, header).unwrap().unwrap();
+            let (_, summary, _) = taking.write(std::io::sink(), |_| Ok(())).unwrap();
+            assert_eq!(hex(&summary.digest), shown, "seed {seed}, partition {partition}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The internal call by which an operator has a running process take snapshots: asked for and looked at, never waited for.
+//!
+//! Always asks for the secret: whoever may call may fill a bucket.
+
+use crate::problem;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use receipts_query::peer::Secret;
+use receipts_query::snapshots::{SNAPSHOTS_PATH, SnapshotAsk, SnapshotDesk, SnapshotReply};
+use std::sync::Arc;
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// The largest question: 10,000 partitions by number.
+const QUESTION_BYTES_MAX: usize = 128 << 10;
+
+#[derive(Clone)]
+struct Desk {
+    desk: Option<Arc<dyn SnapshotDesk>>,
+    secret: Secret,
+}
+
+/// The route of snapshots: `desk` takes them, and where there is none, none are taken. Only who shows the credential of the
+/// secret is answered.
+pub fn snapshot_router(desk: Option<Arc<dyn SnapshotDesk>>, secret: Secret) -> Router {
+    let desk = Desk { desk, secret };
+    Router::new()
+        .route(SNAPSHOTS_PATH, get(look).post(ask))
+        .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX))
+        .layer(from_fn_with_state(desk.clone(), admit))
+        .with_state(desk)
+        .layer(CatchPanicLayer::custom(problem::panicked))
+}
+
+async fn admit(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    if desk.secret.is_credential(shown) { next.run(request).await } else { StatusCode::UNAUTHORIZED.into_response() }
+}
+
+async fn look(State(desk): State<Desk>) -> Result<Json<SnapshotReply>, (StatusCode, &'static str)> {
+    let desk = desk.desk.ok_or(NONE_TAKEN)?;
+    Ok(Json(SnapshotReply { asked: Vec::new(), states: desk.states() }))
+}
+
+async fn ask(
+    State(desk): State<Desk>,
+    Json(ask): Json<SnapshotAsk>,
+) -> Result<(StatusCode, Json<SnapshotReply>), (StatusCode, &'static str)> {
+    let desk = desk.desk.ok_or(NONE_TAKEN)?;
+    // How they stood before, so that the caller sees when something has come of it.
+    let states = desk.states();
+    let asked = desk.ask_for(ask.partitions.as_deref());
+    Ok((StatusCode::ACCEPTED, Json(SnapshotReply { asked, states })))
+}
+
+const NONE_TAKEN: (StatusCode, &str) =
+    (StatusCode::CONFLICT, "this process takes no snapshots: set snapshot.url for it; a standby takes none");

@@ -1,0 +1,337 @@
+//! A destination: put, list, read, delete. Decides no names.
+
+use crate::download::Download;
+use crate::error::Error;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, WriteMultipart};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+/// The smallest part that a large object is sent in; a smaller object is sent at once.
+const PART_BYTES_MIN: u64 = 8 << 20;
+/// No store takes more than 10,000 parts of one object.
+const PARTS_MAX: u64 = 9_000;
+/// Parts on their way at once.
+const PARTS_AT_ONCE: usize = 3;
+/// Only these variables of the environment speak to the client of a cloud.
+const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+/// Where objects are kept. Cheap to clone.
+#[derive(Clone)]
+pub struct Destination {
+    store: Arc<dyn ObjectStore>,
+    prefix: Key,
+    shown: String,
+    runtime: Arc<Background>,
+    stop: CancellationToken,
+}
+
+/// An object that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its name within the destination, folders separated by `/`.
+    pub name: String,
+    /// How long it is.
+    pub bytes: u64,
+    /// When it was put there, Unix milliseconds, by the destination's clock.
+    pub modified_ms: u64,
+}
+
+/// A runtime that may be dropped anywhere.
+struct Background(Option<Arc<Runtime>>);
+
+impl Background {
+    fn start() -> Result<Self, Error> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).thread_name("objects").enable_all().build();
+        let runtime =
+            runtime.map_err(|source| Error::Local { doing: "starting a thread for objects".into(), source })?;
+        Ok(Self(Some(Arc::new(runtime))))
+    }
+
+    fn get(&self) -> &Arc<Runtime> {
+        self.0.as_ref().expect("there until it is dropped")
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take().and_then(Arc::into_inner) {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Destination {
+    /// Opens a destination by a directory's path (made where it is missing) or a URL. Credentials and addresses of a cloud
+    /// come from the environment, by the names that its own tools use: `AWS_…`, `GOOGLE_…`, `AZURE_…`. Touches no network.
+    ///
+    /// # Errors
+    /// Where the text names no destination, or the directory cannot be made.
+    pub fn open(text: &str) -> Result<Self, Error> {
+        let wrong = |detail: String| Error::NoDestination { text: shown_of(text), detail };
+        if text.trim().is_empty() {
+            return Err(wrong("it is empty".into()));
+        }
+        match Url::parse(text) {
+            Ok(url) if text.contains("://") => match url.scheme() {
+                "file" => Self::directory(&url.to_file_path().map_err(|()| wrong("it names no path".into()))?),
+                "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" => {
+                    let ours = |(name, _): &(String, String)| VARIABLES.iter().any(|start| name.starts_with(start));
+                    let (store, prefix) = object_store::parse_url_opts(&url, std::env::vars().filter(ours))
+                        .map_err(|error| wrong(error.to_string()))?;
+                    Self::over(store.into(), prefix, shown_of(text))
+                }
+                scheme => Err(wrong(format!("{scheme}:// is not known"))),
+            },
+            _ => Self::directory(Path::new(text)),
+        }
+    }
+
+    /// A directory, made where it is missing. Objects are synced before they count.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn directory(path: &Path) -> Result<Self, Error> {
+        let local = |source| Error::Local { doing: format!("making the directory {}", path.display()), source };
+        fs::create_dir_all(path).map_err(local)?;
+        let path = path.canonicalize().map_err(local)?;
+        let shown = path.display().to_string();
+        let store = LocalFileSystem::new_with_prefix(&path)
+            .map_err(|error| Error::of_store(format!("opening {shown}"), &shown, &error))?;
+        Self::over(Arc::new(store.with_fsync(true)), Key::default(), shown)
+    }
+
+    /// A destination in memory, for tests.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn memory() -> Result<Self, Error> {
+        Self::over(Arc::new(object_store::memory::InMemory::new()), Key::default(), "memory".into())
+    }
+
+    fn over(store: Arc<dyn ObjectStore>, prefix: Key, shown: String) -> Result<Self, Error> {
+        let runtime = Arc::new(Background::start()?);
+        Ok(Self { store, prefix, shown, runtime, stop: CancellationToken::new() })
+    }
+
+    /// The same destination, whose calls give up with [`Error::Stopped`] once the token is cancelled.
+    #[must_use]
+    pub fn stopped_by(mut self, stop: CancellationToken) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// The address of an object, for people: without credentials.
+    pub fn place(&self, name: &str) -> String {
+        format!("{}/{name}", self.shown.trim_end_matches('/'))
+    }
+
+    /// Puts a file there as one object, in the place of one of that name; `sent` is told of bytes handed over.
+    ///
+    /// # Errors
+    /// Where the file or the destination fails: then the object is what it was before, or the whole new one.
+    pub fn put_file(&self, name: &str, file: &Path, sent: &mut (dyn FnMut(u64) + Send)) -> Result<u64, Error> {
+        let local = |source| Error::Local { doing: format!("reading {}", file.display()), source };
+        let mut from = File::open(file).map_err(local)?;
+        let bytes = from.metadata().map_err(local)?.len();
+        let (key, doing) = (self.key(name), format!("writing {}", self.place(name)));
+        let part_bytes = PART_BYTES_MIN.max(bytes.div_ceil(PARTS_MAX));
+        let mut read = |bytes: u64| -> Result<Bytes, Error> {
+            let mut part = Vec::with_capacity(bytes as usize);
+            (&mut from).take(bytes).read_to_end(&mut part).map_err(local)?;
+            Ok(part.into())
+        };
+        self.run(async {
+            let failed = |error: object_store::Error| Error::of_store(doing.clone(), &self.place(name), &error);
+            if bytes <= part_bytes {
+                self.store.put(&key, read(bytes)?.into()).await.map_err(failed)?;
+                sent(bytes);
+                return Ok(bytes);
+            }
+            let upload = self.store.put_multipart(&key).await.map_err(failed)?;
+            let mut upload = WriteMultipart::new_with_chunk_size(upload, part_bytes as usize);
+            let mut total = 0;
+            let write = async {
+                loop {
+                    // A store that is never waited for would not be asked between two parts.
+                    if self.stop.is_cancelled() {
+                        return Err(Error::Stopped);
+                    }
+                    let part = read(part_bytes)?;
+                    if part.is_empty() {
+                        return Ok(());
+                    }
+                    upload.wait_for_capacity(PARTS_AT_ONCE).await.map_err(failed)?;
+                    total += part.len() as u64;
+                    sent(part.len() as u64);
+                    upload.put(part);
+                }
+            };
+            if let Err(error) = write.await {
+                // Best effort: what is left of it is no object, and the store's own rules clear it away.
+                _ = upload.abort().await;
+                return Err(error);
+            }
+            upload.finish().await.map_err(failed)?;
+            Ok(total)
+        })
+    }
+
+    /// Puts a few bytes there as one object.
+    ///
+    /// # Errors
+    /// Where the destination fails.
+    pub fn put_bytes(&self, name: &str, bytes: impl Into<Bytes>) -> Result<(), Error> {
+        let (key, bytes) = (self.key(name), bytes.into());
+        self.run(async {
+            let put = self.store.put(&key, bytes.into()).await;
+            put.map(|_| ()).map_err(|error| self.error("writing", name, &error))
+        })
+    }
+
+    /// All objects below a folder (all of the destination for an empty name), by name.
+    ///
+    /// # Errors
+    /// Where the destination fails.
+    pub fn list(&self, folder: &str) -> Result<Vec<Object>, Error> {
+        let key = self.key(folder);
+        let mut found = self.run(async {
+            let objects = self.store.list(Some(&key)).map_ok(|meta| (meta.location, meta.size, meta.last_modified));
+            let objects: Result<Vec<_>, _> = objects.try_collect().await;
+            match objects {
+                Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
+                objects => objects.map_err(|error| self.error("listing", folder, &error)),
+            }
+        })?;
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        let object = |(location, bytes, modified): (Key, u64, _)| {
+            let name = location.prefix_match(&self.prefix)?;
+            let name = name.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
+            Some(Object { name, bytes, modified_ms: millis(modified) })
+        };
+        Ok(found.into_iter().filter_map(object).collect())
+    }
+
+    /// Begins to read an object.
+    ///
+    /// # Errors
+    /// Where it is not there or the destination fails.
+    pub fn read(&self, name: &str) -> Result<Download, Error> {
+        self.get(name, GetOptions::default())
+    }
+
+    /// The first bytes of an object, at most so many.
+    ///
+    /// # Errors
+    /// Where it is not there or the destination fails.
+    pub fn read_start(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, Error> {
+        // A range of an empty object is an error in some stores.
+        let options = GetOptions { range: Some(GetRange::Bounded(0..bytes_max.max(1))), ..GetOptions::default() };
+        self.read_all(self.get(name, options)?)
+    }
+
+    /// The last bytes of an object, at most so many.
+    ///
+    /// # Errors
+    /// Where it is not there or the destination fails.
+    pub fn read_end(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, Error> {
+        let options = GetOptions { range: Some(GetRange::Suffix(bytes_max.max(1))), ..GetOptions::default() };
+        self.read_all(self.get(name, options)?)
+    }
+
+    fn read_all(&self, mut download: Download) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let doing = format!("reading {}", download.place);
+        download.read_to_end(&mut bytes).map_err(|error| Error::Failed { doing, detail: error.to_string() })?;
+        Ok(bytes)
+    }
+
+    fn get(&self, name: &str, options: GetOptions) -> Result<Download, Error> {
+        let key = self.key(name);
+        let got = self.run(async {
+            self.store.get_opts(&key, options).await.map_err(|error| self.error("reading", name, &error))
+        })?;
+        Ok(Download {
+            bytes: got.meta.size,
+            stream: got.into_stream().boxed(),
+            piece: Bytes::new(),
+            place: self.place(name),
+            runtime: Arc::clone(self.runtime.get()),
+            stop: self.stop.clone(),
+        })
+    }
+
+    /// Removes an object; one that is not there is no failure.
+    ///
+    /// # Errors
+    /// Where the destination fails.
+    pub fn delete(&self, name: &str) -> Result<(), Error> {
+        let key = self.key(name);
+        self.run(async {
+            match self.store.delete(&key).await {
+                Err(error) if !matches!(error, object_store::Error::NotFound { .. }) => {
+                    Err(self.error("removing", name, &error))
+                }
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn key(&self, name: &str) -> Key {
+        name.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |key, part| key.join(part))
+    }
+
+    fn error(&self, doing: &str, name: &str, error: &object_store::Error) -> Error {
+        Error::of_store(format!("{doing} {}", self.place(name)), &self.place(name), error)
+    }
+
+    fn run<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.runtime.get().block_on(async {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => Err(Error::Stopped),
+                done = work => done,
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Destination({})", self.shown)
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// A text without what may be a password: user and query of a URL.
+fn shown_of(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(mut url) if text.contains("://") => {
+            _ = url.set_username("");
+            _ = url.set_password(None);
+            url.set_query(None);
+            url.to_string()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+fn millis<T: Into<std::time::SystemTime>>(time: T) -> u64 {
+    let since = time.into().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,56 @@
+//! Reads an object from its beginning to its end, piece by piece. Keeps one piece.
+
+use crate::error::Error;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use std::io::{self, Read};
+use std::sync::Arc;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+/// An object on its way. Errors of reading carry an [`Error`].
+pub struct Download {
+    pub(crate) stream: BoxStream<'static, object_store::Result<Bytes>>,
+    pub(crate) piece: Bytes,
+    pub(crate) bytes: u64,
+    pub(crate) place: String,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Download {
+    /// Bytes of the whole object.
+    pub fn total_bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Read for Download {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            let (stream, stop) = (&mut self.stream, &self.stop);
+            let next = self.runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Err(Error::Stopped),
+                    next = stream.next() => Ok(next),
+                }
+            });
+            match next.map_err(io::Error::other)? {
+                None => return Ok(0),
+                Some(Ok(piece)) => self.piece = piece,
+                Some(Err(error)) => {
+                    return Err(io::Error::other(Error::of_store(
+                        format!("reading {}", self.place),
+                        &self.place,
+                        &error,
+                    )));
+                }
+            }
+        }
+        let count = into.len().min(self.piece.len());
+        into[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
+}

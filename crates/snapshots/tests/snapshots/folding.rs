@@ -1,0 +1,96 @@
+//! A random history folded into a store on disk, and snapshots of it. Asserts nothing.
+
+use receipts_event::Event;
+use receipts_fold::effects::Effects;
+use receipts_fold::{At, Limits, Raw, State};
+use receipts_snapshots::{Snapshots, Taken, Wanted};
+use receipts_store::snapshot::{Summary, Taking, Told};
+use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore, trim};
+use receipts_testkit::history::{History, Shape};
+use std::ops::Range;
+use std::path::Path;
+use tempfile::TempDir;
+
+pub(crate) const LOG: &str = "the log of the tests";
+pub(crate) const LIMITS: Limits =
+    Limits { retention_ms: 30 * 86_400_000, parked_max: 20, parked_age_ms: 60_000, read_times: true };
+const MEMORY_BYTES: usize = 1 << 20;
+
+pub(crate) type Made = Vec<(receipts_testkit::At, Event<'static>)>;
+
+pub(crate) fn history(seed: u64, events: usize) -> Made {
+    History::generate(seed, &Shape { events, conversations: 40, p_large_group: 0.1, ..Shape::wild() })
+}
+
+/// A store with one partition. The state goes before its store.
+pub(crate) struct Folding {
+    pub(crate) state: State<Paged<SledBackend>>,
+    pub(crate) store: SledStore,
+    pub(crate) dir: TempDir,
+}
+
+pub(crate) fn store_in(dir: &Path) -> SledStore {
+    SledStore::open(dir, SledSettings { cache_bytes: 8 << 20, sync: false }).unwrap()
+}
+
+impl Folding {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store_in(dir.path());
+        Self::over(store, dir)
+    }
+
+    /// Goes on with what a store holds.
+    pub(crate) fn over(store: SledStore, dir: TempDir) -> Self {
+        let pages = Paged::new(store.partition(0).unwrap(), 0, MEMORY_BYTES);
+        Self { state: State::open(pages, LIMITS).unwrap(), store, dir }
+    }
+
+    /// Folds records, with a checkpoint after every so many, and one at the end.
+    pub(crate) fn fold(&mut self, made: &Made, records: Range<usize>, checkpoint_every: usize) {
+        let mut effects = Effects::default();
+        for (number, (at, event)) in made[records].iter().enumerate() {
+            let at = At { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
+            let (key, value) = (event.key(), event.to_json());
+            let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+            self.state.apply(at, event, raw, &mut effects).unwrap();
+            effects.clear();
+            if (number + 1).is_multiple_of(checkpoint_every) {
+                self.checkpoint();
+            }
+        }
+        self.checkpoint();
+    }
+
+    fn checkpoint(&mut self) {
+        self.state.settle();
+        let batch = self.state.pages().batch(self.state.next_offset());
+        let saved = self.state.pages().backend().commit(batch).unwrap();
+        self.state.pages_mut().saved(saved);
+        trim(&mut self.state);
+    }
+
+    /// The snapshot of what is in the store, as bytes.
+    pub(crate) fn snapshot(&self) -> (Vec<u8>, Summary) {
+        self.state.pages().backend().wait().unwrap();
+        let taking = Taking::begin(&self.state.pages().backend().image_source(), told()).unwrap().unwrap();
+        let (bytes, summary, length) = taking.write(Vec::new(), |_| Ok(())).unwrap();
+        assert_eq!(bytes.len() as u64, length);
+        (bytes, summary)
+    }
+
+    /// Sends the snapshot of what is in the store to a destination.
+    pub(crate) fn send(&self, snapshots: &Snapshots) -> Taken {
+        self.state.pages().backend().wait().unwrap();
+        let taking = Taking::begin(&self.state.pages().backend().image_source(), told()).unwrap().unwrap();
+        snapshots.take(taking, &self.dir.path().join("spool"), &()).unwrap()
+    }
+}
+
+pub(crate) fn told() -> Told {
+    Told { log: LOG.into(), partition: 0, partition_count: 1, limits: LIMITS, taken_ms: 7, program: "a test".into() }
+}
+
+pub(crate) fn wanted(next_offset: std::ops::RangeInclusive<u64>) -> Wanted {
+    Wanted { partition: 0, partition_count: Some(1), limits: Some(LIMITS), next_offset }
+}

@@ -1,0 +1,157 @@
+//! What a snapshot says of itself: before its pages of what it is, behind them how much that was.
+
+use super::{HEADER_BYTES_MAX, MAGIC, PREFIX_BYTES, TRAILER, TRAILER_BYTES, VERSION};
+use crate::error::Error;
+use receipts_fold::Limits;
+use receipts_fold::wire::{Malformed, Reader, Writer};
+
+/// Which state a snapshot is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The log that it was folded from, as the process names it that took the snapshot: compared as a whole.
+    pub log: String,
+    /// Which partition of it.
+    pub partition: u32,
+    /// Of how many.
+    pub partition_count: u32,
+    /// The state is that after all records below.
+    pub next_offset: u64,
+    /// The newest record timestamp so far, Unix milliseconds.
+    pub newest_timestamp_ms: u64,
+    /// The settings that it was folded with: with others it is no state of theirs.
+    pub limits: Limits,
+    /// When it was taken, Unix milliseconds.
+    pub taken_ms: u64,
+    /// The program that took it.
+    pub program: String,
+}
+
+/// What a snapshot held, once it was read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Blocks.
+    pub blocks: u64,
+    /// Pages.
+    pub pages: u64,
+    /// Bytes of the blocks before they were compressed.
+    pub plain_bytes: u64,
+    /// Digest of the state: the same for every fold of the same prefix with the same limits.
+    pub digest: [u8; 32],
+}
+
+impl Header {
+    /// The bytes with which a snapshot begins.
+    ///
+    /// # Errors
+    /// Where its texts are too long.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, Error> {
+        let mut to = Writer::default();
+        to.text(&self.log);
+        for number in [self.partition, self.partition_count] {
+            to.number(u64::from(number));
+        }
+        to.number(self.next_offset);
+        to.number(self.newest_timestamp_ms);
+        to.number(self.limits.retention_ms);
+        to.number(self.limits.parked_max as u64);
+        to.number(self.limits.parked_age_ms);
+        to.byte(u8::from(self.limits.read_times));
+        to.number(self.taken_ms);
+        to.text(&self.program);
+        if to.bytes.len() > HEADER_BYTES_MAX {
+            return Err(Error::snapshot("the name of its log is too long"));
+        }
+        let mut bytes = Vec::with_capacity(PREFIX_BYTES + to.bytes.len() + 4);
+        bytes.extend_from_slice(MAGIC);
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&(to.bytes.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&to.bytes);
+        let sum = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&sum.to_le_bytes());
+        Ok(bytes)
+    }
+
+    /// The length of a header, told by the bytes before it.
+    pub(super) fn length(prefix: &[u8; PREFIX_BYTES]) -> Result<usize, Error> {
+        if prefix[..7] != *MAGIC {
+            return Err(Error::snapshot("it is no snapshot"));
+        }
+        let length = u32::from_le_bytes([prefix[8], prefix[9], prefix[10], prefix[11]]) as usize;
+        // The version is not looked at before the checksum: a flipped bit is damage, and no newer format.
+        if length > HEADER_BYTES_MAX { Err(Error::snapshot("its header is damaged")) } else { Ok(length) }
+    }
+
+    /// Reads what [`Self::encode`] wrote, and anything behind it is left alone.
+    ///
+    /// # Errors
+    /// Where the bytes are no header, or that of a newer format.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let damaged = || Error::snapshot("its header is damaged");
+        let prefix = bytes.first_chunk::<PREFIX_BYTES>().ok_or_else(|| Error::snapshot("it breaks off"))?;
+        let end = PREFIX_BYTES + Self::length(prefix)?;
+        let body = bytes.get(PREFIX_BYTES..end).ok_or_else(damaged)?;
+        let sum = bytes.get(end..end + 4).ok_or_else(damaged)?;
+        if crc32fast::hash(&bytes[..end]).to_le_bytes() != *sum {
+            return Err(damaged());
+        }
+        if prefix[7] != VERSION {
+            return Err(Error::NewerFormat { what: "a snapshot", version: prefix[7], known: VERSION });
+        }
+        Self::decode(Reader::new(body)).map_err(|_| damaged())
+    }
+
+    fn decode(mut from: Reader<'_>) -> Result<Self, Malformed> {
+        let header = Self {
+            log: from.text()?.to_owned(),
+            partition: from.small()?,
+            partition_count: from.small()?,
+            next_offset: from.number()?,
+            newest_timestamp_ms: from.number()?,
+            limits: Limits {
+                retention_ms: from.number()?,
+                parked_max: from.number()? as usize,
+                parked_age_ms: from.number()?,
+                read_times: from.byte()? != 0,
+            },
+            taken_ms: from.number()?,
+            program: from.text()?.to_owned(),
+        };
+        from.end()?;
+        Ok(header)
+    }
+}
+
+impl Summary {
+    /// The trailer, with the sum of all bytes before it.
+    pub(super) fn encode(&self, sum: u128) -> [u8; TRAILER_BYTES] {
+        let mut bytes = Vec::with_capacity(TRAILER_BYTES);
+        bytes.push(TRAILER);
+        for number in [self.blocks, self.pages, self.plain_bytes] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.digest);
+        bytes.extend_from_slice(&sum.to_le_bytes());
+        let sum = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&sum.to_le_bytes());
+        bytes.try_into().expect("as long as a trailer")
+    }
+
+    /// Reads a trailer, for a look at the end of a snapshot; whether it is true only the whole snapshot tells.
+    ///
+    /// # Errors
+    /// Where the bytes are none.
+    pub fn parse(bytes: &[u8; TRAILER_BYTES]) -> Result<(Self, u128), Error> {
+        let (body, sum) = bytes.split_at(TRAILER_BYTES - 4);
+        if body[0] != TRAILER || crc32fast::hash(body).to_le_bytes() != *sum {
+            return Err(Error::snapshot("it does not end as a whole one does"));
+        }
+        let number = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
+        let summary = Self {
+            blocks: number(1),
+            pages: number(9),
+            plain_bytes: number(17),
+            digest: body[25..57].try_into().expect("32 bytes"),
+        };
+        Ok((summary, u128::from_le_bytes(body[57..73].try_into().expect("16 bytes"))))
+    }
+}

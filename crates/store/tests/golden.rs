@@ -1,0 +1,187 @@
+//! INV-CODES: what version 1 of the store and of the snapshot wrote is read by every later version, and says the same.
+//!
+//! The files in `tests/golden` were made by the version that they are named after and are never made again; only where one is
+//! missing does `RECEIPTS_TEST_BLESS=1` make it. A new format adds files of its own beside them.
+
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+
+use receipts_fold::effects::Effects;
+use receipts_fold::{At, Limits, Raw, State};
+use receipts_store::snapshot::{Reader, Taking, Told, hex};
+use receipts_store::{Paged, SledBackend, SledSettings, SledStore};
+use receipts_testkit::history::{History, Shape};
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+const LIMITS: Limits =
+    Limits { retention_ms: 30 * 86_400_000, parked_max: 20, parked_age_ms: 60_000, read_times: true };
+const SETTINGS: SledSettings = SledSettings { cache_bytes: 4 << 20, sync: false };
+/// What the history of the files comes to, written down when they were made.
+const DIGEST: &str = "5f42dc07ea3a30cf9d422b5897b8161e74d2520d0789336f5fb004216875a85c";
+const RECEIPT: &str = r#"{"tenant":"t1","conversation_id":"g0","message_id":"m9","status":"ok","kind":"group","sender_id":"u5","sent_at_ms":1798317350244,"audience_count":3,"read_count":1,"unread_count":2,"hidden_count":0,"departed_count":0,"all_read":false,"last_read_at_ms":1798317372773,"version":826}"#;
+
+type Fold = State<Paged<SledBackend>>;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn open(store: &SledStore) -> Fold {
+    State::open(Paged::new(store.partition(0).unwrap(), 0, 1 << 20), LIMITS).unwrap()
+}
+
+/// Folds a stretch of the one history that all files hold, whole or in part.
+fn fold(state: &mut Fold, records: Range<usize>) {
+    let shape = Shape { events: 600, conversations: 6, p_large_group: 0.2, ..Shape::wild() };
+    let made = History::generate(1, &shape);
+    for (at, event) in &made[records.start..made.len().min(records.end)] {
+        let at = At { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
+        let (key, value) = (event.key(), event.to_json());
+        let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+        state.apply(at, event, raw, &mut Effects::default()).unwrap();
+    }
+    state.settle();
+}
+
+fn commit(state: &mut Fold) {
+    use receipts_store::Backend as _;
+    let batch = state.pages().batch(state.next_offset());
+    let saved = state.pages().backend().commit(batch).unwrap();
+    state.pages_mut().saved(saved);
+    state.pages().backend().wait().unwrap();
+}
+
+fn snapshot(state: &Fold) -> (Vec<u8>, String) {
+    let told = Told {
+        log: r#"{"log":"embedded","id":"golden"}"#.into(),
+        partition: 0,
+        partition_count: 1,
+        limits: LIMITS,
+        taken_ms: 1_780_000_000_000,
+        program: "receipts 0.1.0".into(),
+    };
+    let taking = Taking::begin(&state.pages().backend().image_source(), told).unwrap().unwrap();
+    let (bytes, summary, _) = taking.write(Vec::new(), |_| Ok(())).unwrap();
+    (bytes, hex(&summary.digest))
+}
+
+/// The whole state that the files speak of, and a receipt of it, in JSON.
+fn says(state: &Fold) -> (String, String) {
+    let receipts = (state.first_message()..state.messages()).filter_map(|number| state.receipt_of(number).unwrap());
+    let fullest = receipts.max_by_key(|receipt| receipt.counts.as_ref().map_or(0, |counts| counts.read_count));
+    (snapshot(state).1, serde_json::to_string(&fullest.unwrap()).unwrap())
+}
+
+/// Every file below a folder in one: for each, the length and text of its path, then the length and bytes of what it holds.
+fn pack(folder: &Path) -> Vec<u8> {
+    fn walk(folder: &Path, within: &Path, to: &mut Vec<u8>) {
+        let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        for path in entries {
+            if path.is_dir() {
+                walk(&path, within, to);
+            } else {
+                let name = path.strip_prefix(within).unwrap().to_str().unwrap().to_owned();
+                for bytes in [name.into_bytes(), fs::read(&path).unwrap()] {
+                    to.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+                    to.extend_from_slice(&bytes);
+                }
+            }
+        }
+    }
+    let mut bytes = Vec::new();
+    walk(folder, folder, &mut bytes);
+    zstd::bulk::compress(&bytes, 19).unwrap()
+}
+
+fn unpack(bytes: &[u8], folder: &Path) {
+    let bytes = zstd::bulk::decompress(bytes, 64 << 20).unwrap();
+    let mut rest = &*bytes;
+    let mut blob = || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (blob, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+        rest = after;
+        Some(blob)
+    };
+    while let Some(name) = blob() {
+        let path = folder.join(std::str::from_utf8(name).unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, blob().unwrap()).unwrap();
+    }
+}
+
+/// The file, made where it is missing and that is asked for.
+fn read(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+    let path = golden(name);
+    if !path.exists() && std::env::var_os("RECEIPTS_TEST_BLESS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, make()).unwrap();
+    }
+    fs::read(&path).unwrap()
+}
+
+/// A store whose last checkpoint is still a journal.
+fn make_store() -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(dir.path(), SETTINGS).unwrap();
+    let mut state = open(&store);
+    fold(&mut state, 0..400);
+    commit(&mut state);
+    fold(&mut state, 400..usize::MAX);
+    let journal = state.pages().batch(state.next_offset());
+    drop(state);
+    drop(store);
+    fs::write(dir.path().join("p0.1.journal"), journal.bytes()).unwrap();
+    pack(dir.path())
+}
+
+fn make_snapshot() -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(dir.path(), SETTINGS).unwrap();
+    let mut state = open(&store);
+    fold(&mut state, 0..usize::MAX);
+    commit(&mut state);
+    snapshot(&state).0
+}
+
+#[test]
+fn a_store_of_version_1_is_read_with_its_journal_and_says_what_it_said() {
+    let bytes = read("store-v1.zst", make_store);
+    let dir = tempfile::tempdir().unwrap();
+    unpack(&bytes, dir.path());
+    let store = SledStore::open_whole(dir.path(), SETTINGS).unwrap();
+    assert_eq!(says(&open(&store)), (DIGEST.to_owned(), RECEIPT.to_owned()));
+}
+
+#[test]
+fn a_snapshot_of_version_1_is_restored_and_says_what_it_said() {
+    let bytes = read("snapshot-v1.snapshot", make_snapshot);
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open_whole(dir.path(), SETTINGS).unwrap();
+    let reader = Reader::new(&*bytes).unwrap();
+    let header = reader.header().clone();
+    assert_eq!(
+        (header.log.as_str(), header.limits, header.partition_count),
+        (r#"{"log":"embedded","id":"golden"}"#, LIMITS, 1)
+    );
+    let summary = store.refill(0, header.next_offset, |page| reader.read(page)).unwrap();
+    assert_eq!(hex(&summary.digest), DIGEST);
+    assert_eq!(says(&open(&store)), (DIGEST.to_owned(), RECEIPT.to_owned()));
+}
+
+/// While this is the newest version, what it writes is what stands there, page by page; compression may become a better one.
+#[test]
+fn the_newest_version_writes_what_the_golden_snapshot_holds() {
+    let contents = |bytes: &[u8]| {
+        let reader = Reader::new(bytes).unwrap();
+        let (header, mut pages) = (reader.header().clone(), Vec::new());
+        let summary = reader.read(|key, payload| {
+            pages.push((key.to_vec(), payload.to_vec()));
+            Ok(())
+        });
+        (header, summary.unwrap(), pages)
+    };
+    let (held, made) = (contents(&read("snapshot-v1.snapshot", make_snapshot)), contents(&make_snapshot()));
+    assert!(held == made, "the format has changed: its version goes up, and a golden file of it is added");
+}

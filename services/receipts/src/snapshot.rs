@@ -1,0 +1,269 @@
+//! `receipts snapshot`: list, take, restore and verify. Reads the command line and prints; what is done is
+//! `receipts_snapshots`'.
+
+mod progress;
+mod restore;
+mod take;
+
+use anyhow::anyhow;
+use chrono::DateTime;
+use clap::{Args, Subcommand};
+use progress::Progress;
+use receipts_objects::Destination;
+use receipts_runtime::config::Settings;
+use receipts_runtime::exit::Failure;
+use receipts_runtime::output::Output;
+use receipts_snapshots::{Found, Snapshots, audit};
+use receipts_store::snapshot::{Header, Summary, hex};
+use serde::Serialize;
+use std::io::{self, Write};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  receipts snapshot list --snapshot-url s3://backups/receipts
+  receipts snapshot take --data-dir /var/lib/receipts --snapshot-url /backups/receipts
+  receipts snapshot restore --data-dir /var/lib/receipts --snapshot-url gs://backups/receipts
+  receipts snapshot verify --snapshot-url /backups/receipts --all";
+
+/// What is done with snapshots.
+#[derive(Subcommand)]
+pub(crate) enum Snapshot {
+    /// Shows what is there, by log, partition and offset, from what each says of itself.
+    #[command(after_help = EXAMPLES)]
+    List(Which),
+    /// Takes a snapshot of every partition: of a stopped data directory here, of a running service by asking it.
+    ///
+    /// A running service is found through the data directory, takes the snapshots itself into its own snapshot.url, and goes
+    /// on serving. The state is that of the last checkpoint.
+    #[command(after_help = EXAMPLES)]
+    Take(Which),
+    /// Restores the newest usable snapshot of every partition into a data directory that holds no state.
+    ///
+    /// The next start of the service folds what the log has beyond. A service that has `snapshot.url` set does the same by
+    /// itself where it finds no state.
+    #[command(after_help = EXAMPLES)]
+    Restore(restore::Restore),
+    /// Reads snapshots whole: every checksum, and every message's counts against its bits and lists.
+    #[command(after_help = EXAMPLES)]
+    Verify(Verify),
+}
+
+/// Which partitions.
+#[derive(Args)]
+pub(crate) struct Which {
+    /// Only these partitions, separated by commas.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
+    partitions: Option<Vec<u32>>,
+}
+
+impl Which {
+    fn includes(&self, partition: u32) -> bool {
+        self.partitions.as_ref().is_none_or(|partitions| partitions.contains(&partition))
+    }
+}
+
+/// Which snapshots are read.
+#[derive(Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    which: Which,
+    /// All snapshots, and not the newest of each partition alone.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Runs the command on a thread of its own.
+///
+/// # Errors
+/// What kept it from its end.
+pub(crate) fn run(settings: Settings, command: Snapshot, json: bool) -> Result<(), Failure> {
+    let own = settings.clone();
+    receipts_node::run("receipts", &settings, async |stop, _| {
+        receipts_node::on_thread("snapshots", move || {
+            let (settings, progress) = (own, Progress::new(stop));
+            match command {
+                Snapshot::List(which) => list(&settings, &which, json),
+                Snapshot::Take(which) => take::run(&settings, &which, &progress, json),
+                Snapshot::Restore(restore) => restore::run(&settings, &restore, &progress, json),
+                Snapshot::Verify(asked) => verify(&settings, &asked, &progress, json),
+            }
+        })
+        .await
+    })
+}
+
+/// The destination that the settings name.
+fn destination(settings: &Settings) -> Result<Destination, Failure> {
+    receipts_node::destination(settings)?
+        .ok_or_else(|| Failure::usage("snapshot.url is not set: --snapshot-url DIR-OR-URL says where snapshots are"))
+}
+
+/// Every log's snapshots at the destination.
+fn all_logs(settings: &Settings) -> Result<Vec<Snapshots>, Failure> {
+    let destination = destination(settings)?;
+    let logs = Snapshots::logs_at(&destination)?;
+    Ok(logs.into_iter().map(|log| Snapshots::new(destination.clone(), log)).collect())
+}
+
+/// A snapshot as a machine is told of it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    log: &'a str,
+    #[serde(flatten)]
+    found: &'a Found,
+    place: String,
+    #[serde(flatten)]
+    described: Option<Described>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Described {
+    partition_count: u32,
+    newest_timestamp_ms: u64,
+    taken_ms: u64,
+    program: String,
+    pages: u64,
+    plain_bytes: u64,
+    digest: String,
+}
+
+impl Described {
+    fn new((header, summary): (Header, Summary)) -> Self {
+        Self {
+            partition_count: header.partition_count,
+            newest_timestamp_ms: header.newest_timestamp_ms,
+            taken_ms: header.taken_ms,
+            program: header.program,
+            pages: summary.pages,
+            plain_bytes: summary.plain_bytes,
+            digest: hex(&summary.digest),
+        }
+    }
+}
+
+fn list(settings: &Settings, which: &Which, json: bool) -> Result<(), Failure> {
+    let mut output = Output::stdout(json);
+    let mut shown = 0;
+    for snapshots in all_logs(settings)? {
+        let mut is_named = false;
+        for found in snapshots.list()?.iter().filter(|found| which.includes(found.partition)) {
+            let (described, problem) = match snapshots.describe(found) {
+                Ok(described) => (Some(Described::new(described)), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            let place = snapshots.place_of(found);
+            let line = Shown { log: snapshots.log(), found, place, described, problem };
+            let first = !std::mem::replace(&mut is_named, true);
+            output.write(&line, |to| write_shown(to, &line, first))?;
+            shown += 1;
+        }
+    }
+    if shown == 0 && !json {
+        tracing::info!(place = %destination(settings)?, "there are no snapshots");
+    }
+    Ok(())
+}
+
+fn write_shown(to: &mut dyn Write, line: &Shown<'_>, first: bool) -> io::Result<()> {
+    if first {
+        writeln!(to, "log {}", line.log)?;
+    }
+    let Found { partition, next_offset, bytes, .. } = line.found;
+    write!(to, "  partition {partition} at offset {next_offset}, {bytes} bytes")?;
+    match (&line.described, &line.problem) {
+        (Some(d), _) => {
+            let (taken, pages, digest) = (shown(d.taken_ms), d.pages, &d.digest[..16]);
+            writeln!(to, ", taken {taken}, {pages} pages, digest {digest}…")
+        }
+        (None, problem) => writeln!(to, ": {}", problem.as_deref().unwrap_or_default()),
+    }
+}
+
+/// What an audit of one snapshot found.
+#[derive(Serialize)]
+struct Verdict {
+    place: String,
+    partition: u32,
+    next_offset: u64,
+    messages: u64,
+    contradictions: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+fn verify(settings: &Settings, asked: &Verify, progress: &Progress, json: bool) -> Result<(), Failure> {
+    let mut output = Output::stdout(json);
+    let (mut wrong, mut all) = (0, 0);
+    for snapshots in all_logs(settings)? {
+        let mut found = snapshots.list()?;
+        found.retain(|found| asked.which.includes(found.partition));
+        let newest = |place: usize| found.get(place + 1).is_none_or(|next| next.partition != found[place].partition);
+        let chosen: Vec<&Found> =
+            (0..found.len()).filter(|place| asked.all || newest(*place)).map(|place| &found[place]).collect();
+        progress.begin("verifying", chosen.iter().map(|found| found.bytes).sum());
+        for found in chosen {
+            let verdict = audited(&snapshots, found, progress)?;
+            wrong += u32::from(verdict.problem.is_some());
+            all += 1;
+            progress.aside(|| {
+                output.write(&verdict, |to| {
+                    let Verdict { partition, next_offset, messages, .. } = verdict;
+                    match &verdict.problem {
+                        Some(problem) => writeln!(to, "partition {partition} at offset {next_offset}: {problem}"),
+                        None => writeln!(
+                            to,
+                            "partition {partition} at offset {next_offset}: whole, {messages} messages agree with \
+                             themselves, digest {}",
+                            verdict.digest.as_deref().unwrap_or_default()
+                        ),
+                    }
+                })
+            })?;
+        }
+        progress.end();
+    }
+    if all == 0 {
+        return Err(anyhow!("there are no snapshots in {}", destination(settings)?).into());
+    }
+    if wrong > 0 {
+        return Err(anyhow!(
+            "{wrong} of {all} snapshots are not to be used: a restore passes over damaged ones; remove them, and take new ones"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn audited(snapshots: &Snapshots, found: &Found, progress: &Progress) -> Result<Verdict, Failure> {
+    let mut verdict = Verdict {
+        place: snapshots.place_of(found),
+        partition: found.partition,
+        next_offset: found.next_offset,
+        messages: 0,
+        contradictions: 0,
+        digest: None,
+        problem: None,
+    };
+    match audit(snapshots, found, &std::env::temp_dir(), progress) {
+        Ok(audit) => {
+            verdict.messages = audit.messages;
+            verdict.contradictions = audit.contradictions;
+            verdict.digest = Some(hex(&audit.summary.digest));
+            verdict.problem = audit
+                .first_contradiction
+                .map(|first| format!("{} messages contradict themselves, the first is {first}", audit.contradictions));
+        }
+        Err(error @ receipts_snapshots::Error::Unusable { .. }) => verdict.problem = Some(error.to_string()),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(verdict)
+}
+
+/// A time for people.
+fn shown(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
+    time.map_or_else(|| format!("{ms} ms"), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
+}

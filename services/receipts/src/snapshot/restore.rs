@@ -1,0 +1,114 @@
+//! `receipts snapshot restore`: the newest usable snapshot of every partition into a data directory that holds no state.
+
+use super::Progress;
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use receipts_node::{DataDir, LogIdentity, fold_limits};
+use receipts_runtime::config::Settings;
+use receipts_runtime::exit::Failure;
+use receipts_runtime::output::Output;
+use receipts_snapshots::{Snapshots, Wanted};
+use receipts_store::snapshot::hex;
+use receipts_store::{SledSettings, SledStore};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// Which snapshots.
+#[derive(Args)]
+pub(crate) struct Restore {
+    /// Whose: the log's name as `list` shows it, where there are several.
+    #[arg(long, value_name = "NAME")]
+    log: Option<String>,
+    /// The newest that is not beyond this offset, of every partition.
+    #[arg(long, value_name = "OFFSET")]
+    at_most: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    partition: u32,
+    next_offset: u64,
+    place: String,
+    pages: u64,
+    plain_bytes: u64,
+    seconds: f64,
+    digest: String,
+}
+
+/// Restores all partitions of which there are snapshots.
+///
+/// # Errors
+/// Where there is a state already, there are no snapshots, or those of a partition cannot be used.
+pub(super) fn run(settings: &Settings, asked: &Restore, progress: &Progress, json: bool) -> Result<(), Failure> {
+    let destination = super::destination(settings)?.stopped_by(progress.stop().clone());
+    let data = DataDir::open(&settings.data_dir)?;
+    if data.store().exists() {
+        return Err(anyhow!(
+            "there is a state in {}: move it away to restore another one, or choose another --data-dir",
+            data.store().display()
+        )
+        .into());
+    }
+    let own = if data.log().exists() { Some(data.embedded_log()?.name()) } else { None };
+    let logs = Snapshots::logs_at(&destination)?;
+    let log = match (asked.log.clone().or(own), &*logs) {
+        (Some(log), logs) if logs.contains(&log) => log,
+        (Some(log), _) => return Err(anyhow!("there is no snapshot of the log {log} in {destination}").into()),
+        (None, [log]) => log.clone(),
+        (None, []) => return Err(anyhow!("there are no snapshots in {destination}").into()),
+        (None, logs) => {
+            let names = logs.join("\n  ");
+            return Err(Failure::usage(format!("there are snapshots of several logs: --log says which\n  {names}")));
+        }
+    };
+    let identity = LogIdentity::of_name(&log)?;
+    let snapshots = Snapshots::new(destination, log);
+    let found = snapshots.list()?;
+    let partitions: BTreeSet<u32> = found.iter().map(|found| found.partition).collect();
+    let newest = |partition| found.iter().rfind(|found| found.partition == partition).map_or(0, |found| found.bytes);
+    progress.begin("restoring", partitions.iter().map(|partition| newest(*partition)).sum());
+    // Until all is there, it stands where no service looks for it.
+    let aside = data.store().with_extension("restoring");
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).with_context(|| format!("{} cannot be removed", aside.display()))?;
+    }
+    std::fs::create_dir_all(&aside).with_context(|| format!("{} cannot be made", aside.display()))?;
+    let mut output = Output::stdout(json);
+    {
+        let sled = SledSettings { cache_bytes: settings.projector.memory_bytes / 4, sync: true };
+        let store = SledStore::open_whole(&aside, sled)?;
+        for partition in partitions {
+            let wanted = Wanted {
+                partition,
+                partition_count: None,
+                limits: Some(fold_limits(settings)),
+                next_offset: 0..=asked.at_most.unwrap_or(u64::MAX),
+            };
+            let restored = snapshots.restore_newest(&store, &wanted, progress)?.ok_or_else(|| {
+                anyhow!("no snapshot of partition {partition} is usable: the log above says why of each")
+            })?;
+            let report = Report {
+                partition,
+                next_offset: restored.header.next_offset,
+                place: restored.place,
+                pages: restored.summary.pages,
+                plain_bytes: restored.summary.plain_bytes,
+                seconds: restored.took.as_secs_f64(),
+                digest: hex(&restored.summary.digest),
+            };
+            progress.aside(|| {
+                output.write(&report, |to| {
+                    let Report { next_offset, place, pages, seconds, .. } = &report;
+                    writeln!(
+                        to,
+                        "partition {partition} at offset {next_offset}: {pages} pages in {seconds:.1} s from {place}"
+                    )
+                })
+            })?;
+        }
+    }
+    progress.end();
+    std::fs::rename(&aside, data.store()).with_context(|| format!("{} cannot be renamed", aside.display()))?;
+    data.bind_store(&identity)?;
+    Ok(())
+}

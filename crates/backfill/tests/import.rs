@@ -120,7 +120,7 @@ fn spans(log: &EmbeddedLog) -> Vec<Span> {
 }
 
 fn scratch() -> Scratch {
-    Scratch { limits: Limits::default(), memory_bytes: 8 << 20 }
+    Scratch { limits: Limits::default(), memory_bytes: 8 << 20, snapshots: None }
 }
 
 /// Every receipt and list of a log, without the versions, which are offsets.
@@ -208,7 +208,12 @@ fn what_is_exported_and_imported_has_the_same_receipts() {
         for partition in spans(&first) {
             let out = again.path().join(format!("export-{}", partition.partition));
             let datasets = vec![Dataset::Rosters, Dataset::Messages, Dataset::Reads];
-            let what = export::Plan { out: out.clone(), format: written, datasets };
+            let what = export::Plan {
+                out: export::Place::Directory(out.clone()),
+                log: String::new(),
+                format: written,
+                datasets,
+            };
             export::export(&first, &[partition], &scratch(), &what, &Alone).unwrap();
             let table = |input, name: &str| Source { input, path: only_file(&out.join(name)), format };
             let sources = vec![

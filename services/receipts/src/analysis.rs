@@ -7,9 +7,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use receipts_analytics::{Error, Scratch, Span, Told, UpTo, Watch, span};
 use receipts_event::TIME_MS_MAX;
 use receipts_log::Inspect;
+use receipts_node::LogIdentity;
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
+use receipts_snapshots::Snapshots;
 use std::io::IsTerminal as _;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,8 +30,17 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn scratch(&self, settings: &Settings) -> Scratch {
-        Scratch { limits: receipts_node::fold_limits(settings), memory_bytes: (self.memory_mb as usize) << 20 }
+    pub(crate) fn bytes(&self) -> usize {
+        (self.memory_mb as usize) << 20
+    }
+
+    /// Where states are folded aside; with the snapshots of the log, if the settings say where those are.
+    pub(crate) fn scratch(&self, settings: &Settings, log: &LogIdentity) -> Result<Scratch, Failure> {
+        Ok(Scratch {
+            limits: receipts_node::fold_limits(settings),
+            memory_bytes: self.bytes(),
+            snapshots: receipts_node::destination(settings)?.map(|at| Snapshots::new(at, log.name())),
+        })
     }
 }
 
@@ -220,6 +231,9 @@ pub(crate) fn run(
 pub(crate) fn write_told(to: &mut dyn Write, told: &Told) -> io::Result<()> {
     let Told { partition, first_offset, next_offset, events, messages, .. } = told;
     write!(to, "partition {partition}: offsets {first_offset} to {next_offset}, {events} events, {messages} messages")?;
+    if let Some(offset) = told.snapshot_offset {
+        write!(to, ", from a snapshot at {offset}")?;
+    }
     if let (Some(first), Some(newest)) = (told.first_timestamp_ms, told.newest_timestamp_ms) {
         write!(to, ", {} to {}", shown(first), shown(newest))?;
     }

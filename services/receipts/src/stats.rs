@@ -60,7 +60,7 @@ pub(crate) fn run(settings: Settings, asked: Stats, json: bool) -> Result<(), Fa
         let log = &*opened.log;
         let spans = asked.prefix.spans(log, 0..log.partition_count())?;
         progress.begin(spans.iter().map(|span| span.offsets()).sum());
-        let scratch = asked.prefix.memory.scratch(settings);
+        let scratch = asked.prefix.memory.scratch(settings, &opened.identity)?;
         let plan = Plan { since_ms: asked.since, tenant: asked.tenant.clone(), top: asked.top.into() };
         let (partitions, stats) = stats::stats(log, &spans, &scratch, &plan, progress)?;
         progress.end(&partitions);

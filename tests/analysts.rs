@@ -1,10 +1,13 @@
-//! `receipts replay`, `export` and `verify` as processes on the embedded log, between two runs of `receipts serve`. What they
+//! `receipts replay`, `export`, `stats`, `backfill` and `verify` as processes on the embedded log, between two runs of `receipts serve`. What they
 //! answer is compared with what the service answered; rows and pages are compared in `crates/analytics`.
 
+use receipts_tests::binary;
 use receipts_tests::process::{Service, errors, run};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const SENT_AT_MS: u64 = 1_780_000_000_000;
 
@@ -104,9 +107,16 @@ fn wrong_usage_and_what_is_not_there_are_named() {
         (2, &["replay", "members", "g1", "m1"], "--filter"),
         (2, &["replay", "--memory-mb", "0"], "--memory-mb"),
         (2, &["export"], "--out"),
+        (2, &["stats", "--top", "2000"], "--top"),
+        (2, &["stats", "--since", "yesterday"], "--since"),
+        (2, &["backfill"], "--members"),
+        (2, &["backfill", "--reads", "seen.txt"], "--format"),
+        (2, &["backfill", "--reads", "seen.csv", "--column", "nothing=x"], "--column"),
         (2, &["export", "--out", "x", "--format", "xlsx"], "--format"),
         (1, &["replay"], "no event log"),
         (1, &["export", "--out", absent], "no event log"),
+        (1, &["stats"], "no event log"),
+        (1, &["backfill", "--reads", "seen.csv"], "no event log"),
         (1, &["verify"], "no store"),
     ];
     for (code, arguments, part) in table {
@@ -116,4 +126,68 @@ fn wrong_usage_and_what_is_not_there_are_named() {
         assert!(said.contains(part), "{arguments:?} must name {part}:\n{said}");
     }
     assert!(!Path::new(absent).exists());
+}
+
+/// INV-BACKFILL, INV-STATS: an import that Ctrl-C ends goes on with the same command, each row is in the log once, and the
+/// service answers from it.
+#[test]
+fn an_import_that_ctrl_c_ends_goes_on_and_its_receipts_are_answered_and_counted() {
+    const MESSAGES: usize = 1_000;
+    const READERS: usize = 150;
+    let data = tempfile::tempdir().expect("a folder");
+    assert_eq!(Service::serve(data.path(), &[]).terminate(), Some(0), "it makes the log");
+    let table = |name: &str, text: String| {
+        let path = data.path().join(name);
+        fs::write(&path, text).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let people = (0..=READERS).map(|person| format!("g1,u{person}\n")).collect::<String>();
+    let members = table("members.csv", format!("conversation_id,user_id\n{people}"));
+    let sends = (0..MESSAGES).map(|message| format!("g1,m{message},u0,{SENT_AT_MS}\n")).collect::<String>();
+    let messages = table("messages.csv", format!("conversation_id,message_id,sender_id,sent_at_ms\n{sends}"));
+    let mut reads = "conversation_id,message_id,user_id,read_at_ms\n".to_owned();
+    for message in 0..MESSAGES {
+        for person in 1..=READERS {
+            reads += &format!("g1,m{message},u{person},{}\n", SENT_AT_MS + message as u64);
+        }
+    }
+    let reads = table("reads.csv", reads);
+    let data_dir = data.path().to_str().expect("UTF-8");
+    let arguments = ["backfill", "--members", &members, "--messages", &messages, "--reads", &reads];
+    let progress = data.path().join("members.csv.backfill.json");
+
+    let mut import = Command::new(binary("receipts"));
+    import.args(arguments).args(["--data-dir", data_dir, "--json"]).stdin(Stdio::null());
+    let child = import.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !progress.exists() {
+        assert!(Instant::now() < deadline, "it does not begin");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let kill = format!("kill -INT {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    let output = child.wait_with_output().expect("it ends");
+    let said = errors(&output);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
+    assert!(said.contains("stopped as asked") && said.contains("same command"), "{said}");
+
+    let done = &lines(0, &arguments, data.path())[0];
+    assert_eq!((&done["resumed"], &done["rows"]["reads"]), (&json!(true), &json!(MESSAGES * READERS)));
+    let replayed = lines(0, &["replay"], data.path());
+    let events: u64 = replayed.iter().map(|line| line["events"].as_u64().expect("a count")).sum();
+    let told: u64 = done["events"].as_object().expect("counts").values().filter_map(Value::as_u64).sum();
+    assert_eq!(events, told, "each event once");
+    let again = &lines(0, &arguments, data.path())[0];
+    assert_eq!(again["written"], 0, "it is done");
+
+    let page = data.path().join("figures.html");
+    let stats = &lines(0, &["stats", "--html", page.to_str().expect("UTF-8")], data.path())[0];
+    assert_eq!(stats["readers"]["read_count"], MESSAGES * READERS);
+    assert_eq!(stats["readers"]["read_percent"], json!(100.0));
+    assert!(fs::read_to_string(page).expect("a page").contains("</html>"));
+    let service = Service::serve(data.path(), &[]);
+    let position = done["position"].as_str().expect("a token");
+    let receipt = service.get_after("/v1/conversations/g1/messages/m7/receipt", position).body;
+    assert_eq!((&receipt["read_count"], &receipt["all_read"]), (&json!(READERS), &json!(true)));
+    assert_eq!(receipt["last_read_at_ms"], SENT_AT_MS + 7);
 }

@@ -17,8 +17,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To projection for the one decoder of records: what is folded aside is what the projector would fold.
     (
         "receipts-analytics",
-        &["receipts-event", "receipts-fold", "receipts-log", "receipts-projection", "receipts-store"],
+        &[
+            "receipts-event",
+            "receipts-fold",
+            "receipts-log",
+            "receipts-objects",
+            "receipts-projection",
+            "receipts-snapshots",
+            "receipts-store",
+        ],
     ),
+    // To analytics for reading tables: Arrow and Parquet have one home.
+    ("receipts-backfill", &["receipts-analytics", "receipts-event", "receipts-log"]),
     // Light on purpose: who asks the service needs none of what it is made of.
     ("receipts-client", &["receipts-event"]),
     ("receipts-event", &[]),

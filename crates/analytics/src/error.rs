@@ -11,6 +11,12 @@ pub enum Error {
     /// The store, or the scratch one on the temporary disk, failed.
     #[error(transparent)]
     Store(#[from] receipts_store::Error),
+    /// Snapshots cannot be read: see to the destination, or leave them out.
+    #[error(transparent)]
+    Snapshots(receipts_snapshots::Error),
+    /// Files cannot be put where they are to go.
+    #[error(transparent)]
+    Objects(receipts_objects::Error),
     /// A scratch state cannot go on.
     #[error("partition {partition}: {source}")]
     State {
@@ -51,8 +57,26 @@ pub enum Error {
         first: u64,
     },
     /// Somebody asked to stop.
-    #[error("stopped before the end, as asked: run the same command again for a whole answer")]
+    #[error("stopped before the end, as asked; nothing is half written: run the same command again for a whole answer")]
     Stopped,
+}
+
+impl From<receipts_snapshots::Error> for Error {
+    fn from(error: receipts_snapshots::Error) -> Self {
+        match error {
+            receipts_snapshots::Error::Stopped => Self::Stopped,
+            other => Self::Snapshots(other),
+        }
+    }
+}
+
+impl From<receipts_objects::Error> for Error {
+    fn from(error: receipts_objects::Error) -> Self {
+        match error {
+            receipts_objects::Error::Stopped => Self::Stopped,
+            other => Self::Objects(other),
+        }
+    }
 }
 
 impl Error {

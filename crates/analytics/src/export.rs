@@ -5,9 +5,12 @@
 //! The same prefix gives the same files, byte for byte.
 
 mod files;
+mod place;
+mod resume;
 mod rows;
 
 pub use files::Format;
+pub use place::Place;
 pub use rows::{Column, Dataset, Type};
 
 use crate::{Error, Scratch, Span, Told, Watch, read};
@@ -18,10 +21,10 @@ use receipts_fold::view::{Filter, Receipt};
 use receipts_fold::{Conversation, Pages, State};
 use receipts_log::Inspect;
 use receipts_projection::event_of;
+use resume::{Done, Progress};
 use rows::{Row, Value, flag, integer, maybe, text};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use std::path::{Path, PathBuf};
 
 /// Rows of one dataset that wait to be written, bytes. A constant, for it decides which rows share a file.
 pub const ROWS_BYTES_MAX: usize = 64 << 20;
@@ -31,8 +34,10 @@ const READERS_AT_ONCE: usize = 1_000;
 /// What is exported, and where to.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The directory; made where it is not there.
-    pub out: PathBuf,
+    /// Where files go.
+    pub out: Place,
+    /// What tells the log from others: an export that broke off is gone on with only of the same one.
+    pub log: String,
     /// How files are written.
     pub format: Format,
     /// Which datasets.
@@ -40,7 +45,7 @@ pub struct Plan {
 }
 
 /// What an export wrote of one dataset.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     /// Which.
     pub dataset: Dataset,
@@ -58,7 +63,8 @@ pub struct Written {
 /// datasets into the same directory that do not belong to this one are removed at the end.
 ///
 /// # Errors
-/// Where log, state or a file fail, or the watch stops it: then files of both exports may lie there, each of them whole.
+/// Where log, state or a file fail, or the watch stops it: then files of both exports may lie there, each of them whole, and the
+/// same export goes on behind the partitions that are written.
 pub fn export(
     log: &dyn Inspect,
     spans: &[Span],
@@ -67,11 +73,19 @@ pub fn export(
     watch: &dyn Watch,
 ) -> Result<(Vec<Told>, Vec<Written>), Error> {
     let mut told = Vec::new();
-    let mut all: Vec<Files> =
+    let mut all: Vec<Files<'_>> =
         plan.datasets.iter().map(|dataset| Files::new(&plan.out, *dataset, plan.format)).collect();
+    let mut progress = Progress::load(plan, spans, scratch)?;
     for span in spans {
+        if let Some(done) = progress.done(span.partition) {
+            told.push(done.told.clone());
+            all.iter_mut().zip(&done.written).for_each(|(files, (written, names))| files.adopt(written, names));
+            watch.advanced(offsets(std::slice::from_ref(span), &plan.datasets));
+            continue;
+        }
         let folded = scratch.fold(log, span, watch)?;
         told.push(folded.told.clone());
+        let mut written = Vec::new();
         for files in &mut all {
             files.begin(span.partition);
             match files.dataset() {
@@ -80,10 +94,12 @@ pub fn export(
                 Dataset::Rosters => rosters(&folded.state, files, watch),
                 Dataset::Events => events(log, span, &folded.state, files, watch),
             }?;
-            files.flush()?;
+            written.push(files.end()?);
         }
+        progress.add(span.partition, Done { told: folded.told.clone(), written })?;
     }
     let written = all.into_iter().map(Files::finish).collect::<Result<_, _>>()?;
+    progress.finish()?;
     Ok((told, written))
 }
 
@@ -99,7 +115,7 @@ fn is_stopped(watch: &dyn Watch) -> Result<(), Error> {
 
 fn messages<S: Pages<Error = receipts_store::Error>>(
     state: &State<S>,
-    files: &mut Files,
+    files: &mut Files<'_>,
     watch: &dyn Watch,
 ) -> Result<(), Error> {
     let partition = files.partition();
@@ -140,7 +156,7 @@ fn messages<S: Pages<Error = receipts_store::Error>>(
 /// One row for every reader who is named in a list, by the day of the message's send.
 fn reads<S: Pages<Error = receipts_store::Error>>(
     state: &State<S>,
-    files: &mut Files,
+    files: &mut Files<'_>,
     watch: &dyn Watch,
 ) -> Result<(), Error> {
     let partition = files.partition();
@@ -172,7 +188,7 @@ fn reads<S: Pages<Error = receipts_store::Error>>(
 /// Rosters as they stand at the end, by the day of the partition's newest record.
 fn rosters<S: Pages<Error = receipts_store::Error>>(
     state: &State<S>,
-    files: &mut Files,
+    files: &mut Files<'_>,
     watch: &dyn Watch,
 ) -> Result<(), Error> {
     let partition = files.partition();
@@ -207,7 +223,7 @@ fn events<S: Pages>(
     log: &dyn Inspect,
     span: &Span,
     state: &State<S>,
-    files: &mut Files,
+    files: &mut Files<'_>,
     watch: &dyn Watch,
 ) -> Result<(), Error> {
     let partitions = log.partition_count();
@@ -259,9 +275,4 @@ fn name_of(value: &impl Serialize) -> String {
         Ok(Json::String(name)) => name,
         _ => String::new(),
     }
-}
-
-/// The directory of a dataset.
-pub(crate) fn dataset_dir(out: &Path, dataset: Dataset) -> PathBuf {
-    out.join(dataset.name())
 }

@@ -6,8 +6,9 @@ use receipts_fold::effects::{DeadLetter, Effects};
 use receipts_fold::{At, Headers, LOOK_AHEAD_EVENTS, Limits, Raw, State};
 use receipts_log::{Inspect, ReadError, Record, Topic};
 use receipts_projection::event_of;
+use receipts_snapshots::{Snapshots, Wanted};
 use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore, trim};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub enum UpTo {
 }
 
 /// A stretch of one partition of the event topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// Which.
     pub partition: u32,
@@ -133,19 +134,22 @@ pub fn read(
 }
 
 /// What a fold of one partition has read.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     /// Which.
     pub partition: u32,
-    /// The first offset that the log still had.
+    /// The first offset that was read.
     pub first_offset: u64,
+    /// Where the fold began by a snapshot, if it did: the state after all records below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_offset: Option<u64>,
     /// The offset after the last record that was read.
     pub next_offset: u64,
     /// Timestamp of the first record, Unix milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_timestamp_ms: Option<u64>,
     /// The newest timestamp, Unix milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_timestamp_ms: Option<u64>,
     /// Records that are events.
     pub events: u64,
@@ -156,12 +160,14 @@ pub struct Told {
 }
 
 /// Where states are folded aside.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Scratch {
     /// Settings that decide answers: those of the service whose answers are meant.
     pub limits: Limits,
     /// Memory for one partition's pages, bytes; beyond that they go to the temporary directory.
     pub memory_bytes: usize,
+    /// Where a fold may begin instead of at the log's beginning: by the newest snapshot within what is folded.
+    pub snapshots: Option<Snapshots>,
 }
 
 /// A state folded aside.
@@ -181,14 +187,84 @@ impl Scratch {
     /// Where log, temporary disk or state fail, or the watch stops it.
     pub fn fold(&self, log: &dyn Inspect, span: &Span, watch: &dyn Watch) -> Result<Folded, Error> {
         let partition = span.partition;
+        let (mut dir, mut store) = self.store()?;
+        let restored = self.restore(&store, span, log.partition_count(), watch)?;
+        if restored.is_none() && self.snapshots.is_some() {
+            // One that broke off may have left pages.
+            (dir, store) = self.store()?;
+        }
+        let pages = Paged::new(store.partition(partition)?, partition, self.memory_bytes / 4 * 3);
+        let mut state = State::open(pages, self.limits).map_err(Error::state(partition))?;
+        let first_offset = restored.unwrap_or(span.first_offset);
+        watch.advanced(first_offset - span.first_offset);
+        let mut told = fold_into(&mut state, log, &Span { first_offset, ..*span }, watch)?;
+        told.snapshot_offset = restored;
+        if restored.is_some() {
+            told.newest_timestamp_ms = Some(state.newest_timestamp_ms());
+        }
+        Ok(Folded { state, told, _store: store, _dir: dir })
+    }
+
+    /// An empty store that goes with its directory.
+    fn store(&self) -> Result<(TempDir, SledStore), Error> {
         let dir =
             tempfile::tempdir().map_err(Error::io("making a temporary directory; TMPDIR chooses another place"))?;
         let settings = SledSettings { cache_bytes: (self.memory_bytes / 4) as u64, sync: false };
         let store = SledStore::open_whole(dir.path(), settings)?;
-        let pages = Paged::new(store.partition(partition)?, partition, self.memory_bytes / 4 * 3);
-        let mut state = State::open(pages, self.limits).map_err(Error::state(partition))?;
-        let told = fold_into(&mut state, log, span, watch)?;
-        Ok(Folded { state, told, _store: store, _dir: dir })
+        Ok((dir, store))
+    }
+
+    /// Where a snapshot that was restored stands; `None` where there is none within the stretch.
+    fn restore(
+        &self,
+        store: &SledStore,
+        span: &Span,
+        partition_count: u32,
+        watch: &dyn Watch,
+    ) -> Result<Option<u64>, Error> {
+        let Some(snapshots) = &self.snapshots else { return Ok(None) };
+        let wanted = Wanted {
+            partition: span.partition,
+            partition_count: Some(partition_count),
+            limits: Some(self.limits),
+            next_offset: span.first_offset..=span.end_offset,
+        };
+        let restored = snapshots.restore_newest(store, &wanted, &Restoring(watch))?;
+        Ok(restored.map(|restored| {
+            let next_offset = restored.header.next_offset;
+            tracing::info!(
+                partition = span.partition,
+                next_offset,
+                place = restored.place,
+                "folding on from a snapshot"
+            );
+            next_offset
+        }))
+    }
+
+    /// The newest snapshot of a partition at or below an offset, restored aside; `None` where none is usable.
+    ///
+    /// # Errors
+    /// Where the destination or the temporary disk fail, or the watch stops it.
+    pub(crate) fn newest_snapshot(
+        &self,
+        span: &Span,
+        partition_count: u32,
+        watch: &dyn Watch,
+    ) -> Result<Option<(TempDir, SledStore)>, Error> {
+        let (dir, store) = self.store()?;
+        Ok(self.restore(&store, span, partition_count, watch)?.map(|_| (dir, store)))
+    }
+}
+
+/// Asks whether to stop while a snapshot comes; its bytes are no offsets.
+struct Restoring<'a>(&'a dyn Watch);
+
+impl receipts_snapshots::Watch for Restoring<'_> {
+    fn advanced(&self, _: u64) {}
+
+    fn is_stopped(&self) -> bool {
+        self.0.is_stopped()
     }
 }
 

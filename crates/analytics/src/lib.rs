@@ -9,6 +9,8 @@ pub mod export;
 mod fold;
 mod pages;
 pub mod rebuild;
+pub mod stats;
+pub mod table;
 pub mod verify;
 
 pub use error::Error;

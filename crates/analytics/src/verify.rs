@@ -105,6 +105,27 @@ pub fn partition(
     Ok(verdict)
 }
 
+/// Restores the newest usable snapshot of a partition aside and compares that with what the log folds to up to there, from the
+/// log's beginning: what the store of a running service held then. `None` where no snapshot is usable; why not is told in
+/// warnings.
+///
+/// # Errors
+/// As [`partition`], and where the destination of the snapshots fails.
+pub fn snapshot(
+    log: &dyn Inspect,
+    partition: u32,
+    scratch: &Scratch,
+    watch: &dyn Watch,
+) -> Result<Option<Verdict>, Error> {
+    let whole = span(log, partition, UpTo::End)?;
+    if whole.first_offset > 0 {
+        return Err(Error::Trimmed { partition, first: whole.first_offset });
+    }
+    let Some((_dir, store)) = scratch.newest_snapshot(&whole, log.partition_count(), watch)? else { return Ok(None) };
+    let from_the_beginning = Scratch { snapshots: None, ..scratch.clone() };
+    self::partition(log, &store, partition, &from_the_beginning, watch).map(Some)
+}
+
 fn open(store: &SledStore, partition: u32, memory_bytes: usize, limits: Limits) -> Result<Stored, StateError> {
     State::open(Paged::new(store.partition(partition)?, partition, memory_bytes), limits)
 }

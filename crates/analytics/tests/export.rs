@@ -7,7 +7,7 @@ mod common;
 use arrow_array::{Array as _, BooleanArray, Int64Array, StringArray};
 use common::{Alone, PARTITIONS, Told, oracle_of, scratch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use receipts_analytics::export::{Dataset, Format, Plan, Type, export};
+use receipts_analytics::export::{Dataset, Format, Place, Plan, Type, export};
 use receipts_analytics::{Scratch, Span, UpTo, span};
 use receipts_event::{Body, Event};
 use receipts_fold::view::{Filter, Status};
@@ -93,7 +93,12 @@ fn spans(told: &Told, up_to: UpTo) -> Vec<Span> {
 }
 
 fn exported(told: &Told, spans: &[Span], scratch: &Scratch, format: Format, out: &Path) -> Files {
-    let plan = Plan { out: out.to_owned(), format, datasets: Dataset::ALL.to_vec() };
+    let plan = Plan {
+        out: Place::Directory(out.to_owned()),
+        log: "a log".to_owned(),
+        format,
+        datasets: Dataset::ALL.to_vec(),
+    };
     let (_, written) = export(&told.log, spans, scratch, &plan, &Alone).unwrap();
     let files = files(out);
     assert_eq!(files.len() as u64, written.iter().map(|dataset| dataset.files).sum::<u64>());
@@ -166,6 +171,12 @@ fn every_row_is_what_the_oracle_answers() {
         assert!(messages.len() > 30, "seed {seed}: {}", messages.len());
         for row in &mut messages {
             let fields = row.as_object_mut().unwrap();
+            let records = &told.records[fields["partition"].as_u64().unwrap() as usize];
+            let (at, event) = records.iter().find(|(at, _)| fields["offset"] == json!(at.offset)).unwrap();
+            assert_eq!(fields["timestamp_ms"], json!(at.timestamp_ms));
+            assert!(
+                matches!(&event.as_ref().unwrap().body, Body::MessageSent(e) if fields["message_id"] == *e.message_id)
+            );
             for field in ["group_type", "partition", "offset", "timestamp_ms"] {
                 assert!(!fields.remove(field).unwrap().is_null());
             }
@@ -220,7 +231,12 @@ fn the_same_prefix_gives_the_same_files_and_nothing_is_left_of_another_one() {
     let fresh = tempfile::tempdir().unwrap();
     let wanted = exported(&told, &half, &scratch(), Format::Ndjson, fresh.path());
     fs::write(out.path().join("messages").join("README"), "not ours").unwrap();
-    let plan = Plan { out: out.path().to_owned(), format: Format::Ndjson, datasets: Dataset::ALL.to_vec() };
+    let plan = Plan {
+        out: Place::Directory(out.path().to_owned()),
+        log: "a log".to_owned(),
+        format: Format::Ndjson,
+        datasets: Dataset::ALL.to_vec(),
+    };
     export(&told.log, &half, &scratch(), &plan, &Alone).unwrap();
     let mut held = files(out.path());
     assert!(held.remove(Path::new("messages/README")).is_some(), "what is not ours stays");
@@ -260,8 +276,97 @@ fn a_stop_ends_an_export_with_whole_files_or_none() {
 
     let told = Told::new(0);
     let out = tempfile::tempdir().unwrap();
-    let plan = Plan { out: out.path().to_owned(), format: Format::Parquet, datasets: Dataset::ALL.to_vec() };
+    let plan = Plan {
+        out: Place::Directory(out.path().to_owned()),
+        log: "a log".to_owned(),
+        format: Format::Parquet,
+        datasets: Dataset::ALL.to_vec(),
+    };
     let stopped = export(&told.log, &spans(&told, UpTo::End), &scratch(), &plan, &Impatient(0.into()));
     assert!(matches!(stopped, Err(receipts_analytics::Error::Stopped)));
     assert!(files(out.path()).is_empty(), "the first partition was not even folded");
+}
+
+/// INV-EXPORT: the partitions that are written are not folded again where the prefix is the same, and are where it is not.
+#[test]
+fn an_export_that_broke_off_goes_on_behind_what_is_written() {
+    struct StopsAt(u64, std::cell::Cell<u64>);
+
+    impl receipts_analytics::Watch for StopsAt {
+        fn advanced(&self, offsets: u64) {
+            self.1.set(self.1.get() + offsets);
+        }
+
+        fn is_stopped(&self) -> bool {
+            self.1.get() >= self.0
+        }
+    }
+
+    let told = Told::new(6);
+    let whole = spans(&told, UpTo::End);
+    let (out, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let wanted = exported(&told, &whole, &scratch(), Format::Ndjson, fresh.path());
+    let plan = Plan {
+        out: Place::Directory(out.path().to_owned()),
+        log: "a log".to_owned(),
+        format: Format::Ndjson,
+        datasets: Dataset::ALL.to_vec(),
+    };
+    let in_the_second = 2 * whole[0].offsets() + 1;
+    let stopped = export(&told.log, &whole, &scratch(), &plan, &StopsAt(in_the_second, 0.into()));
+    assert!(matches!(stopped, Err(receipts_analytics::Error::Stopped)));
+    let held = files(out.path());
+    let first = |path: &&PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("part-00000-");
+    let (path, _) = held.iter().find(|(path, _)| first(path)).unwrap();
+    assert_eq!(held.keys().filter(first).count(), wanted.keys().filter(first).count(), "the first partition is whole");
+    assert!(held.keys().all(|path| !path.to_string_lossy().ends_with(".tmp")));
+
+    // A mark that writing again would remove.
+    fs::write(out.path().join(path), "kept").unwrap();
+    let (told_of, written) = export(&told.log, &whole, &scratch(), &plan, &Alone).unwrap();
+    assert_eq!((told_of.len(), written[0].rows > 0), (2, true), "both partitions are told of");
+    let mut again = files(out.path());
+    assert_eq!(again.insert(path.clone(), wanted[path].clone()).unwrap(), b"kept");
+    assert_eq!(again, wanted);
+
+    // It was done, so nothing is gone on with.
+    assert_eq!(exported(&told, &whole, &scratch(), Format::Ndjson, out.path()), wanted);
+    let stopped = export(&told.log, &whole, &scratch(), &plan, &StopsAt(in_the_second, 0.into()));
+    assert!(stopped.is_err());
+    fs::write(out.path().join(path), "another prefix's").unwrap();
+    let middle = told.records[1][told.records[1].len() - 3].0.timestamp_ms;
+    let other = spans(&told, UpTo::Time(middle));
+    let fresh = tempfile::tempdir().unwrap();
+    let wanted = exported(&told, &other, &scratch(), Format::Ndjson, fresh.path());
+    assert_eq!(exported(&told, &other, &scratch(), Format::Ndjson, out.path()), wanted);
+}
+
+/// INV-EXPORT: in a bucket lie the files of a directory, and what another export left there goes too.
+#[test]
+fn a_bucket_gets_the_files_of_a_directory() {
+    let told = Told::new(4);
+    let fresh = tempfile::tempdir().unwrap();
+    let wanted = exported(&told, &spans(&told, UpTo::End), &scratch(), Format::Parquet, fresh.path());
+    let bucket = receipts_objects::Destination::memory().unwrap();
+    for stale in ["messages/tenant=gone!20away/day=2020-01-01/part-00000-00000.parquet", "messages/README"] {
+        bucket.put_bytes(stale, "stale").unwrap();
+    }
+    let plan = Plan {
+        out: Place::Objects(bucket.clone()),
+        log: "a log".to_owned(),
+        format: Format::Parquet,
+        datasets: Dataset::ALL.to_vec(),
+    };
+    for removed in [1, 0] {
+        let (_, written) = export(&told.log, &spans(&told, UpTo::End), &scratch(), &plan, &Alone).unwrap();
+        assert_eq!(written.iter().map(|written| written.removed).sum::<u64>(), removed);
+        let mut held = Files::new();
+        for object in bucket.list("").unwrap() {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut bucket.read(&object.name).unwrap(), &mut bytes).unwrap();
+            held.insert(PathBuf::from(object.name), bytes);
+        }
+        assert_eq!(held.remove(Path::new("messages/README")).unwrap(), b"stale", "what is not ours stays");
+        assert_eq!(held, wanted);
+    }
 }

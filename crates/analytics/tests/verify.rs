@@ -4,56 +4,19 @@
 
 mod common;
 
-use common::{Alone, Told, scratch};
+use common::{Alone, SLED, Stored, Told, folded, scratch, with_state};
 use receipts_analytics::verify::{self, Verdict};
-use receipts_event::Event;
-use receipts_fold::effects::Effects;
 use receipts_fold::head::Head;
+use receipts_fold::index::IndexPage;
 use receipts_fold::message::Messages;
 use receipts_fold::page::{PageKey, Table};
 use receipts_fold::people::{People, PeopleIndex, Role};
 use receipts_fold::small::{Erased, Leaves, Marks};
-use receipts_fold::{At, Raw, State};
-use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore};
+use receipts_store::{Paged, SledBackend, SledStore};
 use std::path::Path;
 
-type Stored = State<Paged<SledBackend>>;
 /// Changes a page, and says which, if there is one to change.
 type Plant = fn(&mut Stored) -> Option<PageKey>;
-
-const SLED: SledSettings = SledSettings { cache_bytes: 8 << 20, sync: false };
-
-fn with_state<T>(dir: &Path, change: impl FnOnce(&mut Stored) -> T) -> T {
-    let store = SledStore::open(dir, SLED).unwrap();
-    let pages = Paged::new(store.partition(0).unwrap(), 0, 8 << 20);
-    let mut state = State::open(pages, scratch().limits).unwrap();
-    let result = change(&mut state);
-    let next_offset = state.next_offset();
-    let batch = state.pages().batch(next_offset);
-    state.pages().backend().commit(batch).unwrap();
-    state.pages().backend().wait().unwrap();
-    drop(state);
-    result
-}
-
-/// A store that is folded up to some record of the log, as the projector leaves one.
-fn folded(told: &Told, records: usize, dir: &Path) {
-    with_state(dir, |state| {
-        for (at, event) in &told.records[0][..records] {
-            let at = At { partition: 0, offset: at.offset, timestamp_ms: at.timestamp_ms };
-            let mut effects = Effects::default();
-            match event {
-                Some(event) => {
-                    let (key, value) = (event.key(), Event::to_json(event));
-                    let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
-                    state.apply(at, event, raw, &mut effects).unwrap();
-                }
-                None => state.pass(at, receipts_event::Reason::InvalidJson, String::new(), &mut effects).unwrap(),
-            }
-        }
-        state.settle();
-    });
-}
 
 fn verdict(told: &Told, dir: &Path) -> Verdict {
     let store = SledStore::open_whole(dir, SLED).unwrap();
@@ -166,4 +129,29 @@ fn every_planted_difference_is_found_and_named() {
         let first = verdict.first_difference.as_ref().map(|first| first.place.clone()).unwrap_or_default();
         assert!(!verdict.is_good() && first.contains(place), "plant {number} at {key:?}: {verdict:#?}");
     }
+}
+
+/// INV-VERIFY: a message that a sealed stretch of the index of ids has lost, though its page has it.
+#[test]
+fn what_a_sealed_index_has_lost_is_found_and_named() {
+    // One stretch is sealed once two younger ones are full.
+    let sends = 3 * receipts_fold::index::STRETCH as usize + 10;
+    let told = Told::of_sends(sends);
+    let dir = tempfile::tempdir().unwrap();
+    folded(&told, told.records[0].len(), dir.path());
+    assert!(verdict(&told, dir.path()).is_good());
+    let planted = with_state(dir.path(), |state| {
+        plant::<IndexPage>(state, |page| {
+            let has_some = *page != IndexPage::default();
+            *page = IndexPage::default();
+            has_some
+        })
+    });
+    let planted = planted.expect("a stretch is sealed");
+    let verdict = verdict(&told, dir.path());
+    let first = verdict.first_difference.as_ref().map(|first| (first.place.as_str(), first.store.as_str()));
+    assert!(
+        first.is_some_and(|(place, store)| place.starts_with("message m") && store.contains("not_found")),
+        "{planted:?}: {verdict:#?}"
+    );
 }

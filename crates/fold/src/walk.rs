@@ -24,6 +24,8 @@ pub struct Conversation {
     pub group_type: String,
     /// Slots given so far: everybody whom its events named.
     pub people: u32,
+    /// Members on the roster now, observers not counted.
+    pub members: u32,
 }
 
 /// A message's receipt, and where its send stands.
@@ -71,6 +73,7 @@ impl<S: Pages> State<S> {
             kind: head.kind,
             group_type: head.group_type.as_ref().into(),
             people: head.people,
+            members: head.members,
         })
     }
 

@@ -28,6 +28,8 @@ pub struct ExistingLog {
     pub log: Arc<dyn Inspect>,
     /// As [`EventLog::name`].
     pub name: String,
+    /// What tells it from others.
+    pub identity: LogIdentity,
     /// Keeps the directory to this process.
     _data: Option<DataDir>,
 }
@@ -60,8 +62,8 @@ pub fn open_existing(settings: &Settings) -> Result<ExistingLog, Failure> {
         Some(bootstrap) => Ok(existing_kafka(settings, bootstrap)?.0),
         None => {
             let data = existing_data_dir(settings)?;
-            let log = Arc::new(open_embedded(settings, &data)?);
-            Ok(ExistingLog { log, name: EMBEDDED.to_owned(), _data: Some(data) })
+            let (log, identity) = (Arc::new(open_embedded(settings, &data)?), data.embedded_log()?);
+            Ok(ExistingLog { log, name: EMBEDDED.to_owned(), identity, _data: Some(data) })
         }
     }
 }
@@ -87,7 +89,9 @@ pub fn open_with_store(settings: &Settings) -> Result<(ExistingLog, PathBuf), Fa
         None => {
             let data = existing_data_dir(settings)?;
             let log = Arc::new(open_embedded(settings, &data)?);
-            (ExistingLog { log, name: EMBEDDED.to_owned(), _data: None }, data.embedded_log()?, data)
+            let identity = data.embedded_log()?;
+            let opened = ExistingLog { log, name: EMBEDDED.to_owned(), identity: identity.clone(), _data: None };
+            (opened, identity, data)
         }
     };
     data.bind_store(&identity)?;
@@ -131,7 +135,8 @@ fn existing_kafka(settings: &Settings, bootstrap: &str) -> Result<(ExistingLog, 
     let log =
         connect_to(KafkaSettings { create_topics: None, required: &[Topic::Events], ..kafka(settings, bootstrap) })?;
     let identity = kafka_identity(settings, &log);
-    Ok((ExistingLog { log: Arc::new(log), name: kafka_name(bootstrap), _data: None }, identity))
+    let (log, name) = (Arc::new(log), kafka_name(bootstrap));
+    Ok((ExistingLog { log, name, identity: identity.clone(), _data: None }, identity))
 }
 
 /// The data directory, if it has a log.

@@ -18,9 +18,6 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 /// What keeping a value costs beside its bytes, roughly.
 const KEPT_BYTES_EACH: usize = 128;
 
-/// A key and what stands under it.
-pub type KeyValue = (Vec<u8>, Vec<u8>);
-
 /// Where batches and an image of one partition meet.
 pub(crate) struct Gate {
     /// Held while a batch is applied. True where the tree may hold a part of one.

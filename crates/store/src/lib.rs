@@ -17,6 +17,6 @@ pub use backend::{Backend, MemoryBackend};
 pub use batch::{Batch, Entry};
 pub use disk::{Disk, KeyValue, Map, Value};
 pub use error::Error;
-pub use image::{Image, ImageSource, KeyValue};
+pub use image::{Image, ImageSource};
 pub use paged::{Paged, trim};
 pub use sled_backend::{SledBackend, SledSettings, SledStore};

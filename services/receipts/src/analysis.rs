@@ -7,9 +7,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use receipts_analytics::{Error, Scratch, Span, Told, UpTo, Watch, span};
 use receipts_event::TIME_MS_MAX;
 use receipts_log::Inspect;
+use receipts_node::LogIdentity;
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
+use receipts_snapshots::Snapshots;
 use std::io::IsTerminal as _;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,8 +30,17 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn scratch(&self, settings: &Settings) -> Scratch {
-        Scratch { limits: receipts_node::fold_limits(settings), memory_bytes: (self.memory_mb as usize) << 20 }
+    pub(crate) fn bytes(&self) -> usize {
+        (self.memory_mb as usize) << 20
+    }
+
+    /// Where states are folded aside; with the snapshots of the log, if the settings say where those are.
+    pub(crate) fn scratch(&self, settings: &Settings, log: &LogIdentity) -> Result<Scratch, Failure> {
+        Ok(Scratch {
+            limits: receipts_node::fold_limits(settings),
+            memory_bytes: self.bytes(),
+            snapshots: receipts_node::destination(settings)?.map(|at| Snapshots::new(at, log.name())),
+        })
     }
 }
 
@@ -81,7 +92,7 @@ impl Prefix {
 }
 
 /// Reads RFC 3339 or Unix milliseconds.
-fn time(text: &str) -> Result<u64, String> {
+pub(crate) fn time(text: &str) -> Result<u64, String> {
     let wrong = || format!("is neither RFC 3339 (2026-05-28T20:26:40Z) nor Unix milliseconds from 0 to {TIME_MS_MAX}");
     let ms = match text.parse() {
         Ok(ms) => ms,
@@ -101,6 +112,16 @@ pub(crate) struct Progress {
     said_ms: AtomicU64,
     total: AtomicU64,
     bar: ProgressBar,
+    unit: Unit,
+}
+
+/// What is counted while an analysis goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Offsets of the log.
+    Offsets,
+    /// Bytes of tables.
+    Bytes,
 }
 
 impl Progress {
@@ -112,16 +133,26 @@ impl Progress {
             said_ms: AtomicU64::new(0),
             total: AtomicU64::new(0),
             bar: ProgressBar::hidden(),
+            unit: Unit::Offsets,
         }
     }
 
     /// Says how many offsets there are to read.
     pub(crate) fn begin(&mut self, offsets: u64) {
+        self.begin_with(Unit::Offsets, offsets);
+    }
+
+    /// Says how much there is to read.
+    pub(crate) fn begin_with(&mut self, unit: Unit, total: u64) {
         self.begun = Instant::now();
-        *self.total.get_mut() = offsets;
+        self.unit = unit;
+        *self.total.get_mut() = total;
         if io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} {per_sec}, {eta} left");
-            self.bar = ProgressBar::new(offsets);
+            let style = ProgressStyle::with_template(match unit {
+                Unit::Offsets => "{wide_bar} {human_pos}/{human_len} {per_sec}, {eta} left",
+                Unit::Bytes => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
+            });
+            self.bar = ProgressBar::new(total);
             self.bar.set_style(style.expect("a template that indicatif knows"));
             self.bar.enable_steady_tick(SHOW_EVERY);
         }
@@ -147,7 +178,12 @@ impl Progress {
         tracing::info!(offsets = self.read.load(Ordering::Relaxed), offsets_per_s = rate, "done");
     }
 
-    /// Offsets read in a second since the beginning.
+    /// Clears the bar where nothing was read of the log.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// What was read in a second since the beginning.
     pub(crate) fn rate(&self) -> u64 {
         let seconds = self.begun.elapsed().as_secs_f64().max(1e-3);
         (self.read.load(Ordering::Relaxed) as f64 / seconds) as u64
@@ -163,7 +199,11 @@ impl Watch for Progress {
             self.said_ms.store(elapsed_ms, Ordering::Relaxed);
             let of = self.total.load(Ordering::Relaxed);
             let left_s = elapsed_ms as f64 / 1e3 * (of.saturating_sub(read)) as f64 / read.max(1) as f64;
-            tracing::info!(read, of, offsets_per_s = self.rate(), left_s = left_s as u64, "reading the log");
+            let (rate, left_s) = (self.rate(), left_s as u64);
+            match self.unit {
+                Unit::Offsets => tracing::info!(read, of, offsets_per_s = rate, left_s, "reading the log"),
+                Unit::Bytes => tracing::info!(read, of, bytes_per_s = rate, left_s, "reading tables"),
+            }
         }
     }
 
@@ -191,6 +231,9 @@ pub(crate) fn run(
 pub(crate) fn write_told(to: &mut dyn Write, told: &Told) -> io::Result<()> {
     let Told { partition, first_offset, next_offset, events, messages, .. } = told;
     write!(to, "partition {partition}: offsets {first_offset} to {next_offset}, {events} events, {messages} messages")?;
+    if let Some(offset) = told.snapshot_offset {
+        write!(to, ", from a snapshot at {offset}")?;
+    }
     if let (Some(first), Some(newest)) = (told.first_timestamp_ms, told.newest_timestamp_ms) {
         write!(to, ", {} to {}", shown(first), shown(newest))?;
     }

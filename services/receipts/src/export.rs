@@ -4,24 +4,25 @@ use crate::analysis::{self, Prefix, write_told};
 
 use clap::{Args, ValueEnum};
 use receipts_analytics::Told;
-use receipts_analytics::export::{self, Dataset, Plan, Written};
+use receipts_analytics::export::{self, Dataset, Place, Plan, Written};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;
 use serde::Serialize;
-use std::path::PathBuf;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   receipts export --out /tmp/receipts
   receipts export --out /tmp/receipts --format csv --dataset reads --dataset rosters
+  receipts export --out s3://analysts/receipts --dataset reads
   receipts export --out /tmp/may --as-of 2026-06-01T00:00:00Z --kafka-bootstrap localhost:9092 --json";
 
 /// What is exported, and where to.
 #[derive(Args)]
 pub(crate) struct Export {
-    /// The directory that the files go to; made where it is not there.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    /// Where the files go: a directory, made where it is not there, or a URL: s3://, gs://, az://, file://. Credentials of
+    /// a cloud come from the environment (AWS_…, GOOGLE_…, AZURE_…).
+    #[arg(long, value_name = "DIR-OR-URL")]
+    out: String,
     /// How files are written.
     #[arg(long, value_enum, default_value_t = Format::Parquet)]
     format: Format,
@@ -51,7 +52,7 @@ enum Name {
 #[derive(Serialize)]
 struct Report {
     log: String,
-    out: PathBuf,
+    out: String,
     partitions: Vec<Told>,
     datasets: Vec<Written>,
 }
@@ -65,17 +66,23 @@ pub(crate) fn run(settings: Settings, export: Export, json: bool) -> Result<(), 
         let opened = receipts_node::open_existing(settings)?;
         let log = &*opened.log;
         let spans = export.prefix.spans(log, 0..log.partition_count())?;
-        let plan = Plan { out: export.out.clone(), format: export.format.into(), datasets: datasets(&export.datasets) };
+        let plan = Plan {
+            out: Place::open(&export.out).map_err(|error| Failure::usage(format!("--out: {error}")))?,
+            log: opened.identity.name(),
+            format: export.format.into(),
+            datasets: datasets(&export.datasets),
+        };
         progress.begin(export::offsets(&spans, &plan.datasets));
-        let scratch = export.prefix.memory.scratch(settings);
+        let scratch = export.prefix.memory.scratch(settings, &opened.identity)?;
         let (partitions, datasets) = export::export(log, &spans, &scratch, &plan, progress)?;
         progress.end(&partitions);
-        let report = Report { log: opened.name, out: plan.out, partitions, datasets };
+        let report =
+            Report { log: opened.name, out: plan.out.shown("").trim_end_matches('/').to_owned(), partitions, datasets };
         Ok(Output::stdout(json).write(&report, |to| {
             report.partitions.iter().try_for_each(|told| write_told(to, told))?;
             for Written { dataset, rows, files, bytes, removed } in &report.datasets {
-                let dir = report.out.join(dataset.name());
-                writeln!(to, "{}: {rows} rows in {files} files, {bytes} bytes; {removed} removed", dir.display())?;
+                let place = plan.out.shown(dataset.name());
+                writeln!(to, "{place}: {rows} rows in {files} files, {bytes} bytes; {removed} removed")?;
             }
             Ok(())
         })?)

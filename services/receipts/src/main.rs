@@ -2,6 +2,7 @@
 //! do is theirs.
 
 mod analysis;
+mod backfill;
 mod control;
 mod demo;
 mod erase;
@@ -12,8 +13,10 @@ mod replay;
 mod serve;
 mod service;
 mod snapshot;
+mod stats;
 mod verify;
 
+use backfill::Backfill;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use erase::Erase;
 use export::Export;
@@ -23,6 +26,7 @@ use receipts_runtime::config::{self, Named};
 use receipts_runtime::exit::{self, Failure};
 use replay::Replay;
 use snapshot::Snapshot;
+use stats::Stats;
 use std::process::ExitCode;
 use verify::Verify;
 
@@ -92,6 +96,24 @@ enum Command {
     /// removed at the end. Nobody who was erased and nobody who read hidden is named. schemas/export/v1.md has the columns.
     #[command(after_help = export::EXAMPLES)]
     Export(Export),
+    /// Counts how messages are read: rates, times to read, unread after 24 hours, hours of the day, what is largest.
+    ///
+    /// The log is folded aside as by `replay`. Tables go to standard output; --html writes a page with plots besides. No
+    /// reader is named. People who were erased are in counts only, as in every receipt, and so are hidden readers; neither
+    /// has a time. Quantiles are within 0.1 % of the exact ones, different readers of an hour within some 2 %.
+    /// schemas/stats/v1.schema.json is what --json prints.
+    #[command(after_help = stats::EXAMPLES)]
+    Stats(Stats),
+    /// Imports receipts that a table holds: members, messages and reads, from CSV, NDJSON or Parquet.
+    ///
+    /// A row of --reads is a message and who read it, one of --messages a message, one of --members somebody in a
+    /// conversation; docs/analytics.md has their columns. They become events: members and messages first, then reads. Each
+    /// is acknowledged by the log before the command ends. Rows that no event could say are written into a report with the
+    /// reason. A run that was interrupted goes on where it was, by its progress file; what is done already is not done
+    /// again. Exit code 1 says that rows were rejected; all others are in the log then. The embedded log must not be in use
+    /// by a service.
+    #[command(after_help = backfill::EXAMPLES)]
+    Backfill(Backfill),
     /// Compares the store of a data directory with what its log folds to, and every message with itself.
     ///
     /// The log is folded aside exactly up to where the store stands. Exit code 0 says that nothing differs; 1 that
@@ -154,6 +176,8 @@ fn run() -> Result<(), Failure> {
         Command::Erase(erase) => erase::run(&settings, &erase, cli.json),
         Command::Replay(replay) => replay::run(settings, replay, cli.json),
         Command::Export(export) => export::run(settings, export, cli.json),
+        Command::Stats(stats) => stats::run(settings, stats, cli.json),
+        Command::Backfill(backfill) => backfill::run(settings, backfill, cli.json),
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
         Command::Rebuild(rebuild) => rebuild::run(settings, rebuild, cli.json),
         Command::Snapshot(command) => snapshot::run(settings, command, cli.json),
@@ -204,6 +228,8 @@ mod tests {
             erase::EXAMPLES,
             replay::EXAMPLES,
             export::EXAMPLES,
+            stats::EXAMPLES,
+            backfill::EXAMPLES,
             verify::EXAMPLES,
             rebuild::EXAMPLES,
             snapshot::EXAMPLES,

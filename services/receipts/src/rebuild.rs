@@ -80,7 +80,7 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
     let count = log.partition_count();
     let old = old(settings, &identity, data.as_ref(), count)?;
     let place = DataDir::rebuild_in(&settings.data_dir);
-    let memory_bytes = asked.memory.scratch(settings).memory_bytes;
+    let memory_bytes = asked.memory.bytes();
     begin(&place, &format!("{} {:?} {}", env!("CARGO_PKG_VERSION"), fold_limits(settings), identity.name()))?;
     let mut offsets = 0;
     for partition in 0..count {

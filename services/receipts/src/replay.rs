@@ -116,7 +116,7 @@ pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), 
         let opened = receipts_node::open_existing(settings)?;
         let log = &*opened.log;
         let mut output = Output::stdout(json);
-        let scratch = replay.prefix.memory.scratch(settings);
+        let scratch = replay.prefix.memory.scratch(settings, &opened.identity)?;
         let Some(question) = &replay.question else {
             let spans = replay.prefix.spans(log, 0..log.partition_count())?;
             progress.begin(spans.iter().map(|span| span.offsets()).sum());

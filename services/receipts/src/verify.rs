@@ -1,25 +1,31 @@
 //! `receipts verify`: is the store what its log folds to? Reads the command line and prints; comparing is
 //! `receipts_analytics`'.
 
-use crate::analysis::{self, Memory, write_told};
+use crate::analysis::{self, Memory, Progress, write_told};
 
 use anyhow::anyhow;
 use clap::Args;
 use receipts_analytics::verify::{self, Verdict};
-use receipts_analytics::{UpTo, span};
+use receipts_analytics::{Scratch, UpTo, span};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;
+use receipts_snapshots::Snapshots;
 use receipts_store::{SledSettings, SledStore};
 use std::io::{self, Write};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   receipts verify --data-dir /var/lib/receipts
-  receipts verify --data-dir /var/lib/receipts --kafka-bootstrap localhost:9092 --json";
+  receipts verify --data-dir /var/lib/receipts --kafka-bootstrap localhost:9092 --json
+  receipts verify --snapshots --snapshot-url s3://backups/receipts --kafka-bootstrap localhost:9092";
 
 /// How much memory it may take.
 #[derive(Args)]
 pub(crate) struct Verify {
+    /// Compares the newest snapshot of each partition instead of a store, so that a service on the same Kafka goes on:
+    /// snapshot.url says where they are.
+    #[arg(long)]
+    snapshots: bool,
     #[command(flatten)]
     memory: Memory,
 }
@@ -30,9 +36,12 @@ pub(crate) struct Verify {
 /// Where there is no log or no store, another process uses it, something fails, or anything differs.
 pub(crate) fn run(settings: Settings, asked: Verify, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
+        if asked.snapshots {
+            return snapshots(settings, &asked, progress, json);
+        }
         let (opened, dir) = receipts_node::open_with_store(settings)?;
         let log = &*opened.log;
-        let scratch = asked.memory.scratch(settings);
+        let scratch = Scratch { snapshots: None, ..asked.memory.scratch(settings, &opened.identity)? };
         let sled = SledSettings { cache_bytes: (scratch.memory_bytes / 4) as u64, sync: true };
         let store = SledStore::open_whole(&dir, sled)?;
         let mut offsets = 0;
@@ -61,6 +70,50 @@ pub(crate) fn run(settings: Settings, asked: Verify, json: bool) -> Result<(), F
         }
         Ok(())
     })
+}
+
+/// Verifies the newest snapshot of every partition.
+fn snapshots(settings: &Settings, asked: &Verify, progress: &mut Progress, json: bool) -> Result<(), Failure> {
+    let opened = receipts_node::open_existing(settings)?;
+    let log = &*opened.log;
+    let scratch = asked.memory.scratch(settings, &opened.identity)?;
+    let Some(place) = scratch.snapshots.as_ref().map(Snapshots::place) else {
+        return Err(Failure::usage("verify --snapshots: --snapshot-url DIR-OR-URL says where snapshots are"));
+    };
+    let mut offsets = 0;
+    for partition in 0..log.partition_count() {
+        offsets += span(log, partition, UpTo::End)?.offsets();
+    }
+    progress.begin(offsets);
+    let mut output = Output::stdout(json);
+    let (mut told, mut wrong, mut missing) = (Vec::new(), 0, 0);
+    for partition in 0..log.partition_count() {
+        let Some(verdict) = verify::snapshot(log, partition, &scratch, progress)? else {
+            tracing::warn!(partition, place, "there is no snapshot that can be compared");
+            missing += 1;
+            continue;
+        };
+        output.write(&verdict, |to| write_verdict(to, &verdict))?;
+        wrong += u32::from(!verdict.is_good());
+        told.push(verdict.told);
+    }
+    progress.end(&told);
+    let count = log.partition_count();
+    if wrong > 0 {
+        return Err(anyhow!(
+            "the snapshots of {wrong} of {count} partitions in {place} are not what the log folds to: the store that they were \
+             taken of was not either. Stop its service and `receipts verify` it, or `receipts rebuild`"
+        )
+        .into());
+    }
+    if missing > 0 {
+        return Err(anyhow!(
+            "{missing} of {count} partitions have no snapshot in {place} that can be compared: `receipts snapshot take` \
+             makes one of a running service; all that were compared are what the log folds to"
+        )
+        .into());
+    }
+    Ok(())
 }
 
 fn write_verdict(to: &mut dyn Write, verdict: &Verdict) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! Rows into files: Parquet, NDJSON or CSV, by tenant and day, each whole or not there. Knows no dataset's meaning.
 
+use super::place::Place;
 use super::rows::{Dataset, Row, Type, Value};
-use super::{ROWS_BYTES_MAX, Written, dataset_dir};
+use super::{ROWS_BYTES_MAX, Written};
 use crate::Error;
 use crate::pages::hex;
 use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
@@ -12,9 +13,7 @@ use parquet::file::properties::WriterProperties;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 /// What a tenant's name has as `%XX` in a folder's name.
@@ -70,23 +69,28 @@ struct Waiting {
 }
 
 /// The files of one dataset, partition after partition.
-pub(super) struct Files {
-    out: PathBuf,
+pub(super) struct Files<'a> {
+    place: &'a Place,
     dataset: Dataset,
     format: Format,
     partition: u32,
-    waiting: BTreeMap<PathBuf, Waiting>,
+    /// By folder.
+    waiting: BTreeMap<String, Waiting>,
     waiting_bytes: usize,
     /// How many files of this partition there are already, by folder.
-    parts: BTreeMap<PathBuf, u32>,
-    made: BTreeSet<PathBuf>,
+    parts: BTreeMap<String, u32>,
+    made: BTreeSet<String>,
     written: Written,
+    /// Of the partition at hand.
+    names: Vec<String>,
+    before: Written,
 }
 
-impl Files {
-    pub(super) fn new(out: &Path, dataset: Dataset, format: Format) -> Self {
+impl<'a> Files<'a> {
+    pub(super) fn new(place: &'a Place, dataset: Dataset, format: Format) -> Self {
+        let written = Written { dataset, rows: 0, files: 0, bytes: 0, removed: 0 };
         Self {
-            out: out.to_owned(),
+            place,
             dataset,
             format,
             partition: 0,
@@ -94,7 +98,9 @@ impl Files {
             waiting_bytes: 0,
             parts: BTreeMap::new(),
             made: BTreeSet::new(),
-            written: Written { dataset, rows: 0, files: 0, bytes: 0, removed: 0 },
+            before: written.clone(),
+            written,
+            names: Vec::new(),
         }
     }
 
@@ -110,12 +116,37 @@ impl Files {
     pub(super) fn begin(&mut self, partition: u32) {
         self.partition = partition;
         self.parts.clear();
+        self.names.clear();
+        self.before = self.written.clone();
+    }
+
+    /// Writes what waits; what the partition at hand came to, and the names of its files.
+    pub(super) fn end(&mut self) -> Result<(Written, Vec<String>), Error> {
+        while let Some(folder) = self.waiting.keys().next().cloned() {
+            self.write(&folder)?;
+        }
+        let (all, before) = (&self.written, &self.before);
+        let of_partition = Written {
+            rows: all.rows - before.rows,
+            files: all.files - before.files,
+            bytes: all.bytes - before.bytes,
+            ..all.clone()
+        };
+        Ok((of_partition, self.names.clone()))
+    }
+
+    /// Takes over what an earlier run wrote of a partition.
+    pub(super) fn adopt(&mut self, written: &Written, names: &[String]) {
+        self.written.rows += written.rows;
+        self.written.files += written.files;
+        self.written.bytes += written.bytes;
+        self.made.extend(names.iter().cloned());
     }
 
     /// Adds a row; where too many wait, those of the fullest folder leave as a file.
     pub(super) fn push(&mut self, tenant: &str, time_ms: u64, row: Row) -> Result<(), Error> {
         debug_assert_eq!(row.len(), self.dataset.columns().len(), "a value for each column");
-        let folder = PathBuf::from(tenant_folder(tenant)).join(format!("day={}", day(time_ms)));
+        let folder = format!("{}/day={}", tenant_folder(tenant), day(time_ms));
         let bytes = row.iter().map(Value::bytes).sum::<usize>() + size_of::<Row>();
         let waiting = self.waiting.entry(folder).or_default();
         waiting.rows.push(row);
@@ -130,84 +161,35 @@ impl Files {
         Ok(())
     }
 
-    /// Writes all rows that wait.
-    pub(super) fn flush(&mut self) -> Result<(), Error> {
-        while let Some(folder) = self.waiting.keys().next().cloned() {
-            self.write(&folder)?;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, folder: &Path) -> Result<(), Error> {
+    fn write(&mut self, folder: &str) -> Result<(), Error> {
         let Some(Waiting { rows, bytes }) = self.waiting.remove(folder) else { return Ok(()) };
         self.waiting_bytes -= bytes;
         let part = self.parts.entry(folder.to_owned()).or_default();
-        let name = format!("part-{:05}-{:05}.{}", self.partition, *part, self.format.ending());
+        let (dataset, ending) = (self.dataset.name(), self.format.ending());
+        let name = format!("{dataset}/{folder}/part-{:05}-{:05}.{ending}", self.partition, *part);
         *part += 1;
-        let folder = dataset_dir(&self.out, self.dataset).join(folder);
-        let path = folder.join(&name);
-        let while_made = folder.join(format!("{name}.tmp"));
-        let doing = || format!("writing {}", path.display());
-        let write = || -> io::Result<u64> {
-            fs::create_dir_all(&folder)?;
-            let mut file = BufWriter::new(File::create(&while_made)?);
-            write_rows(self.dataset, self.format, &rows, &mut file)?;
-            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-            file.sync_all()?;
-            let bytes = file.metadata()?.len();
-            fs::rename(&while_made, &path)?;
-            Ok(bytes)
-        };
-        let bytes = write().map_err(Error::io(doing()))?;
+        let mut file = Vec::new();
+        let made = write_rows(self.dataset, self.format, &rows, &mut file);
+        made.map_err(Error::io(format!("making {}", self.place.shown(&name))))?;
         self.written.rows += rows.len() as u64;
         self.written.files += 1;
-        self.written.bytes += bytes;
-        self.made.insert(path);
+        self.written.bytes += file.len() as u64;
+        self.place.put(&name, file)?;
+        self.names.push(name.clone());
+        self.made.insert(name);
         Ok(())
     }
 
     /// Removes what an earlier export of this dataset left and this one did not write.
     pub(super) fn finish(mut self) -> Result<Written, Error> {
-        self.flush()?;
-        let top = dataset_dir(&self.out, self.dataset);
-        for tenant in folders(&top, "tenant=")? {
-            for day in folders(&tenant, "day=")? {
-                for path in entries(&day)? {
-                    let is_part = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("part-"));
-                    if is_part && !self.made.contains(&path) {
-                        fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
-                        self.written.removed += 1;
-                    }
-                }
-                remove_if_empty(&day)?;
+        let made: BTreeSet<String> = self.made.iter().map(|name| self.place.key_of(name)).collect();
+        for name in self.place.parts(self.dataset.name())? {
+            if !made.contains(&name) {
+                self.place.remove(&name)?;
+                self.written.removed += 1;
             }
-            remove_if_empty(&tenant)?;
         }
         Ok(self.written)
-    }
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let list = || -> io::Result<Vec<PathBuf>> { fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect() };
-    match list() {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map_err(Error::io(format!("listing {}", dir.display()))),
-    }
-}
-
-fn folders(dir: &Path, prefix: &str) -> Result<Vec<PathBuf>, Error> {
-    let is = |path: &PathBuf| {
-        path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
-    };
-    Ok(entries(dir)?.into_iter().filter(is).collect())
-}
-
-fn remove_if_empty(dir: &Path) -> Result<(), Error> {
-    match fs::remove_dir(dir) {
-        Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => {
-            Err(Error::io(format!("removing {}", dir.display()))(error))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Datasets and their columns, and rows as plain values. The columns are a compatibility surface: `schemas/export/v1.md`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What can be exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dataset {
     /// One row a message: its receipt.

@@ -4,19 +4,57 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use receipts_analytics::{Scratch, Watch};
-use receipts_event::{Event, copies, decode, partition_of};
+use receipts_event::{Body, Event, MembersChanged, MessageSent, copies, decode, partition_of};
+use receipts_fold::effects::Effects;
 use receipts_fold::view::{Filter, Member};
-use receipts_fold::{Limits, State};
+use receipts_fold::{Limits, Raw, State};
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Entry, Inspect as _, Log as _, Topic};
-use receipts_store::{Paged, SledBackend};
+use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore};
 use receipts_testkit::compare::Questions;
 use receipts_testkit::history::{History, Shape};
 use receipts_testkit::oracle::Limits as OracleLimits;
 use receipts_testkit::{At, Oracle};
 use std::num::NonZeroU32;
+use std::path::Path;
 
 pub(crate) const PARTITIONS: u32 = 2;
+
+pub(crate) type Stored = State<Paged<SledBackend>>;
+
+pub(crate) const SLED: SledSettings = SledSettings { cache_bytes: 8 << 20, sync: false };
+
+pub(crate) fn with_state<T>(dir: &Path, change: impl FnOnce(&mut Stored) -> T) -> T {
+    let store = SledStore::open(dir, SLED).unwrap();
+    let pages = Paged::new(store.partition(0).unwrap(), 0, 8 << 20);
+    let mut state = State::open(pages, scratch().limits).unwrap();
+    let result = change(&mut state);
+    let next_offset = state.next_offset();
+    let batch = state.pages().batch(next_offset);
+    state.pages().backend().commit(batch).unwrap();
+    state.pages().backend().wait().unwrap();
+    drop(state);
+    result
+}
+
+/// A store that is folded up to some record of the log, as the projector leaves one.
+pub(crate) fn folded(told: &Told, records: usize, dir: &Path) {
+    with_state(dir, |state| {
+        for (at, event) in &told.records[0][..records] {
+            let at = receipts_fold::At { partition: 0, offset: at.offset, timestamp_ms: at.timestamp_ms };
+            let mut effects = Effects::default();
+            match event {
+                Some(event) => {
+                    let (key, value) = (event.key(), Event::to_json(event));
+                    let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+                    state.apply(at, event, raw, &mut effects).unwrap();
+                }
+                None => state.pass(at, receipts_event::Reason::InvalidJson, String::new(), &mut effects).unwrap(),
+            }
+        }
+        state.settle();
+    });
+}
 
 /// Nobody watches.
 pub(crate) struct Alone;
@@ -37,7 +75,7 @@ pub(crate) fn shape() -> Shape {
 pub(crate) fn scratch() -> Scratch {
     let shape = shape();
     let limits = Limits { retention_ms: shape.retention_ms, parked_max: 20, parked_age_ms: 60_000, read_times: true };
-    Scratch { limits, memory_bytes: 8 << 20 }
+    Scratch { limits, memory_bytes: 8 << 20, snapshots: None }
 }
 
 pub(crate) fn oracle() -> Oracle {
@@ -84,6 +122,44 @@ impl Told {
             }
         }
         last.unwrap().blocking_recv().unwrap().unwrap();
+        Self::read(log, dir)
+    }
+
+    /// A log of so many sends in one conversation, which stands in partition 0, a second apart.
+    pub(crate) fn of_sends(count: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap();
+        let writer = log.writer();
+        let conversation =
+            (0..).map(|n| format!("c{n}")).find(|id| partition_of(&receipts_event::key("t", id), PARTITIONS) == 0);
+        let conversation = conversation.unwrap();
+        let roster = Body::MembersChanged(MembersChanged {
+            conversation_id: conversation.clone().into(),
+            joined: vec!["a".into(), "b".into()],
+            left: Vec::new(),
+            observers: Vec::new(),
+        });
+        let sends = (0..count).map(|number| {
+            Body::MessageSent(MessageSent {
+                conversation_id: conversation.clone().into(),
+                message_id: format!("m{number}").into(),
+                sender_id: "a".into(),
+                sent_at_ms: 1_780_000_000_000 + number as u64,
+                need_read_receipt: true,
+                recipients: None,
+            })
+        });
+        let mut last = None;
+        for (number, body) in std::iter::once(roster).chain(sends).enumerate() {
+            let event = Event { tenant: "t".into(), event_id: None, body };
+            let entry = Entry::event(event.key(), event.to_json(), None);
+            last = Some(writer.append(Entry { timestamp_ms: Some(1_780_000_000_000 + number as u64), ..entry }));
+        }
+        last.unwrap().blocking_recv().unwrap().unwrap();
+        Self::read(log, dir)
+    }
+
+    fn read(log: EmbeddedLog, dir: tempfile::TempDir) -> Self {
         let records = (0..PARTITIONS).map(|partition| {
             let records = log.read(Topic::Events, partition, 0, usize::MAX).unwrap();
             let taken = records.into_iter().map(|record| {

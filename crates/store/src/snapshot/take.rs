@@ -4,7 +4,7 @@ use super::{Header, Summary, Writer};
 use crate::disk::KeyValue;
 use crate::envelope::{page_key, unwrap};
 use crate::error::Error;
-use crate::image::{Image, ImageSource, KeyValue};
+use crate::image::{Image, ImageSource};
 use receipts_fold::Limits;
 use receipts_fold::page::{Page as _, PageKey, TableId};
 use receipts_fold::small::Meta;

@@ -1,0 +1,186 @@
+//! A replay beside what it cannot be faster than, in one run on one Kafka: reading alone, reading and decoding, then the fold
+//! aside as `receipts replay` does it. Each phase tells its rate and the most memory it took.
+//!
+//! `cargo bench -p receipts-analytics --bench replay -- [--messages N] [--cap N] [--ids N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
+//! Starts a broker of its own by `tests/kafka/kafka.sh` (Java 17, Maven), whose log lies in TMPDIR. A process of its own writes
+//! the workload, so that its memory is not the replay's. 100 million receipts: `--messages 20000000`.
+
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
+
+use bytes::Bytes;
+use receipts_analytics::{Scratch, Span, UpTo, Watch, read, span};
+use receipts_fold::Limits;
+use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
+use receipts_log::testing::Broker;
+use receipts_log::{Entry, Log, Record, Topic};
+use receipts_projection::event_of;
+use receipts_testkit::workload::{Params, Scratch as Spelling, Workload};
+use serde_json::{Value, json};
+use std::error::Error;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The services' allocator.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const TIME_LIMIT: Duration = Duration::from_secs(3_600);
+
+fn arg(name: &str) -> Option<String> {
+    std::env::args().skip_while(|a| a.strip_prefix("--") != Some(name)).nth(1)
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    arg(name).map_or(default, |a| a.parse().unwrap_or_else(|_| panic!("--{name}: not a number: {a}")))
+}
+
+struct Alone;
+
+impl Watch for Alone {
+    fn advanced(&self, _: u64) {}
+
+    fn is_stopped(&self) -> bool {
+        false
+    }
+}
+
+struct Phase {
+    name: &'static str,
+    seconds: f64,
+    peak_mb: u64,
+}
+
+fn connect(bootstrap: &str) -> Result<KafkaLog, Box<dyn Error>> {
+    let partitions = number("partitions", 4) as u32;
+    Ok(KafkaLog::connect(KafkaSettings {
+        bootstrap: bootstrap.to_owned(),
+        create_topics: Some(CreateTopics { partitions, replication: None }),
+        ..KafkaSettings::default()
+    })?)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    if let Some(bootstrap) = arg("write-into") {
+        return write(&connect(&bootstrap)?);
+    }
+    let broker = Broker::start(1)?;
+    let begun = Instant::now();
+    let writer = Command::new(std::env::current_exe()?)
+        .args(std::env::args().skip(1))
+        .args(["--write-into", &broker.bootstrap()])
+        .output()?;
+    if !writer.status.success() {
+        return Err(String::from_utf8_lossy(&writer.stderr).into());
+    }
+    let told: Value = serde_json::from_slice(&writer.stdout)?;
+    let count = |name: &str| told[name].as_u64().unwrap_or(0);
+    let (events, receipts) = (count("events"), count("receipts"));
+    println!(
+        "{events} events, {} messages, {receipts} receipts in {} partitions; made and written in {:.0} s",
+        count("messages"),
+        number("partitions", 4),
+        begun.elapsed().as_secs_f64()
+    );
+
+    let log = connect(&broker.bootstrap())?;
+    let spans: Vec<Span> =
+        (0..log.partition_count()).map(|partition| span(&log, partition, UpTo::End)).collect::<Result<_, _>>()?;
+    let mut bytes = 0;
+    let alone =
+        phase("reading alone", || scan(&log, &spans, |record| bytes += record.value.map_or(0, <[u8]>::len) as u64))?;
+    let mut decoded = 0;
+    let partitions = log.partition_count();
+    let decoding = phase("reading and decoding", || {
+        scan(&log, &spans, |record| decoded += u64::from(event_of(record, partitions).is_ok()))
+    })?;
+    assert_eq!(decoded, events, "every record is an event in its place");
+    let memory_bytes = (number("memory-mb", 512) << 20) as usize;
+    let scratch = Scratch { limits: Limits::default(), memory_bytes, snapshots: None };
+    let mut messages = 0;
+    let replay = phase("replay", || {
+        for span in &spans {
+            let folded = scratch.fold(&log, span, &Alone)?;
+            messages += folded.told.messages;
+        }
+        Ok(())
+    })?;
+    assert_eq!(messages, count("messages"), "every message is there");
+
+    let phases = [alone, decoding, replay];
+    println!(
+        "{:<22} {:>9} {:>12} {:>12} {:>12} {:>9}",
+        "", "seconds", "events/s", "receipts/s", "of reading", "peak MiB"
+    );
+    for Phase { name, seconds, peak_mb } in &phases {
+        let (of_events, of_receipts) = (events as f64 / seconds, receipts as f64 / seconds);
+        let share = 100.0 * phases[0].seconds / seconds;
+        println!("{name:<22} {seconds:>9.2} {of_events:>12.0} {of_receipts:>12.0} {share:>11.0}% {peak_mb:>9}");
+    }
+    println!(
+        "{:.0} bytes a value; pages may take {} MiB a partition",
+        bytes as f64 / events as f64,
+        memory_bytes >> 20
+    );
+    if let Some(file) = arg("json") {
+        let phase = |p: &Phase| json!({"phase": p.name, "seconds": p.seconds, "peak_mb": p.peak_mb});
+        let phases: Vec<Value> = phases.iter().map(phase).collect();
+        let report =
+            json!({"written": told, "partitions": spans.len(), "memory_mb": memory_bytes >> 20, "phases": phases});
+        std::fs::write(file, format!("{report:#}\n"))?;
+    }
+    Ok(())
+}
+
+/// Writes the workload into the event topic and prints what it has.
+fn write(log: &KafkaLog) -> Result<(), Box<dyn Error>> {
+    let workload = Workload::generate(&Params {
+        messages: number("messages", 200_000) as usize,
+        size_max: number("cap", 5_000) as u32,
+        ids_per_event: number("ids", 1) as usize,
+        seed: number("seed", 1),
+        ..Params::default()
+    });
+    let writer = log.writer();
+    let (mut spelling, mut key, mut value) = (Spelling::default(), Vec::new(), Vec::new());
+    for i in 0..workload.len() {
+        workload.key(i, &mut key);
+        workload.json_with(i, &mut spelling, &mut value);
+        drop(writer.append(Entry {
+            topic: Topic::Events,
+            partition: None,
+            key: Some(Bytes::copy_from_slice(&key)),
+            value: Some(Bytes::copy_from_slice(&value)),
+            headers: Vec::new(),
+            timestamp_ms: Some(workload.at(i).timestamp_ms),
+        }));
+    }
+    writer.flush(TIME_LIMIT)?;
+    let (events, messages, receipts) = (workload.len(), workload.messages(), workload.receipts());
+    println!("{}", json!({"events": events, "messages": messages, "receipts": receipts}));
+    Ok(())
+}
+
+fn scan(log: &KafkaLog, spans: &[Span], mut each: impl FnMut(&Record<'_>)) -> Result<(), receipts_analytics::Error> {
+    for span in spans {
+        read(log, span, &Alone, &mut |records| {
+            records.iter().for_each(&mut each);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn phase(
+    name: &'static str,
+    work: impl FnOnce() -> Result<(), receipts_analytics::Error>,
+) -> Result<Phase, Box<dyn Error>> {
+    // The kernel's high-water mark, from here on: 5 resets it.
+    std::fs::write("/proc/self/clear_refs", "5")?;
+    let begun = Instant::now();
+    work()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")).map_or("0", str::trim);
+    Ok(Phase { name, seconds, peak_mb: kib.parse::<u64>()? >> 10 })
+}

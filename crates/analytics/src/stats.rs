@@ -1,0 +1,228 @@
+//! Figures of how messages are read: shares, times, hours, and what is largest and most read. Counts what a fold holds,
+//! with sketches and short lists of fixed size, and names nobody.
+
+mod figures;
+pub mod page;
+mod times;
+mod top;
+
+pub use figures::{After24Hours, Audience, Conversation, Hour, Message, Messages, Readers, Share, Stats, TimeToRead};
+
+use crate::{Error, Folded, Scratch, Span, Told, Watch};
+use figures::of;
+use receipts_fold::Placed;
+use receipts_fold::view::{Counts, Filter, Status};
+use receipts_log::Inspect;
+use times::{Hours, Sizes};
+use top::Top;
+
+/// Readers of one message taken from the state at a time.
+const READERS_AT_ONCE: usize = 1_000;
+const DAY_MS: u64 = 24 * 3_600_000;
+
+/// What is counted.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Only messages whose record is at least as young, Unix milliseconds.
+    pub since_ms: u64,
+    /// Only this tenant's.
+    pub tenant: Option<String>,
+    /// How many conversations and messages each list names at most.
+    pub top: usize,
+}
+
+/// Folds stretches of the log, at most one a partition, each from its beginning, and counts what they hold.
+///
+/// # Errors
+/// Where log or state fail, or the watch stops it.
+pub fn stats(
+    log: &dyn Inspect,
+    spans: &[Span],
+    scratch: &Scratch,
+    plan: &Plan,
+    watch: &dyn Watch,
+) -> Result<(Vec<Told>, Stats), Error> {
+    let mut told = Vec::new();
+    let mut counted = Counted::new(plan);
+    for span in spans {
+        let folded = scratch.fold(log, span, watch)?;
+        told.push(folded.told.clone());
+        counted.partition(&folded, watch)?;
+    }
+    let newest_ms = told.iter().filter_map(|told| told.newest_timestamp_ms).max();
+    Ok((told, counted.finish(newest_ms)))
+}
+
+/// What is counted so far. Its size depends on `Plan::top` alone, but for [`Traffic`] of the partition at hand.
+struct Counted<'a> {
+    plan: &'a Plan,
+    messages: Messages,
+    readers: Readers,
+    after: After24Hours,
+    sizes: Sizes,
+    hours: Hours,
+    largest: Top<Conversation>,
+    hottest: Top<Conversation>,
+    most_read: Top<Message>,
+}
+
+/// What a conversation has had: 16 bytes for each of one partition.
+#[derive(Clone, Copy, Default)]
+struct Traffic {
+    messages: u64,
+    reads: u64,
+}
+
+impl<'a> Counted<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        Self {
+            plan,
+            messages: Messages::default(),
+            readers: Readers::default(),
+            after: After24Hours::default(),
+            sizes: Sizes::new(),
+            hours: Hours::new(),
+            largest: Top::new(plan.top),
+            hottest: Top::new(plan.top),
+            most_read: Top::new(plan.top),
+        }
+    }
+
+    fn partition(&mut self, folded: &Folded, watch: &dyn Watch) -> Result<(), Error> {
+        let (state, partition) = (&folded.state, folded.told.partition);
+        let newest_ms = state.newest_timestamp_ms();
+        let mut traffic = vec![Traffic::default(); state.conversations() as usize];
+        for number in state.first_message()..state.messages() {
+            if watch.is_stopped() {
+                return Err(Error::Stopped);
+            }
+            let Some(placed) = state.placed(number).map_err(Error::state(partition))? else { continue };
+            if placed.timestamp_ms < self.plan.since_ms || !self.is_asked_for(&placed.receipt.tenant) {
+                continue;
+            }
+            self.messages.count(placed.receipt.status);
+            let of = &mut traffic[placed.conversation as usize];
+            of.messages += 1;
+            let Some(counts) = placed.receipt.counts else { continue };
+            of.reads += u64::from(counts.read_count);
+            self.counts(&counts, &placed, || {
+                let conversation = state.conversation(placed.conversation).map_err(Error::state(partition))?;
+                Ok(conversation.group_type)
+            })?;
+            self.reads(folded, number, &placed, newest_ms)?;
+        }
+        for (number, traffic) in (0..state.conversations()).zip(traffic) {
+            let c = state.conversation(number).map_err(Error::state(partition))?;
+            if !self.is_asked_for(&c.tenant) {
+                continue;
+            }
+            let (members, messages, reads) = (c.members, traffic.messages, traffic.reads);
+            let (is_large, is_hot) = (u64::from(members), messages + reads);
+            let row = || Conversation {
+                tenant: c.tenant.clone(),
+                conversation_id: c.conversation_id.clone(),
+                kind: c.kind,
+                group_type: c.group_type.clone(),
+                members,
+                messages,
+                reads,
+            };
+            if members > 0 {
+                self.largest.push(is_large, row);
+            }
+            if messages > 0 {
+                self.hottest.push(is_hot, row);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_asked_for(&self, tenant: &str) -> bool {
+        self.plan.tenant.as_deref().is_none_or(|asked| asked == tenant)
+    }
+
+    /// Adds a message's counts.
+    fn counts(
+        &mut self,
+        counts: &Counts,
+        placed: &Placed,
+        group_type: impl FnOnce() -> Result<String, Error>,
+    ) -> Result<(), Error> {
+        self.readers.add(counts);
+        self.sizes.message(counts);
+        let (receipt, mut failed) = (&placed.receipt, None);
+        if counts.read_count > 0 {
+            self.most_read.push(u64::from(counts.read_count), || Message {
+                tenant: receipt.tenant.clone(),
+                conversation_id: receipt.conversation_id.clone().unwrap_or_default(),
+                message_id: receipt.message_id.clone(),
+                group_type: group_type().unwrap_or_else(|error| {
+                    failed = Some(error);
+                    String::new()
+                }),
+                sent_at_ms: receipt.sent_at_ms.unwrap_or_default(),
+                audience_count: counts.audience_count,
+                read_count: counts.read_count,
+                read_percent: of(counts.read_count.into(), counts.audience_count.into()),
+            });
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Adds the readers of a message whom its list names, each with their time.
+    fn reads(&mut self, folded: &Folded, number: u64, placed: &Placed, newest_ms: u64) -> Result<(), Error> {
+        let Some(counts) = placed.receipt.counts else { return Ok(()) };
+        let sent_at_ms = placed.receipt.sent_at_ms.unwrap_or(placed.timestamp_ms);
+        let is_old = sent_at_ms.saturating_add(DAY_MS) <= newest_ms;
+        let (mut within, mut later) = (0, 0);
+        let mut slot = (counts.read_count > 0).then_some(0);
+        while let Some(from) = slot {
+            let list = folded.state.members_of(number, Filter::Read, from, READERS_AT_ONCE);
+            let Some(list) = list.map_err(Error::state(folded.told.partition))? else { break };
+            slot = list.next_slot;
+            for reader in &list.members {
+                let Some(read_at_ms) = reader.read_at_ms else { continue };
+                let took_ms = read_at_ms.saturating_sub(sent_at_ms);
+                self.sizes.read(&counts, took_ms);
+                self.hours.read(read_at_ms, &placed.receipt.tenant, &reader.user_id);
+                *(if took_ms <= DAY_MS { &mut within } else { &mut later }) += 1;
+            }
+        }
+        if is_old {
+            self.after.add(&counts, within, later);
+        }
+        Ok(())
+    }
+
+    fn finish(self, newest_ms: Option<u64>) -> Stats {
+        let (by_audience, read_within_ms) = self.sizes.finish();
+        Stats {
+            newest_timestamp_ms: newest_ms,
+            since_ms: (self.plan.since_ms > 0).then_some(self.plan.since_ms),
+            tenant: self.plan.tenant.clone(),
+            messages: self.messages,
+            readers: self.readers,
+            by_audience,
+            read_within_ms,
+            after_24_hours: self.after,
+            by_hour: self.hours.finish(),
+            largest_conversations: self.largest.finish(),
+            hottest_conversations: self.hottest.finish(),
+            most_read_messages: self.most_read.finish(),
+        }
+    }
+}
+
+impl Messages {
+    fn count(&mut self, status: Status) {
+        self.total += 1;
+        match status {
+            Status::Ok => self.ok += 1,
+            Status::NotRequested => self.not_requested += 1,
+            Status::Unsupported => self.unsupported += 1,
+            Status::Recalled => self.recalled += 1,
+            // Of messages that are there nothing else is said.
+            Status::NotFound | Status::Forbidden => {}
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! How long reading takes, by size of the audience, and when people read: sketches of fixed size.
+
+use super::figures::TimeToRead;
+use super::{Audience, Hour, Readers};
+use datasketches::hll::{HllSketch, HllType};
+use hdrhistogram::Histogram;
+use receipts_event::TIME_MS_MAX;
+use receipts_fold::view::Counts;
+
+/// The largest audience of each class; the last class has no bound.
+const CLASSES: [u32; 5] = [1, 10, 100, 1_000, u32::MAX];
+/// Quantiles are within one part in a thousand of a value that was recorded.
+const DIGITS: u8 = 3;
+/// 4 KiB an hour, and a standard error of 1.6 %.
+const LG_REGISTERS: u8 = 12;
+const HOUR_MS: u64 = 3_600_000;
+const MINUTE_MS: u64 = 60_000;
+/// The times after the send at which shares are told.
+const WITHIN_MS: [u64; 13] = [
+    1_000,
+    5_000,
+    15_000,
+    MINUTE_MS,
+    5 * MINUTE_MS,
+    15 * MINUTE_MS,
+    HOUR_MS,
+    3 * HOUR_MS,
+    6 * HOUR_MS,
+    12 * HOUR_MS,
+    24 * HOUR_MS,
+    72 * HOUR_MS,
+    168 * HOUR_MS,
+];
+
+struct Class {
+    messages: u64,
+    readers: Readers,
+    took: Histogram<u64>,
+}
+
+/// Messages by the size of their audience. Some 2 MB.
+pub(super) struct Sizes([Class; CLASSES.len()]);
+
+fn class_of(audience_count: u32) -> usize {
+    CLASSES.partition_point(|max| *max < audience_count)
+}
+
+impl Sizes {
+    pub(super) fn new() -> Self {
+        Self(CLASSES.map(|_| Class {
+            messages: 0,
+            readers: Readers::default(),
+            took: Histogram::new_with_max(TIME_MS_MAX, DIGITS).expect("bounds that the histogram takes"),
+        }))
+    }
+
+    /// Adds a message. An empty audience is nobody's, so it is in no class.
+    pub(super) fn message(&mut self, counts: &Counts) {
+        if counts.audience_count > 0 {
+            let class = &mut self.0[class_of(counts.audience_count)];
+            class.messages += 1;
+            class.readers.add(counts);
+        }
+    }
+
+    /// Adds a read of a message with those counts, that long after its send.
+    pub(super) fn read(&mut self, counts: &Counts, took_ms: u64) {
+        self.0[class_of(counts.audience_count)].took.saturating_record(took_ms);
+    }
+
+    /// The classes that have messages, and the times at which they tell shares.
+    pub(super) fn finish(self) -> (Vec<Audience>, Vec<u64>) {
+        let mut smallest = 1;
+        let classes = self.0.into_iter().zip(CLASSES).map(|(class, largest)| {
+            let audience_min = smallest;
+            smallest = largest.saturating_add(1);
+            let took = &class.took;
+            let quantile = |quantile| (!took.is_empty()).then(|| took.value_at_quantile(quantile).min(took.max()));
+            let read = WITHIN_MS.iter().map(|ms| took.count_between(0, *ms));
+            Audience {
+                audience: match (audience_min, largest) {
+                    (min, u32::MAX) => format!("{min}+"),
+                    (min, max) if min == max => min.to_string(),
+                    (min, max) => format!("{min}-{max}"),
+                },
+                audience_min,
+                audience_max: (largest < u32::MAX).then_some(largest),
+                messages: class.messages,
+                readers: class.readers,
+                time_to_read: TimeToRead {
+                    reads: took.len(),
+                    p50_ms: quantile(0.5),
+                    p90_ms: quantile(0.9),
+                    p99_ms: quantile(0.99),
+                    read_within_percent: TimeToRead::shares(read, class.readers.audience_count),
+                },
+            }
+        });
+        (classes.filter(|class| class.messages > 0).collect(), WITHIN_MS.to_vec())
+    }
+}
+
+/// Reads by hour of the day, UTC.
+pub(super) struct Hours(Vec<(u64, HllSketch)>);
+
+impl Hours {
+    pub(super) fn new() -> Self {
+        let sketch = || HllSketch::new(LG_REGISTERS, HllType::Hll8).expect("a size that the sketch takes");
+        Self((0..24).map(|_| (0, sketch())).collect())
+    }
+
+    pub(super) fn read(&mut self, read_at_ms: u64, tenant: &str, reader_id: &str) {
+        let (reads, readers) = &mut self.0[(read_at_ms / HOUR_MS % 24) as usize];
+        *reads += 1;
+        readers.update((tenant, reader_id));
+    }
+
+    pub(super) fn finish(self) -> Vec<Hour> {
+        let hours = (0..).zip(self.0);
+        hours.map(|(hour, (reads, readers))| Hour { hour, reads, readers: readers.estimate().round() as u64 }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(audience_count: u32, read_count: u32) -> Counts {
+        let unread_count = audience_count - read_count;
+        Counts {
+            audience_count,
+            read_count,
+            unread_count,
+            hidden_count: 0,
+            departed_count: 0,
+            all_read: unread_count == 0,
+        }
+    }
+
+    #[test]
+    fn quantiles_are_within_a_thousandth_of_the_exact_ones() {
+        let mut sizes = Sizes::new();
+        let mut took: Vec<u64> = (0..20_000_u64).map(|n| n * n % 1_999_993 * 977).collect();
+        let of = counts(200, 200);
+        sizes.message(&of);
+        took.iter().for_each(|ms| sizes.read(&of, *ms));
+        took.sort_unstable();
+        let (classes, _) = sizes.finish();
+        assert_eq!((classes.len(), classes[0].audience.as_str()), (1, "101-1000"));
+        let told = &classes[0].time_to_read;
+        for (told, quantile) in [(told.p50_ms, 0.5), (told.p90_ms, 0.9), (told.p99_ms, 0.99)] {
+            let exact = took[(took.len() as f64 * quantile) as usize - 1] as f64;
+            let told = told.unwrap() as f64;
+            assert!((told - exact).abs() <= exact / 500.0, "{quantile}: {told} instead of {exact}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_hours_have_their_borders() {
+        assert_eq!([1, 2, 10, 11, 1_000, 1_001, u32::MAX].map(class_of), [0, 1, 1, 2, 3, 4, 4]);
+        let mut hours = Hours::new();
+        for (ms, reader) in [(0, "a"), (HOUR_MS - 1, "b"), (HOUR_MS, "a"), (25 * HOUR_MS, "a"), (24 * HOUR_MS, "b")] {
+            hours.read(ms, "t", reader);
+        }
+        let told = hours.finish();
+        assert_eq!((told[0].reads, told[0].readers), (3, 2));
+        assert_eq!((told[1].reads, told[1].readers), (2, 1));
+        assert_eq!(told[23], Hour { hour: 23, reads: 0, readers: 0 });
+    }
+
+    #[test]
+    fn many_readers_are_estimated_within_a_few_percent() {
+        let mut hours = Hours::new();
+        (0..50_000).for_each(|n| hours.read(5 * HOUR_MS, "t", &format!("u{}", n % 20_000)));
+        let told = hours.finish()[5];
+        assert_eq!(told.reads, 50_000);
+        assert!((19_000..21_000).contains(&told.readers), "{told:?}");
+    }
+}

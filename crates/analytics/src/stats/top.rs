@@ -1,0 +1,79 @@
+//! A list of the few greatest, kept while many go by. Knows no figure.
+
+use super::{Conversation, Message};
+
+/// What tells rows of equal rank apart, so that a list does not depend on the order in which they came.
+pub(super) trait Named {
+    fn name(&self) -> [&str; 3];
+}
+
+impl Named for Conversation {
+    fn name(&self) -> [&str; 3] {
+        [&self.tenant, &self.conversation_id, ""]
+    }
+}
+
+impl Named for Message {
+    fn name(&self) -> [&str; 3] {
+        [&self.tenant, &self.conversation_id, &self.message_id]
+    }
+}
+
+/// The greatest rows, at most so many.
+pub(super) struct Top<T> {
+    rows: Vec<(u64, T)>,
+    rows_max: usize,
+}
+
+impl<T: Named> Top<T> {
+    pub(super) fn new(rows_max: usize) -> Self {
+        Self { rows: Vec::new(), rows_max }
+    }
+
+    /// Adds a row where its rank may have a place; makes it only then.
+    pub(super) fn push(&mut self, rank: u64, row: impl FnOnce() -> T) {
+        if self.rows_max == 0
+            || self.rows.len() == self.rows_max && self.rows.last().is_some_and(|(last, _)| rank < *last)
+        {
+            return;
+        }
+        let row = row();
+        let at = self.rows.partition_point(|(held, other)| *held > rank || *held == rank && other.name() < row.name());
+        self.rows.insert(at, (rank, row));
+        self.rows.truncate(self.rows_max);
+    }
+
+    /// The rows, greatest first; by name where they are equal.
+    pub(super) fn finish(self) -> Vec<T> {
+        self.rows.into_iter().map(|(_, row)| row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Name(String);
+
+    impl Named for Name {
+        fn name(&self) -> [&str; 3] {
+            [&self.0, "", ""]
+        }
+    }
+
+    #[test]
+    fn the_greatest_stay_in_whatever_order_they_come() {
+        let rows: Vec<(u64, String)> = (0..100_u64).map(|n| (n * 37 % 11, format!("n{:02}", n * 61 % 100))).collect();
+        let mut wanted = rows.clone();
+        wanted.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        for rows_max in [0, 1, 7, 1_000] {
+            let mut forth = Top::new(rows_max);
+            rows.iter().for_each(|(rank, name)| forth.push(*rank, || Name(name.clone())));
+            let mut back = Top::new(rows_max);
+            rows.iter().rev().for_each(|(rank, name)| back.push(*rank, || Name(name.clone())));
+            let names = |top: Top<Name>| top.finish().into_iter().map(|name| name.0).collect::<Vec<_>>();
+            let wanted: Vec<_> = wanted.iter().take(rows_max).map(|(_, name)| name.clone()).collect();
+            assert_eq!((names(forth), names(back)), (wanted.clone(), wanted));
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! INV-PREFIX, INV-VERIFY: a fold that begins at a snapshot is the fold of the whole prefix, and a snapshot that is not what the
+//! log folds to is found without the store that it was taken of.
+
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+
+mod common;
+
+use common::{Alone, Told, assert_agree, folded, oracle_of, scratch, with_state};
+use receipts_analytics::{Scratch, Span, UpTo, digest, span, verify};
+use receipts_fold::Limits;
+use receipts_fold::head::Head;
+use receipts_fold::page::Table;
+use receipts_objects::Destination;
+use receipts_snapshots::Snapshots;
+use receipts_store::snapshot::{Taking, Told as About};
+use std::path::Path;
+
+const LOG: &str = "a log";
+
+fn snapshots() -> Snapshots {
+    Snapshots::new(Destination::memory().unwrap(), LOG)
+}
+
+/// Sends what is in a store to a destination.
+fn send(dir: &Path, snapshots: &Snapshots) -> u64 {
+    let about = About {
+        log: LOG.into(),
+        partition: 0,
+        partition_count: common::PARTITIONS,
+        limits: scratch().limits,
+        taken_ms: 7,
+        program: "a test".into(),
+    };
+    with_state(dir, |state| {
+        state.pages().backend().wait().unwrap();
+        let taking = Taking::begin(&state.pages().backend().image_source(), about).unwrap().unwrap();
+        snapshots.take(taking, &dir.join("spool"), &()).unwrap().next_offset
+    })
+}
+
+#[test]
+fn a_fold_that_begins_at_a_snapshot_is_the_fold_of_the_whole_prefix() {
+    for seed in 0..3 {
+        let told = Told::new(seed);
+        let all = told.records[0].len();
+        let (snapshots, mut at) = (snapshots(), Vec::new());
+        for records in [all / 3, 2 * all / 3] {
+            let dir = tempfile::tempdir().unwrap();
+            folded(&told, records, dir.path());
+            at.push(send(dir.path(), &snapshots));
+        }
+        let with = Scratch { snapshots: Some(snapshots), ..scratch() };
+        let whole = span(&told.log, 0, UpTo::End).unwrap();
+        for (end_offset, begun_at) in
+            [(whole.end_offset, Some(at[1])), (at[1], Some(at[1])), (at[1] - 1, Some(at[0])), (at[0] - 1, None)]
+        {
+            let span = Span { end_offset, ..whole };
+            let (from_there, from_the_beginning) =
+                (with.fold(&told.log, &span, &Alone).unwrap(), scratch().fold(&told.log, &span, &Alone).unwrap());
+            assert_eq!(from_there.told.snapshot_offset, begun_at, "seed {seed}, up to {end_offset}");
+            assert_eq!(from_there.told.first_offset, begun_at.unwrap_or(0));
+            assert_eq!(digest(&from_there.state).unwrap(), digest(&from_the_beginning.state).unwrap());
+        }
+        let folded = with.fold(&told.log, &whole, &Alone).unwrap();
+        assert_agree(&told.questions(0), &folded.state, &oracle_of(&told.records[0]), "from a snapshot");
+        let other = Limits { retention_ms: scratch().limits.retention_ms + 1, ..scratch().limits };
+        let folded = Scratch { limits: other, ..with }.fold(&told.log, &whole, &Alone).unwrap();
+        assert_eq!(folded.told.snapshot_offset, None, "a snapshot of other settings is none");
+    }
+}
+
+#[test]
+fn a_snapshot_is_verified_against_the_log_without_its_store() {
+    let told = Told::new(1);
+    let verdict = |snapshots: Snapshots| {
+        verify::snapshot(&told.log, 0, &Scratch { snapshots: Some(snapshots), ..scratch() }, &Alone).unwrap()
+    };
+    assert_eq!(verdict(snapshots()), None, "there is none");
+    let dir = tempfile::tempdir().unwrap();
+    folded(&told, told.records[0].len() - 5, dir.path());
+    let good = snapshots();
+    let at = send(dir.path(), &good);
+    let found = verdict(good).unwrap();
+    assert!(found.is_good() && found.told.next_offset == at, "{found:#?}");
+    with_state(dir.path(), |state| {
+        let key = Table::<Head>::keys(state.pages()).unwrap()[0];
+        Table::<Head>::hot(state.pages_mut(), key).unwrap().unwrap().group_type = "planted".into();
+    });
+    let planted = snapshots();
+    send(dir.path(), &planted);
+    let found = verdict(planted).unwrap();
+    assert!(found.first_difference.unwrap().place.contains("table Heads"));
+}

@@ -1,0 +1,261 @@
+//! INV-STATS: the figures are those that follow from what the contract's oracle answers, and name nobody.
+
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+
+mod common;
+
+use common::{Alone, PARTITIONS, Told, oracle_of, scratch};
+use receipts_analytics::stats::page::page;
+use receipts_analytics::stats::{Plan, Stats, stats};
+use receipts_analytics::{Scratch, Span, UpTo, span};
+use receipts_event::Body;
+use receipts_fold::view::{Filter, Status};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+const DAY_MS: u64 = 86_400_000;
+
+fn plan(tenant: Option<&str>) -> Plan {
+    Plan { since_ms: 0, tenant: tenant.map(str::to_owned), top: 5 }
+}
+
+fn counted(told: &Told, plan: &Plan) -> (Vec<receipts_analytics::Told>, Stats) {
+    let spans: Vec<Span> = (0..PARTITIONS).map(|partition| span(&told.log, partition, UpTo::End).unwrap()).collect();
+    stats(&told.log, &spans, &scratch(), plan, &Alone).unwrap()
+}
+
+/// What the oracles of all partitions say of a tenant, added up the plain way.
+#[derive(Default)]
+struct Sums {
+    messages: BTreeMap<&'static str, u64>,
+    counts: [u64; 5],
+    took_ms: BTreeMap<usize, Vec<u64>>,
+    hours: BTreeMap<u64, (u64, BTreeSet<(String, String)>)>,
+    after: [u64; 7],
+    most_read: Vec<(u32, [String; 3])>,
+    traffic: BTreeMap<[String; 2], [u64; 2]>,
+}
+
+fn sums(told: &Told, only: Option<&str>) -> Sums {
+    let mut sums = Sums::default();
+    for partition in 0..PARTITIONS {
+        let records = &told.records[partition as usize];
+        let oracle = oracle_of(records);
+        let newest = records.iter().map(|(at, _)| at.timestamp_ms).max().unwrap();
+        for (tenant, conversation, message) in &told.questions(partition).messages {
+            if only.is_some_and(|only| only != tenant) {
+                continue;
+            }
+            let receipt = oracle.receipt(tenant, conversation, message);
+            let name = match receipt.status {
+                Status::Ok => "ok",
+                Status::NotRequested => "not_requested",
+                Status::Unsupported => "unsupported",
+                Status::Recalled => "recalled",
+                Status::NotFound | Status::Forbidden => continue,
+            };
+            *sums.messages.entry(name).or_default() += 1;
+            let traffic = sums.traffic.entry([tenant.clone(), conversation.clone()]).or_default();
+            traffic[0] += 1;
+            let Some(c) = receipt.counts else { continue };
+            traffic[1] += u64::from(c.read_count);
+            let all = [c.audience_count, c.read_count, c.unread_count, c.hidden_count, c.departed_count];
+            sums.counts.iter_mut().zip(all).for_each(|(sum, count)| *sum += u64::from(count));
+            if c.read_count > 0 {
+                sums.most_read.push((c.read_count, [tenant.clone(), conversation.clone(), message.clone()]));
+            }
+            let sent_at = receipt.sent_at_ms.unwrap();
+            let class = [1, 10, 100, 1_000].iter().filter(|max| c.audience_count > **max).count();
+            let (mut within, mut later) = (0, 0);
+            for reader in oracle.members(tenant, conversation, message, Filter::Read).unwrap() {
+                let at = reader.read_at_ms.unwrap();
+                sums.took_ms.entry(class).or_default().push(at - sent_at);
+                let hour = sums.hours.entry(at / 3_600_000 % 24).or_default();
+                hour.0 += 1;
+                hour.1.insert((tenant.clone(), reader.user_id));
+                *(if at - sent_at <= DAY_MS { &mut within } else { &mut later }) += 1;
+            }
+            if sent_at + DAY_MS <= newest {
+                let untimed = u64::from(c.read_count) - within - later;
+                let [audience, _, unread, hidden, departed] = all.map(u64::from);
+                let of = [1, audience, within, later, untimed, unread, hidden + departed];
+                sums.after.iter_mut().zip(of).for_each(|(sum, count)| *sum += count);
+            }
+        }
+    }
+    sums
+}
+
+fn assert_figures_are(stats: &Stats, sums: &Sums, when: &str) {
+    let m = &stats.messages;
+    let of = |name: &str| sums.messages.get(name).copied().unwrap_or(0);
+    assert_eq!(
+        [m.ok, m.not_requested, m.unsupported, m.recalled],
+        ["ok", "not_requested", "unsupported", "recalled"].map(of),
+        "{when}"
+    );
+    assert_eq!(m.total, sums.messages.values().sum::<u64>(), "{when}");
+    let r = &stats.readers;
+    assert_eq!(
+        [r.audience_count, r.read_count, r.unread_count, r.hidden_count, r.departed_count],
+        sums.counts,
+        "{when}"
+    );
+    let after = &stats.after_24_hours;
+    let told = [
+        after.messages,
+        after.audience_count,
+        after.read_within_count,
+        after.read_later_count,
+        after.read_untimed_count,
+        after.unread_count,
+        after.hidden_count + after.departed_count,
+    ];
+    assert_eq!(told, sums.after, "{when}");
+
+    let mut classes: Vec<_> = sums.took_ms.values().cloned().collect();
+    let with_reads = stats.by_audience.iter().filter(|class| class.time_to_read.reads > 0);
+    for (class, took) in with_reads.zip(&mut classes) {
+        took.sort_unstable();
+        assert_eq!(class.time_to_read.reads, took.len() as u64, "{when}: {}", class.audience);
+        for (told, quantile) in [(class.time_to_read.p50_ms, 0.5), (class.time_to_read.p99_ms, 0.99)] {
+            let exact = took[((took.len() as f64 * quantile).ceil() as usize).clamp(1, took.len()) - 1];
+            let told = told.unwrap();
+            assert!(
+                told.abs_diff(exact) <= exact / 500 + 1,
+                "{when}: {} {quantile}: {told}, not {exact}",
+                class.audience
+            );
+        }
+        let by_the_end = class.time_to_read.read_within_percent.last().copied().unwrap();
+        let in_a_week = took.iter().filter(|ms| **ms <= 7 * DAY_MS).count() as f64;
+        let wanted = in_a_week * 100.0 / class.readers.audience_count as f64;
+        assert!((by_the_end - wanted).abs() < 0.5, "{when}: {by_the_end} {wanted}");
+    }
+    assert_eq!(stats.by_audience.iter().filter(|class| class.time_to_read.reads > 0).count(), classes.len(), "{when}");
+    for hour in &stats.by_hour {
+        let (reads, readers) = sums.hours.get(&hour.hour.into()).cloned().unwrap_or_default();
+        assert_eq!((hour.reads, hour.readers), (reads, readers.len() as u64), "{when}: few, so the estimate is exact");
+    }
+    let mut most_read = sums.most_read.clone();
+    most_read.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let told = stats.most_read_messages.iter();
+    let told = told.map(|m| (m.read_count, [m.tenant.clone(), m.conversation_id.clone(), m.message_id.clone()]));
+    assert_eq!(told.collect::<Vec<_>>(), most_read[..most_read.len().min(5)], "{when}");
+    let mut hottest: Vec<_> =
+        sums.traffic.iter().map(|(name, [messages, reads])| (messages + reads, name.clone())).collect();
+    hottest.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let told = stats.hottest_conversations.iter();
+    let told = told.map(|c| (c.messages + c.reads, [c.tenant.clone(), c.conversation_id.clone()]));
+    assert_eq!(told.collect::<Vec<_>>(), hottest[..hottest.len().min(5)], "{when}");
+    assert!(stats.largest_conversations.is_sorted_by(|a, b| a.members >= b.members), "{when}");
+}
+
+/// INV-STATS: of wild histories, for all tenants and for each alone, whatever the memory.
+#[test]
+fn figures_are_what_the_oracles_answers_add_up_to() {
+    for seed in 0..6 {
+        let told = Told::new(seed);
+        let tenants: BTreeSet<String> =
+            (0..PARTITIONS).flat_map(|p| told.questions(p).messages).map(|(tenant, ..)| tenant).collect();
+        for only in std::iter::once(None).chain(tenants.iter().map(|tenant| Some(tenant.as_str()))) {
+            let (_, stats) = counted(&told, &plan(only));
+            assert_figures_are(&stats, &sums(&told, only), &format!("seed {seed}, {only:?}"));
+        }
+        let spans: Vec<Span> = (0..PARTITIONS).map(|p| span(&told.log, p, UpTo::End).unwrap()).collect();
+        let tight = Scratch { memory_bytes: 16 << 10, ..scratch() };
+        let (_, with_little) = stats(&told.log, &spans, &tight, &plan(None), &Alone).unwrap();
+        assert_eq!(with_little, counted(&told, &plan(None)).1);
+    }
+}
+
+/// INV-STATS: only sends whose records are young enough.
+#[test]
+fn since_leaves_out_what_was_sent_before() {
+    let told = Told::new(2);
+    let middle = told.records[0][told.records[0].len() / 2].0.timestamp_ms;
+    let (_, stats) = counted(&told, &Plan { since_ms: middle, ..plan(None) });
+    let mut younger = 0;
+    for partition in 0..PARTITIONS {
+        let mut sent = BTreeSet::new();
+        for (at, event) in &told.records[partition as usize] {
+            if let Some(Body::MessageSent(e)) = event.as_ref().map(|event| &event.body)
+                && sent.insert((
+                    event.as_ref().unwrap().tenant.clone(),
+                    e.conversation_id.clone(),
+                    e.message_id.clone(),
+                ))
+                && at.timestamp_ms >= middle
+            {
+                younger += 1;
+            }
+        }
+    }
+    // A send without a roster is a dead letter, so it may be fewer; the others are all there.
+    assert!(stats.messages.total > 10 && stats.messages.total <= younger, "{} of {younger}", stats.messages.total);
+    assert!(stats.messages.total < counted(&told, &plan(None)).1.messages.total);
+}
+
+/// INV-STATS, INV-ERASED, INV-HIDDEN: neither figures nor page have a user's id.
+#[test]
+fn nobody_is_named() {
+    for seed in 0..4 {
+        let told = Told::new(seed);
+        let (partitions, stats) = counted(&told, &Plan { top: 1_000, ..plan(None) });
+        let json = serde_json::to_string(&stats).unwrap();
+        let html = page(&stats, &partitions, "a log").unwrap();
+        let mut people = BTreeSet::new();
+        for (_, event) in told.records.iter().flatten() {
+            let Some(event) = event else { continue };
+            match &event.body {
+                Body::MembersChanged(e) => people.extend(e.joined.iter().chain(&e.left).map(|id| id.to_string())),
+                Body::MessageRead(e) => _ = people.insert(e.reader_id.to_string()),
+                Body::MessageSent(e) => _ = people.insert(e.sender_id.to_string()),
+                _ => {}
+            }
+        }
+        assert!(people.len() > 5);
+        for id in &people {
+            assert!(!json.contains(&format!("\"{id}\"")) && !html.contains(&format!(">{id}<")), "{id}");
+        }
+    }
+}
+
+/// INV-STATS: what stands in the log cannot become markup, and the page asks for nothing from anywhere.
+#[test]
+fn the_page_escapes_what_comes_from_the_log_and_loads_nothing() {
+    let told = Told::new(1);
+    let (partitions, mut stats) = counted(&told, &plan(None));
+    let evil = "<script src=\"http://evil\">&'";
+    stats.tenant = Some(evil.to_owned());
+    stats.most_read_messages.iter_mut().for_each(|m| m.message_id = evil.to_owned());
+    stats.largest_conversations.iter_mut().for_each(|c| c.conversation_id = evil.to_owned());
+    stats.hottest_conversations.iter_mut().for_each(|c| c.group_type = evil.to_owned());
+    let html = page(&stats, &partitions, evil).unwrap();
+    assert!(!html.contains("<script") && !html.contains("\"http"), "{html}");
+    assert!(html.matches("&#60;script").count() >= 4, "it is shown, escaped");
+    for part in ["@import", "url(", "href=", "src=\"", "NaN", "inf"] {
+        assert!(!html.contains(part), "{part}");
+    }
+    let empty = counted(&told, &plan(Some("nobody's"))).1;
+    assert!(page(&empty, &[], "").unwrap().contains("No message with an audience"));
+}
+
+/// INV-STATS: what machines are told is what the schema says, and the schema says no more.
+#[test]
+fn the_schema_is_what_is_printed() {
+    let schema: Value = serde_json::from_str(include_str!("../../../schemas/stats/v1.schema.json")).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let told = Told::new(3);
+    for plan in [plan(None), plan(Some("nobody's")), Plan { since_ms: 1_700_000_000_000, top: 0, tenant: None }] {
+        let (partitions, stats) = counted(&told, &plan);
+        let mut report = serde_json::to_value(&stats).unwrap();
+        report["log"] = json!("embedded");
+        report["partitions"] = serde_json::to_value(&partitions).unwrap();
+        let errors: Vec<String> =
+            validator.iter_errors(&report).map(|error| format!("{error} at {}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+        report["messages"]["more"] = json!(1);
+        assert!(!validator.is_valid(&report), "a field that the schema does not have");
+    }
+}

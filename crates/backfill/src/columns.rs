@@ -1,0 +1,168 @@
+//! What columns are called: by us, and in somebody's table.
+
+use crate::Error;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+/// A table that is imported, by what its rows are. They are imported in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// A row a conversation and person.
+    Members,
+    /// A row a message.
+    Messages,
+    /// A row a message and reader.
+    Reads,
+}
+
+/// Name, whether a row cannot do without it, and another name that is taken where the first is not there.
+type Column = (&'static str, bool, Option<&'static str>);
+
+impl Input {
+    /// All, in the order in which they are imported.
+    pub const ALL: [Self; 3] = [Self::Members, Self::Messages, Self::Reads];
+
+    fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Members => &[
+                ("tenant", false, None),
+                ("conversation_id", true, None),
+                ("user_id", true, None),
+                ("role", false, None),
+                ("kind", false, None),
+                ("group_type", false, None),
+                ("at_ms", false, None),
+            ],
+            Self::Messages => &[
+                ("tenant", false, None),
+                ("conversation_id", true, None),
+                ("message_id", true, None),
+                ("sender_id", true, None),
+                ("sent_at_ms", true, None),
+                ("need_read_receipt", false, None),
+                ("recipients", false, None),
+                ("status", false, None),
+            ],
+            Self::Reads => &[
+                ("tenant", false, None),
+                ("conversation_id", true, None),
+                ("message_id", true, None),
+                // As our own exports call it.
+                ("user_id", true, Some("reader_id")),
+                ("read_at_ms", false, None),
+                ("hidden", false, None),
+            ],
+        }
+    }
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Members => "members",
+            Self::Messages => "messages",
+            Self::Reads => "reads",
+        })
+    }
+}
+
+/// What columns are called in the tables, by our names for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Columns(BTreeMap<String, String>);
+
+impl Columns {
+    /// Takes `NAME=THEIRS`, for all tables, or `TABLE.NAME=THEIRS` for one of them.
+    ///
+    /// # Errors
+    /// A sentence, where that is neither, or there is no such column.
+    pub fn set(&mut self, assignment: &str) -> Result<(), String> {
+        let (name, theirs) = assignment
+            .split_once('=')
+            .filter(|(_, theirs)| !theirs.is_empty())
+            .ok_or_else(|| format!("{assignment} is no NAME=THEIRS"))?;
+        let is_known = |input: Input, name: &str| input.columns().iter().any(|(known, ..)| *known == name);
+        let known = match name.split_once('.') {
+            Some((table, name)) => {
+                Input::ALL.into_iter().any(|input| input.to_string() == table && is_known(input, name))
+            }
+            None => Input::ALL.into_iter().any(|input| is_known(input, name)),
+        };
+        if !known {
+            let mut names: Vec<_> =
+                Input::ALL.iter().flat_map(|input| input.columns()).map(|(name, ..)| *name).collect();
+            names.sort_unstable();
+            names.dedup();
+            return Err(format!("{name} is no column: there are {}", names.join(", ")));
+        }
+        self.0.insert(name.to_owned(), theirs.to_owned());
+        Ok(())
+    }
+
+    /// What a table calls a column.
+    fn theirs<'a>(&'a self, input: Input, name: &'a str) -> &'a str {
+        self.0.get(&format!("{input}.{name}")).or_else(|| self.0.get(name)).map_or(name, String::as_str)
+    }
+
+    /// Refuses a table that lacks a column which is named by an assignment, or without which no row says anything.
+    pub(crate) fn check(&self, input: Input, path: &Path, held: &[String]) -> Result<(), Error> {
+        for (name, is_needed, other) in input.columns() {
+            let wanted = self.theirs(input, name);
+            let is_named = wanted != *name;
+            let is_there = |name: &str| held.iter().any(|held| held == name);
+            let has_other = !is_named && other.is_some_and(is_there);
+            if (*is_needed || is_named) && !is_there(wanted) && !has_other {
+                let held = held.join(", ");
+                return Err(Error::Column { path: path.to_owned(), wanted: wanted.to_owned(), name, held });
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a column; `None` where it is null or absent.
+    pub(crate) fn value<'v>(&self, input: Input, name: &str, values: &'v Map<String, Value>) -> Option<&'v Value> {
+        let wanted = self.theirs(input, name);
+        values.get(wanted).or_else(|| {
+            let other = input.columns().iter().find(|(known, ..)| *known == name).and_then(|(.., other)| *other);
+            other.filter(|_| wanted == name).and_then(|other| values.get(other))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_column_is_found_by_what_a_table_calls_it() {
+        let mut columns = Columns::default();
+        columns.set("read_at_ms=seen_at").unwrap();
+        columns.set("messages.conversation_id=chat").unwrap();
+        let row = json!({"seen_at": 5, "reader_id": "bob", "conversation_id": "c", "chat": "d"});
+        let row = row.as_object().unwrap();
+        assert_eq!(columns.value(Input::Reads, "read_at_ms", row), Some(&json!(5)));
+        assert_eq!(columns.value(Input::Reads, "user_id", row), Some(&json!("bob")), "as our exports call it");
+        assert_eq!(columns.value(Input::Reads, "conversation_id", row), Some(&json!("c")));
+        assert_eq!(columns.value(Input::Messages, "conversation_id", row), Some(&json!("d")));
+        for wrong in ["read_at_ms", "read_at_ms=", "nothing=x", "people.user_id=x", "members.hidden=x"] {
+            assert!(columns.set(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_table_without_a_needed_column_is_refused_by_its_name() {
+        let held = |names: &str| names.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let mut columns = Columns::default();
+        let check = |columns: &Columns, names: &str| columns.check(Input::Reads, Path::new("reads.csv"), &held(names));
+        check(&columns, "conversation_id message_id reader_id").unwrap();
+        let sentence = check(&columns, "chat message_id user_id").unwrap_err().to_string();
+        assert!(sentence.contains("reads.csv") && sentence.contains("--column conversation_id=THEIRS"), "{sentence}");
+        columns.set("hidden=secret").unwrap();
+        let sentence = check(&columns, "conversation_id message_id user_id hidden").unwrap_err().to_string();
+        assert!(sentence.contains("no column secret"), "{sentence}");
+    }
+}

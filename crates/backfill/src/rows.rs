@@ -1,0 +1,322 @@
+//! What a row says, or why it says nothing that an event could. Knows no other row.
+
+use crate::columns::{Columns, Input};
+use chrono::DateTime;
+use receipts_event::{ID_BYTES_MAX, Kind, LISTED_IDS_MAX, TIME_MS_MAX};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Times below are taken for seconds: as milliseconds they are of the first months of 1970.
+const SECONDS_BELOW: u64 = 20_000_000_000;
+
+/// What a row of reads without a time means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Untimed {
+    /// The person has not read the message: no event.
+    #[default]
+    Unread,
+    /// The person has read it, nobody knows when: the time of the import stands for it.
+    Read,
+}
+
+/// A row of members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) conversation: Conversation,
+    pub(crate) user_id: String,
+    pub(crate) role: Role,
+    /// What the conversation is, where the row says so.
+    pub(crate) configured: Option<(Kind, Option<String>)>,
+    /// Before which messages it holds, where the row says so.
+    pub(crate) at_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Member,
+    Observer,
+    Left,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Conversation {
+    pub(crate) tenant: String,
+    pub(crate) conversation_id: String,
+}
+
+/// A row of messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) conversation: Conversation,
+    pub(crate) message_id: String,
+    pub(crate) sender_id: String,
+    pub(crate) sent_at_ms: u64,
+    pub(crate) need_read_receipt: bool,
+    pub(crate) recipients: Option<Vec<String>>,
+    pub(crate) is_recalled: bool,
+}
+
+/// A row of reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub(crate) conversation: Conversation,
+    pub(crate) message_id: String,
+    pub(crate) reader_id: String,
+    pub(crate) read_at_ms: Option<u64>,
+    pub(crate) hidden: bool,
+}
+
+/// Reads values of one table's rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    pub(crate) columns: &'a Columns,
+    /// The tenant of rows that name none.
+    pub(crate) tenant: &'a str,
+    pub(crate) untimed: Untimed,
+}
+
+type Values = Map<String, Value>;
+
+impl Reader<'_> {
+    pub(crate) fn member(&self, values: &Values) -> Result<Member, String> {
+        let of = Of { reader: self, input: Input::Members, values };
+        let role = match of.text("role")?.as_deref() {
+            None | Some("member" | "joined") => Role::Member,
+            Some("observer") => Role::Observer,
+            Some("left") => Role::Left,
+            Some(other) => return Err(format!("role: {other} is none of member, observer, left")),
+        };
+        let kind = match of.text("kind")?.as_deref() {
+            None => None,
+            Some("direct") => Some(Kind::Direct),
+            Some("group") => Some(Kind::Group),
+            Some(other) => return Err(format!("kind: {other} is neither direct nor group")),
+        };
+        let group_type = of.id_if_there("group_type")?;
+        let configured = match (kind, group_type) {
+            (None, None) => None,
+            (Some(Kind::Direct), _) => Some((Kind::Direct, None)),
+            (_, group_type) => Some((Kind::Group, group_type)),
+        };
+        Ok(Member {
+            conversation: of.conversation()?,
+            user_id: of.id("user_id")?,
+            role,
+            configured,
+            at_ms: of.time("at_ms")?,
+        })
+    }
+
+    pub(crate) fn message(&self, values: &Values) -> Result<Message, String> {
+        let of = Of { reader: self, input: Input::Messages, values };
+        // As our exports have it. A message that was not supported had no audience; nor has one that asks for no receipt.
+        let status = of.text("status")?;
+        let (has_audience, is_recalled) = match status.as_deref() {
+            None | Some("ok") => (true, false),
+            Some("not_requested" | "unsupported") => (false, false),
+            Some("recalled") => (true, true),
+            Some(other) => return Err(format!("status: {other} is none of ok, not_requested, unsupported, recalled")),
+        };
+        Ok(Message {
+            conversation: of.conversation()?,
+            message_id: of.id("message_id")?,
+            sender_id: of.id("sender_id")?,
+            sent_at_ms: of.time("sent_at_ms")?.ok_or("sent_at_ms is missing")?,
+            need_read_receipt: of.flag("need_read_receipt")?.unwrap_or(true) && has_audience,
+            recipients: of.ids("recipients")?,
+            is_recalled,
+        })
+    }
+
+    /// `None` for a row that says that somebody has not read a message.
+    pub(crate) fn read(&self, values: &Values) -> Result<Option<Read>, String> {
+        let of = Of { reader: self, input: Input::Reads, values };
+        let read = Read {
+            conversation: of.conversation()?,
+            message_id: of.id("message_id")?,
+            reader_id: of.id("user_id")?,
+            read_at_ms: of.time("read_at_ms")?,
+            hidden: of.flag("hidden")?.unwrap_or(false),
+        };
+        let is_read = read.read_at_ms.is_some() || self.untimed == Untimed::Read;
+        Ok(is_read.then_some(read))
+    }
+}
+
+/// A row of a table.
+struct Of<'a> {
+    reader: &'a Reader<'a>,
+    input: Input,
+    values: &'a Values,
+}
+
+impl Of<'_> {
+    fn value(&self, name: &str) -> Option<&Value> {
+        self.reader.columns.value(self.input, name, self.values)
+    }
+
+    fn conversation(&self) -> Result<Conversation, String> {
+        let tenant = self.id_if_there("tenant")?.unwrap_or_else(|| self.reader.tenant.to_owned());
+        if tenant.contains('/') {
+            return Err(format!("tenant: {tenant} has a slash"));
+        }
+        Ok(Conversation { tenant, conversation_id: self.id("conversation_id")? })
+    }
+
+    /// Text; whole numbers are, for ids in others' databases are numbers.
+    fn text(&self, name: &str) -> Result<Option<String>, String> {
+        match self.value(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
+            Some(other) => Err(format!("{name}: {other} is no text")),
+        }
+    }
+
+    fn id_if_there(&self, name: &str) -> Result<Option<String>, String> {
+        let text = self.text(name)?;
+        text.map(|text| id(name, text)).transpose()
+    }
+
+    fn id(&self, name: &str) -> Result<String, String> {
+        self.id_if_there(name)?.ok_or_else(|| format!("{name} is missing"))
+    }
+
+    fn ids(&self, name: &str) -> Result<Option<Vec<String>>, String> {
+        let parsed;
+        let list = match self.value(name) {
+            None => return Ok(None),
+            Some(Value::Array(list)) => list,
+            // CSV has no lists: JSON in a field.
+            Some(Value::String(text)) => {
+                parsed = serde_json::from_str::<Vec<Value>>(text)
+                    .map_err(|_| format!("{name}: {text} is no JSON array of ids"))?;
+                &parsed
+            }
+            Some(other) => return Err(format!("{name}: {other} is no list")),
+        };
+        if list.len() > LISTED_IDS_MAX {
+            return Err(format!("{name} has {} ids, and {LISTED_IDS_MAX} are the most", list.len()));
+        }
+        let ids = list.iter().map(|item| match item {
+            Value::String(text) => id(name, text.clone()),
+            Value::Number(number) if number.is_i64() || number.is_u64() => id(name, number.to_string()),
+            other => Err(format!("{name}: {other} is no id")),
+        });
+        ids.collect::<Result<_, _>>().map(Some)
+    }
+
+    fn flag(&self, name: &str) -> Result<Option<bool>, String> {
+        match self.value(name) {
+            None => Ok(None),
+            Some(Value::Bool(is)) => Ok(Some(*is)),
+            Some(value) => {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_ascii_lowercase);
+                match text.as_str() {
+                    "true" | "t" | "yes" | "1" => Ok(Some(true)),
+                    "false" | "f" | "no" | "0" => Ok(Some(false)),
+                    _ => Err(format!("{name}: {value} is neither true nor false")),
+                }
+            }
+        }
+    }
+
+    fn time(&self, name: &str) -> Result<Option<u64>, String> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let wrong = || format!("{name}: {value} is neither Unix milliseconds nor RFC 3339 (2026-05-28T20:26:40Z)");
+        let ms = match value {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => text.parse().ok().or_else(|| {
+                let time = DateTime::parse_from_rfc3339(text).ok()?;
+                u64::try_from(time.timestamp_millis()).ok()
+            }),
+            _ => None,
+        };
+        let ms = ms.filter(|ms| *ms <= TIME_MS_MAX).ok_or_else(wrong)?;
+        let is_digits = value.is_number() || value.as_str().is_some_and(|text| !text.contains('T'));
+        if is_digits && ms > 0 && ms < SECONDS_BELOW {
+            return Err(format!("{name}: {value} would be of 1970; are these seconds? Milliseconds are wanted"));
+        }
+        Ok(Some(ms))
+    }
+}
+
+fn id(name: &str, text: String) -> Result<String, String> {
+    match text.len() {
+        1..=ID_BYTES_MAX => Ok(text),
+        bytes => Err(format!("{name} has {bytes} bytes, and an id has 1 to {ID_BYTES_MAX}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use receipts_event::TENANT_DEFAULT;
+    use serde_json::json;
+
+    fn reader(columns: &Columns) -> Reader<'_> {
+        Reader { columns, tenant: TENANT_DEFAULT, untimed: Untimed::Unread }
+    }
+
+    fn object(value: Value) -> Values {
+        value.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn times_and_ids_are_taken_as_others_write_them() {
+        let columns = Columns::default();
+        for (at, wanted) in [
+            (json!(1_780_000_000_000_u64), Ok(Some(1_780_000_000_000))),
+            (json!("1780000000000"), Ok(Some(1_780_000_000_000))),
+            (json!("2026-05-28T22:26:40.250+02:00"), Ok(Some(1_780_000_000_250))),
+            (json!(1_780_000_000_u64), Err("seconds")),
+            (json!("yesterday"), Err("RFC 3339")),
+            (json!(-1), Err("RFC 3339")),
+            (json!(1.5), Err("RFC 3339")),
+        ] {
+            let row = object(json!({"conversation_id": 7, "message_id": "m", "user_id": 12, "read_at_ms": at}));
+            match (reader(&columns).read(&row), wanted) {
+                (Ok(read), Ok(wanted)) => {
+                    let read = read.unwrap();
+                    assert_eq!((read.read_at_ms, read.reader_id.as_str()), (wanted, "12"));
+                    assert_eq!(read.conversation.conversation_id, "7");
+                }
+                (Err(sentence), Err(part)) => assert!(sentence.contains(part), "{sentence}"),
+                (told, wanted) => panic!("{at}: {told:?} instead of {wanted:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_event_could_say_is_refused_by_its_column() {
+        let columns = Columns::default();
+        let of = reader(&columns);
+        let message = |more: Value| {
+            let mut row = object(
+                json!({"conversation_id": "c", "message_id": "m", "sender_id": "s", "sent_at_ms": 1_780_000_000_000_u64}),
+            );
+            row.extend(object(more));
+            row.retain(|_, value| !value.is_null());
+            of.message(&row)
+        };
+        assert!(message(json!({})).unwrap().need_read_receipt);
+        assert!(!message(json!({"status": "unsupported"})).unwrap().need_read_receipt);
+        assert_eq!(message(json!({"recipients": "[\"a\", 2]"})).unwrap().recipients.unwrap(), ["a", "2"]);
+        for (more, part) in [
+            (json!({"sender_id": null}), "sender_id is missing"),
+            (json!({"message_id": "x".repeat(129)}), "message_id has 129 bytes"),
+            (json!({"tenant": "a/b"}), "slash"),
+            (json!({"recipients": "a,b"}), "no JSON array"),
+            (json!({"need_read_receipt": "perhaps"}), "need_read_receipt"),
+            (json!({"status": "gone"}), "status"),
+            (json!({"sent_at_ms": null}), "sent_at_ms is missing"),
+        ] {
+            let sentence = message(more.clone()).unwrap_err();
+            assert!(sentence.contains(part), "{more}: {sentence}");
+        }
+        let member = |role: &str| of.member(&object(json!({"conversation_id": "c", "user_id": "u", "role": role})));
+        assert_eq!(member("left").unwrap().role, Role::Left);
+        assert!(member("owner").unwrap_err().contains("role: owner"));
+    }
+}

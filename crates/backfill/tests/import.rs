@@ -1,0 +1,290 @@
+//! INV-BACKFILL: what a table says is in the log, once, whatever interrupts the import, and what no event could say is
+//! reported by row.
+
+#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
+
+use receipts_analytics::export::{self, Dataset};
+use receipts_analytics::table::Format;
+use receipts_analytics::{Folded, Scratch, Span, UpTo, Watch, span};
+use receipts_backfill::{Columns, Done, Error, Input, Plan, Source, Untimed, import};
+use receipts_event::decode;
+use receipts_fold::Limits;
+use receipts_fold::view::{Filter, Receipt};
+use receipts_log::embedded::EmbeddedLog;
+use receipts_log::{Inspect as _, Log as _, Topic};
+use serde_json::{Value, json};
+use std::cell::Cell;
+use std::fs;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+const PARTITIONS: u32 = 2;
+const SENT_AT_MS: u64 = 1_780_000_000_000;
+
+struct Alone;
+
+impl Watch for Alone {
+    fn advanced(&self, _: u64) {}
+
+    fn is_stopped(&self) -> bool {
+        false
+    }
+}
+
+/// Stops once it was asked so often.
+struct StopAfter(Cell<u32>);
+
+impl Watch for StopAfter {
+    fn advanced(&self, _: u64) {}
+
+    fn is_stopped(&self) -> bool {
+        self.0.set(self.0.get().saturating_sub(1));
+        self.0.get() == 0
+    }
+}
+
+fn log(dir: &Path) -> EmbeddedLog {
+    EmbeddedLog::open(&dir.join("log"), NonZeroU32::new(PARTITIONS)).unwrap()
+}
+
+/// Three tables, as somebody may have left them: groups of all sizes, bots, a leaver, reads in order of no kind.
+fn tables(dir: &Path) -> Vec<Source> {
+    let (mut members, mut messages, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+    for conversation in 0..12_u64 {
+        let id = format!("c{conversation}");
+        let size = 2 + conversation * conversation;
+        let kind = if conversation == 0 { "direct" } else { "group" };
+        let people: Vec<String> = (0..size).map(|person| format!("u{}", person * 7 % 190)).collect();
+        for person in &people {
+            members.push(json!({"conversation_id": id, "user_id": person, "kind": kind, "group_type": "team", "at_ms": SENT_AT_MS}));
+        }
+        members.push(json!({"conversation_id": id, "user_id": "bot", "role": "observer", "kind": kind, "group_type": "team", "at_ms": SENT_AT_MS}));
+        for message in 0..20 {
+            let (sent_at, sender) = (SENT_AT_MS + message * 1_000, &people[(message % size) as usize]);
+            let message_id = format!("m{message}");
+            messages.push((
+                sent_at,
+                json!({"conversation_id": id, "message_id": message_id, "sender_id": sender, "sent_at_ms": sent_at}),
+            ));
+            for (number, person) in people.iter().enumerate().filter(|(_, person)| *person != sender) {
+                let at = sent_at + 60_000 * (number as u64 / 4) + message % 3;
+                match (number as u64 + message) % 5 {
+                    0 => reads.push(json!({"conversation_id": id, "message_id": message_id, "user_id": person, "read_at_ms": null})),
+                    1 => reads.push(json!({"conversation_id": id, "message_id": message_id, "user_id": person, "read_at_ms": at, "hidden": true})),
+                    _ => reads.push(json!({"conversation_id": id, "message_id": message_id, "user_id": person, "read_at_ms": at})),
+                }
+            }
+        }
+        members.push(
+            json!({"conversation_id": id, "user_id": people[1], "role": "left", "kind": kind, "group_type": "team",
+                            "at_ms": SENT_AT_MS + 10_500}),
+        );
+    }
+    members.sort_by_key(|row| row["at_ms"].as_u64());
+    messages.sort_by_key(|(sent_at, _)| *sent_at);
+    let messages = messages.into_iter().map(|(_, row)| row).collect();
+    let rows = [(Input::Members, members), (Input::Messages, messages), (Input::Reads, reads)];
+    rows.map(|(input, rows)| {
+        let path = dir.join(format!("{input}.ndjson"));
+        fs::write(&path, rows.iter().map(|row: &Value| format!("{row}\n")).collect::<String>()).unwrap();
+        Source { input, path, format: Format::Ndjson }
+    })
+    .into()
+}
+
+fn plan(dir: &Path, sources: Vec<Source>) -> Plan {
+    Plan {
+        sources,
+        columns: Columns::default(),
+        tenant: "default".to_owned(),
+        untimed: Untimed::Unread,
+        dry_run: false,
+        progress: dir.join("progress.json"),
+        rejects: dir.join("rejects.ndjson"),
+        run: "r1".to_owned(),
+        log: "a log".to_owned(),
+    }
+}
+
+/// What stands in a log, by partition.
+fn events(log: &EmbeddedLog) -> Vec<Vec<Vec<u8>>> {
+    let values = |partition| {
+        let records = log.read(Topic::Events, partition, 0, usize::MAX).unwrap();
+        records.into_iter().map(|record| record.value.unwrap().to_vec()).collect()
+    };
+    (0..PARTITIONS).map(values).collect()
+}
+
+fn spans(log: &EmbeddedLog) -> Vec<Span> {
+    (0..PARTITIONS).map(|partition| span(log, partition, UpTo::End).unwrap()).collect()
+}
+
+fn scratch() -> Scratch {
+    Scratch { limits: Limits::default(), memory_bytes: 8 << 20, snapshots: None }
+}
+
+/// Every receipt and list of a log, without the versions, which are offsets.
+fn answers(log: &EmbeddedLog) -> Vec<String> {
+    let mut answers = Vec::new();
+    for span in spans(log) {
+        let Folded { state, told, .. } = &scratch().fold(log, &span, &Alone).unwrap();
+        assert!(told.dead_letters.is_empty(), "{told:?}");
+        for number in 0..state.messages() {
+            let receipt: Receipt = state.receipt_of(number).unwrap().unwrap();
+            let receipt = Receipt { version: None, ..receipt };
+            let lists = [Filter::Read, Filter::Unread, Filter::Departed].map(|filter| {
+                let mut list = state.members_of(number, filter, 0, usize::MAX).unwrap().unwrap().members;
+                list.sort_by(|a, b| a.user_id.cmp(&b.user_id));
+                list
+            });
+            answers.push(serde_json::to_string(&(receipt, lists)).unwrap());
+        }
+    }
+    answers.sort();
+    answers
+}
+
+/// INV-BACKFILL: stopped anywhere, and anywhere again, the log holds the events of an import that was never stopped, in
+/// their order and once.
+#[test]
+fn an_import_that_is_interrupted_anywhere_writes_what_an_uninterrupted_one_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let sources = tables(dir.path());
+    let whole = tempfile::tempdir().unwrap();
+    let log_of_whole = log(whole.path());
+    let done = import(&log_of_whole, &plan(whole.path(), sources.clone()), &Alone).unwrap();
+    assert!(done.written > 3_000 && done.counts.rejected.is_empty() && done.counts.unread > 500, "{done:?}");
+    let again = import(&log_of_whole, &plan(whole.path(), sources.clone()), &Alone).unwrap();
+    assert_eq!((again.written, again.already_written, &again.counts), (0, 0, &done.counts), "it was done");
+    let wanted = events(&log_of_whole);
+
+    for first_stop in [1, 2, 100, 600, 700, 900, 5_000, 9_000] {
+        let cut = tempfile::tempdir().unwrap();
+        let log = log(cut.path());
+        let mut stops = 0;
+        let mut written = 0;
+        let last: Done = loop {
+            // Later and later, as every run reads what the one before has written.
+            let stop = StopAfter(Cell::new(first_stop * (stops + 1)));
+            match import(&log, &plan(cut.path(), sources.clone()), &stop) {
+                Ok(done) => break done,
+                Err(Error::Stopped | Error::Table(receipts_analytics::Error::Stopped)) => stops += 1,
+                Err(error) => panic!("{error}"),
+            }
+            assert!(stops < 20 || first_stop < 600, "it comes to something");
+            if stops == 20 {
+                break import(&log, &plan(cut.path(), sources.clone()), &Alone).unwrap();
+            }
+            written = events(&log).iter().map(Vec::len).sum();
+        };
+        assert_eq!(events(&log), wanted, "first stop {first_stop}");
+        assert!(last.resumed && last.already_written as usize >= written, "{last:?}");
+        assert_eq!(last.counts, done.counts);
+    }
+}
+
+/// INV-BACKFILL: files of an export, imported into a new log, fold to the same receipts and lists, in all formats.
+#[test]
+fn what_is_exported_and_imported_has_the_same_receipts() {
+    let dir = tempfile::tempdir().unwrap();
+    // Hidden reads are nobody's in an export, and a roster is that of the end: neither comes back.
+    let mut sources = tables(dir.path());
+    for source in &mut sources {
+        let text = fs::read_to_string(&source.path).unwrap();
+        let kept = text.lines().filter(|line| !line.contains("hidden") && !line.contains("left"));
+        fs::write(&source.path, kept.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    }
+    let first = log(dir.path());
+    import(&first, &plan(dir.path(), sources), &Alone).unwrap();
+    let wanted = answers(&first);
+    assert_eq!(wanted.len(), 240);
+    for (written, format) in [
+        (export::Format::Ndjson, Format::Ndjson),
+        (export::Format::Csv, Format::Csv),
+        (export::Format::Parquet, Format::Parquet),
+    ] {
+        let again = tempfile::tempdir().unwrap();
+        let second = log(again.path());
+        for partition in spans(&first) {
+            let out = again.path().join(format!("export-{}", partition.partition));
+            let datasets = vec![Dataset::Rosters, Dataset::Messages, Dataset::Reads];
+            let what = export::Plan {
+                out: export::Place::Directory(out.clone()),
+                log: String::new(),
+                format: written,
+                datasets,
+            };
+            export::export(&first, &[partition], &scratch(), &what, &Alone).unwrap();
+            let table = |input, name: &str| Source { input, path: only_file(&out.join(name)), format };
+            let sources = vec![
+                table(Input::Members, "rosters"),
+                table(Input::Messages, "messages"),
+                table(Input::Reads, "reads"),
+            ];
+            let plan =
+                Plan { progress: out.join("progress"), rejects: out.join("rejects"), ..plan(again.path(), sources) };
+            let done = import(&second, &plan, &Alone).unwrap();
+            assert!(done.counts.rejected.is_empty(), "{done:?} {:?}", fs::read_to_string(&plan.rejects));
+        }
+        assert_eq!(answers(&second), wanted, "{format:?}");
+    }
+}
+
+/// The one file below a folder.
+fn only_file(folder: &Path) -> PathBuf {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    let entry = entries.remove(0);
+    if entry.is_dir() { only_file(&entry) } else { entry }
+}
+
+/// INV-BACKFILL: each bad row stands in the report with its number and reason, the good ones are in the log; a dry run says the
+/// same and writes no event.
+#[test]
+fn what_no_event_could_say_is_reported_by_row_and_the_rest_is_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("seen.csv");
+    let rows = "chat,message_id,who,seen_at,hidden\n\
+                c1,m1,bob,2026-05-28T20:26:40Z,false\n\
+                c1,m1,,1780000000000,\n\
+                c1,m1,carol,yesterday,\n\
+                c1,m2,bob,1780000000000,\n\
+                c1,m2,dave\n\
+                c1,m3,bob,,\n\
+                c1,m2,bob,1780000005000,\n";
+    fs::write(&path, rows).unwrap();
+    let mut columns = Columns::default();
+    for assignment in ["conversation_id=chat", "user_id=who", "read_at_ms=seen_at"] {
+        columns.set(assignment).unwrap();
+    }
+    let log = log(dir.path());
+    let source = Source { input: Input::Reads, path: path.clone(), format: Format::Csv };
+    let plan = Plan { columns, ..plan(dir.path(), vec![source]) };
+    let dry = import(&log, &Plan { dry_run: true, ..plan.clone() }, &Alone).unwrap();
+    assert_eq!(events(&log).concat().len(), 0);
+    assert!(!plan.progress.exists());
+    let report_of_dry = fs::read_to_string(&plan.rejects).unwrap();
+    let done = import(&log, &plan, &Alone).unwrap();
+    assert_eq!((&done.counts, done.written), (&dry.counts, 1), "two ids at one time share an event");
+    let report = fs::read_to_string(&plan.rejects).unwrap();
+    assert_eq!(report, report_of_dry);
+    let rejects: Vec<Value> = report.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<(u64, &str)> =
+        rejects.iter().map(|reject| (reject["row"].as_u64().unwrap(), reject["reason"].as_str().unwrap())).collect();
+    assert_eq!(told.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [2, 3, 5]);
+    for ((_, reason), part) in told.iter().zip(["user_id is missing", "read_at_ms", "has 3 fields"]) {
+        assert!(reason.contains(part), "{reason}");
+    }
+    assert_eq!(rejects[1]["original"]["who"], "carol");
+    assert_eq!((done.counts.unread, done.counts.repeated), (1, 1));
+    let event = events(&log).concat();
+    let event = decode(&event[0]).unwrap().to_json();
+    let event: Value = serde_json::from_slice(&event).unwrap();
+    assert_eq!((&event["message_ids"], &event["read_at_ms"]), (&json!(["m1", "m2"]), &json!(SENT_AT_MS)));
+
+    let other = Plan { tenant: "acme".to_owned(), ..plan.clone() };
+    assert!(import(&log, &other, &Alone).unwrap_err().to_string().contains("another tenant"), "not the same import");
+    fs::write(&path, format!("{rows}c1,m9,bob,1780000000000,\n")).unwrap();
+    let sentence = import(&log, &plan, &Alone).unwrap_err().to_string();
+    assert!(sentence.contains("changed since") && sentence.contains("--progress"), "{sentence}");
+}

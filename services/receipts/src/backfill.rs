@@ -1,0 +1,214 @@
+//! `receipts backfill`: receipts from somebody's tables into the log. Reads the command line and prints; importing is
+//! `receipts_backfill`'.
+
+use crate::analysis::{self, Unit};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, ValueEnum};
+use receipts_analytics::table::Format;
+use receipts_backfill::{Columns, Done, Error, Input, Plan, Source, Untimed, bytes, import};
+use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT};
+use receipts_query::Positions;
+use receipts_runtime::config::Settings;
+use receipts_runtime::exit::Failure;
+use receipts_runtime::output::Output;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  receipts backfill --reads reads.csv --dry-run
+  receipts backfill --members members.csv --messages messages.csv --reads reads.csv
+  receipts backfill --messages m.parquet --reads r.parquet --tenant acme --kafka-bootstrap localhost:9092 --json
+  receipts backfill --reads seen.ndjson --column read_at_ms=seen_at --column message_id=id --column reads.user_id=who";
+
+/// What is imported.
+#[derive(Args)]
+pub(crate) struct Backfill {
+    /// A row a conversation and person: conversation_id, user_id; if there, tenant, role, kind, group_type, at_ms.
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["messages", "reads"])]
+    members: Option<PathBuf>,
+    /// A row a message: conversation_id, message_id, sender_id, sent_at_ms; if there, tenant, need_read_receipt (true),
+    /// recipients, status.
+    #[arg(long, value_name = "FILE")]
+    messages: Option<PathBuf>,
+    /// A row a message and reader: conversation_id, message_id, user_id, read_at_ms; if there, tenant, hidden.
+    #[arg(long, value_name = "FILE")]
+    reads: Option<PathBuf>,
+    /// How the tables are written, where the names of their files do not end in .csv, .ndjson, .jsonl or .parquet.
+    #[arg(long, value_enum)]
+    format: Option<Written>,
+    /// What a table calls a column; TABLE.NAME=THEIRS for one table only. May be given several times.
+    #[arg(long = "column", value_name = "NAME=THEIRS")]
+    columns: Vec<String>,
+    /// The tenant of rows that name none.
+    #[arg(long, value_name = "TENANT", default_value = TENANT_DEFAULT, value_parser = tenant)]
+    tenant: String,
+    /// What a row of reads without a time says: that nobody has read the message yet, or that nobody knows when.
+    #[arg(long, value_enum, default_value = "unread")]
+    untimed: Meaning,
+    /// Judges every row and writes nothing but the report of rejects.
+    #[arg(long)]
+    dry_run: bool,
+    /// Where to remember how far the import is; beside the first table if not given.
+    #[arg(long, value_name = "FILE")]
+    progress: Option<PathBuf>,
+    /// Where to write rows that are rejected, as NDJSON; beside the first table if not given.
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Written {
+    Parquet,
+    Ndjson,
+    Csv,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Meaning {
+    Unread,
+    Read,
+}
+
+fn tenant(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("a tenant has at least one byte".to_owned()),
+        _ if text.len() > ID_BYTES_MAX => Err(format!("a tenant has at most {ID_BYTES_MAX} bytes")),
+        _ if text.contains('/') => Err("a tenant has no slash".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// What a machine is told.
+#[derive(Serialize)]
+struct Report {
+    log: String,
+    dry_run: bool,
+    #[serde(flatten)]
+    done: Done,
+    /// A token: a read with it in `Receipts-Min-Position` sees everything that this run wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<String>,
+    progress: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejects: Option<PathBuf>,
+}
+
+/// Imports.
+///
+/// # Errors
+/// Wrong usage; where there is no log, another process has it, a table or the log fail, or rows were rejected.
+pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(), Failure> {
+    let mut columns = Columns::default();
+    for assignment in &asked.columns {
+        columns.set(assignment).map_err(|reason| Failure::usage(format!("--column: {reason}")))?;
+    }
+    let sources = sources(&asked)?;
+    let first = sources.first().map(|source| source.path.clone()).unwrap_or_default();
+    let plan = Plan {
+        sources,
+        columns,
+        tenant: asked.tenant,
+        untimed: match asked.untimed {
+            Meaning::Unread => Untimed::Unread,
+            Meaning::Read => Untimed::Read,
+        },
+        dry_run: asked.dry_run,
+        progress: asked.progress.unwrap_or_else(|| beside(&first, "backfill.json")),
+        rejects: asked.rejects.unwrap_or_else(|| beside(&first, "rejects.ndjson")),
+        run: random().context("the system gives no random bytes")?,
+        log: receipts_node::place(&settings),
+    };
+    analysis::run(settings, move |settings, progress| {
+        let opened = receipts_node::open_existing(settings)?;
+        progress.begin_with(Unit::Bytes, bytes(&plan).map_err(failure)?);
+        let imported = import(&*opened.log, &plan, progress);
+        progress.clear();
+        let done = imported.map_err(failure)?;
+        let positions: Positions = done.next_offsets.iter().map(|(partition, next)| (*partition, *next)).collect();
+        let rejected: u64 = done.counts.rejected.values().sum();
+        let report = Report {
+            log: opened.name,
+            dry_run: plan.dry_run,
+            position: (!done.next_offsets.is_empty()).then(|| positions.to_string()),
+            progress: plan.progress,
+            rejects: (rejected > 0).then_some(plan.rejects),
+            done,
+        };
+        Output::stdout(json).write(&report, |to| write_report(to, &report))?;
+        match &report.rejects {
+            None => Ok(()),
+            Some(path) => Err(anyhow!(
+                "{rejected} rows were rejected, {} has them with their reasons; all others {}",
+                path.display(),
+                if report.dry_run { "are events" } else { "are in the log" }
+            )
+            .into()),
+        }
+    })
+}
+
+fn sources(asked: &Backfill) -> Result<Vec<Source>, Failure> {
+    let all = [(Input::Members, &asked.members), (Input::Messages, &asked.messages), (Input::Reads, &asked.reads)];
+    let given = all.into_iter().filter_map(|(input, path)| Some((input, path.as_ref()?)));
+    let source = |(input, path): (Input, &PathBuf)| {
+        let format = match asked.format {
+            Some(Written::Parquet) => Some(Format::Parquet),
+            Some(Written::Ndjson) => Some(Format::Ndjson),
+            Some(Written::Csv) => Some(Format::Csv),
+            None => Format::of(path),
+        };
+        let format = format.ok_or_else(|| {
+            Failure::usage(format!(
+                "--{input} {}: say by --format how it is written, its name does not",
+                path.display()
+            ))
+        })?;
+        Ok(Source { input, path: path.clone(), format })
+    };
+    given.map(source).collect()
+}
+
+fn failure(error: Error) -> Failure {
+    match error {
+        Error::Column { .. } | Error::Progress { .. } => Failure::Usage(error.into()),
+        other => other.into(),
+    }
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    name.into()
+}
+
+/// What tells an import's events from all others.
+fn random() -> io::Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let Done { counts, already_written, written, resumed, .. } = &report.done;
+    for (input, rows) in &counts.rows {
+        let rejected = counts.rejected.get(input).copied().unwrap_or(0);
+        writeln!(to, "{input}: {rows} rows, {rejected} rejected")?;
+    }
+    if counts.unread + counts.repeated > 0 {
+        writeln!(to, "no event: {} rows not read yet, {} rows repeated", counts.unread, counts.repeated)?;
+    }
+    let events = counts.events.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ");
+    writeln!(to, "events: {}", if events.is_empty() { "none" } else { &events })?;
+    if report.dry_run {
+        return writeln!(to, "nothing was written, as asked");
+    }
+    write!(to, "written by this run: {written}")?;
+    if *resumed {
+        write!(to, "; it went on from an earlier one, {already_written} more of whose events stood in the log")?;
+    }
+    writeln!(to, "\nprogress {}", report.progress.display())?;
+    report.position.iter().try_for_each(|position| writeln!(to, "position {position}"))
+}

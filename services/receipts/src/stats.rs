@@ -1,0 +1,195 @@
+//! `receipts stats`: figures of how messages are read, as tables, as JSON and as a page. Reads the command line and prints;
+//! counting is `receipts_analytics`'.
+
+use crate::analysis::{self, Prefix, time, write_told};
+
+use anyhow::Context as _;
+use clap::Args;
+use receipts_analytics::Told;
+use receipts_analytics::stats::page::{duration, page};
+use receipts_analytics::stats::{self, Conversation, Plan, Share, Stats as Figures};
+use receipts_runtime::config::Settings;
+use receipts_runtime::exit::Failure;
+use receipts_runtime::output::Output;
+use serde::Serialize;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  receipts stats
+  receipts stats --html /tmp/receipts.html --kafka-bootstrap localhost:9092
+  receipts stats --since 2026-05-01T00:00:00Z --as-of 2026-06-01T00:00:00Z --tenant acme --json
+  receipts stats --top 50 --data-dir /var/lib/receipts";
+
+/// What is counted, and how it is shown.
+#[derive(Args)]
+pub(crate) struct Stats {
+    /// Writes the figures as a page with plots too: one file that loads nothing from anywhere.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Only messages whose records are at least as young: RFC 3339 or Unix milliseconds.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0", hide_default_value = true)]
+    since: u64,
+    /// Only this tenant's conversations.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// How many conversations and messages each list names.
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=1_000))]
+    top: u16,
+    #[command(flatten)]
+    prefix: Prefix,
+}
+
+/// What a machine is told.
+#[derive(Serialize)]
+struct Report {
+    log: String,
+    partitions: Vec<Told>,
+    #[serde(flatten)]
+    stats: Figures,
+}
+
+/// Counts.
+///
+/// # Errors
+/// Where there is no log, or it, the temporary disk or the page's file fail.
+pub(crate) fn run(settings: Settings, asked: Stats, json: bool) -> Result<(), Failure> {
+    analysis::run(settings, move |settings, progress| {
+        let opened = receipts_node::open_existing(settings)?;
+        let log = &*opened.log;
+        let spans = asked.prefix.spans(log, 0..log.partition_count())?;
+        progress.begin(spans.iter().map(|span| span.offsets()).sum());
+        let scratch = asked.prefix.memory.scratch(settings, &opened.identity)?;
+        let plan = Plan { since_ms: asked.since, tenant: asked.tenant.clone(), top: asked.top.into() };
+        let (partitions, stats) = stats::stats(log, &spans, &scratch, &plan, progress)?;
+        progress.end(&partitions);
+        if let Some(path) = &asked.html {
+            let text = page(&stats, &partitions, &opened.name).context("the page cannot be made")?;
+            write_whole(path, &text)
+                .with_context(|| format!("--html {}: the page cannot be written", path.display()))?;
+            tracing::info!(path = %path.display(), bytes = text.len(), "the page is written");
+        }
+        let report = Report { log: opened.name, partitions, stats };
+        Ok(Output::stdout(json).write(&report, |to| write_report(to, &report))?)
+    })
+}
+
+/// Writes a file that is there whole or not at all.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".tmp");
+    let part = PathBuf::from(part);
+    let mut file = File::create(&part)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&part, path)
+}
+
+fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
+    report.partitions.iter().try_for_each(|told| write_told(to, told))?;
+    let Figures { messages: m, readers: r, after_24_hours: after, .. } = &report.stats;
+    writeln!(
+        to,
+        "\n{} messages: {} with a receipt, {} not asked for, {} not supported, {} recalled",
+        m.total, m.ok, m.not_requested, m.unsupported, m.recalled
+    )?;
+    writeln!(
+        to,
+        "read rate {}: {} read of {} asked for; {} unread, {} hidden, {} departed",
+        percent(r.read_percent),
+        r.read_count,
+        r.audience_count,
+        r.unread_count,
+        r.hidden_count,
+        r.departed_count
+    )?;
+    writeln!(
+        to,
+        "24 hours after the send, of {} messages that are as old: {} unread; {} read within, {} later, {} untimed, {} hidden, \
+         {} still unread, {} departed",
+        after.messages,
+        percent(after.unread_percent),
+        after.read_within_count,
+        after.read_later_count,
+        after.read_untimed_count,
+        after.hidden_count,
+        after.unread_count,
+        after.departed_count
+    )?;
+    let maybe = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), duration);
+    let rows = report.stats.by_audience.iter().map(|class| {
+        let took = &class.time_to_read;
+        vec![
+            class.audience.clone(),
+            class.messages.to_string(),
+            percent(class.readers.read_percent),
+            maybe(took.p50_ms),
+            maybe(took.p90_ms),
+            maybe(took.p99_ms),
+        ]
+    });
+    table(to, "time to read, by audience", &["audience", "messages", "read rate", "p50", "p90", "p99"], 1, rows)?;
+    let hours = report.stats.by_hour.iter().filter(|hour| hour.reads > 0);
+    let rows = hours.map(|hour| vec![format!("{:02}", hour.hour), hour.reads.to_string(), hour.readers.to_string()]);
+    table(to, "readers by hour, UTC", &["hour", "reads", "readers"], 1, rows)?;
+    for (title, list) in [
+        ("largest conversations", &report.stats.largest_conversations),
+        ("hottest conversations", &report.stats.hottest_conversations),
+    ] {
+        let rows = list.iter().map(
+            |Conversation { tenant, conversation_id, group_type, members, messages, reads, .. }| {
+                let names = [tenant, conversation_id, group_type].map(|name| printable(name));
+                names.into_iter().chain([members.to_string(), messages.to_string(), reads.to_string()]).collect()
+            },
+        );
+        table(to, title, &["tenant", "conversation", "group type", "members", "messages", "reads"], 3, rows)?;
+    }
+    let rows = report.stats.most_read_messages.iter().map(|m| {
+        let names = [&m.tenant, &m.conversation_id, &m.message_id, &m.group_type].map(|name| printable(name));
+        let numbers = [m.read_count.to_string(), m.audience_count.to_string(), percent(m.read_percent)];
+        names.into_iter().chain(numbers).collect()
+    });
+    table(
+        to,
+        "most read messages",
+        &["tenant", "conversation", "message", "group type", "read", "audience", "read rate"],
+        4,
+        rows,
+    )
+}
+
+fn percent(share: Share) -> String {
+    share.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1} %"))
+}
+
+/// An id as a terminal may show it: what would move its cursor or colour it is told apart.
+fn printable(id: &str) -> String {
+    id.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// Writes a table, the first `names` columns to the left and the rest to the right; nothing where it has no rows.
+fn table(
+    to: &mut dyn Write,
+    title: &str,
+    head: &[&str],
+    names: usize,
+    rows: impl Iterator<Item = Vec<String>>,
+) -> io::Result<()> {
+    let head = head.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    if rows.len() == 1 {
+        return Ok(());
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    writeln!(to, "\n{title}")?;
+    for row in &rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column < names {
+            true => format!("{cell:<width$}"),
+            false => format!("{cell:>width$}"),
+        });
+        writeln!(to, "  {}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}

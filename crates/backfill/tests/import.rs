@@ -11,7 +11,7 @@ use receipts_event::decode;
 use receipts_fold::Limits;
 use receipts_fold::view::{Filter, Receipt};
 use receipts_log::embedded::EmbeddedLog;
-use receipts_log::{Inspect as _, Log as _, Topic};
+use receipts_log::{Inspect as _, Topic};
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::fs;

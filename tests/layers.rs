@@ -28,7 +28,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // To analytics for reading tables: Arrow and Parquet have one home.
-    ("receipts-backfill", &["receipts-analytics", "receipts-event", "receipts-log"]),
+    // To fold for its tests only, which ask what was imported.
+    ("receipts-backfill", &["receipts-analytics", "receipts-event", "receipts-fold", "receipts-log"]),
     ("receipts-event", &[]),
     ("receipts-fold", &["receipts-event"]),
     ("receipts-log", &["receipts-event"]),

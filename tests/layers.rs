@@ -28,7 +28,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // To analytics for reading tables: Arrow and Parquet have one home.
-    ("receipts-backfill", &["receipts-analytics", "receipts-event", "receipts-log"]),
+    // To fold for its tests only, which ask what was imported.
+    ("receipts-backfill", &["receipts-analytics", "receipts-event", "receipts-fold", "receipts-log"]),
     // Light on purpose: who asks the service needs none of what it is made of.
     ("receipts-client", &["receipts-event"]),
     ("receipts-event", &[]),

@@ -193,6 +193,8 @@ impl<B: Backend> Paged<B> {
         let excess = bytes - bytes_max + bytes_max / 10;
         let applied = self.backend.applied();
         self.names.trim(bytes_max / 16, applied);
+        // Names may be all there is.
+        let weight = weight.max(1);
         macro_rules! evict {
             ($self:ident.$table:ident, $readily:expr) => {
                 let share = excess as u128 * $self.$table.bytes() as u128 * $readily / weight;

@@ -81,7 +81,7 @@ impl Header {
         if length > HEADER_BYTES_MAX { Err(Error::snapshot("its header is damaged")) } else { Ok(length) }
     }
 
-    /// Reads what [`Self::encode`] wrote, and anything behind it is left alone.
+    /// Reads what `encode` wrote, and anything behind it is left alone.
     ///
     /// # Errors
     /// Where the bytes are no header, or that of a newer format.

@@ -14,7 +14,7 @@ use receipts_fold::people::{People, PeopleIndex};
 use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
 use receipts_fold::view::{Filter, Status};
 use receipts_fold::wire::{Reader, Writer};
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::{At, LastRecord, Limits, Origin, Raw, State};
 use receipts_store::{Backend, Batch, MemoryBackend, Paged};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +53,7 @@ fn apply(fold: &mut Fold, event: &Value) {
 }
 
 fn checkpoint(mut fold: Fold) {
+    fold.saw(LastRecord { offset: fold.next_offset() - 1, fingerprint: 0x0123_4567_89ab_cdef });
     fold.settle();
     fold.pages().backend().commit(fold.pages().batch(fold.next_offset())).unwrap();
 }
@@ -217,11 +218,12 @@ fn every_kind_of_page_is_read_and_written_again_byte_for_byte() {
             11 => again::<Bloom>(payload),
             12 => again::<Parked>(payload),
             13 => again::<Erased>(payload),
+            14 => again::<Origin>(payload),
             code => panic!("no table has the code {code}"),
         };
         assert_eq!(hex(&again), hex(payload), "page {}", hex(key));
     }
-    assert_eq!(kinds, (1..=13).collect(), "a page of every kind");
+    assert_eq!(kinds, (1..=14).collect(), "a page of every kind");
 }
 
 #[test]

@@ -102,7 +102,8 @@ pub(crate) fn unwrap<V: AsRef<[u8]>>(
     Ok(Some((offset, payload)))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -6,6 +6,7 @@ mod read;
 mod take;
 mod write;
 
+pub use crate::envelope::hex;
 pub use header::{Header, Summary};
 pub use read::Reader;
 pub use take::{Taking, Told};
@@ -59,9 +60,4 @@ impl Digest {
 /// The key of a page as snapshots have it.
 pub fn page_key(table: TableId, key: PageKey) -> [u8; 13] {
     crate::envelope::page_key(table, key)
-}
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -159,15 +159,34 @@ impl<S: Pages> State<S> {
         self.find_number(message)?.map(|found| found.receipt()).transpose()
     }
 
-    /// The user id of a slot of a message's conversation; `None` where the person was erased.
+    /// Names people of a message's conversation, given by slot, each with what stands beside it; those who were erased are
+    /// left out, and all of them where the message has expired.
     ///
     /// # Errors
     /// Where the store fails or is broken.
-    pub fn reader_id(&self, message: u64, slot: u32) -> Result<Option<String>, S::Error> {
-        let Some(page) = Table::<Messages>::get(&self.pages, message_key(message).0)? else { return Ok(None) };
+    pub fn name_slots<T>(
+        &self,
+        message: u64,
+        slots: impl IntoIterator<Item = (u32, T)>,
+        mut each: impl FnMut(&str, T),
+    ) -> Result<(), S::Error> {
+        let Some(page) = Table::<Messages>::get(&self.pages, message_key(message).0)? else { return Ok(()) };
         let conversation = page.at(message_key(message).1).ok_or(Error::Broken("a message"))?.conversation;
         let head = self.head_of(conversation)?;
-        self.user_id(conversation, &head.tenant, slot)
+        let mut people = None;
+        for (slot, beside) in slots {
+            let number = slot / PEOPLE_PER_PAGE;
+            let page = match people.take() {
+                Some((at, page)) if at == number => page,
+                _ => self.people_of(conversation, number)?,
+            };
+            let person = page.at(slot % PEOPLE_PER_PAGE).ok_or(Error::Broken("a person"))?;
+            if !self.is_erased(&head.tenant, &person.id) {
+                each(&person.id, beside);
+            }
+            people = Some((number, page));
+        }
+        Ok(())
     }
 
     /// A stretch of a member list in slot order, from a slot on: at most `limit` members.

@@ -12,7 +12,6 @@ mod caller;
 mod guard;
 mod health;
 mod ingest;
-mod json;
 mod members;
 mod observe;
 mod openapi;

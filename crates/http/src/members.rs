@@ -4,7 +4,6 @@
 
 use crate::access::Reach;
 use crate::caller::{Caller, Scope};
-use crate::json;
 use crate::problem::{Code, Problem};
 use crate::reads::{Query, answered};
 use crate::receipts::{not_found, with_receipt};
@@ -12,7 +11,7 @@ use crate::request::{Freshness, Parameters, PathIds};
 use axum::extract::State;
 use axum::response::Response;
 use receipts_fold::view::{Filter, Status};
-use receipts_query::ListId;
+use receipts_query::{ListId, json};
 use std::sync::Arc;
 
 /// How many members a page has where the request does not say; the contract's number.

@@ -4,14 +4,13 @@
 
 use crate::access::{Askers, Reach, forbidden};
 use crate::caller::Caller;
-use crate::json;
 use crate::problem::{Code, Item, Problem};
 use crate::reads::{Query, answered};
 use crate::request::{Format, Freshness, PathIds, format, id_problem, read_body};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use receipts_fold::view::{Receipt, Status};
-use receipts_query::Answer;
+use receipts_query::{Answer, json};
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The projector beside what it cannot be faster than, in one run on one Kafka: rdkafka alone, rdkafka and decoding, then
 //! the projector whole (consume, decode, fold, checkpoint, publish), and the same without updates, which is a rebuild.
 //!
-//! `cargo bench -p receipts-projection --bench end_to_end -- [--messages N] [--cap N] [--ids N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
+//! `cargo bench -p receipts-projection --bench end_to_end -- [--messages N] [--cap N] [--ids N] [--receipts-per-message N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
 //! Starts a broker of its own by `tests/kafka/kafka.sh` (Java 17, Maven). A phase begins with its first record: joining
 //! the group is no work. The projector's phases end with everything folded, checkpointed, in sled, and acknowledged.
 
@@ -17,9 +17,10 @@ use receipts_projection::{Projector, Settings};
 use receipts_query::Answers;
 use receipts_testkit::workload::{Params, Scratch, Workload};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The services' allocator.
 #[global_allocator]
@@ -42,6 +43,29 @@ struct Phase {
     name: &'static str,
     seconds: f64,
     cpu_seconds: f64,
+    /// The same by the names of threads.
+    threads: BTreeMap<String, f64>,
+}
+
+/// What the process has used so far.
+struct Clock {
+    at: Instant,
+    cpu_seconds: f64,
+    threads: BTreeMap<String, f64>,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { at: Instant::now(), cpu_seconds: process_cpu(), threads: cpu_by_thread() }
+    }
+
+    fn stop(&self, name: &'static str) -> Phase {
+        let (seconds, cpu_seconds) = (self.at.elapsed().as_secs_f64(), process_cpu() - self.cpu_seconds);
+        let mut threads = cpu_by_thread();
+        threads.iter_mut().for_each(|(name, cpu)| *cpu -= self.threads.get(name).unwrap_or(&0.0));
+        threads.retain(|_, cpu| *cpu > 0.0);
+        Phase { name, seconds, cpu_seconds, threads }
+    }
 }
 
 struct FromTheStart;
@@ -59,6 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let params = Params {
         messages: number("messages", 500_000) as usize,
         size_max: number("cap", 5_000) as u32,
+        receipts_per_message: number("receipts-per-message", 5) as f64,
         ids_per_event: number("ids", 1) as usize,
         seed: number("seed", 1),
         ..Params::default()
@@ -104,9 +129,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             phase.cpu_seconds / receipts as f64 * 1e6
         );
     }
+    for Phase { name, threads, .. } in &phases {
+        let mut by_cpu: Vec<_> = threads.iter().collect();
+        by_cpu.sort_by(|a, b| b.1.total_cmp(a.1));
+        let named: Vec<_> = by_cpu.iter().map(|(thread, cpu)| format!("{thread} {cpu:.2}")).collect();
+        println!("CPU s by thread, {name}: {}", named.join(", "));
+    }
     println!("{:.0} bytes a value; {updates} updates published", bytes as f64 / records as f64);
     if let Some(file) = arg("json") {
-        let phase = |p: &Phase| json!({"phase": p.name, "seconds": p.seconds, "cpu_seconds": p.cpu_seconds});
+        let phase = |p: &Phase| json!({"phase": p.name, "seconds": p.seconds, "cpu_seconds": p.cpu_seconds, "threads": p.threads});
         let phases: Vec<Value> = phases.iter().map(phase).collect();
         let report = json!({"messages": params.messages, "receipts": receipts, "events": records, "ids": params.ids_per_event,
                             "partitions": partitions, "seed": params.seed, "updates": updates, "phases": phases});
@@ -143,7 +174,7 @@ fn consume(
     mut each: impl FnMut(&Record<'_>),
 ) -> Result<Phase, Box<dyn Error>> {
     let mut reader = log.reader(&unique("bench"), Arc::new(FromTheStart))?;
-    let (mut begun, mut cpu, mut read) = (Instant::now(), process_cpu(), 0);
+    let (mut clock, mut read) = (Clock::start(), 0);
     while read < records {
         let polled = reader.poll(POLL_RECORDS, POLL_WAIT, &mut |polled| {
             if let Polled::Records(slice) = polled {
@@ -151,13 +182,13 @@ fn consume(
             }
         });
         match polled {
-            Ok(handed) if read == 0 => (begun, cpu, read) = (Instant::now(), process_cpu(), handed),
+            Ok(handed) if read == 0 => (clock, read) = (Clock::start(), handed),
             Ok(handed) => read += handed,
             Err(ReadError::Retry(_)) => {}
             Err(stop) => return Err(stop.into()),
         }
     }
-    Ok(Phase { name, seconds: begun.elapsed().as_secs_f64(), cpu_seconds: process_cpu() - cpu })
+    Ok(clock.stop(name))
 }
 
 /// Folds the whole log into a new store.
@@ -176,19 +207,41 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<Phase, B
         update_window: Duration::from_millis(200),
         publish_timeout: Duration::from_secs(10),
         answer_while_behind: true,
-        now_ms: || 0,
+        now_ms: || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
         snapshots: None,
     };
     let projector = Projector::start(log, "receipts.events", settings, Duration::MAX)?;
     while projector.partitions().positions().is_empty() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let (begun, cpu) = (Instant::now(), process_cpu());
+    let clock = Clock::start();
     while !projector.partitions().ready().caught_up {
         std::thread::sleep(Duration::from_millis(1));
     }
+    let threads = cpu_by_thread();
     projector.stop()?;
-    Ok(Phase { name, seconds: begun.elapsed().as_secs_f64(), cpu_seconds: process_cpu() - cpu })
+    let mut phase = clock.stop(name);
+    // Those that ended by now are counted to what they had used before.
+    for (name, cpu) in threads {
+        let used = cpu - clock.threads.get(&name).unwrap_or(&0.0);
+        let known = phase.threads.entry(name).or_default();
+        *known = known.max(used);
+    }
+    phase.threads.retain(|_, cpu| *cpu > 0.0);
+    Ok(phase)
+}
+
+/// CPU seconds of the threads that run, by their names, which several may share; the system's resolution is 10 ms.
+fn cpu_by_thread() -> BTreeMap<String, f64> {
+    let mut all = BTreeMap::new();
+    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        // A thread may end between the two looks.
+        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+        let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { continue };
+        let ticks: f64 = rest.split(' ').skip(12).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
+        *all.entry(name.to_owned()).or_default() += ticks / 100.0;
+    }
+    all
 }
 
 /// CPU seconds of this process so far, all threads.

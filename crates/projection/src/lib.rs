@@ -1,7 +1,9 @@
 //! The loop: poll, decode, fold, checkpoint, publish. Decides when; what an event means is the fold's affair.
 
 mod agenda;
+mod ahead;
 mod answers;
+mod batch;
 mod clock;
 mod damage;
 mod intake;
@@ -14,6 +16,7 @@ mod recover;
 mod settings;
 mod shared;
 mod snapshotter;
+mod source;
 mod thread;
 mod updates;
 

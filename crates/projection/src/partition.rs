@@ -3,8 +3,8 @@
 use crate::clock::ClockWatch;
 use crate::damage::FoldError;
 use crate::settings::ProjectError;
+use crate::source::Decoded;
 use parking_lot::RwLock;
-use receipts_event::{Event, Rejection};
 use receipts_fold::effects::Effects;
 use receipts_fold::{At, Headers, Limits, Raw, State};
 use receipts_log::Record;
@@ -27,6 +27,8 @@ pub(crate) struct Partition {
     pub(crate) clock: ClockWatch,
     /// Stands on the loop's agenda.
     pub(crate) touched: bool,
+    /// What is folded is old, and more is to come.
+    pub(crate) is_behind: bool,
     /// The last checkpoint, as the store numbers them.
     saved: u64,
     /// Where a record was begun and not finished, the state is that of no prefix: it must not be asked, nor saved.
@@ -61,6 +63,7 @@ impl Partition {
             first_change: None,
             clock: ClockWatch::default(),
             touched: false,
+            is_behind: false,
             saved: 0,
             whole: true,
         })
@@ -77,13 +80,13 @@ impl Partition {
     }
 
     /// Folds a record, or passes over one that is no event. After an error, or a panic, the state is of no use.
-    pub(crate) fn apply(&mut self, record: &Record<'_>, event: Result<Event<'_>, Rejection>) -> Result<(), FoldError> {
+    pub(crate) fn apply(&mut self, record: &Record<'_>, event: &Decoded<'_>) -> Result<(), FoldError> {
         let at = At { partition: record.partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
         let headers = || headers_of(record);
         let raw = Raw { key: record.key, value: record.value.unwrap_or_default(), headers: &headers };
         self.whole = false;
         match event {
-            Ok(event) => self.fold.apply(at, &event, raw, &mut self.effects),
+            Ok(event) => self.fold.apply(at, event, raw, &mut self.effects),
             Err(rejection) => self.fold.pass(at, rejection.reason, rejection.to_string(), &mut self.effects),
         }?;
         self.position = self.position.max(record.offset + 1);

@@ -1,17 +1,18 @@
 //! The loop itself: it alone changes the partitions of this process. Has no thread, and waits for nothing but the log.
 
 use crate::agenda::Agenda;
+use crate::ahead::Ahead;
 use crate::damage::{Damage, FoldError, is_damage};
-use crate::intake::event_of;
 use crate::origin::{Now, Refusal};
 use crate::partition::{Partition, checkpoint};
 use crate::publisher::Publisher;
 use crate::recover::recover;
 use crate::settings::{ProjectError, Settings};
 use crate::shared::{Partitions, Slot};
+use crate::source::{Decoded, Handed, InTurns, Source};
 use parking_lot::{Mutex, RwLockWriteGuard};
 use receipts_fold::{LOOK_AHEAD_EVENTS, LastRecord};
-use receipts_log::{Assignment, Log, Peek, Polled, ReadError, Reader, Record};
+use receipts_log::{Assignment, Log, Peek, ReadError, Record};
 use receipts_snapshots::Wanted;
 use receipts_store::{SledStore, trim};
 use std::sync::Arc;
@@ -19,10 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Records of one poll: what is folded before readers are told and effects are looked at.
-const POLL_RECORDS: usize = 1_024;
 /// How long a poll waits for a record: also how late a stop or a timer may be noticed.
 pub(crate) const POLL_WAIT: Duration = Duration::from_millis(20);
+/// Records older than that, where more are to come, are those of a partition that is behind.
+const BEHIND_MS: u64 = 5_000;
 /// Records between two looks at how much has changed.
 const PRESSURE_RECORDS: u64 = 16_384;
 
@@ -38,13 +39,13 @@ pub enum Turn {
 /// The loop, turn by turn: for the thread of a projector, and for simulations, which have none.
 pub struct Loop {
     work: Arc<Work>,
-    reader: Box<dyn Reader>,
+    source: Box<dyn Source>,
     /// Records since the last look at how much has changed.
     pressure: u64,
 }
 
 impl Loop {
-    /// A loop that folds a log into a store. Partitions come with its turns.
+    /// A loop that folds a log into a store. Partitions come with its turns, in which it reads and decodes too.
     ///
     /// # Errors
     /// Where the log cannot be read.
@@ -54,6 +55,36 @@ impl Loop {
         events_topic: &str,
         settings: Settings,
         ready_lag: Duration,
+    ) -> Result<Self, ProjectError> {
+        let partition_count = log.partition_count();
+        Self::with_source(store, log, events_topic, settings, ready_lag, |group, work| {
+            Ok(Box::new(InTurns { reader: log.reader(group, work)?, partition_count }))
+        })
+    }
+
+    /// As [`Self::new`], with a thread that reads and decodes what comes next during its turns.
+    ///
+    /// # Errors
+    /// Where the log cannot be read, or there is no thread.
+    pub fn reading_ahead(
+        store: Arc<SledStore>,
+        log: &dyn Log,
+        events_topic: &str,
+        settings: Settings,
+        ready_lag: Duration,
+    ) -> Result<Self, ProjectError> {
+        Self::with_source(store, log, events_topic, settings, ready_lag, |group, work| {
+            Ok(Box::new(Ahead::start(log, group, work)?))
+        })
+    }
+
+    fn with_source(
+        store: Arc<SledStore>,
+        log: &dyn Log,
+        events_topic: &str,
+        settings: Settings,
+        ready_lag: Duration,
+        source: impl FnOnce(&str, Arc<Work>) -> Result<Box<dyn Source>, ReadError>,
     ) -> Result<Self, ProjectError> {
         let damage = Damage::new(settings.dir.clone());
         let work = Arc::new(Work {
@@ -66,8 +97,8 @@ impl Loop {
             abandoned: AtomicBool::new(false),
             settings,
         });
-        let reader = log.reader(&work.settings.group, Arc::clone(&work) as Arc<dyn Assignment>)?;
-        Ok(Self { work, reader, pressure: 0 })
+        let source = source(&work.settings.group, Arc::clone(&work))?;
+        Ok(Self { work, source, pressure: 0 })
     }
 
     /// The partitions, to ask them.
@@ -92,9 +123,9 @@ impl Loop {
     pub fn turn(&mut self) -> Result<Turn, ProjectError> {
         let work = &*self.work;
         let mut failure = None;
-        let polled = self.reader.poll(POLL_RECORDS, work.next_wait(), &mut |polled| {
+        let polled = self.source.poll(work.next_wait(), &mut |handed| {
             if failure.is_none() {
-                failure = work.take(polled).err();
+                failure = work.take(handed).err();
             }
         });
         let (folded, turn) = match (failure.or_else(|| work.failure.lock().take()), polled) {
@@ -114,7 +145,7 @@ impl Loop {
         self.pressure += folded;
         let look = self.pressure >= PRESSURE_RECORDS;
         self.pressure = if look { 0 } else { self.pressure };
-        work.upkeep(&mut *self.reader, look)?;
+        work.upkeep(&mut *self.source, look)?;
         Ok(turn)
     }
 
@@ -126,7 +157,7 @@ impl Loop {
     pub fn close(self, all_went_well: bool) -> Result<(), ProjectError> {
         let numbers: Vec<u32> = (0..self.work.partitions.count()).collect();
         let closed = self.work.release(&numbers, all_went_well);
-        drop(self.reader);
+        drop(self.source);
         closed
     }
 }
@@ -155,14 +186,17 @@ impl Work {
         &self.partitions.shared.slots[partition as usize]
     }
 
-    fn take(&self, polled: Polled<'_>) -> Result<(), ProjectError> {
-        match polled {
-            Polled::Records(records) => self.take_records(records),
-            Polled::End { partition, next_offset } => {
+    fn take(&self, handed: Handed<'_>) -> Result<(), ProjectError> {
+        match handed {
+            Handed::Records(records, events) => self.take_records(records, events),
+            Handed::End { partition, next_offset } => {
                 let slot = self.slot(partition);
                 if let Some(p) = slot.partition.write().as_mut() {
                     p.position = p.position.max(next_offset);
                     slot.position.store(p.position, Ordering::Release);
+                    if std::mem::replace(&mut p.is_behind, false) {
+                        self.touch(partition, p);
+                    }
                 }
                 slot.at_end.store(true, Ordering::Release);
                 slot.caught_up.store(true, Ordering::Release);
@@ -173,11 +207,10 @@ impl Work {
     }
 
     /// Folds records of one partition.
-    fn take_records(&self, records: &[Record<'_>]) -> Result<(), ProjectError> {
-        for records in records.chunks(LOOK_AHEAD_EVENTS) {
+    fn take_records(&self, records: &[Record<'_>], events: &[Decoded<'_>]) -> Result<(), ProjectError> {
+        for (records, events) in records.chunks(LOOK_AHEAD_EVENTS).zip(events.chunks(LOOK_AHEAD_EVENTS)) {
             let number = records[0].partition;
             let slot = self.slot(number);
-            let events: Vec<_> = records.iter().map(|record| event_of(record, self.partitions.count())).collect();
             let mut guard = slot.partition.write();
             if let Some(partition) = guard.as_mut() {
                 partition.fold.look_ahead(events.iter().flatten());
@@ -194,7 +227,9 @@ impl Work {
             let Some(partition) = guard.as_mut() else { return Ok(()) };
             if let Some(last) = records.last() {
                 partition.fold.saw(LastRecord { offset: last.offset, fingerprint: last.fingerprint() });
-                partition.clock.look(number, last.offset, last.timestamp_ms, (self.settings.now_ms)());
+                let now_ms = (self.settings.now_ms)();
+                partition.clock.look(number, last.offset, last.timestamp_ms, now_ms);
+                partition.is_behind = now_ms.saturating_sub(last.timestamp_ms) > BEHIND_MS;
             }
             self.touch(number, partition);
             if partition.first_change.is_none() {
@@ -265,7 +300,7 @@ impl Work {
 
     /// Checkpoints one partition whose time has come, if there is one; with `look` those that hold too much in memory
     /// have their time come too. One a turn, so that polls, updates and readers come in between.
-    fn upkeep(&self, reader: &mut dyn Reader, look: bool) -> Result<(), ProjectError> {
+    fn upkeep(&self, source: &mut dyn Source, look: bool) -> Result<(), ProjectError> {
         let now = Instant::now();
         let candidates = self.agenda.lock().candidates(now);
         for number in candidates {
@@ -287,7 +322,7 @@ impl Work {
             return Ok(());
         }
         match self.save(number) {
-            Ok(Some(next_offset)) => reader.commit(number, next_offset),
+            Ok(Some(next_offset)) => source.commit(number, next_offset),
             Ok(None) => {}
             Err(ProjectError::Store(e)) if e.is_full() && !self.is_out_of_memory(number) => {
                 metrics::counter!("receipts_checkpoints_put_off_total").increment(1);

@@ -37,7 +37,7 @@ impl Publisher {
     pub(crate) fn take_over(&mut self, number: u32, partition: &mut Partition, now: Instant) -> Vec<Dead> {
         if let Some(window) = self.window {
             let updates = self.updates.entry(number).or_insert_with(|| Updates::new(window));
-            updates.add(&partition.effects.changed, &partition.effects.marks, now);
+            updates.add(&partition.effects.changed, &partition.effects.marks, now, partition.is_behind);
         }
         partition.effects.clear();
         std::mem::take(&mut partition.dead_letters)

@@ -41,7 +41,7 @@ impl Projector {
         let store = SledStore::open(&settings.dir, sled)?;
         let snapshots = settings.snapshots.clone();
         let (limits, now_ms) = (settings.limits, settings.now_ms);
-        let projector = Loop::new(Arc::new(store), log, events_topic, settings, ready_lag)?;
+        let projector = Loop::reading_ahead(Arc::new(store), log, events_topic, settings, ready_lag)?;
         let (partitions, stop) = (projector.partitions().clone(), projector.stop());
         let snapshotter = snapshots.and_then(|how| {
             Some(Snapshotter::new(partitions.clone(), &how, how.schedule?, limits, now_ms, stop.clone()))

@@ -10,6 +10,7 @@ use receipts_fold::effects::{Changed, MarkMoved};
 use receipts_fold::view::{ReadMark, Receipt, Status};
 use receipts_log::{Entry, Topic};
 use receipts_query::UPDATE_POSITION_HEADER;
+use receipts_query::json::ReceiptUpdate;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -20,6 +21,13 @@ const NEWLY_READ_MAX: usize = 100;
 /// From so many members on, a window grows no further.
 const AUDIENCE_WITH_LONGEST_WINDOW: u32 = 100_000;
 
+/// Windows that changes gather for while the partition is behind: what an update says of them is old, and the next one
+/// will not be long in coming.
+const WINDOWS_WHILE_BEHIND: u32 = 10;
+
+/// Messages with changes that are not published, at most, whatever their windows say: they are in memory.
+const PENDING_MAX: usize = 50_000;
+
 /// Changes of one partition that were not published yet.
 pub(crate) struct Updates {
     window: Duration,
@@ -27,6 +35,8 @@ pub(crate) struct Updates {
     /// When messages fall due.
     due: BTreeSet<(Instant, u64)>,
     marks: BTreeSet<MarkMoved>,
+    /// Whether the last changes were those of a partition that is behind.
+    is_behind: bool,
 }
 
 /// A change whose update is on its way. Where it gets lost, an update is rendered anew from this.
@@ -55,22 +65,6 @@ impl Readers {
 }
 
 #[derive(Serialize)]
-struct ReceiptUpdated<'a> {
-    r#type: &'static str,
-    #[serde(flatten)]
-    receipt: &'a Receipt,
-    newly_read: Vec<NewlyRead>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    newly_read_truncated: bool,
-}
-
-#[derive(Serialize)]
-struct NewlyRead {
-    user_id: String,
-    read_at_ms: u64,
-}
-
-#[derive(Serialize)]
 struct ReadMarkUpdated<'a> {
     r#type: &'static str,
     tenant: &'a str,
@@ -84,24 +78,36 @@ struct ReadMarkUpdated<'a> {
 
 impl Updates {
     pub(crate) fn new(window: Duration) -> Self {
-        Self { window, pending: HashMap::new(), due: BTreeSet::new(), marks: BTreeSet::new() }
+        Self { window, pending: HashMap::new(), due: BTreeSet::new(), marks: BTreeSet::new(), is_behind: false }
     }
 
     /// Whether there is anything to publish now: marks go at once.
     pub(crate) fn is_due(&self, now: Option<Instant>) -> bool {
         let due = self.next_due().is_some_and(|due| now.is_none_or(|now| due <= now));
-        due || !self.marks.is_empty()
+        due || !self.marks.is_empty() || self.pending.len() > PENDING_MAX
     }
 
-    /// Takes note of changes.
-    pub(crate) fn add(&mut self, changed: &[Changed], marks: &[MarkMoved], now: Instant) {
+    /// Takes note of changes, of a partition that is behind or is not.
+    pub(crate) fn add(&mut self, changed: &[Changed], marks: &[MarkMoved], now: Instant, is_behind: bool) {
+        if std::mem::replace(&mut self.is_behind, is_behind) && !is_behind {
+            self.hurry(now);
+        }
         for change in changed {
-            let readers = self.readers(change.message, now + window_of(self.window, change.audience));
+            let window =
+                if is_behind { self.window * WINDOWS_WHILE_BEHIND } else { window_of(self.window, change.audience) };
+            let readers = self.readers(change.message, now + window);
             if let Some(read) = change.newly_read {
                 readers.add(read);
             }
         }
         self.marks.extend(marks);
+    }
+
+    /// The partition has caught up: nothing waits longer than one window any more.
+    fn hurry(&mut self, now: Instant) {
+        for (_, message) in self.due.split_off(&(now + self.window, 0)) {
+            self.due.insert((now + self.window, message));
+        }
     }
 
     /// Takes a change back whose update was not acknowledged: it joins what has changed since, after another window.
@@ -143,7 +149,7 @@ impl Updates {
         mut send: impl FnMut(Entry, Change),
     ) -> Result<(), FoldError> {
         while let Some((at, message)) = self.due.first().copied() {
-            if now.is_some_and(|now| at > now) {
+            if now.is_some_and(|now| at > now) && self.pending.len() <= PENDING_MAX {
                 break;
             }
             self.due.pop_first();
@@ -152,7 +158,7 @@ impl Updates {
             let Some(receipt) = fold.receipt_of(message)? else { continue };
             let update = receipt_updated(fold, message, &receipt, &readers)?;
             let key = receipts_event::key(&receipt.tenant, receipt.conversation_id.as_deref().unwrap_or_default());
-            send(entry(key, &update, position), Change::Message(message, readers));
+            send(entry(key, update, position), Change::Message(message, readers));
         }
         for mark in std::mem::take(&mut self.marks) {
             let Some(read_mark) = fold.read_mark_of(mark.conversation, mark.slot)? else { continue };
@@ -165,28 +171,20 @@ impl Updates {
                 peer_id,
                 mark: &read_mark,
             };
-            send(entry(receipts_event::key(&tenant, &conversation_id), &update, position), Change::Mark(mark));
+            let update = serde_json::to_vec(&update).expect("updates are plain JSON");
+            send(entry(receipts_event::key(&tenant, &conversation_id), update, position), Change::Mark(mark));
         }
         Ok(())
     }
 }
 
 /// Names readers only where the receipt has counts: what was recalled within the window says nothing about who read it.
-fn receipt_updated<'a>(
-    fold: &Fold,
-    message: u64,
-    receipt: &'a Receipt,
-    readers: &Readers,
-) -> Result<ReceiptUpdated<'a>, FoldError> {
-    let mut update =
-        ReceiptUpdated { r#type: "receipt.updated", receipt, newly_read: Vec::new(), newly_read_truncated: false };
-    if receipt.status == Status::Ok {
-        for &(slot, read_at_ms) in &readers.named {
-            update.newly_read.extend(fold.reader_id(message, slot)?.map(|user_id| NewlyRead { user_id, read_at_ms }));
-        }
-        update.newly_read_truncated = readers.truncated;
-    }
-    Ok(update)
+fn receipt_updated(fold: &Fold, message: u64, receipt: &Receipt, readers: &Readers) -> Result<Vec<u8>, FoldError> {
+    let has_counts = receipt.status == Status::Ok;
+    let named = if has_counts { &*readers.named } else { &[] };
+    let mut update = ReceiptUpdate::new(receipt, named.len());
+    fold.name_slots(message, named.iter().copied(), |user_id, read_at_ms| update.reader(user_id, read_at_ms))?;
+    Ok(update.finish(has_counts && readers.truncated))
 }
 
 /// How long the changes of a message gather. The more must read it, the more come within a moment, and the less each one
@@ -196,13 +194,12 @@ fn window_of(window: Duration, audience: u32) -> Duration {
     window.mul_f64(1.0 + 4.0 * share.sqrt())
 }
 
-fn entry(key: Vec<u8>, update: &impl Serialize, position: u64) -> Entry {
-    let value = serde_json::to_vec(update).expect("updates are plain JSON");
+fn entry(key: Vec<u8>, update: Vec<u8>, position: u64) -> Entry {
     Entry {
         topic: Topic::Updates,
         partition: None,
         key: Some(key.into()),
-        value: Some(value.into()),
+        value: Some(update.into()),
         headers: vec![(UPDATE_POSITION_HEADER.to_owned(), Some(position.to_string().into()))],
         timestamp_ms: None,
     }
@@ -245,8 +242,28 @@ mod tests {
     fn a_small_audience_does_not_wait_for_a_large_one_that_changed_first() {
         let (mut updates, now) = (Updates::new(Duration::from_millis(200)), Instant::now());
         let change = |message, audience| Changed { message, audience, newly_read: None };
-        updates.add(&[change(1, 100_000), change(2, 1)], &[], now);
+        updates.add(&[change(1, 100_000), change(2, 1)], &[], now, false);
         assert!(updates.next_due().is_some_and(|due| due < now + Duration::from_millis(250)));
         assert_eq!(updates.due.iter().map(|(_, message)| *message).collect::<Vec<_>>(), [2, 1]);
+    }
+    #[test]
+    fn what_is_behind_gathers_longer_and_waits_no_longer_once_it_has_caught_up() {
+        let (mut updates, now) = (Updates::new(Duration::from_millis(200)), Instant::now());
+        let change = |message| Changed { message, audience: 1, newly_read: None };
+        updates.add(&[change(1)], &[], now, true);
+        assert_eq!(updates.next_due(), Some(now + Duration::from_secs(2)));
+        updates.add(&[], &[], now, false);
+        assert_eq!(updates.next_due(), Some(now + Duration::from_millis(200)), "it has caught up");
+    }
+
+    #[test]
+    fn what_waits_is_bounded_whatever_the_windows_say() {
+        let (mut updates, now) = (Updates::new(Duration::from_millis(200)), Instant::now());
+        let all: Vec<_> =
+            (0..=PENDING_MAX as u64).map(|message| Changed { message, audience: 1, newly_read: None }).collect();
+        updates.add(&all[1..], &[], now, true);
+        assert!(!updates.is_due(Some(now)));
+        updates.add(&all[..1], &[], now, true);
+        assert!(updates.is_due(Some(now)));
     }
 }

@@ -1,9 +1,10 @@
-//! What can be asked: positions and their tokens, member-list cursors, and who answers.
+//! What can be asked: positions and their tokens, member-list cursors, who answers, and how answers and updates are written.
 //!
 //! Knows no HTTP, no log and no store: an edge asks through [`Answers`], whoever keeps the state implements it.
 
 mod answers;
 mod cursor;
+pub mod json;
 pub mod peer;
 mod position;
 pub mod snapshots;

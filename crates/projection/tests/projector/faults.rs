@@ -6,8 +6,10 @@ use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{
     AppendError, Appended, Assignment, Entry, Headers, Log, Polled, ReadError, Reader, Record, Topic, Writer, Written,
 };
-use receipts_projection::ProjectError;
+use receipts_projection::{Loop, ProjectError};
+use receipts_store::{SledSettings, SledStore};
 use serde_json::json;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -131,16 +133,39 @@ impl Writer for FaultyWriter {
     }
 }
 
-/// A read of a message that has not come is parked with its headers: the fold panics in the middle of that record, when
-/// the next offset is already past it.
+/// A read of a message that has not come is parked with its headers: where they panic, and no thread reads ahead, the fold
+/// does in the middle of that record, when the next offset is already past it.
 #[test]
 fn a_record_that_panics_is_folded_again_by_the_next_start() {
     let bench = Bench::new(1);
+    let faulty = bench_with_a_record_that_panics(&bench);
+    let fold = AssertUnwindSafe(|| {
+        let sled = SledSettings { cache_bytes: 1 << 20, sync: false };
+        let store = Arc::new(SledStore::open(&bench.settings.dir, sled).unwrap());
+        let mut turns =
+            Loop::new(store, &faulty, "receipts.events", bench.settings.clone(), Duration::from_secs(1)).unwrap();
+        while turns.turn().is_ok() {}
+    });
+    assert!(catch_unwind(fold).is_err());
+    must_be_folded_by_the_next_start(&bench);
+}
+
+/// Where a thread reads ahead, headers are copied there: its panic is the projector's.
+#[test]
+fn a_panic_of_the_thread_that_reads_stops_the_projector() {
+    let bench = Bench::new(1);
+    let faulty = bench_with_a_record_that_panics(&bench);
+    assert!(matches!(bench.start_over(&faulty).stopped(), ProjectError::Panicked));
+    must_be_folded_by_the_next_start(&bench);
+}
+
+fn bench_with_a_record_that_panics(bench: &Bench) -> Faulty {
     bench.post(&json!({"type": "members.changed", "conversation_id": "g1", "joined": ["a", "b"]}));
     bench.post(&json!({"type": "message.read", "conversation_id": "g1", "reader_id": "b", "message_ids": ["early"]}));
-    let faulty = Faulty { panic_at: Some("early"), ..Faulty::new(&bench, UpdateFaults::default()) };
-    assert!(matches!(bench.start_over(&faulty).stopped(), ProjectError::Panicked));
+    Faulty { panic_at: Some("early"), ..Faulty::new(bench, UpdateFaults::default()) }
+}
 
+fn must_be_folded_by_the_next_start(bench: &Bench) {
     bench.post(&json!({"type": "message.sent", "conversation_id": "g1", "message_id": "early", "sender_id": "a",
         "sent_at_ms": 1, "need_read_receipt": true}));
     let running = bench.start();

@@ -99,12 +99,14 @@ pub(crate) struct World {
     sync: bool,
     /// Whether partitions move between the members.
     moves: bool,
+    /// Whether each projector has a thread that reads ahead: then a seed does not say in which order things happen.
+    reads_ahead: bool,
     figures: Figures,
     _dir: TempDir,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, reads_ahead: bool) -> Self {
         let mut random = Random::new(seed);
         let shape = Shape { events: 160, p_jump: 0.0, p_mid_group: 0.02, p_large_group: 0.0, ..Shape::wild() };
         let mut history = History::generate(random.bits(), &shape);
@@ -154,6 +156,7 @@ impl World {
             settings,
             sync: random.chance(0.6),
             moves: random.chance(0.6),
+            reads_ahead,
             figures: Figures::default(),
             random,
             _dir: dir,
@@ -246,7 +249,8 @@ impl World {
         let projector = &mut self.members[member];
         let store = Arc::new(SledStore::over(Arc::new(projector.disk.clone()), self.sync));
         let settings = Settings { group: member.to_string(), sync: self.sync, ..self.settings.clone() };
-        let runs = Loop::new(store.clone(), &self.log, "receipts.events", settings, Duration::MAX);
+        let start = if self.reads_ahead { Loop::reading_ahead } else { Loop::new };
+        let runs = start(store.clone(), &self.log, "receipts.events", settings, Duration::MAX);
         (projector.store, projector.runs) = (Some(store), Some(runs.map_err(|e| e.to_string())?));
         Ok(())
     }

@@ -153,9 +153,10 @@ impl Folded {
         for message in changed {
             let Some(receipt) = state.receipt_of(message).unwrap() else { continue };
             let reads = effects.changed.iter().filter(|c| c.message == message).filter_map(|c| c.newly_read);
-            let newly_read = reads.filter_map(|(slot, at_ms)| Some((state.reader_id(message, slot).unwrap()?, at_ms)));
+            let mut newly_read = Vec::new();
+            state.name_slots(message, reads, |id, at_ms| newly_read.push((id.to_owned(), at_ms))).unwrap();
             out.push(OracleEffect::Changed {
-                newly_read: newly_read.collect(),
+                newly_read,
                 tenant: receipt.tenant,
                 conversation_id: receipt.conversation_id.unwrap(),
                 message_id: receipt.message_id,

@@ -1,5 +1,5 @@
-//! Receipts and member lists as JSON text: byte for byte what serde writes of them, at a fraction of the time (a query of 30 ids
-//! is little else). Must not say anything that serde would not: the tests compare.
+//! Receipts, member lists and updates as JSON text: byte for byte what serde writes of them, at a fraction of the time (a query
+//! of 30 ids is little else). Must not say anything that serde would not: the tests compare.
 
 use receipts_event::Kind;
 use receipts_fold::view::{Counts, Member, ReadMark, Receipt, Status};
@@ -8,8 +8,8 @@ use receipts_fold::view::{Counts, Member, ReadMark, Receipt, Status};
 const RECEIPT_BYTES: usize = 400;
 const MEMBER_BYTES: usize = 80;
 
-/// The answer to a batch.
-pub(crate) fn receipts(receipts: &[Receipt], position: &str) -> Vec<u8> {
+/// The answer to a batch: `{"receipts":[…],"position":"…"}`.
+pub fn receipts(receipts: &[Receipt], position: &str) -> Vec<u8> {
     let mut to = Vec::with_capacity(RECEIPT_BYTES * receipts.len() + position.len() + 64);
     to.extend_from_slice(b"{\"receipts\":[");
     for (at, receipt) in receipts.iter().enumerate() {
@@ -25,14 +25,14 @@ pub(crate) fn receipts(receipts: &[Receipt], position: &str) -> Vec<u8> {
 }
 
 /// One receipt.
-pub(crate) fn receipt(receipt: &Receipt) -> Vec<u8> {
+pub fn receipt(receipt: &Receipt) -> Vec<u8> {
     let mut to = Vec::with_capacity(2 * RECEIPT_BYTES);
     write_receipt(&mut to, receipt);
     to
 }
 
-/// A page of a list.
-pub(crate) fn page(members: &[Member], next_cursor: Option<&str>, receipt: &Receipt) -> Vec<u8> {
+/// A page of a list: `{"members":[…],"next_cursor":…,"is_finished":…,"receipt":{…}}`.
+pub fn page(members: &[Member], next_cursor: Option<&str>, receipt: &Receipt) -> Vec<u8> {
     let mut to = Vec::with_capacity(MEMBER_BYTES * members.len() + 2 * RECEIPT_BYTES);
     to.extend_from_slice(b"{\"members\":[");
     for (at, member) in members.iter().enumerate() {
@@ -56,11 +56,48 @@ pub(crate) fn page(members: &[Member], next_cursor: Option<&str>, receipt: &Rece
 }
 
 /// A read mark: small and seldom asked for.
-pub(crate) fn read_mark(mark: &ReadMark) -> Vec<u8> {
+pub fn read_mark(mark: &ReadMark) -> Vec<u8> {
     serde_json::to_vec(mark).expect("a read mark has string keys only, and memory does not fail to be written")
 }
 
+/// A `receipt.updated` while it is written: the receipt, then who newly read.
+pub struct ReceiptUpdate {
+    json: Vec<u8>,
+    readers: usize,
+}
+
+impl ReceiptUpdate {
+    /// An update that names nobody yet; `readers` says how many are to come, about.
+    pub fn new(receipt: &Receipt, readers: usize) -> Self {
+        let mut json = Vec::with_capacity(RECEIPT_BYTES + MEMBER_BYTES * (readers + 2));
+        json.extend_from_slice(b"{\"type\":\"receipt.updated\",");
+        write_fields(&mut json, receipt);
+        json.extend_from_slice(b",\"newly_read\":[");
+        Self { json, readers: 0 }
+    }
+
+    /// Names one who has read, and when, Unix milliseconds.
+    pub fn reader(&mut self, user_id: &str, read_at_ms: u64) {
+        string(&mut self.json, if self.readers > 0 { ",{\"user_id\":" } else { "{\"user_id\":" }, user_id);
+        number(&mut self.json, ",\"read_at_ms\":", read_at_ms);
+        self.json.push(b'}');
+        self.readers += 1;
+    }
+
+    /// The text; `is_truncated` where more have read than were named.
+    pub fn finish(mut self, is_truncated: bool) -> Vec<u8> {
+        self.json.extend_from_slice(if is_truncated { b"],\"newly_read_truncated\":true}" } else { b"]}" });
+        self.json
+    }
+}
+
 fn write_receipt(to: &mut Vec<u8>, receipt: &Receipt) {
+    to.push(b'{');
+    write_fields(to, receipt);
+    to.push(b'}');
+}
+
+fn write_fields(to: &mut Vec<u8>, receipt: &Receipt) {
     // All fields are named, so that none is forgotten.
     let Receipt {
         tenant,
@@ -76,7 +113,7 @@ fn write_receipt(to: &mut Vec<u8>, receipt: &Receipt) {
         read_at_ms,
         version,
     } = receipt;
-    string(to, "{\"tenant\":", tenant);
+    string(to, "\"tenant\":", tenant);
     optional_string(to, ",\"conversation_id\":", conversation_id.as_deref());
     string(to, ",\"message_id\":", message_id);
     to.extend_from_slice(match status {
@@ -106,7 +143,6 @@ fn write_receipt(to: &mut Vec<u8>, receipt: &Receipt) {
     optional_string(to, ",\"user_id\":", user_id.as_deref());
     optional_number(to, ",\"read_at_ms\":", *read_at_ms);
     optional_number(to, ",\"version\":", *version);
-    to.push(b'}');
 }
 
 /// What stands before a value, and a text.
@@ -206,7 +242,38 @@ mod tests {
         receipt: &'a Receipt,
     }
 
+    #[derive(Serialize)]
+    struct Updated<'a> {
+        r#type: &'static str,
+        #[serde(flatten)]
+        receipt: &'a Receipt,
+        newly_read: Vec<NewlyRead<'a>>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        newly_read_truncated: bool,
+    }
+
+    #[derive(Serialize)]
+    struct NewlyRead<'a> {
+        user_id: &'a str,
+        read_at_ms: u64,
+    }
+
     proptest! {
+        #[test]
+        fn an_update_is_what_serde_writes(
+            receipt in receipts_of_all_kinds(),
+            readers in prop::collection::vec((any::<String>(), any::<u64>()), 0..4),
+            newly_read_truncated: bool,
+        ) {
+            let mut written = ReceiptUpdate::new(&receipt, readers.len());
+            readers.iter().for_each(|(user_id, read_at_ms)| written.reader(user_id, *read_at_ms));
+            let written = String::from_utf8(written.finish(newly_read_truncated)).unwrap();
+            let newly_read =
+                readers.iter().map(|(user_id, read_at_ms)| NewlyRead { user_id, read_at_ms: *read_at_ms }).collect();
+            let whole = Updated { r#type: "receipt.updated", receipt: &receipt, newly_read, newly_read_truncated };
+            prop_assert_eq!(written, text(&whole));
+        }
+
         #[test]
         fn what_is_written_is_what_serde_writes(
             all in prop::collection::vec(receipts_of_all_kinds(), 1..4),

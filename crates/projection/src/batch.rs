@@ -1,0 +1,129 @@
+//! Records copied out of the log's memory, with their events, so that they can go from the thread that reads to the one
+//! that folds. One copy into one stretch of memory: next to decoding that is little.
+
+use crate::intake::event_of;
+use crate::source::{Decoded, Handed};
+use bytes::Bytes;
+use receipts_log::{Headers, Polled, Record};
+use self_cell::self_cell;
+use std::ops::Range;
+
+/// From so many bytes of keys and values on a batch is full.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Copies of records, in the order in which a reader handed them over, and the ends of partitions between them.
+#[derive(Default)]
+pub(crate) struct Rows {
+    /// Keys and values.
+    bytes: Vec<u8>,
+    rows: Vec<Row>,
+    parts: Vec<Part>,
+}
+
+struct Row {
+    partition: u32,
+    offset: u64,
+    timestamp_ms: u64,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+    headers: Vec<(String, Option<Bytes>)>,
+}
+
+enum Part {
+    /// Rows of one partition.
+    Records(Range<usize>),
+    End {
+        partition: u32,
+        next_offset: u64,
+    },
+}
+
+impl Headers for Row {
+    fn to_vec(&self) -> Vec<(String, Option<Bytes>)> {
+        self.headers.clone()
+    }
+}
+
+impl Rows {
+    /// Copies what a reader hands over.
+    pub(crate) fn push(&mut self, polled: Polled<'_>) {
+        match polled {
+            Polled::Records(records) => {
+                let from = self.rows.len();
+                for record in records {
+                    let row = Row {
+                        partition: record.partition,
+                        offset: record.offset,
+                        timestamp_ms: record.timestamp_ms,
+                        key: record.key.map(|key| self.copy(key)),
+                        value: record.value.map(|value| self.copy(value)),
+                        headers: record.headers.to_vec(),
+                    };
+                    self.rows.push(row);
+                }
+                self.parts.push(Part::Records(from..self.rows.len()));
+            }
+            Polled::End { partition, next_offset } => self.parts.push(Part::End { partition, next_offset }),
+        }
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
+        let from = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        from..self.bytes.len()
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Whether it should be handed on before it grows further.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= BATCH_BYTES
+    }
+
+    fn record(&self, row: usize) -> Record<'_> {
+        let Row { partition, offset, timestamp_ms, ref key, ref value, .. } = self.rows[row];
+        let text = |range: &Option<Range<usize>>| range.clone().map(|range| &self.bytes[range]);
+        Record { partition, offset, timestamp_ms, key: text(key), value: text(value), headers: &self.rows[row] }
+    }
+}
+
+/// What the rows say, in their order.
+struct Events<'a>(Vec<Decoded<'a>>);
+
+self_cell!(
+    /// Rows with their events, which borrow from them.
+    pub(crate) struct Batch {
+        owner: Rows,
+        #[covariant]
+        dependent: Events,
+    }
+);
+
+impl Batch {
+    /// Decodes rows.
+    pub(crate) fn decoded(rows: Rows, partition_count: u32) -> Self {
+        Self::new(rows, |rows| {
+            let records = (0..rows.rows.len()).map(|row| rows.record(row));
+            Events(records.map(|record| event_of(&record, partition_count)).collect())
+        })
+    }
+
+    /// Hands everything over; returns how many records that were.
+    pub(crate) fn hand_over(&self, each: &mut dyn FnMut(Handed<'_>)) -> usize {
+        self.with_dependent(|rows, Events(events)| {
+            for part in &rows.parts {
+                match *part {
+                    Part::Records(ref range) => {
+                        let records: Vec<_> = range.clone().map(|row| rows.record(row)).collect();
+                        each(Handed::Records(&records, &events[range.clone()]));
+                    }
+                    Part::End { partition, next_offset } => each(Handed::End { partition, next_offset }),
+                }
+            }
+            rows.rows.len()
+        })
+    }
+}

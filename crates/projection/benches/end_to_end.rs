@@ -1,14 +1,18 @@
 //! The projector beside what it cannot be faster than, in one run on one Kafka: rdkafka alone, rdkafka and decoding, then
 //! the projector whole (consume, decode, fold, checkpoint, publish), and the same without updates, which is a rebuild.
 //!
-//! `cargo bench -p receipts-projection --bench end_to_end -- [--messages N] [--cap N] [--ids N] [--receipts-per-message N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
-//! Starts a broker of its own by `tests/kafka/kafka.sh` (Java 17, Maven). A phase begins with its first record: joining
-//! the group is no work. The projector's phases end with everything folded, checkpointed, in sled, and acknowledged.
+//! `cargo bench -p receipts-projection --bench end_to_end -- [--messages N] [--cap N] [--ids N] [--receipts-per-message N] [--hot MEMBERS] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
+//! Starts a broker of its own by `tests/kafka/kafka.sh` (Java 17, Maven), or reads a topic that is there already:
+//! `--bootstrap HOST:PORT --topic NAME`. `--hot MEMBERS` is one group with one message that all of them read.
+//!
+//! A phase begins with its first record: joining the group is no work. The projector's phases end with everything folded,
+//! checkpointed, in sled, and acknowledged. The checksum is taken of what the store answers: messages that were read, the
+//! sum of their read counts, and the sum of the squares.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
 use bytes::Bytes;
-use receipts_event::{decode, partition_of};
+use receipts_event::{Body, LISTED_IDS_MAX, decode, partition_of};
 use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, unique};
@@ -17,8 +21,9 @@ use receipts_projection::{Projector, Settings};
 use receipts_query::Answers;
 use receipts_testkit::workload::{Params, Scratch, Workload};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -78,44 +83,40 @@ impl Assignment for FromTheStart {
     fn revoked(&self, _: &[u32]) {}
 }
 
+/// What is measured: a workload of this run, or a topic that is there already.
+struct Subject {
+    log: KafkaLog,
+    /// Ends with the run.
+    _broker: Option<Broker>,
+    /// What a report says of it.
+    described: Value,
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let partitions = number("partitions", 4) as u32;
-    let params = Params {
-        messages: number("messages", 500_000) as usize,
-        size_max: number("cap", 5_000) as u32,
-        receipts_per_message: number("receipts-per-message", 5) as f64,
-        ids_per_event: number("ids", 1) as usize,
-        seed: number("seed", 1),
-        ..Params::default()
-    };
-    let workload = Workload::generate(&params);
-    let broker = Broker::start(1)?;
-    let log = KafkaLog::connect(KafkaSettings {
-        bootstrap: broker.bootstrap(),
-        create_topics: Some(CreateTopics { partitions, replication: None }),
-        ..KafkaSettings::default()
-    })?;
-    let written = write(&workload, &log)?;
-    let (receipts, records) = (workload.receipts(), workload.len());
-    println!(
-        "{records} events, {} messages, {receipts} receipts in {partitions} partitions; written in {written:.1} s",
-        workload.messages()
-    );
-    drop(workload);
+    let Subject { log, described, _broker } = subject()?;
+    let partitions = log.partition_count();
 
     let mut bytes = 0;
-    let alone = consume("rdkafka alone", &log, records, |record| bytes += record.value.map_or(0, <[u8]>::len))?;
-    let mut events = 0;
-    let decoding = consume("rdkafka and decoding", &log, records, |record| {
+    let alone = consume("rdkafka alone", &log, |record| bytes += record.value.map_or(0, <[u8]>::len))?;
+    let (mut records, mut messages, mut receipts) = (0, 0, 0);
+    let decoding = consume("rdkafka and decoding", &log, |record| {
         let event = record.value.map(decode).and_then(Result::ok).expect("an event");
         let key = record.key.expect("a key");
-        events += usize::from(event.key_matches(key) && partition_of(key, partitions) == record.partition);
+        assert!(event.key_matches(key) && partition_of(key, partitions) == record.partition, "an event in its place");
+        records += 1;
+        match &event.body {
+            Body::MessageSent(_) => messages += 1,
+            Body::MessageRead(read) => receipts += read.message_ids.len(),
+            _ => {}
+        }
     })?;
-    assert_eq!(events, records, "every record is an event in its place");
-    let whole = project("projector, updates published", &log, true)?;
-    let bounds = (0..partitions).map(|partition| log.bounds(Topic::Updates, partition));
-    let updates = bounds.map(|bounds| bounds.map(|b| b.end - b.start)).sum::<Result<u64, _>>()?;
-    let phases = [alone, decoding, whole, project("projector, rebuild", &log, false)?];
+    println!("{records} events, {messages} sends, {receipts} receipts in {partitions} partitions");
+    let updates_before = count(&log, Topic::Updates)?;
+    let (whole, folded) = project("projector, updates published", &log, true)?;
+    let updates = count(&log, Topic::Updates)? - updates_before;
+    let (rebuild, rebuilt) = project("projector, rebuild", &log, false)?;
+    assert_eq!(folded.checksum, rebuilt.checksum, "the same log, the same answers");
+    let phases = [alone, decoding, whole, rebuild];
 
     let roofline = phases[1].seconds;
     println!("{:<30} {:>9} {:>12} {:>12} {:>19}", "", "seconds", "receipts/s", "of decoding", "CPU s a M receipts");
@@ -132,67 +133,167 @@ fn main() -> Result<(), Box<dyn Error>> {
     for Phase { name, threads, .. } in &phases {
         let mut by_cpu: Vec<_> = threads.iter().collect();
         by_cpu.sort_by(|a, b| b.1.total_cmp(a.1));
-        let named: Vec<_> = by_cpu.iter().map(|(thread, cpu)| format!("{thread} {cpu:.2}")).collect();
+        let named: Vec<_> = by_cpu.iter().take(5).map(|(thread, cpu)| format!("{thread} {cpu:.2}")).collect();
         println!("CPU s by thread, {name}: {}", named.join(", "));
     }
+    let a_message = |bytes: u64| bytes as f64 / messages as f64;
     println!("{:.0} bytes a value; {updates} updates published", bytes as f64 / records as f64);
+    println!(
+        "bytes a message: {:.0} of disk, {:.0} of pages in memory",
+        a_message(folded.disk_bytes),
+        a_message(folded.page_bytes)
+    );
+    let [read, sum, squares] = folded.checksum;
+    println!("checksum: {read} / {sum} / {squares}");
     if let Some(file) = arg("json") {
-        let phase = |p: &Phase| json!({"phase": p.name, "seconds": p.seconds, "cpu_seconds": p.cpu_seconds, "threads": p.threads});
+        let phase = |p: &Phase| {
+            json!({"phase": p.name, "seconds": p.seconds, "cpu_seconds": p.cpu_seconds,
+                                   "threads": p.threads})
+        };
         let phases: Vec<Value> = phases.iter().map(phase).collect();
-        let report = json!({"messages": params.messages, "receipts": receipts, "events": records, "ids": params.ids_per_event,
-                            "partitions": partitions, "seed": params.seed, "updates": updates, "phases": phases});
+        let report = json!({"workload": described, "messages": messages, "receipts": receipts, "events": records,
+                            "partitions": partitions, "updates": updates, "phases": phases,
+                            "disk_bytes": folded.disk_bytes, "page_bytes": folded.page_bytes, "checksum": folded.checksum});
         std::fs::write(file, format!("{report:#}\n"))?;
     }
     Ok(())
 }
 
-/// Writes the workload into the event topic; returns the seconds that took.
-fn write(workload: &Workload, log: &KafkaLog) -> Result<f64, Box<dyn Error>> {
+fn subject() -> Result<Subject, Box<dyn Error>> {
+    let partitions = number("partitions", 4) as u32;
+    if let Some(topic) = arg("topic") {
+        let bootstrap = arg("bootstrap").ok_or("--topic needs --bootstrap HOST:PORT")?;
+        // Updates stand in the partitions of their events, so these topics belong to this one.
+        let settings = KafkaSettings {
+            bootstrap,
+            updates: format!("{topic}.updates"),
+            dead_letters: format!("{topic}.dead-letters"),
+            events: topic.clone(),
+            create_topics: Some(CreateTopics { partitions, replication: None }),
+            ..KafkaSettings::default()
+        };
+        return Ok(Subject { log: KafkaLog::connect(settings)?, _broker: None, described: json!({"topic": topic}) });
+    }
+    let broker = Broker::start(1)?;
+    let create_topics = Some(CreateTopics { partitions, replication: None });
+    let log =
+        KafkaLog::connect(KafkaSettings { bootstrap: broker.bootstrap(), create_topics, ..KafkaSettings::default() })?;
+    let (written, described) = match number("hot", 0) {
+        0 => {
+            let params = Params {
+                messages: number("messages", 500_000) as usize,
+                size_max: number("cap", 5_000) as u32,
+                receipts_per_message: number("receipts-per-message", 5) as f64,
+                ids_per_event: number("ids", 1) as usize,
+                seed: number("seed", 1),
+                ..Params::default()
+            };
+            let workload = Workload::generate(&params);
+            let mut scratch = Scratch::default();
+            let written = write(&log, workload.len(), |i, key, value| {
+                workload.key(i, key);
+                workload.json_with(i, &mut scratch, value);
+                workload.at(i).timestamp_ms
+            })?;
+            let Params { messages, size_max, receipts_per_message, ids_per_event, seed, .. } = params;
+            let described = json!({"messages": messages, "cap": size_max, "receipts_per_message": receipts_per_message,
+                                   "ids": ids_per_event, "seed": seed});
+            (written, described)
+        }
+        members => (write_hot(&log, members)?, json!({"hot": members})),
+    };
+    println!("written in {written:.1} s");
+    Ok(Subject { log, _broker: Some(broker), described })
+}
+
+/// Writes events into the event topic, each as `spell` puts it into key and value, at the time that it returns (Unix
+/// milliseconds); returns the seconds that took.
+fn write(
+    log: &KafkaLog,
+    events: usize,
+    mut spell: impl FnMut(usize, &mut Vec<u8>, &mut Vec<u8>) -> u64,
+) -> Result<f64, Box<dyn Error>> {
     let begun = Instant::now();
     let writer = log.writer();
-    let (mut scratch, mut key, mut value) = (Scratch::default(), Vec::new(), Vec::new());
-    for i in 0..workload.len() {
-        workload.key(i, &mut key);
-        workload.json_with(i, &mut scratch, &mut value);
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    for i in 0..events {
+        let timestamp_ms = spell(i, &mut key, &mut value);
         drop(writer.append(Entry {
             topic: Topic::Events,
             partition: None,
             key: Some(Bytes::copy_from_slice(&key)),
             value: Some(Bytes::copy_from_slice(&value)),
             headers: Vec::new(),
-            timestamp_ms: Some(workload.at(i).timestamp_ms),
+            timestamp_ms: Some(timestamp_ms),
         }));
     }
     writer.flush(TIME_LIMIT)?;
     Ok(begun.elapsed().as_secs_f64())
 }
 
-fn consume(
-    name: &'static str,
-    log: &KafkaLog,
-    records: usize,
-    mut each: impl FnMut(&Record<'_>),
-) -> Result<Phase, Box<dyn Error>> {
+/// One group, one message, and each member reads it, a thousand a second.
+fn write_hot(log: &KafkaLog, members: u64) -> Result<f64, Box<dyn Error>> {
+    const SENT_AT_MS: u64 = 1_780_000_000_000;
+    const A_RECORD: usize = LISTED_IDS_MAX;
+    let joins = (members as usize).div_ceil(A_RECORD);
+    write(log, joins + members as usize, |i, key, value| {
+        *key = receipts_event::key("default", "hot");
+        let event = match i.checked_sub(joins) {
+            None => {
+                let joined: Vec<_> =
+                    (i * A_RECORD..members as usize).take(A_RECORD).map(|member| format!("u{member}")).collect();
+                json!({"type": "members.changed", "conversation_id": "hot", "joined": joined})
+            }
+            Some(0) => json!({"type": "message.sent", "conversation_id": "hot", "message_id": "m", "sender_id": "u0",
+                              "sent_at_ms": SENT_AT_MS, "need_read_receipt": true}),
+            Some(member) => json!({"type": "message.read", "conversation_id": "hot", "reader_id": format!("u{member}"),
+                                   "message_ids": ["m"]}),
+        };
+        *value = event.to_string().into_bytes();
+        SENT_AT_MS + i.saturating_sub(joins) as u64
+    })
+}
+
+/// Records in a topic.
+fn count(log: &KafkaLog, topic: Topic) -> Result<u64, ReadError> {
+    let bounds = (0..log.partition_count()).map(|partition| log.bounds(topic, partition));
+    bounds.map(|bounds| bounds.map(|b| b.end - b.start)).sum()
+}
+
+/// Hands each record of the log to `each`.
+fn consume(name: &'static str, log: &KafkaLog, mut each: impl FnMut(&Record<'_>)) -> Result<Phase, Box<dyn Error>> {
     let mut reader = log.reader(&unique("bench"), Arc::new(FromTheStart))?;
-    let (mut clock, mut read) = (Clock::start(), 0);
-    while read < records {
-        let polled = reader.poll(POLL_RECORDS, POLL_WAIT, &mut |polled| {
-            if let Polled::Records(slice) = polled {
+    let (mut clock, mut has_begun, mut at_end) = (Clock::start(), false, BTreeSet::new());
+    while at_end.len() < log.partition_count() as usize {
+        let polled = reader.poll(POLL_RECORDS, POLL_WAIT, &mut |polled| match polled {
+            Polled::Records(slice) => {
+                if !std::mem::replace(&mut has_begun, true) {
+                    clock = Clock::start();
+                }
                 slice.iter().for_each(&mut each);
             }
+            Polled::End { partition, .. } => _ = at_end.insert(partition),
         });
         match polled {
-            Ok(handed) if read == 0 => (clock, read) = (Clock::start(), handed),
-            Ok(handed) => read += handed,
-            Err(ReadError::Retry(_)) => {}
+            Ok(_) | Err(ReadError::Retry(_)) => {}
             Err(stop) => return Err(stop.into()),
         }
     }
     Ok(clock.stop(name))
 }
 
+/// What a projector came to.
+struct Folded {
+    /// Messages that were read, the sum of their read counts, the sum of the squares.
+    checksum: [u64; 3],
+    /// Of the store, once it is closed.
+    disk_bytes: u64,
+    /// Of the pages that were in memory at the end.
+    page_bytes: u64,
+}
+
 /// Folds the whole log into a new store.
-fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<Phase, Box<dyn Error>> {
+fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, Folded), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let settings = Settings {
         dir: dir.path().join("store"),
@@ -218,7 +319,24 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<Phase, B
     while !projector.partitions().ready().caught_up {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let threads = cpu_by_thread();
+    let (threads, partitions) = (cpu_by_thread(), projector.partitions().clone());
+    // Asked while it still owns its partitions; the time that takes is not counted.
+    let mut folded = Folded { checksum: [0; 3], disk_bytes: 0, page_bytes: 0 };
+    let asking = Instant::now();
+    for partition in 0..log.partition_count() {
+        let asked = partitions.read(partition, |fold, _| -> Result<(), Box<dyn Error>> {
+            folded.page_bytes += fold.pages().memory_bytes() as u64;
+            for message in 0..fold.messages() {
+                let counts = fold.receipt_of(message)?.and_then(|receipt| receipt.counts);
+                let read = counts.map_or(0, |counts| u64::from(counts.read_count));
+                let [messages, sum, squares] = &mut folded.checksum;
+                (*messages, *sum, *squares) = (*messages + u64::from(read > 0), *sum + read, *squares + read * read);
+            }
+            Ok(())
+        });
+        asked.ok_or("a partition that is not owned")??;
+    }
+    let asking = asking.elapsed();
     projector.stop()?;
     let mut phase = clock.stop(name);
     // Those that ended by now are counted to what they had used before.
@@ -228,7 +346,20 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<Phase, B
         *known = known.max(used);
     }
     phase.threads.retain(|_, cpu| *cpu > 0.0);
-    Ok(phase)
+    phase.seconds -= asking.as_secs_f64();
+    phase.cpu_seconds -= asking.as_secs_f64();
+    folded.disk_bytes = disk_bytes(dir.path())?;
+    Ok((phase, folded))
+}
+
+fn disk_bytes(dir: &Path) -> std::io::Result<u64> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        sum += if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.len() };
+    }
+    Ok(sum)
 }
 
 /// CPU seconds of the threads that run, by their names, which several may share; the system's resolution is 10 ms.

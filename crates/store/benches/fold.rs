@@ -1,6 +1,6 @@
 //! Fold and store alone, on one thread, on the workload of the design notes; with `--query` a reader asks beside it.
 //!
-//! `cargo bench -p receipts-store --bench fold -- [--messages N] [--cap N] [--memory-mb N] [--ids N] [--checkpoint EVENTS] [--query] [--seed N]`
+//! `cargo bench -p receipts-store --bench fold -- [--messages N] [--cap N] [--memory-mb N] [--ids N] [--receipts-per-message N] [--checkpoint EVENTS] [--query] [--seed N]`
 //! Pin the process to one core (`taskset -c 0`) for a figure of one core with everything in it: fold, encoding, journal,
 //! sled, and sled's own threads. Decoding is not in it: events are made before the clock starts.
 
@@ -40,6 +40,7 @@ fn main() {
     let params = Params {
         messages: number("messages", 3_000_000) as usize,
         size_max: number("cap", 5_000) as u32,
+        receipts_per_message: number("receipts-per-message", 5) as f64,
         ids_per_event: number("ids", 1) as usize,
         seed: number("seed", 1),
         ..Params::default()

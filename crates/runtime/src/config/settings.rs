@@ -359,7 +359,7 @@ impl Projector {
         let standby = "Stands by: folds as a group of its own, GROUP-standby, answers where the first group does not, and publishes nothing";
         let memory = "How much memory hot pages may take";
         let window = "Within what time updates of one message may be merged; the more must read it the longer: times \
-                      1 + 4·√(audience / 100,000), at most 5";
+                      1 + 4·√(audience / 100,000), at most 5; times 10 while the partition is behind";
         let retention = "How much older than its partition's newest record a message may grow before it is not_found";
         let count = "How many items a partition parks for messages that have not come yet";
         let times = "Keeps the read time of every reader; without it lists carry none";

@@ -1,13 +1,15 @@
 //! `receipts replay`, `export`, `stats`, `backfill` and `verify` as processes on the embedded log, between two runs of `receipts serve`. What they
 //! answer is compared with what the service answered; rows and pages are compared in `crates/analytics`.
 
-use receipts_tests::binary;
-use receipts_tests::process::{Service, errors, run};
+#[path = "analysts/interrupts.rs"]
+mod interrupts;
+#[path = "analysts/stretches.rs"]
+mod stretches;
+
+use receipts_tests::process::{Service, errors, interrupt, run};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 const SENT_AT_MS: u64 = 1_780_000_000_000;
 
@@ -103,6 +105,10 @@ fn wrong_usage_and_what_is_not_there_are_named() {
         (2, &["replay", "--as-of", "yesterday"], "--as-of"),
         (2, &["replay", "--as-of", "1", "--position", "AQABAAEAAQABSHigHA"], "--position"),
         (2, &["replay", "--position", "none"], "--position"),
+        (2, &["replay", "--position", "0:1,0:2"], "--position"),
+        (2, &["replay", "--from", "yesterday"], "--from"),
+        (2, &["replay", "--from", "2", "--as-of", "1"], "--from"),
+        (2, &["replay", "--from", "2", "receipt", "g1", "m1"], "--from"),
         (2, &["replay", "receipt", "g1"], "MESSAGE"),
         (2, &["replay", "members", "g1", "m1"], "--filter"),
         (2, &["replay", "--memory-mb", "0"], "--memory-mb"),
@@ -156,20 +162,12 @@ fn an_import_that_ctrl_c_ends_goes_on_and_its_receipts_are_answered_and_counted(
     let arguments = ["backfill", "--members", &members, "--messages", &messages, "--reads", &reads];
     let progress = data.path().join("members.csv.backfill.json");
 
-    let mut import = Command::new(binary("receipts"));
-    import.args(arguments).args(["--data-dir", data_dir, "--json"]).stdin(Stdio::null());
-    let child = import.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !progress.exists() {
-        assert!(Instant::now() < deadline, "it does not begin");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let kill = format!("kill -INT {}", child.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
-    let output = child.wait_with_output().expect("it ends");
+    let all = [&arguments[..], &["--data-dir", data_dir, "--json"]].concat();
+    let output = interrupt("receipts", &all, "reading tables", || progress.exists());
     let said = errors(&output);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
     assert!(said.contains("stopped as asked") && said.contains("same command"), "{said}");
+    assert!(said.contains(" bytes of tables, "), "{said}");
 
     let done = &lines(0, &arguments, data.path())[0];
     assert_eq!((&done["resumed"], &done["rows"]["reads"]), (&json!(true), &json!(MESSAGES * READERS)));

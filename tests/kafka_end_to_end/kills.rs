@@ -95,7 +95,7 @@ fn kill_the_service_under_load(kills: usize, seed: u64) {
 }
 
 /// Produces events by their keys, slowly, then the copies of the control events by partition.
-fn produce_history(kafka: &Kafka, history: &[(receipts_testkit::At, receipts_event::Event<'static>)]) {
+pub(super) fn produce_history(kafka: &Kafka, history: &[(receipts_testkit::At, receipts_event::Event<'static>)]) {
     let mut keyed = String::new();
     let mut copies = vec![String::new(); PARTITIONS as usize];
     for (_, event) in history {

@@ -37,6 +37,33 @@ pub fn run(name: &str, arguments: &[&str]) -> Output {
     command(name, arguments).output().expect("the binary runs")
 }
 
+/// Runs a binary and presses Ctrl-C (SIGINT) once it has written a line to standard error that holds `part`, and `is_due`.
+///
+/// # Panics
+/// If it ends before.
+#[must_use]
+pub fn interrupt(name: &str, arguments: &[&str], part: &str, mut is_due: impl FnMut() -> bool) -> Output {
+    let mut child = command(name, arguments).spawn().expect("the binary starts");
+    let mut errors = BufReader::new(child.stderr.take().expect("piped"));
+    let mut stderr = String::new();
+    let mut from = 0;
+    while !stderr[from..].contains(part) {
+        from = stderr.len();
+        assert!(errors.read_line(&mut stderr).expect("readable") > 0, "{arguments:?} ended: {stderr}");
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while !is_due() {
+        assert!(child.try_wait().expect("a child").is_none(), "{arguments:?} ended before it was due");
+        assert!(Instant::now() < deadline, "{arguments:?} is not due");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status();
+    assert!(kill.expect("a shell").success());
+    errors.read_to_string(&mut stderr).expect("readable");
+    let output = child.wait_with_output().expect("it ends");
+    Output { stderr: stderr.into_bytes(), ..output }
+}
+
 /// What a run wrote to standard error.
 #[must_use]
 pub fn errors(output: &Output) -> String {

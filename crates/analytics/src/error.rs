@@ -57,8 +57,19 @@ pub enum Error {
         first: u64,
     },
     /// Somebody asked to stop.
-    #[error("stopped before the end, as asked; nothing is half written: run the same command again for a whole answer")]
+    #[error("stopped as asked; nothing is half written: run the same command again for a whole answer")]
     Stopped,
+    /// Somebody asked an export to stop.
+    #[error(
+        "stopped as asked; {done} of {all} partitions are exported and no file is half written: the same command goes on behind \
+         them, or begins anew where the log has grown (--as-of or --position hold its end)"
+    )]
+    ExportStopped {
+        /// Partitions that are exported.
+        done: usize,
+        /// Partitions.
+        all: usize,
+    },
 }
 
 impl From<receipts_snapshots::Error> for Error {
@@ -80,6 +91,11 @@ impl From<receipts_objects::Error> for Error {
 }
 
 impl Error {
+    /// Whether somebody asked to stop.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, Self::Stopped | Self::ExportStopped { .. })
+    }
+
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let doing = doing.into();
         move |source| Self::Io { doing, source }

@@ -72,15 +72,29 @@ pub fn export(
     plan: &Plan,
     watch: &dyn Watch,
 ) -> Result<(Vec<Told>, Vec<Written>), Error> {
+    let mut progress = Progress::load(plan, spans, scratch)?;
+    export_on(log, spans, scratch, plan, watch, &mut progress).map_err(|error| match error {
+        Error::Stopped => Error::ExportStopped { done: progress.partitions(), all: spans.len() },
+        other => other,
+    })
+}
+
+fn export_on(
+    log: &dyn Inspect,
+    spans: &[Span],
+    scratch: &Scratch,
+    plan: &Plan,
+    watch: &dyn Watch,
+    progress: &mut Progress<'_>,
+) -> Result<(Vec<Told>, Vec<Written>), Error> {
     let mut told = Vec::new();
     let mut all: Vec<Files<'_>> =
         plan.datasets.iter().map(|dataset| Files::new(&plan.out, *dataset, plan.format)).collect();
-    let mut progress = Progress::load(plan, spans, scratch)?;
     for span in spans {
         if let Some(done) = progress.done(span.partition) {
             told.push(done.told.clone());
             all.iter_mut().zip(&done.written).for_each(|(files, (written, names))| files.adopt(written, names));
-            watch.advanced(offsets(std::slice::from_ref(span), &plan.datasets));
+            watch.skipped(offsets(std::slice::from_ref(span), &plan.datasets));
             continue;
         }
         let folded = scratch.fold(log, span, watch)?;

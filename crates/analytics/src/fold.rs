@@ -23,6 +23,9 @@ pub trait Watch {
     /// So many more offsets of the log are read.
     fn advanced(&self, offsets: u64);
 
+    /// So many offsets need not be read: a snapshot holds them, or an earlier run has done with them.
+    fn skipped(&self, _offsets: u64) {}
+
     /// Whether to stop at the next opportunity.
     fn is_stopped(&self) -> bool;
 }
@@ -65,13 +68,22 @@ pub fn span(log: &dyn Inspect, partition: u32, up_to: UpTo) -> Result<Span, Erro
     let bounds = retrying(|| log.bounds(Topic::Events, partition))?;
     let end = match up_to {
         UpTo::End => bounds.end,
-        UpTo::Time(ms) => retrying(|| log.offset_at(Topic::Events, partition, ms.saturating_add(1)))?.min(bounds.end),
+        UpTo::Time(ms) => offset_at(log, partition, ms.saturating_add(1))?.min(bounds.end),
         UpTo::Offset(asked) if asked > bounds.end => {
             return Err(Error::Beyond { partition, end: bounds.end, asked });
         }
         UpTo::Offset(asked) => asked,
     };
     Ok(Span { partition, first_offset: bounds.start, end_offset: end.max(bounds.start) })
+}
+
+/// The offset of the first record of a partition whose timestamp (Unix milliseconds) is at least so late; the end where
+/// there is none.
+///
+/// # Errors
+/// Where the log cannot be asked.
+pub fn offset_at(log: &dyn Inspect, partition: u32, ms: u64) -> Result<u64, Error> {
+    retrying(|| log.offset_at(Topic::Events, partition, ms))
 }
 
 fn retrying<T>(mut ask: impl FnMut() -> Result<T, ReadError>) -> Result<T, Error> {
@@ -143,6 +155,10 @@ pub struct Told {
     /// Where the fold began by a snapshot, if it did: the state after all records below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_offset: Option<u64>,
+    /// From where on it is told, if that was asked for: events, dead letters and times are those of the records from there
+    /// on. What stands before was folded for the state alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_offset: Option<u64>,
     /// The offset after the last record that was read.
     pub next_offset: u64,
     /// Timestamp of the first record, Unix milliseconds.
@@ -181,14 +197,40 @@ pub struct Folded {
 }
 
 impl Scratch {
-    /// Folds a stretch of a partition.
+    /// Folds a stretch of a partition, from the newest snapshot within it where there is one.
     ///
     /// # Errors
     /// Where log, temporary disk or state fail, or the watch stops it.
     pub fn fold(&self, log: &dyn Inspect, span: &Span, watch: &dyn Watch) -> Result<Folded, Error> {
+        self.fold_and_tell(log, span, None, watch)
+    }
+
+    /// Folds a stretch of a partition and tells of its records from an offset on alone. The state is that of the whole
+    /// stretch all the same: what stands before the offset comes from the newest snapshot at or below it, else from the log.
+    ///
+    /// # Errors
+    /// As [`Self::fold`].
+    pub fn fold_from(
+        &self,
+        log: &dyn Inspect,
+        span: &Span,
+        from_offset: u64,
+        watch: &dyn Watch,
+    ) -> Result<Folded, Error> {
+        self.fold_and_tell(log, span, Some(from_offset.clamp(span.first_offset, span.end_offset)), watch)
+    }
+
+    fn fold_and_tell(
+        &self,
+        log: &dyn Inspect,
+        span: &Span,
+        from_offset: Option<u64>,
+        watch: &dyn Watch,
+    ) -> Result<Folded, Error> {
         let partition = span.partition;
         let (mut dir, mut store) = self.store()?;
-        let restored = self.restore(&store, span, log.partition_count(), watch)?;
+        let before = Span { end_offset: from_offset.unwrap_or(span.end_offset), ..*span };
+        let restored = self.restore(&store, &before, log.partition_count(), watch)?;
         if restored.is_none() && self.snapshots.is_some() {
             // One that broke off may have left pages.
             (dir, store) = self.store()?;
@@ -196,10 +238,21 @@ impl Scratch {
         let pages = Paged::new(store.partition(partition)?, partition, self.memory_bytes / 4 * 3);
         let mut state = State::open(pages, self.limits).map_err(Error::state(partition))?;
         let first_offset = restored.unwrap_or(span.first_offset);
-        watch.advanced(first_offset - span.first_offset);
-        let mut told = fold_into(&mut state, log, &Span { first_offset, ..*span }, watch)?;
-        told.snapshot_offset = restored;
-        if restored.is_some() {
+        watch.skipped(first_offset - span.first_offset);
+        if restored.is_none() && first_offset > 0 {
+            tracing::warn!(
+                partition,
+                first_offset,
+                "the log has lost its beginning, and no snapshot holds it: what stood there is in no answer"
+            );
+        }
+        if from_offset.is_some() {
+            fold_into(&mut state, log, &Span { first_offset, ..before }, watch)?;
+        }
+        let rest = Span { first_offset: from_offset.unwrap_or(first_offset), ..*span };
+        let told = fold_into(&mut state, log, &rest, watch)?;
+        let mut told = Told { first_offset, snapshot_offset: restored, from_offset, ..told };
+        if restored.is_some() && from_offset.is_none() {
             told.newest_timestamp_ms = Some(state.newest_timestamp_ms());
         }
         Ok(Folded { state, told, _store: store, _dir: dir })

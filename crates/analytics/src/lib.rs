@@ -14,5 +14,5 @@ pub mod table;
 pub mod verify;
 
 pub use error::Error;
-pub use fold::{Folded, Scratch, Span, Told, UpTo, Watch, read, span};
+pub use fold::{Folded, Scratch, Span, Told, UpTo, Watch, offset_at, read, span};
 pub use pages::digest;

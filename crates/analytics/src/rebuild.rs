@@ -73,7 +73,7 @@ pub fn partition(
     let (mut compared, mut before) = (None, None);
     if let Some(old) = old.filter(|old| (state.next_offset()..=end.end_offset).contains(&old.next_offset)) {
         before = Some(fold_up_to(&mut state, old.next_offset)?);
-        let new = digest(&state).map_err(Error::state(partition))?;
+        let new = digest(&state, partition, watch)?;
         compared = Some(Compared { next_offset: old.next_offset, old: old.digest.clone(), new });
     }
     let mut told = fold_up_to(&mut state, end.end_offset)?;
@@ -88,6 +88,6 @@ pub fn partition(
     }
     save(&mut state)?;
     state.pages().backend().wait()?;
-    let digest = digest(&state).map_err(Error::state(partition))?;
+    let digest = digest(&state, partition, watch)?;
     Ok(Rebuilt { told, digest, compared })
 }

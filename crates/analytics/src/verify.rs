@@ -20,6 +20,8 @@ pub struct Verdict {
     /// What was read of the log: up to where the store stands.
     #[serde(flatten)]
     pub told: Told,
+    /// Where the log ends just now: what the store has not folded yet is not compared.
+    pub end_offset: u64,
     /// Digest of the log's fold, where it was folded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest_of_log: Option<String>,
@@ -74,6 +76,7 @@ pub fn partition(
 ) -> Result<Verdict, Error> {
     let mut verdict = Verdict {
         told: Told { partition, ..Told::default() },
+        end_offset: 0,
         digest_of_log: None,
         digest_of_store: None,
         first_difference: None,
@@ -91,6 +94,7 @@ pub fn partition(
         }
     };
     let end = span(log, partition, UpTo::End)?;
+    verdict.end_offset = end.end_offset;
     if end.first_offset > 0 && stored.next_offset() > 0 {
         return Err(Error::Trimmed { partition, first: end.first_offset });
     }
@@ -99,6 +103,7 @@ pub fn partition(
         verdict.first_difference = Some(Difference::new(format!("partition {partition}"), log, store));
         return Ok(verdict);
     }
+    watch.skipped(end.end_offset - stored.next_offset().max(end.first_offset));
     let folded = scratch.fold(log, &Span { end_offset: stored.next_offset().max(end.first_offset), ..end }, watch)?;
     verdict.told = folded.told.clone();
     compare(&folded.state, &stored, watch, &mut verdict)?;
@@ -134,14 +139,10 @@ fn compare(truth: &Stored, stored: &Stored, watch: &dyn Watch, verdict: &mut Ver
     let number = verdict.told.partition;
     let (mut of_log, mut of_store) = (Sum::default(), Some(Sum::default()));
     let mut first = None;
-    let mut stopped = false;
+    let failed = Error::state(number);
     // An error of this walk is one of the scratch state: what the store says wrong is a difference.
-    let walked = each_page(truth, &mut |table, key| {
-        stopped = stopped || watch.is_stopped();
-        if stopped {
-            return Ok(());
-        }
-        let wanted = truth.page_bytes(table, key)?;
+    each_page(truth, number, watch, &mut |table, key| {
+        let wanted = truth.page_bytes(table, key).map_err(&failed)?;
         of_log.add(table, key, wanted.as_deref());
         match stored.page_bytes(table, key) {
             Ok(held) => {
@@ -149,33 +150,30 @@ fn compare(truth: &Stored, stored: &Stored, watch: &dyn Watch, verdict: &mut Ver
                     sum.add(table, key, held.as_deref());
                 }
                 if held != wanted && first.is_none() {
-                    first = Some(difference(truth, stored, table, key)?);
+                    first = Some(difference(truth, stored, table, key).map_err(&failed)?);
                 }
             }
             Err(error) => {
                 of_store = None;
                 if first.is_none() {
-                    first = Some(Difference::new(page_name(truth, table, key)?, "a page", error.to_string()));
+                    let name = page_name(truth, table, key).map_err(&failed)?;
+                    first = Some(Difference::new(name, "a page", error.to_string()));
                 }
             }
         }
         Ok(())
-    });
-    walked.map_err(Error::state(number))?;
-    if stopped {
-        return Err(Error::Stopped);
-    }
+    })?;
     verdict.digest_of_log = Some(of_log.hex());
     verdict.digest_of_store = of_store.map(Sum::hex);
     if first.is_none() {
-        first = unequal_keys(truth, stored).map_err(Error::state(number))?;
+        first = unequal_keys(truth, stored).map_err(&failed)?;
     }
     for message in truth.first_message()..truth.messages() {
         if watch.is_stopped() {
             return Err(Error::Stopped);
         }
         if first.is_none() {
-            first = found_differently(truth, stored, message).map_err(Error::state(number))?;
+            first = found_differently(truth, stored, message).map_err(&failed)?;
         }
         let wrong = match stored.audit(message) {
             Ok(None) => continue,
@@ -184,13 +182,13 @@ fn compare(truth: &Stored, stored: &Stored, watch: &dyn Watch, verdict: &mut Ver
         };
         verdict.contradictions += 1;
         if verdict.first_contradiction.is_none() {
-            let place = message_name(truth, message).map_err(Error::state(number))?;
+            let place = message_name(truth, message).map_err(&failed)?;
             verdict.first_contradiction =
                 Some(Difference::new(place, "counts, bits and lists agree with one another", wrong));
         }
     }
     if first.is_none() {
-        first = rosters_found_differently(truth, stored).map_err(Error::state(number))?;
+        first = rosters_found_differently(truth, stored, number, watch)?;
     }
     verdict.first_difference = first;
     Ok(())
@@ -223,17 +221,27 @@ fn found_differently(truth: &Stored, stored: &Stored, message: u64) -> Result<Op
 }
 
 /// Whether everybody on a roster is found by their id: what proves the indexes of people.
-fn rosters_found_differently(truth: &Stored, stored: &Stored) -> Result<Option<Difference>, StateError> {
+fn rosters_found_differently(
+    truth: &Stored,
+    stored: &Stored,
+    partition: u32,
+    watch: &dyn Watch,
+) -> Result<Option<Difference>, Error> {
+    let failed = Error::state(partition);
     for number in 0..truth.conversations() {
-        let conversation = truth.conversation(number)?;
+        let conversation = truth.conversation(number).map_err(&failed)?;
         let mut next = Some(0);
         while let Some(slot) = next {
-            let roster = truth.roster(number, slot)?;
+            if watch.is_stopped() {
+                return Err(Error::Stopped);
+            }
+            let roster = truth.roster(number, slot).map_err(&failed)?;
             next = roster.next_slot;
             for (user_id, _) in roster.people {
                 let held = stored.is_member(&conversation.tenant, &conversation.conversation_id, &user_id);
                 if !matches!(held, Ok(true)) {
-                    let place = format!("{} of {}", user_id, conversation_name(truth, number)?);
+                    let conversation = conversation_name(truth, number).map_err(&failed)?;
+                    let place = format!("{user_id} of {conversation}");
                     let held = held.map_or_else(|error| error.to_string(), |_| "is not found on the roster".to_owned());
                     return Ok(Some(Difference::new(place, "is on the roster", held)));
                 }

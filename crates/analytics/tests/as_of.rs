@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Alone, PARTITIONS, Told, assert_agree, oracle, scratch, take};
-use receipts_analytics::{Error, UpTo, digest, span};
+use receipts_analytics::{Error, Folded, Span, UpTo, digest, offset_at, span};
 
 /// INV-ASOF, INV-PREFIX: the oracle answers while the log grows; a fold up to a record's time, or up to its offset, says the
 /// same later.
@@ -37,6 +37,55 @@ fn answers_as_of_a_time_are_those_that_were_given_then() {
     }
 }
 
+/// INV-PREFIX: a fold that is told from an offset on has the state of the whole prefix, and what is told of both sides of the
+/// offset adds up to what is told of the whole, dead letters that only the state knows included.
+#[test]
+fn what_is_told_from_an_offset_on_is_the_rest_of_what_the_whole_tells() {
+    for seed in 0..4 {
+        let told = Told::new(seed);
+        for partition in 0..PARTITIONS {
+            let records = &told.records[partition as usize];
+            let whole = span(&told.log, partition, UpTo::End).unwrap();
+            let all = scratch().fold(&told.log, &whole, &Alone).unwrap();
+            assert!(all.told.dead_letters.contains_key("parked-expired"), "some follow from the state: {:?}", all.told);
+            for from in
+                [0, records.len() / 3, 2 * records.len() / 3, records.len() - 1, records.len(), records.len() + 7]
+            {
+                let from_offset = from as u64;
+                let end_offset = from_offset.min(whole.end_offset);
+                let before = scratch().fold(&told.log, &Span { end_offset, ..whole }, &Alone).unwrap().told;
+                let rest = scratch().fold_from(&told.log, &whole, from_offset, &Alone).unwrap();
+                assert_eq!(digest(&rest.state, 0, &Alone).unwrap(), digest(&all.state, 0, &Alone).unwrap());
+                let Folded { told: rest, .. } = rest;
+                assert_eq!(
+                    (rest.first_offset, rest.from_offset, rest.next_offset),
+                    (0, Some(end_offset), whole.end_offset)
+                );
+                assert_eq!((before.events + rest.events, rest.messages), (all.told.events, all.told.messages));
+                let mut sum = before.dead_letters;
+                rest.dead_letters.into_iter().for_each(|(reason, count)| *sum.entry(reason).or_default() += count);
+                assert_eq!(sum, all.told.dead_letters, "seed {seed}, from {from}");
+                assert_eq!(rest.first_timestamp_ms, records.get(from).map(|(at, _)| at.timestamp_ms));
+                assert_eq!(
+                    rest.newest_timestamp_ms.is_some(),
+                    from < records.len(),
+                    "of the stretch, if it has a record"
+                );
+            }
+        }
+    }
+}
+
+/// A time names the first record that is as late, and the end where there is none.
+#[test]
+fn a_stretch_begins_at_the_first_record_that_is_as_late() {
+    let told = Told::of_sends(20);
+    let (first, last) = (told.records[0][0].0.timestamp_ms, told.records[0][20].0.timestamp_ms);
+    for (ms, wanted) in [(0, 0), (first, 0), (first + 1, 1), (last, 20), (last + 1, 21)] {
+        assert_eq!(offset_at(&told.log, 0, ms).unwrap(), wanted, "{ms}");
+    }
+}
+
 /// INV-PREFIX: the digest follows from the prefix alone, not from the memory that the fold had, and another prefix has
 /// another one.
 #[test]
@@ -48,10 +97,10 @@ fn the_digest_is_that_of_the_prefix_whatever_the_memory() {
         scratch.fold(&told.log, span, &Alone).unwrap()
     };
     let (roomy, tight) = (fold(64 << 20, &whole), fold(16 << 10, &whole));
-    assert_eq!(digest(&roomy.state).unwrap(), digest(&tight.state).unwrap());
+    assert_eq!(digest(&roomy.state, 0, &Alone).unwrap(), digest(&tight.state, 0, &Alone).unwrap());
     assert_eq!(roomy.told, tight.told);
     assert_eq!(roomy.told.dead_letters.get("invalid-json"), Some(&1), "{:?}", roomy.told);
     assert_eq!(roomy.told.next_offset, whole.end_offset);
-    let shorter = receipts_analytics::Span { end_offset: whole.end_offset / 2, ..whole };
-    assert_ne!(digest(&fold(64 << 20, &shorter).state).unwrap(), digest(&roomy.state).unwrap());
+    let shorter = Span { end_offset: whole.end_offset / 2, ..whole };
+    assert_ne!(digest(&fold(64 << 20, &shorter).state, 0, &Alone).unwrap(), digest(&roomy.state, 0, &Alone).unwrap());
 }

@@ -16,7 +16,7 @@ fn a_state_and_its_snapshot_have_one_digest() {
         for partition in 0..PARTITIONS {
             let mut folded =
                 scratch().fold(&told.log, &span(&told.log, partition, UpTo::End).unwrap(), &Alone).unwrap();
-            let shown = digest(&folded.state).unwrap();
+            let shown = digest(&folded.state, partition, &Alone).unwrap();
             let batch = folded.state.pages().batch(folded.state.next_offset());
             let saved = folded.state.pages().backend().commit(batch).unwrap();
             folded.state.pages_mut().saved(saved);

@@ -283,7 +283,7 @@ fn a_stop_ends_an_export_with_whole_files_or_none() {
         datasets: Dataset::ALL.to_vec(),
     };
     let stopped = export(&told.log, &spans(&told, UpTo::End), &scratch(), &plan, &Impatient(0.into()));
-    assert!(matches!(stopped, Err(receipts_analytics::Error::Stopped)));
+    assert!(matches!(stopped, Err(receipts_analytics::Error::ExportStopped { .. })));
     assert!(files(out.path()).is_empty(), "the first partition was not even folded");
 }
 
@@ -314,7 +314,7 @@ fn an_export_that_broke_off_goes_on_behind_what_is_written() {
     };
     let in_the_second = 2 * whole[0].offsets() + 1;
     let stopped = export(&told.log, &whole, &scratch(), &plan, &StopsAt(in_the_second, 0.into()));
-    assert!(matches!(stopped, Err(receipts_analytics::Error::Stopped)));
+    assert!(matches!(stopped, Err(receipts_analytics::Error::ExportStopped { .. })));
     let held = files(out.path());
     let first = |path: &&PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("part-00000-");
     let (path, _) = held.iter().find(|(path, _)| first(path)).unwrap();

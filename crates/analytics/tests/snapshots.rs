@@ -6,14 +6,36 @@
 mod common;
 
 use common::{Alone, Told, assert_agree, folded, oracle_of, scratch, with_state};
-use receipts_analytics::{Scratch, Span, UpTo, digest, span, verify};
+use receipts_analytics::{Scratch, Span, UpTo, Watch, digest, span, verify};
 use receipts_fold::Limits;
 use receipts_fold::head::Head;
 use receipts_fold::page::Table;
 use receipts_objects::Destination;
 use receipts_snapshots::Snapshots;
 use receipts_store::snapshot::{Taking, Told as About};
+use std::cell::Cell;
 use std::path::Path;
+
+/// Remembers what it is told.
+#[derive(Default)]
+struct Counted {
+    read: Cell<u64>,
+    skipped: Cell<u64>,
+}
+
+impl Watch for Counted {
+    fn advanced(&self, offsets: u64) {
+        self.read.set(self.read.get() + offsets);
+    }
+
+    fn skipped(&self, offsets: u64) {
+        self.skipped.set(self.skipped.get() + offsets);
+    }
+
+    fn is_stopped(&self) -> bool {
+        false
+    }
+}
 
 const LOG: &str = "a log";
 
@@ -59,7 +81,20 @@ fn a_fold_that_begins_at_a_snapshot_is_the_fold_of_the_whole_prefix() {
                 (with.fold(&told.log, &span, &Alone).unwrap(), scratch().fold(&told.log, &span, &Alone).unwrap());
             assert_eq!(from_there.told.snapshot_offset, begun_at, "seed {seed}, up to {end_offset}");
             assert_eq!(from_there.told.first_offset, begun_at.unwrap_or(0));
-            assert_eq!(digest(&from_there.state).unwrap(), digest(&from_the_beginning.state).unwrap());
+            assert_eq!(
+                digest(&from_there.state, 0, &Alone).unwrap(),
+                digest(&from_the_beginning.state, 0, &Alone).unwrap()
+            );
+        }
+        // What is told from an offset on begins at the nearest snapshot below it, and what that holds is no part of the work.
+        for (from_offset, begun_at) in [(at[1] + 1, at[1]), (at[1], at[1]), (at[1] - 1, at[0]), (at[0] - 1, 0)] {
+            let counted = Counted::default();
+            let rest = with.fold_from(&told.log, &whole, from_offset, &counted).unwrap();
+            let without = scratch().fold_from(&told.log, &whole, from_offset, &Alone).unwrap();
+            assert_eq!(digest(&rest.state, 0, &Alone).unwrap(), digest(&without.state, 0, &Alone).unwrap());
+            let snapshot_offset = (begun_at > 0).then_some(begun_at);
+            assert_eq!(rest.told, receipts_analytics::Told { first_offset: begun_at, snapshot_offset, ..without.told });
+            assert_eq!((counted.skipped.get(), counted.read.get()), (begun_at, whole.end_offset - begun_at));
         }
         let folded = with.fold(&told.log, &whole, &Alone).unwrap();
         assert_agree(&told.questions(0), &folded.state, &oracle_of(&told.records[0]), "from a snapshot");

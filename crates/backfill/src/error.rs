@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum Error {
     /// A table cannot be read.
     #[error(transparent)]
-    Table(#[from] receipts_analytics::Error),
+    Table(receipts_analytics::Error),
     /// A file of our own cannot be read or written.
     #[error("{doing}: {source}")]
     Io {
@@ -50,6 +50,12 @@ pub enum Error {
         "stopped as asked; what was written is acknowledged and stays: run the same command again, it goes on from there"
     )]
     Stopped,
+}
+
+impl From<receipts_analytics::Error> for Error {
+    fn from(error: receipts_analytics::Error) -> Self {
+        if error.is_stopped() { Self::Stopped } else { Self::Table(error) }
+    }
 }
 
 impl Error {

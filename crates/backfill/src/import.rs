@@ -162,7 +162,7 @@ impl<'a> Import<'a> {
             if let Some(held) = table.columns() {
                 plan.columns.check(*input, path, &held)?;
             }
-            watch.advanced(place.bytes);
+            watch.skipped(place.bytes);
             tables.insert(*input, table);
         }
         let held = if resumed && !progress.is_done {

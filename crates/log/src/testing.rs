@@ -3,6 +3,10 @@
 //! It is for tests only (feature `testing`), replaces nothing by a mock, and leaves nothing behind: its brokers and
 //! their data go with the process that started them, however that process ends.
 
+use futures_executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -130,6 +134,20 @@ impl Drop for Broker {
             let _already_gone = tether.wait();
         }
     }
+}
+
+/// Removes the records of a partition below an offset, as retention does in time.
+///
+/// # Panics
+/// Where the broker refuses.
+pub fn trim(bootstrap: &str, topic: &str, partition: u32, before: u64) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a client");
+    let mut offsets = TopicPartitionList::new();
+    let offset = Offset::Offset(i64::try_from(before).expect("an offset"));
+    offsets.add_partition_offset(topic, partition as i32, offset).expect("an offset");
+    let trimmed = block_on(admin.delete_records(&offsets, &AdminOptions::new())).expect("the broker answers");
+    trimmed.elements()[0].error().expect("trimmed");
 }
 
 /// Whether tests with Kafka run; says on standard error where they do not.

@@ -1,10 +1,11 @@
-//! What the analysts' commands share: up to where the log is folded, who watches, and what is told at the end. Knows no
+//! What the analysts' commands share: which stretch of the log is folded, who watches, and what is told at the end. Knows no
 //! question.
 
+use anyhow::anyhow;
 use chrono::DateTime;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use receipts_analytics::{Error, Scratch, Span, Told, UpTo, Watch, span};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
+use receipts_analytics::{Error, Scratch, Span, Told, UpTo, Watch, offset_at, span};
 use receipts_event::TIME_MS_MAX;
 use receipts_log::Inspect;
 use receipts_node::LogIdentity;
@@ -12,6 +13,8 @@ use receipts_query::Positions;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_snapshots::Snapshots;
+use std::collections::BTreeSet;
+use std::fmt;
 use std::io::IsTerminal as _;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,26 +54,23 @@ pub(crate) struct Prefix {
     /// one with a later timestamp.
     #[arg(long, global = true, value_name = "TIME", value_parser = time, conflicts_with = "position")]
     as_of: Option<u64>,
-    /// As it stood at a position: the token of an answer (Receipts-Position). Partitions that it does not name are empty.
-    #[arg(long, global = true, value_name = "TOKEN")]
+    /// As it stood at a position: the token of an answer (Receipts-Position), or the offsets where partitions end, as
+    /// PARTITION:OFFSET,… Partitions that it does not name are empty.
+    #[arg(long, global = true, value_name = "POSITION", value_parser = position)]
     position: Option<Positions>,
     #[command(flatten)]
     pub(crate) memory: Memory,
 }
 
 impl Prefix {
-    /// Finds the stretches of partitions that belong to the prefix. A log that has lost its beginning is told in a warning:
-    /// what stood there is in no answer.
+    /// Finds the stretches of partitions that belong to the prefix.
     pub(crate) fn spans(
         &self,
         log: &dyn Inspect,
         partitions: impl IntoIterator<Item = u32>,
     ) -> Result<Vec<Span>, Failure> {
-        let count = log.partition_count();
-        if let Some(highest) = self.position.as_ref().and_then(Positions::highest_partition).filter(|p| *p >= count) {
-            return Err(Failure::usage(format!(
-                "--position names partition {highest}, and the log has {count} partitions: it is another log's"
-            )));
+        if let Some(position) = &self.position {
+            is_of(log, position, "--position")?;
         }
         let up_to = |partition| match (&self.position, self.as_of) {
             (Some(position), _) => UpTo::Offset(position.next_offset(partition)),
@@ -79,15 +79,71 @@ impl Prefix {
         };
         let spans: Result<Vec<Span>, Error> =
             partitions.into_iter().map(|partition| span(log, partition, up_to(partition))).collect();
-        let spans = spans?;
-        for Span { partition, first_offset, .. } in spans.iter().filter(|span| span.first_offset > 0) {
-            tracing::warn!(
-                partition,
-                first_offset,
-                "the log has lost its beginning: what stood before is in no answer"
-            );
+        Ok(spans?)
+    }
+
+    /// Finds the offset of a stretch from which on it is told. Where a time is asked for, the first record that is as late.
+    pub(crate) fn start_in(&self, log: &dyn Inspect, start: &Start, span: &Span) -> Result<u64, Failure> {
+        let Span { partition, end_offset, .. } = *span;
+        match start {
+            Start::Time(ms) => Ok(offset_at(log, partition, *ms)?.min(end_offset)),
+            Start::Position(position) => {
+                is_of(log, position, "--from")?;
+                let from_offset = position.next_offset(partition);
+                if from_offset > end_offset {
+                    return Err(Failure::usage(format!(
+                        "--from begins partition {partition} at offset {from_offset}, and what is folded of it ends at {end_offset}"
+                    )));
+                }
+                Ok(from_offset)
+            }
         }
-        Ok(spans)
+    }
+
+    /// Whether the prefix ends before a time whatever the log holds.
+    pub(crate) fn ends_before(&self, start: &Start) -> bool {
+        matches!((start, self.as_of), (Start::Time(start), Some(as_of)) if *start > as_of)
+    }
+}
+
+/// From where on a stretch is told.
+#[derive(Clone)]
+pub(crate) enum Start {
+    /// The first record of each partition whose timestamp is at least so late, Unix milliseconds.
+    Time(u64),
+    /// Partitions that it does not name are told from their beginning.
+    Position(Positions),
+}
+
+/// Reads a time or a position.
+pub(crate) fn start(text: &str) -> Result<Start, String> {
+    let wrong = "is neither a time (RFC 3339 or Unix milliseconds) nor a position (a token or PARTITION:OFFSET,…)";
+    time(text).map(Start::Time).or_else(|_| position(text).map(Start::Position)).map_err(|_| wrong.to_owned())
+}
+
+/// Reads a token, or offsets by partition.
+fn position(text: &str) -> Result<Positions, String> {
+    if !text.contains(':') {
+        return text.parse().map_err(|error| format!("{error}; offsets are written PARTITION:OFFSET,…"));
+    }
+    let mut seen = BTreeSet::new();
+    let entry = |entry: &str| {
+        let (partition, offset) = entry.split_once(':')?;
+        let (partition, offset) = (partition.parse().ok()?, offset.parse().ok()?);
+        seen.insert(partition).then_some((partition, offset))
+    };
+    let entries: Option<Positions> = text.split(',').map(entry).collect();
+    entries.ok_or_else(|| "is not PARTITION:OFFSET,… with each partition once".to_owned())
+}
+
+/// Refuses a position that names partitions which the log does not have.
+fn is_of(log: &dyn Inspect, position: &Positions, flag: &str) -> Result<(), Failure> {
+    let count = log.partition_count();
+    match position.highest_partition().filter(|highest| *highest >= count) {
+        None => Ok(()),
+        Some(highest) => Err(Failure::usage(format!(
+            "{flag} names partition {highest}, and the log has {count} partitions: it is another log's"
+        ))),
     }
 }
 
@@ -149,13 +205,27 @@ impl Progress {
         *self.total.get_mut() = total;
         if io::stderr().is_terminal() {
             let style = ProgressStyle::with_template(match unit {
-                Unit::Offsets => "{wide_bar} {human_pos}/{human_len} {per_sec}, {eta} left",
-                Unit::Bytes => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
+                Unit::Offsets => "{wide_bar} {human_pos}/{human_len}, {whole_per_sec}/s, {eta} left",
+                Unit::Bytes => "{wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
             });
+            let whole_per_sec = |state: &ProgressState, to: &mut dyn fmt::Write| {
+                _ = write!(to, "{}", HumanCount(state.per_sec() as u64));
+            };
             self.bar = ProgressBar::new(total);
-            self.bar.set_style(style.expect("a template that indicatif knows"));
+            let style = style.expect("a template that indicatif knows");
+            self.bar.set_style(style.with_key("whole_per_sec", whole_per_sec));
             self.bar.enable_steady_tick(SHOW_EVERY);
+        } else {
+            match unit {
+                Unit::Offsets => tracing::info!(of = total, "reading the log"),
+                Unit::Bytes => tracing::info!(of = total, "reading tables"),
+            }
         }
+    }
+
+    /// Does something that writes lines, with the bar out of the way.
+    pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
     }
 
     /// Clears the bar, and says what was read.
@@ -167,6 +237,7 @@ impl Progress {
             tracing::info!(
                 partition = t.partition,
                 first_offset = t.first_offset,
+                from_offset = t.from_offset,
                 next_offset = t.next_offset,
                 first_timestamp_ms = first,
                 newest_timestamp_ms = newest,
@@ -181,6 +252,23 @@ impl Progress {
     /// Clears the bar where nothing was read of the log.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+
+    /// Clears the bar, and adds to the sentence of an analysis that was stopped how far it had come.
+    fn ended_early(&self, failure: Failure) -> Failure {
+        self.bar.finish_and_clear();
+        let Failure::Failed(error) = &failure else { return failure };
+        let is_stopped = error.downcast_ref::<Error>().is_some_and(Error::is_stopped)
+            || matches!(error.downcast_ref(), Some(receipts_backfill::Error::Stopped));
+        if !is_stopped {
+            return failure;
+        }
+        let (read, of) = (self.read.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
+        let what = match self.unit {
+            Unit::Offsets => "offsets of the log",
+            Unit::Bytes => "bytes of tables",
+        };
+        anyhow!("{error}. It had read {read} of {of} {what}, {} a second", self.rate()).into()
     }
 
     /// What was read in a second since the beginning.
@@ -207,6 +295,12 @@ impl Watch for Progress {
         }
     }
 
+    /// What is skipped is no part of the work, and makes no rate.
+    fn skipped(&self, offsets: u64) {
+        let before = self.total.fetch_sub(offsets, Ordering::Relaxed);
+        self.bar.set_length(before.saturating_sub(offsets));
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop.is_cancelled()
     }
@@ -223,16 +317,23 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let own = settings.clone();
     receipts_node::run("receipts", &settings, async |stop, _| {
-        receipts_node::on_thread("analysis", move || work(&own, &mut Progress::new(stop))).await
+        let analysis = move || {
+            let mut progress = Progress::new(stop);
+            work(&own, &mut progress).map_err(|failure| progress.ended_early(failure))
+        };
+        receipts_node::on_thread("analysis", analysis).await
     })
 }
 
 /// Writes what was read of partitions as lines for people.
 pub(crate) fn write_told(to: &mut dyn Write, told: &Told) -> io::Result<()> {
     let Told { partition, first_offset, next_offset, events, messages, .. } = told;
-    write!(to, "partition {partition}: offsets {first_offset} to {next_offset}, {events} events, {messages} messages")?;
-    if let Some(offset) = told.snapshot_offset {
-        write!(to, ", from a snapshot at {offset}")?;
+    let from = told.from_offset.unwrap_or(*first_offset);
+    write!(to, "partition {partition}: offsets {from} to {next_offset}, {events} events, {messages} messages in all")?;
+    match (told.snapshot_offset, told.from_offset) {
+        (Some(offset), _) => write!(to, ", folded from a snapshot at {offset}")?,
+        (None, Some(_)) => write!(to, ", folded from {first_offset}")?,
+        (None, None) => {}
     }
     if let (Some(first), Some(newest)) = (told.first_timestamp_ms, told.newest_timestamp_ms) {
         write!(to, ", {} to {}", shown(first), shown(newest))?;
@@ -245,7 +346,7 @@ pub(crate) fn write_told(to: &mut dyn Write, told: &Told) -> io::Result<()> {
 }
 
 /// A time for people.
-fn shown(ms: u64) -> String {
+pub(crate) fn shown(ms: u64) -> String {
     let time = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
     time.map_or_else(|| format!("{ms} ms"), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
@@ -253,6 +354,21 @@ fn shown(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_is_a_token_or_offsets() {
+        let wanted: Positions = [(0, 17), (3, 42)].into_iter().collect();
+        assert_eq!(position("3:42,0:17"), Ok(wanted.clone()));
+        assert_eq!(position(&wanted.to_string()), Ok(wanted.clone()));
+        assert!(matches!(start("2026-05-28T20:26:40Z"), Ok(Start::Time(1_780_000_000_000))));
+        assert!(matches!(start("3:42,0:17"), Ok(Start::Position(read)) if read == wanted));
+        for text in ["", "3", "3:", ":3", "3:42,", "3:42,3:43", "3:-1", "3:42;0:17", "yesterday"] {
+            assert!(position(text).is_err(), "{text}");
+        }
+        for text in ["yesterday", "3:42,", "2026-05-28"] {
+            assert!(start(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_time_is_rfc_3339_or_milliseconds() {

@@ -81,10 +81,11 @@ enum Command {
     /// refused: what to send to that service is said then.
     #[command(after_help = erase::EXAMPLES)]
     Erase(Erase),
-    /// Folds the log from its beginning, up to a time if asked, and answers from that.
+    /// Folds the log up to now, a time or a position, and answers from that, or tells of a stretch of it.
     ///
     /// The state is folded aside, by a consumer of its own without a group: a running service on the same Kafka notices
-    /// nothing, and nothing is written but in a temporary directory (TMPDIR). Without a question all partitions are
+    /// nothing, and nothing is written but in a temporary directory (TMPDIR). It begins at the newest snapshot that fits,
+    /// where snapshot.url says where they are, else where the log begins. Without a question all partitions are
     /// folded, and what they hold is told with a digest that is the same for every fold of the same prefix. The settings
     /// of the projector decide answers here too: give those of the service.
     #[command(after_help = replay::EXAMPLES)]
@@ -107,7 +108,7 @@ enum Command {
     /// Imports receipts that a table holds: members, messages and reads, from CSV, NDJSON or Parquet.
     ///
     /// A row of --reads is a message and who read it, one of --messages a message, one of --members somebody in a
-    /// conversation; docs/analytics.md has their columns. They become events: members and messages first, then reads. Each
+    /// conversation; schemas/backfill/v1.md has their columns. They become events: members and messages first, then reads. Each
     /// is acknowledged by the log before the command ends. Rows that no event could say are written into a report with the
     /// reason. A run that was interrupted goes on where it was, by its progress file; what is done already is not done
     /// again. Exit code 1 says that rows were rejected; all others are in the log then. The embedded log must not be in use

@@ -95,7 +95,7 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
         for partition in 0..count {
             let old = old.get(&partition);
             let rebuilt = rebuild::partition(&*log, &store, partition, limits, memory_bytes / 4 * 3, old, progress)?;
-            output.write(&rebuilt, |to| write(to, &rebuilt))?;
+            progress.aside(|| output.write(&rebuilt, |to| write(to, &rebuilt)))?;
             different.extend(rebuilt.differs().then_some(partition));
             uncompared.extend((rebuilt.compared.is_none() && rebuilt.told.messages > 0).then_some(partition));
             told.push(rebuilt.told);

@@ -1,11 +1,11 @@
 //! `receipts replay`: answers from a fold of a prefix of the log. Reads the command line and prints; folding is
 //! `receipts_analytics`'.
 
-use crate::analysis::{self, Prefix, Progress, write_told};
+use crate::analysis::{self, Prefix, Progress, Start, shown, start, write_told};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
-use receipts_analytics::{Folded, Told, digest};
+use receipts_analytics::{Folded, Span, Told, digest};
 use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT};
 use receipts_fold::view::{self, Member, Members, Receipt, Status};
 use receipts_query::Conversation;
@@ -16,6 +16,8 @@ use serde::Serialize;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   receipts replay
+  receipts replay --from 2026-05-28T00:00:00Z --as-of 2026-05-28T23:59:59.999Z
+  receipts replay --from 0:1200,3:950 --position 0:1500,3:1000 --json
   receipts replay --as-of 2026-05-28T20:26:40Z receipt g1 m1 m2
   receipts replay --as-of 1780000000000 members g1 m1 --filter unread --json
   receipts replay read-mark g1 bob --tenant acme --kafka-bootstrap localhost:9092
@@ -27,6 +29,10 @@ const MEMBERS_AT_ONCE: usize = 1_000;
 /// A fold, and what it is asked.
 #[derive(Args)]
 pub(crate) struct Replay {
+    /// Tells of the records from there on alone: RFC 3339, Unix milliseconds, a token, or PARTITION:OFFSET,… Those before are
+    /// folded too, from the newest snapshot at or below where there is one, so that nothing is unknown. Not with a question.
+    #[arg(long, value_name = "TIME-OR-POSITION", value_parser = start)]
+    from: Option<Start>,
     #[command(flatten)]
     prefix: Prefix,
     /// Whose conversation is asked for.
@@ -113,17 +119,36 @@ struct State<'a> {
 /// Wrong usage; where there is no log, it cannot be read, or there is no such answer.
 pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
+        if let Some(from) = &replay.from {
+            if replay.question.is_some() {
+                return Err(Failure::usage(
+                    "--from is for a replay without a question: an answer is that of everything before --as-of or --position",
+                ));
+            }
+            if replay.prefix.ends_before(from) {
+                return Err(Failure::usage("--from is later than --as-of: there is nothing between them"));
+            }
+        }
         let opened = receipts_node::open_existing(settings)?;
         let log = &*opened.log;
         let mut output = Output::stdout(json);
         let scratch = replay.prefix.memory.scratch(settings, &opened.identity)?;
         let Some(question) = &replay.question else {
             let spans = replay.prefix.spans(log, 0..log.partition_count())?;
+            let from_offset = |span: &Span| match &replay.from {
+                Some(from) => replay.prefix.start_in(log, from, span).map(Some),
+                None => Ok(None),
+            };
+            let from_offsets = spans.iter().map(from_offset).collect::<Result<Vec<_>, Failure>>()?;
             progress.begin(spans.iter().map(|span| span.offsets()).sum());
             let mut all = Vec::new();
-            for span in &spans {
-                let Folded { state, told, .. } = &scratch.fold(log, span, progress)?;
-                tell(&mut output, told, &digest(state)?, progress)?;
+            for (span, from_offset) in spans.iter().zip(from_offsets) {
+                let folded = match from_offset {
+                    Some(from_offset) => scratch.fold_from(log, span, from_offset, progress)?,
+                    None => scratch.fold(log, span, progress)?,
+                };
+                let Folded { state, told, .. } = &folded;
+                tell(&mut output, told, &digest(state, span.partition, progress)?, progress)?;
                 all.push(told.clone());
             }
             progress.end(&all);
@@ -148,10 +173,13 @@ pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), 
 
 fn tell(output: &mut Output, told: &Told, digest: &str, progress: &Progress) -> Result<(), Failure> {
     let shown = State { told, digest, offsets_per_s: progress.rate() };
-    Ok(output.write(&shown, |to| {
-        write_told(to, told)?;
-        writeln!(to, "  digest {digest}, {} offsets/s so far", shown.offsets_per_s)
-    })?)
+    let write = || {
+        output.write(&shown, |to| {
+            write_told(to, told)?;
+            writeln!(to, "  digest {digest}, {} offsets/s so far", shown.offsets_per_s)
+        })
+    };
+    Ok(progress.aside(write)?)
 }
 
 fn answer(
@@ -188,9 +216,9 @@ fn answer(
                 for member in &members {
                     write!(to, "  {}", member.user_id)?;
                     if let Some(at) = member.read_at_ms {
-                        write!(to, " read_at_ms={at}")?;
+                        write!(to, ", read {}", shown(at))?;
                     }
-                    writeln!(to, "{}", if member.left { " left" } else { "" })?;
+                    writeln!(to, "{}", if member.left { ", left" } else { "" })?;
                 }
                 Ok(())
             })?;
@@ -200,7 +228,13 @@ fn answer(
                 .read_mark(tenant, conversation_id, user)?
                 .ok_or_else(|| anyhow!("there is no read mark of {user} in {conversation_id}"))?;
             output.write(&mark, |to| {
-                writeln!(to, "{} has read {conversation_id} up to {} ms", mark.reader_id, mark.up_to_sent_at_ms)
+                let message = mark.up_to_message_id.as_ref().map(|id| format!("{id}, ")).unwrap_or_default();
+                let (sent, read) = (shown(mark.up_to_sent_at_ms), shown(mark.read_at_ms));
+                writeln!(
+                    to,
+                    "{} has read {conversation_id} up to {message}sent {sent}, and did so {read}",
+                    mark.reader_id
+                )
             })?;
         }
     }

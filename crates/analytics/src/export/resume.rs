@@ -61,6 +61,11 @@ impl<'a> Progress<'a> {
         Ok(Self { place: &plan.out, kept })
     }
 
+    /// How many partitions are written.
+    pub(super) fn partitions(&self) -> usize {
+        self.kept.partitions.len()
+    }
+
     pub(super) fn done(&self, partition: u32) -> Option<&Done> {
         self.kept.partitions.get(&partition)
     }
@@ -73,7 +78,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Everything is written: nothing is to go on.
-    pub(super) fn finish(self) -> Result<(), Error> {
+    pub(super) fn finish(&self) -> Result<(), Error> {
         self.place.remove(NAME)
     }
 }

@@ -12,6 +12,8 @@ const LEFT: f64 = 84.0;
 const TOP: f64 = 16.0;
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 240.0;
+/// What two lines of text are apart at least.
+const LINE: f64 = 14.0;
 
 /// Makes the page. `log` is the log's name for people.
 ///
@@ -80,6 +82,8 @@ struct Curve {
     number: usize,
     label: String,
     points: String,
+    /// Where the label stands beside the curve's end, a line apart from its neighbours'.
+    label_y: f64,
 }
 
 /// A bar of shares that together are the audience.
@@ -120,9 +124,31 @@ fn curves(stats: &Stats) -> Vec<Curve> {
     let curve = |(number, class): (usize, &Audience)| {
         let shares = stats.read_within_ms.iter().zip(&class.time_to_read.read_within_percent);
         let points = shares.map(|(ms, percent)| format!("{:.1},{:.1}", along(stats, *ms), height(*percent, 100.0)));
-        Curve { number, label: class.audience.clone(), points: points.collect::<Vec<_>>().join(" ") }
+        let end = class.time_to_read.read_within_percent.last().copied().unwrap_or(0.0);
+        let points = points.collect::<Vec<_>>().join(" ");
+        Curve { number, label: class.audience.clone(), points, label_y: height(end, 100.0) }
     };
-    stats.by_audience.iter().enumerate().map(curve).collect()
+    let mut curves: Vec<Curve> = stats.by_audience.iter().enumerate().map(curve).collect();
+    let label_ys = apart(curves.iter().map(|curve| curve.label_y).collect());
+    curves.iter_mut().zip(label_ys).for_each(|(curve, y)| curve.label_y = y);
+    curves
+}
+
+/// Moves heights a line apart from one another, in their order, within the drawing area.
+fn apart(mut ys: Vec<f64>) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..ys.len()).collect();
+    order.sort_by(|a, b| ys[*a].total_cmp(&ys[*b]));
+    let mut least = TOP;
+    for &at in &order {
+        ys[at] = ys[at].max(least);
+        least = ys[at] + LINE;
+    }
+    let mut most = TOP + HEIGHT;
+    for &at in order.iter().rev() {
+        ys[at] = ys[at].min(most);
+        most = ys[at] - LINE;
+    }
+    ys
 }
 
 fn time_ticks(stats: &Stats) -> Vec<Tick> {
@@ -171,18 +197,20 @@ fn hour_ticks(stats: &Stats) -> Vec<Tick> {
     (0..=4).map(|quarter| Tick { at: height(quarter as f64, 4.0), label: grouped(max / 4 * quarter) }).collect()
 }
 
-/// The top of the axis: a round number that four divides, and at least the greatest.
 fn hours_max(stats: &Stats) -> u64 {
-    let greatest = stats.by_hour.iter().map(|hour| hour.reads).max().unwrap_or(0).max(4);
-    let mut step = 1;
-    loop {
-        for round in [1, 2, 5] {
-            if step * round * 4 >= greatest {
-                return step * round * 4;
-            }
-        }
-        step *= 10;
+    axis_max(stats.by_hour.iter().map(|hour| hour.reads).max().unwrap_or(0))
+}
+
+/// The top of an axis with four steps: each a round number, and together at least the greatest value.
+fn axis_max(greatest: u64) -> u64 {
+    let quarter = greatest.div_ceil(4).max(1);
+    // A step is one of these times a power of ten.
+    let mut unit = 1;
+    while quarter > 100 * unit {
+        unit *= 10;
     }
+    let round = [1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100];
+    4 * round.map(|round| round * unit).into_iter().find(|step| *step >= quarter).unwrap_or(quarter)
 }
 
 /// A whole number with its thousands apart.
@@ -243,6 +271,23 @@ mod tests {
         ] {
             assert_eq!(duration(ms), wanted);
         }
+    }
+
+    #[test]
+    fn an_axis_ends_at_a_round_number_shortly_above_the_greatest_value() {
+        for (greatest, wanted) in
+            [(0, 4), (4, 4), (5, 8), (23, 24), (100, 100), (101, 120), (20_090, 24_000), (400_000, 400_000)]
+        {
+            assert_eq!(axis_max(greatest), wanted, "{greatest}");
+        }
+        assert!((1..100_000).all(|greatest| (greatest..=(2 * greatest).max(4)).contains(&axis_max(greatest))));
+    }
+
+    #[test]
+    fn labels_of_curves_that_end_together_stand_apart() {
+        assert_eq!(apart(vec![100.0, 50.0]), [100.0, 50.0]);
+        assert_eq!(apart(vec![100.0, 100.0, 95.0]), [109.0, 123.0, 95.0]);
+        assert_eq!(apart(vec![256.0, 256.0]), [242.0, 256.0], "the lowest stays within the drawing");
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! It asserts only that time limits hold; the cases assert the rest.
 
 use parking_lot::Mutex;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::ClientConfig;
+use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
-use receipts_log::testing::{Broker, unique};
+use receipts_log::testing::{Broker, trim, unique};
 use receipts_log::{
     Assignment, Entry, Inspect, OwnedRecord, Peek, Polled, RECORDS_AT_ONCE, ReadError, Reader, Topic, Written,
 };
@@ -45,7 +45,7 @@ impl Fixture {
         let settings = settings(Broker::shared()?);
         let (bootstrap, events) = (settings.bootstrap.clone(), settings.events.clone());
         let log = Arc::new(KafkaLog::connect(settings).unwrap());
-        let trim: Trim = Box::new(move |partition, before| delete_records(&bootstrap, &events, partition, before));
+        let trim: Trim = Box::new(move |partition, before| trim(&bootstrap, &events, partition, before));
         Some(Fixture { log, group: unique("group"), trim, _dir: None })
     }
 
@@ -76,13 +76,6 @@ pub(crate) fn settings(broker: &Broker) -> KafkaSettings {
 
 pub(crate) fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap()
-}
-
-fn delete_records(bootstrap: &str, topic: &str, partition: u32, before: u64) {
-    let mut offsets = TopicPartitionList::new();
-    offsets.add_partition_offset(topic, partition as i32, Offset::Offset(before as i64)).unwrap();
-    let deleted = futures_executor::block_on(admin(bootstrap).delete_records(&offsets, &AdminOptions::new())).unwrap();
-    deleted.elements()[0].error().unwrap();
 }
 
 pub(crate) fn entry(partition: impl Into<Option<u32>>, key: &str, value: impl ToString) -> Entry {

@@ -1,0 +1,152 @@
+//! Ctrl-C while the analysts' commands read a log of some size. The import's own is beside its test.
+
+use super::lines;
+use bytes::Bytes;
+use receipts_event::{key, partition_of};
+use receipts_log::embedded::EmbeddedLog;
+use receipts_log::{Entry, Log as _};
+use receipts_tests::process::{Service, errors, interrupt, run};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const MESSAGES: usize = 2_000;
+const READERS: usize = 600;
+/// Of one event.
+const MESSAGES_READ: usize = 100;
+
+/// A data directory whose log has, in every partition, a group in which everybody has read everything; and how many events.
+fn large() -> (tempfile::TempDir, u64) {
+    let data = tempfile::tempdir().expect("a folder");
+    assert_eq!(Service::serve(data.path(), &[]).terminate(), Some(0), "it makes the log");
+    let log = EmbeddedLog::open(&data.path().join("log"), None).expect("a log");
+    let (writer, partitions) = (log.writer(), log.partition_count());
+    let mut events = 0;
+    let mut append = |conversation: &str, event: Value| {
+        drop(writer.append(Entry::event(key("default", conversation), Bytes::from(event.to_string()), None)));
+        events += 1;
+    };
+    let people: Vec<String> = (0..=READERS).map(|person| format!("u{person}")).collect();
+    let messages: Vec<String> = (0..MESSAGES).map(|message| format!("m{message}")).collect();
+    for partition in 0..partitions {
+        let in_it = |id: &String| partition_of(&key("default", id), partitions) == partition;
+        let id = (0..).map(|number| format!("g{number}")).find(in_it).expect("a name");
+        append(&id, json!({"type": "members.changed", "conversation_id": id, "joined": people}));
+        for message in &messages {
+            append(
+                &id,
+                json!({"type": "message.sent", "conversation_id": id, "message_id": message, "sender_id": "u0",
+                               "sent_at_ms": super::SENT_AT_MS, "need_read_receipt": true}),
+            );
+        }
+        for some in messages.chunks(MESSAGES_READ) {
+            for reader in &people[1..] {
+                append(
+                    &id,
+                    json!({"type": "message.read", "conversation_id": id, "reader_id": reader, "message_ids": some}),
+                );
+            }
+        }
+    }
+    writer.flush(Duration::from_secs(60)).expect("written");
+    (data, events)
+}
+
+/// Every file below a folder, by name.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            all.extend(
+                files(&path)
+                    .into_iter()
+                    .map(|(name, bytes)| (Path::new(path.file_name().expect("a name")).join(name), bytes)),
+            );
+        } else {
+            all.insert(path.file_name().expect("a name").into(), fs::read(&path).expect("a file"));
+        }
+    }
+    all
+}
+
+/// Interrupts a command, which must end as one that failed, with a sentence that says how much it read: not all. Returns
+/// what it said.
+fn stopped(arguments: &[&str], data: &Path, is_due: impl FnMut() -> bool) -> String {
+    let common = ["--data-dir", data.to_str().expect("UTF-8"), "--json"];
+    let output = interrupt("receipts", &[arguments, &common].concat(), "reading the log", is_due);
+    let said = errors(&output);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+    let sentence = said.lines().last().expect("a sentence");
+    assert!(sentence.starts_with("error: stopped as asked; ") && sentence.contains("same command"), "{said}");
+    let read = sentence
+        .split_once("It had read ")
+        .and_then(|(_, rest)| rest.split_once(" offsets of the log"))
+        .expect("it says");
+    let (read, of) = read.0.split_once(" of ").expect("two numbers");
+    assert!(read.parse::<u64>().expect("a number") < of.parse().expect("a number"), "in the middle: {said}");
+    sentence.to_owned()
+}
+
+/// INV-EXPORT, INV-STATS, INV-VERIFY: what Ctrl-C ends has written nothing by halves, and the same command gives the whole
+/// afterwards; an export goes on behind what it has, with the bytes of one that nobody interrupted.
+#[test]
+fn what_ctrl_c_ends_says_what_it_read_and_the_same_command_gives_the_whole() {
+    let (data, events) = large();
+    let (at, reads) = (data.path(), (4 * MESSAGES * READERS) as u64);
+    let sum =
+        |lines: &[Value], field: &str| lines.iter().map(|line| line[field].as_u64().expect("a count")).sum::<u64>();
+
+    stopped(&["replay"], at, || true);
+    stopped(&["replay", "--from", "0:5000"], at, || true);
+    let replayed = lines(0, &["replay"], at);
+    assert_eq!(sum(&replayed, "events"), events);
+
+    let page = at.join("figures.html");
+    let stats = ["stats", "--html", page.to_str().expect("UTF-8")];
+    stopped(&stats, at, || true);
+    let pages = || files(at).into_keys().filter(|name| name.to_string_lossy().contains("figures")).count();
+    assert_eq!(pages(), 0, "no page, and no part of one");
+    assert_eq!(lines(0, &stats, at)[0]["readers"]["read_count"], reads);
+    assert_eq!(pages(), 1);
+
+    let (out, fresh) = (at.join("out"), at.join("fresh"));
+    let export = |to: &Path| {
+        let to = to.to_str().expect("UTF-8").to_owned();
+        ["export", "--out", &to, "--dataset", "messages", "--dataset", "rosters"].map(str::to_owned)
+    };
+    let arguments = export(&out);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let progress = out.join("_export-in-progress.json");
+    let said = stopped(&arguments, at, || progress.exists());
+    let held = files(&out);
+    assert!(said.contains(" of 4 partitions are exported and no file is half written"), "{said}");
+    assert!(held.keys().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{:?}", held.keys());
+    let whole = lines(0, &arguments, at);
+    let arguments = export(&fresh);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    assert_eq!(lines(0, &arguments, at)[0]["datasets"], whole[0]["datasets"]);
+    assert_eq!(sum(whole[0]["partitions"].as_array().expect("a list"), "events"), events);
+    let (resumed, wanted) = (files(&out), files(&fresh));
+    assert!(resumed == wanted, "{:?} and {:?}", resumed.keys(), wanted.keys());
+    assert!(
+        held.iter()
+            .filter(|(name, _)| **name != Path::new("_export-in-progress.json"))
+            .all(|(name, bytes)| wanted[name] == *bytes)
+    );
+
+    let data_dir = at.to_str().expect("UTF-8");
+    let rebuilt = run("receipts", &["rebuild", "--even-if-different", "--data-dir", data_dir]);
+    assert!(rebuilt.status.success(), "{}", errors(&rebuilt));
+    stopped(&["verify"], at, || true);
+    let verdicts = lines(0, &["verify"], at);
+    for (verdict, replayed) in verdicts.iter().zip(&replayed) {
+        assert_eq!(
+            (&verdict["digest_of_store"], &verdict["end_offset"]),
+            (&replayed["digest"], &replayed["next_offset"])
+        );
+    }
+    assert_eq!(sum(&verdicts, "events"), events);
+}

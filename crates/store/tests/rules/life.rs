@@ -252,6 +252,10 @@ impl Subject for Folded {
     fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Option<ReadMark> {
         self.state().read_mark(tenant, conversation_id, user_id).unwrap()
     }
+
+    fn is_member(&self, tenant: &str, conversation_id: &str, user_id: &str) -> bool {
+        self.state().is_member(tenant, conversation_id, user_id).unwrap()
+    }
 }
 
 /// In whose names a message is asked for as well (INV-STRANGER): its sender's, those of people of these histories, and a

@@ -227,3 +227,28 @@ fn the_peer_of_a_reader_is_the_one_other_member_there_is() {
     chat.post(&members("observers", &[user(64)]));
     assert_eq!(peer_of(&mut chat, 0, 7), None);
 }
+
+/// The detail is for people: the limit, and the ids, in quotes.
+#[test]
+fn a_dead_letter_says_which_messages_did_not_come() {
+    let mut chat = Chat::new(Limits { parked_max: 1, parked_age_ms: 500, ..Limits::default() });
+    chat.post(&read("u1", &["m1", "m2", "m1"], false));
+    assert!(chat.effects.dead_letters.is_empty());
+    chat.post(&read("u2", &["m3"], false));
+    let said = |chat: &Chat| chat.effects.dead_letters.iter().map(|l| l.detail.clone()).collect::<Vec<_>>();
+    assert_eq!(said(&chat), [r#"more than 1 records wait; did not come: "m1", "m2""#]);
+    chat.at(2_000, &members("joined", &[user(0)]));
+    assert_eq!(said(&chat), [r#"did not come within 500 ms: "m3""#]);
+}
+
+/// A screen shows neighbours and others, in an order of its own, some twice: each answer is as asked for alone.
+#[test]
+fn receipts_of_many_messages_are_those_of_each() {
+    let mut chat = Chat::new(Limits::default());
+    chat.post(&members("joined", &[user(0), user(1)]));
+    (0..200).for_each(|i| _ = chat.post(&sent(&format!("m{i}"))));
+    (0..200).step_by(3).for_each(|i| _ = chat.post(&read("u1", &[&format!("m{i}")], false)));
+    let ids: Vec<String> = (0..100).map(|i| format!("m{}", i * 37 % 210)).chain(["m5".into(), "m199".into()]).collect();
+    let wanted: Vec<Receipt> = ids.iter().map(|id| chat.receipt(id)).collect();
+    assert_eq!(chat.fold.receipts("default", "g", &ids).unwrap(), wanted);
+}

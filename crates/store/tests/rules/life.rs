@@ -84,6 +84,11 @@ impl Folded {
         self.state.as_ref().unwrap()
     }
 
+    /// The pages, to plant in them what never should be there.
+    pub(crate) fn pages_mut(&mut self) -> &mut Paged<Lagging> {
+        self.state.as_mut().unwrap().pages_mut()
+    }
+
     pub(crate) fn checkpoint(&mut self) {
         let state = self.state.as_mut().unwrap();
         state.settle();

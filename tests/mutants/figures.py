@@ -22,11 +22,11 @@ def main():
     counts, missed = collections.defaultdict(collections.Counter), []
     for m in mutants:
         number = m["number"]
-        outcome = "unviable" if number in unviable else "not woven" if not m["woven"] else outcomes.get(number, "not run")
+        outcome = "unviable" if number in unviable else "not woven" if not m["woven"] else outcomes.get(number, "open")
         counts[os.path.basename(m["file"])][outcome] += 1
         if outcome == "missed":
             missed.append(m["name"])
-    kinds = ["caught", "timeout", "missed", "unviable", "not woven", "not run"]
+    kinds = ["caught", "timeout", "missed", "unviable", "not woven", "open"]
     print(f"{'file':16}" + "".join(f"{kind:>10}" for kind in kinds))
     for file, of in sorted(counts.items()):
         print(f"{file:16}" + "".join(f"{of[kind]:10}" for kind in kinds))

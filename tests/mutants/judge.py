@@ -1,17 +1,27 @@
 #!/usr/bin/env python3
-"""Runs the tests against every woven mutant, one process a stage, and ends a mutant with the first stage that fails.
+"""Runs the tests against the woven mutants, stage by stage: the first one against all, the next against those that are left.
 
     judge.py WOVEN.json RESULTS.tsv STAGES.json [FILE…]      FILE: only mutants of these, by the name without a folder
 
 Goes on where RESULTS.tsv ends: `number outcome seconds stage name` a line, the last line of a number counts. An outcome is
-caught, timeout (of 30 s, or ten times what the stage takes without a mutant) or missed.
+caught, timeout (of 10 s, or ten times what the stage takes without a mutant), open (passed this stage, and there are more) or
+missed (passed all). Who asks for more than 4 GiB of memory, as loops without an end do, is caught.
 """
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
+
+
+MEMORY_BYTES = 4 << 30
+
+
+def bound():
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def run(stage, number):
@@ -20,7 +30,7 @@ def run(stage, number):
     since = time.monotonic()
     try:
         done = subprocess.run(stage["command"], env=env, cwd=stage["folder"], timeout=stage.get("limit_s", 600),
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=bound)
         return "missed" if done.returncode == 0 else "caught", time.monotonic() - since
     except subprocess.TimeoutExpired:
         return "timeout", time.monotonic() - since
@@ -31,33 +41,41 @@ def main():
     files = sys.argv[4:]
     known = {}
     if os.path.exists(results):
-        known = {int(line.split("\t")[0]): line.split("\t")[1] for line in open(results)}
+        for line in open(results):
+            number, outcome, _, stage, _ = line.split("\t")
+            known[int(number)] = (outcome, stage)
     order = {file: place for place, file in enumerate(files)}
-    due = [m for m in woven["mutants"] if m["woven"] and known.get(m["number"]) not in ("caught", "timeout")]
+    due = [m for m in woven["mutants"] if m["woven"] and known.get(m["number"], ("",))[0] not in ("caught", "timeout")]
     if files:
         due = [m for m in due if os.path.basename(m["file"]) in order]
         due.sort(key=lambda m: order[os.path.basename(m["file"])])
-    due = [m for m in due if os.environ.get("AGAIN") or m["number"] not in known]
+    names = [stage["name"] for stage in stages]
+    # How many stages each has passed.
+    passed = {m["number"]: 0 for m in due}
+    if not os.environ.get("AGAIN"):
+        passed |= {m["number"]: names.index(known[m["number"]][1]) + 1 for m in due if m["number"] in known}
     for stage in stages:
         outcome, seconds = run(stage, 0)
         if outcome != "missed":
             sys.exit(f"{stage['name']} does not pass without a mutant: {outcome}")
-        stage["limit_s"] = max(30, 10 * seconds)
+        stage["limit_s"] = max(10, 10 * seconds)
         print(f"{stage['name']}: {seconds:.1f} s", flush=True)
-    since, counts = time.monotonic(), {}
     with open(results, "a") as out:
-        for done, m in enumerate(due, 1):
-            began = time.monotonic()
-            for stage in stages:
-                outcome, _ = run(stage, m["number"])
-                if outcome != "missed":
-                    break
-            counts[outcome] = counts.get(outcome, 0) + 1
-            out.write(f"{m['number']}\t{outcome}\t{time.monotonic() - began:.1f}\t{stage['name']}\t{m['name']}\n")
-            out.flush()
-            if outcome == "missed" or done % 25 == 0:
-                left = (len(due) - done) * (time.monotonic() - since) / done
-                print(f"{done} of {len(due)}, {left:.0f} s left, {counts}: {outcome} {m['name']}", flush=True)
+        for place, stage in enumerate(stages):
+            mine = [m for m in due if passed[m["number"]] == place]
+            since, counts = time.monotonic(), {}
+            print(f"== {stage['name']}: {len(mine)} mutants", flush=True)
+            for done, m in enumerate(mine, 1):
+                outcome, seconds = run(stage, m["number"])
+                if outcome == "missed":
+                    passed[m["number"]] += 1
+                    outcome = "missed" if stage is stages[-1] else "open"
+                counts[outcome] = counts.get(outcome, 0) + 1
+                out.write(f"{m['number']}\t{outcome}\t{seconds:.1f}\t{stage['name']}\t{m['name']}\n")
+                out.flush()
+                if done % 50 == 0 or done == len(mine):
+                    left = (len(mine) - done) * (time.monotonic() - since) / done
+                    print(f"{done} of {len(mine)}, {left:.0f} s left: {counts}", flush=True)
 
 
 main()

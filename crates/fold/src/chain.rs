@@ -90,4 +90,16 @@ mod tests {
         let link = push(&mut head, 0, 10);
         assert_eq!(seek(&head, 5, |_| Ok::<_, ()>(Some(link))), Ok(None));
     }
+
+    #[test]
+    fn of_messages_sent_at_the_same_time_the_newest_is_found() {
+        for same in [2, 7, 100] {
+            let mut head = Head::new("t", "c", 0);
+            let links: Vec<Link> = (0..3_000).map(|i| push(&mut head, i, i / same)).collect();
+            for bound in 0..(3_000 / same).min(60) {
+                let found = seek(&head, bound, |m| Ok::<_, ()>(Some(links[m as usize]))).unwrap().unwrap().0;
+                assert_eq!(found, (bound + 1) * same - 1);
+            }
+        }
+    }
 }

@@ -76,3 +76,21 @@ pub struct Counters {
     /// Records parked.
     pub parked: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_emptied_keeps_its_counters() {
+        let mut effects = Effects::default();
+        effects.changed.push(Changed { message: 1, audience: 2, newly_read: None });
+        effects.marks.push(MarkMoved { conversation: 1, slot: 2 });
+        let letter = DeadLetter { reason: Reason::NoRoster, detail: String::new(), ids: Vec::new(), parked: None };
+        effects.dead_letters.push(letter);
+        effects.counters.reads = 3;
+        effects.clear();
+        assert!(effects.changed.is_empty() && effects.marks.is_empty() && effects.dead_letters.is_empty());
+        assert_eq!(effects.counters.reads, 3);
+    }
+}

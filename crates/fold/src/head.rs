@@ -129,3 +129,19 @@ impl Page for Head {
             + 48
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::tests::accounts_for;
+
+    #[test]
+    fn a_conversation_accounts_for_its_names_roots_and_stretches() {
+        let mut head = Head::new(&"t".repeat(100), &"c".repeat(128), 0);
+        head.group_type = "g".repeat(90).into();
+        head.roots = (0..40).map(|message| Root { message, size: 1 }).collect();
+        (0..20).for_each(|stretch| head.stretches.add(2 * stretch, 0));
+        assert!(head.stretches.heap_bytes() > 100);
+        accounts_for(&head, 100 + 128 + 90 + 16 * head.roots.capacity() + head.stretches.heap_bytes());
+    }
+}

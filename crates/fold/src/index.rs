@@ -360,6 +360,7 @@ impl Page for Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::tests::accounts_for;
 
     #[test]
     fn a_filter_never_denies_what_it_holds_and_rarely_claims_what_it_does_not() {
@@ -369,5 +370,24 @@ mod tests {
         assert!((0..2 * STRETCH).all(|i| filter.may_hold(key(i))));
         let wrong = (0..100_000).filter(|i| filter.may_hold(key(i + (1 << 40)))).count();
         assert!(wrong < 300, "{wrong} of 100,000");
+    }
+
+    #[test]
+    fn pages_of_an_index_account_for_what_they_hold() {
+        accounts_for(&IndexPage { entries: Vec::with_capacity(100) }, 800);
+        accounts_for(&Filter::of(STRETCH), STRETCH as usize * FILTER_BITS_PER_MESSAGE / 8);
+        let runs = (0..3).map(|number| (number, Filter::of(1_024)));
+        let mut index = Index::new(1_024, runs, 3);
+        let (empty, filters) = (index.memory_bytes(), 3 * 1_024 * FILTER_BITS_PER_MESSAGE / 8);
+        assert_eq!(empty, filters);
+        index.young.push_back(Young::new(4 * 1_024));
+        index.young.iter_mut().for_each(|young| young.insert(1, 1));
+        assert_eq!(index.memory_bytes(), filters + index.young.iter().map(Young::memory_bytes).sum::<usize>());
+    }
+
+    /// Tags are part of the store's format.
+    #[test]
+    fn the_tag_of_a_conversation_folds_all_of_its_bits() {
+        assert_eq!([7, 0x0003_0005, 0xFFFF_0000, u32::MAX].map(tag), [7, 6, 0xFFFF, 0]);
     }
 }

@@ -389,6 +389,7 @@ impl Page for Chunk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::tests::accounts_for;
 
     #[test]
     fn a_last_read_stands_where_somebody_has_read_and_nowhere_else() {
@@ -403,5 +404,40 @@ mod tests {
         assert_eq!(page(32, 3, &[7]).map(|p| p.messages[0].last_read_at_ms), Ok(17));
         assert_eq!(page(32, 0, &[7]), Err(Malformed("a last read without a read")));
         assert_eq!(page(0, 3, &[]), Err(Malformed("reads without a last one")));
+    }
+
+    #[test]
+    fn pages_of_messages_and_chunks_account_for_what_they_hold() {
+        let mut page = Messages::new(0);
+        let mut message = Message::new(0, 0, 0, 0, 0, Kind::Group, State::Ok);
+        (0..64).for_each(|slot| _ = message.reads.read(slot, Some(1)));
+        let reads = message.reads.heap_bytes();
+        page.push("m", message, Link { sent_at_ms: 0, sent_at_max: 0, previous: None, skip: None });
+        accounts_for(&page, 64 * (size_of::<Message>() + size_of::<Chained>()) + page.ids.capacity() + reads);
+        let mut chunk = Chunk::default();
+        (0..100).for_each(|slot| _ = chunk.0.read(slot, Some(1)));
+        accounts_for(&chunk, chunk.0.heap_bytes());
+    }
+
+    #[test]
+    fn no_more_have_read_than_must() {
+        // One message with an audience of 5; three openly, and some hidden.
+        let page = |open: u8, hidden: u8| {
+            let bytes = [1, 0, 32, 2, b'm', 0, 0, 0, 20, 0, 64, 0, 0, 0, 5, 1, open, hidden, 7];
+            Messages::decode(&mut Reader::new(&bytes)).map(|page| (page.messages[0].read, page.messages[0].hidden))
+        };
+        assert_eq!(page(0b111, 0b11000), Ok((3, 2)));
+        assert_eq!(page(0b11111, 0b100000), Err(Malformed("more reads than readers")));
+        assert_eq!(page(0b111, 0b111000), Err(Malformed("more reads than readers")));
+        assert_eq!(page(0b111111, 0b1000000), Err(Malformed("more reads than readers")));
+    }
+
+    #[test]
+    fn a_page_is_empty_until_there_is_a_message() {
+        let mut page = Messages::new(0);
+        assert!(page.is_empty());
+        let link = Link { sent_at_ms: 0, sent_at_max: 0, previous: None, skip: None };
+        page.push("m", Message::new(0, 0, 0, 0, 0, Kind::Group, State::Ok), link);
+        assert!(!page.is_empty() && page.len() == 1);
     }
 }

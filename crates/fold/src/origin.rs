@@ -53,3 +53,27 @@ impl Page for Origin {
         size_of::<Self>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::tests::accounts_for;
+
+    #[test]
+    fn an_origin_has_nothing_on_the_heap() {
+        accounts_for(&Origin { limits: Limits::default(), last: None }, 0);
+    }
+
+    #[test]
+    fn an_origin_comes_back_whatever_it_says() {
+        for read_times in [false, true] {
+            for last in [None, Some(LastRecord { offset: 7, fingerprint: 1 << 60 })] {
+                let limits = Limits { retention_ms: 1, parked_max: 2, parked_age_ms: 3, read_times };
+                let (origin, mut w) = (Origin { limits, last }, Writer::default());
+                origin.encode(&mut w);
+                let mut r = Reader::new(&w.bytes);
+                assert_eq!((Origin::decode(&mut r), r.end()), (Ok(origin), Ok(())));
+            }
+        }
+    }
+}

@@ -182,3 +182,14 @@ pub trait Table<P: Page>: Store {
     /// Where the medium fails.
     fn keys(&self) -> Result<Vec<PageKey>, Self::Error>;
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// INV-MEMORY: a page says that it takes itself and what it has on the heap, and little more.
+    pub(crate) fn accounts_for<P: Page>(page: &P, heap_bytes: usize) {
+        let (least, said) = (size_of::<P>() + heap_bytes, page.memory_bytes());
+        assert!((least..=least + heap_bytes / 8 + 64).contains(&said), "{said} for {least} bytes");
+    }
+}

@@ -22,7 +22,7 @@ pub struct Raw<'a> {
 /// Which parked record waits for which message. Rebuilt from the parked records when a store opens.
 #[derive(Default)]
 pub(crate) struct Waiting {
-    /// Conversation name, a NUL, and message id, to offsets in order.
+    /// Length of the conversation's name, the name, and message id, for ids may hold any character; to offsets in order.
     by_message: HashMap<Box<[u8]>, Vec<u64>>,
     /// (timestamp, offset)
     by_age: BTreeSet<(u64, u64)>,
@@ -37,7 +37,7 @@ impl Waiting {
 }
 
 fn message_name(conversation: &[u8], message_id: &str) -> Vec<u8> {
-    [conversation, b"\0", message_id.as_bytes()].concat()
+    [&conversation.len().to_le_bytes()[..], conversation, message_id.as_bytes()].concat()
 }
 
 impl<S: Pages> State<S> {

@@ -338,6 +338,7 @@ impl Page for PeopleIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::tests::accounts_for;
 
     #[test]
     fn an_audience_holds_whom_the_roster_held_as_members_at_that_offset() {
@@ -360,5 +361,18 @@ mod tests {
         let mut w = Writer::default();
         page.encode(&mut w);
         assert_eq!(People::decode(&mut Reader::new(&w.bytes)), Ok(page));
+    }
+
+    #[test]
+    fn pages_of_people_and_their_index_account_for_what_they_hold() {
+        let mut person = Person::stranger(&"p".repeat(128), 0);
+        person.earlier = Some(Box::new(Vec::with_capacity(50)));
+        let room = PEOPLE_PER_PAGE as usize;
+        let page = People { hashes: Vec::with_capacity(room), people: Vec::with_capacity(room) };
+        accounts_for(&page, room * (size_of::<Person>() + 4));
+        let mut page = page;
+        page.push(person, 1);
+        accounts_for(&page, room * (size_of::<Person>() + 4) + 128 + 24 + 50 * 16);
+        accounts_for(&PeopleIndex::from_sorted(Vec::with_capacity(100)), 800);
     }
 }

@@ -354,4 +354,46 @@ mod tests {
         assert_eq!(w.bytes.len(), 2);
         round_trip(&Reads::<8>::default());
     }
+
+    /// INV-MEMORY
+    #[test]
+    fn bits_and_times_account_for_what_they_have_on_the_heap() {
+        let mut reads = Reads::<8>::default();
+        (0..4).for_each(|slot| _ = reads.read(slot, Some(9)));
+        assert_eq!(reads.heap_bytes(), 0, "few times stand in place");
+        reads.read_hidden(9);
+        assert_eq!(reads.heap_bytes(), 2 * 64, "two sets of 512 bits");
+        (10..26).for_each(|slot| _ = reads.read(slot, Some(9)));
+        assert_eq!(reads.heap_bytes(), 2 * 64 + 4 * 32, "room for 32 times of four bytes");
+        reads.read(30, Some(1 << 40));
+        assert!((2 * 64 + 21 * 8..=2 * 64 + 64 * 8).contains(&reads.heap_bytes()), "of eight: {}", reads.heap_bytes());
+    }
+
+    #[test]
+    fn where_no_times_are_kept_none_take_room() {
+        let mut reads = Reads::<1>::default();
+        (0..20).for_each(|slot| _ = reads.read(slot, None));
+        let mut w = Writer::default();
+        reads.encode(&mut w);
+        assert_eq!(w.bytes.len(), 1 + 3, "flags, and 20 bits as a number");
+        assert_eq!((reads.heap_bytes(), reads.after_ms(3)), (0, None));
+        round_trip(&reads);
+    }
+
+    #[test]
+    fn times_of_eight_bytes_and_no_more() {
+        let mut reads = Reads::<1>::default();
+        reads.read(3, Some(u64::MAX - 1));
+        round_trip(&reads);
+        let wide =
+            |width: u8| Reads::<1>::decode(&mut Reader::new(&[&[width << 2, 1][..], &[1; 9]].concat())).map(|_| ());
+        assert_eq!([wide(8), wide(9)], [Ok(()), Err(Malformed("times wider than 8 bytes"))]);
+    }
+
+    #[test]
+    fn a_recipient_is_new_once() {
+        let mut reads = Reads::<8>::default();
+        assert!(reads.add_recipient(500) && !reads.add_recipient(500) && reads.add_recipient(499));
+        assert_eq!(reads.counts(), (0, 0, 2));
+    }
 }

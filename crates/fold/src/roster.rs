@@ -218,3 +218,16 @@ impl<S: Pages> State<S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Part of the store's format: hashes in order, evenly over the pages.
+    #[test]
+    fn an_index_spreads_hashes_evenly_over_its_pages() {
+        let quarter = |hash| index_page(hash, 4);
+        assert_eq!([0, (1 << 30) - 1, 1 << 30, 1 << 31, 3 << 30, u32::MAX].map(quarter), [0, 0, 1, 2, 3, 3]);
+        assert_eq!(index_page(u32::MAX, 1), 0);
+    }
+}

@@ -317,3 +317,47 @@ impl Page for Meta {
         size_of::<Self>() + self.policies.values().map(|p| 64 + 48 * p.len()).sum::<usize>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::tests::accounts_for;
+
+    #[test]
+    fn small_pages_account_for_what_they_hold() {
+        let mut marks = Marks { slots: Vec::with_capacity(64) };
+        let message_id = Some("m".repeat(128).into());
+        marks.at_mut(3).0 = Some(Mark { message_id, up_to_sent_at_ms: 1, read_at_ms: 2, version: 3 });
+        accounts_for(&marks, 64 * size_of::<(Option<Mark>, Option<Covered>)>() + 128);
+        accounts_for(&Leaves { leaves: Vec::with_capacity(LEAVES_PER_PAGE as usize) }, 16 * LEAVES_PER_PAGE as usize);
+        let name = |length: usize| -> Box<str> { "n".repeat(length).into() };
+        accounts_for(&Erased { tenant: name(90), user_id: name(128), offset: 7 }, 90 + 128);
+        let parked = Parked {
+            offset: 1,
+            timestamp_ms: 2,
+            key: Some(vec![0; 200].into()),
+            value: vec![0; 300].into(),
+            headers: vec![(name(250), Some(vec![0; 350].into())), (name(200), None)],
+            waits_for: vec![name(120), name(128)],
+        };
+        accounts_for(&parked, 200 + 300 + 48 + 250 + 350 + 48 + 200 + 120 + 128);
+        let policy: Policy = (0..20).map(|i| (name(i), true)).collect();
+        let meta = Meta { policies: BTreeMap::from([(name(1), policy)]), ..Meta::default() };
+        accounts_for(&meta, 20 * 48);
+    }
+
+    #[test]
+    fn as_many_marks_and_leaves_as_a_page_has_room_for_and_not_one_more() {
+        fn decode<P: Page>(page: &P) -> Result<P, Malformed> {
+            let mut w = Writer::default();
+            page.encode(&mut w);
+            P::decode(&mut Reader::new(&w.bytes))
+        }
+        let marks = |count: u32| Marks { slots: vec![(None, None); count as usize] };
+        assert_eq!(decode(&marks(MARKS_PER_PAGE)), Ok(marks(MARKS_PER_PAGE)));
+        assert_eq!(decode(&marks(MARKS_PER_PAGE + 1)), Err(Malformed("too many marks on a page")));
+        let leaves = |count: u32| Leaves { leaves: (0..count).map(|n| (u64::from(n), n)).collect() };
+        assert_eq!(decode(&leaves(LEAVES_PER_PAGE)), Ok(leaves(LEAVES_PER_PAGE)));
+        assert_eq!(decode(&leaves(LEAVES_PER_PAGE + 1)), Err(Malformed("too many leaves on a page")));
+    }
+}

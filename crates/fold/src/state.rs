@@ -318,3 +318,22 @@ pub(crate) fn named_in_page<'a>(
     let place = message_key(message).1;
     page.at(place).filter(|m| m.conversation == conversation && page.id(place) == message_id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Link;
+    use crate::message::State as Fate;
+    use receipts_event::Kind;
+
+    /// Look-ups by hash find others too: the conversation decides as well as the id.
+    #[test]
+    fn a_message_is_named_by_its_conversation_and_its_id() {
+        let mut page = Messages::new(64);
+        let link = Link { sent_at_ms: 0, sent_at_max: 0, previous: None, skip: None };
+        page.push("m", Message::new(5, 0, 0, 0, 0, Kind::Group, Fate::Ok), link);
+        let named = |message, conversation, id| named_in_page(&page, message, conversation, id).is_some();
+        assert!(named(64, 5, "m"));
+        assert!(!named(64, 6, "m") && !named(64, 5, "n") && !named(65, 5, "m"));
+    }
+}

@@ -78,4 +78,14 @@ mod tests {
         stretches.add(15, 10);
         assert_eq!(stretches.newest_first().collect::<Vec<_>>(), [15, 14, 12, 11]);
     }
+
+    /// INV-MEMORY
+    #[test]
+    fn two_runs_stand_in_place_and_more_are_accounted_for() {
+        let mut stretches = Stretches::default();
+        [1, 3].into_iter().for_each(|stretch| stretches.add(stretch, 0));
+        assert_eq!(stretches.heap_bytes(), 0);
+        (2..20).for_each(|stretch| stretches.add(2 * stretch + 1, 0));
+        assert_eq!(stretches.heap_bytes(), 32 * size_of::<Run>(), "room for 32 runs, of which 20 are there");
+    }
 }

@@ -287,4 +287,17 @@ mod tests {
         assert!(Reader::new(&[0xFF; 11]).number().is_err());
         assert!(Reader::new(&[0xFF; 9]).number().is_err());
     }
+
+    #[test]
+    fn what_is_too_long_or_goes_on_is_malformed() {
+        let beyond = Err(Malformed("a number beyond 64 bits"));
+        let number = |last: u8| Reader::new(&[&[0x80; 9][..], &[last]].concat()).number();
+        assert_eq!([number(0), number(1), number(2), number(0x81)], [Ok(0), Ok(1 << 63), beyond, beyond]);
+        let three = [2, 0, 0, 0];
+        assert_eq!(Reader::new(&three).count(1), Ok(2));
+        assert_eq!(Reader::new(&three).count(2), Err(Malformed("a count beyond what follows")));
+        let mut reader = Reader::new(&three);
+        assert_eq!((reader.remaining(), reader.byte(), reader.remaining()), (4, Ok(2), 3));
+        assert_eq!(reader.end(), Err(Malformed("more bytes than the page has")));
+    }
 }

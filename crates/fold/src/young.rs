@@ -179,4 +179,23 @@ mod tests {
         assert_eq!(halves.replace(u32::MAX, 77, |place| place == 5), Some(5));
         assert_eq!(halves.iter(u32::MAX).filter(|place| *place == 77).count(), 1);
     }
+
+    /// INV-MEMORY
+    #[test]
+    fn ids_in_memory_account_for_entries_and_for_both_arrays() {
+        let mut young = Young::new(0);
+        (0..1_000).for_each(|i| young.insert(id_hash(&i.to_string()), 1));
+        // Of a power of two, at most half full.
+        assert_eq!(young.memory_bytes(), young.entries.capacity() * size_of::<Entry>() + 2 * 2_048 * 8);
+        assert!(young.entries.capacity() >= 1_000);
+    }
+
+    #[test]
+    fn what_stands_alone_stands_where_a_look_up_begins() {
+        for half in [0, 1, 63, 64, 1_000, u32::MAX] {
+            let mut halves = Halves::default();
+            halves.insert(half, 7);
+            assert_eq!(halves.slots.iter().position(|slot| *slot != 0), Some(half as usize % 64));
+        }
+    }
 }

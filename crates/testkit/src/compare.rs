@@ -21,9 +21,14 @@ impl Questions {
     /// What these events name.
     pub fn of<'a>(events: impl IntoIterator<Item = &'a Event<'a>>) -> Self {
         let mut questions = Self::default();
+        let (mut conversations, mut erased) = (BTreeSet::new(), BTreeSet::new());
         for event in events {
             let tenant = || event.tenant.to_string();
+            if let Body::UserErased(body) = &event.body {
+                erased.insert((tenant(), body.user_id.to_string()));
+            }
             let Some(conversation) = event.conversation_id() else { continue };
+            conversations.insert((tenant(), conversation.to_owned()));
             let mut message = |id: &str| questions.messages.insert((tenant(), conversation.into(), id.into()));
             match &event.body {
                 Body::MessageSent(body) => _ = message(&body.message_id),
@@ -35,8 +40,17 @@ impl Questions {
                     }
                     questions.people.insert((tenant(), conversation.into(), body.reader_id.to_string()));
                 }
+                Body::MembersChanged(body) => {
+                    body.left.iter().for_each(|user| {
+                        questions.people.insert((tenant(), conversation.into(), user.to_string()));
+                    });
+                }
                 _ => {}
             }
+        }
+        for (tenant, conversation) in conversations {
+            let own = erased.iter().filter(|(of, _)| *of == tenant);
+            questions.people.extend(own.map(|(_, user)| (tenant.clone(), conversation.clone(), user.clone())));
         }
         questions
     }
@@ -66,7 +80,12 @@ impl Questions {
         }
         self.people.iter().find_map(|(tenant, conversation, user)| {
             let pair = (left.read_mark(tenant, conversation, user), right.read_mark(tenant, conversation, user));
-            (pair.0 != pair.1).then(|| format!("mark {tenant} {conversation} {user}:\n  {:?}\n  {:?}", pair.0, pair.1))
+            if pair.0 != pair.1 {
+                return Some(format!("mark {tenant} {conversation} {user}:\n  {:?}\n  {:?}", pair.0, pair.1));
+            }
+            let pair = (left.is_member(tenant, conversation, user), right.is_member(tenant, conversation, user));
+            (pair.0 != pair.1)
+                .then(|| format!("on the roster {tenant} {conversation} {user}: {} and {}", pair.0, pair.1))
         })
     }
 }

@@ -83,7 +83,13 @@ fn replay(seed: u64) -> String {
     let binary = binary.as_deref().and_then(|name| name.rsplit_once('-')).map(|(name, _)| name.to_owned());
     let thread = std::thread::current();
     let test = thread.name().filter(|name| *name != "main").unwrap_or_default();
-    format!("{SEEDS}={seed}..{} cargo test -p {package} --test {} {test}", seed + 1, binary.unwrap_or_default())
+    let target = target(&package, &binary.unwrap_or_default());
+    format!("{SEEDS}={seed}..{} cargo test -p {package} {target} {test}", seed + 1)
+}
+
+/// How cargo is told of a test binary: that of a crate's own unit tests is named as the crate, any other one as its test.
+fn target(package: &str, binary: &str) -> String {
+    if binary == package.replace('-', "_") { "--lib".into() } else { format!("--test {binary}") }
 }
 
 #[cfg(test)]
@@ -110,8 +116,16 @@ mod tests {
         ] {
             assert!(text.starts_with("seed 3: no\n"), "{text}");
             assert_eq!(text.lines().filter(|line| line.starts_with("at ")).count(), 1, "one send is enough: {text}");
-            assert!(text.contains("RECEIPTS_TEST_SEEDS=3..4 cargo test -p receipts-testkit"), "{text}");
-            assert!(text.contains("a_failing_seed_is_made_small_and_says_how_to_run_it_again"), "{text}");
+            // These are unit tests of a crate.
+            let again = "RECEIPTS_TEST_SEEDS=3..4 cargo test -p receipts-testkit --lib \
+                         property::tests::a_failing_seed_is_made_small_and_says_how_to_run_it_again\n";
+            assert!(text.contains(again), "{text}");
         }
+    }
+
+    #[test]
+    fn a_test_of_a_file_of_its_own_is_run_again_by_the_name_of_that_file() {
+        assert_eq!(target("receipts-store", "rules"), "--test rules");
+        assert_eq!(target("receipts-store", "receipts_store"), "--lib");
     }
 }

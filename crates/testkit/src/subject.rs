@@ -113,4 +113,7 @@ pub trait Subject {
 
     /// Up to where a person has read a conversation.
     fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Option<ReadMark>;
+
+    /// Whether a person is on a conversation's roster now, as a member or an observer.
+    fn is_member(&self, tenant: &str, conversation_id: &str, user_id: &str) -> bool;
 }

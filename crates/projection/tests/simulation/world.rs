@@ -599,4 +599,8 @@ impl Subject for Asked<'_> {
     fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Option<ReadMark> {
         self.0.read(self.1, |fold, _| fold.read_mark(tenant, conversation_id, user_id)).unwrap().unwrap()
     }
+
+    fn is_member(&self, tenant: &str, conversation_id: &str, user_id: &str) -> bool {
+        self.0.read(self.1, |fold, _| fold.is_member(tenant, conversation_id, user_id)).unwrap().unwrap()
+    }
 }

@@ -1,96 +1,22 @@
 //! INV-COVER: what a read mark costs, counted in pages looked at and not in time: it follows what is newly covered, and not
 //! the length of the conversation.
 
+use crate::watched::Watched;
 use receipts_event::{Body, ConversationRead, Event, MembersChanged, MessageSent, UpTo};
 use receipts_fold::effects::Effects;
-use receipts_fold::page::{Mut, Page, PageKey, Ref, Store, Table};
 use receipts_fold::{At, Limits, Raw, State};
-use receipts_store::{Error, MemoryBackend, Paged};
-use std::cell::Cell;
-
-/// Pages that count how often one is looked at.
-struct Counting {
-    pages: Paged<MemoryBackend>,
-    looks: Cell<u64>,
-}
-
-impl Counting {
-    fn look(&self) {
-        self.looks.set(self.looks.get() + 1);
-    }
-}
-
-impl Store for Counting {
-    type Error = Error;
-
-    fn conversation(&self, name: &[u8]) -> Result<Option<u32>, Error> {
-        self.pages.conversation(name)
-    }
-
-    fn conversation_hash(&self, name: &[u8]) -> u64 {
-        self.pages.conversation_hash(name)
-    }
-
-    fn conversation_probably(&self, hash: u64) -> Option<u32> {
-        self.pages.conversation_probably(hash)
-    }
-
-    fn touch_conversation(&self, hash: u64) -> u8 {
-        self.pages.touch_conversation(hash)
-    }
-
-    fn conversation_hot(&mut self, name: &[u8]) -> Result<Option<u32>, Error> {
-        self.pages.conversation_hot(name)
-    }
-
-    fn name_conversation(&mut self, name: &[u8], number: u32) {
-        self.pages.name_conversation(name, number);
-    }
-}
-
-impl<P: Page> Table<P> for Counting
-where
-    Paged<MemoryBackend>: Table<P, Error = Error>,
-{
-    fn get(&self, key: PageKey) -> Result<Option<Ref<'_, P>>, Error> {
-        self.look();
-        self.pages.get(key)
-    }
-
-    fn at_hand(&self, key: PageKey) -> Option<&P> {
-        self.pages.at_hand(key)
-    }
-
-    fn hot(&mut self, key: PageKey) -> Result<Option<Mut<'_, P>>, Error> {
-        self.look();
-        self.pages.hot(key)
-    }
-
-    fn put(&mut self, key: PageKey, page: P) {
-        self.pages.put(key, page);
-    }
-
-    fn remove(&mut self, key: PageKey) {
-        Table::<P>::remove(&mut self.pages, key);
-    }
-
-    fn keys(&self) -> Result<Vec<PageKey>, Error> {
-        Table::<P>::keys(&self.pages)
-    }
-}
 
 const GROUP: &str = "g";
 
 /// A group in which somebody writes on and on, a message every 10 ms.
 struct Group {
-    fold: State<Counting>,
+    fold: State<Watched>,
     sent: u64,
 }
 
 impl Group {
     fn of(members: &[&'static str]) -> Self {
-        let pages = Counting { pages: Paged::new(MemoryBackend::default(), 0, 1 << 30), looks: Cell::new(0) };
-        let mut group = Self { fold: State::open(pages, Limits::default()).unwrap(), sent: 0 };
+        let mut group = Self { fold: State::open(Watched::empty(), Limits::default()).unwrap(), sent: 0 };
         group.join(members);
         group
     }
@@ -101,6 +27,7 @@ impl Group {
         let at = At { partition: 0, offset: self.fold.next_offset(), timestamp_ms: 1_000_000_000 };
         let mut effects = Effects::default();
         let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+        self.fold.pages().take_looks();
         self.fold.apply(at, &event, raw, &mut effects).unwrap();
         effects
     }
@@ -127,7 +54,6 @@ impl Group {
 
     /// Pages looked at by a mark up to the message of that number, and how many messages it read.
     fn mark(&mut self, reader: &'static str, up_to: u64) -> (u64, usize) {
-        let before = self.fold.pages().looks.get();
         let effects = self.apply(Body::ConversationRead(ConversationRead {
             conversation_id: GROUP.into(),
             reader_id: reader.into(),
@@ -135,7 +61,7 @@ impl Group {
             read_at_ms: None,
             hidden: false,
         }));
-        (self.fold.pages().looks.get() - before, effects.changed.len())
+        (self.fold.pages().take_looks().len() as u64, effects.changed.len())
     }
 }
 

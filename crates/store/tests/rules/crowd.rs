@@ -83,10 +83,12 @@ const OUTSIDE: Counters = Counters { not_in_audience: 1, ..RECORD };
 const EXPIRED: Counters = Counters { expired: 1, ..RECORD };
 const PARKED: Counters = Counters { parked: 1, ..RECORD };
 
-/// The same for groups of every layout: all on one page, bits in one chunk, bits in three.
+/// Groups of every layout, and those at which one gives way to the next: all on one page, bits in one chunk, bits in three.
+const SIZES: [u32; 9] = [10, 63, 64, 65, 70, 128, 512, 513, 1_300];
+
 #[test]
 fn named_recipients_and_nobody_else_read_a_message_in_a_group_of_any_size() {
-    for people in [10, 70, 1_300] {
+    for people in SIZES {
         let mut chat = Chat::new(Limits::default());
         let all: Vec<String> = (0..people).map(user).collect();
         let last = people - 1;
@@ -120,7 +122,7 @@ fn named_recipients_and_nobody_else_read_a_message_in_a_group_of_any_size() {
 
 #[test]
 fn an_audience_by_roster_is_exact_in_a_group_of_any_size() {
-    for people in [10, 70, 1_300] {
+    for people in SIZES {
         let mut chat = Chat::new(Limits::default());
         let all: Vec<String> = (0..people).map(user).collect();
         let last = people - 1;
@@ -192,4 +194,61 @@ fn every_record_is_counted_for_what_it_did() {
     assert_eq!(chat.at(6_001, &mark("u1", 2_000)), Counters { expired: 2, ..RECORD }, "two that the mark reaches");
     assert_eq!(chat.at(1_001, &sent("on time")), Counters { messages: 1, ..RECORD });
     assert_eq!(chat.at(1_000, &sent("too late")), RECORD);
+}
+
+/// What `read_mark.updated` is also told to: the other one of a direct chat, while there is just one.
+#[test]
+fn the_peer_of_a_reader_is_the_one_other_member_there_is() {
+    let mut chat = Chat::new(Limits::default());
+    chat.post(&json!({"type": "conversation.configured", "conversation_id": "g", "kind": "direct"}));
+    chat.post(&members("joined", &[user(0), user(1)]));
+    let peer_of = |chat: &mut Chat, reader: u32, up_to_ms: u64| {
+        chat.post(&mark(&user(reader), up_to_ms));
+        let moved = chat.effects.marks[0];
+        chat.fold.peer_of(moved.conversation, moved.slot).unwrap()
+    };
+    assert_eq!(peer_of(&mut chat, 0, 1), Some(user(1)));
+    assert_eq!(peer_of(&mut chat, 1, 1), Some(user(0)));
+    chat.post(&members("observers", &[user(2)]));
+    assert_eq!(peer_of(&mut chat, 1, 2), Some(user(0)), "an observer is nobody's peer");
+    assert_eq!(peer_of(&mut chat, 2, 2), None, "both are an observer's");
+    chat.post(&members("joined", &[user(3)]));
+    assert_eq!(peer_of(&mut chat, 1, 3), None, "one of two");
+    chat.post(&members("left", &[user(3)]));
+    // As many as one page holds have been there, and one more.
+    let guests: Vec<String> = (4..64).map(user).collect();
+    chat.post(&members("joined", &guests));
+    chat.post(&members("left", &guests));
+    assert_eq!(peer_of(&mut chat, 0, 4), Some(user(1)));
+    chat.post(&json!({"type": "user.erased", "user_id": user(1), "partition": 0}));
+    assert_eq!(peer_of(&mut chat, 0, 5), None, "nobody is told to the erased");
+    chat.post(&members("joined", &[user(3)]));
+    assert_eq!(peer_of(&mut chat, 0, 6), Some(user(3)));
+    chat.post(&members("observers", &[user(64)]));
+    assert_eq!(peer_of(&mut chat, 0, 7), None);
+}
+
+/// The detail is for people: the limit, and the ids, in quotes.
+#[test]
+fn a_dead_letter_says_which_messages_did_not_come() {
+    let mut chat = Chat::new(Limits { parked_max: 1, parked_age_ms: 500, ..Limits::default() });
+    chat.post(&read("u1", &["m1", "m2", "m1"], false));
+    assert!(chat.effects.dead_letters.is_empty());
+    chat.post(&read("u2", &["m3"], false));
+    let said = |chat: &Chat| chat.effects.dead_letters.iter().map(|l| l.detail.clone()).collect::<Vec<_>>();
+    assert_eq!(said(&chat), [r#"more than 1 records wait; did not come: "m1", "m2""#]);
+    chat.at(2_000, &members("joined", &[user(0)]));
+    assert_eq!(said(&chat), [r#"did not come within 500 ms: "m3""#]);
+}
+
+/// A screen shows neighbours and others, in an order of its own, some twice: each answer is as asked for alone.
+#[test]
+fn receipts_of_many_messages_are_those_of_each() {
+    let mut chat = Chat::new(Limits::default());
+    chat.post(&members("joined", &[user(0), user(1)]));
+    (0..200).for_each(|i| _ = chat.post(&sent(&format!("m{i}"))));
+    (0..200).step_by(3).for_each(|i| _ = chat.post(&read("u1", &[&format!("m{i}")], false)));
+    let ids: Vec<String> = (0..100).map(|i| format!("m{}", i * 37 % 210)).chain(["m5".into(), "m199".into()]).collect();
+    let wanted: Vec<Receipt> = ids.iter().map(|id| chat.receipt(id)).collect();
+    assert_eq!(chat.fold.receipts("default", "g", &ids).unwrap(), wanted);
 }

@@ -84,6 +84,11 @@ impl Folded {
         self.state.as_ref().unwrap()
     }
 
+    /// The pages, to plant in them what never should be there.
+    pub(crate) fn pages_mut(&mut self) -> &mut Paged<Lagging> {
+        self.state.as_mut().unwrap().pages_mut()
+    }
+
     pub(crate) fn checkpoint(&mut self) {
         let state = self.state.as_mut().unwrap();
         state.settle();
@@ -252,6 +257,10 @@ impl Subject for Folded {
 
     fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Option<ReadMark> {
         self.state().read_mark(tenant, conversation_id, user_id).unwrap()
+    }
+
+    fn is_member(&self, tenant: &str, conversation_id: &str, user_id: &str) -> bool {
+        self.state().is_member(tenant, conversation_id, user_id).unwrap()
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests: what cannot go on has failed")]
 
+mod ahead;
 mod cases;
 mod cover;
 mod crowd;
@@ -15,3 +16,5 @@ mod memory;
 mod oracle;
 mod paging;
 mod state;
+mod walk;
+mod watched;

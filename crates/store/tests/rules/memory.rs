@@ -86,6 +86,8 @@ fn pages_stay_within_their_memory_however_long_the_log() {
     let stored = fold.pages().stored_bytes().unwrap() as usize;
     eprintln!("{checkpoints} checkpoints; {most} bytes after one, {most_between} between; {stored} bytes stored");
     assert!(stored > MEMORY, "all of it must not fit: {stored}");
+    // Ids that are not in pages: of each sealed stretch a filter of four bytes a message.
+    assert!(fold.memory_bytes() >= 27 * 1_024 * 4, "{} bytes beside the pages", fold.memory_bytes());
     assert!(checkpoints > 5, "{checkpoints} checkpoints");
     assert!(most <= MEMORY, "{most} bytes after a checkpoint, of {MEMORY}");
     assert!(most_between <= MEMORY * 3 / 2, "{most_between} bytes between checkpoints, of {MEMORY}");

@@ -49,6 +49,12 @@ fn the_fold_agrees_with_the_oracle_on_quiet_histories() {
     check(&Shape::quiet(), 0..100, quiet, 50);
 }
 
+/// At the sizes where people, bits, indexes and leaves go on to a next page.
+#[test]
+fn the_fold_agrees_with_the_oracle_on_crowds_that_come_go_and_are_erased() {
+    check(&Shape::crowds(), 8_000..8_080, Life::random, 16);
+}
+
 /// Without jumps past the retention: once a page of 64 messages has expired as a whole the fold forgets their ids, and
 /// parks what names them, where the oracle remembers for ever.
 fn wild() -> Shape {

@@ -79,6 +79,48 @@ fn counts_are_the_numbers_of_bits_after_every_event() {
     holds(20..24, &Shape { p_large_group: 0.3, p_hidden: 0.4, ..laws::wild_and_small() }, audit);
 }
 
+/// What an audit is for: counts that are not the numbers of bits, and bits of who must not have any.
+#[test]
+fn an_audit_finds_counts_and_bits_that_contradict_each_other() {
+    use receipts_fold::message::{Message, Messages};
+    let folded = || {
+        let mut folded = Folded::new(limits(), Life::QUIET);
+        for (offset, event) in [
+            r#"{"type":"members.changed","conversation_id":"g","joined":["ann","bob","cid"],"observers":["bot"]}"#,
+            r#"{"type":"message.sent","conversation_id":"g","message_id":"m","sender_id":"ann","sent_at_ms":1,"need_read_receipt":true}"#,
+            r#"{"type":"message.read","conversation_id":"g","reader_id":"bob","message_ids":["m"]}"#,
+            r#"{"type":"members.changed","conversation_id":"g","left":["cid"]}"#,
+        ]
+        .iter()
+        .enumerate()
+        {
+            let event = receipts_event::decode(event.as_bytes()).unwrap();
+            folded.apply(At { partition: 0, offset: offset as u64, timestamp_ms: 10 }, &event);
+        }
+        folded
+    };
+    let audit = |plant: fn(&mut Message)| {
+        let mut folded = folded();
+        let mut page = Table::<Messages>::hot(folded.pages_mut(), PageKey::new(0u32, 0)).unwrap().unwrap();
+        plant(page.at_mut(0).unwrap());
+        folded.state().audit(0).unwrap()
+    };
+    assert_eq!(audit(|_| {}), None);
+    let plants: [(fn(&mut Message), &str); 7] = [
+        (|m| m.read += 1, "counts (2, 2, 0)"),
+        (|m| m.hidden += 1, "counts (2, 1, 1)"),
+        (|m| m.audience += 1, "counts (3, 1, 0)"),
+        (|m| _ = m.reads.read(0, None), "slot 0 has read it"),
+        (|m| _ = m.reads.read(3, None), "slot 3 has read it"),
+        (|m| _ = m.reads.read_hidden(3), "slot 3 has read it"),
+        (|m| _ = m.reads.read_hidden(2), "its bits are (2, 1, 1)"),
+    ];
+    for (plant, said) in plants {
+        let found = audit(plant).expect(said);
+        assert!(found.contains(said), "{found}");
+    }
+}
+
 /// A hash over every page that a state is made of, and over what finds them.
 fn digest(fold: &Fold) -> u64 {
     let mut hasher = DefaultHasher::new();

@@ -22,6 +22,8 @@ pub(super) struct Place {
     pub(super) id: String,
     kind: Kind,
     roster: Vec<Id>,
+    /// How many `w0`… there were at the beginning.
+    crowd: u64,
     /// Of each send so far, its `sent_at_ms`; message `i` is `m{i}`.
     sent_at_ms: Vec<u64>,
 }
@@ -31,6 +33,10 @@ pub(super) fn person(i: usize) -> Id {
     format!("u{i}").into()
 }
 
+fn one_of_the_crowd(i: u64) -> Id {
+    format!("w{i}").into()
+}
+
 fn message(i: usize) -> Id {
     format!("m{i}").into()
 }
@@ -38,7 +44,7 @@ fn message(i: usize) -> Id {
 impl Place {
     pub(super) fn new(tenant: usize, conversation: usize, kind: Kind) -> Self {
         let tenant = if tenant == 0 { receipts_event::TENANT_DEFAULT.into() } else { format!("t{tenant}") };
-        Self { tenant, id: format!("g{conversation}"), kind, roster: vec![], sent_at_ms: vec![] }
+        Self { tenant, id: format!("g{conversation}"), kind, roster: vec![], crowd: 0, sent_at_ms: vec![] }
     }
 
     /// Nothing was sent here so far.
@@ -56,12 +62,16 @@ impl Place {
         };
         pool.truncate(size);
         if self.kind == Kind::Group {
-            let crowd = match () {
+            self.crowd = match () {
+                () if !shape.crowds.is_empty() => {
+                    let (low, high) = random.pick(shape.crowds).copied().unwrap_or_default();
+                    random.between(low, high).saturating_sub(pool.len() as u64)
+                }
                 () if random.chance(shape.p_large_group) => random.between(640, 700),
                 () if random.chance(shape.p_mid_group) => random.between(65, 200),
                 () => 0,
             };
-            pool.extend((0..crowd).map(|i| Id::Owned(format!("w{i}"))));
+            pool.extend((0..self.crowd).map(one_of_the_crowd));
         }
         self.roster.clone_from(&pool);
         let (observers, joined) = pool.into_iter().partition(|_| random.chance(shape.p_observer / 2.0));
@@ -75,7 +85,7 @@ impl Place {
             left.push(self.somebody(random, shape));
         }
         if left.is_empty() || random.chance(0.3) {
-            let who = person(random.index(shape.people));
+            let who = self.anybody(random, shape);
             if random.chance(shape.p_observer) { observers.push(who) } else { joined.push(who) }
         }
         if random.chance(shape.p_role_flip) {
@@ -86,6 +96,15 @@ impl Place {
             let who = self.somebody(random, shape);
             left.push(who.clone());
             if random.chance(0.7) { joined.push(who) } else { observers.push(who) }
+        }
+        if self.has_a_crowd(shape) && random.chance(0.15) {
+            let from = random.index(self.roster.len());
+            let many = random.index(self.roster.len() / 2).min(self.roster.len() - from);
+            left.extend(self.roster[from..from + many].iter().cloned());
+        }
+        if self.has_a_crowd(shape) && random.chance(0.05) {
+            let from = random.below(self.crowd);
+            joined.extend((from..from + random.below(self.crowd / 2)).map(one_of_the_crowd));
         }
         self.roster.retain(|user| !left.contains(user));
         for user in joined.iter().chain(&observers) {
@@ -108,7 +127,7 @@ impl Place {
             _ => now_ms + random.below(10_000) - 5_000,
         };
         let recipients = random.chance(shape.p_recipients).then(|| {
-            let mut named: Vec<Id> = (0..random.index(6)).map(|_| person(random.index(shape.people))).collect();
+            let mut named: Vec<Id> = (0..random.index(6)).map(|_| self.anybody(random, shape)).collect();
             if random.chance(0.3) {
                 named.push(sender_id.clone());
             }
@@ -196,6 +215,18 @@ impl Place {
     fn somebody(&self, random: &mut Random, shape: &Shape) -> Id {
         let member = if random.chance(shape.p_stranger) { None } else { random.pick(&self.roster) };
         member.cloned().unwrap_or_else(|| person(random.index(shape.people)))
+    }
+
+    /// One of the few, or, where the shape says so, of the crowd, three newcomers to it included.
+    pub(super) fn anybody(&self, random: &mut Random, shape: &Shape) -> Id {
+        if self.has_a_crowd(shape) && random.chance(shape.p_crowd) {
+            return one_of_the_crowd(random.below(self.crowd + 3));
+        }
+        person(random.index(shape.people))
+    }
+
+    fn has_a_crowd(&self, shape: &Shape) -> bool {
+        shape.p_crowd > 0.0 && self.crowd > 0
     }
 
     /// Mostly a message of late, sometimes any, sometimes one still to come.

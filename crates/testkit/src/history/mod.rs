@@ -12,7 +12,7 @@ use receipts_event::{Body, ConversationConfigured, Event, Kind, PolicyChanged, U
 
 pub use self::shape::{Shape, Weights};
 
-use self::conversation::{Place, person};
+use self::conversation::Place;
 use crate::random::Random;
 use crate::subject::At;
 
@@ -112,7 +112,7 @@ impl<'s> History<'s> {
             7 => place.recall(random, shape),
             8 => self.policy(),
             _ => {
-                let user_id = person(random.index(shape.people));
+                let user_id = place.anybody(random, shape);
                 Body::UserErased(UserErased { user_id, partition: random.chance(0.5).then_some(0) })
             }
         };
@@ -196,6 +196,22 @@ mod tests {
             body,
             Body::ConversationConfigured(_) | Body::MembersChanged(_) | Body::MessageSent(_) | Body::MessageRead(_)
         )));
+    }
+
+    #[test]
+    fn crowds_come_and_go_and_anybody_of_them_is_named() {
+        let bodies = bodies(&Shape::crowds());
+        let of_crowd = |id: &str| id.starts_with('w');
+        let any = |is: &dyn Fn(&Body<'_>) -> bool| bodies.iter().any(is);
+        for size in [63, 64, 65, 128, 129, 256, 257, 512, 513, 1_024] {
+            let is = |body: &Body<'_>| matches!(body, Body::MembersChanged(change) if change.joined.len() + change.observers.len() == size);
+            assert!(any(&is), "nowhere {size} people");
+        }
+        assert!(any(&|body| matches!(body, Body::MembersChanged(change) if change.left.len() > 256)));
+        assert!(any(&|body| matches!(body, Body::UserErased(erased) if of_crowd(&erased.user_id))));
+        assert!(any(&|body| matches!(body, Body::MessageRead(read) if of_crowd(&read.reader_id))));
+        let named = |sent: &MessageSent<'_>| sent.recipients.iter().flatten().any(|id| of_crowd(id));
+        assert!(bodies.iter().any(|body| matches!(body, Body::MessageSent(sent) if named(sent))));
     }
 
     #[test]

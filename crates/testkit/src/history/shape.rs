@@ -22,6 +22,10 @@ pub struct Shape {
     pub p_mid_group: f64,
     /// A group has 640 to 700 members, most of them no observers: more than 512 in an audience.
     pub p_large_group: f64,
+    /// In the place of these two: groups of so many people at their beginning, from one of these ranges.
+    pub crowds: &'static [(u64, u64)],
+    /// Who joins, is named as a recipient or erased is one of the group's crowd, and sometimes many of it come or go at once.
+    pub p_crowd: f64,
     /// A conversation begins without a roster, so that sends in it are dead letters.
     pub p_no_roster: f64,
     /// Somebody joins as an observer.
@@ -103,6 +107,8 @@ impl Shape {
             p_direct: 0.3,
             p_mid_group: 0.05,
             p_large_group: 0.0,
+            crowds: &[],
+            p_crowd: 0.0,
             p_no_roster: 0.0,
             p_observer: 0.1,
             p_role_flip: 0.1,
@@ -159,6 +165,24 @@ impl Shape {
             p_jump: 0.01,
             p_gap: 0.2,
             ..Self::quiet()
+        }
+    }
+
+    /// Groups at the sizes where people, bits, indexes and leaves go on to a next page, in which anybody comes, goes, reads and
+    /// is erased.
+    pub fn crowds() -> Self {
+        let wild = Self::wild();
+        Self {
+            events: 160,
+            tenants: 1,
+            conversations: 2,
+            weights: Weights { members: 20, storm: 2, erased: 6, ..wild.weights },
+            p_direct: 0.0,
+            crowds: &[(62, 66), (62, 66), (126, 130), (191, 195), (254, 258), (510, 514), (1_022, 1_030)],
+            p_crowd: 0.7,
+            p_no_roster: 0.0,
+            p_jump: 0.0,
+            ..wild
         }
     }
 

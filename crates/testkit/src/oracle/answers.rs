@@ -152,4 +152,9 @@ impl Subject for Oracle {
     fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Option<ReadMark> {
         Oracle::read_mark(self, tenant, conversation_id, user_id)
     }
+
+    fn is_member(&self, tenant: &str, conversation_id: &str, user_id: &str) -> bool {
+        let conversation = self.tenants.get(tenant).and_then(|home| home.conversations.get(conversation_id));
+        conversation.is_some_and(|conversation| conversation.roster.contains_key(user_id))
+    }
 }

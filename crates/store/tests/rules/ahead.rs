@@ -1,0 +1,121 @@
+//! The look ahead brings near what the next records take: whatever page of people or messages the fold then looks at, it has
+//! looked at before, as far as that was in memory. That it changes nothing is proven by every other test (`life.rs`).
+
+use crate::watched::Watched;
+use receipts_event::{Event, decode};
+use receipts_fold::effects::Effects;
+use receipts_fold::page::{PageKey, TableId};
+use receipts_fold::{At, Limits, Raw, State};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+const STRETCH: u64 = 64;
+
+struct Chat {
+    fold: State<Watched>,
+}
+
+impl Chat {
+    fn apply(&mut self, event: &Event<'_>) -> BTreeSet<(TableId, PageKey)> {
+        self.fold.pages().take_looks();
+        let (key, value) = (event.key(), event.to_json());
+        let at = At { partition: 0, offset: self.fold.next_offset(), timestamp_ms: 1_000 };
+        let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+        self.fold.apply(at, event, raw, &mut Effects::default()).unwrap();
+        self.fold.pages().take_looks().into_iter().collect()
+    }
+
+    fn post(&mut self, event: &Value) {
+        self.apply(&owned(event));
+    }
+
+    fn ahead(&mut self, events: &[Event<'static>]) -> BTreeSet<(TableId, PageKey)> {
+        self.fold.pages().take_at_hand();
+        self.fold.look_ahead(events.iter());
+        self.fold.pages().take_at_hand().into_iter().collect()
+    }
+}
+
+fn owned(event: &Value) -> Event<'static> {
+    decode(&serde_json::to_vec(event).unwrap()).unwrap().into_owned()
+}
+
+fn sent(conversation: &str, message_id: &str, sender: &str) -> Value {
+    json!({"type": "message.sent", "conversation_id": conversation, "message_id": message_id, "sender_id": sender,
+        "sent_at_ms": 900, "need_read_receipt": true})
+}
+
+fn read(conversation: &str, reader: &str, message_ids: &[&str]) -> Value {
+    json!({"type": "message.read", "conversation_id": conversation, "reader_id": reader, "message_ids": message_ids})
+}
+
+/// A small group and one of 700, with messages in sealed stretches and young ones, and readers of each.
+fn chat() -> Chat {
+    let fold = State::open_with_stretches(Watched::empty(), Limits::default(), STRETCH).unwrap();
+    let mut chat = Chat { fold };
+    for (conversation, people) in [("small", 10), ("large", 700)] {
+        let all: Vec<String> = (0..people).map(|i| format!("u{i}")).collect();
+        chat.post(&json!({"type": "members.changed", "conversation_id": conversation, "joined": all}));
+    }
+    for i in 0..4 * STRETCH {
+        chat.post(&sent(if i % 2 == 0 { "small" } else { "large" }, &format!("m{i}"), "u0"));
+    }
+    for message in ["m1", "m251"] {
+        // So that there is a chunk to look at.
+        chat.post(&read("large", "u699", &[message]));
+        chat.post(&read("large", "u1", &[message]));
+    }
+    chat
+}
+
+#[test]
+fn what_a_record_takes_was_looked_at_before() {
+    use TableId::{Chunks, Heads, Index, Messages, People, PeopleIndex};
+    let up_to = |conversation: &str, reader: &str| json!({"type": "conversation.read", "conversation_id": conversation, "reader_id": reader, "up_to_sent_at_ms": 1});
+    let (all, people) = (&[Chunks, Heads, Index, Messages, People, PeopleIndex][..], &[People, PeopleIndex][..]);
+    let events = [
+        (read("small", "u3", &["m250", "m248"]), all),
+        (read("small", "u3", &["m0", "m250"]), all),
+        (read("large", "u650", &["m251"]), all),
+        (read("large", "u651", &["m1", "m251"]), all),
+        (read("large", "u5", &["m3", "m251"]), all),
+        (sent("small", "new", "u9"), &[Heads, People, PeopleIndex][..]),
+        (sent("large", "new", "u333"), &[Heads, People, PeopleIndex][..]),
+        (up_to("small", "u4"), people),
+        (up_to("large", "u444"), people),
+    ]
+    .map(|(event, tables)| (owned(&event), tables));
+    // One by one, and all at once, with records between that take nothing.
+    for (event, tables) in &events {
+        let mut chat = chat();
+        let ahead = chat.ahead(std::slice::from_ref(event));
+        let taken: Vec<_> = chat.apply(event).into_iter().filter(|(table, _)| tables.contains(table)).collect();
+        assert!(!taken.is_empty());
+        let missed: Vec<_> = taken.iter().filter(|page| !ahead.contains(page)).collect();
+        assert!(missed.is_empty(), "{event:?} takes {missed:?} of {taken:?}");
+    }
+    let mut chat = chat();
+    let other = owned(&json!({"type": "user.erased", "user_id": "nobody", "partition": 0}));
+    let batch: Vec<_> = events.iter().flat_map(|(event, _)| [event.clone(), other.clone(), event.clone()]).collect();
+    let ahead = chat.ahead(&batch);
+    for (event, tables) in &events {
+        let taken = chat.apply(event).into_iter().filter(|(table, _)| tables.contains(table));
+        let missed: Vec<_> = taken.filter(|page| !ahead.contains(page)).collect();
+        assert!(missed.is_empty(), "{event:?} takes {missed:?}");
+    }
+}
+
+/// A guess that is wrong, or none, is no error: nobody of that name, no message, no conversation.
+#[test]
+fn what_is_not_there_is_passed_over() {
+    let mut chat = chat();
+    let events = [
+        read("small", "nobody", &["none"]),
+        read("large", "nobody", &["none", "m1"]),
+        read("nowhere", "u1", &["m1"]),
+        sent("nowhere", "m1", "u1"),
+        json!({"type": "message.recalled", "conversation_id": "small", "message_id": "m1"}),
+    ];
+    let looked = chat.ahead(&events.map(|event| owned(&event)));
+    assert!(looked.iter().all(|(table, _)| *table != TableId::Chunks), "no reader, no bits: {looked:?}");
+}

@@ -60,6 +60,8 @@ struct Shared {
 /// See the module.
 pub(crate) struct Ahead {
     messages: Receiver<Message>,
+    /// Batches that are folded: the thread that took their memory gives it back, or uses it again.
+    spent: Sender<Batch>,
     assignment: Arc<dyn Assignment>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -72,14 +74,15 @@ impl Ahead {
     /// Where the log cannot be read, or there is no thread.
     pub(crate) fn start(log: &dyn Log, group: &str, assignment: Arc<dyn Assignment>) -> Result<Self, ReadError> {
         let (to, messages) = sync_channel(BATCHES_AHEAD);
+        let (spent, emptied) = channel();
         let reader = log.reader(group, Arc::new(Relay(to.clone())))?;
         let shared = Arc::new(Shared::default());
         let (its, count) = (Arc::clone(&shared), log.partition_count());
         let thread = std::thread::Builder::new()
             .name("log-reader".into())
-            .spawn(move || read_on(reader, &to, &its, count))
+            .spawn(move || read_on(reader, &to, &emptied, &its, count))
             .map_err(|e| ReadError::Stop(format!("no thread can be started to read the log: {e}")))?;
-        Ok(Self { messages, assignment, shared, thread: Some(thread) })
+        Ok(Self { messages, spent, assignment, shared, thread: Some(thread) })
     }
 }
 
@@ -88,7 +91,11 @@ impl Source for Ahead {
         let deadline = Instant::now() + wait;
         loop {
             match self.messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Message::Batch(batch)) => return Ok(batch.hand_over(each)),
+                Ok(Message::Batch(batch)) => {
+                    let records = batch.hand_over(each);
+                    _ = self.spent.send(batch);
+                    return Ok(records);
+                }
                 Ok(Message::Assigned(assigned)) => assigned.answer(&*self.assignment),
                 Ok(Message::Revoked { partitions, released }) => {
                     self.assignment.revoked(&partitions);
@@ -129,10 +136,19 @@ impl Drop for Ahead {
 }
 
 /// The thread: until it is told to stop, or cannot go on.
-fn read_on(mut reader: Box<dyn Reader>, to: &SyncSender<Message>, shared: &Shared, partition_count: u32) {
+fn read_on(
+    mut reader: Box<dyn Reader>,
+    to: &SyncSender<Message>,
+    spent: &Receiver<Batch>,
+    shared: &Shared,
+    partition_count: u32,
+) {
     let mut rows = Rows::default();
     // Nobody listens only where the loop is gone, and then this ends too.
-    let send = |rows: &mut Rows| _ = to.send(Message::Batch(Batch::decoded(std::mem::take(rows), partition_count)));
+    let send = |rows: &mut Rows| {
+        let next = spent.try_recv().map(Batch::emptied).unwrap_or_default();
+        _ = to.send(Message::Batch(Batch::decoded(std::mem::replace(rows, next), partition_count)));
+    };
     while !shared.stop.load(Ordering::Acquire) {
         for (partition, next_offset) in std::mem::take(&mut *shared.commits.lock()) {
             reader.commit(partition, next_offset);

@@ -111,6 +111,15 @@ impl Batch {
         })
     }
 
+    /// Its memory for the next one.
+    pub(crate) fn emptied(self) -> Rows {
+        let Rows { mut bytes, mut rows, mut parts } = self.into_owner();
+        bytes.clear();
+        rows.clear();
+        parts.clear();
+        Rows { bytes, rows, parts }
+    }
+
     /// Hands everything over; returns how many records that were.
     pub(crate) fn hand_over(&self, each: &mut dyn FnMut(Handed<'_>)) -> usize {
         self.with_dependent(|rows, Events(events)| {

@@ -2,8 +2,9 @@
 //! aside as `receipts replay` does it. Each phase tells its rate and the most memory it took.
 //!
 //! `cargo bench -p receipts-analytics --bench replay -- [--messages N] [--cap N] [--ids N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
-//! Starts a broker of its own by `tests/kafka/kafka.sh` (Java 17, Maven), whose log lies in TMPDIR. A process of its own writes
-//! the workload, so that its memory is not the replay's. 100 million receipts: `--messages 20000000`.
+//! Starts a broker of its own by `tests/kafka/kafka.sh` (Java 17, Maven), whose log lies in KAFKA_DIR (`.kafka`); states that exceed
+//! their memory go to TMPDIR. A process of its own writes the workload, so that its memory is not the replay's: 16 bytes an event. 100
+//! million receipts: `--messages 20000000`.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
@@ -122,7 +123,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         memory_bytes >> 20
     );
     if let Some(file) = arg("json") {
-        let phase = |p: &Phase| json!({"phase": p.name, "seconds": p.seconds, "peak_mb": p.peak_mb});
+        let phase = |p: &Phase| {
+            let per_s = |count: u64| (count as f64 / p.seconds).round();
+            json!({"phase": p.name, "seconds": p.seconds, "events_per_s": per_s(events), "receipts_per_s": per_s(receipts),
+                   "of_reading": phases[0].seconds / p.seconds, "peak_mb": p.peak_mb})
+        };
         let phases: Vec<Value> = phases.iter().map(phase).collect();
         let report =
             json!({"written": told, "partitions": spans.len(), "memory_mb": memory_bytes >> 20, "phases": phases});

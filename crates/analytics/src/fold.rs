@@ -136,6 +136,9 @@ pub fn read(
                 return Ok(());
             }
             (None, Err(ReadError::Retry(why))) if left > 0 => {
+                if watch.is_stopped() {
+                    return Err(Error::Stopped);
+                }
                 left = if next > began { RETRIES } else { left - 1 };
                 tracing::warn!(partition = span.partition, offset = next, why, "reading on after a break");
                 std::thread::sleep(RETRY_WAIT);

@@ -66,6 +66,7 @@ pub fn partition(
     if state.next_offset() < end.first_offset {
         return Err(Error::Trimmed { partition, first: end.first_offset });
     }
+    watch.skipped(state.next_offset().min(end.end_offset) - end.first_offset);
     let fold_up_to = |state: &mut State<_>, end_offset: u64| -> Result<Told, Error> {
         let first_offset = state.next_offset();
         fold_into(state, log, &Span { partition, first_offset, end_offset: end_offset.max(first_offset) }, watch)

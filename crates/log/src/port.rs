@@ -300,7 +300,8 @@ pub trait Inspect: Log {
     fn read(&self, topic: Topic, partition: u32, from: u64, max: usize) -> Result<Vec<OwnedRecord>, ReadError>;
 
     /// Hands over the records with an offset in `offsets`, in order and in slices of at most [`RECORDS_AT_ONCE`], without
-    /// copying them, until `each` breaks or the partition ends. A start below the first offset kept begins there.
+    /// copying them, until `each` breaks or the partition ends. A start below the first offset kept begins there. While none
+    /// come, an empty slice now and then lets `each` break.
     ///
     /// # Errors
     /// Where the log cannot be read or has no such partition: what was handed over before stands.

@@ -297,8 +297,9 @@ impl Watch for Progress {
 
     /// What is skipped is no part of the work, and makes no rate.
     fn skipped(&self, offsets: u64) {
-        let before = self.total.fetch_sub(offsets, Ordering::Relaxed);
-        self.bar.set_length(before.saturating_sub(offsets));
+        let left = self.total.load(Ordering::Relaxed).saturating_sub(offsets);
+        self.total.store(left, Ordering::Relaxed);
+        self.bar.set_length(left);
     }
 
     fn is_stopped(&self) -> bool {

@@ -82,7 +82,11 @@ pub(crate) fn run(settings: Settings, export: Export, json: bool) -> Result<(), 
             report.partitions.iter().try_for_each(|told| write_told(to, told))?;
             for Written { dataset, rows, files, bytes, removed } in &report.datasets {
                 let place = plan.out.shown(dataset.name());
-                writeln!(to, "{place}: {rows} rows in {files} files, {bytes} bytes; {removed} removed")?;
+                write!(to, "{place}: {rows} rows in {files} files, {bytes} bytes")?;
+                match removed {
+                    0 => writeln!(to)?,
+                    _ => writeln!(to, "; {removed} files of an earlier export removed")?,
+                }
             }
             Ok(())
         })?)

@@ -149,7 +149,7 @@ impl Inspector {
                 _ => false,
             };
             let records: Vec<_> = slice.iter().map(Taken::record).collect();
-            let flow = if records.is_empty() { ControlFlow::Continue(()) } else { each(&records) };
+            let flow = if over && records.is_empty() { ControlFlow::Continue(()) } else { each(&records) };
             drop(records);
             slice.clear();
             if over || flow.is_break() {

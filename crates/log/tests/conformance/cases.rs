@@ -224,7 +224,7 @@ pub(crate) fn a_scan_hands_over_a_stretch_in_slices_and_ends_where_it_is_told(fi
     let scan = |offsets: Range<u64>, max: usize| {
         let mut offsets_heard = Vec::new();
         let mut each = |records: &[Record<'_>]| {
-            assert!((1..=RECORDS_AT_ONCE).contains(&records.len()));
+            assert!(records.len() <= RECORDS_AT_ONCE);
             for record in records {
                 assert_eq!(record.value, Some(record.offset.to_string().as_bytes()));
                 offsets_heard.push(record.offset);

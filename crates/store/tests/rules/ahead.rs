@@ -76,9 +76,11 @@ fn what_a_record_takes_was_looked_at_before() {
     let events = [
         (read("small", "u3", &["m250", "m248"]), all),
         (read("small", "u3", &["m0", "m250"]), all),
+        (read("small", "u3", &["m70", "m130"]), all),
         (read("large", "u650", &["m251"]), all),
         (read("large", "u651", &["m1", "m251"]), all),
         (read("large", "u5", &["m3", "m251"]), all),
+        (read("large", "u6", &["m71", "m131"]), all),
         (sent("small", "new", "u9"), &[Heads, People, PeopleIndex][..]),
         (sent("large", "new", "u333"), &[Heads, People, PeopleIndex][..]),
         (up_to("small", "u4"), people),

@@ -3,9 +3,11 @@
 
 use receipts_event::decode;
 use receipts_fold::effects::{Counters, Effects};
+use receipts_fold::message::{Chunk, INLINE_SLOTS};
+use receipts_fold::page::Table;
 use receipts_fold::view::{Filter, Receipt};
 use receipts_fold::{At, Limits, Raw, State};
-use receipts_store::{MemoryBackend, Paged};
+use receipts_store::{Backend, Entry, MemoryBackend, Paged};
 use serde_json::{Value, json};
 
 struct Chat {
@@ -16,7 +18,8 @@ struct Chat {
 impl Chat {
     fn new(limits: Limits) -> Self {
         let pages = Paged::new(MemoryBackend::default(), 0, 1 << 20);
-        Self { fold: State::open(pages, limits).unwrap(), effects: Effects::default() }
+        // Short stretches: messages are looked for in memory and in sealed ones.
+        Self { fold: State::open_with_stretches(pages, limits, 64).unwrap(), effects: Effects::default() }
     }
 
     /// Folds an event at a time, and says what it added to the counters.
@@ -38,6 +41,19 @@ impl Chat {
 
     fn receipt(&self, message_id: &str) -> Receipt {
         self.fold.receipt("default", "g", message_id).unwrap()
+    }
+
+    /// The keys that a checkpoint writes, which is made.
+    fn checkpoint(&mut self) -> Vec<Vec<u8>> {
+        self.fold.settle();
+        let batch = self.fold.pages().batch(self.fold.next_offset());
+        let keys = batch.iter().map(|entry| match entry {
+            Entry::Write(key, _) | Entry::Remove(key) => key.to_vec(),
+        });
+        let keys = keys.collect();
+        let number = self.fold.pages().backend().clone().commit(batch).unwrap();
+        self.fold.pages_mut().saved(number);
+        keys
     }
 
     fn list(&self, message_id: &str, filter: Filter) -> Vec<String> {
@@ -99,6 +115,9 @@ fn named_recipients_and_nobody_else_read_a_message_in_a_group_of_any_size() {
         send["recipients"] = json!(named);
         assert_eq!(chat.post(&send), Counters { messages: 1, ..RECORD });
         assert_eq!(chat.counts("m"), [4, 0, 4, 0, 0], "each once, without the sender");
+        // The guest has a slot too.
+        let chunks = Table::<Chunk>::keys(chat.fold.pages()).unwrap().len();
+        assert_eq!(chunks > 0, people + 1 > INLINE_SLOTS, "{chunks} chunks of {people} and a guest");
         let outsiders = [user(0), user(3), user(people / 2), user(last - 1), "stranger".to_owned()];
         for outsider in &outsiders {
             assert_eq!(chat.post(&read(outsider, &["m"], false)), OUTSIDE, "{outsider} of {people}");
@@ -247,8 +266,42 @@ fn receipts_of_many_messages_are_those_of_each() {
     let mut chat = Chat::new(Limits::default());
     chat.post(&members("joined", &[user(0), user(1)]));
     (0..200).for_each(|i| _ = chat.post(&sent(&format!("m{i}"))));
-    (0..200).step_by(3).for_each(|i| _ = chat.post(&read("u1", &[&format!("m{i}")], false)));
+    // In sealed stretches and young ones.
+    for i in (0..200).step_by(3) {
+        assert_eq!(chat.post(&read("u1", &[&format!("m{i}")], false)), READ, "m{i}");
+    }
     let ids: Vec<String> = (0..100).map(|i| format!("m{}", i * 37 % 210)).chain(["m5".into(), "m199".into()]).collect();
     let wanted: Vec<Receipt> = ids.iter().map(|id| chat.receipt(id)).collect();
     assert_eq!(chat.fold.receipts("default", "g", &ids).unwrap(), wanted);
+}
+
+/// What changes nothing makes no page one to write: reads are repeated far more often than they are made.
+#[test]
+fn a_repetition_writes_nothing_but_the_counters() {
+    for people in SIZES {
+        let mut chat = Chat::new(Limits::default());
+        chat.post(&members("joined", &(0..people).map(user).collect::<Vec<_>>()));
+        let mut named = sent("named");
+        named["recipients"] = json!([user(1), user(2)]);
+        let events = [
+            sent("m"),
+            named,
+            read("u1", &["m", "named"], false),
+            read("u2", &["m", "named"], true),
+            read(&user(people - 1), &["m"], false),
+        ];
+        events.iter().for_each(|event| _ = chat.post(event));
+        let changed = chat.checkpoint();
+        let counters = chat.checkpoint();
+        assert!(changed.len() > counters.len());
+        let outsiders = [read("u0", &["m"], false), read("u3", &["named"], true), read("stranger", &["m"], false)];
+        for event in events.iter().chain(&outsiders) {
+            chat.post(event);
+            assert_eq!(chat.checkpoint(), counters, "{event} in {people}");
+        }
+        for event in [read("u1", &["m", "named"], true), read("u2", &["m", "named"], false)] {
+            chat.post(&event);
+            assert_eq!(chat.checkpoint(), counters, "{event} in {people}");
+        }
+    }
 }

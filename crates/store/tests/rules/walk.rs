@@ -35,7 +35,7 @@ fn folded(log: &receipts_testkit::property::Log) -> Folded {
 /// From any slot on, a roster is who is on it, in slot order, page by page, without the erased.
 #[test]
 fn a_roster_is_who_is_on_it_from_any_slot_on() {
-    holds(0..30, &Shape::crowds(), |_, log| {
+    holds(0..16, &Shape::crowds(), |_, log| {
         let folded = folded(log);
         let fold = folded.state();
         for conversation in 0..fold.conversations() {
@@ -141,7 +141,7 @@ where
 /// What is compared of two states is all that they are made of, but for what only finds other pages.
 #[test]
 fn the_pages_named_by_number_are_all_that_the_store_has() {
-    holds(0..8, &Shape { p_large_group: 0.1, ..Shape::wild() }, |_, log| {
+    holds(0..8, &Shape { events: 900, p_large_group: 0.2, ..Shape::wild() }, |_, log| {
         let folded = folded(log);
         let fold = folded.state();
         let mut named: BTreeSet<(TableId, PageKey)> = fold.own_pages().unwrap().into_iter().collect();

@@ -36,7 +36,8 @@ impl Failures {
     /// Remembers a failure unless one as bad stands already.
     pub(crate) fn note(&self, error: &AppendError) {
         let mut worst = self.0.lock();
-        if worst.is_none() || matches!((&*worst, error), (Some(AppendError::NotWritten(_)), AppendError::Unknown(_))) {
+        let may_have_happened = |error: &AppendError| matches!(error, AppendError::Unknown(_));
+        if worst.as_ref().is_none_or(|worst| !may_have_happened(worst) && may_have_happened(error)) {
             *worst = Some(error.clone());
         }
     }

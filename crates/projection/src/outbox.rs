@@ -142,3 +142,65 @@ impl Outbox {
         self.attempt(entry, attempts + 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+    use receipts_log::{Topic, Written};
+
+    /// Fails so many appends, and keeps what it takes.
+    struct Failing {
+        left: Mutex<u32>,
+        with: AppendError,
+        taken: Mutex<Vec<Entry>>,
+    }
+
+    impl Writer for Failing {
+        fn append(&self, entry: Entry) -> Appended {
+            let (told, appended) = tokio::sync::oneshot::channel();
+            let mut left = self.left.lock();
+            let outcome = if *left > 0 {
+                *left -= 1;
+                Err(self.with.clone())
+            } else {
+                self.taken.lock().push(entry);
+                Ok(Written { partition: 0, offset: 0 })
+            };
+            _ = told.send(outcome);
+            appended
+        }
+
+        fn flush(&self, _timeout: Duration) -> Result<(), AppendError> {
+            Ok(())
+        }
+    }
+
+    /// What the log holds of a dead letter in the end, when it failed so often.
+    fn after_failures(with: AppendError) -> Entry {
+        let writer = Arc::new(Failing { left: Mutex::new(20), with, taken: Mutex::default() });
+        let mut outbox = Outbox::new(writer.clone());
+        outbox.send_dead_letter(Entry {
+            topic: Topic::DeadLetters,
+            partition: Some(0),
+            key: Some("k".into()),
+            value: Some("v".into()),
+            headers: Vec::new(),
+            timestamp_ms: None,
+        });
+        while !outbox.wait(Duration::from_millis(1)) {}
+        let taken = writer.taken.lock();
+        assert_eq!(taken.len(), 1);
+        taken[0].clone()
+    }
+
+    /// INV-DEADLETTER: untouched, however long the log has no room or does not answer.
+    #[test]
+    fn a_dead_letter_keeps_its_value_unless_the_log_refuses_it_for_what_it_is() {
+        for passing in [AppendError::NoRoom("full".into()), AppendError::Unknown("no answer".into())] {
+            assert_eq!(after_failures(passing).value.as_deref(), Some(&b"v"[..]));
+        }
+        let refused = after_failures(AppendError::NotWritten("too large".into()));
+        assert_eq!((refused.value, refused.headers.len()), (None, 1));
+    }
+}

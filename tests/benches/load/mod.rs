@@ -65,7 +65,14 @@ pub(crate) struct Ask {
     pub(crate) body: Bytes,
 }
 
-async fn connect(address: &str) -> SendRequest<Full<Bytes>> {
+/// A connection that is kept.
+pub(crate) type Sender = SendRequest<Full<Bytes>>;
+
+/// Connects.
+///
+/// # Panics
+/// If nobody listens.
+pub(crate) async fn connect(address: &str) -> Sender {
     let stream = TcpStream::connect(address).await.expect("it listens");
     stream.set_nodelay(true).expect("a socket");
     let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP");
@@ -73,15 +80,26 @@ async fn connect(address: &str) -> SendRequest<Full<Bytes>> {
     sender
 }
 
+/// Asks once with headers of one's own; the status and the body.
+///
+/// # Errors
+/// Where the connection breaks; a new one is needed then.
+pub(crate) async fn send(sender: &mut Sender, ask: &Ask, headers: &[(&str, &str)]) -> hyper::Result<(u16, Bytes)> {
+    let method = if ask.body.is_empty() { Method::GET } else { Method::POST };
+    let request = Request::builder().method(method).uri(&ask.path).header(header::HOST, &ask.address);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let request = request.header(header::CONTENT_TYPE, "application/json").body(Full::new(ask.body.clone()));
+    sender.ready().await?;
+    let response = sender.send_request(request.expect("a request")).await?;
+    let status = response.status().as_u16();
+    Ok((status, response.into_body().collect().await?.to_bytes()))
+}
+
 impl Ask {
-    async fn once(&self, sender: &mut SendRequest<Full<Bytes>>) -> usize {
-        let method = if self.body.is_empty() { Method::GET } else { Method::POST };
-        let request = Request::builder().method(method).uri(&self.path).header(header::HOST, &self.address);
-        let request = request.header(header::CONTENT_TYPE, "application/json").body(Full::new(self.body.clone()));
-        sender.ready().await.expect("a connection");
-        let response = sender.send_request(request.expect("a request")).await.expect("an answer");
-        assert!(response.status().is_success(), "{} {}", self.path, response.status());
-        response.into_body().collect().await.expect("a body").to_bytes().len()
+    async fn once(&self, sender: &mut Sender) -> usize {
+        let (status, body) = send(sender, self, &[]).await.expect("an answer");
+        assert!((200..300).contains(&status), "{} {status}", self.path);
+        body.len()
     }
 
     /// How long the answer's body is, bytes.

@@ -28,6 +28,11 @@ const NAME_WHILE_MADE: &str = "log.redb.new";
 /// redb's page cache; its default of 1 GiB is not for a laptop.
 const CACHE_BYTES: usize = 64 << 20;
 
+/// What must be free on the disk before a transaction: so many times its entries, for redb rounds large rows up to a power
+/// of two and writes anew what leads to them; and what is left then for those who share the disk.
+const ROOM_FACTOR: u64 = 4;
+const ROOM_SPARE_BYTES: u64 = 4 << 20;
+
 /// What a partition holds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Held {
@@ -117,6 +122,28 @@ impl File {
 
     pub(super) fn partition_count(&self) -> u32 {
         self.partitions
+    }
+
+    /// Whether the disk has room for a transaction of so many bytes.
+    ///
+    /// After a write that failed redb does nothing more until it is opened again, and what a sync that failed has left on the
+    /// disk nobody knows. So a full disk is to be seen before anything is written.
+    ///
+    /// # Errors
+    /// A sentence that says how much is missing.
+    pub(super) fn has_room(&self, bytes: usize) -> Result<(), String> {
+        // A disk that does not say how much it has is written to as before.
+        let Ok(disk) = rustix::fs::statvfs(&self.dir) else { return Ok(()) };
+        let (free, needed) =
+            (disk.f_bavail.saturating_mul(disk.f_frsize), ROOM_SPARE_BYTES + ROOM_FACTOR * bytes as u64);
+        if free >= needed {
+            return Ok(());
+        }
+        Err(format!(
+            "No space left: the disk of the log in {} has {free} bytes free, and an append needs {needed}. It takes events \
+             again as soon as there is room",
+            self.dir.display()
+        ))
     }
 
     pub(super) fn database(&self) -> &Database {

@@ -1,7 +1,8 @@
 //! Durable appends to the embedded log, grouped: one thread takes what is queued, commits it as one synced
 //! transaction, and acknowledges.
 //!
-//! It never acknowledges before the commit is on the disk, and after a commit of open outcome it takes nothing more.
+//! It never acknowledges before the commit is on the disk. What the disk has no room for it refuses untried, and goes on
+//! when there is room; after a commit of open outcome it takes nothing more.
 
 use super::file::{File, Held, with_rows};
 use super::{ENTRY_BYTES_MAX, row};
@@ -21,6 +22,8 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// How long `append` blocks on a full queue.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a full disk is waited for before what came is refused: also how seldom whoever tries again is.
+const ROOM_WAIT: Duration = Duration::from_millis(100);
 /// What an entry weighs in the queue beside its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
 
@@ -161,7 +164,18 @@ impl Shared {
     /// The writer thread: until closed and empty.
     fn run(&self) {
         let mut batch = Vec::new();
-        while self.take(&mut batch) {
+        let mut is_full = false;
+        while let Some(bytes) = self.take(&mut batch) {
+            if let Err(sentence) = self.await_room(bytes) {
+                if !std::mem::replace(&mut is_full, true) {
+                    tracing::error!(entries = batch.len(), "{sentence}");
+                }
+                self.refuse(&mut batch, &sentence);
+                continue;
+            }
+            if std::mem::take(&mut is_full) {
+                tracing::info!("the disk of the embedded log has room again");
+            }
             let outcome = self.commit(&batch);
             let broken = outcome.as_ref().err().map(|error| format!("the log failed before: {error}"));
             match outcome {
@@ -195,12 +209,33 @@ impl Shared {
         }
     }
 
-    /// Waits for entries and takes one transaction's worth; false when there will be none.
-    fn take(&self, batch: &mut Vec<Waiting>) -> bool {
+    fn await_room(&self, bytes: usize) -> Result<(), String> {
+        self.file.has_room(bytes).or_else(|_| {
+            std::thread::sleep(ROOM_WAIT);
+            self.file.has_room(bytes)
+        })
+    }
+
+    /// Refuses a batch and what is queued behind it: of a body whose first events are refused nothing is to be written.
+    fn refuse(&self, batch: &mut Vec<Waiting>, sentence: &str) {
+        let mut queue = self.queue.lock();
+        batch.extend(queue.waiting.drain(..));
+        queue.waiting_bytes = 0;
+        drop(queue);
+        for waiting in batch.drain(..) {
+            self.tell(waiting.told, Err(AppendError::NoRoom(sentence.to_owned())));
+        }
+        // Only now: who flushes is to hear of it.
+        self.queue.lock().committing = 0;
+        self.went.notify_all();
+    }
+
+    /// Waits for entries and takes one transaction's worth, of so many bytes; `None` when there will be none.
+    fn take(&self, batch: &mut Vec<Waiting>) -> Option<usize> {
         let mut queue = self.queue.lock();
         while queue.waiting.is_empty() {
             if queue.closed {
-                return false;
+                return None;
             }
             self.came.wait(&mut queue);
         }
@@ -216,7 +251,7 @@ impl Shared {
         queue.committing = batch.len();
         drop(queue);
         self.went.notify_all();
-        true
+        Some(bytes)
     }
 
     /// Writes a batch in one synced transaction; where each entry went, in the order of the batch.

@@ -99,14 +99,15 @@ fn an_audit_finds_counts_and_bits_that_contradict_each_other() {
         }
         folded
     };
-    let audit = |plant: fn(&mut Message)| {
+    type Plant = fn(&mut Message);
+    let audit = |plant: Plant| {
         let mut folded = folded();
         let mut page = Table::<Messages>::hot(folded.pages_mut(), PageKey::new(0u32, 0)).unwrap().unwrap();
         plant(page.at_mut(0).unwrap());
         folded.state().audit(0).unwrap()
     };
     assert_eq!(audit(|_| {}), None);
-    let plants: [(fn(&mut Message), &str); 7] = [
+    let plants: [(Plant, &str); 7] = [
         (|m| m.read += 1, "counts (2, 2, 0)"),
         (|m| m.hidden += 1, "counts (2, 1, 1)"),
         (|m| m.audience += 1, "counts (3, 1, 0)"),

@@ -107,6 +107,8 @@ pub fn partition(
     let folded = scratch.fold(log, &Span { end_offset: stored.next_offset().max(end.first_offset), ..end }, watch)?;
     verdict.told = folded.told.clone();
     compare(&folded.state, &stored, watch, &mut verdict)?;
+    // The cause of whatever else differs.
+    verdict.first_difference = other_settings(&stored, &scratch.limits, partition).or(verdict.first_difference);
     Ok(verdict)
 }
 
@@ -129,6 +131,19 @@ pub fn snapshot(
     let Some((_dir, store)) = scratch.newest_snapshot(&whole, log.partition_count(), watch)? else { return Ok(None) };
     let from_the_beginning = Scratch { snapshots: None, ..scratch.clone() };
     self::partition(log, &store, partition, &from_the_beginning, watch).map(Some)
+}
+
+/// Where the store says that it was folded with other settings than the log is now.
+fn other_settings(stored: &Stored, now: &Limits, partition: u32) -> Option<Difference> {
+    let words = |limits: &Limits| {
+        let Limits { retention_ms, parked_max, parked_age_ms, read_times } = limits;
+        format!(
+            "folded with projector.retention_ms {retention_ms}, parked_count {parked_max}, parked_age_ms {parked_age_ms}, \
+             read_times {read_times}"
+        )
+    };
+    let then = &stored.origin()?.limits;
+    (then != now).then(|| Difference::new(format!("settings of partition {partition}"), words(now), words(then)))
 }
 
 fn open(store: &SledStore, partition: u32, memory_bytes: usize, limits: Limits) -> Result<Stored, StateError> {

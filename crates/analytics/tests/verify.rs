@@ -55,6 +55,21 @@ fn a_store_that_the_log_folds_to_is_good_wherever_it_stands() {
     }
 }
 
+/// INV-VERIFY: a store that was folded with other settings says so before all that comes of it.
+#[test]
+fn settings_that_differ_are_the_first_difference() {
+    let told = Told::new(0);
+    let dir = tempfile::tempdir().unwrap();
+    folded(&told, told.records[0].len(), dir.path());
+    let store = SledStore::open_whole(dir.path(), SLED).unwrap();
+    let mut other = scratch();
+    other.limits.parked_age_ms += 1;
+    let verdict = verify::partition(&told.log, &store, 0, &other, &Alone).unwrap();
+    let first = verdict.first_difference.unwrap();
+    assert_eq!(first.place, "settings of partition 0");
+    assert_ne!(first.log, first.store);
+}
+
 /// INV-VERIFY, INV-BITS: each kind of page, changed by hand with a checksum that fits.
 #[test]
 fn every_planted_difference_is_found_and_named() {

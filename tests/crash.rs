@@ -411,6 +411,7 @@ fn kill_while_making(directories: usize) {
         next.ready();
         next.terminate();
     }
+    eprintln!("{directories} kills while a data directory was made");
 }
 
 /// INV-ATOMIC

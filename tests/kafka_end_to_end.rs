@@ -6,12 +6,18 @@
 
 #[path = "kafka_end_to_end/analysts.rs"]
 mod analysts;
+#[path = "kafka_end_to_end/cuts.rs"]
+mod cuts;
 #[path = "kafka_end_to_end/kcat.rs"]
 mod kcat;
 #[path = "kafka_end_to_end/kills.rs"]
 mod kills;
+#[path = "kafka_end_to_end/moves.rs"]
+mod moves;
 #[path = "kafka_end_to_end/operator.rs"]
 mod operator;
+#[path = "kafka_end_to_end/restores.rs"]
+mod restores;
 #[path = "kafka_end_to_end/updates.rs"]
 mod updates;
 mod witness;

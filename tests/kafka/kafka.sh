@@ -7,6 +7,8 @@
 #   kafka.sh kill   [node]   ends it as a power cut does (kill -9); start brings it back with its data
 #   kafka.sh status [node]   one line a node
 #   kafka.sh wipe   [node]   kills it and removes its data and logs
+#   kafka.sh cut    NODE [OTHER]   with KAFKA_NET: no packet passes between it and anybody, or between the two
+#   kafka.sh heal   NODE [OTHER]   undoes that
 #   kafka.sh tether          waits until its standard input ends, then wipes all: a test's brokers die with the test
 #   kafka.sh --help
 #
@@ -14,6 +16,8 @@
 #   KAFKA_NODES  size of the cluster (1), the same at each call; three nodes keep three copies
 #   KAFKA_DIR    jars, data, logs and pids, a folder a port (.kafka at the repository's root)
 #   KAFKA_HEAP   heap of one node (512m)
+#   KAFKA_NET    if set, node N has a network of its own and the address 10.X.Y.N on a bridge, 256 * X + Y = KAFKA_PORT;
+#                Linux, as root
 # Needs Java 17 or newer, and Maven the first time (43 MB from Maven Central).
 set -eu
 here=$(cd -P "$(dirname "$0")" && pwd -P)
@@ -27,7 +31,36 @@ rf=$((nodes < 3 ? nodes : 3)) isr=$((nodes < 3 ? 1 : 2))
 fail() { echo "kafka.sh: $*" >&2; exit 1; }
 need() { command -v "$1" > /dev/null || fail "$1 is missing: install it (Debian: apt-get install $2)"; }
 
-at() { node=$1 port=$((base + 10 * ($1 - 1))); run=$dir/$port; pid=$run/pid log=$run/log; }
+at() {
+  node=$1 port=$((base + 10 * ($1 - 1))); run=$dir/$port; pid=$run/pid log=$run/log
+  host=$(host "$1") ns=rk$base-$1 wire=rk${base}n$1
+}
+
+host() { if [ -n "${KAFKA_NET:-}" ]; then echo "10.$((base / 256)).$((base % 256)).$1"; else echo 127.0.0.1; fi; }
+
+# A bridge for all nodes, which this machine is on too, and for each a namespace with a wire to it.
+connect() {
+  [ -n "${KAFKA_NET:-}" ] || return 0
+  need ip iproute2
+  if ! ip link show "rk$base" > /dev/null 2>&1; then
+    ip link add "rk$base" type bridge || fail "a network of its own needs root and Linux"
+    ip addr add "$(host 254)/24" dev "rk$base"
+    ip link set "rk$base" up
+  fi
+  [ -e "/run/netns/$ns" ] && return
+  ip netns add "$ns"
+  ip link add "$wire" type veth peer name eth0 netns "$ns"
+  ip link set "$wire" master "rk$base" up
+  ip -n "$ns" addr add "$host/24" dev eth0
+  ip -n "$ns" link set lo up
+  ip -n "$ns" link set eth0 up
+}
+
+disconnect() {
+  [ -n "${KAFKA_NET:-}" ] || return 0
+  ip netns del "$ns" 2> /dev/null || true
+  ls /run/netns | grep -q "^rk$base-" || ip link del "rk$base" 2> /dev/null || true
+}
 
 # Ours only where the process runs this node's configuration: the number may have gone to another process since.
 alive() {
@@ -38,7 +71,7 @@ alive() {
 }
 
 jvm() {
-  exec java -Xms64m -Xmx"$heap" -XX:+UseSerialGC "$share" -cp "$lib/*" \
+  exec ${KAFKA_NET:+ip netns exec "$ns"} java -Xms64m -Xmx"$heap" -XX:+UseSerialGC "$share" -cp "$lib/*" \
     -Dlog4j2.configurationFile="$run/log4j2.properties" "$@"
 }
 
@@ -70,12 +103,12 @@ install() {
 
 configure() {
   mkdir -p "$run"
-  voters=$(n=1; while [ $n -le "$nodes" ]; do printf '%s@127.0.0.1:%s,' $n $((base + 10 * n - 9)); n=$((n + 1)); done)
+  voters=$(n=1; while [ $n -le "$nodes" ]; do printf '%s@%s:%s,' $n "$(host $n)" $((base + 10 * n - 9)); n=$((n + 1)); done)
   cat > "$run/server.properties" <<C
 process.roles=broker,controller
 node.id=$node
 controller.quorum.voters=${voters%,}
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
+listeners=PLAINTEXT://$host:$port,CONTROLLER://$host:$((port + 1))
 controller.listener.names=CONTROLLER
 log.dirs=$run/data
 default.replication.factor=$rf
@@ -106,6 +139,7 @@ C
 
 start() {
   at "$1"; alive && return
+  connect
   configure
   share=-Xshare:auto
   [ -f "$run/data/meta.properties" ] ||
@@ -125,7 +159,7 @@ await() {
     n=$((n + 1)); [ $n -lt 2400 ] || fail "node $node is not up after 2 minutes: $log"
     sleep 0.05
   done
-  echo "127.0.0.1:$port pid $(cat "$pid")"
+  echo "$host:$port pid $(cat "$pid")"
 }
 
 stop() {
@@ -141,8 +175,23 @@ stop() {
 # A node that hangs is to the others as one whose network is cut: connections stay, and nothing comes.
 signal() { at "$1"; kill "$2" "$(cat "$pid")"; }
 
-status() { at "$1"; if alive; then echo "127.0.0.1:$port pid $(cat "$pid")"; else echo "127.0.0.1:$port down"; fi; }
-wipe() { stop "$1" -KILL; rm -rf "$run"; }
+# A wire that is down: connections stay, and nothing comes. Between two nodes: each sends into the void what is for the other.
+cut() {
+  at "$1"
+  if [ -z "${2:-}" ]; then ip link set "$wire" down; return; fi
+  ip -n "$ns" route add blackhole "$(host "$2")/32"
+  ip -n "rk$base-$2" route add blackhole "$host/32"
+}
+
+heal() {
+  at "$1"
+  if [ -z "${2:-}" ]; then ip link set "$wire" up; return; fi
+  ip -n "$ns" route del blackhole "$(host "$2")/32"
+  ip -n "rk$base-$2" route del blackhole "$host/32"
+}
+
+status() { at "$1"; if alive; then echo "$host:$port pid $(cat "$pid")"; else echo "$host:$port down"; fi; }
+wipe() { stop "$1" -KILL; disconnect; rm -rf "$run"; }
 
 all=${2:-$(seq 1 "$nodes")}
 case ${1:-} in
@@ -151,6 +200,8 @@ case ${1:-} in
   kill) for i in $all; do stop "$i" -KILL; done ;;
   hang) for i in $all; do signal "$i" -STOP; done ;;
   wake) for i in $all; do signal "$i" -CONT; done ;;
+  cut) cut "$2" "${3:-}" ;;
+  heal) heal "$2" "${3:-}" ;;
   status) for i in $all; do status "$i"; done ;;
   wipe) for i in $all; do wipe "$i"; done ;;
   tether)

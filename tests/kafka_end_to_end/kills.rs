@@ -2,10 +2,11 @@
 
 use super::kcat::{Kafka, broker, produce};
 use super::witness::feed::Feed;
-use super::witness::http::Client;
+use super::witness::http::{Answer, Client};
 use super::witness::judge::Judge;
+use super::witness::questions::Question;
 use super::witness::victim::Victim;
-use super::{PARTITIONS, receipt_path};
+use super::{PARTITIONS, eventually, receipt_path};
 use receipts_log::testing::Broker;
 use receipts_log::{Inspect, Topic};
 use receipts_query::Positions;
@@ -19,23 +20,36 @@ use std::time::{Duration, Instant};
 const HANGS: Duration = Duration::from_secs(8);
 
 /// Waits until the service has folded all that stands in the log, then asks: everything, or a part.
-fn check(kafka: &Kafka, judge: &Judge, address: &str, random: &mut Random, part: f64) -> usize {
+pub(super) fn check(kafka: &Kafka, judge: &Judge, address: &str, random: &mut Random, part: f64) -> usize {
+    check_by(kafka, judge, address, random, part, |question, client| question.ask(client))
+}
+
+/// As [`check`], asking in another way.
+pub(super) fn check_by(
+    kafka: &Kafka,
+    judge: &Judge,
+    address: &str,
+    random: &mut Random,
+    part: f64,
+    mut ask: impl FnMut(&Question, &mut Client) -> Vec<Answer>,
+) -> usize {
     let log = kafka.log();
     let mut ends = Positions::default();
     for partition in 0..PARTITIONS {
         ends.merge(&Positions::applied(partition, log.bounds(Topic::Events, partition).expect("bounds").end));
     }
     let mut client = Client::new(address);
-    let waited = client.get("default", &receipt_path("none", "none"), Some(&ends.to_string())).expect("an answer");
-    assert_eq!(waited.status, 404, "{}", waited.body);
+    let wait = || client.get("default", &receipt_path("none", "none"), Some(&ends.to_string())).expect("an answer");
+    // 503 while a partition has no owner.
+    eventually("all that stands in the log is folded", wait, |waited| waited.status == 404);
     let questions = judge.questions().into_iter().filter(|_| random.chance(part)).collect::<Vec<_>>();
     for question in &questions {
-        judge.check(question, &question.ask(&mut client));
+        judge.check(question, &ask(question, &mut client));
     }
     questions.len()
 }
 
-fn shape(events: usize) -> Shape {
+pub(super) fn shape(events: usize) -> Shape {
     Shape { events, p_jump: 0.0, p_large_group: 0.05, ..Shape::wild() }
 }
 
@@ -187,7 +201,7 @@ fn kill_brokers_under_load(nodes: u16, kills: usize, seed: u64) {
 }
 
 /// Between two records of the log, by their timestamps.
-fn longest_gap_ms(kafka: &Kafka) -> u64 {
+pub(super) fn longest_gap_ms(kafka: &Kafka) -> u64 {
     let log = kafka.log();
     let of = |partition| log.read(Topic::Events, partition, 0, usize::MAX).expect("readable");
     let mut times: Vec<u64> = (0..PARTITIONS).flat_map(of).map(|record| record.timestamp_ms).collect();

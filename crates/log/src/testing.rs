@@ -34,6 +34,8 @@ pub struct BrokerError(String);
 pub struct Broker {
     port: u16,
     nodes: u16,
+    /// Each node has a network of its own.
+    on_a_net: bool,
     /// Its standard input ends with this process, and it wipes then.
     tether: Option<Child>,
 }
@@ -45,7 +47,19 @@ impl Broker {
     /// # Errors
     /// Where Java or Maven is missing, or a node does not come up; the sentence says what to do.
     pub fn start(nodes: u16) -> Result<Broker, BrokerError> {
-        let mut broker = Broker { port: claim_ports(nodes)?, nodes, tether: None };
+        Broker { port: claim_ports(nodes)?, nodes, on_a_net: false, tether: None }.started()
+    }
+
+    /// As [`Broker::start`], each node in a network of its own that can be cut. Needs Linux and root.
+    ///
+    /// # Errors
+    /// As there, and where the networks cannot be made.
+    pub fn start_on_a_net(nodes: u16) -> Result<Broker, BrokerError> {
+        Broker { port: claim_ports(nodes)?, nodes, on_a_net: true, tether: None }.started()
+    }
+
+    fn started(self) -> Result<Broker, BrokerError> {
+        let mut broker = self;
         let tether = broker
             .script(&["tether"])
             .stdin(Stdio::piped())
@@ -74,7 +88,12 @@ impl Broker {
 
     /// The brokers, for `--kafka-bootstrap`.
     pub fn bootstrap(&self) -> String {
-        let nodes: Vec<String> = (0..self.nodes).map(|node| format!("127.0.0.1:{}", self.port + 10 * node)).collect();
+        let host = |node: u16| match self.on_a_net {
+            true => format!("10.{}.{}.{}", self.port / 256, self.port % 256, node + 1),
+            false => "127.0.0.1".to_owned(),
+        };
+        let nodes: Vec<String> =
+            (0..self.nodes).map(|node| format!("{}:{}", host(node), self.port + 10 * node)).collect();
         nodes.join(",")
     }
 
@@ -110,11 +129,33 @@ impl Broker {
         self.run(&["wake", &node.to_string()])
     }
 
+    /// Lets no packet pass between a node (counted from 1) and anybody, or another node alone.
+    ///
+    /// # Errors
+    /// Where the script fails, or the nodes have no network of their own.
+    pub fn cut(&self, node: u16, other: Option<u16>) -> Result<(), BrokerError> {
+        self.on_the_net("cut", node, other)
+    }
+
+    /// Undoes [`Broker::cut`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn heal(&self, node: u16, other: Option<u16>) -> Result<(), BrokerError> {
+        self.on_the_net("heal", node, other)
+    }
+
+    fn on_the_net(&self, what: &str, node: u16, other: Option<u16>) -> Result<(), BrokerError> {
+        let nodes: Vec<String> = [Some(node), other].into_iter().flatten().map(|node| node.to_string()).collect();
+        self.run(&[&[what], &nodes.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat())
+    }
+
     fn script(&self, args: &[&str]) -> Command {
         let mut command = Command::new("sh");
         command.arg(script_path()).args(args);
         command.env("KAFKA_PORT", self.port.to_string()).env("KAFKA_NODES", self.nodes.to_string());
         command.env("KAFKA_DIR", kafka_dir());
+        command.env("KAFKA_NET", if self.on_a_net { "cut" } else { "" });
         command
     }
 

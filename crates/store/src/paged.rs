@@ -24,6 +24,8 @@ pub struct Paged<B> {
     backend: B,
     partition: u32,
     memory_bytes_max: usize,
+    /// When room was last made: the batches applied by then, and up to how many bytes it need not be made again.
+    made_room: (u64, usize),
     /// What the next batch may take, by the last one.
     batch_bytes: AtomicUsize,
     names: Names,
@@ -44,6 +46,10 @@ pub struct Paged<B> {
 
 /// Pages that may have changed before their memory is measured again.
 const TOUCHED_MAX: usize = 16_384;
+
+/// What share of the memory must have come since room was made before it is made again. Where most of the memory is what only
+/// a checkpoint frees, each attempt looks at every page, and lets go of the few that are asked for next.
+const MORE_SHARE: usize = 16;
 
 /// How much sooner than others messages and what belongs to them make room: they are large and soon old, where a
 /// conversation is small and comes back.
@@ -82,6 +88,7 @@ impl<B: Backend> Paged<B> {
             backend,
             partition,
             memory_bytes_max,
+            made_room: (0, 0),
             batch_bytes: AtomicUsize::new(0),
             names: Names::default(),
             meta: Cache::default(),
@@ -158,6 +165,8 @@ impl<B: Backend> Paged<B> {
             };
         }
         each_table!(saved, self);
+        // What could not go may now, or soon.
+        self.made_room.1 = 0;
     }
 
     /// Makes room where the pages, and `beside` bytes that their owner holds, take more memory than they may. Cheap to call
@@ -171,8 +180,13 @@ impl<B: Backend> Paged<B> {
         }
         each_table!(add, self);
         let bytes_max = self.memory_bytes_max.saturating_sub(beside);
-        if touched >= TOUCHED_MAX || self.memory_bytes() > bytes_max {
+        let bytes = self.memory_bytes();
+        let is_over = || bytes > bytes_max && (bytes > self.made_room.1 || self.backend.applied() > self.made_room.0);
+        if touched >= TOUCHED_MAX || is_over() {
+            // Before, so that what is applied meanwhile is looked at again.
+            let applied = self.backend.applied();
             self.make_room(bytes_max);
+            self.made_room = (applied, self.memory_bytes() + bytes_max / MORE_SHARE);
         }
     }
 

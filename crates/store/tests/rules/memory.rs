@@ -4,8 +4,10 @@
 use receipts_event::{Body, Event, MembersChanged, MessageRead, MessageSent};
 use receipts_fold::effects::Effects;
 use receipts_fold::{At, Limits, Raw, State};
-use receipts_store::{Backend, MemoryBackend, Paged, trim};
+use receipts_store::{Backend, Batch, Error, MemoryBackend, Paged, trim};
 use receipts_testkit::random::Random;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const MEMORY: usize = 1 << 20;
 const CONVERSATIONS: u64 = 400;
@@ -14,7 +16,7 @@ const MEMBERS: u64 = 5;
 
 type Fold = State<Paged<MemoryBackend>>;
 
-fn apply(fold: &mut Fold, body: Body<'static>) {
+fn apply<B: Backend>(fold: &mut State<Paged<B>>, body: Body<'static>) {
     let event = Event { tenant: "default".into(), event_id: None, body };
     let at = At { partition: 0, offset: fold.next_offset(), timestamp_ms: 1_780_000_000_000 };
     let raw = Raw { key: None, value: &[], headers: &Vec::new };
@@ -94,4 +96,89 @@ fn pages_stay_within_their_memory_however_long_the_log() {
     // And it still is the same partition.
     let receipt = fold.receipt("default", "g7", "m407").unwrap();
     assert_eq!(receipt.counts.map(|counts| counts.audience_count), Some(MEMBERS as u32 - 1));
+}
+
+/// Counts what is read.
+struct Counting(MemoryBackend, Arc<AtomicUsize>);
+
+impl Backend for Counting {
+    type Value = <MemoryBackend as Backend>::Value;
+
+    fn get(&self, key: &[u8]) -> Result<Option<Self::Value>, Error> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.get(key)
+    }
+
+    fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        self.0.keys(prefix)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<u64, Error> {
+        self.0.commit(batch)
+    }
+
+    fn applied(&self) -> u64 {
+        self.0.applied()
+    }
+}
+
+fn joined(conversation: &str, people: u64) -> Body<'static> {
+    Body::MembersChanged(MembersChanged {
+        conversation_id: conversation.to_owned().into(),
+        joined: (0..people).map(|member| format!("u{member}").into()).collect(),
+        left: Vec::new(),
+        observers: Vec::new(),
+    })
+}
+
+/// INV-MEMORY: where changes alone take more memory than there is, what did not change is not let go of and read again with
+/// each record until the checkpoint comes.
+#[test]
+fn memory_that_only_a_checkpoint_can_free_costs_no_reads_again_and_again() {
+    const ROUNDS: usize = 1_000;
+    let reads = Arc::new(AtomicUsize::new(0));
+    let pages = Paged::new(Counting(MemoryBackend::default(), Arc::clone(&reads)), 0, MEMORY);
+    let mut fold = State::open(pages, Limits::default()).unwrap();
+    let sent = |conversation: &str, message: &str| {
+        Body::MessageSent(MessageSent {
+            conversation_id: conversation.to_owned().into(),
+            message_id: message.to_owned().into(),
+            sender_id: "u0".into(),
+            sent_at_ms: 1_780_000_000_000,
+            need_read_receipt: true,
+            recipients: None,
+        })
+    };
+    apply(&mut fold, joined("quiet", 100));
+    apply(&mut fold, sent("quiet", "m"));
+    fold.settle();
+    let batch = fold.pages().batch(fold.next_offset());
+    let number = fold.pages().backend().commit(batch).unwrap();
+    fold.pages_mut().saved(number);
+    // Changes without a checkpoint, until they are more than may be.
+    for conversation in 0.. {
+        apply(&mut fold, joined(&format!("g{conversation}"), 100));
+        trim(&mut fold);
+        if fold.pages().memory_bytes() > MEMORY {
+            break;
+        }
+    }
+    let before = reads.load(Ordering::Relaxed);
+    for round in 0..ROUNDS {
+        // A stranger changes nothing, and the conversation is looked at.
+        apply(
+            &mut fold,
+            Body::MessageRead(MessageRead {
+                conversation_id: "quiet".into(),
+                reader_id: format!("stranger-{round}").into(),
+                message_ids: vec!["m".into()],
+                read_at_ms: None,
+                hidden: false,
+            }),
+        );
+        trim(&mut fold);
+    }
+    let each = (reads.load(Ordering::Relaxed) - before) as f64 / ROUNDS as f64;
+    eprintln!("{each} values read a record");
+    assert!(each < 1.5, "{each} values read a record");
 }

@@ -42,6 +42,7 @@ const HELP: &str = "A soak: mixed load on a running service at half of what it t
   --queries N         questions a second (50)
   --large N           people of the largest group (100000)
   --retention-ms N    after what time messages are forgotten (300000)
+  --memory-mb N       memory for pages, projector.memory_bytes (512)
   --snapshot-ms N     how often a snapshot is taken (120000)
   --dir DIR           where data and snapshots are (a temporary directory); stays, and must be empty or new
   --kafka-bootstrap HOST:PORT   a Kafka in the place of the embedded log
@@ -92,7 +93,11 @@ async fn run() -> bool {
     if let Some(bootstrap) = load::text("kafka-bootstrap") {
         settings.extend(["--kafka-bootstrap".to_owned(), bootstrap]);
     }
-    let of_service = ["--snapshot-interval-ms".to_owned(), number("snapshot-ms", 120_000).to_string()];
+    let of_service = [
+        ("--snapshot-interval-ms", number("snapshot-ms", 120_000)),
+        ("--projector-memory-bytes", number("memory-mb", 512) << 20),
+    ];
+    let of_service = of_service.map(|(flag, value)| [flag.to_owned(), value.to_string()]).concat();
     let of_service: Vec<&str> = settings.iter().chain(&of_service).map(String::as_str).collect();
     let service = Service::serve(&data, &of_service);
 

@@ -21,7 +21,7 @@ mod thread;
 mod updates;
 
 pub use intake::event_of;
-pub use projector::{Loop, Turn};
+pub use projector::{Loop, Reading, Turn};
 pub use settings::{ProjectError, Schedule, Settings, Snapshotting};
 pub use shared::Partitions;
 pub use thread::Projector;

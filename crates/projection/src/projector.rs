@@ -36,6 +36,15 @@ pub enum Turn {
     NotJustNow,
 }
 
+/// When the log is read and decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// In the loop's own turns, so that these say all that happens.
+    InTurns,
+    /// Ahead of them, by a thread.
+    Ahead,
+}
+
 /// The loop, turn by turn: for the thread of a projector, and for simulations, which have none.
 pub struct Loop {
     work: Arc<Work>,
@@ -45,46 +54,17 @@ pub struct Loop {
 }
 
 impl Loop {
-    /// A loop that folds a log into a store. Partitions come with its turns, in which it reads and decodes too.
+    /// A loop that folds a log into a store. Partitions come with its turns.
     ///
     /// # Errors
-    /// Where the log cannot be read.
+    /// Where the log cannot be read, or there is no thread to read it ahead.
     pub fn new(
         store: Arc<SledStore>,
         log: &dyn Log,
         events_topic: &str,
         settings: Settings,
         ready_lag: Duration,
-    ) -> Result<Self, ProjectError> {
-        let partition_count = log.partition_count();
-        Self::with_source(store, log, events_topic, settings, ready_lag, |group, work| {
-            Ok(Box::new(InTurns { reader: log.reader(group, work)?, partition_count }))
-        })
-    }
-
-    /// As [`Self::new`], with a thread that reads and decodes what comes next during its turns.
-    ///
-    /// # Errors
-    /// Where the log cannot be read, or there is no thread.
-    pub fn reading_ahead(
-        store: Arc<SledStore>,
-        log: &dyn Log,
-        events_topic: &str,
-        settings: Settings,
-        ready_lag: Duration,
-    ) -> Result<Self, ProjectError> {
-        Self::with_source(store, log, events_topic, settings, ready_lag, |group, work| {
-            Ok(Box::new(Ahead::start(log, group, work)?))
-        })
-    }
-
-    fn with_source(
-        store: Arc<SledStore>,
-        log: &dyn Log,
-        events_topic: &str,
-        settings: Settings,
-        ready_lag: Duration,
-        source: impl FnOnce(&str, Arc<Work>) -> Result<Box<dyn Source>, ReadError>,
+        reading: Reading,
     ) -> Result<Self, ProjectError> {
         let damage = Damage::new(settings.dir.clone());
         let work = Arc::new(Work {
@@ -97,7 +77,14 @@ impl Loop {
             abandoned: AtomicBool::new(false),
             settings,
         });
-        let source = source(&work.settings.group, Arc::clone(&work))?;
+        let (group, assignment) = (&*work.settings.group, Arc::clone(&work) as Arc<dyn Assignment>);
+        let source: Box<dyn Source> = match reading {
+            Reading::InTurns => {
+                let partition_count = log.partition_count();
+                Box::new(InTurns { reader: log.reader(group, assignment)?, partition_count })
+            }
+            Reading::Ahead => Box::new(Ahead::start(log, group, assignment)?),
+        };
         Ok(Self { work, source, pressure: 0 })
     }
 

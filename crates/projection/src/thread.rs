@@ -1,6 +1,6 @@
 //! The loop on a thread of its own, until it is stopped or stops by itself. Decides nothing about its turns.
 
-use crate::projector::{Loop, POLL_WAIT, Turn};
+use crate::projector::{Loop, POLL_WAIT, Reading, Turn};
 use crate::settings::{ProjectError, Settings};
 use crate::shared::Partitions;
 use crate::snapshotter::Snapshotter;
@@ -41,7 +41,7 @@ impl Projector {
         let store = SledStore::open(&settings.dir, sled)?;
         let snapshots = settings.snapshots.clone();
         let (limits, now_ms) = (settings.limits, settings.now_ms);
-        let projector = Loop::reading_ahead(Arc::new(store), log, events_topic, settings, ready_lag)?;
+        let projector = Loop::new(Arc::new(store), log, events_topic, settings, ready_lag, Reading::Ahead)?;
         let (partitions, stop) = (projector.partitions().clone(), projector.stop());
         let snapshotter = snapshots.and_then(|how| {
             Some(Snapshotter::new(partitions.clone(), &how, how.schedule?, limits, now_ms, stop.clone()))

@@ -246,6 +246,7 @@ mod tests {
         assert!(updates.next_due().is_some_and(|due| due < now + Duration::from_millis(250)));
         assert_eq!(updates.due.iter().map(|(_, message)| *message).collect::<Vec<_>>(), [2, 1]);
     }
+
     #[test]
     fn what_is_behind_gathers_longer_and_waits_no_longer_once_it_has_caught_up() {
         let (mut updates, now) = (Updates::new(Duration::from_millis(200)), Instant::now());

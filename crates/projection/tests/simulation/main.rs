@@ -11,6 +11,7 @@ mod disk;
 mod log;
 mod world;
 
+use receipts_projection::Reading;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -25,7 +26,7 @@ fn seeds(default: Range<u64>) -> Range<u64> {
 }
 
 fn once(seed: u64, steps: usize) -> Result<Figures, String> {
-    catch_unwind(AssertUnwindSafe(|| World::new(seed, false).go(steps))).unwrap_or_else(|panic| {
+    catch_unwind(AssertUnwindSafe(|| World::new(seed, Reading::InTurns).go(steps))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         Err(text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default())
     })
@@ -67,7 +68,7 @@ fn whatever_fails_and_whoever_dies_the_answers_are_the_oracles_and_nothing_is_lo
 #[test]
 fn the_same_holds_while_a_thread_reads_ahead() {
     for seed in seeds(0..8) {
-        if let Err(why) = World::new(seed, true).go(STEPS) {
+        if let Err(why) = World::new(seed, Reading::Ahead).go(STEPS) {
             panic!("seed {seed}: {why}");
         }
     }

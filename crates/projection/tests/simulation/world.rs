@@ -7,7 +7,7 @@ use receipts_event::{Body, Event, partition_of};
 use receipts_fold::Limits;
 use receipts_fold::view::{Filter, Member, ReadMark, Receipt, Status};
 use receipts_log::{Headers, OwnedRecord, Record};
-use receipts_projection::{Loop, Partitions, ProjectError, Settings, event_of};
+use receipts_projection::{Loop, Partitions, ProjectError, Reading, Settings, event_of};
 use receipts_store::{Disk as _, SledStore};
 use receipts_testkit::compare::Questions;
 use receipts_testkit::history::{History, Shape};
@@ -99,14 +99,14 @@ pub(crate) struct World {
     sync: bool,
     /// Whether partitions move between the members.
     moves: bool,
-    /// Whether each projector has a thread that reads ahead: then a seed does not say in which order things happen.
-    reads_ahead: bool,
+    /// Where a thread reads ahead, a seed does not say in which order things happen.
+    reading: Reading,
     figures: Figures,
     _dir: TempDir,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, reads_ahead: bool) -> Self {
+    pub(crate) fn new(seed: u64, reading: Reading) -> Self {
         let mut random = Random::new(seed);
         let shape = Shape { events: 160, p_jump: 0.0, p_mid_group: 0.02, p_large_group: 0.0, ..Shape::wild() };
         let mut history = History::generate(random.bits(), &shape);
@@ -156,7 +156,7 @@ impl World {
             settings,
             sync: random.chance(0.6),
             moves: random.chance(0.6),
-            reads_ahead,
+            reading,
             figures: Figures::default(),
             random,
             _dir: dir,
@@ -249,8 +249,7 @@ impl World {
         let projector = &mut self.members[member];
         let store = Arc::new(SledStore::over(Arc::new(projector.disk.clone()), self.sync));
         let settings = Settings { group: member.to_string(), sync: self.sync, ..self.settings.clone() };
-        let start = if self.reads_ahead { Loop::reading_ahead } else { Loop::new };
-        let runs = start(store.clone(), &self.log, "receipts.events", settings, Duration::MAX);
+        let runs = Loop::new(store.clone(), &self.log, "receipts.events", settings, Duration::MAX, self.reading);
         (projector.store, projector.runs) = (Some(store), Some(runs.map_err(|e| e.to_string())?));
         Ok(())
     }

@@ -6,6 +6,7 @@ use crate::sled_backend::SledSettings;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 pub(crate) struct SledDisk {
     db: sled::Db,
@@ -119,6 +120,9 @@ fn tree_name(partition: u32) -> String {
     format!("p{partition}")
 }
 
+/// How long the lock of a store may outlive the store: sled's own threads let go of its file a moment after the last handle.
+const LOCK_LINGERS: Duration = Duration::from_secs(2);
+
 fn open_sled(path: &Path, settings: SledSettings) -> Result<sled::Db, Error> {
     // A process that died while opening leaves these, and sled then takes them for its newest snapshot.
     for entry in fs::read_dir(path).map_err(Error::io(format!("listing {}", path.display())))?.flatten() {
@@ -131,16 +135,24 @@ fn open_sled(path: &Path, settings: SledSettings) -> Result<sled::Db, Error> {
         .cache_capacity(settings.cache_bytes)
         .flush_every_ms(None)
         .mode(sled::Mode::HighThroughput);
-    // sled panics on some kinds of damage.
-    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()));
-    match opened {
-        Ok(Ok(db)) => Ok(db),
-        Ok(Err(sled::Error::Io(e))) if e.kind() == std::io::ErrorKind::WouldBlock || e.to_string().contains("lock") => {
-            Err(Error::InUse { path: path.display().to_string() })
-        }
-        Ok(Err(e)) => Err(sled_error("opening the store")(e)),
-        Err(_) => Err(Error::corrupt("sled", "panicked while opening")),
+    let deadline = Instant::now() + LOCK_LINGERS;
+    loop {
+        // sled panics on some kinds of damage.
+        return match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => Ok(db),
+            Ok(Err(sled::Error::Io(e))) if is_locked(&e) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            Ok(Err(sled::Error::Io(e))) if is_locked(&e) => Err(Error::InUse { path: path.display().to_string() }),
+            Ok(Err(e)) => Err(sled_error("opening the store")(e)),
+            Err(_) => Err(Error::corrupt("sled", "panicked while opening")),
+        };
     }
+}
+
+fn is_locked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("lock")
 }
 
 fn sled_error(doing: &'static str) -> impl Fn(sled::Error) -> Error {

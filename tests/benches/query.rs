@@ -18,7 +18,8 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::any;
 use bytes::Bytes;
-use load::{Ask, Usage, flag, number};
+use load::{Ask, Usage};
+use receipts_testkit::bench::{flag, number, text};
 use receipts_tests::process::Service;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -98,7 +99,7 @@ async fn serve_constants() {
     ) -> impl IntoResponse {
         ([(header::CONTENT_TYPE, "application/json")], bodies[&bytes].clone())
     }
-    let sizes = load::text("constant").expect("sizes");
+    let sizes = text("constant").expect("sizes");
     let sizes = sizes.split(',').map(|bytes| bytes.parse::<usize>().expect("a size"));
     let bodies: BTreeMap<usize, Bytes> = sizes.map(|bytes| (bytes, vec![b'x'; bytes].into())).collect();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -157,19 +158,7 @@ fn write(service: &Service, members: usize) -> String {
     // Every other one has read it.
     let read = |n: usize| json!({"type": "message.read", "conversation_id": "large", "reader_id": format!("user-{n}"), "message_ids": ["all-hands"]});
     events.extend((1..members).step_by(2).map(read));
-    let mut tokens = Vec::new();
-    let (mut batch, mut bytes) = (Vec::new(), 0);
-    for event in events {
-        let size = event.to_string().len();
-        if batch.len() == 1_000 || bytes + size > 512 << 10 {
-            tokens.push(service.write(&json!(std::mem::take(&mut batch))));
-            bytes = 0;
-        }
-        batch.push(event);
-        bytes += size;
-    }
-    tokens.push(service.write(&json!(batch)));
-    tokens.split_off(tokens.len().saturating_sub(8)).join(",")
+    service.write_all(&events)
 }
 
 /// The cursor of the last page.
@@ -213,7 +202,7 @@ async fn run() {
         ("list of 100, first page", get(list)),
         ("list, last page", get(last)),
     ];
-    let wanted = load::text("case").unwrap_or_default();
+    let wanted = text("case").unwrap_or_default();
     let asks: Vec<_> = asks.into_iter().filter(|(name, _)| name.contains(&wanted)).collect();
     let mut sizes = Vec::new();
     for (_, ask) in &asks {

@@ -12,7 +12,8 @@
 #[allow(dead_code, reason = "shared with another bench")]
 mod load;
 
-use load::{Usage, flag, number};
+use load::Usage;
+use receipts_testkit::bench::{flag, number};
 use receipts_tests::process::Service;
 use serde_json::json;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ mod stream;
 pub use stream::{Event, Stream};
 
 use crate::binary;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Events in one body, and bytes, at most: well below what the service takes.
+const BODY_EVENTS: usize = 1_000;
+const BODY_BYTES: usize = 512 << 10;
 
 /// A command without configuration from this process's environment, its output piped.
 fn command(name: &str, arguments: &[&str]) -> Command {
@@ -187,6 +191,27 @@ impl Service {
         let answer = self.post("/v1/events", events);
         assert_eq!(answer.status, 202, "{}", answer.body);
         answer.body["position"].as_str().expect("a token").to_owned()
+    }
+
+    /// Posts events in as many bodies as they need; returns a token that covers them.
+    ///
+    /// # Panics
+    /// If they are not accepted.
+    #[must_use]
+    pub fn write_all(&self, events: &[Value]) -> String {
+        let (mut tokens, mut body, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for event in events {
+            let size = event.to_string().len();
+            if body.len() == BODY_EVENTS || bytes + size > BODY_BYTES {
+                tokens.push(self.write(&json!(std::mem::take(&mut body))));
+                bytes = 0;
+            }
+            body.push(event);
+            bytes += size;
+        }
+        tokens.push(self.write(&json!(body)));
+        // All of them would be too long for a header; the last ones name what was written last in each partition.
+        tokens.split_off(tokens.len().saturating_sub(8)).join(",")
     }
 
     /// Opens a stream of updates: `query` is what stands behind `/v1/updates?`.

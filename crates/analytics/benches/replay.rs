@@ -1,21 +1,21 @@
 //! A replay beside what it cannot be faster than, in one run on one Kafka: reading alone, reading and decoding, then the fold
 //! aside as `receipts replay` does it. Each phase tells its rate and the most memory it took.
 //!
-//! `cargo bench -p receipts-analytics --bench replay -- [--messages N] [--cap N] [--ids N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
+//! `cargo bench -p receipts-analytics --bench replay -- [--messages N] [--cap N] [--ids N] [--receipts-per-message N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
 //! Starts a broker of its own by `tests/kafka/kafka.sh` (Java 17, Maven), whose log lies in KAFKA_DIR (`.kafka`); states that exceed
 //! their memory go to TMPDIR. A process of its own writes the workload, so that its memory is not the replay's: 16 bytes an event. 100
 //! million receipts: `--messages 20000000`.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
-use bytes::Bytes;
 use receipts_analytics::{Scratch, Span, UpTo, Watch, read, span};
 use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
-use receipts_log::testing::Broker;
-use receipts_log::{Entry, Log, Record, Topic};
+use receipts_log::testing::{Broker, write_events};
+use receipts_log::{Log, Record};
 use receipts_projection::event_of;
-use receipts_testkit::workload::{Params, Scratch as Spelling, Workload};
+use receipts_testkit::bench::{number, params, reset_peak, status_bytes, text};
+use receipts_testkit::workload::{Scratch as Spelling, Workload};
 use serde_json::{Value, json};
 use std::error::Error;
 use std::process::Command;
@@ -26,14 +26,6 @@ use std::time::{Duration, Instant};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const TIME_LIMIT: Duration = Duration::from_secs(3_600);
-
-fn arg(name: &str) -> Option<String> {
-    std::env::args().skip_while(|a| a.strip_prefix("--") != Some(name)).nth(1)
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    arg(name).map_or(default, |a| a.parse().unwrap_or_else(|_| panic!("--{name}: not a number: {a}")))
-}
 
 struct Alone;
 
@@ -61,7 +53,7 @@ fn connect(bootstrap: &str) -> Result<KafkaLog, Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    if let Some(bootstrap) = arg("write-into") {
+    if let Some(bootstrap) = text("write-into") {
         return write(&connect(&bootstrap)?);
     }
     let broker = Broker::start(1)?;
@@ -122,7 +114,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         bytes as f64 / events as f64,
         memory_bytes >> 20
     );
-    if let Some(file) = arg("json") {
+    if let Some(file) = text("json") {
         let phase = |p: &Phase| {
             let per_s = |count: u64| (count as f64 / p.seconds).round();
             json!({"phase": p.name, "seconds": p.seconds, "events_per_s": per_s(events), "receipts_per_s": per_s(receipts),
@@ -138,28 +130,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Writes the workload into the event topic and prints what it has.
 fn write(log: &KafkaLog) -> Result<(), Box<dyn Error>> {
-    let workload = Workload::generate(&Params {
-        messages: number("messages", 200_000) as usize,
-        size_max: number("cap", 5_000) as u32,
-        ids_per_event: number("ids", 1) as usize,
-        seed: number("seed", 1),
-        ..Params::default()
-    });
-    let writer = log.writer();
-    let (mut spelling, mut key, mut value) = (Spelling::default(), Vec::new(), Vec::new());
-    for i in 0..workload.len() {
-        workload.key(i, &mut key);
-        workload.json_with(i, &mut spelling, &mut value);
-        drop(writer.append(Entry {
-            topic: Topic::Events,
-            partition: None,
-            key: Some(Bytes::copy_from_slice(&key)),
-            value: Some(Bytes::copy_from_slice(&value)),
-            headers: Vec::new(),
-            timestamp_ms: Some(workload.at(i).timestamp_ms),
-        }));
-    }
-    writer.flush(TIME_LIMIT)?;
+    let workload = Workload::generate(&params(200_000));
+    let mut spelling = Spelling::default();
+    write_events(log, workload.len(), TIME_LIMIT, |i, key, value| {
+        workload.key(i, key);
+        workload.json_with(i, &mut spelling, value);
+        workload.at(i).timestamp_ms
+    })?;
     let (events, messages, receipts) = (workload.len(), workload.messages(), workload.receipts());
     println!("{}", json!({"events": events, "messages": messages, "receipts": receipts}));
     Ok(())
@@ -179,13 +156,9 @@ fn phase(
     name: &'static str,
     work: impl FnOnce() -> Result<(), receipts_analytics::Error>,
 ) -> Result<Phase, Box<dyn Error>> {
-    // The kernel's high-water mark, from here on: 5 resets it.
-    std::fs::write("/proc/self/clear_refs", "5")?;
+    reset_peak()?;
     let begun = Instant::now();
     work()?;
     let seconds = begun.elapsed().as_secs_f64();
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")).map_or("0", str::trim);
-    Ok(Phase { name, seconds, peak_mb: kib.parse::<u64>()? >> 10 })
+    Ok(Phase { name, seconds, peak_mb: status_bytes("VmHWM") >> 20 })
 }

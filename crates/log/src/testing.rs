@@ -3,6 +3,8 @@
 //! It is for tests only (feature `testing`), replaces nothing by a mock, and leaves nothing behind: its brokers and
 //! their data go with the process that started them, however that process ends.
 
+use crate::port::{AppendError, Entry, Log};
+use bytes::Bytes;
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 /// Set to `off`, tests that need Kafka are left out; otherwise they fail where it cannot be started.
 pub const SWITCH: &str = "RECEIPTS_TEST_KAFKA";
@@ -175,6 +178,27 @@ impl Drop for Broker {
             let _already_gone = tether.wait();
         }
     }
+}
+
+/// Writes so many events into the event topic, each where its key belongs, as `spell` puts it into key and value, at the time
+/// that it returns (Unix milliseconds).
+///
+/// # Errors
+/// Where one is not acknowledged in time.
+pub fn write_events(
+    log: &dyn Log,
+    events: usize,
+    at_most: Duration,
+    mut spell: impl FnMut(usize, &mut Vec<u8>, &mut Vec<u8>) -> u64,
+) -> Result<(), AppendError> {
+    let writer = log.writer();
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    for i in 0..events {
+        let timestamp_ms = Some(spell(i, &mut key, &mut value));
+        let (key, value) = (Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
+        drop(writer.append(Entry { timestamp_ms, ..Entry::event(key, value, None) }));
+    }
+    writer.flush(at_most)
 }
 
 /// Removes the records of a partition below an offset, as retention does in time.

@@ -11,19 +11,18 @@
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
-use bytes::Bytes;
 use receipts_event::{Body, LISTED_IDS_MAX, decode, partition_of};
 use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
-use receipts_log::testing::{Broker, unique};
-use receipts_log::{Assignment, Entry, Inspect, Log, Peek, Polled, ReadError, Record, Topic};
+use receipts_log::testing::{Broker, unique, write_events};
+use receipts_log::{AppendError, Assignment, Inspect, Log, Peek, Polled, ReadError, Record, Topic};
 use receipts_projection::{Projector, Settings};
 use receipts_query::Answers;
+use receipts_testkit::bench::{disk_bytes, number, params, text};
 use receipts_testkit::workload::{Params, Scratch, Workload};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -34,14 +33,6 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const POLL_RECORDS: usize = 1_024;
 const POLL_WAIT: Duration = Duration::from_millis(20);
 const TIME_LIMIT: Duration = Duration::from_secs(600);
-
-fn arg(name: &str) -> Option<String> {
-    std::env::args().skip_while(|a| a.strip_prefix("--") != Some(name)).nth(1)
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    arg(name).map_or(default, |a| a.parse().unwrap_or_else(|_| panic!("--{name}: not a number: {a}")))
-}
 
 /// One phase: how long it took, and how much of both processors, the broker's share not counted.
 struct Phase {
@@ -145,7 +136,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     let [read, sum, squares] = folded.checksum;
     println!("checksum: {read} / {sum} / {squares}");
-    if let Some(file) = arg("json") {
+    if let Some(file) = text("json") {
         let phase = |p: &Phase| {
             json!({"phase": p.name, "seconds": p.seconds, "cpu_seconds": p.cpu_seconds,
                                    "threads": p.threads})
@@ -161,8 +152,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn subject() -> Result<Subject, Box<dyn Error>> {
     let partitions = number("partitions", 4) as u32;
-    if let Some(topic) = arg("topic") {
-        let bootstrap = arg("bootstrap").ok_or("--topic needs --bootstrap HOST:PORT")?;
+    if let Some(topic) = text("topic") {
+        let bootstrap = text("bootstrap").ok_or("--topic needs --bootstrap HOST:PORT")?;
         // Updates stand in the partitions of their events, so these topics belong to this one.
         let settings = KafkaSettings {
             bootstrap,
@@ -178,65 +169,36 @@ fn subject() -> Result<Subject, Box<dyn Error>> {
     let create_topics = Some(CreateTopics { partitions, replication: None });
     let log =
         KafkaLog::connect(KafkaSettings { bootstrap: broker.bootstrap(), create_topics, ..KafkaSettings::default() })?;
-    let (written, described) = match number("hot", 0) {
+    let begun = Instant::now();
+    let described = match number("hot", 0) {
         0 => {
-            let params = Params {
-                messages: number("messages", 500_000) as usize,
-                size_max: number("cap", 5_000) as u32,
-                receipts_per_message: number("receipts-per-message", 5) as f64,
-                ids_per_event: number("ids", 1) as usize,
-                seed: number("seed", 1),
-                ..Params::default()
-            };
+            let params = params(500_000);
             let workload = Workload::generate(&params);
             let mut scratch = Scratch::default();
-            let written = write(&log, workload.len(), |i, key, value| {
+            write_events(&log, workload.len(), TIME_LIMIT, |i, key, value| {
                 workload.key(i, key);
                 workload.json_with(i, &mut scratch, value);
                 workload.at(i).timestamp_ms
             })?;
             let Params { messages, size_max, receipts_per_message, ids_per_event, seed, .. } = params;
-            let described = json!({"messages": messages, "cap": size_max, "receipts_per_message": receipts_per_message,
-                                   "ids": ids_per_event, "seed": seed});
-            (written, described)
+            json!({"messages": messages, "cap": size_max, "receipts_per_message": receipts_per_message,
+                   "ids": ids_per_event, "seed": seed})
         }
-        members => (write_hot(&log, members)?, json!({"hot": members})),
+        members => {
+            write_hot(&log, members)?;
+            json!({"hot": members})
+        }
     };
-    println!("written in {written:.1} s");
+    println!("made and written in {:.1} s", begun.elapsed().as_secs_f64());
     Ok(Subject { log, _broker: Some(broker), described })
 }
 
-/// Writes events into the event topic, each as `spell` puts it into key and value, at the time that it returns (Unix
-/// milliseconds); returns the seconds that took.
-fn write(
-    log: &KafkaLog,
-    events: usize,
-    mut spell: impl FnMut(usize, &mut Vec<u8>, &mut Vec<u8>) -> u64,
-) -> Result<f64, Box<dyn Error>> {
-    let begun = Instant::now();
-    let writer = log.writer();
-    let (mut key, mut value) = (Vec::new(), Vec::new());
-    for i in 0..events {
-        let timestamp_ms = spell(i, &mut key, &mut value);
-        drop(writer.append(Entry {
-            topic: Topic::Events,
-            partition: None,
-            key: Some(Bytes::copy_from_slice(&key)),
-            value: Some(Bytes::copy_from_slice(&value)),
-            headers: Vec::new(),
-            timestamp_ms: Some(timestamp_ms),
-        }));
-    }
-    writer.flush(TIME_LIMIT)?;
-    Ok(begun.elapsed().as_secs_f64())
-}
-
 /// One group, one message, and each member reads it, a thousand a second.
-fn write_hot(log: &KafkaLog, members: u64) -> Result<f64, Box<dyn Error>> {
+fn write_hot(log: &KafkaLog, members: u64) -> Result<(), AppendError> {
     const SENT_AT_MS: u64 = 1_780_000_000_000;
     const A_RECORD: usize = LISTED_IDS_MAX;
     let joins = (members as usize).div_ceil(A_RECORD);
-    write(log, joins + members as usize, |i, key, value| {
+    write_events(log, joins + members as usize, TIME_LIMIT, |i, key, value| {
         *key = receipts_event::key("default", "hot");
         let event = match i.checked_sub(joins) {
             None => {
@@ -348,18 +310,8 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, 
     phase.threads.retain(|_, cpu| *cpu > 0.0);
     phase.seconds -= asking.as_secs_f64();
     phase.cpu_seconds -= asking.as_secs_f64();
-    folded.disk_bytes = disk_bytes(dir.path())?;
+    folded.disk_bytes = disk_bytes(dir.path());
     Ok((phase, folded))
-}
-
-fn disk_bytes(dir: &Path) -> std::io::Result<u64> {
-    let mut sum = 0;
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        sum += if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.len() };
-    }
-    Ok(sum)
 }
 
 /// CPU seconds of the threads that run, by their names, which several may share; the system's resolution is 10 ms.

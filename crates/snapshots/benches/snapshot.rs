@@ -12,6 +12,7 @@ use receipts_objects::Destination;
 use receipts_snapshots::{Snapshots, Taken, Wanted};
 use receipts_store::snapshot::{Taking, Told, hex};
 use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore, trim};
+use receipts_testkit::bench::{number, reset_peak, status_bytes};
 use receipts_testkit::workload::{Params, Scratch, Workload};
 use std::ops::Range;
 use std::path::Path;
@@ -24,11 +25,6 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const CHECKPOINT_EVENTS: usize = 500_000;
 const CHUNK: usize = 1_000;
-
-fn number(name: &str, default: u64) -> u64 {
-    let given = std::env::args().skip_while(|a| a.strip_prefix("--") != Some(name)).nth(1);
-    given.map_or(default, |a| a.parse().unwrap_or_else(|_| panic!("--{name}: not a number: {a}")))
-}
 
 struct Fold {
     state: State<Paged<SledBackend>>,
@@ -111,7 +107,7 @@ fn main() {
     println!("folded {half} events: {alone:.2} M/s; {disk:.0} MB on disk; peak {} MB", peak_mb());
 
     // Beside the fold.
-    reset_peak();
+    _ = reset_peak();
     let before = resident_mb();
     let (source, done) = (fold.state.pages().backend().image_source(), AtomicBool::new(false));
     let (taken, (folded, beside)) = std::thread::scope(|scope| {
@@ -130,7 +126,7 @@ fn main() {
     // Alone, of the whole.
     fold.checkpoint();
     fold.state.pages().backend().wait().expect("applied");
-    reset_peak();
+    _ = reset_peak();
     let before = resident_mb();
     let taking = Taking::begin(&source, told()).expect("an image").expect("a state");
     let taken = snapshots.take(taking, &dir.path().join("spool"), &()).expect("taken");
@@ -140,7 +136,7 @@ fn main() {
     drop(source);
     drop(store);
 
-    reset_peak();
+    _ = reset_peak();
     let before = resident_mb();
     let wanted =
         Wanted { partition: 0, partition_count: Some(1), limits: Some(Limits::default()), next_offset: 0..=u64::MAX };
@@ -170,21 +166,10 @@ fn write_alone(dir: &Path, bytes: u64) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-fn status_mb(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix(field)).unwrap_or("0 kB");
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) >> 10
-}
-
 fn peak_mb() -> u64 {
-    status_mb("VmHWM:")
+    status_bytes("VmHWM") >> 20
 }
 
 fn resident_mb() -> u64 {
-    status_mb("VmRSS:")
-}
-
-/// Lets the kernel count the peak anew.
-fn reset_peak() {
-    _ = std::fs::write("/proc/self/clear_refs", "5");
+    status_bytes("VmRSS") >> 20
 }

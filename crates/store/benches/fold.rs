@@ -11,7 +11,8 @@ use receipts_event::Event;
 use receipts_fold::effects::Effects;
 use receipts_fold::{At, LOOK_AHEAD_EVENTS, Limits, Raw, State};
 use receipts_store::{Backend, Paged, SledBackend, SledSettings, SledStore, trim};
-use receipts_testkit::workload::{Params, Scratch, Workload};
+use receipts_testkit::bench::{disk_bytes, flag, number, params, status_bytes};
+use receipts_testkit::workload::{Scratch, Workload};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -26,26 +27,10 @@ type Fold = State<Paged<SledBackend>>;
 const CHUNK: usize = 1_000;
 const IDS_PER_QUERY: usize = 30;
 
-fn arg(name: &str) -> Option<String> {
-    std::env::args().skip_while(|a| a.strip_prefix("--") != Some(name)).nth(1)
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    arg(name).map_or(default, |a| a.parse().unwrap_or_else(|_| panic!("--{name}: not a number: {a}")))
-}
-
 fn main() {
-    let query = std::env::args().any(|a| a == "--query");
+    let query = flag("query");
     let memory_bytes = (number("memory-mb", 256) << 20) as usize;
-    let params = Params {
-        messages: number("messages", 3_000_000) as usize,
-        size_max: number("cap", 5_000) as u32,
-        receipts_per_message: number("receipts-per-message", 5) as f64,
-        ids_per_event: number("ids", 1) as usize,
-        seed: number("seed", 1),
-        ..Params::default()
-    };
-    let workload = Workload::generate(&params);
+    let workload = Workload::generate(&params(3_000_000));
     println!("workload: {} events, {} messages, {} receipts", workload.len(), workload.messages(), workload.receipts());
 
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -79,7 +64,7 @@ fn main() {
         "memory: pages {} MB, ids and filters {} MB, peak of the process {} MB",
         fold.pages().memory_bytes() >> 20,
         fold.memory_bytes() >> 20,
-        peak_bytes() >> 20
+        status_bytes("VmHWM") >> 20
     );
     let payload = fold.pages_mut().stored_bytes().expect("the store can be read");
     println!(
@@ -228,15 +213,4 @@ fn ask(fold: &RwLock<Fold>, recent: &RwLock<VecDeque<(String, String)>>, done: &
         std::thread::sleep(Duration::from_micros(500));
     }
     latencies
-}
-
-fn disk_bytes(dir: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(dir).expect("the store's directory").flatten();
-    entries.map(|e| if e.path().is_dir() { disk_bytes(&e.path()) } else { e.metadata().map_or(0, |m| m.len()) }).sum()
-}
-
-fn peak_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or("0 kB");
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
 }

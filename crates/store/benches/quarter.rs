@@ -9,8 +9,10 @@ use receipts_fold::message::Messages;
 use receipts_fold::page::{Store, Table, TableId};
 use receipts_fold::{At, Limits, Raw, State};
 use receipts_store::{Backend, Paged, SledBackend, SledSettings, SledStore, trim};
+use receipts_testkit::bench::{disk_bytes, number, status_bytes};
 use receipts_testkit::workload::{EPOCH_MS, Params, Scratch, Workload};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Instant;
 
@@ -39,11 +41,6 @@ const DAY_MS: u64 = 86_400_000;
 const TENANT: &str = "default";
 const CROWD: &str = "crowd";
 
-fn number(name: &str, default: u64) -> u64 {
-    let given = std::env::args().skip_while(|a| a.strip_prefix("--") != Some(name)).nth(1);
-    given.map_or(default, |a| a.parse().unwrap_or_else(|_| panic!("--{name}: not a number: {a}")))
-}
-
 /// What is measured on one day.
 #[derive(Debug, Clone, Default)]
 struct Row {
@@ -52,7 +49,7 @@ struct Row {
     messages: u64,
     reads: u64,
     /// Encoded, by the number of the table.
-    tables: [u64; 14],
+    tables: BTreeMap<u8, u64>,
     /// The crowd's people, their index, and its leaves.
     roster: u64,
     disk: u64,
@@ -61,12 +58,16 @@ struct Row {
 
 impl Row {
     fn encoded(&self) -> u64 {
-        self.tables.iter().sum()
+        self.tables.values().sum()
+    }
+
+    fn table(&self, table: TableId) -> u64 {
+        self.tables.get(&(table as u8)).copied().unwrap_or(0)
     }
 
     /// Messages with their reads, whole.
     fn of_messages(&self) -> u64 {
-        self.tables[TableId::Messages as usize] + self.tables[TableId::Chunks as usize]
+        self.table(TableId::Messages) + self.table(TableId::Chunks)
     }
 }
 
@@ -93,7 +94,7 @@ fn main() {
     ratio("messages and their reads", Row::of_messages);
     println!("by table, encoded, day {} and day {}:", then.day, last.day);
     for (table, name) in TABLES {
-        println!("  {name:<26} {:>10} {:>10}", mb(then.tables[table as usize]), mb(last.tables[table as usize]));
+        println!("  {name:<26} {:>10} {:>10}", mb(then.table(table)), mb(last.table(table)));
     }
     let bits = |row: &Row| row.of_messages() as f64 / row.reads as f64;
     let off = at(&not_kept, steady);
@@ -324,7 +325,7 @@ impl Quarter {
         let of_roster = [TableId::People, TableId::PeopleIndex, TableId::Leaves].map(|table| table as u8);
         for key in backend.keys(&[]).expect("keys") {
             let bytes = backend.get(&key).expect("values").map_or(0, |value| value.as_ref().len() as u64);
-            row.tables[usize::from(key[0])] += bytes;
+            *row.tables.entry(key[0]).or_default() += bytes;
             if of_roster.contains(&key[0]) && key.get(1..9) == Some(&crowd[..]) {
                 row.roster += bytes;
             }
@@ -335,7 +336,7 @@ impl Quarter {
             row.reads += page.iter().map(|m| u64::from(m.read)).sum::<u64>();
         }
         row.disk = disk_bytes(self.dir.path());
-        row.rss = rss_bytes();
+        row.rss = status_bytes("VmRSS");
         row
     }
 }
@@ -369,15 +370,4 @@ fn bar_gone() {
     if std::io::stderr().is_terminal() {
         eprint!("\r{:<79}\r", "");
     }
-}
-
-fn disk_bytes(dir: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(dir).expect("the store's directory").flatten();
-    entries.map(|e| if e.path().is_dir() { disk_bytes(&e.path()) } else { e.metadata().map_or(0, |m| m.len()) }).sum()
-}
-
-fn rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or("0 kB");
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
 }

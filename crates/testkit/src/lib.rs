@@ -1,5 +1,5 @@
 //! What the tests of other crates lean on: a naive oracle of one partition, seeded histories, text cases, and the speed
-//! workload. A dev-dependency only: no product code may depend on it.
+//! workload with what benches share. A dev-dependency only: no product code may depend on it.
 //!
 //! The oracle is written from the contract alone and shares nothing with the fold but the shapes of its answers
 //! ([`receipts_fold::view`]). It must stay naive: plain sets of string ids, no bits, no index that could be wrong in
@@ -17,6 +17,7 @@
 //! assert_eq!(oracle.receipt("default", "g0", "never sent").counts, None);
 //! ```
 
+pub mod bench;
 pub mod cases;
 pub mod compare;
 pub mod history;

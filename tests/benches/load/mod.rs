@@ -1,4 +1,4 @@
-//! What the benches of a running service share: arguments, the process measured from outside, and a load over kept-alive
+//! What the benches of a running service share: the process measured from outside, and a load over kept-alive
 //! connections. Knows nothing of what is asked.
 
 use bytes::Bytes;
@@ -8,24 +8,6 @@ use hyper::{Method, Request, header};
 use hyper_util::rt::TokioIo;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-
-/// The value behind `--name`, or the default.
-///
-/// # Panics
-/// If it is no number.
-pub(crate) fn number(name: &str, default: u64) -> u64 {
-    text(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("--{name}: not a number: {value}")))
-}
-
-/// The text behind `--name`.
-pub(crate) fn text(name: &str) -> Option<String> {
-    std::env::args().skip_while(|argument| argument.strip_prefix("--") != Some(name)).nth(1)
-}
-
-/// Whether `--name` stands alone.
-pub(crate) fn flag(name: &str) -> bool {
-    std::env::args().any(|argument| argument.strip_prefix("--") == Some(name))
-}
 
 /// What a process has used so far, by the kernel.
 #[derive(Debug, Clone, Copy)]

@@ -18,8 +18,9 @@ mod minutes;
 
 use chat::Chat;
 use drive::Load;
-use load::{Usage, flag, number};
+use load::Usage;
 use minutes::{Minute, Sizes, verdicts};
+use receipts_testkit::bench::{self, flag, number};
 use receipts_tests::process::{self, Service};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -50,9 +51,6 @@ const HELP: &str = "A soak: mixed load on a running service at half of what it t
 
 Ends with 1 where something is not flat, not clean, or was answered wrongly.
 Example: cargo build --release --bin receipts && cargo bench -p receipts-tests --bench soak -- --minutes 60";
-/// Events in one body at the beginning, and its bytes.
-const BODY_EVENTS: usize = 1_000;
-const BODY_BYTES: usize = 512 << 10;
 /// Tasks that ask.
 const ASKERS: u64 = 4;
 /// How much of the rate must have been written: a machine that cannot bear the load shows nothing flat.
@@ -84,13 +82,13 @@ fn say(line: &str) {
 
 async fn run() -> bool {
     let temporary = tempfile::tempdir().expect("a folder");
-    let dir = load::text("dir").map_or_else(|| temporary.path().to_owned(), Into::into);
+    let dir = bench::text("dir").map_or_else(|| temporary.path().to_owned(), Into::into);
     let (data, snapshots) = (dir.join("data"), dir.join("snapshots"));
     let minutes = number("minutes", 60);
     let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
     let mut settings = vec!["--projector-retention-ms".to_owned(), number("retention-ms", 300_000).to_string()];
     settings.extend(["--snapshot-url".to_owned(), text(&snapshots)]);
-    if let Some(bootstrap) = load::text("kafka-bootstrap") {
+    if let Some(bootstrap) = bench::text("kafka-bootstrap") {
         settings.extend(["--kafka-bootstrap".to_owned(), bootstrap]);
     }
     let of_service = [
@@ -102,7 +100,7 @@ async fn run() -> bool {
     let service = Service::serve(&data, &of_service);
 
     let chat = Chat::new(number("seed", 1), number("large", 100_000));
-    let token = begin(&service, &chat.beginning());
+    let token = service.write_all(&chat.beginning());
     let load = Load::new(&service.address, number("body-events", 4), chat, now_ms);
     drive::fold_up_to(&load, &token).await;
     let connections = number("connections", 32) as usize;
@@ -180,22 +178,6 @@ async fn run() -> bool {
     }
     println!("{}", if is_good { "flat and clean" } else { "NOT flat and clean" });
     is_good
-}
-
-/// Writes what stands before all others; returns a token that covers it.
-fn begin(service: &Service, events: &[Value]) -> String {
-    let (mut tokens, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for event in events {
-        let size = event.to_string().len();
-        if batch.len() == BODY_EVENTS || bytes + size > BODY_BYTES {
-            tokens.push(service.write(&json!(std::mem::take(&mut batch))));
-            bytes = 0;
-        }
-        batch.push(event);
-        bytes += size;
-    }
-    tokens.push(service.write(&json!(batch)));
-    tokens.split_off(tokens.len().saturating_sub(8)).join(",")
 }
 
 /// Events a second that are acknowledged and folded, when as many are posted as are taken.

@@ -55,12 +55,8 @@ impl Sum {
     }
 
     pub(crate) fn hex(self) -> String {
-        hex(&self.0.finish())
+        snapshot::hex(&self.0.finish())
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    snapshot::hex(bytes)
 }
 
 /// The digest of a settled state: the same for every fold of the same prefix with the same limits, whatever its memory, and

@@ -8,6 +8,7 @@ use receipts_fold::page::{PageKey, TableId};
 use receipts_fold::view::Filter;
 use receipts_fold::{Limits, State};
 use receipts_log::Inspect;
+use receipts_store::snapshot::hex;
 use receipts_store::{Paged, SledBackend, SledStore};
 use serde::Serialize;
 
@@ -288,7 +289,7 @@ fn difference(truth: &Stored, stored: &Stored, table: TableId, key: PageKey) -> 
     }
     let bytes = |state: &Stored| -> Result<String, StateError> {
         let bytes = state.page_bytes(table, key)?;
-        Ok(bytes.map_or("absent".to_owned(), |bytes| format!("{} bytes {}", bytes.len(), crate::pages::hex(&bytes))))
+        Ok(bytes.map_or("absent".to_owned(), |bytes| format!("{} bytes {}", bytes.len(), hex(&bytes))))
     };
     Ok(Difference::new(page_name(truth, table, key)?, bytes(truth)?, bytes(stored)?))
 }

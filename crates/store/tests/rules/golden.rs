@@ -15,6 +15,7 @@ use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
 use receipts_fold::view::{Filter, Status};
 use receipts_fold::wire::{Reader, Writer};
 use receipts_fold::{At, LastRecord, Limits, Origin, Raw, State};
+use receipts_store::snapshot::hex;
 use receipts_store::{Backend, Batch, MemoryBackend, Paged};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,10 +142,6 @@ fn values(backend: &MemoryBackend) -> Values {
     let all =
         backend.keys(&[]).unwrap().into_iter().map(|key| (key.clone(), backend.get(&key).unwrap().unwrap().to_vec()));
     all.filter(|(key, value)| key[0] != INDEX || value[HEADER_BYTES..] != [0]).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn as_text(values: &Values) -> String {

@@ -45,7 +45,7 @@ pub use tokens::{BadKeys, KeySource, Signature, TokenSettings, Tokens};
 pub use updates::{LAST_EVENT_ID_HEADER, Updates};
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -89,5 +89,5 @@ pub fn edge(routes: Router, open: Router, authenticate: Arc<dyn Authenticate>, l
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(Arc::<observe::Meters>::default(), observe::observe))
 }

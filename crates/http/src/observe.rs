@@ -2,13 +2,17 @@
 //!
 //! Must not put into a label what callers choose: routes are named by their template, methods by a fixed list.
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
+use metrics::{Counter, Histogram};
+use parking_lot::RwLock;
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -47,21 +51,56 @@ fn label(method: &Method) -> &'static str {
     }
 }
 
+/// Counters and histograms by route, kept: to look one up by labels made anew costs more than many an answer.
+#[derive(Default)]
+pub(crate) struct Meters(RwLock<HashMap<String, Vec<Meter>>>);
+
+/// Those of one method and status.
+struct Meter {
+    method: &'static str,
+    status: u16,
+    requests: Counter,
+    seconds: Histogram,
+}
+
+impl Meters {
+    fn answered(&self, route: &str, method: &'static str, status: u16, took: Duration) {
+        let count = |meter: &Meter| {
+            meter.requests.increment(1);
+            meter.seconds.record(took.as_secs_f64());
+        };
+        let is_its = |meter: &&Meter| meter.method == method && meter.status == status;
+        if let Some(meter) = self.0.read().get(route).and_then(|meters| meters.iter().find(is_its)) {
+            return count(meter);
+        }
+        let name = || route.to_owned();
+        let meter = Meter {
+            method,
+            status,
+            requests: metrics::counter!(
+                "receipts_http_requests_total", "route" => name(), "method" => method, "status" => status.to_string()
+            ),
+            seconds: metrics::histogram!(
+                "receipts_http_request_duration_seconds", "route" => name(), "method" => method
+            ),
+        };
+        count(&meter);
+        self.0.write().entry(name()).or_default().push(meter);
+    }
+}
+
 /// The middleware around everything. Counts `receipts_http_requests_total{route,method,status}` and measures
 /// `receipts_http_request_duration_seconds{route,method}`.
-pub(crate) async fn observe(request: Request, next: Next) -> Response {
+pub(crate) async fn observe(State(meters): State<Arc<Meters>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(&request);
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let method = label(request.method());
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let (route, method) = (matched.as_ref().map_or("none", MatchedPath::as_str), label(request.method()));
     let span = tracing::info_span!("http", method, route, request_id = id.to_str().unwrap_or_default());
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.in_scope(|| tracing::debug!(status, took_us = took.as_micros() as u64, "answered"));
-    metrics::histogram!("receipts_http_request_duration_seconds", "route" => route.clone(), "method" => method)
-        .record(took.as_secs_f64());
-    metrics::counter!("receipts_http_requests_total", "route" => route, "method" => method, "status" => status.to_string())
-        .increment(1);
+    meters.answered(route, method, status, took);
     response.headers_mut().insert(REQUEST_ID_HEADER, id);
     response
 }

@@ -4,10 +4,11 @@
 
 use crate::guard;
 use crate::health::{Health, health_router};
+use crate::observe::{Meters, observe};
 use crate::problem;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -50,7 +51,7 @@ pub fn peer_router(peer: Peer, health: Health) -> Router {
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(from_fn(crate::observe::observe))
+        .layer(from_fn_with_state(Arc::<Meters>::default(), observe))
 }
 
 /// Refuses whoever does not know the secret.

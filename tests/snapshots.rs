@@ -4,7 +4,9 @@
 use receipts_tests::process::{Service, errors, request, run};
 use serde_json::{Value, json};
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// One partition, so that everything stands in one snapshot.
 const ONE: [&str; 2] = ["--log-partitions", "1"];
@@ -108,6 +110,32 @@ fn a_snapshot_of_a_stopped_directory_is_verified_and_a_damaged_one_is_named() {
     let (_, refused) = snapshot(1, &["restore"], &data, &at);
     assert!(refused.contains("no snapshot of partition 0 is usable"), "{refused}");
     assert!(!data.join("store").exists(), "nothing of it is left where a service would look");
+}
+
+/// The log is folded all the same, and soon: four partitions do not wait one after the other.
+#[test]
+fn a_bucket_that_does_not_answer_is_waited_for_once_and_not_by_each_partition() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let bucket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", bucket.local_addr().expect("bound"));
+    // Takes every connection and keeps it.
+    std::thread::spawn(move || bucket.incoming().collect::<Vec<_>>());
+    let environment = [
+        ("AWS_ENDPOINT", &*endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "nobody"),
+        ("AWS_SECRET_ACCESS_KEY", "nothing"),
+    ];
+    let data = data.to_str().expect("UTF-8");
+    let flags = ["serve", "--http-listen", "127.0.0.1:0", "--data-dir", data, "--snapshot-url", "s3://bucket/receipts"];
+    let began = Instant::now();
+    let service = Service::start_in(&environment, "receipts", &[&flags[..], &["--log-partitions", "4"]].concat());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    let position = told(&service);
+    assert_eq!(service.get_after(RECEIPT, &position).body["read_count"], 1);
+    assert_eq!(service.terminate(), Some(0));
 }
 
 #[test]

@@ -89,7 +89,18 @@ impl Service {
     /// If it ends before; then with what it wrote to standard error.
     #[must_use]
     pub fn start(name: &str, arguments: &[&str]) -> Self {
-        let mut child = command(name, arguments).arg("--json").spawn().expect("the binary starts");
+        Self::start_in(&[], name, arguments)
+    }
+
+    /// As [`Self::start`], with variables of the environment.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_in(environment: &[(&str, &str)], name: &str, arguments: &[&str]) -> Self {
+        let mut command = command(name, arguments);
+        command.arg("--json").envs(environment.iter().copied());
+        let mut child = command.spawn().expect("the binary starts");
         // Drained, so that a chatty service never waits for its reader.
         let mut errors = child.stderr.take().expect("piped");
         let errors = std::thread::spawn(move || {

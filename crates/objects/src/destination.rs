@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -22,6 +23,9 @@ const PART_BYTES_MIN: u64 = 8 << 20;
 const PARTS_MAX: u64 = 9_000;
 /// Parts on their way at once.
 const PARTS_AT_ONCE: usize = 3;
+/// How long a question of a few bytes may be without an answer. The clients of clouds try again for minutes by themselves,
+/// and a partition that looks for a snapshot is not folded meanwhile.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// Only these variables of the environment speak to the client of a cloud.
 const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
@@ -193,10 +197,7 @@ impl Destination {
     /// Where the destination fails.
     pub fn put_bytes(&self, name: &str, bytes: impl Into<Bytes>) -> Result<(), Error> {
         let (key, bytes) = (self.key(name), bytes.into());
-        self.run(async {
-            let put = self.store.put(&key, bytes.into()).await;
-            put.map(|_| ()).map_err(|error| self.error("writing", name, &error))
-        })
+        self.run(self.answer("writing", name, self.store.put(&key, bytes.into()))).map(|_| ())
     }
 
     /// All objects below a folder (all of the destination for an empty name), by name.
@@ -205,14 +206,17 @@ impl Destination {
     /// Where the destination fails.
     pub fn list(&self, folder: &str) -> Result<Vec<Object>, Error> {
         let key = self.key(folder);
-        let mut found = self.run(async {
-            let objects = self.store.list(Some(&key)).map_ok(|meta| (meta.location, meta.size, meta.last_modified));
-            let objects: Result<Vec<_>, _> = objects.try_collect().await;
-            match objects {
-                Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
-                objects => objects.map_err(|error| self.error("listing", folder, &error)),
+        let listed = self.run(async {
+            let (mut objects, mut found) = (self.store.list(Some(&key)), Vec::new());
+            while let Some(meta) = self.answer("listing", folder, objects.try_next()).await? {
+                found.push((meta.location, meta.size, meta.last_modified));
             }
-        })?;
+            Ok(found)
+        });
+        let mut found = match listed {
+            Err(Error::Missing { .. }) => Vec::new(),
+            listed => listed?,
+        };
         found.sort_by(|a, b| a.0.cmp(&b.0));
         let object = |(location, bytes, modified): (Key, u64, _)| {
             let name = location.prefix_match(&self.prefix)?;
@@ -258,9 +262,7 @@ impl Destination {
 
     fn get(&self, name: &str, options: GetOptions) -> Result<Download, Error> {
         let key = self.key(name);
-        let got = self.run(async {
-            self.store.get_opts(&key, options).await.map_err(|error| self.error("reading", name, &error))
-        })?;
+        let got = self.run(self.answer("reading", name, self.store.get_opts(&key, options)))?;
         Ok(Download {
             bytes: got.meta.size,
             stream: got.into_stream().boxed(),
@@ -277,22 +279,35 @@ impl Destination {
     /// Where the destination fails.
     pub fn delete(&self, name: &str) -> Result<(), Error> {
         let key = self.key(name);
-        self.run(async {
-            match self.store.delete(&key).await {
-                Err(error) if !matches!(error, object_store::Error::NotFound { .. }) => {
-                    Err(self.error("removing", name, &error))
-                }
-                _ => Ok(()),
-            }
-        })
+        match self.run(self.answer("removing", name, self.store.delete(&key))) {
+            Err(Error::Missing { .. }) => Ok(()),
+            removed => removed,
+        }
     }
 
     fn key(&self, name: &str) -> Key {
         name.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |key, part| key.join(part))
     }
 
-    fn error(&self, doing: &str, name: &str, error: &object_store::Error) -> Error {
-        Error::of_store(format!("{doing} {}", self.place(name)), &self.place(name), error)
+    /// Waits for an answer, but not for ever.
+    async fn answer<T>(
+        &self,
+        doing: &str,
+        name: &str,
+        question: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, Error> {
+        let place = self.place(name);
+        let doing = format!("{doing} {place}");
+        match tokio::time::timeout(ANSWER_WAIT, question).await {
+            Ok(answer) => answer.map_err(|error| Error::of_store(doing, &place, &error)),
+            Err(_) => {
+                let seconds = ANSWER_WAIT.as_secs();
+                Err(Error::Failed {
+                    doing,
+                    detail: format!("no answer within {seconds} s: check its address, and the network"),
+                })
+            }
+        }
     }
 
     fn run<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

@@ -6,7 +6,7 @@ use crate::damage::{Damage, FoldError, is_damage};
 use crate::origin::{Now, Refusal};
 use crate::partition::{Partition, checkpoint};
 use crate::publisher::Publisher;
-use crate::recover::recover;
+use crate::recover::{Unanswered, recover};
 use crate::settings::{ProjectError, Settings};
 use crate::shared::{Partitions, Slot};
 use crate::source::{Decoded, Handed, InTurns, Source};
@@ -74,6 +74,7 @@ impl Loop {
             publisher: Mutex::new(Publisher::new(log.writer(), events_topic.to_owned(), &settings)),
             agenda: Mutex::default(),
             failure: Mutex::new(None),
+            unanswered: Mutex::default(),
             abandoned: AtomicBool::new(false),
             settings,
         });
@@ -159,6 +160,8 @@ struct Work {
     agenda: Mutex<Agenda>,
     /// What went wrong where no error could be returned.
     failure: Mutex<Option<ProjectError>>,
+    /// Whether snapshots could be asked for.
+    unanswered: Mutex<Unanswered>,
     /// A restore broke off because the process is to stop.
     abandoned: AtomicBool,
 }
@@ -407,7 +410,8 @@ impl Work {
                     next_offset: first_offset..=end_offset,
                 };
                 let was_damaged = opened.is_err();
-                let recovered = recover(&how.open(&self.stop), &self.stop, &self.store, &wanted, opened, open)
+                let (snapshots, unanswered) = (how.open(&self.stop), &mut *self.unanswered.lock());
+                let recovered = recover(&snapshots, &self.stop, &self.store, &wanted, unanswered, opened, open)
                     .inspect_err(|e| self.abandoned.store(matches!(e, ProjectError::Stopped), Ordering::Release))?;
                 if was_damaged && recovered.is_ok() {
                     damage.dropped(number)?;

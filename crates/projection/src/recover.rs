@@ -13,6 +13,20 @@ use tokio_util::sync::CancellationToken;
 /// How often a restore says how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
+/// How long a destination that could not be asked is left alone. Each partition that is opened would wait for it anew, and
+/// none of them is folded meanwhile.
+const LEFT_ALONE: Duration = Duration::from_secs(300);
+
+/// When the destination of snapshots could not be asked last.
+#[derive(Default)]
+pub(crate) struct Unanswered(Option<Instant>);
+
+impl Unanswered {
+    fn is_recent(&self) -> bool {
+        self.0.is_some_and(|at| at.elapsed() < LEFT_ALONE)
+    }
+}
+
 /// Restores a snapshot where the store is empty, damaged (`Err` with the reason), or behind what the log still has. Hands back
 /// what was opened where there is nothing better, and the reason where nothing is left of it.
 ///
@@ -23,6 +37,7 @@ pub(crate) fn recover(
     stop: &CancellationToken,
     store: &SledStore,
     wanted: &Wanted,
+    unanswered: &mut Unanswered,
     opened: Result<Partition, String>,
     open: impl Fn() -> Result<Partition, FoldError>,
 ) -> Result<Result<Partition, String>, ProjectError> {
@@ -33,10 +48,21 @@ pub(crate) fn recover(
         Ok(_) => return Ok(opened),
         Err(why) => why.as_str(),
     };
+    if unanswered.is_recent() {
+        let at = snapshots.place();
+        tracing::warn!(partition = number, why, at, "snapshots could not be listed a moment ago; going on without one");
+        return Ok(opened);
+    }
     let found = match snapshots.list_of(number) {
         Ok(found) if found.is_empty() => return Ok(opened),
         Ok(found) => found,
-        Err(error) => return unreachable_now(number, &error, opened),
+        Err(Error::Destination(receipts_objects::Error::Stopped)) => return Err(ProjectError::Stopped),
+        // The log has to do.
+        Err(error) => {
+            *unanswered = Unanswered(Some(Instant::now()));
+            tracing::error!(partition = number, %error, "snapshots cannot be listed; going on without one");
+            return Ok(opened);
+        }
     };
     tracing::info!(partition = number, why, at = snapshots.place(), "the store cannot go on; looking for a snapshot");
     // The store is about to hold something else.
@@ -94,19 +120,6 @@ pub(crate) fn recover(
 
 fn failed(partition: u32, error: &FoldError) -> ProjectError {
     ProjectError::Partition { partition, detail: error.to_string() }
-}
-
-/// The destination does not answer: the log has to do.
-fn unreachable_now(
-    number: u32,
-    error: &Error,
-    opened: Result<Partition, String>,
-) -> Result<Result<Partition, String>, ProjectError> {
-    if matches!(error, Error::Destination(receipts_objects::Error::Stopped)) {
-        return Err(ProjectError::Stopped);
-    }
-    tracing::error!(partition = number, %error, "snapshots cannot be listed; going on without one");
-    Ok(opened)
 }
 
 /// Says now and then how far a restore is.

@@ -126,7 +126,7 @@ impl Outcomes {
                 self.written_count += 1;
                 return;
             }
-            Ok(Ok(Err(error @ (AppendError::NotWritten(_) | AppendError::NoRoom(_))))) => (error.to_string(), false),
+            Ok(Ok(Err(error @ (AppendError::NotWritten(_) | AppendError::TooLarge(_))))) => (error.to_string(), false),
             Ok(Ok(Err(error @ AppendError::Unknown(_)))) => (error.to_string(), true),
             Ok(Err(_)) => ("the log dropped the append".to_owned(), true),
             Err(_) => ("the log did not answer in time".to_owned(), true),

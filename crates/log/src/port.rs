@@ -245,10 +245,9 @@ pub enum AppendError {
     /// Did not happen and will not.
     #[error("not written: {0}")]
     NotWritten(String),
-    /// Did not happen and will not, and nothing is wrong with the entry: the log has no room just now, and takes it once
-    /// there is some.
+    /// Did not happen and never will: the entry is larger than the log takes.
     #[error("not written: {0}")]
-    NoRoom(String),
+    TooLarge(String),
     /// May have happened, or may yet happen.
     #[error("may have been written: {0}")]
     Unknown(String),

@@ -6,15 +6,17 @@ use crate::updates::Change;
 use receipts_log::{AppendError, Appended, Entry, Writer};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot::error::TryRecvError;
 
 /// Entries on their way before the loop waits for the log.
 const UNDER_WAY_MAX: usize = 20_000;
-/// Attempts before a dead letter that the log refuses goes without its value.
+/// Attempts before a dead letter that is too large for the log goes without its value.
 const ATTEMPTS_WITH_VALUE: u32 = 5;
 /// How long to wait before what the log refused is tried again.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long to wait between two looks at whether the log has answered: little beside what its answer takes.
+const LOOK: Duration = Duration::from_micros(500);
 
 /// The way out for updates and dead letters.
 pub(crate) struct Outbox {
@@ -76,15 +78,32 @@ impl Outbox {
     /// Waits for the log, at most so long; true once everything is acknowledged. What failed waits in
     /// [`Self::take_failed`].
     pub(crate) fn wait(&mut self, at_most: Duration) -> bool {
-        self.settle();
-        if self.is_empty() {
-            return true;
-        }
-        if !self.failed.is_empty() || self.writer.flush(at_most.min(Duration::from_secs(1))).is_err() {
-            std::thread::sleep(PAUSE.min(at_most));
-        }
-        self.settle();
+        self.wait_until(at_most.min(Duration::from_secs(1)), |outbox| outbox.under_way.is_empty());
         self.is_empty()
+    }
+
+    /// Waits for the log's answers until they are enough, a change has failed, or the time is over.
+    fn wait_until(&mut self, at_most: Duration, is_enough: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + at_most;
+        let mut has_failed = self.settle();
+        if is_enough(self) && !has_failed {
+            return;
+        }
+        loop {
+            // What lingers goes now. To wait here for all that is queued would be to wait for others too, who append all the
+            // time.
+            _ = self.writer.flush(Duration::ZERO);
+            has_failed |= self.settle();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let is_over = is_enough(self) || !self.failed.is_empty() || left.is_zero();
+            if is_over && !has_failed {
+                return;
+            }
+            std::thread::sleep(if std::mem::take(&mut has_failed) { PAUSE } else { LOOK }.min(left));
+            if is_over {
+                return;
+            }
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -94,8 +113,7 @@ impl Outbox {
     fn make_room(&mut self) {
         self.settle();
         if self.under_way.len() >= UNDER_WAY_MAX {
-            _ = self.writer.flush(Duration::from_millis(100));
-            self.settle();
+            self.wait_until(Duration::from_millis(100), |outbox| outbox.under_way.len() < UNDER_WAY_MAX);
         }
     }
 
@@ -104,8 +122,8 @@ impl Outbox {
         self.under_way.push_back(Sent { what: What::DeadLetter { entry, attempts }, appended });
     }
 
-    /// Forgets what is acknowledged, in order, and takes care of what failed.
-    fn settle(&mut self) {
+    /// Forgets what is acknowledged, in order, and takes care of what failed; true where anything did.
+    fn settle(&mut self) -> bool {
         let (mut failures, mut last) = (0u64, None);
         for _ in 0..self.under_way.len() {
             let Some(sent) = self.under_way.front_mut() else { break };
@@ -129,15 +147,18 @@ impl Outbox {
             tracing::warn!(failures, %why, "updates or dead letters were not acknowledged; they are sent again");
             metrics::counter!("receipts_outbox_repeated_total").increment(failures);
         }
+        failures > 0
     }
 
     fn again(&mut self, mut entry: Entry, attempts: u32, why: &AppendError) {
         // A dead letter is a little larger than its record, which may have been as large as the log takes. Its headers
         // say where the record stands.
-        let refused = matches!(why, AppendError::NotWritten(_));
-        if refused && attempts == ATTEMPTS_WITH_VALUE && entry.value.take().is_some() {
+        let too_large = matches!(why, AppendError::TooLarge(_));
+        if too_large && attempts == ATTEMPTS_WITH_VALUE && entry.value.take().is_some() {
             tracing::error!(%why, "a dead letter goes without its value");
-            entry.headers.push(("dead-letter-value".into(), Some("left out: the log refused the record".into())));
+            entry
+                .headers
+                .push(("dead-letter-value".into(), Some("left out: the record is larger than the log takes".into())));
         }
         self.attempt(entry, attempts + 1);
     }
@@ -194,13 +215,44 @@ mod tests {
         taken[0].clone()
     }
 
-    /// INV-DEADLETTER: untouched, however long the log has no room or does not answer.
+    /// INV-DEADLETTER: untouched, however long the log has no room, is not there, or does not answer.
     #[test]
-    fn a_dead_letter_keeps_its_value_unless_the_log_refuses_it_for_what_it_is() {
-        for passing in [AppendError::NoRoom("full".into()), AppendError::Unknown("no answer".into())] {
+    fn a_dead_letter_keeps_its_value_unless_it_is_too_large_for_the_log() {
+        for passing in [AppendError::NotWritten("full".into()), AppendError::Unknown("no answer".into())] {
             assert_eq!(after_failures(passing).value.as_deref(), Some(&b"v"[..]));
         }
-        let refused = after_failures(AppendError::NotWritten("too large".into()));
-        assert_eq!((refused.value, refused.headers.len()), (None, 1));
+        let too_large = after_failures(AppendError::TooLarge("5 MB".into()));
+        assert_eq!((too_large.value, too_large.headers.len()), (None, 1));
+    }
+
+    /// Answers a moment after it was asked, and always has something of somebody else in its queue.
+    #[derive(Default)]
+    struct Busy(Mutex<Vec<Duration>>);
+
+    impl Writer for Busy {
+        fn append(&self, _: Entry) -> Appended {
+            let (told, appended) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(5));
+                told.send(Ok(Written { partition: 0, offset: 0 }))
+            });
+            appended
+        }
+
+        fn flush(&self, timeout: Duration) -> Result<(), AppendError> {
+            self.0.lock().push(timeout);
+            Err(AppendError::Unknown("others append".into()))
+        }
+    }
+
+    /// A checkpoint waits in [`Outbox::wait`], and the fold with it.
+    #[test]
+    fn it_waits_for_its_own_entries_and_not_for_those_of_others() {
+        let writer = Arc::new(Busy::default());
+        let mut outbox = Outbox::new(writer.clone());
+        outbox.send_dead_letter(Entry::event("k", "v", None));
+        assert!(outbox.wait(Duration::from_secs(60)));
+        let flushes = writer.0.lock();
+        assert!(flushes.iter().all(Duration::is_zero) && !flushes.is_empty(), "{flushes:?}");
     }
 }

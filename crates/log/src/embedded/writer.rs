@@ -84,11 +84,16 @@ impl EmbeddedWriter {
     }
 
     /// Decides the partition and queues, or says why not.
-    fn queue(&self, entry: Entry, told: oneshot::Sender<Outcome>) -> Result<(), (oneshot::Sender<Outcome>, String)> {
+    fn queue(
+        &self,
+        entry: Entry,
+        told: oneshot::Sender<Outcome>,
+    ) -> Result<(), (oneshot::Sender<Outcome>, AppendError)> {
         let count = self.shared.file.partition_count();
         let partition = match (entry.partition, &entry.key) {
             (Some(partition), _) if partition >= count => {
-                return Err((told, format!("the log has {count} partitions, no number {partition}")));
+                let why = format!("the log has {count} partitions, no number {partition}");
+                return Err((told, AppendError::NotWritten(why)));
             }
             (Some(partition), _) => partition,
             (None, Some(key)) => receipts_event::partition_of(key, count),
@@ -98,20 +103,22 @@ impl EmbeddedWriter {
         let length = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, |bytes| bytes.len());
         let bytes = length(&entry.key) + length(&entry.value) + headers.sum::<usize>();
         if bytes > ENTRY_BYTES_MAX {
-            return Err((told, format!("an entry of {bytes} bytes; the log takes up to {ENTRY_BYTES_MAX}")));
+            let why = format!("an entry of {bytes} bytes; the log takes up to {ENTRY_BYTES_MAX}");
+            return Err((told, AppendError::TooLarge(why)));
         }
         let bytes = bytes + ENTRY_OVERHEAD_BYTES;
         let deadline = Instant::now() + DELIVERY_TIMEOUT;
         let mut queue = self.shared.queue.lock();
         loop {
             if let Some(broken) = &queue.broken {
-                return Err((told, broken.clone()));
+                return Err((told, AppendError::NotWritten(broken.clone())));
             }
             if queue.waiting_bytes + bytes <= QUEUE_BYTES_MAX || queue.waiting.is_empty() {
                 break;
             }
             if self.shared.went.wait_until(&mut queue, deadline).timed_out() {
-                return Err((told, format!("the queue was full for {} s", DELIVERY_TIMEOUT.as_secs())));
+                let why = format!("the queue was full for {} s", DELIVERY_TIMEOUT.as_secs());
+                return Err((told, AppendError::NotWritten(why)));
             }
         }
         queue.waiting_bytes += bytes;
@@ -125,8 +132,8 @@ impl EmbeddedWriter {
 impl Writer for EmbeddedWriter {
     fn append(&self, entry: Entry) -> Appended {
         let (told, appended) = oneshot::channel();
-        if let Err((told, reason)) = self.queue(entry, told) {
-            self.shared.tell(told, Err(AppendError::NotWritten(reason)));
+        if let Err((told, why)) = self.queue(entry, told) {
+            self.shared.tell(told, Err(why));
         }
         appended
     }
@@ -223,7 +230,7 @@ impl Shared {
         queue.waiting_bytes = 0;
         drop(queue);
         for waiting in batch.drain(..) {
-            self.tell(waiting.told, Err(AppendError::NoRoom(sentence.to_owned())));
+            self.tell(waiting.told, Err(AppendError::NotWritten(sentence.to_owned())));
         }
         // Only now: who flushes is to hear of it.
         self.queue.lock().committing = 0;

@@ -52,11 +52,14 @@ fn failure(error: &KafkaError, topic: &str) -> AppendError {
     use RDKafkaErrorCode as Code;
     let sentence = format!("{topic}: {error}");
     match error.rdkafka_error_code() {
+        // A broker refuses these, and those that follow, by looking at the record alone, so no earlier attempt was taken
+        // either.
+        Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => AppendError::TooLarge(sentence),
+        Some(Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidMessage | Code::InvalidTopic)
         // librdkafka refused it, or dropped it before it was sent.
-        Some(Code::QueueFull | Code::PurgeQueue | Code::UnknownTopic | Code::UnknownPartition | Code::InvalidArgument)
-        // A broker refuses these by looking at the record alone, so no earlier attempt was taken either.
-        | Some(Code::MessageSizeTooLarge | Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidMessage)
-        | Some(Code::MessageBatchTooLarge | Code::InvalidTopic) => AppendError::NotWritten(sentence),
+        | Some(Code::QueueFull | Code::PurgeQueue | Code::UnknownTopic | Code::UnknownPartition | Code::InvalidArgument) => {
+            AppendError::NotWritten(sentence)
+        }
         _ => AppendError::Unknown(sentence),
     }
 }
@@ -107,12 +110,14 @@ impl Writer for KafkaWriter {
                 }
                 Err((error, back)) => {
                     // It never entered the queue, whatever the reason.
-                    let mut sentence = format!("{topic}: {error}");
-                    if let Some((code, reason)) = self.producer.client().fatal_error() {
-                        sentence =
-                            format!("{topic}: the producer is beyond repair ({code}: {reason}): restart the process");
-                    }
-                    self.outcomes.tell(*back.delivery_opaque, Err(AppendError::NotWritten(sentence)));
+                    let why = match (self.producer.client().fatal_error(), failure(&error, topic)) {
+                        (Some((code, reason)), _) => AppendError::NotWritten(format!(
+                            "{topic}: the producer is beyond repair ({code}: {reason}): restart the process"
+                        )),
+                        (None, AppendError::Unknown(sentence)) => AppendError::NotWritten(sentence),
+                        (None, why) => why,
+                    };
+                    self.outcomes.tell(*back.delivery_opaque, Err(why));
                     return appended;
                 }
             }
@@ -150,7 +155,8 @@ mod tests {
     fn only_what_no_broker_can_hold_is_called_not_written() {
         use RDKafkaErrorCode as Code;
         let fate = |code| failure(&KafkaError::MessageProduction(code), "t");
-        for code in [Code::QueueFull, Code::MessageSizeTooLarge, Code::UnknownPartition, Code::PurgeQueue] {
+        assert!(matches!(fate(Code::MessageSizeTooLarge), AppendError::TooLarge(_)));
+        for code in [Code::QueueFull, Code::InvalidRecord, Code::UnknownPartition, Code::PurgeQueue] {
             assert!(matches!(fate(code), AppendError::NotWritten(_)), "{code}");
         }
         for code in

@@ -166,7 +166,7 @@ pub(crate) fn a_flush_tells_once_of_a_failure_since_the_last(fixture: &Fixture) 
     let writer = fixture.log.writer();
     drop(writer.append(Entry { value: Some(vec![0; 5 << 20].into()), ..entry(0, "k", "") }));
     let error = writer.flush(crate::support::PATIENCE).unwrap_err();
-    assert!(matches!(error, AppendError::NotWritten(_)), "{error}");
+    assert!(matches!(error, AppendError::TooLarge(_)), "{error}");
     writer.flush(crate::support::PATIENCE).unwrap();
 }
 
@@ -190,7 +190,7 @@ pub(crate) fn an_entry_for_a_partition_that_is_not_there_was_certainly_not_writt
 
 pub(crate) fn an_entry_that_is_too_large_was_certainly_not_written(fixture: &Fixture) {
     let error = fate(&*fixture.log.writer(), Entry { value: Some(vec![0; 5 << 20].into()), ..entry(0, "k", "") });
-    assert!(matches!(error, AppendError::NotWritten(_)), "{error}");
+    assert!(matches!(error, AppendError::TooLarge(_)), "{error}");
     assert_eq!(fixture.log.bounds(Topic::Events, 0).unwrap(), 0..0);
 }
 

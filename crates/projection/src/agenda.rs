@@ -13,6 +13,8 @@ pub(crate) struct Agenda {
     unsaved: BTreeSet<u32>,
     /// To be checkpointed, one a turn: polls and readers come in between.
     due: VecDeque<u32>,
+    /// Checkpointed, with the next offset, and not known to count yet.
+    on_their_way: Vec<(u32, u64)>,
     /// No checkpoint before: the log did not acknowledge.
     not_before: Option<Instant>,
 }
@@ -56,9 +58,21 @@ impl Agenda {
         self.not_before = Some(until);
     }
 
+    /// A checkpoint up to an offset is on its way to the disk.
+    pub(crate) fn on_its_way(&mut self, partition: u32, next_offset: u64) {
+        self.on_their_way.push((partition, next_offset));
+    }
+
+    /// What was on its way at the last call, or has been sent since.
+    pub(crate) fn take_on_their_way(&mut self) -> Vec<(u32, u64)> {
+        std::mem::take(&mut self.on_their_way)
+    }
+
     /// A partition was checkpointed or given up.
     pub(crate) fn saved(&mut self, partition: u32) {
         self.unsaved.remove(&partition);
+        // Of one that was given up nobody knows what became of its last checkpoint.
+        self.on_their_way.retain(|(number, _)| *number != partition);
         self.due.retain(|number| *number != partition);
     }
 }

@@ -291,6 +291,7 @@ impl Work {
     /// Checkpoints one partition whose time has come, if there is one; with `look` those that hold too much in memory
     /// have their time come too. One a turn, so that polls, updates and readers come in between.
     fn upkeep(&self, source: &mut dyn Source, look: bool) -> Result<(), ProjectError> {
+        self.tell_how_far(source);
         let now = Instant::now();
         let candidates = self.agenda.lock().candidates(now);
         for number in candidates {
@@ -312,7 +313,7 @@ impl Work {
             return Ok(());
         }
         match self.save(number) {
-            Ok(Some(next_offset)) => source.commit(number, next_offset),
+            Ok(Some(next_offset)) => self.agenda.lock().on_its_way(number, next_offset),
             Ok(None) => {}
             Err(ProjectError::Store(e)) if e.is_full() && !self.is_out_of_memory(number) => {
                 metrics::counter!("receipts_checkpoints_put_off_total").increment(1);
@@ -327,6 +328,18 @@ impl Work {
             Err(e) => return Err(e),
         }
         Ok(())
+    }
+
+    /// Tells the log of checkpoints that count by now: what lies before them may be taken out of it.
+    fn tell_how_far(&self, source: &mut dyn Source) {
+        let on_their_way = self.agenda.lock().take_on_their_way();
+        for (number, next_offset) in on_their_way {
+            match self.slot(number).partition.read().as_ref().map(Partition::is_saving) {
+                Some(true) => self.agenda.lock().on_its_way(number, next_offset),
+                Some(false) => source.commit(number, next_offset),
+                None => {}
+            }
+        }
     }
 
     /// Whether a partition holds as much as it may, so that it cannot wait for a checkpoint any longer.

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 /// Where a partition's values are kept.
 ///
-/// A batch counts once [`Self::commit`] has returned, through the death of the process at any moment. Its values may be
-/// readable only later: until [`Self::applied`] reaches the number that `commit` returned, the caller has to remember them.
+/// A batch counts as a whole or not at all, through the death of the process at any moment: from some moment after
+/// [`Self::commit`] has returned, and at the latest once [`Self::applied`] reaches the number that it returned. Then its values
+/// are readable; until then the caller has to remember them.
 pub trait Backend: Send + Sync + 'static {
     /// A value as the medium has it.
     type Value: AsRef<[u8]>;
@@ -28,10 +29,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Where the medium fails.
     fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error>;
 
-    /// Makes a sealed batch count; returns its number, which rises by one from batch to batch.
+    /// Takes a sealed batch, to make it count soon; returns its number, which rises by one from batch to batch.
     ///
     /// # Errors
-    /// Where the medium fails: the batch does not count, and the next one must hold what this one held.
+    /// Where the medium fails: the batch does not count, and the next one must hold what this one held. Where an earlier batch
+    /// could not be made to count: nothing is taken any more.
     fn commit(&self, batch: Batch) -> Result<u64, Error>;
 
     /// The number of the last batch whose values are readable.

@@ -41,6 +41,12 @@ pub trait Disk: Send + Sync {
     /// Where the disk fails or is full: the file may be there in part.
     fn write(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()>;
 
+    /// Syncs a file that was written.
+    ///
+    /// # Errors
+    /// Where the disk fails: what of the file survives the loss of power is not known.
+    fn sync(&self, name: &str) -> io::Result<()>;
+
     /// Gives a file another name, in the place of what had it.
     ///
     /// # Errors

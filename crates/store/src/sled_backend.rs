@@ -1,8 +1,9 @@
 //! The store on disk: sled, with a journal before it that makes a checkpoint of any size atomic.
 //!
 //! sled applies a batch atomically, but makes readers wait meanwhile and takes many times its size in memory. So a checkpoint is
-//! one file first, complete or worthless; then its values go into sled in small batches on a thread of their own; then the file goes.
-//! A file found at the start is applied again: its values are absolute, so twice is as good as once.
+//! one file first, complete or worthless; then its values go into sled one by one; then the file goes. A file found at the start is
+//! applied again: its values are absolute, so twice is as good as once. Whoever commits only waits until the kernel has the
+//! file: to sync it, which takes longer than all else, and what comes after are the work of a thread of their own.
 
 use crate::backend::Backend;
 use crate::batch::{Batch, Entry};
@@ -24,7 +25,7 @@ use std::thread::JoinHandle;
 /// A store of all partitions of a process.
 pub struct SledStore {
     shared: Arc<Shared>,
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<Work>>,
     applier: Option<JoinHandle<()>>,
 }
 
@@ -33,9 +34,16 @@ struct Shared {
     /// Whether a checkpoint waits for the disk itself, so that it survives the loss of power too.
     sync: bool,
     /// Batches that nobody's thread applies: whoever waits for them does.
-    unattended: Option<Mutex<Receiver<Job>>>,
+    unattended: Option<Mutex<Receiver<Work>>>,
     /// By partition, opened so far.
     gates: Mutex<HashMap<u32, Arc<Gate>>>,
+}
+
+/// What the store's thread has to do.
+enum Work {
+    Apply(Job),
+    /// To say that everything before is done.
+    Say(Sender<()>),
 }
 
 struct Job {
@@ -43,6 +51,8 @@ struct Job {
     map: Arc<dyn Map>,
     batch: Batch,
     number: u64,
+    /// The file as it was written, and its name once it counts.
+    part: String,
     journal: String,
     progress: Arc<Progress>,
 }
@@ -88,11 +98,11 @@ impl SledStore {
     pub fn open_whole(dir: &Path, settings: SledSettings) -> Result<Self, Error> {
         let disk = Arc::new(SledDisk::open(dir, settings)?);
         let shared = Arc::new(Shared { disk, sync: settings.sync, unattended: None, gates: Mutex::default() });
-        let (jobs, queue) = channel::<Job>();
+        let (jobs, queue) = channel::<Work>();
         let own = Arc::clone(&shared);
         let applier = std::thread::Builder::new()
             .name("store-apply".into())
-            .spawn(move || queue.into_iter().for_each(|job| own.run(&job)))
+            .spawn(move || queue.into_iter().for_each(|work| own.run(work)))
             .map_err(Error::io("starting the store's thread"))?;
         Ok(Self { shared, jobs: Some(jobs), applier: Some(applier) })
     }
@@ -100,7 +110,7 @@ impl SledStore {
     /// A store over another disk, and without a thread: a batch is applied when somebody waits for it, or for
     /// [`Self::apply_queued`]. For simulations.
     pub fn over(disk: Arc<dyn Disk>, sync: bool) -> Self {
-        let (jobs, queue) = channel::<Job>();
+        let (jobs, queue) = channel::<Work>();
         let unattended = Some(Mutex::new(queue));
         let shared = Arc::new(Shared { disk, sync, unattended, gates: Mutex::default() });
         Self { shared, jobs: Some(jobs), applier: None }
@@ -123,6 +133,7 @@ impl SledStore {
                 "holds a part of a snapshot: its restore was cut short",
             ));
         }
+        self.finish();
         let map: Arc<dyn Map> = disk.map(partition)?.into();
         let gate = self.shared.gate(partition);
         for (number, journal) in self.shared.journals(partition)? {
@@ -171,7 +182,17 @@ impl SledStore {
         self.shared.remove(&restoring(partition))
     }
 
+    /// Waits for the batches of whoever had a partition before: what they have left is all there will be.
+    fn finish(&self) {
+        let (say, said) = channel();
+        if self.jobs.as_ref().is_some_and(|jobs| jobs.send(Work::Say(say)).is_ok()) {
+            self.shared.apply_queued();
+            _ = said.recv();
+        }
+    }
+
     fn empty(&self, partition: u32) -> Result<(), Error> {
+        self.finish();
         self.shared.gate(partition).gone();
         let disk = &*self.shared.disk;
         for journal in self.shared.journals(partition)?.into_values() {
@@ -248,10 +269,19 @@ impl Shared {
         }
     }
 
-    fn run(&self, job: &Job) {
+    fn run(&self, work: Work) {
+        match work {
+            Work::Apply(job) => self.complete(&job),
+            Work::Say(to) => _ = to.send(()),
+        }
+    }
+
+    /// Makes a batch count, and applies it.
+    fn complete(&self, job: &Job) {
         let place = self.disk.place(&job.journal);
         let done = self
-            .apply(&job.gate, &*job.map, &job.batch)
+            .name_journal(job)
+            .and_then(|()| self.apply(&job.gate, &*job.map, &job.batch))
             .and_then(|()| self.disk.remove(&job.journal).map_err(Error::io(format!("removing {place}"))));
         // The journal stays where this failed: the next start applies it.
         let mut failed = job.progress.failed.lock();
@@ -263,6 +293,19 @@ impl Shared {
             }
         }
         job.progress.changed.notify_all();
+    }
+
+    /// From here on the batch counts. Only what is synced may get a name that makes it count.
+    fn name_journal(&self, job: &Job) -> Result<(), Error> {
+        let Job { part, journal, .. } = job;
+        let name = || -> std::io::Result<()> {
+            if self.sync {
+                self.disk.sync(part)?;
+            }
+            self.disk.rename(part, journal)?;
+            if self.sync { self.disk.sync_names() } else { Ok(()) }
+        };
+        name().map_err(Error::io(format!("writing {}", self.disk.place(journal))))
     }
 
     /// Entry by entry, and not as sled's batches, for which all readers of the process would have to wait: the journal
@@ -290,8 +333,8 @@ impl Shared {
     fn apply_queued(&self) {
         if let Some(queue) = &self.unattended {
             let queue = queue.lock();
-            while let Ok(job) = queue.try_recv() {
-                self.run(&job);
+            while let Ok(work) = queue.try_recv() {
+                self.run(work);
             }
         }
     }
@@ -318,7 +361,7 @@ pub struct SledBackend {
     shared: Arc<Shared>,
     map: Arc<dyn Map>,
     partition: u32,
-    jobs: Mutex<Sender<Job>>,
+    jobs: Mutex<Sender<Work>>,
     next: AtomicU64,
     progress: Arc<Progress>,
 }
@@ -367,20 +410,16 @@ impl Backend for SledBackend {
     fn commit(&self, batch: Batch) -> Result<u64, Error> {
         self.wait()?;
         let number = self.next.load(Ordering::Acquire);
-        let (disk, sync) = (&*self.shared.disk, self.shared.sync);
+        let disk = &*self.shared.disk;
         let journal = format!("p{}.{number}.journal", self.partition);
         let part = format!("p{}.{number}.part", self.partition);
-        let write = || -> std::io::Result<()> {
-            disk.write(&part, batch.bytes(), sync)?;
-            disk.rename(&part, &journal)?;
-            if sync { disk.sync_names() } else { Ok(()) }
-        };
-        let doing = || format!("writing {}", disk.place(&journal));
-        write().inspect_err(|_| _ = disk.remove(&part)).map_err(Error::io(doing()))?;
+        disk.write(&part, batch.bytes(), false)
+            .inspect_err(|_| _ = disk.remove(&part))
+            .map_err(Error::io(format!("writing {}", disk.place(&part))))?;
         self.next.store(number + 1, Ordering::Release);
         let (gate, map, progress) = (Arc::clone(&self.gate), Arc::clone(&self.map), Arc::clone(&self.progress));
-        let job = Job { gate, map, batch, number, journal, progress };
-        if self.jobs.lock().send(job).is_err() {
+        let job = Job { gate, map, batch, number, part, journal, progress };
+        if self.jobs.lock().send(Work::Apply(job)).is_err() {
             return Err(Error::Io {
                 doing: "applying a checkpoint".into(),
                 source: std::io::Error::other("the store is closed"),

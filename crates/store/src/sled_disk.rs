@@ -50,6 +50,10 @@ impl Disk for SledDisk {
         if sync { file.sync_data() } else { Ok(()) }
     }
 
+    fn sync(&self, name: &str) -> io::Result<()> {
+        File::open(self.dir.join(name))?.sync_data()
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.dir.join(from), self.dir.join(to))
     }

@@ -126,6 +126,20 @@ macro_rules! conformance {
 
 conformance!(values_come_back_and_later_ones_win, keys_come_in_order_and_by_prefix, large_batches_come_back_whole);
 
+/// A partition that is given up and opened again at once holds what its last owner had committed, though nobody waited for it.
+#[test]
+fn whoever_opens_a_partition_finds_all_that_its_last_owner_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(dir.path(), SledSettings { cache_bytes: 8 << 20, sync: true }).unwrap();
+    for life in 0..30_u8 {
+        let backend = store.partition(3).unwrap();
+        if let Some(last) = life.checked_sub(1) {
+            assert_eq!(get(&backend, b"a"), Some(vec![last]));
+        }
+        backend.commit(batch(&[(b"a", Some(&[life])), (b"b", Some(&[7; 4_000]))], u64::from(life))).unwrap();
+    }
+}
+
 fn journal(dir: &Path) -> Option<std::path::PathBuf> {
     std::fs::read_dir(dir).unwrap().flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "journal"))
 }

@@ -241,6 +241,14 @@ impl Disk for SimDisk {
         if whole { Ok(()) } else { Err(state.failure()) }
     }
 
+    fn sync(&self, name: &str) -> io::Result<()> {
+        self.0.lock().change(|state| {
+            if let Some(&inode) = state.names.get(name) {
+                state.inodes[inode].1 = true;
+            }
+        })
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.0.lock().change(|state| {
             let inode = state.names.get(from).copied();

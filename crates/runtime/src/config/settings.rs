@@ -121,7 +121,7 @@ pub struct Projector {
     pub standby: bool,
     /// After how many events a checkpoint is written.
     pub checkpoint_events: u64,
-    /// After what time a checkpoint is written, in milliseconds.
+    /// After what time at most a checkpoint is written; partitions have times of their own, up to a quarter less, in milliseconds.
     pub checkpoint_interval_ms: u64,
     /// How much memory hot pages may take, in bytes.
     pub memory_bytes: u64,
@@ -381,7 +381,7 @@ impl Projector {
             ),
             checkpoint_interval_ms: from.integer(
                 "projector.checkpoint_interval_ms",
-                "After what time a checkpoint is written",
+                "After what time at most a checkpoint is written; partitions have times of their own, up to a quarter less",
                 30_000,
                 10..=DAY_MS,
             ),

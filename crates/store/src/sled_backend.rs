@@ -136,7 +136,13 @@ impl SledStore {
         self.finish();
         let map: Arc<dyn Map> = disk.map(partition)?.into();
         let gate = self.shared.gate(partition);
-        for (number, journal) in self.shared.journals(partition)? {
+        let journals = self.shared.journals(partition)?;
+        if self.shared.sync && !journals.is_empty() {
+            // Whoever named it may have died, or failed, before the name was synced: lost with the power while it is applied, it
+            // would leave a part of it in sled.
+            self.shared.sync_names()?;
+        }
+        for (number, journal) in journals {
             let place = disk.place(&journal);
             let bytes = disk.read(&journal).map_err(Error::io(format!("reading {place}")))?;
             match Batch::parse(bytes, partition)? {

@@ -104,7 +104,9 @@ fn append(
         for appended in appended {
             outcomes.push(match timeout_at(deadline, appended).await {
                 Ok(Ok(Ok(written))) => Outcome::Written(written.offset),
-                Ok(Ok(Err(AppendError::NotWritten(cause) | AppendError::TooLarge(cause)))) => Outcome::NotWritten(cause),
+                Ok(Ok(Err(AppendError::NotWritten(cause) | AppendError::TooLarge(cause)))) => {
+                    Outcome::NotWritten(cause)
+                }
                 Ok(Ok(Err(AppendError::Unknown(cause)))) => Outcome::Open(cause),
                 Ok(Err(_)) => Outcome::Open("the log dropped the append".to_owned()),
                 Err(_) => Outcome::Open("the log did not answer in time".to_owned()),

@@ -3,7 +3,7 @@
 //! sled applies a batch atomically, but makes readers wait meanwhile and takes many times its size in memory. So a checkpoint is
 //! one file first, complete or worthless; then its values go into sled one by one; then the file goes. A file found at the start is
 //! applied again: its values are absolute, so twice is as good as once. Whoever commits only waits until the kernel has the
-//! file: to sync it, which takes longer than all else, and what comes after are the work of a thread of their own.
+//! file: to sync it, which may take as long as the disk likes, and what comes after are the work of a thread of their own.
 
 use crate::backend::Backend;
 use crate::batch::{Batch, Entry};

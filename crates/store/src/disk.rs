@@ -35,11 +35,11 @@ pub trait Disk: Send + Sync {
     /// Where it cannot be read.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
 
-    /// Writes a file as a whole, not atomically, and with `sync` through to the disk.
+    /// Writes a file as a whole, not atomically, and not through to the disk.
     ///
     /// # Errors
     /// Where the disk fails or is full: the file may be there in part.
-    fn write(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()>;
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
     /// Syncs a file that was written.
     ///

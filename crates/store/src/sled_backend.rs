@@ -221,7 +221,9 @@ impl SledStore {
     ) -> Result<T, Error> {
         let disk = &*self.shared.disk;
         let marker = restoring(partition);
-        disk.write(&marker, &[], true).map_err(Error::io(format!("writing {}", disk.place(&marker))))?;
+        disk.write(&marker, &[])
+            .and_then(|()| disk.sync(&marker))
+            .map_err(Error::io(format!("writing {}", disk.place(&marker))))?;
         self.shared.sync_names()?;
         self.empty(partition)?;
         let map = disk.map(partition)?;
@@ -419,7 +421,7 @@ impl Backend for SledBackend {
         let disk = &*self.shared.disk;
         let journal = format!("p{}.{number}.journal", self.partition);
         let part = format!("p{}.{number}.part", self.partition);
-        disk.write(&part, batch.bytes(), false)
+        disk.write(&part, batch.bytes())
             .inspect_err(|_| _ = disk.remove(&part))
             .map_err(Error::io(format!("writing {}", disk.place(&part))))?;
         self.next.store(number + 1, Ordering::Release);

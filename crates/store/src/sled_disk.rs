@@ -4,7 +4,7 @@ use crate::disk::{Disk, KeyValue, Map, Value};
 use crate::error::Error;
 use crate::sled_backend::SledSettings;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -44,10 +44,8 @@ impl Disk for SledDisk {
         fs::read(self.dir.join(name))
     }
 
-    fn write(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
-        let mut file = File::create(self.dir.join(name))?;
-        file.write_all(bytes)?;
-        if sync { file.sync_data() } else { Ok(()) }
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        fs::write(self.dir.join(name), bytes)
     }
 
     fn sync(&self, name: &str) -> io::Result<()> {

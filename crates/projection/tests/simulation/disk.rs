@@ -227,13 +227,13 @@ impl Disk for SimDisk {
         Ok(state.inodes[inode].0.clone())
     }
 
-    fn write(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let state = &mut *self.0.lock();
         let torn = state.random.as_mut().map_or(0, |random| random.index(bytes.len() + 1));
         let fate = state.fate();
         let whole = fate == Fate::Good;
-        // A write that fails has written something, and synced nothing.
-        state.inodes.push((if whole { bytes } else { &bytes[..torn] }.to_vec(), whole && sync));
+        // A write that fails has written something.
+        state.inodes.push((if whole { bytes } else { &bytes[..torn] }.to_vec(), false));
         let inode = state.inodes.len() - 1;
         if fate != Fate::Before {
             state.rename(name, Some(inode));

@@ -5,7 +5,9 @@ use receipts_fold::Limits as FoldLimits;
 use receipts_http::{Ingest, Limits, Patience, Rate, Updates};
 use receipts_log::{Inspect, Log, ReadError};
 use receipts_objects::Destination;
-use receipts_projection::{ProjectError, Projector, Schedule, Settings as ProjectorSettings, Snapshotting};
+use receipts_projection::{
+    DRAFT_BYTES, ProjectError, Projector, Schedule, Settings as ProjectorSettings, Snapshotting,
+};
 use receipts_query::CursorKey;
 use receipts_query::peer::{self, Secret, cursor_key_text};
 use receipts_runtime::config::Settings;
@@ -156,6 +158,7 @@ pub fn open_projector(
         memory_bytes: usize::try_from(projector.memory_bytes).unwrap_or(usize::MAX),
         checkpoint_records: projector.checkpoint_events,
         checkpoint_interval: Duration::from_millis(projector.checkpoint_interval_ms),
+        draft_bytes: DRAFT_BYTES,
         sync: true,
         publish: !standby,
         publish_updates: projector.updates,

@@ -22,6 +22,6 @@ mod updates;
 
 pub use intake::event_of;
 pub use projector::{Loop, Reading, Turn};
-pub use settings::{ProjectError, Schedule, Settings, Snapshotting};
+pub use settings::{DRAFT_BYTES, ProjectError, Schedule, Settings, Snapshotting};
 pub use shared::Partitions;
 pub use thread::Projector;

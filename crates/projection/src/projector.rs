@@ -129,7 +129,7 @@ impl Loop {
         if folded > 0 {
             work.partitions.announce();
         }
-        work.publish(false)?;
+        work.publish(&[])?;
         self.pressure += folded;
         let look = self.pressure >= PRESSURE_RECORDS;
         self.pressure = if look { 0 } else { self.pressure };
@@ -249,8 +249,8 @@ impl Work {
         }
     }
 
-    /// Publishes what is due, or with `all` everything that has changed so far.
-    fn publish(&self, all: bool) -> Result<(), ProjectError> {
+    /// Publishes what is due, and of those partitions everything that has changed so far.
+    fn publish(&self, all_of: &[u32]) -> Result<(), ProjectError> {
         let publisher = &mut *self.publisher.lock();
         let now = Instant::now();
         let touched = self.agenda.lock().take_touched();
@@ -269,15 +269,15 @@ impl Work {
             count(number, &counters);
             publisher.send_dead_letters(number, dead_letters);
         }
-        publisher.publish(&self.partitions, now, all).map_err(|(number, e)| self.failed(number, &e))
+        publisher.publish(&self.partitions, now, all_of).map_err(|(number, e)| self.failed(number, &e))
     }
 
-    /// Publishes everything and waits until the log has acknowledged it; false where it does not in time.
-    fn publish_everything(&self) -> Result<bool, ProjectError> {
+    /// Publishes everything of those partitions and waits until the log has acknowledged it; false where it does not in time.
+    fn publish_all_of(&self, numbers: &[u32]) -> Result<bool, ProjectError> {
         let deadline = Instant::now() + self.settings.publish_timeout;
         loop {
             // Again and again: what the log does not take is rendered anew.
-            self.publish(true)?;
+            self.publish(numbers)?;
             let left = deadline.saturating_duration_since(Instant::now());
             if self.publisher.lock().wait(left) {
                 return Ok(true);
@@ -308,8 +308,11 @@ impl Work {
         }
         let next = self.agenda.lock().next_checkpoint(now);
         let Some(number) = next else { return Ok(()) };
+        if !self.draft(number) {
+            return Ok(());
+        }
         // First this: an update lost with the process would be lost for good.
-        if !self.publish_everything()? {
+        if !self.publish_all_of(&[number])? {
             tracing::warn!("the log does not acknowledge updates and dead letters; checkpoints are put off");
             self.agenda.lock().put_off(Instant::now() + self.settings.publish_timeout);
             return Ok(());
@@ -330,6 +333,13 @@ impl Work {
             Err(e) => return Err(e),
         }
         Ok(())
+    }
+
+    /// Encodes a part of what a partition's checkpoint will write; true once what is left is little. Nothing is folded while a
+    /// checkpoint is made, and whoever waits for an answer would notice. Nobody does while the partition is behind.
+    fn draft(&self, number: u32) -> bool {
+        let mut guard = self.slot(number).partition.write();
+        guard.as_mut().is_none_or(|p| p.is_behind || p.fold.pages_mut().draft(self.settings.draft_bytes))
     }
 
     /// Tells the log of checkpoints that count by now: what lies before them may be taken out of it.
@@ -373,7 +383,7 @@ impl Work {
         if numbers.is_empty() {
             return Ok(());
         }
-        let published = if durable { self.publish_everything() } else { Ok(false) };
+        let published = if durable { self.publish_all_of(&numbers) } else { Ok(false) };
         if durable && matches!(published, Ok(false)) {
             tracing::warn!(
                 ?numbers,

@@ -54,19 +54,24 @@ impl Publisher {
         }
     }
 
-    /// Hands updates that are due to the log, or with `all` every one.
+    /// Hands updates that are due to the log, and every one of those partitions.
     ///
     /// # Errors
     /// The partition that cannot be asked. Changes are lost then: nothing may be checkpointed any more.
-    pub(crate) fn publish(&mut self, partitions: &Partitions, now: Instant, all: bool) -> Result<(), (u32, FoldError)> {
+    pub(crate) fn publish(
+        &mut self,
+        partitions: &Partitions,
+        now: Instant,
+        all_of: &[u32],
+    ) -> Result<(), (u32, FoldError)> {
         for (number, change) in self.outbox.take_failed() {
             if let Some(updates) = self.updates.get_mut(&number) {
                 updates.again(change, now);
             }
         }
-        let until = (!all).then_some(now);
         let outbox = &mut self.outbox;
         for (&number, updates) in &mut self.updates {
+            let until = (!all_of.contains(&number)).then_some(now);
             if !updates.is_due(until) {
                 continue;
             }

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// Of [`Settings::draft_bytes`], where nobody knows better: some two milliseconds of encoding.
+pub const DRAFT_BYTES: usize = 128 << 10;
+
 /// How a projector works.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -22,6 +25,8 @@ pub struct Settings {
     pub checkpoint_records: u64,
     /// … or so long after its first change since the last one.
     pub checkpoint_interval: Duration,
+    /// Bytes of pages that are encoded ahead of a checkpoint in a turn of the loop: in between, events are folded.
+    pub draft_bytes: usize,
     /// Whether checkpoints wait for the disk, so that they survive the loss of power.
     pub sync: bool,
     /// Whether anything is published at all; a standby leaves updates and dead letters to the group that it stands by.

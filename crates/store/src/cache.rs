@@ -3,6 +3,7 @@
 
 use hashbrown::HashTable;
 use receipts_fold::page::{Mut, Page, PageKey};
+use receipts_fold::wire::Writer;
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
 
@@ -14,6 +15,8 @@ struct Slot<P> {
     changed: bool,
     /// In [`Cache::touched`].
     touched: bool,
+    /// As it stands in [`Cache::draft`], unless it was touched since.
+    drafted: bool,
     /// Looked at since the hand came by.
     recent: bool,
     /// The batch that must be readable before this may go.
@@ -33,10 +36,38 @@ pub(crate) struct Cache<P> {
     changes: Vec<u32>,
     /// Slots that changed since they were last measured, each once.
     touched: Vec<u32>,
+    draft: Draft,
     bytes: usize,
     /// Of `bytes`, those of slots in `changes`.
     changed_bytes: usize,
     hand: usize,
+}
+
+/// Encodings of the first of [`Cache::changes`], for the next checkpoint. What changes again is encoded again then.
+#[derive(Default)]
+struct Draft {
+    bytes: Writer,
+    /// Where the encoding of each ends in `bytes`, in the order of the changes.
+    ends: Vec<usize>,
+    /// How many are to be encoded.
+    count: usize,
+}
+
+impl Draft {
+    fn get(&self, change: usize) -> &[u8] {
+        let from = change.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes.bytes[from..self.ends[change]]
+    }
+}
+
+/// What a checkpoint has to write of a page.
+pub(crate) enum Change<'a, P> {
+    /// It was removed.
+    Removed,
+    /// It is to be encoded.
+    Page(&'a P),
+    /// It is encoded already.
+    Encoded(&'a [u8]),
 }
 
 impl<P> Default for Cache<P> {
@@ -48,6 +79,7 @@ impl<P> Default for Cache<P> {
             by_key: HashTable::new(),
             changes: Vec::new(),
             touched: Vec::new(),
+            draft: Draft::default(),
             bytes: 0,
             changed_bytes: 0,
             hand: 0,
@@ -118,7 +150,7 @@ impl<P: Page> Cache<P> {
 
     fn insert(&mut self, key: PageKey, page: Option<P>) -> Place {
         let bytes = bytes_of(page.as_ref());
-        let slot = Slot { key, page, changed: false, touched: false, recent: true, batch: 0, bytes };
+        let slot = Slot { key, page, changed: false, touched: false, drafted: false, recent: true, batch: 0, bytes };
         self.bytes += bytes;
         let at = match self.free.pop() {
             Some(at) => {
@@ -146,10 +178,43 @@ impl<P: Page> Cache<P> {
         self.slots.iter().filter(|s| s.bytes > 0).map(|s| (s.key, s.page.is_some()))
     }
 
-    /// What changed since the last checkpoint: `None` for what was removed.
-    pub(crate) fn changes(&self) -> impl Iterator<Item = (PageKey, Option<&P>)> {
+    /// What changed since the last checkpoint.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (PageKey, Change<'_, P>)> {
         let unmeasured = self.touched.iter().filter(|i| !self.slots[**i as usize].changed);
-        self.changes.iter().chain(unmeasured).map(|i| &self.slots[*i as usize]).map(|s| (s.key, s.page.as_ref()))
+        self.changes.iter().chain(unmeasured).enumerate().map(|(change, i)| {
+            let slot = &self.slots[*i as usize];
+            let what = match &slot.page {
+                None => Change::Removed,
+                Some(_) if slot.drafted && !slot.touched => Change::Encoded(self.draft.get(change)),
+                Some(page) => Change::Page(page),
+            };
+            (slot.key, what)
+        })
+    }
+
+    /// From here on [`Self::draft`] encodes all that has changed so far.
+    pub(crate) fn begin_draft(&mut self) {
+        self.measure();
+        self.draft.count = self.changes.len();
+    }
+
+    /// Encodes pages for the next checkpoint until `left`, the bytes that there is time for, is used up; true once all are
+    /// encoded that are to be.
+    pub(crate) fn draft(&mut self, left: &mut usize) -> bool {
+        // What was touched is looked at as it is now.
+        self.measure();
+        let Draft { bytes, ends, count } = &mut self.draft;
+        while ends.len() < *count && *left > 0 {
+            let before = bytes.bytes.len();
+            let slot = &mut self.slots[self.changes[ends.len()] as usize];
+            if let Some(page) = &slot.page {
+                page.encode(bytes);
+                slot.drafted = true;
+            }
+            ends.push(bytes.bytes.len());
+            *left = left.saturating_sub(bytes.bytes.len() - before);
+        }
+        ends.len() >= *count
     }
 
     /// All changes are in that batch.
@@ -158,8 +223,10 @@ impl<P: Page> Cache<P> {
         for at in self.changes.drain(..) {
             let slot = &mut self.slots[at as usize];
             slot.changed = false;
+            slot.drafted = false;
             slot.batch = batch;
         }
+        self.draft = Draft::default();
         self.changed_bytes = 0;
     }
 
@@ -169,6 +236,8 @@ impl<P: Page> Cache<P> {
             + self.slots.capacity() * size_of::<Slot<P>>()
             + self.by_key.capacity() * 5
             + self.direct.capacity() * 4
+            + self.draft.bytes.bytes.capacity()
+            + self.draft.ends.capacity() * size_of::<usize>()
     }
 
     /// Bytes that only a checkpoint can free.
@@ -190,6 +259,7 @@ impl<P: Page> Cache<P> {
             self.changed_bytes = self.changed_bytes + bytes - if slot.changed { slot.bytes } else { 0 };
             slot.bytes = bytes;
             slot.touched = false;
+            slot.drafted = false;
             if !slot.changed {
                 slot.changed = true;
                 self.changes.push(at);

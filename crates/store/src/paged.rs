@@ -5,7 +5,7 @@
 
 use crate::backend::Backend;
 use crate::batch::Batch;
-use crate::cache::Cache;
+use crate::cache::{Cache, Change};
 use crate::envelope::{name_key, page_key, parse_page_key, part_key, unwrap, wrap};
 use crate::error::Error;
 use crate::names::Names;
@@ -28,6 +28,8 @@ pub struct Paged<B> {
     made_room: (u64, usize),
     /// What the next batch may take, by the last one.
     batch_bytes: AtomicUsize,
+    /// Whether pages are being encoded for the next batch.
+    is_drafting: bool,
     names: Names,
     meta: Cache<Meta>,
     heads: Cache<Head>,
@@ -90,6 +92,7 @@ impl<B: Backend> Paged<B> {
             memory_bytes_max,
             made_room: (0, 0),
             batch_bytes: AtomicUsize::new(0),
+            is_drafting: false,
             names: Names::default(),
             meta: Cache::default(),
             heads: Cache::default(),
@@ -136,6 +139,28 @@ impl<B: Backend> Paged<B> {
         bytes > self.memory_bytes_max / 2
     }
 
+    /// Encodes pages that the next batch will write, in about `bytes_max`; true once all are encoded that had changed when
+    /// that was begun. A batch can be made before that, and holds the same: it only takes longer.
+    pub fn draft(&mut self, bytes_max: usize) -> bool {
+        if !std::mem::replace(&mut self.is_drafting, true) {
+            macro_rules! begin {
+                ($self:ident.$table:ident, $readily:expr) => {
+                    $self.$table.begin_draft();
+                };
+            }
+            each_table!(begin, self);
+        }
+        let (mut left, mut is_whole) = (bytes_max, true);
+        macro_rules! draft {
+            ($self:ident.$table:ident, $readily:expr) => {
+                is_whole &= $self.$table.draft(&mut left);
+            };
+        }
+        each_table!(draft, self);
+        self.is_drafting = !is_whole;
+        is_whole
+    }
+
     /// What changed since the last checkpoint, as a sealed batch. Readers go on meanwhile.
     pub fn batch(&self, next_offset: u64) -> Batch {
         let mut batch = Batch::new(self.partition, next_offset, self.batch_bytes.load(Ordering::Relaxed));
@@ -165,6 +190,7 @@ impl<B: Backend> Paged<B> {
             };
         }
         each_table!(saved, self);
+        self.is_drafting = false;
         // What could not go may now, or soon.
         self.made_room.1 = 0;
     }
@@ -276,16 +302,21 @@ impl<B: Backend> Paged<B> {
 }
 
 fn write_table<P: Page>(cache: &Cache<P>, next_offset: u64, writer: &mut Writer, batch: &mut Batch) {
-    for (key, page) in cache.changes() {
+    for (key, change) in cache.changes() {
         let key = page_key(P::TABLE, key);
-        match page {
-            Some(page) => {
+        let payload = match change {
+            Change::Removed => {
+                batch.remove(&key);
+                continue;
+            }
+            Change::Encoded(bytes) => bytes,
+            Change::Page(page) => {
                 writer.bytes.clear();
                 page.encode(writer);
-                wrap(&key, next_offset, &writer.bytes, |k, v| batch.write(k, v));
+                &writer.bytes
             }
-            None => batch.remove(&key),
-        }
+        };
+        wrap(&key, next_offset, payload, |k, v| batch.write(k, v));
     }
 }
 

@@ -7,7 +7,7 @@ use receipts_fold::Limits;
 use receipts_fold::view::Receipt;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Appended, Entry, Inspect, Log, OwnedRecord, Topic};
-use receipts_projection::{ProjectError, Projector, Settings};
+use receipts_projection::{DRAFT_BYTES, ProjectError, Projector, Settings};
 use receipts_query::snapshots::SnapshotDesk;
 use receipts_query::{Answers, Conversation, Positions, Unavailable};
 use serde_json::Value;
@@ -37,6 +37,7 @@ impl Bench {
             limits: Limits::default(),
             memory_bytes: 64 << 20,
             checkpoint_records: 1 << 20,
+            draft_bytes: DRAFT_BYTES,
             checkpoint_interval: Duration::from_secs(3_600),
             sync: false,
             publish: true,

@@ -7,7 +7,7 @@ use receipts_event::{Body, Event, partition_of};
 use receipts_fold::Limits;
 use receipts_fold::view::{Filter, Member, ReadMark, Receipt, Status};
 use receipts_log::{Headers, OwnedRecord, Record};
-use receipts_projection::{Loop, Partitions, ProjectError, Reading, Settings, event_of};
+use receipts_projection::{DRAFT_BYTES, Loop, Partitions, ProjectError, Reading, Settings, event_of};
 use receipts_store::{Disk as _, SledStore};
 use receipts_testkit::compare::Questions;
 use receipts_testkit::history::{History, Shape};
@@ -125,6 +125,7 @@ impl World {
             limits,
             memory_bytes: if random.chance(0.5) { 0 } else { 64 << 20 },
             checkpoint_records: [1, 3, 10, 30][random.index(4)],
+            draft_bytes: [1, 300, DRAFT_BYTES][random.index(3)],
             checkpoint_interval: NOBODY_BUT_THESE,
             sync: true,
             publish: true,

@@ -24,6 +24,8 @@ pub(crate) struct Life {
     pub(crate) entries_a_record: usize,
     /// Checkpoints and deaths by the dice of this seed, as often as told on average.
     pub(crate) by_chance: Option<u64>,
+    /// Bytes that are encoded with each record, ahead of the checkpoint.
+    pub(crate) drafted_a_record: usize,
 }
 
 impl Life {
@@ -34,6 +36,7 @@ impl Life {
         stretch: 64,
         entries_a_record: usize::MAX,
         by_chance: None,
+        drafted_a_record: 0,
     };
 
     /// Another life for each seed: from hardly a page in memory to all, from a checkpoint a record to few, values readable at
@@ -48,6 +51,7 @@ impl Life {
             stretch: 64,
             entries_a_record: any(&[1, 7, u64::MAX]) as usize,
             by_chance: Some(seed),
+            drafted_a_record: any(&[0, 1, 400, u64::MAX]) as usize,
         }
     }
 }
@@ -106,7 +110,11 @@ impl Folded {
     fn live(&mut self) {
         self.records += 1;
         self.backend.catch_up(self.life.entries_a_record);
-        self.state.as_mut().unwrap().pages_mut().trim(0);
+        let pages = self.state.as_mut().unwrap().pages_mut();
+        pages.trim(0);
+        if self.life.drafted_a_record > 0 {
+            pages.draft(self.life.drafted_a_record);
+        }
         if self.is_due(self.life.checkpoint_every) {
             self.checkpoint();
         }

@@ -8,6 +8,7 @@ mod cases;
 mod cover;
 mod crowd;
 mod damage;
+mod draft;
 mod forget;
 mod golden;
 mod lagging;

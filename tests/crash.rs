@@ -392,7 +392,7 @@ fn a_kill_while_a_snapshot_is_taken_sent_or_restored_changes_no_answer() {
 
 /// INV-SNAPSHOT, INV-SNAPSHOT-WHOLE, INV-RESTORE
 #[test]
-#[ignore = "100 kills; tests/run has them in release mode"]
+#[ignore = "100 kills; tests/run has them"]
 fn a_hundred_kills_while_snapshots_are_taken_sent_and_restored_change_no_answer() {
     let figures = run(WITH_SNAPSHOTS, 301..311);
     assert!(figures.snapshots > 0 && figures.restores > 0 && figures.cut_short > 0, "{figures:?}");
@@ -422,14 +422,14 @@ fn a_kill_while_the_data_directory_is_made_leaves_one_that_opens() {
 
 /// INV-ATOMIC
 #[test]
-#[ignore = "100 kills; tests/run has them in release mode"]
+#[ignore = "100 kills; tests/run has them"]
 fn a_hundred_kills_while_the_data_directory_is_made_leave_one_that_opens() {
     kill_while_making(100);
 }
 
 /// INV-PREFIX, INV-ATOMIC, INV-ACK, INV-UPDATE-LAST, INV-DEADLETTER
 #[test]
-#[ignore = "100 kills; tests/run has them in release mode"]
+#[ignore = "100 kills; tests/run has them"]
 fn a_hundred_kills_at_any_moment_change_no_answer_and_lose_nothing_acknowledged() {
     let figures = run(ANY_MOMENT, 1..11);
     if std::env::var_os("RECEIPTS_TEST_SEEDS").is_none() {
@@ -441,14 +441,14 @@ fn a_hundred_kills_at_any_moment_change_no_answer_and_lose_nothing_acknowledged(
 
 /// INV-PREFIX, INV-ATOMIC, INV-ACK, INV-UPDATE-LAST, INV-DEADLETTER
 #[test]
-#[ignore = "50 kills; tests/run has them in release mode"]
+#[ignore = "50 kills; tests/run has them"]
 fn fifty_kills_with_large_checkpoints_change_no_answer() {
     run(LARGE_CHECKPOINTS, 201..206);
 }
 
 /// INV-PREFIX, INV-ATOMIC, INV-ACK
 #[test]
-#[ignore = "50 kills; tests/run has them in release mode"]
+#[ignore = "50 kills; tests/run has them"]
 fn fifty_kills_while_opening_change_no_answer() {
     run(WHILE_OPENING, 101..106);
 }

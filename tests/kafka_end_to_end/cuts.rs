@@ -98,7 +98,7 @@ fn cut_the_network_under_load(cuts: usize, seed: u64) {
 
 /// INV-ACK, INV-PREFIX, INV-UPDATE-LAST
 #[test]
-#[ignore = "three nodes and six cuts, minutes, root; tests/run has them in release mode"]
+#[ignore = "three nodes and six cuts, minutes, root; tests/run has them"]
 fn a_network_that_is_cut_between_brokers_loses_and_doubles_nothing() {
     cut_the_network_under_load(6, 6);
 }

@@ -140,7 +140,7 @@ fn a_service_killed_under_load_answers_as_if_it_never_was() {
 
 /// INV-PREFIX, INV-ATOMIC, INV-OFFSET, INV-UPDATE-LAST
 #[test]
-#[ignore = "10 kills; tests/run has them in release mode"]
+#[ignore = "10 kills; tests/run has them"]
 fn a_service_killed_ten_times_under_load_answers_as_if_it_never_was() {
     kill_the_service_under_load(10, 2);
 }
@@ -211,7 +211,7 @@ pub(super) fn longest_gap_ms(kafka: &Kafka) -> u64 {
 
 /// INV-ACK, INV-PREFIX, INV-UPDATE-LAST
 #[test]
-#[ignore = "three nodes, six kills and hangs, minutes; tests/run has them in release mode"]
+#[ignore = "three nodes, six kills and hangs, minutes; tests/run has them"]
 fn of_three_brokers_killed_and_hanging_by_turns_none_loses_or_doubles_anything() {
     kill_brokers_under_load(3, 6, 5);
 }
@@ -224,7 +224,7 @@ fn a_broker_killed_under_load_loses_and_doubles_nothing() {
 
 /// INV-ACK, INV-PREFIX, INV-UPDATE-LAST
 #[test]
-#[ignore = "5 kills of a broker; tests/run has them in release mode"]
+#[ignore = "5 kills of a broker; tests/run has them"]
 fn a_broker_killed_again_and_again_under_load_loses_and_doubles_nothing() {
     kill_brokers_under_load(1, 5, 4);
 }

@@ -392,6 +392,11 @@ impl<S: Pages> Found<'_, S> {
     }
 
     pub(crate) fn receipt(&self) -> Result<Receipt, S::Error> {
+        Ok(self.receipt_and_departed()?.0)
+    }
+
+    /// The receipt, and the slots of those whom it counts as departed, in any order.
+    fn receipt_and_departed(&self) -> Result<(Receipt, Vec<u32>), S::Error> {
         let m = self.message();
         let state = self.state;
         let mut receipt =
@@ -407,9 +412,10 @@ impl<S: Pages> Found<'_, S> {
         receipt.sent_at_ms = Some(m.sent_at_ms);
         receipt.version = Some(m.changed.max(self.last_leave()?.filter(|leave| *leave > m.offset).unwrap_or(0)));
         if m.state != Fate::Ok {
-            return Ok(receipt);
+            return Ok((receipt, Vec::new()));
         }
-        let departed_count = self.departed()?;
+        let departed = self.departed()?;
+        let departed_count = departed.len() as u32;
         // To the one reader of a direct chat a hidden read is invisible.
         let hidden_count = if m.is_direct_to_one() { 0 } else { m.hidden };
         let unread_count = m
@@ -430,7 +436,7 @@ impl<S: Pages> Found<'_, S> {
         if m.is_direct_to_one() {
             self.add_other_party(&mut receipt)?;
         }
-        Ok(receipt)
+        Ok((receipt, departed))
     }
 
     /// In a direct chat with an audience of one: who that is, and when they read.
@@ -464,20 +470,22 @@ impl<S: Pages> Found<'_, S> {
         Ok(last)
     }
 
-    /// How many of the audience have not read and left after the send.
-    fn departed(&self) -> Result<u32, S::Error> {
+    /// Who of the audience has not read and left after the send, by slot, in any order.
+    fn departed(&self) -> Result<Vec<u32>, S::Error> {
         let (m, head) = (self.message(), &*self.head);
         let unseen = head.erasures_seen < self.state.meta.erasures;
         if head.last_leave.is_none_or(|leave| leave <= m.offset) && !unseen {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let mut lists = self.lists();
-        let mut count = 0;
+        let mut departed = Vec::new();
         if m.slots <= FEW_PEOPLE {
             for slot in 0..m.slots {
-                count += u32::from(lists.class(slot)? == Some(Filter::Departed));
+                if lists.class(slot)? == Some(Filter::Departed) {
+                    departed.push(slot);
+                }
             }
-            return Ok(count);
+            return Ok(departed);
         }
         let mut page = head.leaves.div_ceil(LEAVES_PER_PAGE);
         'leaves: while page > 0 {
@@ -490,34 +498,50 @@ impl<S: Pages> Found<'_, S> {
                 }
                 // Who left more than once counts at the last leave.
                 let last = *slot < m.slots && lists.person(*slot)?.last_leave == Some(*offset);
-                count += u32::from(last && lists.class(*slot)? == Some(Filter::Departed));
+                if last && lists.class(*slot)? == Some(Filter::Departed) {
+                    departed.push(*slot);
+                }
             }
         }
         let unseen: BTreeSet<&str> = self.state.unseen_erasures(head).map(|e| &*e.user_id).collect();
         for user_id in unseen {
             if let Some(slot) = self.state.slot_of(m.conversation, head, user_id)? {
                 let newly = slot < m.slots && !lists.person(slot)?.left_after(m.offset);
-                count += u32::from(newly && lists.class(slot)? == Some(Filter::Departed));
+                if newly && lists.class(slot)? == Some(Filter::Departed) {
+                    departed.push(slot);
+                }
             }
         }
-        Ok(count)
+        Ok(departed)
     }
 
     pub(crate) fn list(&self, filter: Filter, from_slot: u32, limit: usize) -> Result<Members, S::Error> {
-        let receipt = self.receipt()?;
+        let (receipt, mut departed) = self.receipt_and_departed()?;
         if receipt.status != Status::Ok {
             return Ok(Members { members: Vec::new(), next_slot: None, receipt });
         }
-        let (members, next_slot) = self.members(filter, from_slot, limit)?;
+        departed.sort_unstable();
+        // Of the departed the slots are known: to look for them by bits would be to look at all who have not read.
+        let (members, next_slot) = self.members(filter, from_slot, limit, |lists, from| match filter {
+            Filter::Departed => Ok(departed.get(departed.partition_point(|slot| *slot < from)).copied()),
+            Filter::Read | Filter::Unread => lists.next(from, filter),
+        })?;
         Ok(Members { members, next_slot, receipt })
     }
 
-    fn members(&self, filter: Filter, from_slot: u32, limit: usize) -> Result<(Vec<Member>, Option<u32>), S::Error> {
+    /// Members by what finds the next slot at or after one.
+    fn members<'a>(
+        &'a self,
+        filter: Filter,
+        from_slot: u32,
+        limit: usize,
+        find: impl Fn(&mut Lists<'a, S>, u32) -> Result<Option<u32>, S::Error>,
+    ) -> Result<(Vec<Member>, Option<u32>), S::Error> {
         let m = self.message();
         let mut lists = self.lists();
         let mut members = Vec::with_capacity(limit.min(m.slots as usize));
         let mut slot = from_slot;
-        while let Some(next) = lists.next(slot, filter)? {
+        while let Some(next) = find(&mut lists, slot)? {
             if members.len() == limit {
                 return Ok((members, Some(next)));
             }

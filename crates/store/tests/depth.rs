@@ -118,7 +118,11 @@ fn walk(state: &State<Paged<Counting>>, filter: Filter) -> Vec<(usize, usize)> {
         from = page.next_slot;
     }
     let counts = state.receipt(TENANT_DEFAULT, "g", "m").unwrap().counts.unwrap();
-    let count = if filter == Filter::Read { counts.read_count } else { counts.unread_count };
+    let count = match filter {
+        Filter::Read => counts.read_count,
+        Filter::Unread => counts.unread_count,
+        Filter::Departed => counts.departed_count,
+    };
     assert_eq!(walked, count as usize, "a whole walk");
     read
 }
@@ -141,4 +145,11 @@ fn the_last_page_of_100_000_reads_what_the_first_one_reads() {
         let ratio = mean(rest) / mean(half);
         assert!((0.9..1.1).contains(&ratio), "{filter:?}: the second half reads {ratio} times the bytes of the first");
     }
+}
+
+/// INV-PAGING: one who left among 100,000 is found by the leave, and not by a look at everybody who has not read.
+#[test]
+fn the_departed_are_found_by_their_leaves() {
+    let pages = walk(&folded(), Filter::Departed);
+    assert!(pages.len() == 1 && (5..20).contains(&pages[0].0), "{pages:?}");
 }

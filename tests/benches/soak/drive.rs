@@ -207,7 +207,9 @@ pub(crate) async fn fold_up_to(load: &Load, token: &str) {
 pub(crate) async fn query(load: Arc<Load>, seed: u64, rate: f64) {
     let mut random = Random::new(seed);
     let mut sender = connect(&load.address).await;
-    let mut pace = Pace { next: Instant::now(), per_event: Duration::from_secs_f64(1.0 / rate) };
+    let each = Duration::from_secs_f64(1.0 / rate);
+    // Not in step with the others.
+    let mut pace = Pace { next: Instant::now() + each.mul_f64(random.unit()), per_event: each };
     while !load.is_stopped() {
         let due = pace.due(1);
         tokio::time::sleep_until(due.into()).await;

@@ -7,6 +7,7 @@ mod batch;
 mod clock;
 mod damage;
 mod intake;
+mod memory;
 mod origin;
 mod outbox;
 mod partition;

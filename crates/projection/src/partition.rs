@@ -69,6 +69,11 @@ impl Partition {
         })
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.fold.pages().memory_bytes() + self.fold.memory_bytes()
+    }
+
     /// Whether every record was applied from its beginning to its end.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole

@@ -3,6 +3,7 @@
 use crate::agenda::Agenda;
 use crate::ahead::Ahead;
 use crate::damage::{Damage, FoldError, is_damage};
+use crate::memory::Memory;
 use crate::origin::{Now, Refusal};
 use crate::partition::{Partition, checkpoint};
 use crate::publisher::Publisher;
@@ -73,6 +74,8 @@ impl Loop {
             store,
             publisher: Mutex::new(Publisher::new(log.writer(), events_topic.to_owned(), &settings)),
             agenda: Mutex::default(),
+            // A quarter of all is sled's.
+            memory: Mutex::new(Memory::new(settings.memory_bytes / 4 * 3, log.partition_count())),
             failure: Mutex::new(None),
             unanswered: Mutex::default(),
             abandoned: AtomicBool::new(false),
@@ -150,7 +153,7 @@ impl Loop {
     }
 }
 
-/// What the loop works with. Its lock order is publisher, partition, agenda.
+/// What the loop works with. Its lock order is publisher, partition, agenda or memory.
 struct Work {
     partitions: Partitions,
     stop: CancellationToken,
@@ -158,6 +161,7 @@ struct Work {
     settings: Settings,
     publisher: Mutex<Publisher>,
     agenda: Mutex<Agenda>,
+    memory: Mutex<Memory>,
     /// What went wrong where no error could be returned.
     failure: Mutex<Option<ProjectError>>,
     /// Whether snapshots could be asked for.
@@ -259,7 +263,7 @@ impl Work {
             let Some(partition) = guard.as_mut() else { continue };
             let dead_letters = publisher.take_over(number, partition, now);
             let counters = std::mem::take(&mut partition.effects.counters);
-            trim(&mut partition.fold);
+            self.trim(number, partition);
             // What is still being saved can be trimmed only later.
             partition.touched = false;
             if partition.is_saving() {
@@ -269,7 +273,21 @@ impl Work {
             count(number, &counters);
             publisher.send_dead_letters(number, dead_letters);
         }
+        let too_large = self.memory.lock().too_large();
+        for number in too_large {
+            if let Some(partition) = self.slot(number).partition.write().as_mut() {
+                self.touch(number, partition);
+            }
+        }
         publisher.publish(&self.partitions, now, all_of).map_err(|(number, e)| self.failed(number, &e))
+    }
+
+    /// Keeps a partition within the memory that it may take.
+    fn trim(&self, number: u32, partition: &mut Partition) {
+        let share = self.memory.lock().share(number);
+        partition.fold.pages_mut().allow(share);
+        trim(&mut partition.fold);
+        self.memory.lock().takes(number, partition.memory_bytes());
     }
 
     /// Publishes everything of those partitions and waits until the log has acknowledged it; false where it does not in time.
@@ -356,13 +374,8 @@ impl Work {
 
     /// Whether a partition holds as much as it may, so that it cannot wait for a checkpoint any longer.
     fn is_out_of_memory(&self, number: u32) -> bool {
-        let share = self.share_bytes();
-        self.slot(number).partition.read().as_ref().is_some_and(|p| p.fold.pages().memory_bytes() > share)
-    }
-
-    /// Memory for the pages of one partition: a quarter of all is sled's.
-    fn share_bytes(&self) -> usize {
-        self.settings.memory_bytes / 4 * 3 / self.partitions.count().max(1) as usize
+        let share = self.memory.lock().share(number);
+        self.slot(number).partition.read().as_ref().is_some_and(|p| p.memory_bytes() > share)
     }
 
     /// Makes a partition durable whose changes are all published and acknowledged.
@@ -404,6 +417,7 @@ impl Work {
             slot.owned.store(false, Ordering::Release);
             slot.caught_up.store(false, Ordering::Release);
             *slot.partition.write() = None;
+            self.memory.lock().takes(number, 0);
             self.agenda.lock().saved(number);
             self.publisher.lock().release(number);
             tracing::info!(partition = number, "partition released");
@@ -412,7 +426,7 @@ impl Work {
     }
 
     fn open(&self, number: u32, first_offset: u64, end_offset: u64, log: &dyn Peek) -> Result<u64, ProjectError> {
-        let share = self.share_bytes();
+        let share = self.memory.lock().share(number);
         let open = || -> Result<Partition, FoldError> {
             Partition::open(self.store.partition(number)?, number, share, self.settings.limits)
         };

@@ -24,8 +24,7 @@ pub struct Paged<B> {
     backend: B,
     partition: u32,
     memory_bytes_max: usize,
-    /// When room was last made: the batches applied by then, and up to how many bytes it need not be made again.
-    made_room: (u64, usize),
+    made_room: MadeRoom,
     /// What the next batch may take, by the last one.
     batch_bytes: AtomicUsize,
     /// Whether pages are being encoded for the next batch.
@@ -44,6 +43,17 @@ pub struct Paged<B> {
     parked: Cache<Parked>,
     erased: Cache<Erased>,
     origin: Cache<Origin>,
+}
+
+/// When room was last made.
+#[derive(Default)]
+struct MadeRoom {
+    /// The batches applied by then.
+    applied: u64,
+    /// Bytes that pages might take then.
+    bytes_max: usize,
+    /// Up to how many bytes it need not be made again.
+    enough_to: usize,
 }
 
 /// Pages that may have changed before their memory is measured again.
@@ -90,7 +100,7 @@ impl<B: Backend> Paged<B> {
             backend,
             partition,
             memory_bytes_max,
-            made_room: (0, 0),
+            made_room: MadeRoom::default(),
             batch_bytes: AtomicUsize::new(0),
             is_drafting: false,
             names: Names::default(),
@@ -113,6 +123,11 @@ impl<B: Backend> Paged<B> {
     /// The medium.
     pub fn backend(&self) -> &B {
         &self.backend
+    }
+
+    /// From here on pages may take so much memory, in about.
+    pub fn allow(&mut self, memory_bytes_max: usize) {
+        self.memory_bytes_max = memory_bytes_max;
     }
 
     /// Bytes of memory the pages take, as last measured, and the names of conversations.
@@ -192,7 +207,7 @@ impl<B: Backend> Paged<B> {
         each_table!(saved, self);
         self.is_drafting = false;
         // What could not go may now, or soon.
-        self.made_room.1 = 0;
+        self.made_room.enough_to = 0;
     }
 
     /// Makes room where the pages, and `beside` bytes that their owner holds, take more memory than they may. Cheap to call
@@ -207,12 +222,19 @@ impl<B: Backend> Paged<B> {
         each_table!(add, self);
         let bytes_max = self.memory_bytes_max.saturating_sub(beside);
         let bytes = self.memory_bytes();
-        let is_over = || bytes > bytes_max && (bytes > self.made_room.1 || self.backend.applied() > self.made_room.0);
+        let made = &self.made_room;
+        let is_worth_it = || {
+            bytes > made.enough_to
+                || self.backend.applied() > made.applied
+                || bytes_max + bytes_max / MORE_SHARE < made.bytes_max
+        };
+        let is_over = || bytes > bytes_max && is_worth_it();
         if touched >= TOUCHED_MAX || is_over() {
             // Before, so that what is applied meanwhile is looked at again.
             let applied = self.backend.applied();
             self.make_room(bytes_max);
-            self.made_room = (applied, self.memory_bytes() + bytes_max / MORE_SHARE);
+            let enough_to = self.memory_bytes() + bytes_max / MORE_SHARE;
+            self.made_room = MadeRoom { applied, bytes_max, enough_to };
         }
     }
 

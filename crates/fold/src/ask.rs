@@ -478,38 +478,37 @@ impl<S: Pages> Found<'_, S> {
             return Ok(Vec::new());
         }
         let mut lists = self.lists();
-        let mut departed = Vec::new();
+        let mut candidates = Vec::new();
         if m.slots <= FEW_PEOPLE {
-            for slot in 0..m.slots {
-                if lists.class(slot)? == Some(Filter::Departed) {
-                    departed.push(slot);
+            candidates.extend(0..m.slots);
+        } else {
+            let mut page = head.leaves.div_ceil(LEAVES_PER_PAGE);
+            'leaves: while page > 0 {
+                page -= 1;
+                let leaves = Table::<Leaves>::get(&self.state.pages, key(m.conversation, page))?
+                    .ok_or(Error::Broken("leaves"))?;
+                for (offset, slot) in leaves.leaves.iter().rev() {
+                    if *offset <= m.offset {
+                        break 'leaves;
+                    }
+                    // Who left more than once counts at the last leave.
+                    if *slot < m.slots && lists.person(*slot)?.last_leave == Some(*offset) {
+                        candidates.push(*slot);
+                    }
                 }
             }
-            return Ok(departed);
-        }
-        let mut page = head.leaves.div_ceil(LEAVES_PER_PAGE);
-        'leaves: while page > 0 {
-            page -= 1;
-            let leaves =
-                Table::<Leaves>::get(&self.state.pages, key(m.conversation, page))?.ok_or(Error::Broken("leaves"))?;
-            for (offset, slot) in leaves.leaves.iter().rev() {
-                if *offset <= m.offset {
-                    break 'leaves;
-                }
-                // Who left more than once counts at the last leave.
-                let last = *slot < m.slots && lists.person(*slot)?.last_leave == Some(*offset);
-                if last && lists.class(*slot)? == Some(Filter::Departed) {
-                    departed.push(*slot);
+            let unseen: BTreeSet<&str> = self.state.unseen_erasures(head).map(|e| &*e.user_id).collect();
+            for user_id in unseen {
+                let Some(slot) = self.state.slot_of(m.conversation, head, user_id)? else { continue };
+                if slot < m.slots && !lists.person(slot)?.left_after(m.offset) {
+                    candidates.push(slot);
                 }
             }
         }
-        let unseen: BTreeSet<&str> = self.state.unseen_erasures(head).map(|e| &*e.user_id).collect();
-        for user_id in unseen {
-            if let Some(slot) = self.state.slot_of(m.conversation, head, user_id)? {
-                let newly = slot < m.slots && !lists.person(slot)?.left_after(m.offset);
-                if newly && lists.class(slot)? == Some(Filter::Departed) {
-                    departed.push(slot);
-                }
+        let mut departed = Vec::new();
+        for slot in candidates {
+            if lists.class(slot)? == Some(Filter::Departed) {
+                departed.push(slot);
             }
         }
         Ok(departed)
@@ -520,12 +519,17 @@ impl<S: Pages> Found<'_, S> {
         if receipt.status != Status::Ok {
             return Ok(Members { members: Vec::new(), next_slot: None, receipt });
         }
-        departed.sort_unstable();
-        // Of the departed the slots are known: to look for them by bits would be to look at all who have not read.
-        let (members, next_slot) = self.members(filter, from_slot, limit, |lists, from| match filter {
-            Filter::Departed => Ok(departed.get(departed.partition_point(|slot| *slot < from)).copied()),
-            Filter::Read | Filter::Unread => lists.next(from, filter),
-        })?;
+        let (members, next_slot) = match filter {
+            Filter::Read | Filter::Unread => {
+                self.members(filter, from_slot, limit, |lists, from| lists.next(from, filter))?
+            }
+            // Their slots are known: to look for them by bits would be to look at all who have not read.
+            Filter::Departed => {
+                departed.sort_unstable();
+                let next = |from| departed.get(departed.partition_point(|slot| *slot < from)).copied();
+                self.members(filter, from_slot, limit, |_, from| Ok(next(from)))?
+            }
+        };
         Ok(Members { members, next_slot, receipt })
     }
 

@@ -197,7 +197,7 @@ fn store_cpu() -> f64 {
     nanos.sum::<u64>() as f64 / 1e9
 }
 
-/// As the projection does it.
+/// As the projection does it for a partition that is behind: in one go.
 fn checkpoint(fold: &RwLock<Fold>) {
     fold.write().settle();
     let guard = fold.read();

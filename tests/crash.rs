@@ -13,6 +13,7 @@ mod witness;
 use receipts_log::embedded::{EmbeddedLog, PARTITIONS_DEFAULT};
 use receipts_testkit::Limits;
 use receipts_testkit::history::Shape;
+use receipts_testkit::property::{number, seeds};
 use receipts_testkit::random::Random;
 use std::ops::{AddAssign, Range};
 use std::path::Path;
@@ -161,12 +162,6 @@ impl Figures {
     }
 }
 
-fn seeds(default: Range<u64>) -> Range<u64> {
-    let Ok(text) = std::env::var("RECEIPTS_TEST_SEEDS") else { return default };
-    let (from, to) = text.split_once("..").expect("RECEIPTS_TEST_SEEDS=FROM..TO");
-    from.parse().expect("a number")..to.parse().expect("a number")
-}
-
 fn run(plan: Plan, default: Range<u64>) -> Figures {
     let started = Instant::now();
     let mut figures = Figures::default();
@@ -180,7 +175,7 @@ fn run(plan: Plan, default: Range<u64>) -> Figures {
 
 /// How often one data directory's processes are killed.
 fn kills() -> usize {
-    std::env::var("RECEIPTS_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"))
+    number("RECEIPTS_TEST_KILLS", KILLS as u64) as usize
 }
 
 /// Returns as soon as a folder holds a file that ends so; after a second where none comes, for none may be due.

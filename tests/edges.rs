@@ -4,6 +4,7 @@
 //! `RECEIPTS_TEST_SECONDS` says how long the long test runs (default 60); the figures it prints are the proof.
 
 use receipts_log::testing::{Broker, unique};
+use receipts_testkit::property::number;
 use receipts_testkit::random::Random;
 use receipts_tests::process::{Answer, Service, errors, request, run};
 use serde_json::{Value, json};
@@ -347,6 +348,5 @@ fn trouble(duration: Duration, seed: u64) {
 #[test]
 #[ignore = "a minute or as long as RECEIPTS_TEST_SECONDS says; tests/run has it"]
 fn members_that_die_and_hang_cost_no_receipt_and_no_answer_is_older_than_its_token() {
-    let seconds = std::env::var("RECEIPTS_TEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
-    trouble(Duration::from_secs(seconds), 5);
+    trouble(Duration::from_secs(number("RECEIPTS_TEST_SECONDS", 60)), 5);
 }

@@ -9,6 +9,7 @@ use super::witness::judge::Judge;
 use super::witness::victim::Victim;
 use super::{PARTITIONS, eventually};
 use receipts_testkit::Limits;
+use receipts_testkit::property::number;
 use receipts_testkit::random::Random;
 use receipts_tests::process::Service;
 use std::net::TcpListener;
@@ -170,6 +171,5 @@ fn a_projector_killed_while_partitions_move_costs_no_answer() {
 #[test]
 #[ignore = "15 kills, or RECEIPTS_TEST_KILLS, each waits for a session; tests/run has them"]
 fn projectors_killed_again_and_again_while_partitions_move_cost_no_answer() {
-    let kills = std::env::var("RECEIPTS_TEST_KILLS").map_or(15, |text| text.parse().expect("a number of kills"));
-    kill_in_rebalances(kills, 9);
+    kill_in_rebalances(number("RECEIPTS_TEST_KILLS", 15) as usize, 9);
 }

@@ -31,6 +31,15 @@ pub fn seeds(own: Range<u64>) -> Range<u64> {
     range.unwrap_or_else(|| panic!("{SEEDS}={text}: FROM..TO is wanted, as in 0..100"))
 }
 
+/// How many of something a test takes: what a variable of the environment says, or else its own.
+///
+/// # Panics
+/// Where the variable holds no number.
+pub fn number(variable: &str, own: u64) -> u64 {
+    let Ok(text) = std::env::var(variable) else { return own };
+    text.parse().unwrap_or_else(|_| panic!("{variable}={text}: a number is wanted"))
+}
+
 /// Holds the histories of a shape to a property, which gets the seed too, for choices of its own.
 ///
 /// # Panics

@@ -8,6 +8,7 @@ use receipts_event::Event;
 use receipts_fold::view::Receipt;
 use receipts_store::{Backend as _, Batch, SledSettings, SledStore};
 use receipts_testkit::history::{History, Shape};
+use receipts_testkit::property::number;
 use receipts_testkit::random::Random;
 use receipts_testkit::{At, Limits, Oracle};
 use serde_json::Value;
@@ -16,10 +17,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const SLED: SledSettings = SledSettings { cache_bytes: 1 << 20, sync: false };
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |text| text.parse().expect(variable))
-}
 
 /// A log of a random history, folded, and what it must answer.
 struct Folded {

@@ -12,18 +12,13 @@ mod log;
 mod world;
 
 use receipts_projection::Reading;
+use receipts_testkit::property::{number, seeds};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 use world::{Figures, World};
 
 const STEPS: usize = 120;
-
-fn seeds(default: Range<u64>) -> Range<u64> {
-    let Ok(text) = std::env::var("RECEIPTS_TEST_SEEDS") else { return default };
-    let (from, to) = text.split_once("..").expect("RECEIPTS_TEST_SEEDS=FROM..TO");
-    from.parse().unwrap()..to.parse().unwrap()
-}
 
 fn once(seed: u64, steps: usize) -> Result<Figures, String> {
     catch_unwind(AssertUnwindSafe(|| World::new(seed, Reading::InTurns).go(steps))).unwrap_or_else(|panic| {
@@ -33,7 +28,7 @@ fn once(seed: u64, steps: usize) -> Result<Figures, String> {
 }
 
 fn run(default: Range<u64>) -> Figures {
-    let steps = std::env::var("RECEIPTS_TEST_STEPS").map_or(STEPS, |text| text.parse().expect("a number of steps"));
+    let steps = number("RECEIPTS_TEST_STEPS", STEPS as u64) as usize;
     let (started, mut all) = (Instant::now(), Figures::default());
     let seeds = seeds(default);
     for seed in seeds.clone() {

@@ -4,6 +4,7 @@ use crate::folding::{Folding, history, store_in, wanted};
 use receipts_objects::Destination;
 use receipts_snapshots::{Error, Snapshots};
 use receipts_store::snapshot::Reader;
+use receipts_testkit::property::number;
 use receipts_testkit::random::Random;
 use std::fs;
 
@@ -13,7 +14,7 @@ fn is_refused(bytes: &[u8]) -> bool {
 
 /// How many bits are flipped: `RECEIPTS_TEST_FLIPS` says otherwise.
 fn flips(default: u64) -> u64 {
-    std::env::var("RECEIPTS_TEST_FLIPS").ok().map_or(default, |count| count.parse().unwrap())
+    number("RECEIPTS_TEST_FLIPS", default)
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn run(
         trim(&mut fold.write());
         let applied = thread_cpu();
         since += to - from;
-        if since >= checkpoint_events || to == workload.len() {
+        if since >= checkpoint_events || to == workload.len() || fold.read().pages().needs_checkpoint() {
             since = 0;
             checkpoint(fold);
         }

@@ -115,7 +115,7 @@ impl<S: Pages> State<S> {
         head.stretches.add(stretch, oldest_stretch);
         let mut reads = Reads::default();
         if slots <= INLINE_SLOTS {
-            recipients.iter().for_each(|slot| _ = reads.add_recipient(*slot));
+            recipients.iter().for_each(|slot| reads.add_recipient(*slot));
         }
         let mut new = Message::new(conversation, sender, e.sent_at_ms, at.offset, at.timestamp_ms, kind, state);
         new.named_recipients = names.is_some();
@@ -148,7 +148,7 @@ impl<S: Pages> State<S> {
     fn name_recipients(&mut self, message: u64, slots: &[u32]) -> Result<(), S::Error> {
         for chunk in slots.chunk_by(|a, b| a / CHUNK_SLOTS == b / CHUNK_SLOTS) {
             let mut page = Chunk::default();
-            chunk.iter().for_each(|slot| _ = page.0.add_recipient(slot % CHUNK_SLOTS));
+            chunk.iter().for_each(|slot| page.0.add_recipient(slot % CHUNK_SLOTS));
             self.pages.put(key(message, chunk[0] / CHUNK_SLOTS), page);
         }
         Ok(())

@@ -26,6 +26,7 @@ impl Memory {
     /// A partition takes so much now.
     pub(crate) fn takes(&mut self, partition: u32, bytes: usize) {
         self.taken[partition as usize] = bytes;
+        metrics::gauge!("receipts_memory_bytes", "partition" => partition.to_string()).set(bytes as f64);
     }
 
     /// Partitions that have to give back what is others': those beyond their own share, while all take too much together.

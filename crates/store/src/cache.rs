@@ -5,6 +5,7 @@ use hashbrown::HashTable;
 use receipts_fold::page::{Mut, Page, PageKey};
 use receipts_fold::wire::Writer;
 use rustc_hash::FxHasher;
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
 struct Slot<P> {
@@ -24,6 +25,13 @@ struct Slot<P> {
     bytes: usize,
 }
 
+impl<P> Slot<P> {
+    /// Whether it is in use, and the medium says the same.
+    fn is_saved(&self, applied: u64) -> bool {
+        self.bytes > 0 && !self.changed && !self.touched && self.batch <= applied
+    }
+}
+
 /// The pages of a table.
 pub(crate) struct Cache<P> {
     slots: Vec<Slot<P>>,
@@ -36,6 +44,8 @@ pub(crate) struct Cache<P> {
     changes: Vec<u32>,
     /// Slots that changed since they were last measured, each once.
     touched: Vec<u32>,
+    /// Slots of pages that a batch has removed, oldest batch first, until it is readable. Some hold pages again by then.
+    removed: VecDeque<u32>,
     draft: Draft,
     bytes: usize,
     /// Of `bytes`, those of slots in `changes`.
@@ -79,6 +89,7 @@ impl<P> Default for Cache<P> {
             by_key: HashTable::new(),
             changes: Vec::new(),
             touched: Vec::new(),
+            removed: VecDeque::new(),
             draft: Draft::default(),
             bytes: 0,
             changed_bytes: 0,
@@ -225,6 +236,9 @@ impl<P: Page> Cache<P> {
             slot.changed = false;
             slot.drafted = false;
             slot.batch = batch;
+            if slot.page.is_none() {
+                self.removed.push_back(at);
+            }
         }
         self.draft = Draft::default();
         self.changed_bytes = 0;
@@ -235,7 +249,7 @@ impl<P: Page> Cache<P> {
         self.bytes
             + self.slots.capacity() * size_of::<Slot<P>>()
             + self.by_key.capacity() * 5
-            + self.direct.capacity() * 4
+            + (self.direct.capacity() + self.removed.capacity()) * 4
             + self.draft.bytes.bytes.capacity()
             + self.draft.ends.capacity() * size_of::<usize>()
     }
@@ -267,6 +281,20 @@ impl<P: Page> Cache<P> {
         }
     }
 
+    /// Forgets pages that were removed once the medium has forgotten them too.
+    pub(crate) fn forget_removed(&mut self, applied: u64) {
+        while let Some(at) = self.removed.front().copied() {
+            let slot = &self.slots[at as usize];
+            if slot.batch > applied {
+                return;
+            }
+            if slot.page.is_none() && slot.is_saved(applied) {
+                self.release(at);
+            }
+            self.removed.pop_front();
+        }
+    }
+
     /// Makes room for about `bytes`: two rounds of the clock at most.
     pub(crate) fn evict(&mut self, bytes: usize, applied: u64) {
         let goal = self.bytes.saturating_sub(bytes);
@@ -276,24 +304,24 @@ impl<P: Page> Cache<P> {
             }
             self.hand = (self.hand + 1) % self.slots.len();
             let slot = &mut self.slots[self.hand];
-            let gone = slot.bytes == 0;
-            if gone || slot.changed || slot.touched || slot.batch > applied {
-                continue;
+            if slot.is_saved(applied) && !std::mem::take(&mut slot.recent) {
+                self.release(self.hand as u32);
             }
-            if std::mem::take(&mut slot.recent) {
-                continue;
-            }
-            let at = self.hand as u32;
-            if is_direct(slot.key) {
-                self.direct[slot.key.a as usize] = NONE;
-            } else if let Ok(entry) = self.by_key.find_entry(hash(slot.key), |i| *i == at) {
-                entry.remove();
-            }
-            self.bytes -= slot.bytes;
-            slot.bytes = 0;
-            slot.page = None;
-            self.free.push(at);
         }
+    }
+
+    /// Lets the page in a slot go.
+    fn release(&mut self, at: u32) {
+        let slot = &mut self.slots[at as usize];
+        if is_direct(slot.key) {
+            self.direct[slot.key.a as usize] = NONE;
+        } else if let Ok(entry) = self.by_key.find_entry(hash(slot.key), |i| *i == at) {
+            entry.remove();
+        }
+        self.bytes -= slot.bytes;
+        slot.bytes = 0;
+        slot.page = None;
+        self.free.push(at);
     }
 }
 

@@ -213,13 +213,14 @@ impl<B: Backend> Paged<B> {
     /// Makes room where the pages, and `beside` bytes that their owner holds, take more memory than they may. Cheap to call
     /// often: it looks only when so many pages have changed that it may matter.
     pub fn trim(&mut self, beside: usize) {
-        let mut touched = 0;
-        macro_rules! add {
+        let (mut touched, applied) = (0, self.backend.applied());
+        macro_rules! look {
             ($self:ident.$table:ident, $readily:expr) => {
+                $self.$table.forget_removed(applied);
                 touched += $self.$table.touched();
             };
         }
-        each_table!(add, self);
+        each_table!(look, self);
         let bytes_max = self.memory_bytes_max.saturating_sub(beside);
         let bytes = self.memory_bytes();
         let made = &self.made_room;

@@ -181,3 +181,23 @@ fn a_stretch_is_sealed_without_what_went_before() {
         assert!(folded(false) == folded(true), "of {stretch}");
     }
 }
+
+/// INV-MEMORY: what was removed takes no memory either, once the medium has removed it, though there is room for it.
+#[test]
+fn what_has_expired_takes_no_memory_however_long_the_log() {
+    let mut log = Log::new(64);
+    let mut after = |retentions: u64| {
+        for _ in 0..retentions {
+            log.now_ms += RETENTION_MS + 1;
+            for _ in 0..5 {
+                log.send("g", 64);
+                log.checkpoint();
+                receipts_store::trim(&mut log.fold);
+            }
+        }
+        log.fold.pages().memory_bytes()
+    };
+    // What is found by number takes four bytes a page of messages, and tables of memory double: so much is let be.
+    let (early, late) = (after(4), after(36));
+    assert!(late < early * 3 / 2, "{late} bytes after 40 retentions, {early} after 4");
+}

@@ -44,8 +44,8 @@ pub(crate) struct Cache<P> {
     changes: Vec<u32>,
     /// Slots that changed since they were last measured, each once.
     touched: Vec<u32>,
-    /// Slots of pages that a batch has removed, oldest batch first, until it is readable. Some hold pages again by then.
-    removed: VecDeque<u32>,
+    /// Batches and slots of pages that they removed, in order, until they are readable. Some hold pages again by then.
+    removed: VecDeque<(u64, u32)>,
     draft: Draft,
     bytes: usize,
     /// Of `bytes`, those of slots in `changes`.
@@ -237,7 +237,7 @@ impl<P: Page> Cache<P> {
             slot.drafted = false;
             slot.batch = batch;
             if slot.page.is_none() {
-                self.removed.push_back(at);
+                self.removed.push_back((batch, at));
             }
         }
         self.draft = Draft::default();
@@ -249,7 +249,8 @@ impl<P: Page> Cache<P> {
         self.bytes
             + self.slots.capacity() * size_of::<Slot<P>>()
             + self.by_key.capacity() * 5
-            + (self.direct.capacity() + self.removed.capacity()) * 4
+            + self.direct.capacity() * 4
+            + self.removed.capacity() * size_of::<(u64, u32)>()
             + self.draft.bytes.bytes.capacity()
             + self.draft.ends.capacity() * size_of::<usize>()
     }
@@ -283,15 +284,11 @@ impl<P: Page> Cache<P> {
 
     /// Forgets pages that were removed once the medium has forgotten them too.
     pub(crate) fn forget_removed(&mut self, applied: u64) {
-        while let Some(at) = self.removed.front().copied() {
+        while let Some((_, at)) = self.removed.pop_front_if(|(batch, _)| *batch <= applied) {
             let slot = &self.slots[at as usize];
-            if slot.batch > applied {
-                return;
-            }
             if slot.page.is_none() && slot.is_saved(applied) {
                 self.release(at);
             }
-            self.removed.pop_front();
         }
     }
 

@@ -108,11 +108,15 @@ impl Names {
         self.bytes + self.old_bytes + 64 * (self.unsaved.0.len() + self.saved.0.len())
     }
 
-    /// Keeps the halves below a bound each, and forgets what the medium has by now.
-    pub(crate) fn trim(&mut self, half_bytes_max: usize, applied: u64) {
+    /// Forgets what was saved once the medium has it.
+    pub(crate) fn forget_saved(&mut self, applied: u64) {
         if self.batch <= applied {
             self.saved = Map::default();
         }
+    }
+
+    /// Keeps the halves below a bound each.
+    pub(crate) fn trim(&mut self, half_bytes_max: usize) {
         if self.bytes > half_bytes_max {
             self.old = std::mem::take(&mut self.young);
             self.old_bytes = std::mem::take(&mut self.bytes);

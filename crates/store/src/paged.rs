@@ -214,6 +214,7 @@ impl<B: Backend> Paged<B> {
     /// often: it looks only when so many pages have changed that it may matter.
     pub fn trim(&mut self, beside: usize) {
         let (mut touched, applied) = (0, self.backend.applied());
+        self.names.forget_saved(applied);
         macro_rules! look {
             ($self:ident.$table:ident, $readily:expr) => {
                 $self.$table.forget_removed(applied);
@@ -255,7 +256,7 @@ impl<B: Backend> Paged<B> {
         }
         let excess = bytes - bytes_max + bytes_max / 10;
         let applied = self.backend.applied();
-        self.names.trim(bytes_max / 16, applied);
+        self.names.trim(bytes_max / 16);
         // Names may be all there is.
         let weight = weight.max(1);
         macro_rules! evict {

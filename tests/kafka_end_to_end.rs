@@ -2,7 +2,7 @@
 //! updates and dead letters in their topics, through kills of the service and of the broker.
 //!
 //! Needs Java, Maven and kcat, and fails where one is missing; `RECEIPTS_TEST_KAFKA=off` leaves it out. Kills are few in a
-//! plain `cargo test`; `tests/run` runs the long versions, which are ignored here, against the release build.
+//! plain `cargo test`; `tests/run` runs the long versions too, which are ignored here.
 
 #[path = "kafka_end_to_end/analysts.rs"]
 mod analysts;

@@ -11,8 +11,8 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies within the workspace")
 }
 
-/// A built binary of the project: from `RECEIPTS_TEST_BIN_DIR`, which `tests/run` sets to its release build, or else from
-/// the profile that this test was built with.
+/// A built binary of the project: from the folder that `RECEIPTS_TEST_BIN_DIR` names, or else from the profile that this test
+/// was built with.
 ///
 /// # Panics
 /// If it is not built: a test never passes because what it tests is absent.

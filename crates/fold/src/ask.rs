@@ -2,6 +2,7 @@
 
 use crate::head::Head;
 use crate::index::id_hash;
+use crate::left::{FEW_LEAVES, Left};
 use crate::lists::Lists;
 use crate::memo::Memo;
 use crate::message::{Message, Messages, State as Fate};
@@ -12,6 +13,7 @@ use crate::small::{Erased, LEAVES_PER_PAGE, Leaves, MARKS_PER_PAGE, Marks};
 use crate::state::{Error, Pages, Result, State, key, message_key, named_in_page, write_name};
 use crate::view::{Counts, Filter, Member, Members, ReadMark, Receipt, Status};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Conversations with at most so many people are looked through person by person for those who left.
 const FEW_PEOPLE: u32 = 4 * PEOPLE_PER_PAGE;
@@ -477,41 +479,65 @@ impl<S: Pages> Found<'_, S> {
         if head.last_leave.is_none_or(|leave| leave <= m.offset) && !unseen {
             return Ok(Vec::new());
         }
-        let mut lists = self.lists();
-        let mut candidates = Vec::new();
+        let (mut lists, mut departed) = (self.lists(), Vec::new());
         if m.slots <= FEW_PEOPLE {
-            candidates.extend(0..m.slots);
-        } else {
-            let mut page = head.leaves.div_ceil(LEAVES_PER_PAGE);
-            'leaves: while page > 0 {
-                page -= 1;
-                let leaves = Table::<Leaves>::get(&self.state.pages, key(m.conversation, page))?
-                    .ok_or(Error::Broken("leaves"))?;
-                for (offset, slot) in leaves.leaves.iter().rev() {
-                    if *offset <= m.offset {
-                        break 'leaves;
-                    }
-                    // Who left more than once counts at the last leave.
-                    if *slot < m.slots && lists.person(*slot)?.last_leave == Some(*offset) {
-                        candidates.push(*slot);
-                    }
+            for slot in 0..m.slots {
+                if lists.class(slot)? == Some(Filter::Departed) {
+                    departed.push(slot);
                 }
             }
-            let unseen: BTreeSet<&str> = self.state.unseen_erasures(head).map(|e| &*e.user_id).collect();
-            for user_id in unseen {
-                let Some(slot) = self.state.slot_of(m.conversation, head, user_id)? else { continue };
-                if slot < m.slots && !lists.person(slot)?.left_after(m.offset) {
-                    candidates.push(slot);
-                }
+            return Ok(departed);
+        }
+        let left = self.left_since(&mut lists)?;
+        for slot in &*left {
+            if lists.is_without_read(*slot)? {
+                departed.push(*slot);
             }
         }
-        let mut departed = Vec::new();
-        for slot in candidates {
-            if lists.class(slot)? == Some(Filter::Departed) {
+        let unseen: BTreeSet<&str> = self.state.unseen_erasures(head).map(|e| &*e.user_id).collect();
+        for user_id in unseen {
+            let Some(slot) = self.state.slot_of(m.conversation, head, user_id)? else { continue };
+            if left.binary_search(&slot).is_err() && lists.class(slot)? == Some(Filter::Departed) {
                 departed.push(slot);
             }
         }
         Ok(departed)
+    }
+
+    /// Who of the audience left after the send, by slot, in order, whether they have read or not. Leaves that were looked at
+    /// for this message before are not looked at again: nobody who left after the send ever ceases to have done so.
+    fn left_since(&self, lists: &mut Lists<'_, S>) -> Result<Arc<Vec<u32>>, S::Error> {
+        let (m, leaves) = (self.message(), self.head.leaves);
+        let known = self.state.left.get(self.number).unwrap_or_default();
+        if known.leaves == leaves {
+            return Ok(known.slots);
+        }
+        let (mut slots, mut at) = (known.slots.to_vec(), leaves);
+        'pages: while at > known.leaves {
+            let page = (at - 1) / LEAVES_PER_PAGE;
+            let of_page =
+                Table::<Leaves>::get(&self.state.pages, key(m.conversation, page))?.ok_or(Error::Broken("leaves"))?;
+            let first = page * LEAVES_PER_PAGE;
+            for (place, (offset, slot)) in of_page.leaves.iter().enumerate().rev() {
+                let leave = first + place as u32;
+                if leave < known.leaves || *offset <= m.offset {
+                    break 'pages;
+                }
+                at = leave;
+                if lists.is_in_audience(*slot)? {
+                    slots.push(*slot);
+                }
+            }
+            at = first;
+        }
+        // Some left more than once.
+        slots.sort_unstable();
+        slots.dedup();
+        let slots = Arc::new(slots);
+        if known.leaves > 0 || leaves - at > FEW_LEAVES {
+            self.state.left.put(self.number, Left { leaves, slots: Arc::clone(&slots) });
+        }
+        Ok(slots)
     }
 
     pub(crate) fn list(&self, filter: Filter, from_slot: u32, limit: usize) -> Result<Members, S::Error> {

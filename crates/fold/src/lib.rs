@@ -11,6 +11,7 @@ pub mod chain;
 pub mod effects;
 pub mod head;
 pub mod index;
+mod left;
 mod lists;
 mod mark;
 mod memo;

@@ -58,6 +58,12 @@ impl<'a, S: Pages> Lists<'a, S> {
         Ok(self.chunk(slot)?.map_or((false, false), |c| (c.0.has_read(place), c.0.has_read_hidden(place))))
     }
 
+    /// Whether somebody of the audience counts as unread or departed, by the bits.
+    pub(crate) fn is_without_read(&mut self, slot: u32) -> Result<bool, S::Error> {
+        let (read, hidden) = self.bits(slot)?;
+        Ok(!read && (!hidden || self.ignore_hidden))
+    }
+
     /// The list that a slot is in, if any.
     pub(crate) fn class(&mut self, slot: u32) -> Result<Option<Filter>, S::Error> {
         if !self.is_in_audience(slot)? {

@@ -5,6 +5,7 @@
 use crate::ahead::Scratch;
 use crate::head::Head;
 use crate::index::{BLANK, Filter, Index, IndexPage, STRETCH, id_hash};
+use crate::left::LeftSince;
 use crate::message::{Chunk, MESSAGES_PER_PAGE, Message, Messages};
 use crate::origin::{LastRecord, Origin};
 use crate::page::{Mut, PageKey, Table};
@@ -131,6 +132,7 @@ pub struct State<S> {
     pub(crate) erased: HashMap<Box<str>, HashSet<Box<str>>>,
     /// In log order: a roster has seen them up to some place.
     pub(crate) erasures: Vec<Erased>,
+    pub(crate) left: LeftSince,
     pub(crate) name: Vec<u8>,
     pub(crate) ahead: Scratch,
 }
@@ -188,6 +190,7 @@ impl<S: Pages> State<S> {
             waiting: Waiting::default(),
             erased: HashMap::new(),
             erasures: Vec::new(),
+            left: LeftSince::default(),
             name: Vec::new(),
             ahead: Scratch::default(),
             meta,
@@ -239,9 +242,9 @@ impl<S: Pages> State<S> {
         self.meta.next_message
     }
 
-    /// Bytes of memory beside the pages: the newest ids and the filters of the others.
+    /// Bytes of memory beside the pages: the newest ids, the filters of the others, and who left since some messages were sent.
     pub fn memory_bytes(&self) -> usize {
-        self.index.memory_bytes()
+        self.index.memory_bytes() + self.left.memory_bytes()
     }
 
     /// The pages.

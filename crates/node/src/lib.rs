@@ -15,7 +15,7 @@ pub use event_log::{
     open_existing, open_with_store, place,
 };
 pub use parts::{
-    ACKNOWLEDGE_TIMEOUT, destination, fold_limits, follow_updates, holders_secret, ingest, limits, open_projector,
-    operators_secret, patience, secret, snapshotting,
+    ACKNOWLEDGE_TIMEOUT, destination, fold_limits, follow_updates, holders_secret, ingest, leave, limits,
+    open_projector, operators_secret, patience, secret, snapshotting,
 };
 pub use process::{listen, on_thread, run};

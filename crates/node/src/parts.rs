@@ -1,6 +1,7 @@
 //! The parts of a process as the settings describe them.
 
 use crate::data_dir::{DataDir, LogIdentity};
+use crate::process::on_thread;
 use receipts_fold::Limits as FoldLimits;
 use receipts_http::{Ingest, Limits, Patience, Rate, Updates};
 use receipts_log::{Inspect, Log, ReadError};
@@ -170,4 +171,19 @@ pub fn open_projector(
     };
     let ready_lag = Duration::from_millis(settings.http.ready_lag_ms);
     Projector::start(log, &settings.log.events_topic, how, ready_lag)
+}
+
+/// Gives up the data directory of a process that has stopped, so that the next start over its store is quick. May take seconds
+/// where the store is large. Nothing is lost by whoever does not wait for it.
+///
+/// # Errors
+/// Where there is no thread for it. That the store cannot be read is for the next start to say.
+pub async fn leave(data: DataDir) -> Result<(), Failure> {
+    on_thread("leaving", move || {
+        if let Err(error) = Projector::note_places(&data.store()) {
+            tracing::warn!(%error, "the next start will take longer");
+        }
+        Ok(())
+    })
+    .await
 }

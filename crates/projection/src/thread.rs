@@ -7,6 +7,7 @@ use crate::snapshotter::Snapshotter;
 use receipts_log::Log;
 use receipts_query::snapshots::SnapshotDesk;
 use receipts_store::{SledSettings, SledStore};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -61,6 +62,14 @@ impl Projector {
             projector.snapshotter = Some(thread.map_err(spawned)?);
         }
         Ok(projector)
+    }
+
+    /// Makes the next start over a store quick, once no projector has it open: see [`SledStore::note_places`].
+    ///
+    /// # Errors
+    /// Where the store cannot be opened.
+    pub fn note_places(dir: &Path) -> Result<(), ProjectError> {
+        Ok(SledStore::note_places(dir)?)
     }
 
     /// The partitions, to ask them.

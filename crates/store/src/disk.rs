@@ -99,6 +99,14 @@ pub trait Map: Send + Sync {
     /// Where the disk fails.
     fn insert(&self, key: &[u8], value: &[u8]) -> Result<Option<Value>, Error>;
 
+    /// The same for a map that is filled by keys in order: what becomes stale on the way goes by itself.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    fn fill(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.insert(key, value).map(drop)
+    }
+
     /// Removes a value and returns it; survives as [`Self::insert`] does.
     ///
     /// # Errors

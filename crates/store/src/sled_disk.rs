@@ -132,6 +132,11 @@ impl Map for SledMap {
         self.write(|| self.tree.insert(key, value))
     }
 
+    /// Without cleaning: what is stale here stands side by side, and sled takes such parts of its file again as they are.
+    fn fill(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        careful(|| self.tree.insert(key, value).map(drop).map_err(sled_error("writing the store")))
+    }
+
     fn remove(&self, key: &[u8]) -> Result<Option<Value>, Error> {
         self.write(|| self.tree.remove(key))
     }

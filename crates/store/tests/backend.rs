@@ -196,6 +196,37 @@ fn a_damaged_journal_is_named_and_dropped_only_with_its_partition() {
     assert_eq!(get(&store.partition(3).unwrap(), b"a"), None);
 }
 
+/// Up to where sled knows its pages, by the name of its note: an opening reads what was written after that.
+fn noted(dir: &Path) -> Option<u64> {
+    let names = std::fs::read_dir(dir.join("sled")).unwrap().flatten().map(|e| e.file_name().into_string().unwrap());
+    names.filter_map(|name| u64::from_str_radix(name.strip_prefix("snap.")?, 16).ok()).max()
+}
+
+/// What a store holds after its places were noted is what it held before, and the next opening has little to read.
+#[test]
+fn a_store_whose_places_were_noted_is_the_same_and_has_no_more_to_note() {
+    const VALUES: u32 = 2_000;
+    let value = |i: u32| vec![i as u8; 1_000];
+    let mut written = Batch::new(3, 1, 0);
+    for i in 0..VALUES {
+        written.write(&[&i.to_be_bytes()[..], b"\0\0"].concat(), &value(i));
+    }
+    written.seal();
+    let mut disk = OnDisk { dir: tempfile::tempdir().unwrap(), store: None };
+    let backend = disk.open();
+    backend.commit(written).unwrap();
+    disk.close(backend);
+    let before = noted(disk.dir.path()).unwrap_or(0);
+    SledStore::note_places(disk.dir.path()).unwrap();
+    let after = noted(disk.dir.path()).unwrap();
+    assert!(after > before + u64::from(VALUES) * 1_000, "noted up to {before}, and then up to {after}");
+    let backend = disk.open();
+    assert!(noted(disk.dir.path()).unwrap() < after + 10_000, "nothing was written since");
+    for i in 0..VALUES {
+        assert_eq!(get(&backend, &i.to_be_bytes()), Some(value(i)));
+    }
+}
+
 #[test]
 fn a_second_process_is_refused_with_a_sentence() {
     let dir = tempfile::tempdir().unwrap();

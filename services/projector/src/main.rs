@@ -145,18 +145,20 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
             Some(ended) => ended,
             None => http.await,
         };
-        on_thread("closing", move || {
+        let data = on_thread("closing", move || {
             let State { projector, log, data } = state;
             let stopped = projector.stop();
             drop(log);
-            drop(data);
-            Ok(stopped?)
+            stopped?;
+            Ok(data)
         })
         .await?;
         served.context("the internal edge panicked; this is a bug: please report it with the log")??;
-        if by_itself { Err(anyhow!("the internal edge ended by itself").into()) } else { Ok(()) }
+        if by_itself { Err(anyhow!("the internal edge ended by itself").into()) } else { Ok(data) }
     };
-    shutdown::drain(stop, drain, work).await?
+    let data = shutdown::drain(stop, drain, work).await??;
+    // Its partitions are others' by now.
+    receipts_node::leave(data).await
 }
 
 fn open(settings: &Settings) -> Result<State, Failure> {

@@ -101,6 +101,7 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
             told.push(rebuilt.told);
         }
     }
+    SledStore::note_places(&place)?;
     progress.end(&told);
     let is_equal = different.is_empty() && uncompared.is_empty();
     if !is_equal && !asked.even_if_different {

@@ -34,8 +34,9 @@ pub(crate) fn run(settings: Settings, json: bool) -> Result<(), Failure> {
             }
         }
         stop.cancel();
-        let stopped = shutdown::drain(&stop, Duration::from_millis(settings.drain_ms), service.stop()).await?;
-        stopped.and(Ok(said?))
+        let data = shutdown::drain(&stop, Duration::from_millis(settings.drain_ms), service.stop()).await??;
+        receipts_node::leave(data).await?;
+        Ok(said?)
     })
 }
 

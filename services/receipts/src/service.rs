@@ -156,11 +156,12 @@ impl Service {
         }
     }
 
-    /// Stops in order: requests that have begun are answered, what is folded is published and checkpointed.
+    /// Stops in order: requests that have begun are answered, what is folded is published and checkpointed. Returns the
+    /// directory, for [`receipts_node::leave`].
     ///
     /// # Errors
     /// What had ended the service before, or kept it from ending in order.
-    pub(crate) async fn stop(self) -> Result<(), Failure> {
+    pub(crate) async fn stop(self) -> Result<DataDir, Failure> {
         self.stop_http.cancel();
         // A stream has no end of its own that could be waited for.
         let updates = self.state.updates.clone();
@@ -174,18 +175,18 @@ impl Service {
             None => (false, self.http.await),
         };
         let state = self.state;
-        on_thread("closing", move || {
+        let data = on_thread("closing", move || {
             let State { updates, projector, log, data } = state;
             drop(updates);
             let stopped = projector.stop();
             drop(log);
-            drop(data);
-            Ok(stopped?)
+            stopped?;
+            Ok(data)
         })
         .await?;
         match http.context("the HTTP edge panicked; this is a bug: please report it with the log")? {
             Ok(_) if by_itself => Err(anyhow!("the HTTP edge ended by itself").into()),
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(data),
             Err(error) => Err(anyhow!(error).context("the HTTP edge failed").into()),
         }
     }

@@ -154,7 +154,7 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
         })
         .await?;
         served.context("the internal edge panicked; this is a bug: please report it with the log")??;
-        if by_itself { Err(anyhow!("the internal edge ended by itself").into()) } else { Ok(data) }
+        if by_itself { Err(Failure::from(anyhow!("the internal edge ended by itself"))) } else { Ok(data) }
     };
     let data = shutdown::drain(stop, drain, work).await??;
     // Its partitions are others' by now.

@@ -11,7 +11,7 @@ use receipts_event::Event;
 use receipts_fold::effects::Effects;
 use receipts_fold::{At, LOOK_AHEAD_EVENTS, Limits, Raw, State};
 use receipts_store::{Backend, Paged, SledBackend, SledSettings, SledStore, trim};
-use receipts_testkit::bench::{disk_bytes, flag, number, params, status_bytes};
+use receipts_testkit::bench::{disk_bytes, flag, number, params, reset_peak, status_bytes};
 use receipts_testkit::workload::{Scratch, Workload};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,8 @@ fn main() {
     let memory_bytes = (number("memory-mb", 256) << 20) as usize;
     let workload = Workload::generate(&params(3_000_000));
     println!("workload: {} events, {} messages, {} receipts", workload.len(), workload.messages(), workload.receipts());
+    let workload_bytes = status_bytes("VmRSS");
+    reset_peak().expect("Linux");
 
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SledStore::open(dir.path(), SledSettings { cache_bytes: memory_bytes as u64 / 4, sync: false })
@@ -64,10 +66,11 @@ fn main() {
     let disk = disk_bytes(dir.path());
     let mut fold = fold.into_inner();
     println!(
-        "memory: pages {} MB, ids and filters {} MB, peak of the process {} MB",
+        "memory: pages {} MB, ids and filters {} MB, peak of the process {} MB beside {} MB of the workload",
         fold.pages().memory_bytes() >> 20,
         fold.memory_bytes() >> 20,
-        status_bytes("VmHWM") >> 20
+        (status_bytes("VmHWM") - workload_bytes) >> 20,
+        workload_bytes >> 20
     );
     let payload = fold.pages_mut().stored_bytes().expect("the store can be read");
     println!(

@@ -7,8 +7,6 @@ use crate::request::{decode_percent, id_problem};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -147,15 +145,10 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>
 pub(crate) async fn resolve(
     State(authenticate): State<Arc<dyn Authenticate>>,
     mut request: Request,
-    next: Next,
-) -> Response {
-    match authenticate.authenticate(request.headers()) {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(problem) => problem.into_response(),
-    }
+) -> Result<Request, Problem> {
+    let caller = authenticate.authenticate(request.headers())?;
+    request.extensions_mut().insert(caller);
+    Ok(request)
 }
 
 /// The caller as a handler's argument.

@@ -45,9 +45,10 @@ pub use tokens::{BadKeys, KeySource, Signature, TokenSettings, Tokens};
 pub use updates::{LAST_EVENT_ID_HEADER, Updates};
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_request_with_state};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 /// All parts of one process.
@@ -76,18 +77,21 @@ pub fn router(parts: Parts) -> Router {
 /// Puts around routes what every edge has: the caller is resolved, limits hold, panics and unknown routes are problems,
 /// and each request is seen in traces and metrics. `open` are routes that need no caller and know no limit.
 pub fn edge(routes: Router, open: Router, authenticate: Arc<dyn Authenticate>, limits: &Limits) -> Router {
-    // Of layers the last one added is the outermost.
-    let mut routes = routes;
-    if let Some(limit) = guard::RateLimit::new(limits) {
-        routes = routes.layer(from_fn_with_state(Arc::new(limit), guard::limit_rate));
-    }
+    // The first layer of a builder is the outermost. A router boxes what each of its own layers holds, and copies the boxes
+    // within it for every request: so there are two, whatever they are made of.
+    let rate = guard::RateLimit::new(limits).map(|limit| from_fn_with_state(Arc::new(limit), guard::limit_rate));
     let places = Arc::new(Semaphore::new(limits.concurrent_requests_max));
-    routes
-        .layer(from_fn_with_state(authenticate, caller::resolve))
+    let of_routes = ServiceBuilder::new()
         .layer(from_fn_with_state(places, guard::shed))
+        .layer(map_request_with_state(authenticate, caller::resolve))
+        .option_layer(rate);
+    let of_all = ServiceBuilder::new()
+        .layer(from_fn_with_state(Arc::<observe::Meters>::default(), observe::observe))
+        .layer(CatchPanicLayer::custom(problem::panicked));
+    routes
+        .layer(of_routes)
         .merge(open)
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(from_fn_with_state(Arc::<observe::Meters>::default(), observe::observe))
+        .layer(of_all)
 }

@@ -11,9 +11,9 @@ use crate::updates::{Updates, stream_updates};
 use crate::{members, receipts};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::map_response_with_state;
 use axum::response::Response;
 use axum::routing::{get, post};
 use receipts_query::{Answer, Answers, Conversation, CursorKey, Positions, Unavailable};
@@ -52,13 +52,12 @@ pub fn query_router(query: Query, updates: Option<Updates>) -> Router {
         .route("/v1/conversations/{conversation_id}/messages/{message_id}/receipt", get(receipts::get_receipt))
         .route("/v1/conversations/{conversation_id}/messages/{message_id}/members", get(members::list_members))
         .route("/v1/conversations/{conversation_id}/read-marks/{user_id}", get(members::get_read_mark))
-        .layer(from_fn_with_state(Arc::clone(&query), stamp))
+        .layer(map_response_with_state(Arc::clone(&query), stamp))
         .with_state(query)
 }
 
 /// Puts a position on the answers that carry none: those that looked at no state.
-async fn stamp(State(query): State<Arc<Query>>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+async fn stamp(State(query): State<Arc<Query>>, mut response: Response) -> Response {
     if !response.headers().contains_key(POSITION_HEADER) {
         put_position(response.headers_mut(), &query.answers.positions());
     }

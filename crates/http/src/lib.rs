@@ -78,20 +78,20 @@ pub fn router(parts: Parts) -> Router {
 /// and each request is seen in traces and metrics. `open` are routes that need no caller and know no limit.
 pub fn edge(routes: Router, open: Router, authenticate: Arc<dyn Authenticate>, limits: &Limits) -> Router {
     // The first layer of a builder is the outermost. A router boxes what each of its own layers holds, and copies the boxes
-    // within it for every request: so there are two, whatever they are made of.
+    // within it for every request: so here is one, and one in `observed`, whatever they are made of.
     let rate = guard::RateLimit::new(limits).map(|limit| from_fn_with_state(Arc::new(limit), guard::limit_rate));
     let places = Arc::new(Semaphore::new(limits.concurrent_requests_max));
     let of_routes = ServiceBuilder::new()
         .layer(from_fn_with_state(places, guard::shed))
         .layer(map_request_with_state(authenticate, caller::resolve))
         .option_layer(rate);
+    observed(routes.layer(of_routes).merge(open))
+}
+
+/// Routes whose every request is seen in traces and metrics; panics and unknown routes are problems.
+fn observed(routes: Router) -> Router {
     let of_all = ServiceBuilder::new()
         .layer(from_fn_with_state(Arc::<observe::Meters>::default(), observe::observe))
         .layer(CatchPanicLayer::custom(problem::panicked));
-    routes
-        .layer(of_routes)
-        .merge(open)
-        .fallback(problem::no_route)
-        .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(of_all)
+    routes.fallback(problem::no_route).method_not_allowed_fallback(problem::method_not_allowed).layer(of_all)
 }

@@ -4,10 +4,9 @@
 
 use crate::guard;
 use crate::health::{Health, health_router};
-use crate::observe::{Meters, observe};
-use crate::problem;
+use crate::observed;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,7 +14,7 @@ use axum::{Json, Router};
 use receipts_query::peer::{ASK_PATH, Ask, Held, Owner, Reply, STATE_PATH, Secret, reply};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::ServiceBuilder;
 
 /// The largest question: 100 ids of 128 bytes, escaped, and some.
 const QUESTION_BYTES_MAX: usize = 256 << 10;
@@ -40,28 +39,26 @@ pub struct Peer {
 /// The routes of a projector among others: internal calls and health.
 pub fn peer_router(peer: Peer, health: Health) -> Router {
     let peer = Arc::new(peer);
-    Router::new()
-        .route(STATE_PATH, get(state))
-        .route(ASK_PATH, post(ask))
-        .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX))
-        .layer(from_fn_with_state(Arc::clone(&peer), admit))
+    let of_routes = ServiceBuilder::new()
         .layer(from_fn_with_state(Arc::new(Semaphore::new(QUESTIONS_MAX)), guard::shed))
-        .with_state(peer)
-        .merge(health_router(health))
-        .fallback(problem::no_route)
-        .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(from_fn_with_state(Arc::<Meters>::default(), observe))
+        .layer(from_fn_with_state(Arc::clone(&peer), admit))
+        .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX));
+    let routes = Router::new().route(STATE_PATH, get(state)).route(ASK_PATH, post(ask)).layer(of_routes);
+    observed(routes.with_state(peer).merge(health_router(health)))
 }
 
 /// Refuses whoever does not know the secret.
 async fn admit(State(peer): State<Arc<Peer>>, request: Request, next: Next) -> Response {
-    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     match &peer.secret {
-        Some(secret) if !secret.is_credential(shown) => StatusCode::UNAUTHORIZED.into_response(),
+        Some(secret) if !is_shown(secret, request.headers()) => StatusCode::UNAUTHORIZED.into_response(),
         _ => next.run(request).await,
     }
+}
+
+/// Whether the caller shows the credential of the secret.
+pub(crate) fn is_shown(secret: &Secret, headers: &HeaderMap) -> bool {
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    secret.is_credential(shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default())
 }
 
 async fn state(State(peer): State<Arc<Peer>>) -> Json<Held> {

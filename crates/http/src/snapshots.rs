@@ -2,9 +2,10 @@
 //!
 //! Always asks for the secret: whoever may call may fill a bucket.
 
+use crate::peer::is_shown;
 use crate::problem;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -36,9 +37,8 @@ pub fn snapshot_router(desk: Option<Arc<dyn SnapshotDesk>>, secret: Secret) -> R
 }
 
 async fn admit(State(desk): State<Desk>, request: Request, next: Next) -> Response {
-    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    if desk.secret.is_credential(shown) { next.run(request).await } else { StatusCode::UNAUTHORIZED.into_response() }
+    let is_admitted = is_shown(&desk.secret, request.headers());
+    if is_admitted { next.run(request).await } else { StatusCode::UNAUTHORIZED.into_response() }
 }
 
 async fn look(State(desk): State<Desk>) -> Result<Json<SnapshotReply>, (StatusCode, &'static str)> {

@@ -144,7 +144,7 @@ impl<S: Pages> State<S> {
             Some((chunk, slot % CHUNK_SLOTS))
         };
         each(mentions.iter().filter_map(chunk), |(chunk, slot)| chunk.0.has_read(slot).into());
-        each(mentions.iter().filter_map(chunk), |(chunk, slot)| chunk.0.after_ms(slot).unwrap_or(0));
+        each(mentions.iter().filter_map(chunk), |(chunk, _)| chunk.0.touch_times());
     }
 
     fn head_at_hand(&self, actor: &Actor) -> Option<&Head> {

@@ -6,15 +6,15 @@ use smallvec::SmallVec;
 /// Read times of the set bits, in slot order, in milliseconds after the message's `sent_at_ms`.
 ///
 /// Four bytes a reader cover 49 days; a set with a later reader takes eight.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Times {
-    /// Most messages have few readers: those times stand in place.
+    /// Most messages have few readers: those times stand in place. Behind them may stand late ones, see [`Reads::late`].
     Narrow(SmallVec<[u32; 4]>),
     Wide(Vec<u64>),
 }
 
 /// The reads of `64 × N` slots of one message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Reads<const N: usize> {
     read: [u64; N],
     rare: Option<Box<Rare<N>>>,
@@ -32,6 +32,11 @@ struct Rare<const N: usize> {
 /// Stands for the time of a read that came while times were not kept.
 const UNKNOWN: u64 = u64::MAX;
 
+/// From so many readers on their times are not moved for each newcomer.
+const MANY: usize = 32;
+/// Newcomers whose times wait to be put among the others together.
+const LATE_MAX: usize = 16;
+
 /// What a read did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marked {
@@ -46,6 +51,20 @@ impl<const N: usize> Default for Reads<N> {
         Self { read: [0; N], rare: None, times: Times::Narrow(SmallVec::new()) }
     }
 }
+
+/// Whether they say the same, however they hold it.
+impl<const N: usize> PartialEq for Reads<N> {
+    fn eq(&self, other: &Self) -> bool {
+        let times = |of: &Self| of.times.len() > 0;
+        let all = |of: &Self, slot| of.has_read(slot).then(|| of.after_ms(slot));
+        self.read == other.read
+            && self.rare == other.rare
+            && times(self) == times(other)
+            && (0..Self::SLOTS).all(|slot| all(self, slot) == all(other, slot))
+    }
+}
+
+impl<const N: usize> Eq for Reads<N> {}
 
 impl<const N: usize> Reads<N> {
     /// Slots it has room for.
@@ -76,7 +95,8 @@ impl<const N: usize> Reads<N> {
         if self.has_read(slot) || self.has_read_hidden(slot) {
             return Marked::Before;
         }
-        if after_ms.is_some() || self.times.len() > 0 {
+        if (after_ms.is_some() || self.times.len() > 0) && !self.read_late(slot, after_ms) {
+            self.settle();
             // Kept from here on: those before have none.
             for rank in self.times.len()..self.read_count() as usize {
                 self.times.insert(rank, None);
@@ -86,6 +106,52 @@ impl<const N: usize> Reads<N> {
         }
         set(&mut self.read, slot);
         Marked::First
+    }
+
+    /// Puts the time of a newcomer behind those of many others, unless it is to stand among them at once.
+    fn read_late(&mut self, slot: u32, after_ms: Option<u64>) -> bool {
+        let read = self.read_count() as usize;
+        let Some(time) = narrow(after_ms).filter(|_| N > 1 && read >= MANY) else { return false };
+        if self.late().len() == 2 * LATE_MAX {
+            self.settle();
+        }
+        match &mut self.times {
+            Times::Narrow(times) if times.len() >= read => {
+                times.push(slot);
+                times.push(time);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Slot and time of each newcomer whose time stands behind those of the others.
+    fn late(&self) -> &[u32] {
+        match &self.times {
+            // A late time takes two places, any other one.
+            Times::Narrow(times) if N > 1 && !times.is_empty() => {
+                let late = times.len() - self.read_count() as usize;
+                &times[times.len() - 2 * late..]
+            }
+            _ => &[],
+        }
+    }
+
+    /// Puts late times among the others, so that all stand in the order of slots.
+    fn settle(&mut self) {
+        let mut late: SmallVec<[(u32, u32); LATE_MAX]> =
+            self.late().chunks_exact(2).map(|two| (two[0], two[1])).collect();
+        late.sort_unstable();
+        let ranks: SmallVec<[usize; LATE_MAX]> = late.iter().map(|(slot, _)| self.rank(*slot)).collect();
+        let Times::Narrow(times) = &mut self.times else { return };
+        // Those in between move once, each by as many places as there are newcomers before them.
+        let mut end = times.len() - 2 * late.len();
+        times.truncate(end + late.len());
+        for (before, (rank, (_, time))) in ranks.into_iter().zip(late).enumerate().rev() {
+            times.copy_within(rank - before..end, rank + 1);
+            times[rank] = time;
+            end = rank - before;
+        }
     }
 
     /// A hidden read.
@@ -103,12 +169,23 @@ impl<const N: usize> Reads<N> {
 
     /// Milliseconds after the send at which a slot that has read did so; `None` where times are not kept.
     pub fn after_ms(&self, slot: u32) -> Option<u64> {
-        self.times.get(self.rank(slot))
+        let late = self.late().chunks_exact(2);
+        match late.clone().find(|two| two[0] == slot) {
+            Some(two) => widen(two[1]),
+            None => self.times.get(self.rank(slot) - late.filter(|two| two[0] < slot).count()),
+        }
     }
 
     /// The greatest time of all, milliseconds after the send; `None` where times are not kept.
     pub fn last_after_ms(&self) -> Option<u64> {
-        self.times.max()
+        let late = self.late();
+        let settled = (0..self.times.len() - late.len()).filter_map(|rank| self.times.get(rank));
+        settled.chain(late.chunks_exact(2).filter_map(|two| widen(two[1]))).max()
+    }
+
+    /// Reads some of where the next time will stand.
+    pub(crate) fn touch_times(&self) -> u64 {
+        self.times.len().checked_sub(1).and_then(|last| self.times.get(last)).unwrap_or(0)
     }
 
     /// Open reads.
@@ -152,10 +229,15 @@ impl<const N: usize> Reads<N> {
 
     /// Appends its bytes: flags, the sets there are, the times, plus one, in the width of the longest.
     pub fn encode(&self, to: &mut Writer) {
+        if !self.late().is_empty() {
+            let mut settled = self.clone();
+            settled.settle();
+            return settled.encode(to);
+        }
         let rare = self.rare.as_deref();
         let hidden = rare.map(|r| &r.hidden).filter(|h| **h != [0; N]);
         let recipients = rare.map(|r| &r.recipients).filter(|r| **r != [0; N]);
-        let longest = self.times.max().map_or(0, |t| t + 1);
+        let longest = self.last_after_ms().map_or(0, |t| t + 1);
         let width = if self.times.len() == 0 { 0 } else { (8 - longest.leading_zeros() as usize / 8).max(1) };
         to.byte(u8::from(hidden.is_some()) | u8::from(recipients.is_some()) << 1 | (width as u8) << 2);
         set_encode(&self.read, to);
@@ -209,30 +291,36 @@ impl Times {
 
     fn get(&self, rank: usize) -> Option<u64> {
         match self {
-            Times::Narrow(t) => t.get(rank).copied().filter(|t| *t != UNKNOWN as u32).map(u64::from),
+            Times::Narrow(t) => t.get(rank).copied().and_then(widen),
             Times::Wide(t) => t.get(rank).copied().filter(|t| *t != UNKNOWN),
         }
     }
 
     fn insert(&mut self, rank: usize, after_ms: Option<u64>) {
         match self {
-            Times::Narrow(t) => match after_ms.map(u32::try_from) {
-                None => t.insert(rank, UNKNOWN as u32),
-                Some(Ok(after_ms)) if after_ms != UNKNOWN as u32 => t.insert(rank, after_ms),
-                Some(_) => {
-                    let widen = |t: &u32| if *t == UNKNOWN as u32 { UNKNOWN } else { u64::from(*t) };
-                    *self = Times::Wide(t.iter().map(widen).collect());
+            Times::Narrow(t) => match narrow(after_ms) {
+                Some(time) => t.insert(rank, time),
+                None => {
+                    *self = Times::Wide(t.iter().map(|time| widen(*time).unwrap_or(UNKNOWN)).collect());
                     self.insert(rank, after_ms);
                 }
             },
             Times::Wide(t) => t.insert(rank, after_ms.unwrap_or(UNKNOWN)),
         }
     }
+}
 
-    /// The longest time there is.
-    fn max(&self) -> Option<u64> {
-        (0..self.len()).filter_map(|rank| self.get(rank)).max()
+/// A time in four bytes; `None` where it takes eight.
+fn narrow(after_ms: Option<u64>) -> Option<u32> {
+    match after_ms {
+        None => Some(UNKNOWN as u32),
+        Some(after_ms) => u32::try_from(after_ms).ok().filter(|time| *time != UNKNOWN as u32),
     }
+}
+
+/// What four bytes say; `None` where the time is not known.
+fn widen(time: u32) -> Option<u64> {
+    (time != UNKNOWN as u32).then_some(time.into())
 }
 
 fn bit<const N: usize>(words: &[u64; N], slot: u32) -> bool {
@@ -333,6 +421,40 @@ mod tests {
         let times = |reads: &Reads<1>| [1, 3, 5, 7, 9].map(|s| reads.after_ms(s));
         assert_eq!(times(&reads), [None, None, Some(50), Some(u64::from(u32::MAX)), None]);
         round_trip(&reads);
+    }
+
+    /// Times of many readers are put among the others a few at a time: at any moment each stands with its own reader.
+    #[test]
+    fn times_stand_with_their_readers_whatever_the_order_in_which_they_come() {
+        let mut random = 7u64;
+        let mut below = |n: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % n
+        };
+        for round in 0..60 {
+            let (mut reads, mut naive) = (Reads::<8>::default(), std::collections::BTreeMap::new());
+            let begins_at = if round % 3 == 0 { below(200) } else { 0 };
+            for read in 0..600 {
+                let slot = below(512) as u32;
+                let time = match below(if round % 4 == 0 { 200 } else { 1 << 40 }) {
+                    0 => None,
+                    1 => Some(1 << 40),
+                    _ => Some(below(u64::from(u32::MAX))),
+                };
+                let time = time.filter(|_| read >= begins_at);
+                let marked = reads.read(slot, time);
+                assert_eq!(marked == Marked::First, !naive.contains_key(&slot));
+                naive.entry(slot).or_insert(time);
+                let last = naive.values().copied().max().flatten();
+                assert_eq!(reads.last_after_ms(), last);
+                let probed = below(512) as u32;
+                if let Some(time) = naive.get(&probed) {
+                    assert_eq!(reads.after_ms(probed), *time);
+                }
+            }
+            assert!(naive.iter().all(|(slot, time)| reads.after_ms(*slot) == *time));
+            round_trip(&reads);
+        }
     }
 
     #[test]

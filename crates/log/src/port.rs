@@ -135,6 +135,16 @@ pub enum Polled<'a> {
     },
 }
 
+impl Polled<'_> {
+    /// Which partition it is of.
+    pub fn partition(&self) -> u32 {
+        match self {
+            Self::Records(records) => records[0].partition,
+            Self::End { partition, .. } => *partition,
+        }
+    }
+}
+
 /// Reads the event log. One thread owns a reader.
 ///
 /// Dropping it gives its partitions back: [`Assignment::revoked`] is called for those that are held.

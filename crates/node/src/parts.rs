@@ -156,6 +156,7 @@ pub fn open_projector(
         dir: data.store(),
         group: if standby { format!("{}-standby", projector.group) } else { projector.group.clone() },
         limits: fold_limits(settings),
+        fold_threads: projector.fold_threads,
         memory_bytes: usize::try_from(projector.memory_bytes).unwrap_or(usize::MAX),
         checkpoint_records: projector.checkpoint_events,
         checkpoint_interval: Duration::from_millis(projector.checkpoint_interval_ms),

@@ -1,7 +1,7 @@
 //! The projector beside what it cannot be faster than, in one run on one Kafka: rdkafka alone, rdkafka and decoding, then
 //! the projector whole (consume, decode, fold, checkpoint, publish), and the same without updates, which is a rebuild.
 //!
-//! `cargo bench -p receipts-projection --bench end_to_end -- [--messages N] [--cap N] [--ids N] [--receipts-per-message N] [--hot MEMBERS] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
+//! `cargo bench -p receipts-projection --bench end_to_end -- [--messages N] [--cap N] [--ids N] [--receipts-per-message N] [--hot MEMBERS] [--partitions N] [--fold-threads N] [--memory-mb N] [--seed N] [--json FILE]`
 //! Starts a broker of its own by `tests/kafka/kafka.sh` (Java 17, Maven), or reads a topic that is there already:
 //! `--bootstrap HOST:PORT --topic NAME`. `--hot MEMBERS` is one group with one message that all of them read.
 //!
@@ -261,6 +261,7 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, 
         dir: dir.path().join("store"),
         group: unique("bench"),
         limits: Limits::default(),
+        fold_threads: number("fold-threads", 2) as u32,
         memory_bytes: (number("memory-mb", 512) << 20) as usize,
         checkpoint_records: 2_000_000,
         draft_bytes: DRAFT_BYTES,
@@ -282,6 +283,7 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, 
     while !projector.partitions().ready().caught_up {
         std::thread::sleep(Duration::from_millis(1));
     }
+    println!("{name}: everything folded after {:.2} s", clock.at.elapsed().as_secs_f64());
     let (threads, partitions) = (cpu_by_thread(), projector.partitions().clone());
     // Asked while it still owns its partitions; the time that takes is not counted.
     let mut folded = Folded { checksum: [0; 3], disk_bytes: 0, page_bytes: 0 };

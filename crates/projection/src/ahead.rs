@@ -1,12 +1,13 @@
-//! Reads and decodes on a thread of its own while the loop folds what came before. Folds nothing, and decides nothing about
-//! partitions: whatever the reader asks is answered on the loop's thread, in its turn behind the records before it. So a
-//! revoke still comes after the last record of its partition, and is a barrier.
+//! Reads and decodes on a thread of its own while loops fold what came before, each in a lane of its own. Folds nothing, and
+//! decides nothing about partitions: whatever the reader asks is answered on the thread of the partition's loop, in its turn
+//! behind the records before it. So a revoke still comes after the last record of its partition, and is a barrier.
 
 use crate::batch::{Batch, Rows};
 use crate::projector::POLL_WAIT;
 use crate::source::{Handed, POLL_RECORDS, Source};
 use parking_lot::Mutex;
 use receipts_log::{Assignment, Log, OwnedRecord, Peek, ReadError, Reader};
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,11 +15,37 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Batches between the two threads: enough that neither waits for the other's longest turn but for a checkpoint's, and few
-/// enough that a revoke is soon answered.
+/// Batches that wait in a lane: enough that neither thread waits for the other's longest turn but for a checkpoint's, and that
+/// the other lanes have work while the log hands over one partition; few enough that a revoke is soon answered.
 const BATCHES_AHEAD: usize = 4;
 
-/// What the reader's thread has for the loop, in order.
+/// The partitions of one of several loops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lane {
+    number: usize,
+    count: usize,
+}
+
+impl Lane {
+    /// The only one.
+    pub(crate) const ALL: Self = Self { number: 0, count: 1 };
+
+    /// Lanes that share all partitions out.
+    pub(crate) fn several(count: usize) -> impl Iterator<Item = Self> {
+        (0..count).map(move |number| Self { number, count })
+    }
+
+    /// Whether a partition is one of its own.
+    pub(crate) fn has(self, partition: u32) -> bool {
+        lane_of(partition, self.count) == self.number
+    }
+}
+
+fn lane_of(partition: u32, count: usize) -> usize {
+    partition as usize % count
+}
+
+/// What the reader's thread has for a loop, in order.
 enum Message {
     Batch(Batch),
     Assigned(Assigned),
@@ -41,7 +68,7 @@ struct Assigned {
     records: Receiver<Result<Option<OwnedRecord>, ReadError>>,
 }
 
-/// What the loop says to [`Assigned`].
+/// What a loop says to [`Assigned`].
 enum Answer {
     /// Wants to look at a record first.
     Look(u64),
@@ -49,40 +76,66 @@ enum Answer {
     Begin(Result<u64, Box<dyn Error + Send + Sync>>),
 }
 
-/// What the two threads share beside the messages.
+/// What the threads share beside the messages.
 #[derive(Default)]
 struct Shared {
     /// How far partitions are durable, for lag tools.
     commits: Mutex<Vec<(u32, u64)>>,
-    stop: AtomicBool,
+    ended: AtomicBool,
 }
 
-/// See the module.
+impl Shared {
+    /// Whether a loop has, and with it all are to.
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+}
+
+/// The thread that reads.
+struct Thread(Mutex<Option<JoinHandle<()>>>);
+
+/// The end of a lane at which a loop stands. See the module.
 pub(crate) struct Ahead {
     messages: Receiver<Message>,
     /// Batches that are folded: the thread that took their memory gives it back, or uses it again.
     spent: Sender<Batch>,
     assignment: Arc<dyn Assignment>,
+    partition_count: u32,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    /// Goes last: whoever waits for it must not be what it waits for.
+    thread: Arc<Thread>,
 }
 
 impl Ahead {
-    /// Begins to read.
+    /// Begins to read, with a lane for each of the assignments.
     ///
     /// # Errors
     /// Where the log cannot be read, or there is no thread.
-    pub(crate) fn start(log: &dyn Log, group: &str, assignment: Arc<dyn Assignment>) -> Result<Self, ReadError> {
-        let (to, messages) = sync_channel(BATCHES_AHEAD);
+    pub(crate) fn start(
+        log: &dyn Log,
+        group: &str,
+        assignments: Vec<Arc<dyn Assignment>>,
+    ) -> Result<Vec<Self>, ReadError> {
+        let lanes = (0..assignments.len()).map(|_| sync_channel(BATCHES_AHEAD));
+        let (to, lanes): (Vec<_>, Vec<_>) = lanes.unzip();
         let (spent, emptied) = channel();
         let reader = log.reader(group, Arc::new(Relay(to.clone())))?;
-        let shared = Arc::new(Shared::default());
-        let (its, count) = (Arc::clone(&shared), log.partition_count());
+        let (shared, count) = (Arc::<Shared>::default(), log.partition_count());
+        let its = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("log-reader".into())
             .spawn(move || read_on(reader, &to, &emptied, &its, count))
             .map_err(|e| ReadError::Stop(format!("no thread can be started to read the log: {e}")))?;
-        Ok(Self { messages, spent, assignment, shared, thread: Some(thread) })
+        let thread = Arc::new(Thread(Mutex::new(Some(thread))));
+        let lane = |(messages, assignment)| Self {
+            messages,
+            spent: spent.clone(),
+            assignment,
+            partition_count: count,
+            shared: Arc::clone(&shared),
+            thread: Arc::clone(&thread),
+        };
+        Ok(lanes.into_iter().zip(assignments).map(lane).collect())
     }
 }
 
@@ -101,11 +154,16 @@ impl Source for Ahead {
                     self.assignment.revoked(&partitions);
                     _ = released.send(());
                 }
+                // Where another loop has ended, that is why; this one is about to be told.
+                Ok(Message::Failed(_)) | Err(RecvTimeoutError::Disconnected) if self.shared.has_ended() => {
+                    return Ok(0);
+                }
                 Ok(Message::Failed(error)) => return Err(error),
                 Err(RecvTimeoutError::Timeout) => return Ok(0),
                 Err(RecvTimeoutError::Disconnected) => {
                     // What went wrong there goes wrong here.
-                    if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
+                    let thread = self.thread.0.lock().take();
+                    if let Some(Err(panic)) = thread.map(JoinHandle::join) {
                         std::panic::resume_unwind(panic);
                     }
                     return Err(ReadError::Stop("the log is not read any more".into()));
@@ -120,16 +178,19 @@ impl Source for Ahead {
 }
 
 impl Drop for Ahead {
-    /// Takes no partition any more, and gives back what is held: the reader waits for that.
+    /// The end of one lane is that of all: its partitions would be read on and lost.
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        while let Ok(message) = self.messages.recv() {
-            if let Message::Revoked { partitions, released } = message {
-                self.assignment.revoked(&partitions);
-                _ = released.send(());
-            }
+        self.shared.ended.store(true, Ordering::Release);
+        // Otherwise its loop was closed, and holds none any more.
+        if std::thread::panicking() {
+            self.assignment.revoked(&(0..self.partition_count).collect::<Vec<_>>());
         }
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if self.0.get_mut().take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that reads the log panicked; this is a bug: please report it with the log");
         }
     }
@@ -138,33 +199,40 @@ impl Drop for Ahead {
 /// The thread: until it is told to stop, or cannot go on.
 fn read_on(
     mut reader: Box<dyn Reader>,
-    to: &SyncSender<Message>,
+    to: &[SyncSender<Message>],
     spent: &Receiver<Batch>,
     shared: &Shared,
     partition_count: u32,
 ) {
-    let mut rows = Rows::default();
-    // Nobody listens only where the loop is gone, and then this ends too.
-    let send = |rows: &mut Rows| {
+    let mut lanes: Vec<Rows> = to.iter().map(|_| Rows::default()).collect();
+    // Nobody listens only where the loops are gone, and then this ends too.
+    let send = |lane: usize, rows: &mut Rows| {
         let next = spent.try_recv().map(Batch::emptied).unwrap_or_default();
-        _ = to.send(Message::Batch(Batch::decoded(std::mem::replace(rows, next), partition_count)));
+        _ = to[lane].send(Message::Batch(Batch::decoded(std::mem::replace(rows, next), partition_count)));
     };
-    while !shared.stop.load(Ordering::Acquire) {
+    while !shared.has_ended() {
         for (partition, next_offset) in std::mem::take(&mut *shared.commits.lock()) {
             reader.commit(partition, next_offset);
         }
         let polled = reader.poll(POLL_RECORDS, POLL_WAIT, &mut |polled| {
+            let lane = lane_of(polled.partition(), to.len());
+            let rows = &mut lanes[lane];
             rows.push(polled);
             if rows.is_full() {
-                send(&mut rows);
+                send(lane, rows);
             }
         });
-        if !rows.is_empty() {
-            send(&mut rows);
+        for (lane, rows) in lanes.iter_mut().enumerate() {
+            if !rows.is_empty() {
+                send(lane, rows);
+            }
         }
         if let Err(error) = polled {
             let is_last = matches!(error, ReadError::Stop(_));
-            _ = to.send(Message::Failed(error));
+            // What passes one loop says for all; why it was the last, whichever ends first has to know.
+            for to in &to[..if is_last { to.len() } else { 1 }] {
+                _ = to.send(Message::Failed(error.clone()));
+            }
             if is_last {
                 return;
             }
@@ -173,8 +241,8 @@ fn read_on(
     }
 }
 
-/// Asks the loop what the reader asks.
-struct Relay(SyncSender<Message>);
+/// Asks the loops what the reader asks.
+struct Relay(Vec<SyncSender<Message>>);
 
 impl Assignment for Relay {
     fn assigned(
@@ -186,7 +254,8 @@ impl Assignment for Relay {
     ) -> Result<u64, Box<dyn Error + Send + Sync>> {
         let (answer, answers) = channel();
         let (found, records) = channel();
-        _ = self.0.send(Message::Assigned(Assigned { partition, first_offset, end_offset, answer, records }));
+        let to = &self.0[lane_of(partition, self.0.len())];
+        _ = to.send(Message::Assigned(Assigned { partition, first_offset, end_offset, answer, records }));
         loop {
             match answers.recv() {
                 Ok(Answer::Look(offset)) => _ = found.send(log.record(offset)),
@@ -196,10 +265,16 @@ impl Assignment for Relay {
         }
     }
 
+    /// Waits for all lanes at once; each releases its own.
     fn revoked(&self, partitions: &[u32]) {
+        let lanes: BTreeSet<_> = partitions.iter().map(|partition| lane_of(*partition, self.0.len())).collect();
         let (released, is_released) = channel();
-        _ = self.0.send(Message::Revoked { partitions: partitions.to_vec(), released });
-        _ = is_released.recv();
+        for lane in lanes {
+            _ = self.0[lane].send(Message::Revoked { partitions: partitions.to_vec(), released: released.clone() });
+        }
+        drop(released);
+        // Each lets its end go, whether it says so or is gone.
+        while is_released.recv().is_ok() {}
     }
 }
 

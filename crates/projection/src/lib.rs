@@ -22,7 +22,7 @@ mod thread;
 mod updates;
 
 pub use intake::event_of;
-pub use projector::{Loop, Reading, Turn};
+pub use projector::{Loop, Turn};
 pub use settings::{DRAFT_BYTES, ProjectError, Schedule, Settings, Snapshotting};
 pub use shared::Partitions;
 pub use thread::Projector;

@@ -9,7 +9,7 @@ use receipts_fold::effects::Effects;
 use receipts_fold::{At, Headers, Limits, Raw, State};
 use receipts_log::Record;
 use receipts_store::{Backend as _, Paged, SledBackend, trim};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The state of a partition over its store.
 pub(crate) type Fold = State<Paged<SledBackend>>;
@@ -27,8 +27,8 @@ pub(crate) struct Partition {
     pub(crate) clock: ClockWatch,
     /// Stands on the loop's agenda.
     pub(crate) touched: bool,
-    /// What is folded is old, and more is to come.
-    pub(crate) is_behind: bool,
+    /// What is folded is that old, and more is to come.
+    pub(crate) behind: Option<Duration>,
     /// The last checkpoint, as the store numbers them.
     saved: u64,
     /// Where a record was begun and not finished, the state is that of no prefix: it must not be asked, nor saved.
@@ -63,7 +63,7 @@ impl Partition {
             first_change: None,
             clock: ClockWatch::default(),
             touched: false,
-            is_behind: false,
+            behind: None,
             saved: 0,
             whole: true,
         })

@@ -1,7 +1,7 @@
-//! The loop itself: it alone changes the partitions of this process. Has no thread, and waits for nothing but the log.
+//! The loop itself: it alone changes the partitions of its lane. Has no thread, and waits for nothing but the log.
 
 use crate::agenda::Agenda;
-use crate::ahead::Ahead;
+use crate::ahead::{Ahead, Lane};
 use crate::damage::{Damage, FoldError, is_damage};
 use crate::memory::Memory;
 use crate::origin::{Now, Refusal};
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 /// How long a poll waits for a record: also how late a stop or a timer may be noticed.
 pub(crate) const POLL_WAIT: Duration = Duration::from_millis(20);
 /// Records older than that, where more are to come, are those of a partition that is behind.
-const BEHIND_MS: u64 = 5_000;
+const BEHIND: Duration = Duration::from_secs(5);
 /// Records between two looks at how much has changed.
 const PRESSURE_RECORDS: u64 = 16_384;
 
@@ -37,16 +37,7 @@ pub enum Turn {
     NotJustNow,
 }
 
-/// When the log is read and decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
-    /// In the loop's own turns, so that these say all that happens.
-    InTurns,
-    /// Ahead of them, by a thread.
-    Ahead,
-}
-
-/// The loop, turn by turn: for the thread of a projector, and for simulations, which have none.
+/// The loop, turn by turn: for a thread of a projector, and for simulations, which have none.
 pub struct Loop {
     work: Arc<Work>,
     source: Box<dyn Source>,
@@ -55,56 +46,61 @@ pub struct Loop {
 }
 
 impl Loop {
-    /// A loop that folds a log into a store. Partitions come with its turns.
+    /// A loop over all partitions that reads and decodes the log in its own turns, so that these say all that happens.
+    /// Partitions come with them.
     ///
     /// # Errors
-    /// Where the log cannot be read, or there is no thread to read it ahead.
-    pub fn new(
+    /// Where the log cannot be read.
+    pub fn in_turns(
         store: Arc<SledStore>,
         log: &dyn Log,
         events_topic: &str,
         settings: Settings,
         ready_lag: Duration,
-        reading: Reading,
     ) -> Result<Self, ProjectError> {
-        let damage = Damage::new(settings.dir.clone());
-        let work = Arc::new(Work {
-            partitions: Partitions::new(log.partition_count(), ready_lag, &settings, damage),
-            stop: CancellationToken::new(),
-            store,
-            publisher: Mutex::new(Publisher::new(log.writer(), events_topic.to_owned(), &settings)),
-            agenda: Mutex::default(),
-            // A quarter of all is sled's.
-            memory: Mutex::new(Memory::new(settings.memory_bytes / 4 * 3, log.partition_count())),
-            failure: Mutex::new(None),
-            unanswered: Mutex::default(),
-            abandoned: AtomicBool::new(false),
-            settings,
-        });
-        let (group, assignment) = (&*work.settings.group, Arc::clone(&work) as Arc<dyn Assignment>);
-        let source: Box<dyn Source> = match reading {
-            Reading::InTurns => {
-                let partition_count = log.partition_count();
-                Box::new(InTurns { reader: log.reader(group, assignment)?, partition_count })
-            }
-            Reading::Ahead => Box::new(Ahead::start(log, group, assignment)?),
-        };
-        Ok(Self { work, source, pressure: 0 })
+        let work = Common::new(store, log, settings, ready_lag).lane(Lane::ALL, log, events_topic);
+        let reader = log.reader(&work.common.settings.group, Arc::clone(&work) as Arc<dyn Assignment>)?;
+        Ok(Self::over(work, InTurns { reader, partition_count: log.partition_count() }))
     }
 
-    /// The partitions, to ask them.
+    /// As many loops as `settings.fold_threads`, and no more than there are partitions, which they share out, at least one. One
+    /// thread reads and decodes ahead of all, and ends with the first of them.
+    ///
+    /// # Errors
+    /// Where the log cannot be read, or there is no thread to read it.
+    pub fn ahead(
+        store: Arc<SledStore>,
+        log: &dyn Log,
+        events_topic: &str,
+        settings: Settings,
+        ready_lag: Duration,
+    ) -> Result<Vec<Self>, ProjectError> {
+        let (group, threads) = (settings.group.clone(), settings.fold_threads);
+        let common = Common::new(store, log, settings, ready_lag);
+        let lanes = Lane::several(threads.min(log.partition_count()).max(1) as usize);
+        let works: Vec<_> = lanes.map(|lane| common.lane(lane, log, events_topic)).collect();
+        let assignments = works.iter().map(|work| Arc::clone(work) as Arc<dyn Assignment>).collect();
+        let sources = Ahead::start(log, &group, assignments)?;
+        Ok(works.into_iter().zip(sources).map(|(work, source)| Self::over(work, source)).collect())
+    }
+
+    fn over(work: Arc<Work>, source: impl Source + 'static) -> Self {
+        Self { work, source: Box::new(source), pressure: 0 }
+    }
+
+    /// All partitions of the process, to ask them.
     pub fn partitions(&self) -> &Partitions {
-        &self.work.partitions
+        &self.work.common.partitions
     }
 
     /// What whoever runs the loop cancels to stop it: a restore within a turn breaks off then.
     pub(crate) fn stop(&self) -> CancellationToken {
-        self.work.stop.clone()
+        self.work.common.stop.clone()
     }
 
     /// Whether a turn failed for no other reason than that the process is to stop.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.work.abandoned.load(Ordering::Acquire)
+        self.work.common.abandoned.load(Ordering::Acquire)
     }
 
     /// Polls once and folds what came, publishes what is due, and checkpoints at most one partition.
@@ -130,7 +126,7 @@ impl Loop {
         };
         // Readers first: to publish may take as long as the log does.
         if folded > 0 {
-            work.partitions.announce();
+            work.common.partitions.announce();
         }
         work.publish(&[])?;
         self.pressure += folded;
@@ -140,34 +136,71 @@ impl Loop {
         Ok(turn)
     }
 
-    /// Gives all partitions up. What is folded becomes durable where all went well, and only then: what failed may be a
+    /// Gives all partitions of its lane up. What is folded becomes durable where all went well, and only then: what failed may be a
     /// record applied in part, or a change that was not published.
     ///
     /// # Errors
     /// What kept a partition from becoming durable.
     pub fn close(self, all_went_well: bool) -> Result<(), ProjectError> {
-        let numbers: Vec<u32> = (0..self.work.partitions.count()).collect();
+        let numbers: Vec<u32> = (0..self.work.common.partitions.count()).collect();
         let closed = self.work.release(&numbers, all_went_well);
         drop(self.source);
         closed
     }
 }
 
-/// What the loop works with. Its lock order is publisher, partition, agenda or memory.
-struct Work {
+/// What the loops of a process share.
+struct Common {
     partitions: Partitions,
     stop: CancellationToken,
     store: Arc<SledStore>,
     settings: Settings,
-    publisher: Mutex<Publisher>,
-    agenda: Mutex<Agenda>,
     memory: Mutex<Memory>,
-    /// What went wrong where no error could be returned.
-    failure: Mutex<Option<ProjectError>>,
-    /// Whether snapshots could be asked for.
-    unanswered: Mutex<Unanswered>,
     /// A restore broke off because the process is to stop.
     abandoned: AtomicBool,
+    /// Whether snapshots could be asked for.
+    unanswered: Mutex<Unanswered>,
+}
+
+impl Common {
+    fn new(store: Arc<SledStore>, log: &dyn Log, settings: Settings, ready_lag: Duration) -> Arc<Self> {
+        let (count, damage) = (log.partition_count(), Damage::new(settings.dir.clone()));
+        Arc::new(Self {
+            partitions: Partitions::new(count, ready_lag, &settings, damage),
+            stop: CancellationToken::new(),
+            store,
+            // A quarter of all is sled's.
+            memory: Mutex::new(Memory::new(settings.memory_bytes / 4 * 3, count)),
+            settings,
+            abandoned: AtomicBool::new(false),
+            unanswered: Mutex::default(),
+        })
+    }
+
+    fn lane(self: &Arc<Self>, lane: Lane, log: &dyn Log, events_topic: &str) -> Arc<Work> {
+        Arc::new(Work {
+            common: Arc::clone(self),
+            lane,
+            publisher: Mutex::new(Publisher::new(
+                log.writer(),
+                events_topic.to_owned(),
+                &self.settings,
+                log.partition_count(),
+            )),
+            agenda: Mutex::default(),
+            failure: Mutex::new(None),
+        })
+    }
+}
+
+/// What a loop works with. Its lock order is publisher, partition, agenda or memory.
+struct Work {
+    common: Arc<Common>,
+    lane: Lane,
+    publisher: Mutex<Publisher>,
+    agenda: Mutex<Agenda>,
+    /// What went wrong where no error could be returned.
+    failure: Mutex<Option<ProjectError>>,
 }
 
 impl Work {
@@ -177,7 +210,7 @@ impl Work {
     }
 
     fn slot(&self, partition: u32) -> &Slot {
-        &self.partitions.shared.slots[partition as usize]
+        &self.common.partitions.shared.slots[partition as usize]
     }
 
     fn take(&self, handed: Handed<'_>) -> Result<(), ProjectError> {
@@ -188,13 +221,13 @@ impl Work {
                 if let Some(p) = slot.partition.write().as_mut() {
                     p.position = p.position.max(next_offset);
                     slot.position.store(p.position, Ordering::Release);
-                    if std::mem::replace(&mut p.is_behind, false) {
+                    if p.behind.take().is_some() {
                         self.touch(partition, p);
                     }
                 }
                 slot.at_end.store(true, Ordering::Release);
                 slot.caught_up.store(true, Ordering::Release);
-                self.partitions.announce();
+                self.common.partitions.announce();
                 Ok(())
             }
         }
@@ -221,9 +254,10 @@ impl Work {
             let Some(partition) = guard.as_mut() else { return Ok(()) };
             if let Some(last) = records.last() {
                 partition.fold.saw(LastRecord { offset: last.offset, fingerprint: last.fingerprint() });
-                let now_ms = (self.settings.now_ms)();
+                let now_ms = (self.common.settings.now_ms)();
                 partition.clock.look(number, last.offset, last.timestamp_ms, now_ms);
-                partition.is_behind = now_ms.saturating_sub(last.timestamp_ms) > BEHIND_MS;
+                let behind = Duration::from_millis(now_ms.saturating_sub(last.timestamp_ms));
+                partition.behind = Some(behind).filter(|behind| *behind > BEHIND);
             }
             self.touch(number, partition);
             if partition.first_change.is_none() {
@@ -244,7 +278,7 @@ impl Work {
 
     /// The error of a state as the one that stops the projector; damage is noted for the next start.
     fn failed(&self, number: u32, e: &FoldError) -> ProjectError {
-        self.partitions.shared.damage.note(number, e);
+        self.common.partitions.shared.damage.note(number, e);
         let detail = e.to_string();
         if is_damage(e) {
             ProjectError::Damaged { partition: number, detail }
@@ -273,26 +307,26 @@ impl Work {
             count(number, &counters);
             publisher.send_dead_letters(number, dead_letters);
         }
-        let too_large = self.memory.lock().too_large();
-        for number in too_large {
+        let too_large = self.common.memory.lock().too_large();
+        for number in too_large.into_iter().filter(|number| self.lane.has(*number)) {
             if let Some(partition) = self.slot(number).partition.write().as_mut() {
                 self.touch(number, partition);
             }
         }
-        publisher.publish(&self.partitions, now, all_of).map_err(|(number, e)| self.failed(number, &e))
+        publisher.publish(&self.common.partitions, now, all_of).map_err(|(number, e)| self.failed(number, &e))
     }
 
     /// Keeps a partition within the memory that it may take.
     fn trim(&self, number: u32, partition: &mut Partition) {
-        let share = self.memory.lock().share(number);
+        let share = self.common.memory.lock().share(number);
         partition.fold.pages_mut().allow(share);
         trim(&mut partition.fold);
-        self.memory.lock().takes(number, partition.memory_bytes());
+        self.common.memory.lock().takes(number, partition.memory_bytes());
     }
 
     /// Publishes everything of those partitions and waits until the log has acknowledged it; false where it does not in time.
     fn publish_all_of(&self, numbers: &[u32]) -> Result<bool, ProjectError> {
-        let deadline = Instant::now() + self.settings.publish_timeout;
+        let deadline = Instant::now() + self.common.settings.publish_timeout;
         loop {
             // Again and again: what the log does not take is rendered anew.
             self.publish(numbers)?;
@@ -314,9 +348,9 @@ impl Work {
         let candidates = self.agenda.lock().candidates(now);
         for number in candidates {
             let due = self.slot(number).partition.read().as_ref().is_some_and(|p| {
-                p.folded_since_checkpoint >= self.settings.checkpoint_records
+                p.folded_since_checkpoint >= self.common.settings.checkpoint_records
                     || p.first_change.is_some_and(|at| {
-                        now.duration_since(at) >= interval_of(self.settings.checkpoint_interval, number)
+                        now.duration_since(at) >= interval_of(self.common.settings.checkpoint_interval, number)
                     })
                     || look && p.fold.pages().needs_checkpoint()
             });
@@ -332,7 +366,7 @@ impl Work {
         // First this: an update lost with the process would be lost for good.
         if !self.publish_all_of(&[number])? {
             tracing::warn!("the log does not acknowledge updates and dead letters; checkpoints are put off");
-            self.agenda.lock().put_off(Instant::now() + self.settings.publish_timeout);
+            self.agenda.lock().put_off(Instant::now() + self.common.settings.publish_timeout);
             return Ok(());
         }
         match self.save(number) {
@@ -346,7 +380,7 @@ impl Work {
                     "no checkpoint can be written; it is tried again, and events are folded and answered meanwhile, as long \
                      as memory lasts"
                 );
-                self.agenda.lock().put_off(Instant::now() + self.settings.publish_timeout);
+                self.agenda.lock().put_off(Instant::now() + self.common.settings.publish_timeout);
             }
             Err(e) => return Err(e),
         }
@@ -357,7 +391,7 @@ impl Work {
     /// checkpoint is made, and whoever waits for an answer would notice. Nobody does while the partition is behind.
     fn draft(&self, number: u32) -> bool {
         let mut guard = self.slot(number).partition.write();
-        guard.as_mut().is_none_or(|p| p.is_behind || p.fold.pages_mut().draft(self.settings.draft_bytes))
+        guard.as_mut().is_none_or(|p| p.behind.is_some() || p.fold.pages_mut().draft(self.common.settings.draft_bytes))
     }
 
     /// Tells the log of checkpoints that count by now: what lies before them may be taken out of it.
@@ -374,7 +408,7 @@ impl Work {
 
     /// Whether a partition holds as much as it may, so that it cannot wait for a checkpoint any longer.
     fn is_out_of_memory(&self, number: u32) -> bool {
-        let share = self.memory.lock().share(number);
+        let share = self.common.memory.lock().share(number);
         self.slot(number).partition.read().as_ref().is_some_and(|p| p.memory_bytes() > share)
     }
 
@@ -391,7 +425,7 @@ impl Work {
 
     /// Gives partitions up, durable where that can be.
     fn release(&self, numbers: &[u32], durable: bool) -> Result<(), ProjectError> {
-        let owned = |number: &u32| self.slot(*number).owned.load(Ordering::Acquire);
+        let owned = |number: &u32| self.lane.has(*number) && self.slot(*number).owned.load(Ordering::Acquire);
         let numbers: Vec<u32> = numbers.iter().copied().filter(owned).collect();
         if numbers.is_empty() {
             return Ok(());
@@ -405,19 +439,20 @@ impl Work {
         }
         let durable = matches!(published, Ok(true));
         let mut result = published.map(|_| ());
+        if durable {
+            // The store's thread applies one while the next is encoded.
+            let saved: Vec<_> = numbers.iter().map(|number| self.save(*number)).collect();
+            result = result.and(saved.into_iter().try_for_each(|saved| saved.map(|_| ())));
+        }
         for number in numbers {
             let slot = self.slot(number);
-            if durable {
-                let saved = self.save(number).and_then(|_| match slot.partition.read().as_ref() {
-                    Some(p) => Ok(p.fold.pages().backend().wait()?),
-                    None => Ok(()),
-                });
-                result = result.and(saved);
+            if durable && let Some(p) = slot.partition.read().as_ref() {
+                result = result.and(p.fold.pages().backend().wait().map_err(Into::into));
             }
             slot.owned.store(false, Ordering::Release);
             slot.caught_up.store(false, Ordering::Release);
             *slot.partition.write() = None;
-            self.memory.lock().takes(number, 0);
+            self.common.memory.lock().takes(number, 0);
             self.agenda.lock().saved(number);
             self.publisher.lock().release(number);
             tracing::info!(partition = number, "partition released");
@@ -426,12 +461,12 @@ impl Work {
     }
 
     fn open(&self, number: u32, first_offset: u64, end_offset: u64, log: &dyn Peek) -> Result<u64, ProjectError> {
-        let share = self.memory.lock().share(number);
+        let share = self.common.memory.lock().share(number);
         let open = || -> Result<Partition, FoldError> {
-            Partition::open(self.store.partition(number)?, number, share, self.settings.limits)
+            Partition::open(self.common.store.partition(number)?, number, share, self.common.settings.limits)
         };
         let refuse = |detail: String| Err(ProjectError::Partition { partition: number, detail });
-        let damage = &self.partitions.shared.damage;
+        let damage = &self.common.partitions.shared.damage;
         let opened = match damage.noted(number)? {
             Some(why) => Err(why),
             None => match open() {
@@ -439,19 +474,22 @@ impl Work {
                 opened => Ok(opened.map_err(|e| self.failed(number, &e))?),
             },
         };
-        let opened = match &self.settings.snapshots {
+        let opened = match &self.common.settings.snapshots {
             None => opened,
             Some(how) => {
                 let wanted = Wanted {
                     partition: number,
-                    partition_count: Some(self.partitions.count()),
-                    limits: Some(self.settings.limits),
+                    partition_count: Some(self.common.partitions.count()),
+                    limits: Some(self.common.settings.limits),
                     next_offset: first_offset..=end_offset,
                 };
                 let was_damaged = opened.is_err();
-                let (snapshots, unanswered) = (how.open(&self.stop), &mut *self.unanswered.lock());
-                let recovered = recover(&snapshots, &self.stop, &self.store, &wanted, unanswered, opened, open)
-                    .inspect_err(|e| self.abandoned.store(matches!(e, ProjectError::Stopped), Ordering::Release))?;
+                let (snapshots, unanswered) = (how.open(&self.common.stop), &mut *self.common.unanswered.lock());
+                let recovered =
+                    recover(&snapshots, &self.common.stop, &self.common.store, &wanted, unanswered, opened, open)
+                        .inspect_err(|e| {
+                            self.common.abandoned.store(matches!(e, ProjectError::Stopped), Ordering::Release)
+                        })?;
                 if was_damaged && recovered.is_ok() {
                     damage.dropped(number)?;
                 }
@@ -472,13 +510,13 @@ impl Work {
                     why,
                     "the partition's state is damaged; it is dropped and rebuilt from the log"
                 );
-                self.store.drop_partition(number)?;
+                self.common.store.drop_partition(number)?;
                 damage.dropped(number)?;
                 open().map_err(|e| self.failed(number, &e))?
             }
         };
         let next = partition.fold.next_offset();
-        let limits = &self.settings.limits;
+        let limits = &self.common.settings.limits;
         match (Now { first_offset, end_offset, limits, log }).admit(number, next, partition.fold.origin()) {
             Ok(()) => {}
             Err(Refusal::Because(sentence)) => return refuse(sentence),

@@ -11,21 +11,35 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// What share of the memory for pages changes may take, beside it, while they gather.
+const GATHERED_SHARE: usize = 16;
+/// But for each partition at least so much: some hundreds of messages.
+const GATHERED_BYTES_MIN: usize = 64 << 10;
+
 /// The way from effects to the log.
 pub(crate) struct Publisher {
     outbox: Outbox,
     updates: BTreeMap<u32, Updates>,
     /// How long changes of one message gather; `None` where no updates are published.
     window: Option<Duration>,
+    /// Memory for those of one partition, bytes.
+    gathered_bytes_max: usize,
     publishes_dead_letters: bool,
     events_topic: String,
 }
 
 impl Publisher {
-    pub(crate) fn new(writer: Arc<dyn Writer>, events_topic: String, settings: &Settings) -> Self {
-        let window = (settings.publish && settings.publish_updates).then_some(settings.update_window);
-        let outbox = Outbox::new(writer);
-        Self { outbox, updates: BTreeMap::new(), window, publishes_dead_letters: settings.publish, events_topic }
+    /// The way out for a share of so many partitions.
+    pub(crate) fn new(writer: Arc<dyn Writer>, events_topic: String, settings: &Settings, partitions: u32) -> Self {
+        let gathered = settings.memory_bytes / GATHERED_SHARE / partitions.max(1) as usize;
+        Self {
+            outbox: Outbox::new(writer),
+            updates: BTreeMap::new(),
+            window: (settings.publish && settings.publish_updates).then_some(settings.update_window),
+            gathered_bytes_max: gathered.max(GATHERED_BYTES_MIN),
+            publishes_dead_letters: settings.publish,
+            events_topic,
+        }
     }
 
     /// When the next update falls due.
@@ -36,8 +50,9 @@ impl Publisher {
     /// Takes over what a partition brought about, and returns its dead letters, to be sent once its lock is free.
     pub(crate) fn take_over(&mut self, number: u32, partition: &mut Partition, now: Instant) -> Vec<Dead> {
         if let Some(window) = self.window {
-            let updates = self.updates.entry(number).or_insert_with(|| Updates::new(window));
-            updates.add(&partition.effects.changed, &partition.effects.marks, now, partition.is_behind);
+            let updates = || Updates::new(window, self.gathered_bytes_max);
+            let updates = self.updates.entry(number).or_insert_with(updates);
+            updates.add(&partition.effects.changed, &partition.effects.marks, now, partition.behind);
         }
         partition.effects.clear();
         std::mem::take(&mut partition.dead_letters)

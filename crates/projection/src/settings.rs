@@ -19,6 +19,8 @@ pub struct Settings {
     pub group: String,
     /// Settings that decide answers.
     pub limits: Limits,
+    /// Threads that fold. A partition is folded by one of them, so those beyond the partitions are not started.
+    pub fold_threads: u32,
     /// Memory for pages of all partitions and sled's cache, bytes.
     pub memory_bytes: usize,
     /// A partition is checkpointed after so many records …
@@ -104,7 +106,7 @@ pub enum ProjectError {
     /// It was to stop while a partition was being restored: the next start begins that again.
     #[error("stopped while a snapshot was being restored")]
     Stopped,
-    /// The thread is gone.
-    #[error("the projector's thread panicked; this is a bug: please report it with the log")]
+    /// A thread is gone.
+    #[error("a thread of the projector panicked; this is a bug: please report it with the log")]
     Panicked,
 }

@@ -1,17 +1,18 @@
-//! The loop on a thread of its own, until it is stopped or stops by itself. Decides nothing about its turns.
+//! Loops on threads of their own, until they are stopped or one stops by itself. Decides nothing about their turns.
 
-use crate::projector::{Loop, POLL_WAIT, Reading, Turn};
+use crate::projector::{Loop, POLL_WAIT, Turn};
 use crate::settings::{ProjectError, Settings};
 use crate::shared::Partitions;
 use crate::snapshotter::Snapshotter;
 use receipts_log::Log;
 use receipts_query::snapshots::SnapshotDesk;
 use receipts_store::{SledSettings, SledStore};
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// A running projector.
@@ -21,8 +22,9 @@ pub struct Projector {
     /// Goes first: it looks into the store.
     snapshotter: Option<JoinHandle<()>>,
     desk: Option<Arc<dyn SnapshotDesk>>,
-    thread: Option<JoinHandle<Result<(), ProjectError>>>,
-    stopped: Option<oneshot::Receiver<()>>,
+    threads: Vec<JoinHandle<Result<(), ProjectError>>>,
+    /// Closed once all of them have ended.
+    running: mpsc::Receiver<Infallible>,
 }
 
 impl Projector {
@@ -42,21 +44,23 @@ impl Projector {
         let store = SledStore::open(&settings.dir, sled)?;
         let snapshots = settings.snapshots.clone();
         let (limits, now_ms) = (settings.limits, settings.now_ms);
-        let projector = Loop::new(Arc::new(store), log, events_topic, settings, ready_lag, Reading::Ahead)?;
-        let (partitions, stop) = (projector.partitions().clone(), projector.stop());
+        let loops = Loop::ahead(Arc::new(store), log, events_topic, settings, ready_lag)?;
+        let (partitions, stop) = (loops[0].partitions().clone(), loops[0].stop());
         let snapshotter = snapshots.and_then(|how| {
             Some(Snapshotter::new(partitions.clone(), &how, how.schedule?, limits, now_ms, stop.clone()))
         });
         let spawned = |source| receipts_store::Error::Io { doing: "starting the projector's threads".into(), source };
-        let (done, stopped) = oneshot::channel();
-        let run = move || {
-            let result = run(projector);
-            _ = done.send(());
-            result
-        };
-        let thread = Some(std::thread::Builder::new().name("projector".into()).spawn(run).map_err(spawned)?);
         let desk = snapshotter.as_ref().map(|s| s.desk() as Arc<dyn SnapshotDesk>);
-        let mut projector = Self { partitions, stop, snapshotter: None, desk, thread, stopped: Some(stopped) };
+        let (runs, running) = mpsc::channel(1);
+        let mut projector = Self { partitions, stop, snapshotter: None, desk, threads: Vec::new(), running };
+        for (number, turns) in (0..).zip(loops) {
+            let runs = runs.clone();
+            let thread = std::thread::Builder::new().name(format!("fold-{number}")).spawn(move || {
+                let _runs: mpsc::Sender<Infallible> = runs;
+                run(turns)
+            });
+            projector.threads.push(thread.map_err(spawned)?);
+        }
         if let Some(snapshotter) = snapshotter {
             let thread = std::thread::Builder::new().name("snapshots".into()).spawn(move || snapshotter.run());
             projector.snapshotter = Some(thread.map_err(spawned)?);
@@ -82,17 +86,14 @@ impl Projector {
         self.desk.clone()
     }
 
-    /// Whether its thread has ended.
+    /// Whether its threads have ended.
     pub fn is_stopped(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.threads.iter().all(JoinHandle::is_finished)
     }
 
     /// Resolves when the projector has stopped by itself: something is wrong, and [`Self::stop`] says what.
     pub async fn stopped(&mut self) {
-        if let Some(stopped) = &mut self.stopped {
-            _ = stopped.await;
-            self.stopped = None;
-        }
+        _ = self.running.recv().await;
     }
 
     /// Stops after what is at hand: publishes, checkpoints, and closes the store.
@@ -100,26 +101,33 @@ impl Projector {
     /// # Errors
     /// What had stopped it before, or kept it from a last checkpoint.
     pub fn stop(mut self) -> Result<(), ProjectError> {
-        self.end().unwrap_or(Ok(()))
+        self.end()
     }
 
-    fn end(&mut self) -> Option<Result<(), ProjectError>> {
+    fn end(&mut self) -> Result<(), ProjectError> {
         self.stop.cancel();
         if let Some(snapshotter) = self.snapshotter.take() {
             _ = snapshotter.join();
         }
-        self.thread.take().map(|thread| thread.join().map_err(|_| ProjectError::Panicked).flatten())
+        let ends: Vec<_> = self.threads.drain(..).map(JoinHandle::join).collect();
+        // Where one has panicked, what the others say may only be a consequence.
+        if ends.iter().any(Result::is_err) {
+            return Err(ProjectError::Panicked);
+        }
+        ends.into_iter().flatten().collect()
     }
 }
 
 impl Drop for Projector {
     fn drop(&mut self) {
-        self.end();
+        _ = self.end();
     }
 }
 
 fn run(mut projector: Loop) -> Result<(), ProjectError> {
     let stop = projector.stop();
+    // Whatever ends one loop, even a panic, ends all: partitions of one that is gone would stand still.
+    let all_stop = stop.clone().drop_guard();
     let mut result = Ok(());
     while result.is_ok() && !stop.is_cancelled() {
         result = projector.turn().map(|turn| {
@@ -135,6 +143,7 @@ fn run(mut projector: Loop) -> Result<(), ProjectError> {
     if let Err(e) = &result {
         tracing::error!(error = %e, "the projector stops");
     }
+    drop(all_stop);
     let closed = projector.close(result.is_ok());
     result.and(closed)
 }

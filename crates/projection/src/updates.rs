@@ -21,22 +21,28 @@ const NEWLY_READ_MAX: usize = 100;
 /// From so many members on, a window grows no further.
 const AUDIENCE_WITH_LONGEST_WINDOW: u32 = 100_000;
 
-/// Windows that changes gather for while the partition is behind: what an update says of them is old, and the next one
-/// will not be long in coming.
-const WINDOWS_WHILE_BEHIND: u32 = 10;
+/// While a partition is behind, changes gather for a share of how far it is: what an update says of them is that old, and the
+/// next one will not be long in coming.
+const SHARE_OF_BEHIND: u32 = 5;
 
-/// Messages with changes that are not published, at most, whatever their windows say: they are in memory.
-const PENDING_MAX: usize = 50_000;
+/// But for no more than so many windows.
+const WINDOWS_WHILE_BEHIND: u32 = 50;
+
+/// Memory of a message with changes, but for those who newly read it, in about.
+const MESSAGE_BYTES: usize = 128;
+
+/// Memory of one who newly read it, in about: their list has some room left.
+const READER_BYTES: usize = 24;
 
 /// Changes of one partition that were not published yet.
 pub(crate) struct Updates {
     window: Duration,
-    pending: HashMap<u64, Readers>,
-    /// When messages fall due.
-    due: BTreeSet<(Instant, u64)>,
+    pending: Pending,
+    /// Memory that may be pending, whatever the windows say.
+    bytes_max: usize,
     marks: BTreeSet<MarkMoved>,
-    /// Whether the last changes were those of a partition that is behind.
-    is_behind: bool,
+    /// How far behind the partition was at the last changes, if it was.
+    behind: Option<Duration>,
 }
 
 /// A change whose update is on its way. Where it gets lost, an update is rendered anew from this.
@@ -62,6 +68,69 @@ impl Readers {
             self.truncated = true;
         }
     }
+
+    fn bytes(&self) -> usize {
+        MESSAGE_BYTES + READER_BYTES * self.named.len()
+    }
+}
+
+/// Messages with changes.
+#[derive(Default)]
+struct Pending {
+    readers: HashMap<u64, Readers>,
+    /// When they fall due.
+    due: BTreeSet<(Instant, u64)>,
+    /// Their memory, in about.
+    bytes: usize,
+}
+
+impl Pending {
+    /// A message has changed, for it was newly read or for another reason. The first change says when it falls due.
+    fn change(&mut self, message: u64, read: Option<(u32, u64)>, due: Instant) {
+        let readers = match self.readers.entry(message) {
+            Slot::Occupied(readers) => readers.into_mut(),
+            Slot::Vacant(place) => {
+                self.due.insert((due, message));
+                self.bytes += MESSAGE_BYTES;
+                place.insert(Readers::default())
+            }
+        };
+        if let Some(read) = read {
+            self.bytes -= readers.bytes();
+            readers.add(read);
+            self.bytes += readers.bytes();
+        }
+    }
+
+    /// Earlier changes of a message join those since.
+    fn join(&mut self, message: u64, earlier: Readers, due: Instant) {
+        let mut readers = earlier;
+        match self.readers.remove(&message) {
+            Some(later) => {
+                self.bytes -= later.bytes();
+                readers.truncated |= later.truncated;
+                later.named.into_iter().for_each(|read| readers.add(read));
+            }
+            None => _ = self.due.insert((due, message)),
+        }
+        self.bytes += readers.bytes();
+        self.readers.insert(message, readers);
+    }
+
+    /// The message that falls due first.
+    fn pop_first(&mut self) -> Option<(u64, Readers)> {
+        let (_, message) = self.due.pop_first()?;
+        let readers = self.readers.remove(&message)?;
+        self.bytes -= readers.bytes();
+        Some((message, readers))
+    }
+
+    /// Nothing falls due later than that.
+    fn hurry(&mut self, due: Instant) {
+        for (_, message) in self.due.split_off(&(due, 0)) {
+            self.due.insert((due, message));
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -77,67 +146,43 @@ struct ReadMarkUpdated<'a> {
 }
 
 impl Updates {
-    pub(crate) fn new(window: Duration) -> Self {
-        Self { window, pending: HashMap::new(), due: BTreeSet::new(), marks: BTreeSet::new(), is_behind: false }
+    /// Changes gather for a window, in about so much memory.
+    pub(crate) fn new(window: Duration, bytes_max: usize) -> Self {
+        Self { window, pending: Pending::default(), bytes_max, marks: BTreeSet::new(), behind: None }
     }
 
     /// Whether there is anything to publish now: marks go at once.
     pub(crate) fn is_due(&self, now: Option<Instant>) -> bool {
         let due = self.next_due().is_some_and(|due| now.is_none_or(|now| due <= now));
-        due || !self.marks.is_empty() || self.pending.len() > PENDING_MAX
+        due || !self.marks.is_empty() || self.pending.bytes > self.bytes_max
     }
 
-    /// Takes note of changes, of a partition that is behind or is not.
-    pub(crate) fn add(&mut self, changed: &[Changed], marks: &[MarkMoved], now: Instant, is_behind: bool) {
-        if std::mem::replace(&mut self.is_behind, is_behind) && !is_behind {
-            self.hurry(now);
+    /// Takes note of changes, of a partition that is so far behind or is not.
+    pub(crate) fn add(&mut self, changed: &[Changed], marks: &[MarkMoved], now: Instant, behind: Option<Duration>) {
+        if std::mem::replace(&mut self.behind, behind).is_some() && behind.is_none() {
+            // It has caught up: nothing waits longer than one window any more.
+            self.pending.hurry(now + self.window);
         }
+        let least = behind.unwrap_or_default() / SHARE_OF_BEHIND;
+        let least = least.min(self.window * WINDOWS_WHILE_BEHIND);
         for change in changed {
-            let window =
-                if is_behind { self.window * WINDOWS_WHILE_BEHIND } else { window_of(self.window, change.audience) };
-            let readers = self.readers(change.message, now + window);
-            if let Some(read) = change.newly_read {
-                readers.add(read);
-            }
+            let window = window_of(self.window, change.audience).max(least);
+            self.pending.change(change.message, change.newly_read, now + window);
         }
         self.marks.extend(marks);
-    }
-
-    /// The partition has caught up: nothing waits longer than one window any more.
-    fn hurry(&mut self, now: Instant) {
-        for (_, message) in self.due.split_off(&(now + self.window, 0)) {
-            self.due.insert((now + self.window, message));
-        }
     }
 
     /// Takes a change back whose update was not acknowledged: it joins what has changed since, after another window.
     pub(crate) fn again(&mut self, change: Change, now: Instant) {
         match change {
-            Change::Message(message, earlier) => {
-                let readers = self.readers(message, now + self.window);
-                let later = std::mem::replace(readers, earlier);
-                readers.truncated |= later.truncated;
-                for read in later.named {
-                    readers.add(read);
-                }
-            }
+            Change::Message(message, earlier) => self.pending.join(message, earlier, now + self.window),
             Change::Mark(mark) => _ = self.marks.insert(mark),
-        }
-    }
-
-    fn readers(&mut self, message: u64, due: Instant) -> &mut Readers {
-        match self.pending.entry(message) {
-            Slot::Occupied(readers) => readers.into_mut(),
-            Slot::Vacant(place) => {
-                self.due.insert((due, message));
-                place.insert(Readers::default())
-            }
         }
     }
 
     /// When the next update falls due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        self.pending.due.first().map(|(at, _)| *at)
     }
 
     /// Hands out what is due, or without `now` everything, as the fold has it at `position`.
@@ -148,12 +193,9 @@ impl Updates {
         now: Option<Instant>,
         mut send: impl FnMut(Entry, Change),
     ) -> Result<(), FoldError> {
-        while let Some((at, message)) = self.due.first().copied() {
-            if now.is_some_and(|now| at > now) && self.pending.len() <= PENDING_MAX {
-                break;
-            }
-            self.due.pop_first();
-            let Some(readers) = self.pending.remove(&message) else { continue };
+        while self.next_due().is_some_and(|due| now.is_none_or(|now| due <= now)) || self.pending.bytes > self.bytes_max
+        {
+            let Some((message, readers)) = self.pending.pop_first() else { break };
             // Expired since: nobody will ask for it again.
             let Some(receipt) = fold.receipt_of(message)? else { continue };
             let update = receipt_updated(fold, message, &receipt, &readers)?;
@@ -240,31 +282,42 @@ mod tests {
 
     #[test]
     fn a_small_audience_does_not_wait_for_a_large_one_that_changed_first() {
-        let (mut updates, now) = (Updates::new(Duration::from_millis(200)), Instant::now());
+        let (mut updates, now) = (Updates::new(Duration::from_millis(200), 1 << 20), Instant::now());
         let change = |message, audience| Changed { message, audience, newly_read: None };
-        updates.add(&[change(1, 100_000), change(2, 1)], &[], now, false);
+        updates.add(&[change(1, 100_000), change(2, 1)], &[], now, None);
         assert!(updates.next_due().is_some_and(|due| due < now + Duration::from_millis(250)));
-        assert_eq!(updates.due.iter().map(|(_, message)| *message).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(updates.pending.due.iter().map(|(_, message)| *message).collect::<Vec<_>>(), [2, 1]);
     }
 
     #[test]
     fn what_is_behind_gathers_longer_and_waits_no_longer_once_it_has_caught_up() {
-        let (mut updates, now) = (Updates::new(Duration::from_millis(200)), Instant::now());
+        let (mut updates, now) = (Updates::new(Duration::from_millis(200), 1 << 20), Instant::now());
         let change = |message| Changed { message, audience: 1, newly_read: None };
-        updates.add(&[change(1)], &[], now, true);
-        assert_eq!(updates.next_due(), Some(now + Duration::from_secs(2)));
-        updates.add(&[], &[], now, false);
+        for (message, behind, waits) in [(1, 3_600, 10_000), (2, 30, 6_000), (3, 6, 1_200)] {
+            updates.add(&[change(message)], &[], now, Some(Duration::from_secs(behind)));
+            assert_eq!(updates.next_due(), Some(now + Duration::from_millis(waits)), "{behind} s behind");
+        }
+        updates.add(&[], &[], now, None);
         assert_eq!(updates.next_due(), Some(now + Duration::from_millis(200)), "it has caught up");
     }
 
     #[test]
     fn what_waits_is_bounded_whatever_the_windows_say() {
-        let (mut updates, now) = (Updates::new(Duration::from_millis(200)), Instant::now());
-        let all: Vec<_> =
-            (0..=PENDING_MAX as u64).map(|message| Changed { message, audience: 1, newly_read: None }).collect();
-        updates.add(&all[1..], &[], now, true);
+        let a_message = MESSAGE_BYTES + NEWLY_READ_MAX * READER_BYTES;
+        let (mut updates, now) = (Updates::new(Duration::from_millis(200), 10 * a_message), Instant::now());
+        let read = |message: u64| Changed { message, audience: 500, newly_read: Some((0, 0)) };
+        let behind = Some(Duration::from_secs(3_600));
+        // Those that no update would name take none.
+        let all: Vec<_> = (0..10).flat_map(|message| vec![read(message); 2 * NEWLY_READ_MAX]).collect();
+        updates.add(&all, &[], now, behind);
         assert!(!updates.is_due(Some(now)));
-        updates.add(&all[..1], &[], now, true);
+        updates.add(&[read(10)], &[], now, behind);
         assert!(updates.is_due(Some(now)));
+        let (message, readers) = updates.pending.pop_first().unwrap();
+        assert!(!updates.is_due(Some(now)));
+        updates.again(Change::Message(message, readers), now);
+        assert!(updates.is_due(Some(now)), "what failed counts again");
+        while updates.pending.pop_first().is_some() {}
+        assert_eq!(updates.pending.bytes, 0);
     }
 }

@@ -35,6 +35,7 @@ impl Bench {
             dir: dir.path().join("store"),
             group: "g".into(),
             limits: Limits::default(),
+            fold_threads: 3,
             memory_bytes: 64 << 20,
             checkpoint_records: 1 << 20,
             draft_bytes: DRAFT_BYTES,

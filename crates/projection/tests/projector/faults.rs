@@ -6,7 +6,7 @@ use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{
     AppendError, Appended, Assignment, Entry, Headers, Log, Polled, ReadError, Reader, Record, Topic, Writer, Written,
 };
-use receipts_projection::{Loop, ProjectError, Reading};
+use receipts_projection::{Loop, ProjectError};
 use receipts_store::{SledSettings, SledStore};
 use serde_json::json;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -143,7 +143,7 @@ fn a_record_that_panics_is_folded_again_by_the_next_start() {
         let sled = SledSettings { cache_bytes: 1 << 20, sync: false };
         let store = Arc::new(SledStore::open(&bench.settings.dir, sled).unwrap());
         let (settings, lag) = (bench.settings.clone(), Duration::from_secs(1));
-        let mut turns = Loop::new(store, &faulty, "receipts.events", settings, lag, Reading::InTurns).unwrap();
+        let mut turns = Loop::in_turns(store, &faulty, "receipts.events", settings, lag).unwrap();
         while turns.turn().is_ok() {}
     });
     assert!(catch_unwind(fold).is_err());

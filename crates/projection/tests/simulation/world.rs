@@ -7,7 +7,7 @@ use receipts_event::{Body, Event, partition_of};
 use receipts_fold::Limits;
 use receipts_fold::view::{Filter, Member, ReadMark, Receipt, Status};
 use receipts_log::{Headers, OwnedRecord, Record};
-use receipts_projection::{DRAFT_BYTES, Loop, Partitions, ProjectError, Reading, Settings, event_of};
+use receipts_projection::{DRAFT_BYTES, Loop, Partitions, ProjectError, Settings, event_of};
 use receipts_store::{Disk as _, SledStore};
 use receipts_testkit::compare::Questions;
 use receipts_testkit::history::{History, Shape};
@@ -75,7 +75,26 @@ impl Figures {
 struct Projector {
     disk: SimDisk,
     store: Option<Arc<SledStore>>,
-    runs: Option<Loop>,
+    runs: Option<Runs>,
+}
+
+/// The loops of a projector, which take their turns one after the other.
+struct Runs(Vec<Loop>);
+
+impl Runs {
+    fn turn(&mut self) -> Result<(), ProjectError> {
+        self.0.iter_mut().try_for_each(|turns| turns.turn().map(|_| ()))
+    }
+
+    fn partitions(&self) -> &Partitions {
+        self.0[0].partitions()
+    }
+
+    /// Closes all of them, whatever comes of one.
+    fn close(self, all_went_well: bool) -> Result<(), ProjectError> {
+        let closed: Vec<_> = self.0.into_iter().map(|turns| turns.close(all_went_well)).collect();
+        closed.into_iter().collect()
+    }
 }
 
 /// What one partition's log asks for.
@@ -99,14 +118,15 @@ pub(crate) struct World {
     sync: bool,
     /// Whether partitions move between the members.
     moves: bool,
-    /// Where a thread reads ahead, a seed does not say in which order things happen.
-    reading: Reading,
+    /// Loops of a projector, ahead of which a thread reads: then a seed does not say in which order things happen. `None`: one
+    /// loop that reads in its own turns.
+    ahead: Option<u32>,
     figures: Figures,
     _dir: TempDir,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, reading: Reading) -> Self {
+    pub(crate) fn new(seed: u64, ahead: Option<u32>) -> Self {
         let mut random = Random::new(seed);
         let shape = Shape { events: 160, p_jump: 0.0, p_mid_group: 0.02, p_large_group: 0.0, ..Shape::wild() };
         let mut history = History::generate(random.bits(), &shape);
@@ -123,6 +143,7 @@ impl World {
             dir: dir.path().to_owned(),
             group: String::new(),
             limits,
+            fold_threads: ahead.unwrap_or(1),
             memory_bytes: if random.chance(0.5) { 0 } else { 64 << 20 },
             checkpoint_records: [1, 3, 10, 30][random.index(4)],
             draft_bytes: [1, 300, DRAFT_BYTES][random.index(3)],
@@ -157,7 +178,7 @@ impl World {
             settings,
             sync: random.chance(0.6),
             moves: random.chance(0.6),
-            reading,
+            ahead,
             figures: Figures::default(),
             random,
             _dir: dir,
@@ -250,8 +271,12 @@ impl World {
         let projector = &mut self.members[member];
         let store = Arc::new(SledStore::over(Arc::new(projector.disk.clone()), self.sync));
         let settings = Settings { group: member.to_string(), sync: self.sync, ..self.settings.clone() };
-        let runs = Loop::new(store.clone(), &self.log, "receipts.events", settings, Duration::MAX, self.reading);
-        (projector.store, projector.runs) = (Some(store), Some(runs.map_err(|e| e.to_string())?));
+        let (log, topic, lag) = (&self.log, "receipts.events", Duration::MAX);
+        let runs = match self.ahead {
+            None => Loop::in_turns(store.clone(), log, topic, settings, lag).map(|turns| vec![turns]),
+            Some(_) => Loop::ahead(store.clone(), log, topic, settings, lag),
+        };
+        (projector.store, projector.runs) = (Some(store), Some(Runs(runs.map_err(|e| e.to_string())?)));
         Ok(())
     }
 
@@ -482,9 +507,10 @@ impl World {
             for (log, why) in [(lost, "ahead of the log"), (trimmed, "begins at offset"), (anew, "made anew")] {
                 self.log.0.lock().partitions[partition] = log;
                 self.start(member)?;
-                let result = self.members[member].runs.as_mut().unwrap().turn();
-                match result {
-                    Err(e) if e.to_string().contains(why) => self.figures.refusals += 1,
+                let runs = self.members[member].runs.as_mut().unwrap();
+                // A thread that reads is told of it by one loop, and tells another one.
+                match (0..2).find_map(|_| runs.turn().err()) {
+                    Some(e) if e.to_string().contains(why) => self.figures.refusals += 1,
                     other => return Err(format!("INV-REFUSE: a log {why} was not refused: {other:?}")),
                 }
                 _ = self.members[member].runs.take().unwrap().close(false);

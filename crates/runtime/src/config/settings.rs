@@ -123,6 +123,8 @@ pub struct Projector {
     pub checkpoint_events: u64,
     /// After what time at most a checkpoint is written; partitions have times of their own, up to a quarter less, in milliseconds.
     pub checkpoint_interval_ms: u64,
+    /// How many threads fold, each its own partitions.
+    pub fold_threads: u32,
     /// How much memory hot pages may take, in bytes.
     pub memory_bytes: u64,
     /// If receipt updates are published.
@@ -357,9 +359,10 @@ impl Projector {
         let insecure = "Listens at any address though callers are not authenticated: for private networks only";
         let group = "The consumer group; projectors of one group share the partitions";
         let standby = "Stands by: folds as a group of its own, GROUP-standby, answers where the first group does not, and publishes nothing";
+        let threads = "How many threads fold; a partition is folded by one of them";
         let memory = "How much memory hot pages may take";
         let window = "Within what time updates of one message may be merged; the more must read it the longer: times \
-                      1 + 4·√(audience / 100,000), at most 5; times 10 while the partition is behind";
+                      1 + 4·√(audience / 100,000), at most 5; while the partition is behind a fifth of how far, at most 50 times this";
         let retention = "How much older than its partition's newest record a message may grow before it is not_found";
         let count = "How many items a partition parks for messages that have not come yet";
         let times = "Keeps the read time of every reader; without it lists carry none";
@@ -385,6 +388,7 @@ impl Projector {
                 30_000,
                 10..=DAY_MS,
             ),
+            fold_threads: from.integer("projector.fold_threads", threads, 2, 1..=64),
             memory_bytes: from.integer("projector.memory_bytes", memory, 512 * MIB, 8 * MIB..=1 << 40),
             updates: from.boolean("projector.updates", "Publishes receipt updates", true),
             update_window_ms: from.integer("projector.update_window_ms", window, 200, 0..=60_000),

@@ -41,6 +41,15 @@ enum What {
     Released,
 }
 
+/// What becomes of what the log's writer holds back for a moment, to send it with what comes next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lingering {
+    /// It is sent at once, and with it what others have appended: little at a time.
+    Goes,
+    /// It stays for its moment.
+    Gathers,
+}
+
 impl Outbox {
     pub(crate) fn new(writer: Arc<dyn Writer>) -> Self {
         Self { writer, under_way: VecDeque::new(), failed: Vec::new() }
@@ -78,21 +87,22 @@ impl Outbox {
     /// Waits for the log, at most so long; true once everything is acknowledged. What failed waits in
     /// [`Self::take_failed`].
     pub(crate) fn wait(&mut self, at_most: Duration) -> bool {
-        self.wait_until(at_most.min(Duration::from_secs(1)), |outbox| outbox.under_way.is_empty());
+        self.wait_until(at_most.min(Duration::from_secs(1)), Lingering::Goes, |outbox| outbox.under_way.is_empty());
         self.is_empty()
     }
 
     /// Waits for the log's answers until they are enough, a change has failed, or the time is over.
-    fn wait_until(&mut self, at_most: Duration, is_enough: impl Fn(&Self) -> bool) {
+    fn wait_until(&mut self, at_most: Duration, lingering: Lingering, is_enough: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + at_most;
         let mut has_failed = self.settle();
         if is_enough(self) && !has_failed {
             return;
         }
         loop {
-            // What lingers goes now. To wait here for all that is queued would be to wait for others too, who append all the
-            // time.
-            _ = self.writer.flush(Duration::ZERO);
+            if lingering == Lingering::Goes {
+                // To wait here for all that is queued would be to wait for others too, who append all the time.
+                _ = self.writer.flush(Duration::ZERO);
+            }
             has_failed |= self.settle();
             let left = deadline.saturating_duration_since(Instant::now());
             let is_over = is_enough(self) || !self.failed.is_empty() || left.is_zero();
@@ -113,7 +123,8 @@ impl Outbox {
     fn make_room(&mut self) {
         self.settle();
         if self.under_way.len() >= UNDER_WAY_MAX {
-            self.wait_until(Duration::from_millis(100), |outbox| outbox.under_way.len() < UNDER_WAY_MAX);
+            let is_enough = |outbox: &Self| outbox.under_way.len() < UNDER_WAY_MAX;
+            self.wait_until(Duration::from_millis(100), Lingering::Gathers, is_enough);
         }
     }
 

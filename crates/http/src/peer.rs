@@ -6,7 +6,7 @@ use crate::guard;
 use crate::health::{Health, health_router};
 use crate::observed;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -41,24 +41,20 @@ pub fn peer_router(peer: Peer, health: Health) -> Router {
     let peer = Arc::new(peer);
     let of_routes = ServiceBuilder::new()
         .layer(from_fn_with_state(Arc::new(Semaphore::new(QUESTIONS_MAX)), guard::shed))
-        .layer(from_fn_with_state(Arc::clone(&peer), admit))
+        .layer(from_fn_with_state(Arc::new(peer.secret.clone()), admit))
         .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX));
     let routes = Router::new().route(STATE_PATH, get(state)).route(ASK_PATH, post(ask)).layer(of_routes);
     observed(routes.with_state(peer).merge(health_router(health)))
 }
 
-/// Refuses whoever does not know the secret.
-async fn admit(State(peer): State<Arc<Peer>>, request: Request, next: Next) -> Response {
-    match &peer.secret {
-        Some(secret) if !is_shown(secret, request.headers()) => StatusCode::UNAUTHORIZED.into_response(),
+/// Refuses whoever does not show the credential of the secret; where there is none, nobody.
+pub(crate) async fn admit(State(secret): State<Arc<Option<Secret>>>, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    match &*secret {
+        Some(secret) if !secret.is_credential(shown) => StatusCode::UNAUTHORIZED.into_response(),
         _ => next.run(request).await,
     }
-}
-
-/// Whether the caller shows the credential of the secret.
-pub(crate) fn is_shown(secret: &Secret, headers: &HeaderMap) -> bool {
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    secret.is_credential(shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default())
 }
 
 async fn state(State(peer): State<Arc<Peer>>) -> Json<Held> {

@@ -2,12 +2,11 @@
 //!
 //! Always asks for the secret: whoever may call may fill a bucket.
 
-use crate::peer::is_shown;
+use crate::peer::admit;
 use crate::problem;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum::{Json, Router};
 use receipts_query::peer::Secret;
@@ -18,31 +17,21 @@ use tower_http::catch_panic::CatchPanicLayer;
 /// The largest question: 10,000 partitions by number.
 const QUESTION_BYTES_MAX: usize = 128 << 10;
 
-#[derive(Clone)]
-struct Desk {
-    desk: Option<Arc<dyn SnapshotDesk>>,
-    secret: Secret,
-}
+type Desk = Option<Arc<dyn SnapshotDesk>>;
 
 /// The route of snapshots: `desk` takes them, and where there is none, none are taken. Only who shows the credential of the
 /// secret is answered.
 pub fn snapshot_router(desk: Option<Arc<dyn SnapshotDesk>>, secret: Secret) -> Router {
-    let desk = Desk { desk, secret };
     Router::new()
         .route(SNAPSHOTS_PATH, get(look).post(ask))
         .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX))
-        .layer(from_fn_with_state(desk.clone(), admit))
+        .layer(from_fn_with_state(Arc::new(Some(secret)), admit))
         .with_state(desk)
         .layer(CatchPanicLayer::custom(problem::panicked))
 }
 
-async fn admit(State(desk): State<Desk>, request: Request, next: Next) -> Response {
-    let is_admitted = is_shown(&desk.secret, request.headers());
-    if is_admitted { next.run(request).await } else { StatusCode::UNAUTHORIZED.into_response() }
-}
-
 async fn look(State(desk): State<Desk>) -> Result<Json<SnapshotReply>, (StatusCode, &'static str)> {
-    let desk = desk.desk.ok_or(NONE_TAKEN)?;
+    let desk = desk.ok_or(NONE_TAKEN)?;
     Ok(Json(SnapshotReply { asked: Vec::new(), states: desk.states() }))
 }
 
@@ -50,7 +39,7 @@ async fn ask(
     State(desk): State<Desk>,
     Json(ask): Json<SnapshotAsk>,
 ) -> Result<(StatusCode, Json<SnapshotReply>), (StatusCode, &'static str)> {
-    let desk = desk.desk.ok_or(NONE_TAKEN)?;
+    let desk = desk.ok_or(NONE_TAKEN)?;
     // How they stood before, so that the caller sees when something has come of it.
     let states = desk.states();
     let asked = desk.ask_for(ask.partitions.as_deref());

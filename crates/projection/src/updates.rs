@@ -153,8 +153,11 @@ impl Updates {
 
     /// Whether there is anything to publish now: marks go at once.
     pub(crate) fn is_due(&self, now: Option<Instant>) -> bool {
-        let due = self.next_due().is_some_and(|due| now.is_none_or(|now| due <= now));
-        due || !self.marks.is_empty() || self.pending.bytes > self.bytes_max
+        self.is_message_due(now) || !self.marks.is_empty() || self.pending.bytes > self.bytes_max
+    }
+
+    fn is_message_due(&self, now: Option<Instant>) -> bool {
+        self.next_due().is_some_and(|due| now.is_none_or(|now| due <= now))
     }
 
     /// Takes note of changes, of a partition that is so far behind or is not.
@@ -196,7 +199,7 @@ impl Updates {
         // Where they take too much memory a quarter goes at once: the log takes many more readily than one after the other.
         let is_too_much = self.pending.bytes > self.bytes_max;
         let bytes_max = if is_too_much { self.bytes_max / 4 * 3 } else { self.bytes_max };
-        while self.next_due().is_some_and(|due| now.is_none_or(|now| due <= now)) || self.pending.bytes > bytes_max {
+        while self.is_message_due(now) || self.pending.bytes > bytes_max {
             let Some((message, readers)) = self.pending.pop_first() else { break };
             // Expired since: nobody will ask for it again.
             let Some(receipt) = fold.receipt_of(message)? else { continue };

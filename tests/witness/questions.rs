@@ -1,7 +1,7 @@
 //! Everything that can be asked about a history, put to a service over HTTP. Judges no answer.
 
 use super::http::{Answer, Client};
-use receipts_fold::view::Filter;
+use receipts_fold::view::MemberFilter;
 use receipts_testkit::compare::Questions;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ pub(crate) enum Question {
     /// One receipt.
     Receipt { tenant: String, conversation: String, message: String },
     /// A whole list, walked with cursors.
-    Members { tenant: String, conversation: String, message: String, filter: Filter, limit: usize },
+    Members { tenant: String, conversation: String, message: String, filter: MemberFilter, limit: usize },
     /// A read mark.
     Mark { tenant: String, conversation: String, user: String },
 }
@@ -49,7 +49,9 @@ impl Question {
                 conversation: conversation.clone(),
                 message: message.clone(),
             });
-            for (turn, filter) in [Filter::Read, Filter::Unread, Filter::Departed].into_iter().enumerate() {
+            for (turn, filter) in
+                [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed].into_iter().enumerate()
+            {
                 let (tenant, conversation, message) = (tenant.clone(), conversation.clone(), message.clone());
                 let limit = PAGES[(number + turn) % PAGES.len()];
                 questions.push(Question::Members { tenant, conversation, message, filter, limit });

@@ -9,11 +9,11 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
 use receipts_analytics::{Scratch, Span, UpTo, Watch, read, span};
+use receipts_event::decode_record;
 use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, write_events};
 use receipts_log::{Log, Record};
-use receipts_projection::event_of;
 use receipts_testkit::bench::{number, params, reset_peak, status_bytes, text};
 use receipts_testkit::workload::{Scratch as Spelling, Workload};
 use serde_json::{Value, json};
@@ -84,7 +84,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut decoded = 0;
     let partitions = log.partition_count();
     let decoding = phase("reading and decoding", || {
-        scan(&log, &spans, |record| decoded += u64::from(event_of(record, partitions).is_ok()))
+        scan(&log, &spans, |record| {
+            decoded += u64::from(decode_record(record.partition, record.key, record.value, partitions).is_ok())
+        })
     })?;
     assert_eq!(decoded, events, "every record is an event in its place");
     let memory_bytes = (number("memory-mb", 512) << 20) as usize;

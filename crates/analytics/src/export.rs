@@ -15,12 +15,12 @@ pub use rows::{Column, Dataset, Type};
 
 use crate::{Error, Scratch, Span, Told, Watch, read};
 use files::Files;
+use receipts_event::decode_record;
 use receipts_event::{Body, Event};
 use receipts_fold::people::Role;
-use receipts_fold::view::{Filter, Receipt};
+use receipts_fold::view::{MemberFilter, Receipt};
 use receipts_fold::{Conversation, Pages, State};
 use receipts_log::Inspect;
-use receipts_projection::event_of;
 use resume::{Done, Progress};
 use rows::{Row, Value, flag, integer, maybe, text};
 use serde::{Deserialize, Serialize};
@@ -178,7 +178,7 @@ fn reads<S: Pages<Error = receipts_store::Error>>(
         let mut slot = Some(0);
         while let Some(from) = slot {
             is_stopped(watch)?;
-            let list = state.members_of(number, Filter::Read, from, READERS_AT_ONCE);
+            let list = state.members_of(number, MemberFilter::Read, from, READERS_AT_ONCE);
             let Some(list) = list.map_err(Error::state(partition))? else { break };
             slot = list.next_slot;
             let Receipt { tenant, conversation_id, message_id, sent_at_ms, .. } = &list.receipt;
@@ -243,7 +243,7 @@ fn events<S: Pages>(
     let partitions = log.partition_count();
     read(log, span, watch, &mut |records| {
         for record in records {
-            let Ok(event) = event_of(record, partitions) else { continue };
+            let Ok(event) = decode_record(record.partition, record.key, record.value, partitions) else { continue };
             let row: Row = vec![
                 integer(record.partition),
                 integer(record.offset),

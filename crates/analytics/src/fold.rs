@@ -2,10 +2,10 @@
 //! a temporary directory that goes with it.
 
 use crate::Error;
+use receipts_event::decode_record;
 use receipts_fold::effects::{DeadLetter, Effects};
 use receipts_fold::{At, Headers, LOOK_AHEAD_EVENTS, Limits, Raw, State};
 use receipts_log::{Inspect, ReadError, Record, Topic};
-use receipts_projection::event_of;
 use receipts_snapshots::{Snapshots, Wanted};
 use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore, trim};
 use serde::{Deserialize, Serialize};
@@ -342,7 +342,10 @@ pub(crate) fn fold_into(
     let partitions = log.partition_count();
     read(log, span, watch, &mut |records| {
         for records in records.chunks(LOOK_AHEAD_EVENTS) {
-            let events: Vec<_> = records.iter().map(|record| event_of(record, partitions)).collect();
+            let events: Vec<_> = records
+                .iter()
+                .map(|record| decode_record(record.partition, record.key, record.value, partitions))
+                .collect();
             state.look_ahead(events.iter().flatten());
             for (record, event) in records.iter().zip(events) {
                 let at = At { partition, offset: record.offset, timestamp_ms: record.timestamp_ms };

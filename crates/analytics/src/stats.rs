@@ -11,7 +11,7 @@ pub use figures::{After24Hours, Audience, Conversation, Hour, Message, Messages,
 use crate::{Error, Folded, Scratch, Span, Told, Watch};
 use figures::of;
 use receipts_fold::Placed;
-use receipts_fold::view::{Counts, Filter, Status};
+use receipts_fold::view::{Counts, MemberFilter, Status};
 use receipts_log::Inspect;
 use times::{Hours, Sizes};
 use top::Top;
@@ -177,7 +177,7 @@ impl<'a> Counted<'a> {
         let (mut within, mut later) = (0, 0);
         let mut slot = (counts.read_count > 0).then_some(0);
         while let Some(from) = slot {
-            let list = folded.state.members_of(number, Filter::Read, from, READERS_AT_ONCE);
+            let list = folded.state.members_of(number, MemberFilter::Read, from, READERS_AT_ONCE);
             let Some(list) = list.map_err(Error::state(folded.told.partition))? else { break };
             slot = list.next_slot;
             for reader in &list.members {

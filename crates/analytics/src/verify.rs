@@ -5,7 +5,7 @@ use crate::pages::{Sum, each_page};
 use crate::{Error, Scratch, Span, Told, UpTo, Watch, span};
 use receipts_fold::message::MESSAGES_PER_PAGE;
 use receipts_fold::page::{PageKey, TableId};
-use receipts_fold::view::Filter;
+use receipts_fold::view::MemberFilter;
 use receipts_fold::{Limits, State};
 use receipts_log::Inspect;
 use receipts_store::snapshot::hex;
@@ -298,7 +298,7 @@ fn difference(truth: &Stored, stored: &Stored, table: TableId, key: PageKey) -> 
 fn answers(state: &Stored, message: u64) -> Result<Vec<String>, StateError> {
     let Some(receipt) = state.receipt_of(message)? else { return Ok(vec!["expired".to_owned(); 4]) };
     let mut answers = vec![json(&receipt)];
-    for filter in [Filter::Read, Filter::Unread, Filter::Departed] {
+    for filter in [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed] {
         let list = state.members_of(message, filter, 0, usize::MAX)?;
         answers.push(json(&list.map(|list| list.members)));
     }

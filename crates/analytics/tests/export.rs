@@ -10,7 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use receipts_analytics::export::{Dataset, Format, Place, Plan, Type, export};
 use receipts_analytics::{Scratch, Span, UpTo, span};
 use receipts_event::{Body, Event};
-use receipts_fold::view::{Filter, Status};
+use receipts_fold::view::{MemberFilter, Status};
 use receipts_testkit::Oracle;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,7 +124,7 @@ fn reads(told: &Told, partition: u32, oracle: &Oracle) -> Vec<Value> {
     let mut rows = Vec::new();
     for (tenant, conversation, message) in &told.questions(partition).messages {
         let sent_at_ms = oracle.receipt(tenant, conversation, message).sent_at_ms;
-        for reader in oracle.members(tenant, conversation, message, Filter::Read).unwrap_or_default() {
+        for reader in oracle.members(tenant, conversation, message, MemberFilter::Read).unwrap_or_default() {
             rows.push(json!({"tenant": tenant, "conversation_id": conversation, "message_id": message,
                              "reader_id": reader.user_id, "read_at_ms": reader.read_at_ms, "sent_at_ms": sent_at_ms,
                              "partition": partition}));

@@ -9,7 +9,7 @@ use receipts_analytics::stats::page::page;
 use receipts_analytics::stats::{Plan, Stats, stats};
 use receipts_analytics::{Scratch, Span, UpTo, span};
 use receipts_event::Body;
-use receipts_fold::view::{Filter, Status};
+use receipts_fold::view::{MemberFilter, Status};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,7 +67,7 @@ fn sums(told: &Told, only: Option<&str>) -> Sums {
             let sent_at = receipt.sent_at_ms.unwrap();
             let class = [1, 10, 100, 1_000].iter().filter(|max| c.audience_count > **max).count();
             let (mut within, mut later) = (0, 0);
-            for reader in oracle.members(tenant, conversation, message, Filter::Read).unwrap() {
+            for reader in oracle.members(tenant, conversation, message, MemberFilter::Read).unwrap() {
                 let at = reader.read_at_ms.unwrap();
                 sums.took_ms.entry(class).or_default().push(at - sent_at);
                 let hour = sums.hours.entry(at / 3_600_000 % 24).or_default();

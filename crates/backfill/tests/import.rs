@@ -9,7 +9,7 @@ use receipts_analytics::{Folded, Scratch, Span, UpTo, Watch, span};
 use receipts_backfill::{Columns, Done, Error, Input, Plan, Source, Untimed, import};
 use receipts_event::decode;
 use receipts_fold::Limits;
-use receipts_fold::view::{Filter, Receipt};
+use receipts_fold::view::{MemberFilter, Receipt};
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Inspect as _, Topic};
 use serde_json::{Value, json};
@@ -132,7 +132,7 @@ fn answers(log: &EmbeddedLog) -> Vec<String> {
         for number in 0..state.messages() {
             let receipt: Receipt = state.receipt_of(number).unwrap().unwrap();
             let receipt = Receipt { version: None, ..receipt };
-            let lists = [Filter::Read, Filter::Unread, Filter::Departed].map(|filter| {
+            let lists = [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed].map(|filter| {
                 let mut list = state.members_of(number, filter, 0, usize::MAX).unwrap().unwrap().members;
                 list.sort_by(|a, b| a.user_id.cmp(&b.user_id));
                 list

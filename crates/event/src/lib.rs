@@ -11,6 +11,7 @@ mod field;
 mod flat;
 mod key;
 mod object;
+mod record;
 mod rejection;
 mod text;
 
@@ -23,6 +24,7 @@ pub use body::{
 pub use decode::decode;
 pub use key::{control_key, key, murmur2, partition_of};
 pub use object::{copies, names_field, with_field};
+pub use record::decode_record;
 pub use rejection::{PROBLEMS_MAX, Problem, Reason, Rejection, SENTENCE_BYTES_MAX};
 
 /// The tenant of an event that names none.

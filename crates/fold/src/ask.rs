@@ -11,7 +11,7 @@ use crate::people::{PEOPLE_PER_PAGE, People, PeopleIndex, Person, Role, user_has
 use crate::roster::index_page;
 use crate::small::{Erased, LEAVES_PER_PAGE, Leaves, MARKS_PER_PAGE, Marks};
 use crate::state::{Error, Pages, Result, State, key, message_key, named_in_page, write_name};
-use crate::view::{Counts, Filter, Member, Members, ReadMark, Receipt, Status};
+use crate::view::{Counts, Member, MemberFilter, Members, ReadMark, Receipt, Status};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -201,7 +201,7 @@ impl<S: Pages> State<S> {
         tenant: &str,
         conversation_id: &str,
         message_id: &str,
-        filter: Filter,
+        filter: MemberFilter,
         from_slot: u32,
         limit: usize,
     ) -> Result<Members, S::Error> {
@@ -482,7 +482,7 @@ impl<S: Pages> Found<'_, S> {
         let (mut lists, mut departed) = (self.lists(), Vec::new());
         if m.slots <= FEW_PEOPLE {
             for slot in 0..m.slots {
-                if lists.class(slot)? == Some(Filter::Departed) {
+                if lists.class(slot)? == Some(MemberFilter::Departed) {
                     departed.push(slot);
                 }
             }
@@ -497,7 +497,7 @@ impl<S: Pages> Found<'_, S> {
         let unseen: BTreeSet<&str> = self.state.unseen_erasures(head).map(|e| &*e.user_id).collect();
         for user_id in unseen {
             let Some(slot) = self.state.slot_of(m.conversation, head, user_id)? else { continue };
-            if left.binary_search(&slot).is_err() && lists.class(slot)? == Some(Filter::Departed) {
+            if left.binary_search(&slot).is_err() && lists.class(slot)? == Some(MemberFilter::Departed) {
                 departed.push(slot);
             }
         }
@@ -540,17 +540,17 @@ impl<S: Pages> Found<'_, S> {
         Ok(slots)
     }
 
-    pub(crate) fn list(&self, filter: Filter, from_slot: u32, limit: usize) -> Result<Members, S::Error> {
+    pub(crate) fn list(&self, filter: MemberFilter, from_slot: u32, limit: usize) -> Result<Members, S::Error> {
         let (receipt, mut departed) = self.receipt_and_departed()?;
         if receipt.status != Status::Ok {
             return Ok(Members { members: Vec::new(), next_slot: None, receipt });
         }
         let (members, next_slot) = match filter {
-            Filter::Read | Filter::Unread => {
+            MemberFilter::Read | MemberFilter::Unread => {
                 self.members(filter, from_slot, limit, |lists, from| lists.next(from, filter))?
             }
             // Their slots are known: to look for them by bits would be to look at all who have not read.
-            Filter::Departed => {
+            MemberFilter::Departed => {
                 departed.sort_unstable();
                 let next = |from| departed.get(departed.partition_point(|slot| *slot < from)).copied();
                 self.members(filter, from_slot, limit, |_, from| Ok(next(from)))?
@@ -562,7 +562,7 @@ impl<S: Pages> Found<'_, S> {
     /// Members by what finds the next slot at or after one.
     fn members<'a>(
         &'a self,
-        filter: Filter,
+        filter: MemberFilter,
         from_slot: u32,
         limit: usize,
         find: impl Fn(&mut Lists<'a, S>, u32) -> Result<Option<u32>, S::Error>,
@@ -581,7 +581,7 @@ impl<S: Pages> Found<'_, S> {
                 continue;
             }
             let mut member = Member { user_id: person.id.as_ref().into(), read_at_ms: None, left: person.is_gone() };
-            if filter == Filter::Read {
+            if filter == MemberFilter::Read {
                 let after = lists.after_ms(next)?;
                 member.read_at_ms = after.map(|after| m.sent_at_ms.saturating_add(after));
             }

@@ -3,7 +3,7 @@
 
 use crate::message::State as Fate;
 use crate::state::{Pages, Result, State};
-use crate::view::Filter;
+use crate::view::MemberFilter;
 
 impl<S: Pages> State<S> {
     /// What contradicts itself in a message, by its number, as a sentence; `None` where all agrees, or it has expired.
@@ -34,9 +34,9 @@ impl<S: Pages> State<S> {
             read += u32::from(open);
             hidden += u32::from(concealed);
             match lists.class(slot)? {
-                Some(Filter::Unread) => unread += 1,
-                Some(Filter::Departed) => departed += 1,
-                Some(Filter::Read) | None => {}
+                Some(MemberFilter::Unread) => unread += 1,
+                Some(MemberFilter::Departed) => departed += 1,
+                Some(MemberFilter::Read) | None => {}
             }
         }
         let told = (m.audience, m.read, m.hidden);

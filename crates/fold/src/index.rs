@@ -37,7 +37,7 @@ fn tag(conversation: u32) -> u16 {
 /// A sealed stretch: its messages stand in pages by the top byte of their id's hash.
 struct Run {
     number: u64,
-    filter: Filter,
+    filter: BloomFilter,
 }
 
 /// All of a partition's messages by id.
@@ -51,7 +51,7 @@ pub struct Index {
 impl Index {
     /// An index of stretches of `stretch` messages, the sealed ones with those numbers and filters, in order; messages from
     /// `next_sealed` on are to be [inserted](Self::insert) in order.
-    pub fn new(stretch: u64, runs: impl IntoIterator<Item = (u64, Filter)>, next_sealed: u64) -> Self {
+    pub fn new(stretch: u64, runs: impl IntoIterator<Item = (u64, BloomFilter)>, next_sealed: u64) -> Self {
         assert!(
             stretch <= STRETCH && stretch.is_multiple_of(MESSAGES_PER_PAGE),
             "a stretch is whole pages of messages"
@@ -61,7 +61,7 @@ impl Index {
     }
 
     /// Adds the next message, and seals the oldest stretch in memory when there are two full ones.
-    pub fn insert<S: Table<IndexPage> + Table<Filter>>(
+    pub fn insert<S: Table<IndexPage> + Table<BloomFilter>>(
         &mut self,
         pages: &mut S,
         message: u64,
@@ -216,13 +216,13 @@ impl Index {
     }
 
     /// Forgets the sealed stretches that lie wholly below a message.
-    pub fn forget_below<S: Table<IndexPage> + Table<Filter>>(&mut self, pages: &mut S, message: u64) {
+    pub fn forget_below<S: Table<IndexPage> + Table<BloomFilter>>(&mut self, pages: &mut S, message: u64) {
         while self.runs.front().is_some_and(|r| (r.number + 1) * self.stretch <= message) {
             let run = self.runs.pop_front().expect("there is one");
             for page in 0..PAGES_PER_RUN {
                 Table::<IndexPage>::remove(pages, PageKey::new(run.number, page));
             }
-            Table::<Filter>::remove(pages, PageKey::new(run.number, 0));
+            Table::<BloomFilter>::remove(pages, PageKey::new(run.number, 0));
         }
     }
 
@@ -237,9 +237,9 @@ fn run_key(run: u64, hash: u64) -> PageKey {
     PageKey::new(run, (hash >> 56) as u32)
 }
 
-fn seal<S: Table<IndexPage> + Table<Filter>>(pages: &mut S, young: &Young, stretch: u64) -> Run {
+fn seal<S: Table<IndexPage> + Table<BloomFilter>>(pages: &mut S, young: &Young, stretch: u64) -> Run {
     let number = young.first / stretch;
-    let mut filter = Filter::of(stretch);
+    let mut filter = BloomFilter::of(stretch);
     let mut sealed: Vec<IndexPage> = (0..PAGES_PER_RUN).map(|_| IndexPage::default()).collect();
     for (i, (hash, conversation)) in young.entries().enumerate() {
         filter.insert(hash);
@@ -302,11 +302,11 @@ impl Page for IndexPage {
 
 /// A blocked Bloom filter: 7 bits of one 512-bit block a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct BloomFilter {
     words: Vec<u64>,
 }
 
-impl Filter {
+impl BloomFilter {
     /// An empty one for so many messages.
     fn of(messages: u64) -> Self {
         Self { words: vec![0; messages as usize * FILTER_BITS_PER_MESSAGE / 64] }
@@ -333,7 +333,7 @@ impl Filter {
     }
 }
 
-impl Page for Filter {
+impl Page for BloomFilter {
     const TABLE: TableId = TableId::Filters;
 
     fn encode(&self, to: &mut Writer) {
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_filter_never_denies_what_it_holds_and_rarely_claims_what_it_does_not() {
-        let mut filter = Filter::of(STRETCH);
+        let mut filter = BloomFilter::of(STRETCH);
         let key = |i: u64| id_hash(&i.to_string());
         (0..2 * STRETCH).for_each(|i| filter.insert(key(i)));
         assert!((0..2 * STRETCH).all(|i| filter.may_hold(key(i))));
@@ -375,8 +375,8 @@ mod tests {
     #[test]
     fn pages_of_an_index_account_for_what_they_hold() {
         accounts_for(&IndexPage { entries: Vec::with_capacity(100) }, 800);
-        accounts_for(&Filter::of(STRETCH), STRETCH as usize * FILTER_BITS_PER_MESSAGE / 8);
-        let runs = (0..3).map(|number| (number, Filter::of(1_024)));
+        accounts_for(&BloomFilter::of(STRETCH), STRETCH as usize * FILTER_BITS_PER_MESSAGE / 8);
+        let runs = (0..3).map(|number| (number, BloomFilter::of(1_024)));
         let mut index = Index::new(1_024, runs, 3);
         let (empty, filters) = (index.memory_bytes(), 3 * 1_024 * FILTER_BITS_PER_MESSAGE / 8);
         assert_eq!(empty, filters);

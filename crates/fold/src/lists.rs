@@ -4,7 +4,7 @@ use crate::memo::Memo;
 use crate::message::{CHUNK_SLOTS, Chunk, INLINE_SLOTS, Message};
 use crate::people::{PEOPLE_PER_PAGE, People, Person};
 use crate::state::{Error, Pages, Result};
-use crate::view::Filter;
+use crate::view::MemberFilter;
 
 /// The audience of a message by slot. Loads every page at most once.
 pub(crate) struct Lists<'a, S> {
@@ -65,13 +65,13 @@ impl<'a, S: Pages> Lists<'a, S> {
     }
 
     /// The list that a slot is in, if any.
-    pub(crate) fn class(&mut self, slot: u32) -> Result<Option<Filter>, S::Error> {
+    pub(crate) fn class(&mut self, slot: u32) -> Result<Option<MemberFilter>, S::Error> {
         if !self.is_in_audience(slot)? {
             return Ok(None);
         }
         let (read, hidden) = self.bits(slot)?;
         if read {
-            return Ok(Some(Filter::Read));
+            return Ok(Some(MemberFilter::Read));
         }
         if hidden && !self.ignore_hidden {
             return Ok(None);
@@ -80,11 +80,11 @@ impl<'a, S: Pages> Lists<'a, S> {
         let person = self.person(slot)?;
         let gone = person.left_after(offset) || erased.contains(&&*person.id);
         self.erased = erased;
-        Ok(Some(if gone { Filter::Departed } else { Filter::Unread }))
+        Ok(Some(if gone { MemberFilter::Departed } else { MemberFilter::Unread }))
     }
 
     /// The first slot at or after `from` that is in a list. Skips by bits, then looks at the person.
-    pub(crate) fn next(&mut self, mut from: u32, filter: Filter) -> Result<Option<u32>, S::Error> {
+    pub(crate) fn next(&mut self, mut from: u32, filter: MemberFilter) -> Result<Option<u32>, S::Error> {
         let (slots, ignore_hidden) = (self.message.slots, self.ignore_hidden);
         while from < slots {
             let inline = slots <= INLINE_SLOTS;
@@ -93,23 +93,23 @@ impl<'a, S: Pages> Lists<'a, S> {
             let place = from - first;
             let candidate = if inline {
                 let reads = &self.message.reads;
-                if filter == Filter::Read {
+                if filter == MemberFilter::Read {
                     reads.next_read(place)
                 } else {
                     reads.next_without_read(place, ignore_hidden)
                 }
             } else {
                 match (self.chunk(from)?, filter) {
-                    (Some(c), Filter::Read) => c.0.next_read(place),
+                    (Some(c), MemberFilter::Read) => c.0.next_read(place),
                     (Some(c), _) => c.0.next_without_read(place, ignore_hidden),
-                    (None, Filter::Read) => None,
+                    (None, MemberFilter::Read) => None,
                     (None, _) => Some(place),
                 }
             };
             from = match candidate {
                 None => first.saturating_add(size),
                 Some(place) if first + place >= slots => break,
-                Some(place) if filter == Filter::Read || self.class(first + place)? == Some(filter) => {
+                Some(place) if filter == MemberFilter::Read || self.class(first + place)? == Some(filter) => {
                     return Ok(Some(first + place));
                 }
                 Some(place) => first + place + 1,

@@ -4,7 +4,7 @@
 
 use crate::ahead::Scratch;
 use crate::head::Head;
-use crate::index::{BLANK, Filter, Index, IndexPage, STRETCH, id_hash};
+use crate::index::{BLANK, BloomFilter, Index, IndexPage, STRETCH, id_hash};
 use crate::left::LeftSince;
 use crate::message::{Chunk, MESSAGES_PER_PAGE, Message, Messages};
 use crate::origin::{LastRecord, Origin};
@@ -25,7 +25,7 @@ pub trait Pages:
     + Table<Messages>
     + Table<Chunk>
     + Table<IndexPage>
-    + Table<Filter>
+    + Table<BloomFilter>
     + Table<Parked>
     + Table<Erased>
     + Table<Origin>
@@ -42,7 +42,7 @@ impl<S> Pages for S where
         + Table<Messages>
         + Table<Chunk>
         + Table<IndexPage>
-        + Table<Filter>
+        + Table<BloomFilter>
         + Table<Parked>
         + Table<Erased>
         + Table<Origin>
@@ -168,8 +168,8 @@ impl<S: Pages> State<S> {
         };
         let origin = Table::<Origin>::get(&pages, META)?.map(|origin| *origin);
         let mut runs = Vec::new();
-        for k in Table::<Filter>::keys(&pages)? {
-            let filter = Table::<Filter>::get(&pages, k)?.ok_or(Error::Broken("a filter"))?;
+        for k in Table::<BloomFilter>::keys(&pages)? {
+            let filter = Table::<BloomFilter>::get(&pages, k)?.ok_or(Error::Broken("a filter"))?;
             runs.push((k.a, (*filter).clone()));
         }
         // Without a sealed stretch the young ones begin at the first, or, where all have expired, at the last two.

@@ -104,7 +104,7 @@ pub struct Counts {
 /// Which members a list names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Filter {
+pub enum MemberFilter {
     /// Those who have read, openly.
     Read,
     /// Those who have not, and are still there.

@@ -7,7 +7,7 @@ use crate::page::{Page, PageKey, Table, TableId};
 use crate::people::{PEOPLE_PER_PAGE, People, Role};
 use crate::small::{Erased, LEAVES_PER_PAGE, Leaves, Marks, Meta, Parked};
 use crate::state::{Error, META, Pages, Result, State, key};
-use crate::view::{Filter, Members, Receipt};
+use crate::view::{MemberFilter, Members, Receipt};
 use crate::wire::Writer;
 use receipts_event::Kind;
 
@@ -111,7 +111,7 @@ impl<S: Pages> State<S> {
     pub fn members_of(
         &self,
         message: u64,
-        filter: Filter,
+        filter: MemberFilter,
         from_slot: u32,
         limit: usize,
     ) -> Result<Option<Members>, S::Error> {

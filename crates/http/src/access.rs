@@ -3,7 +3,7 @@
 //! Must not look anything up: a decision is a function of the caller and the receipt.
 
 use crate::caller::{Caller, Scope};
-use receipts_fold::view::{Filter, Receipt, Status};
+use receipts_fold::view::{MemberFilter, Receipt, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -39,11 +39,11 @@ pub struct Access {
 
 impl Access {
     /// Who may ask for a list.
-    pub const fn list(&self, filter: Filter) -> Askers {
+    pub const fn list(&self, filter: MemberFilter) -> Askers {
         match filter {
-            Filter::Read => self.read,
-            Filter::Unread => self.unread,
-            Filter::Departed => self.departed,
+            MemberFilter::Read => self.read,
+            MemberFilter::Unread => self.unread,
+            MemberFilter::Departed => self.departed,
         }
     }
 }
@@ -193,7 +193,10 @@ mod tests {
     #[test]
     fn the_configuration_names_each_list_and_leaves_the_rest_at_its_default() {
         let access: Access = serde_json::from_str(r#"{"unread": "scope", "departed": "nobody"}"#).unwrap();
-        assert_eq!((access.counts, access.list(Filter::Read)), (Askers::SenderAndScope, Askers::SenderAndScope));
-        assert_eq!((access.list(Filter::Unread), access.list(Filter::Departed)), (Askers::Scope, Askers::Nobody));
+        assert_eq!((access.counts, access.list(MemberFilter::Read)), (Askers::SenderAndScope, Askers::SenderAndScope));
+        assert_eq!(
+            (access.list(MemberFilter::Unread), access.list(MemberFilter::Departed)),
+            (Askers::Scope, Askers::Nobody)
+        );
     }
 }

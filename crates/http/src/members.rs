@@ -10,7 +10,7 @@ use crate::receipts::{not_found, with_receipt};
 use crate::request::{Freshness, Parameters, PathIds};
 use axum::extract::State;
 use axum::response::Response;
-use receipts_fold::view::{Filter, Status};
+use receipts_fold::view::{MemberFilter, Status};
 use receipts_query::{ListId, json};
 use std::sync::Arc;
 
@@ -20,11 +20,11 @@ pub const LIMIT_DEFAULT: usize = 100;
 /// How many members a page has at most; the contract's number.
 pub const LIMIT_MAX: usize = 1_000;
 
-fn filter(parameters: &Parameters) -> Result<Filter, Problem> {
+fn filter(parameters: &Parameters) -> Result<MemberFilter, Problem> {
     match parameters.one("filter")? {
-        Some("read") => Ok(Filter::Read),
-        Some("unread") => Ok(Filter::Unread),
-        Some("departed") => Ok(Filter::Departed),
+        Some("read") => Ok(MemberFilter::Read),
+        Some("unread") => Ok(MemberFilter::Unread),
+        Some("departed") => Ok(MemberFilter::Departed),
         Some(_) => Err(Problem::invalid("/filter", "must be read, unread or departed")),
         None => Err(Problem::invalid("/filter", "is missing")),
     }

@@ -11,7 +11,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use receipts_query::peer::{ASK_PATH, Ask, Held, Owner, Reply, STATE_PATH, Secret, reply};
+use receipts_cluster::peer::{ASK_PATH, Ask, Held, Owner, Reply, STATE_PATH, Secret, reply};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tower::ServiceBuilder;

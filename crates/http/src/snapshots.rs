@@ -9,8 +9,8 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum::{Json, Router};
-use receipts_query::peer::Secret;
-use receipts_query::snapshots::{SNAPSHOTS_PATH, SnapshotAsk, SnapshotDesk, SnapshotReply};
+use receipts_cluster::peer::Secret;
+use receipts_cluster::snapshots::{SNAPSHOTS_PATH, SnapshotAsk, SnapshotDesk, SnapshotReply};
 use std::sync::Arc;
 use tower_http::catch_panic::CatchPanicLayer;
 

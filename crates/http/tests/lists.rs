@@ -5,7 +5,7 @@
 mod common;
 
 use common::{App, Setup};
-use receipts_fold::view::{Filter, Member, ReadMark, Status};
+use receipts_fold::view::{Member, MemberFilter, ReadMark, Status};
 use receipts_http::{Access, Askers};
 use serde_json::{Value, json};
 
@@ -25,10 +25,10 @@ fn app() -> App {
 
 fn filled(app: App) -> App {
     app.table.put("g1", "m1", "alice", 100, Status::Ok);
-    app.table.put_members("g1", "m1", Filter::Unread, (0..2_500).map(member).collect());
+    app.table.put_members("g1", "m1", MemberFilter::Unread, (0..2_500).map(member).collect());
     let reader = Member { read_at_ms: Some(104), left: true, ..member(7_000) };
-    app.table.put_members("g1", "m1", Filter::Read, vec![reader]);
-    app.table.put_members("g1", "m1", Filter::Departed, vec![Member { left: true, ..member(8_000) }]);
+    app.table.put_members("g1", "m1", MemberFilter::Read, vec![reader]);
+    app.table.put_members("g1", "m1", MemberFilter::Departed, vec![Member { left: true, ..member(8_000) }]);
     app.table.put("g1", "m2", "alice", 100, Status::Ok);
     app
 }

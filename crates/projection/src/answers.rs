@@ -4,8 +4,8 @@ use crate::damage::FoldError;
 use crate::partition::Fold;
 use crate::shared::Partitions;
 use async_trait::async_trait;
-use receipts_fold::view::{Filter, Members, ReadMark, Receipt};
-use receipts_query::peer::{Owner, merge_found};
+use receipts_cluster::peer::{Owner, merge_found};
+use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
 use receipts_query::{Answer, Answers, Conversation, Positions, Readiness, Unavailable};
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ impl Answers for Partitions {
         &self,
         conversation: Conversation<'_>,
         message_id: &str,
-        filter: Filter,
+        filter: MemberFilter,
         from_slot: u32,
         limit: usize,
     ) -> Result<Answer<Members>, Unavailable> {

@@ -1,9 +1,9 @@
 //! Records copied out of the log's memory, with their events, so that they can go from the thread that reads to the one
 //! that folds. One copy into one stretch of memory: next to decoding that is little.
 
-use crate::intake::event_of;
 use crate::source::{Decoded, Handed};
 use bytes::Bytes;
+use receipts_event::decode_record;
 use receipts_log::{Headers, Polled, Record};
 use self_cell::self_cell;
 use std::ops::Range;
@@ -107,7 +107,11 @@ impl Batch {
     pub(crate) fn decoded(rows: Rows, partition_count: u32) -> Self {
         Self::new(rows, |rows| {
             let records = (0..rows.rows.len()).map(|row| rows.record(row));
-            Events(records.map(|record| event_of(&record, partition_count)).collect())
+            Events(
+                records
+                    .map(|record| decode_record(record.partition, record.key, record.value, partition_count))
+                    .collect(),
+            )
         })
     }
 

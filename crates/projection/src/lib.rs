@@ -6,7 +6,6 @@ mod answers;
 mod batch;
 mod clock;
 mod damage;
-mod intake;
 mod memory;
 mod origin;
 mod outbox;
@@ -21,7 +20,6 @@ mod source;
 mod thread;
 mod updates;
 
-pub use intake::event_of;
 pub use projector::{Loop, Turn};
 pub use settings::{DRAFT_BYTES, ProjectError, Schedule, Settings, Snapshotting};
 pub use shared::Partitions;

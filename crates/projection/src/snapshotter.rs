@@ -4,8 +4,8 @@
 use crate::settings::{Schedule, Snapshotting};
 use crate::shared::Partitions;
 use parking_lot::{Condvar, Mutex};
+use receipts_cluster::snapshots::{SnapshotDesk, SnapshotDoing, SnapshotNewest, SnapshotState};
 use receipts_fold::Limits;
-use receipts_query::snapshots::{SnapshotDesk, SnapshotDoing, SnapshotNewest, SnapshotState};
 use receipts_snapshots::{Error, Snapshots, Taken, Watch};
 use receipts_store::snapshot::{Taking, Told};
 use std::collections::{BTreeMap, BTreeSet};

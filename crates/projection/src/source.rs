@@ -1,6 +1,6 @@
 //! Where the loop has its events from. Decodes; knows nothing of what is done with an event.
 
-use crate::intake::event_of;
+use receipts_event::decode_record;
 use receipts_event::{Event, Rejection};
 use receipts_log::{Polled, ReadError, Reader, Record};
 use std::time::Duration;
@@ -45,7 +45,10 @@ impl Source for InTurns {
         let count = self.partition_count;
         self.reader.poll(POLL_RECORDS, wait, &mut |polled| match polled {
             Polled::Records(records) => {
-                let events: Vec<_> = records.iter().map(|record| event_of(record, count)).collect();
+                let events: Vec<_> = records
+                    .iter()
+                    .map(|record| decode_record(record.partition, record.key, record.value, count))
+                    .collect();
                 each(Handed::Records(records, &events));
             }
             Polled::End { partition, next_offset } => each(Handed::End { partition, next_offset }),

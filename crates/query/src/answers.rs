@@ -4,7 +4,7 @@
 
 use crate::Positions;
 use async_trait::async_trait;
-use receipts_fold::view::{Filter, Members, ReadMark, Receipt};
+use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ pub trait Answers: Send + Sync + 'static {
         &self,
         conversation: Conversation<'_>,
         message_id: &str,
-        filter: Filter,
+        filter: MemberFilter,
         from_slot: u32,
         limit: usize,
     ) -> Result<Answer<Members>, Unavailable>;
@@ -180,6 +180,6 @@ pub trait Answers: Send + Sync + 'static {
 
 /// Which of two partitions' receipts of one id answers: the greater `sent_at_ms`, and of equal ones the conversation id
 /// that sorts last. What was not found has neither.
-pub(crate) fn answers_before(one: &Receipt, other: &Receipt) -> bool {
+pub fn answers_before(one: &Receipt, other: &Receipt) -> bool {
     (one.sent_at_ms, &one.conversation_id) > (other.sent_at_ms, &other.conversation_id)
 }

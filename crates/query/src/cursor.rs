@@ -5,7 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
-use receipts_fold::view::Filter;
+use receipts_fold::view::MemberFilter;
 use sha2::Sha256;
 use std::fmt;
 
@@ -25,18 +25,18 @@ pub struct ListId<'a> {
     /// Of which message.
     pub message_id: &'a str,
     /// Which members.
-    pub filter: Filter,
+    pub filter: MemberFilter,
 }
 
 /// Signs cursors and opens them. All edges of a service share one key, and it outlives restarts; where it changes, open
 /// walks end in a refusal and begin anew.
 ///
 /// ```
-/// use receipts_fold::view::Filter;
+/// use receipts_fold::view::MemberFilter;
 /// use receipts_query::{CursorKey, ListId};
 ///
 /// let key = CursorKey::new([7; 32]);
-/// let list = ListId { tenant: "default", conversation_id: "g1", message_id: "m1", filter: Filter::Unread };
+/// let list = ListId { tenant: "default", conversation_id: "g1", message_id: "m1", filter: MemberFilter::Unread };
 /// let cursor = key.sign(list, 400);
 /// assert_eq!(key.open(list, &cursor), Ok(400));
 /// assert!(key.open(ListId { message_id: "m2", ..list }, &cursor).is_err());
@@ -55,7 +55,8 @@ impl CursorKey {
         Self(key)
     }
 
-    pub(crate) const fn bytes(&self) -> &[u8; 32] {
+    /// The key itself.
+    pub const fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
@@ -94,9 +95,9 @@ impl CursorKey {
             mac.update(id.as_bytes());
         }
         mac.update(&[match list.filter {
-            Filter::Read => 1,
-            Filter::Unread => 2,
-            Filter::Departed => 3,
+            MemberFilter::Read => 1,
+            MemberFilter::Unread => 2,
+            MemberFilter::Departed => 3,
         }]);
         mac.update(&next_slot.to_le_bytes());
         mac
@@ -117,15 +118,15 @@ mod tests {
 
     const KEY: CursorKey = CursorKey::new([42; 32]);
 
-    fn filter() -> impl Strategy<Value = Filter> {
-        prop_oneof![Just(Filter::Read), Just(Filter::Unread), Just(Filter::Departed)]
+    fn filter() -> impl Strategy<Value = MemberFilter> {
+        prop_oneof![Just(MemberFilter::Read), Just(MemberFilter::Unread), Just(MemberFilter::Departed)]
     }
 
-    fn list() -> impl Strategy<Value = (String, String, String, Filter)> {
+    fn list() -> impl Strategy<Value = (String, String, String, MemberFilter)> {
         ("[a-c]{1,3}", "[a-c/]{1,3}", "[a-c/]{1,3}", filter())
     }
 
-    fn id(parts: &(String, String, String, Filter)) -> ListId<'_> {
+    fn id(parts: &(String, String, String, MemberFilter)) -> ListId<'_> {
         ListId { tenant: &parts.0, conversation_id: &parts.1, message_id: &parts.2, filter: parts.3 }
     }
 
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_slash_in_an_id_makes_no_two_lists_alike() {
-        let one = ListId { tenant: "t", conversation_id: "a/b", message_id: "c", filter: Filter::Read };
+        let one = ListId { tenant: "t", conversation_id: "a/b", message_id: "c", filter: MemberFilter::Read };
         let two = ListId { conversation_id: "a", message_id: "b/c", ..one };
         assert_eq!(KEY.open(two, &KEY.sign(one, 9)), Err(BadCursor));
     }

@@ -5,10 +5,8 @@
 mod answers;
 mod cursor;
 pub mod json;
-pub mod peer;
 mod position;
-pub mod snapshots;
 
-pub use answers::{Answer, Answers, Conversation, Readiness, Unavailable};
+pub use answers::{Answer, Answers, Conversation, Readiness, Unavailable, answers_before};
 pub use cursor::{BadCursor, CursorKey, ListId};
 pub use position::{BadToken, Positions, Since, StreamId, UPDATE_POSITION_HEADER};

@@ -10,7 +10,7 @@ use crate::envelope::{name_key, page_key, parse_page_key, part_key, unwrap, wrap
 use crate::error::Error;
 use crate::names::Names;
 use receipts_fold::head::Head;
-use receipts_fold::index::{Filter, IndexPage};
+use receipts_fold::index::{BloomFilter, IndexPage};
 use receipts_fold::message::{Chunk, Messages};
 use receipts_fold::page::{Mut, Page, PageKey, Ref, Store, Table};
 use receipts_fold::people::{People, PeopleIndex};
@@ -39,7 +39,7 @@ pub struct Paged<B> {
     messages: Cache<Messages>,
     chunks: Cache<Chunk>,
     index: Cache<IndexPage>,
-    filters: Cache<Filter>,
+    filters: Cache<BloomFilter>,
     parked: Cache<Parked>,
     erased: Cache<Erased>,
     origin: Cache<Origin>,
@@ -431,7 +431,7 @@ table!(Leaves, leaves);
 table!(Messages, messages);
 table!(Chunk, chunks);
 table!(IndexPage, index);
-table!(Filter, filters);
+table!(BloomFilter, filters);
 table!(Parked, parked);
 table!(Erased, erased);
 table!(Origin, origin);

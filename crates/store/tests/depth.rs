@@ -5,7 +5,7 @@
 
 use receipts_event::{Body, Event, MembersChanged, MessageRead, MessageSent, TENANT_DEFAULT};
 use receipts_fold::effects::Effects;
-use receipts_fold::view::Filter;
+use receipts_fold::view::MemberFilter;
 use receipts_fold::{At, Limits, Raw, State};
 use receipts_store::{Backend, Batch, Error, MemoryBackend, Paged};
 use std::sync::Arc;
@@ -110,7 +110,7 @@ fn folded_without(gone: &[usize]) -> State<Paged<Counting>> {
 }
 
 /// Values and bytes that each page of a whole walk reads from the medium.
-fn walk(state: &State<Paged<Counting>>, filter: Filter) -> Vec<(usize, usize)> {
+fn walk(state: &State<Paged<Counting>>, filter: MemberFilter) -> Vec<(usize, usize)> {
     let mut read = Vec::new();
     let mut from = Some(0);
     let mut walked = 0;
@@ -125,9 +125,9 @@ fn walk(state: &State<Paged<Counting>>, filter: Filter) -> Vec<(usize, usize)> {
     }
     let counts = state.receipt(TENANT_DEFAULT, "g", "m").unwrap().counts.unwrap();
     let count = match filter {
-        Filter::Read => counts.read_count,
-        Filter::Unread => counts.unread_count,
-        Filter::Departed => counts.departed_count,
+        MemberFilter::Read => counts.read_count,
+        MemberFilter::Unread => counts.unread_count,
+        MemberFilter::Departed => counts.departed_count,
     };
     assert_eq!(walked, count as usize, "a whole walk");
     read
@@ -137,7 +137,7 @@ fn walk(state: &State<Paged<Counting>>, filter: Filter) -> Vec<(usize, usize)> {
 #[test]
 fn the_last_page_of_100_000_reads_what_the_first_one_reads() {
     let state = folded();
-    for filter in [Filter::Read, Filter::Unread] {
+    for filter in [MemberFilter::Read, MemberFilter::Unread] {
         let pages = walk(&state, filter);
         assert!(pages.len() > 300, "{}", pages.len());
         let (first, last) = (pages[0], pages[pages.len() - 1]);
@@ -156,7 +156,7 @@ fn the_last_page_of_100_000_reads_what_the_first_one_reads() {
 /// INV-PAGING: one who left among 100,000 is found by the leave, and not by a look at everybody who has not read.
 #[test]
 fn the_departed_are_found_by_their_leaves() {
-    let pages = walk(&folded(), Filter::Departed);
+    let pages = walk(&folded(), MemberFilter::Departed);
     assert!(pages.len() == 1 && (5..20).contains(&pages[0].0), "{pages:?}");
 }
 

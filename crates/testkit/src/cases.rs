@@ -27,7 +27,7 @@
 use std::path::{Path, PathBuf};
 
 use receipts_event::{Event, TENANT_DEFAULT};
-use receipts_fold::view::{Filter, Status};
+use receipts_fold::view::{MemberFilter, Status};
 use serde_json::{Map, Value, json};
 
 use crate::oracle::Limits;
@@ -56,13 +56,13 @@ enum Step {
     DeadLetter { offset: u64, reason: String, ids: Vec<String> },
     Receipt { conversation: String, message: String, wanted: Value },
     Find { message: String, wanted: Value },
-    Members { conversation: String, message: String, filter: Filter, wanted: Result<Vec<Value>, Status> },
+    Members { conversation: String, message: String, filter: MemberFilter, wanted: Result<Vec<Value>, Status> },
     Mark { conversation: String, user: String, wanted: Option<Value> },
 }
 
 /// The folder of the workspace's case files.
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/cases")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fold/tests/cases")
 }
 
 /// Reads every `.txt` file of a folder, by name.
@@ -243,7 +243,13 @@ impl<S: Subject> Run<'_, S> {
         }
     }
 
-    fn list_differs(&self, c: &str, m: &str, filter: Filter, wanted: &Result<Vec<Value>, Status>) -> Option<String> {
+    fn list_differs(
+        &self,
+        c: &str,
+        m: &str,
+        filter: MemberFilter,
+        wanted: &Result<Vec<Value>, Status>,
+    ) -> Option<String> {
         let found = self.subject.members(&self.tenant, c, m, filter);
         match (wanted, found) {
             (Err(wanted), Err(found)) if *wanted == found => None,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use receipts_event::{Body, Event, UpTo};
-use receipts_fold::view::Filter;
+use receipts_fold::view::MemberFilter;
 
 use crate::subject::{At, OracleEffect, Subject};
 
@@ -67,7 +67,7 @@ impl Questions {
             if pair.0 != pair.1 {
                 return Some(format!("find {tenant} {message}:\n  {:?}\n  {:?}", pair.0, pair.1));
             }
-            for filter in [Filter::Read, Filter::Unread, Filter::Departed] {
+            for filter in [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed] {
                 let list = |list: Result<Vec<_>, _>| list.map(sorted);
                 let pair = (
                     list(left.members(tenant, conversation, message, filter)),

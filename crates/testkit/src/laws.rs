@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use receipts_event::Body;
-use receipts_fold::view::{Filter, Member, Receipt, Status};
+use receipts_fold::view::{Member, MemberFilter, Receipt, Status};
 
 use crate::compare::Questions;
 use crate::history::{Shape, Weights};
@@ -15,7 +15,7 @@ use crate::subject::{At, OracleEffect, Subject};
 /// Whether a law holds; if not, where and why.
 pub type Held = Result<(), String>;
 
-const FILTERS: [Filter; 3] = [Filter::Read, Filter::Unread, Filter::Departed];
+const FILTERS: [MemberFilter; 3] = [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed];
 
 /// Tenant, conversation, message.
 type Name = (String, String, String);

@@ -1,7 +1,7 @@
 //! What can be put to the same questions: the oracle here, the fold elsewhere. No behaviour of its own.
 
 use receipts_event::Event;
-use receipts_fold::view::{Filter, Member, ReadMark, Receipt, Status};
+use receipts_fold::view::{Member, MemberFilter, ReadMark, Receipt, Status};
 
 /// Where and when a record stands in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub trait Subject {
         tenant: &str,
         conversation_id: &str,
         message_id: &str,
-        filter: Filter,
+        filter: MemberFilter,
     ) -> Result<Vec<Member>, Status>;
 
     /// Up to where a person has read a conversation.

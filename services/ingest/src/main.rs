@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory, FromArgMatches, Parser};
+use receipts_assembly::{authenticate, connect, ingest, kafka_name, limits, on_thread};
 use receipts_http::{Health, edge, health_router, ingest_router};
 use receipts_log::Log as _;
-use receipts_node::{authenticate, connect, ingest, kafka_name, limits, on_thread};
 use receipts_query::Readiness;
 use receipts_runtime::config::{self, Named, Settings};
 use receipts_runtime::exit::{self, Failure};
@@ -47,9 +47,9 @@ fn run() -> Result<(), Failure> {
     let matches = config::with_flags(Cli::command(), &FIRST).get_matches();
     let cli = Cli::from_arg_matches(&matches)?;
     let settings = config::of_process(&matches)?;
-    let bootstrap = receipts_node::bootstrap("receipts-ingest", &settings)?.to_owned();
+    let bootstrap = receipts_assembly::bootstrap("receipts-ingest", &settings)?.to_owned();
     // What is acknowledged is in Kafka, and what is not was not promised: nothing is waited for beyond the drain.
-    receipts_node::run("receipts-ingest", &settings, async |stop, metrics| {
+    receipts_assembly::run("receipts-ingest", &settings, async |stop, metrics| {
         serve(&settings, bootstrap, &stop, metrics, cli.json).await
     })
 }
@@ -65,7 +65,7 @@ async fn serve(
         authenticate = authenticate(&settings.auth) => authenticate?,
         () = stop.cancelled() => return Ok(()),
     };
-    let listener = receipts_node::listen(settings.http.listen, "--http-listen").await?;
+    let listener = receipts_assembly::listen(settings.http.listen, "--http-listen").await?;
     let connecting = {
         let (settings, bootstrap) = (settings.clone(), bootstrap.clone());
         on_thread("connecting", move || connect(&settings, &bootstrap))
@@ -89,7 +89,7 @@ async fn serve(
     let router = edge(ingest_router(ingest), health_router(health), authenticate, &limits);
     let drain = Duration::from_millis(settings.drain_ms);
     // Half of the time to drain is for requests, the rest for what they left on its way to Kafka.
-    let patience = receipts_node::patience(settings, drain / 2);
+    let patience = receipts_assembly::patience(settings, drain / 2);
     let serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), patience));
     Output::stdout(json).ready("receipts-ingest", &[("http", url), ("log", kafka_name(&bootstrap))])?;
     let work = async {

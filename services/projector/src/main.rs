@@ -2,11 +2,11 @@
 
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory, FromArgMatches, Parser};
+use receipts_assembly::{DataDir, on_thread, open_projector, secret};
+use receipts_cluster::peer::cursor_key_text;
 use receipts_http::{Health, Peer, peer_router};
 use receipts_log::Log;
-use receipts_node::{DataDir, on_thread, open_projector, secret};
 use receipts_projection::{Partitions, Projector};
-use receipts_query::peer::cursor_key_text;
 use receipts_query::{Answers as _, Readiness};
 use receipts_runtime::config::{self, Named, Settings};
 use receipts_runtime::exit::{self, Failure};
@@ -67,8 +67,8 @@ fn run() -> Result<(), Failure> {
     let matches = config::with_flags(Cli::command(), &FIRST).get_matches();
     let cli = Cli::from_arg_matches(&matches)?;
     let settings = config::of_process(&matches)?;
-    receipts_node::bootstrap("receipts-projector", &settings)?;
-    receipts_node::run("receipts-projector", &settings, async |stop, metrics| {
+    receipts_assembly::bootstrap("receipts-projector", &settings)?;
+    receipts_assembly::run("receipts-projector", &settings, async |stop, metrics| {
         serve(&settings, &stop, metrics, cli.json).await
     })
 }
@@ -81,7 +81,7 @@ struct State {
 }
 
 async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, json: bool) -> Result<(), Failure> {
-    let listener = receipts_node::listen(settings.projector.listen, "--listen").await?;
+    let listener = receipts_assembly::listen(settings.projector.listen, "--listen").await?;
     let address = listener.local_addr()?;
     let secret = secret(settings)?;
     let opening = {
@@ -96,7 +96,7 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
     let mut state = opened;
     // So that `receipts snapshot take --data-dir` finds it.
     state.data.serves_at(&format!("http://{address}"))?;
-    let operators = receipts_node::operators_secret(settings, &state.data)?;
+    let operators = receipts_assembly::operators_secret(settings, &state.data)?;
     let partitions = state.projector.partitions().clone();
     let peer = Peer {
         owner: Arc::new(partitions.clone()),
@@ -120,12 +120,12 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
     let snapshots = receipts_http::snapshot_router(state.projector.snapshots(), operators);
     let router = peer_router(peer, health).merge(snapshots);
     // Half of the time to drain is for questions, the rest for the last checkpoint.
-    let patience = receipts_node::patience(settings, drain / 2);
+    let patience = receipts_assembly::patience(settings, drain / 2);
     let mut http = tokio::spawn(receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), patience));
     let mut ended = None;
     tokio::select! {
         () = ready(&partitions) => {
-            let log = receipts_node::place(settings);
+            let log = receipts_assembly::place(settings);
             Output::stdout(json).ready("receipts-projector", &[("listen", format!("http://{address}")), ("log", log)])?;
         }
         () = state.projector.stopped() => {}
@@ -158,15 +158,15 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
     };
     let data = shutdown::drain(stop, drain, work).await??;
     // Its partitions are others' by now.
-    receipts_node::leave(data).await
+    receipts_assembly::leave(data).await
 }
 
 fn open(settings: &Settings) -> Result<State, Failure> {
     let data = DataDir::open(&settings.data_dir)?;
-    let opened = receipts_node::open(settings, &data)?;
+    let opened = receipts_assembly::open(settings, &data)?;
     data.adopt_rebuilt()?;
     data.bind_store(&opened.identity)?;
-    let snapshots = receipts_node::snapshotting(settings, &data, &opened.identity)?;
+    let snapshots = receipts_assembly::snapshotting(settings, &data, &opened.identity)?;
     let projector = open_projector(settings, &data, &*opened.log, true, snapshots)?;
     Ok(State { projector, log: opened.log, data })
 }

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory, FromArgMatches, Parser};
+use receipts_assembly::{access, authenticate, connect, follow_updates, limits, on_thread, secret};
+use receipts_cluster::{Peers, Settings as PeersSettings};
 use receipts_http::{Health, Query, edge, health_router, query_router};
-use receipts_node::{access, authenticate, connect, follow_updates, limits, on_thread, secret};
-use receipts_peers::{Peers, Settings as PeersSettings};
 use receipts_query::{Answers as _, CursorKey};
 use receipts_runtime::config::{self, Named, Settings};
 use receipts_runtime::exit::{self, Failure};
@@ -59,7 +59,7 @@ fn run() -> Result<(), Failure> {
              query.projectors in the file",
         ));
     }
-    receipts_node::run("receipts-query", &settings, async |stop, metrics| {
+    receipts_assembly::run("receipts-query", &settings, async |stop, metrics| {
         serve(&settings, &stop, metrics, cli.json).await
     })
 }
@@ -69,7 +69,7 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
         authenticate = authenticate(&settings.auth) => authenticate?,
         () = stop.cancelled() => return Ok(()),
     };
-    let listener = receipts_node::listen(settings.http.listen, "--http-listen").await?;
+    let listener = receipts_assembly::listen(settings.http.listen, "--http-listen").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let peers = PeersSettings {
         projectors: settings.query.projectors.clone(),
@@ -110,7 +110,7 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
     };
     let router = edge(query_router(query, updates.clone()), health_router(health), authenticate, &limits);
     let drain = Duration::from_millis(settings.drain_ms);
-    let patience = receipts_node::patience(settings, drain);
+    let patience = receipts_assembly::patience(settings, drain);
     let mut serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), patience));
     let ready = async {
         while !peers.ready().caught_up {

@@ -6,9 +6,9 @@ use chrono::DateTime;
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use receipts_analytics::{Error, Scratch, Span, Told, UpTo, Watch, offset_at, span};
+use receipts_assembly::LogIdentity;
 use receipts_event::TIME_MS_MAX;
 use receipts_log::Inspect;
-use receipts_node::LogIdentity;
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -40,9 +40,9 @@ impl Memory {
     /// Where states are folded aside; with the snapshots of the log, if the settings say where those are.
     pub(crate) fn scratch(&self, settings: &Settings, log: &LogIdentity) -> Result<Scratch, Failure> {
         Ok(Scratch {
-            limits: receipts_node::fold_limits(settings),
+            limits: receipts_assembly::fold_limits(settings),
             memory_bytes: self.bytes(),
-            snapshots: receipts_node::destination(settings)?.map(|at| Snapshots::new(at, log.name())),
+            snapshots: receipts_assembly::destination(settings)?.map(|at| Snapshots::new(at, log.name())),
         })
     }
 }
@@ -317,12 +317,12 @@ pub(crate) fn run(
     work: impl FnOnce(&Settings, &mut Progress) -> Result<(), Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let own = settings.clone();
-    receipts_node::run("receipts", &settings, async |stop, _| {
+    receipts_assembly::run("receipts", &settings, async |stop, _| {
         let analysis = move || {
             let mut progress = Progress::new(stop);
             work(&own, &mut progress).map_err(|failure| progress.ended_early(failure))
         };
-        receipts_node::on_thread("analysis", analysis).await
+        receipts_assembly::on_thread("analysis", analysis).await
     })
 }
 

@@ -118,10 +118,10 @@ pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(),
         progress: asked.progress.unwrap_or_else(|| beside(&first, "backfill.json")),
         rejects: asked.rejects.unwrap_or_else(|| beside(&first, "rejects.ndjson")),
         run: random().context("the system gives no random bytes")?,
-        log: receipts_node::place(&settings),
+        log: receipts_assembly::place(&settings),
     };
     analysis::run(settings, move |settings, progress| {
-        let opened = receipts_node::open_existing(settings)?;
+        let opened = receipts_assembly::open_existing(settings)?;
         progress.begin_with(Unit::Bytes, bytes(&plan).map_err(failure)?);
         let imported = import(&*opened.log, &plan, progress);
         progress.clear();

@@ -84,8 +84,9 @@ pub(crate) fn run(mut settings: Settings, plan: Plan) -> Result<(), Failure> {
         settings.telemetry.log_filter = "warn,receipts::demo=info".to_owned();
     }
     let run = Run { plan, notice, stays_at };
-    let done =
-        receipts_node::run("receipts", &settings, async |stop, metrics| perform(&settings, &run, &stop, metrics).await);
+    let done = receipts_assembly::run("receipts", &settings, async |stop, metrics| {
+        perform(&settings, &run, &stop, metrics).await
+    });
     // Only now, for the service had it open.
     drop(temporary);
     done
@@ -139,7 +140,8 @@ async fn tell_and_show(service: &mut Service, run: &Run, output: &mut Output) ->
     let (seed, partition_count) = (run.plan.seed, service.partitions().count());
     let told = {
         let tenant = tenant.clone();
-        receipts_node::on_thread("demo-story", move || Ok(story::tell(&tenant, partition_count, seed, now_ms))).await?
+        receipts_assembly::on_thread("demo-story", move || Ok(story::tell(&tenant, partition_count, seed, now_ms)))
+            .await?
     };
     let Told { happenings, conversations, featured } = told;
     let fed = feed::feed(service, happenings).await?;

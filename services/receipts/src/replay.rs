@@ -60,7 +60,7 @@ enum Question {
         message: String,
         /// Which list.
         #[arg(long)]
-        filter: Filter,
+        filter: MemberFilter,
     },
     /// Up to where somebody has read a conversation.
     ReadMark {
@@ -72,18 +72,18 @@ enum Question {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Filter {
+enum MemberFilter {
     Read,
     Unread,
     Departed,
 }
 
-impl From<Filter> for view::Filter {
-    fn from(filter: Filter) -> Self {
+impl From<MemberFilter> for view::MemberFilter {
+    fn from(filter: MemberFilter) -> Self {
         match filter {
-            Filter::Read => Self::Read,
-            Filter::Unread => Self::Unread,
-            Filter::Departed => Self::Departed,
+            MemberFilter::Read => Self::Read,
+            MemberFilter::Unread => Self::Unread,
+            MemberFilter::Departed => Self::Departed,
         }
     }
 }
@@ -129,7 +129,7 @@ pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), 
                 return Err(Failure::usage("--from is later than --as-of: there is nothing between them"));
             }
         }
-        let opened = receipts_node::open_existing(settings)?;
+        let opened = receipts_assembly::open_existing(settings)?;
         let log = &*opened.log;
         let mut output = Output::stdout(json);
         let scratch = replay.prefix.memory.scratch(settings, &opened.identity)?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// # Errors
 /// What kept it from starting, made it end, or kept it from ending in order.
 pub(crate) fn run(settings: Settings, json: bool) -> Result<(), Failure> {
-    receipts_node::run("receipts", &settings, async |stop, metrics| {
+    receipts_assembly::run("receipts", &settings, async |stop, metrics| {
         let started = tokio::select! {
             started = Service::start(&settings, &metrics) => started?,
             // Nothing is served yet, and what was opened survives a kill.
@@ -35,7 +35,7 @@ pub(crate) fn run(settings: Settings, json: bool) -> Result<(), Failure> {
         }
         stop.cancel();
         let data = shutdown::drain(&stop, Duration::from_millis(settings.drain_ms), service.stop()).await??;
-        receipts_node::leave(data).await?;
+        receipts_assembly::leave(data).await?;
         Ok(said?)
     })
 }

@@ -2,11 +2,11 @@
 //! not their work.
 
 use anyhow::{Context as _, anyhow};
+use receipts_assembly::{DataDir, access, authenticate, limits, on_thread};
+use receipts_cluster::peer::Secret;
 use receipts_http::{Drained, Health, Parts, Query, Updates};
 use receipts_log::{Inspect, Writer};
-use receipts_node::{DataDir, access, authenticate, limits, on_thread};
 use receipts_projection::{Partitions, Projector};
-use receipts_query::peer::Secret;
 use receipts_query::{Answers, CursorKey, Readiness};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -51,7 +51,7 @@ impl Service {
     /// Says what is in the way and what to do.
     pub(crate) async fn start(settings: &Settings, metrics: &Metrics) -> Result<Self, Failure> {
         let authenticate = authenticate(&settings.auth).await?;
-        let listener = receipts_node::listen(settings.http.listen, "--http-listen").await?;
+        let listener = receipts_assembly::listen(settings.http.listen, "--http-listen").await?;
         let address = listener.local_addr()?;
         let (state, cursor_key, secret, log_name) = {
             let settings = settings.clone();
@@ -62,7 +62,7 @@ impl Service {
         let partitions = state.projector.partitions().clone();
         let metrics = metrics.clone();
         let router = receipts_http::router(Parts {
-            ingest: receipts_node::ingest(settings, &*state.log),
+            ingest: receipts_assembly::ingest(settings, &*state.log),
             query: Query {
                 answers: Arc::new(partitions.clone()),
                 cursor_key,
@@ -80,7 +80,7 @@ impl Service {
         let router = router.merge(receipts_http::snapshot_router(state.projector.snapshots(), secret));
         let stop_http = CancellationToken::new();
         // Half of the time to drain is for requests, the rest for the last checkpoint.
-        let patience = receipts_node::patience(settings, Duration::from_millis(settings.drain_ms / 2));
+        let patience = receipts_assembly::patience(settings, Duration::from_millis(settings.drain_ms / 2));
         let http = receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), patience);
         Ok(Self {
             address,
@@ -157,7 +157,7 @@ impl Service {
     }
 
     /// Stops in order: requests that have begun are answered, what is folded is published and checkpointed. Returns the
-    /// directory, for [`receipts_node::leave`].
+    /// directory, for [`receipts_assembly::leave`].
     ///
     /// # Errors
     /// What had ended the service before, or kept it from ending in order.
@@ -202,12 +202,12 @@ fn readiness(partitions: &Partitions) -> Readiness {
 fn open(settings: &Settings) -> Result<(State, CursorKey, Secret, String), Failure> {
     let data = DataDir::open(&settings.data_dir)?;
     let cursor_key = data.cursor_key()?;
-    let secret = receipts_node::operators_secret(settings, &data)?;
-    let opened = receipts_node::open(settings, &data)?;
+    let secret = receipts_assembly::operators_secret(settings, &data)?;
+    let opened = receipts_assembly::open(settings, &data)?;
     data.adopt_rebuilt()?;
     data.bind_store(&opened.identity)?;
-    let updates = receipts_node::follow_updates(settings, opened.log.clone())?;
-    let snapshots = receipts_node::snapshotting(settings, &data, &opened.identity)?;
-    let projector = receipts_node::open_projector(settings, &data, &*opened.log, false, snapshots)?;
+    let updates = receipts_assembly::follow_updates(settings, opened.log.clone())?;
+    let snapshots = receipts_assembly::snapshotting(settings, &data, &opened.identity)?;
+    let projector = receipts_assembly::open_projector(settings, &data, &*opened.log, false, snapshots)?;
     Ok((State { updates, projector, log: opened.log, data }, cursor_key, secret, opened.name))
 }

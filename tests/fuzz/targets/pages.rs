@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use receipts_fold::head::Head;
-use receipts_fold::index::{Filter, Index, IndexPage, STRETCH, id_hash};
+use receipts_fold::index::{BloomFilter, Index, IndexPage, STRETCH, id_hash};
 use receipts_fold::message::{Chunk, Messages};
 use receipts_fold::page::{Page, PageKey, Table, TableId};
 use receipts_fold::people::{People, PeopleIndex};
@@ -129,18 +129,18 @@ fn index_page(bytes: &[u8]) {
         return;
     }
     let all = [&[8][..], &[0xFF; 64]].concat();
-    let filter = Filter::decode(&mut Reader::new(&all)).expect("a filter that claims everything");
+    let filter = BloomFilter::decode(&mut Reader::new(&all)).expect("a filter that claims everything");
     look_up([(TableId::Index, bytes)], filter);
 }
 
 /// Asks a filter, in front of a stretch of which no page is there.
 fn filter_page(bytes: &[u8]) {
-    if let Some(filter) = page::<Filter>(bytes) {
+    if let Some(filter) = page::<BloomFilter>(bytes) {
         look_up([], filter);
     }
 }
 
-fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: Filter) {
+fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: BloomFilter) {
     let backend = MemoryBackend::default();
     let id = id_hash("m1");
     for (table, payload) in pages {

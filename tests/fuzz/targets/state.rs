@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
-use receipts_fold::view::Filter;
+use receipts_fold::view::MemberFilter;
 use receipts_fold::{At, State};
 use receipts_fuzz::fixture::{Fixture, fold, open};
 use receipts_fuzz::seeds;
@@ -62,7 +62,7 @@ fn ask(state: &State<Paged<MemoryBackend>>, window: usize) {
             assert_eq!(sum, u64::from(c.audience_count));
         }
         _ = state.receipt_anywhere(tenant, message);
-        for filter in [Filter::Read, Filter::Unread, Filter::Departed] {
+        for filter in [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed] {
             _ = state.members(tenant, conversation, message, filter, 0, 20);
             _ = state.members(tenant, conversation, message, filter, 500, 3);
         }

@@ -5,18 +5,18 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use libfuzzer_sys::fuzz_target;
-use receipts_fold::view::Filter;
+use receipts_fold::view::MemberFilter;
 use receipts_fuzz::seeds;
 use receipts_query::{CursorKey, ListId, Positions, Since, StreamId};
 
 const KEY: CursorKey = CursorKey::new([42; 32]);
 const LIST: ListId<'static> =
-    ListId { tenant: "default", conversation_id: "g1", message_id: "m1", filter: Filter::Unread };
+    ListId { tenant: "default", conversation_id: "g1", message_id: "m1", filter: MemberFilter::Unread };
 
 fuzz_target!(
     init: seeds::write_if_asked(|| {
         let cursors = [0, 1, 400, u32::MAX].map(|slot| KEY.sign(LIST, slot));
-        let foreign = KEY.sign(ListId { filter: Filter::Read, ..LIST }, 400);
+        let foreign = KEY.sign(ListId { filter: MemberFilter::Read, ..LIST }, 400);
         let positions = [
             Positions::new(),
             Positions::written(0, 0),
@@ -87,7 +87,7 @@ fn round_trips(bytes: &[u8]) {
     for (i, (partition, next_offset)) in entries.enumerate() {
         if i % 2 == 0 { &mut even } else { &mut odd }.raise(partition, next_offset);
         assert_eq!(KEY.open(LIST, &KEY.sign(LIST, partition)), Ok(partition));
-        let other = ListId { filter: Filter::Departed, ..LIST };
+        let other = ListId { filter: MemberFilter::Departed, ..LIST };
         assert!(KEY.open(other, &KEY.sign(LIST, partition)).is_err());
     }
     for positions in [&even, &odd] {

@@ -6,7 +6,7 @@
 use receipts_analytics::{Scratch, Watch};
 use receipts_event::{Body, Event, MembersChanged, MessageSent, copies, decode, partition_of};
 use receipts_fold::effects::Effects;
-use receipts_fold::view::{Filter, Member};
+use receipts_fold::view::{Member, MemberFilter};
 use receipts_fold::{Limits, Raw, State};
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Entry, Inspect as _, Log as _, Topic};
@@ -202,7 +202,7 @@ pub(crate) fn assert_agree(questions: &Questions, state: &State<Paged<SledBacken
     for (tenant, conversation, message) in &questions.messages {
         let wanted = oracle.receipt(tenant, conversation, message);
         assert_eq!(state.receipt(tenant, conversation, message).unwrap(), wanted, "{when}");
-        for filter in [Filter::Read, Filter::Unread, Filter::Departed] {
+        for filter in [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed] {
             let list = state.members(tenant, conversation, message, filter, 0, usize::MAX).unwrap();
             let wanted = oracle.members(tenant, conversation, message, filter).unwrap_or_default();
             assert_eq!(by_id(list.members), by_id(wanted), "{when}: {filter:?} of {message} in {conversation}");

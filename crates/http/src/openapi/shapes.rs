@@ -231,7 +231,7 @@ pub(crate) struct ReaderPath {
 /// Which members a list names.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
-pub(crate) enum Filter {
+pub(crate) enum MemberFilter {
     Read,
     Unread,
     Departed,
@@ -243,7 +243,7 @@ pub(crate) enum Filter {
 pub(crate) struct ListParameters {
     /// Which list.
     #[param(inline)]
-    filter: Filter,
+    filter: MemberFilter,
     /// How many members at most.
     #[param(minimum = 1, maximum = 1000, default = 100, nullable = false)]
     limit: Option<u32>,

@@ -1,7 +1,7 @@
 //! Answers from a table that a test fills.
 
 use async_trait::async_trait;
-use receipts_fold::view::{Counts, Filter, Member, Members, ReadMark, Receipt, Status};
+use receipts_fold::view::{Counts, Member, MemberFilter, Members, ReadMark, Receipt, Status};
 use receipts_query::{Answer, Answers, Conversation, Positions, Readiness, Unavailable};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
@@ -21,7 +21,7 @@ pub enum Mood {
 #[derive(Debug, Clone)]
 pub struct Row {
     pub receipt: Receipt,
-    pub members: HashMap<Filter, Vec<Member>>,
+    pub members: HashMap<MemberFilter, Vec<Member>>,
 }
 
 type Key = (String, String, String);
@@ -104,7 +104,7 @@ impl Table {
         self.rows.lock().unwrap().insert(key("default", conversation_id, message_id), row);
     }
 
-    pub fn put_members(&self, conversation_id: &str, message_id: &str, filter: Filter, members: Vec<Member>) {
+    pub fn put_members(&self, conversation_id: &str, message_id: &str, filter: MemberFilter, members: Vec<Member>) {
         let mut rows = self.rows.lock().unwrap();
         rows.get_mut(&key("default", conversation_id, message_id)).unwrap().members.insert(filter, members);
     }
@@ -220,7 +220,7 @@ impl Answers for Table {
         &self,
         conversation: Conversation<'_>,
         message_id: &str,
-        filter: Filter,
+        filter: MemberFilter,
         from_slot: u32,
         limit: usize,
     ) -> Result<Answer<Members>, Unavailable> {

@@ -2,13 +2,13 @@
 //! Asserts only that time limits hold.
 
 use bytes::Bytes;
+use receipts_cluster::snapshots::SnapshotDesk;
 use receipts_event::decode;
 use receipts_fold::Limits;
 use receipts_fold::view::Receipt;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Appended, Entry, Inspect, Log, OwnedRecord, Topic};
 use receipts_projection::{DRAFT_BYTES, ProjectError, Projector, Settings};
-use receipts_query::snapshots::SnapshotDesk;
 use receipts_query::{Answers, Conversation, Positions, Unavailable};
 use serde_json::Value;
 use std::num::NonZeroU32;

@@ -3,11 +3,12 @@
 
 use crate::disk::{Death, Faults, SimDisk};
 use crate::log::{MEMBERS, Partition, SimLog};
+use receipts_event::decode_record;
 use receipts_event::{Body, Event, partition_of};
 use receipts_fold::Limits;
-use receipts_fold::view::{Filter, Member, ReadMark, Receipt, Status};
+use receipts_fold::view::{Member, MemberFilter, ReadMark, Receipt, Status};
 use receipts_log::{Headers, OwnedRecord, Record};
-use receipts_projection::{DRAFT_BYTES, Loop, Partitions, ProjectError, Settings, event_of};
+use receipts_projection::{DRAFT_BYTES, Loop, Partitions, ProjectError, Settings};
 use receipts_store::{Disk as _, SledStore};
 use receipts_testkit::compare::Questions;
 use receipts_testkit::history::{History, Shape};
@@ -534,7 +535,7 @@ impl Truth {
         let at = At { partition, offset, timestamp_ms };
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
         let lent = Record { partition, offset, timestamp_ms, key, value, headers: &NoHeaders };
-        let effects = match event_of(&lent, PARTITIONS) {
+        let effects = match decode_record(lent.partition, lent.key, lent.value, PARTITIONS) {
             Ok(event) => {
                 let asks = Questions::of([&event]);
                 self.asks.messages.extend(asks.messages);
@@ -614,7 +615,7 @@ impl Subject for Asked<'_> {
         tenant: &str,
         conversation_id: &str,
         message_id: &str,
-        filter: Filter,
+        filter: MemberFilter,
     ) -> Result<Vec<Member>, Status> {
         let list =
             |fold: &_| receipts_fold::State::members(fold, tenant, conversation_id, message_id, filter, 0, 10_000);

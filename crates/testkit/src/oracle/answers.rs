@@ -1,7 +1,7 @@
 //! What the oracle can be asked. Changes nothing, and names nobody who was erased (rule 10).
 
 use receipts_event::Event;
-use receipts_fold::view::{Filter, Member, ReadMark, Receipt, Status};
+use receipts_fold::view::{Member, MemberFilter, ReadMark, Receipt, Status};
 
 use super::state::{Bit, Conversation, Message, Standing, Tenant};
 use super::{At, Oracle, OracleEffect};
@@ -38,16 +38,16 @@ impl Oracle {
         tenant: &str,
         conversation_id: &str,
         message_id: &str,
-        filter: Filter,
+        filter: MemberFilter,
     ) -> Result<Vec<Member>, Status> {
         let (home, conversation, message) = self.live(tenant, conversation_id, message_id).ok_or(Status::NotFound)?;
         if message.status != Status::Ok {
             return Err(message.status);
         }
         let wanted = match filter {
-            Filter::Read => Standing::Read,
-            Filter::Unread => Standing::Unread,
-            Filter::Departed => Standing::Departed,
+            MemberFilter::Read => Standing::Read,
+            MemberFilter::Unread => Standing::Unread,
+            MemberFilter::Departed => Standing::Departed,
         };
         let audience = message.audience.iter().filter(|(user, _)| !home.erased.contains(*user));
         let listed = audience.filter(|(user, _)| conversation.standing(message, user) == wanted);
@@ -144,7 +144,7 @@ impl Subject for Oracle {
         tenant: &str,
         conversation_id: &str,
         message_id: &str,
-        filter: Filter,
+        filter: MemberFilter,
     ) -> Result<Vec<Member>, Status> {
         Oracle::members(self, tenant, conversation_id, message_id, filter)
     }

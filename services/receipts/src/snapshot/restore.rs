@@ -3,7 +3,7 @@
 use super::Progress;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use receipts_node::{DataDir, LogIdentity, fold_limits};
+use receipts_assembly::{DataDir, LogIdentity, fold_limits};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;

@@ -2,8 +2,8 @@
 
 use super::{Progress, Which};
 use anyhow::{Context as _, anyhow};
-use receipts_node::{DataDir, InUse, LogIdentity, fold_limits};
-use receipts_query::snapshots::{SNAPSHOTS_PATH, SnapshotAsk, SnapshotDoing, SnapshotReply, SnapshotState};
+use receipts_assembly::{DataDir, InUse, LogIdentity, fold_limits};
+use receipts_cluster::snapshots::{SNAPSHOTS_PATH, SnapshotAsk, SnapshotDoing, SnapshotReply, SnapshotState};
 use receipts_runtime::clock::unix_ms;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -42,7 +42,7 @@ fn here(settings: &Settings, data: &DataDir, which: &Which, progress: &Progress,
     let store = SledStore::open_whole(&data.store(), SledSettings { cache_bytes: 64 << 20, sync: true })?;
     let partition_count = match &log {
         LogIdentity::Kafka { partitions, .. } => *partitions,
-        LogIdentity::Embedded { .. } => receipts_node::embedded_partitions(data)?,
+        LogIdentity::Embedded { .. } => receipts_assembly::embedded_partitions(data)?,
     };
     let mut output = Output::stdout(json);
     for partition in (0..partition_count).filter(|partition| which.includes(*partition)) {
@@ -68,7 +68,7 @@ fn here(settings: &Settings, data: &DataDir, which: &Which, progress: &Progress,
 }
 
 fn there(settings: &Settings, url: &str, which: &Which, progress: &Progress, json: bool) -> Result<(), Failure> {
-    let secret = receipts_node::holders_secret(settings)?;
+    let secret = receipts_assembly::holders_secret(settings)?;
     let call = Call { url: format!("{url}{SNAPSHOTS_PATH}"), credential: secret.credential() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tracing::info!(url, "the data directory is served: asking that process for the snapshots");

@@ -8,7 +8,7 @@ use receipts_fold::message::Messages;
 use receipts_fold::page::{PageKey, Table};
 use receipts_fold::people::People;
 use receipts_fold::small::{Leaves, Meta};
-use receipts_fold::view::Filter;
+use receipts_fold::view::MemberFilter;
 use receipts_fold::wire::{Reader, Writer};
 use receipts_fold::{At, Error, Limits, Raw, State, page::Page};
 use receipts_store::{Backend, MemoryBackend, Paged};
@@ -78,7 +78,7 @@ fn a_message_with_more_slots_than_people_is_an_error_and_not_a_walk_over_all_num
         assert!(is_broken(state.receipt("default", "g", "m1")));
         assert!(is_broken(state.receipt_anywhere("default", "m1")));
         assert!(is_broken(state.receipt_of(0)));
-        assert!(is_broken(state.members("default", "g", "m1", Filter::Read, 0, 9)));
+        assert!(is_broken(state.members("default", "g", "m1", MemberFilter::Read, 0, 9)));
         assert!(state.receipt("default", "g", "m2").is_ok());
     }
 }
@@ -161,7 +161,7 @@ fn a_read_time_beyond_all_numbers_is_shown_as_the_greatest() {
         m.reads.read(1, Some(u64::MAX - 1));
         m.read = 1;
     });
-    let list = state.members("default", "g", "m1", Filter::Read, 0, 9).unwrap();
+    let list = state.members("default", "g", "m1", MemberFilter::Read, 0, 9).unwrap();
     assert_eq!(list.members[0].read_at_ms, Some(u64::MAX));
 }
 

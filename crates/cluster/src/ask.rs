@@ -1,13 +1,11 @@
 //! Asks projectors, and keeps asking until one answers or the time is over.
 
+use crate::peer::{ASK_PATH, Ask, Held, Question, Reply, STATE_PATH, Secret, cursor_key_of, merge_found, read};
 use crate::table::Table;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
-use receipts_fold::view::{Filter, Members, ReadMark, Receipt};
-use receipts_query::peer::{
-    ASK_PATH, Ask, Held, Question, Reply, STATE_PATH, Secret, cursor_key_of, merge_found, read,
-};
+use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
 use receipts_query::{Answer, Answers, Conversation, CursorKey, Positions, Readiness, Unavailable};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -380,7 +378,7 @@ impl Answers for Peers {
         &self,
         conversation: Conversation<'_>,
         message_id: &str,
-        filter: Filter,
+        filter: MemberFilter,
         from_slot: u32,
         limit: usize,
     ) -> Result<Answer<Members>, Unavailable> {

@@ -3,7 +3,7 @@
 use crate::lagging::Lagging;
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
-use receipts_fold::view::{Filter, Member, ReadMark, Receipt, Status};
+use receipts_fold::view::{Member, MemberFilter, ReadMark, Receipt, Status};
 use receipts_fold::{At, Limits, Raw, State};
 use receipts_store::{Backend, Paged};
 use receipts_testkit::random::Random;
@@ -247,7 +247,7 @@ impl Subject for Folded {
         tenant: &str,
         conversation_id: &str,
         message_id: &str,
-        filter: Filter,
+        filter: MemberFilter,
     ) -> Result<Vec<Member>, Status> {
         let (mut members, mut from, mut limit) = (Vec::new(), 0, 1);
         loop {

@@ -1,7 +1,7 @@
 //! Who holds which partitions, as the projectors said last. Asks nobody.
 
+use crate::peer::Held;
 use receipts_query::Positions;
-use receipts_query::peer::Held;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

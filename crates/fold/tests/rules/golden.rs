@@ -7,12 +7,12 @@
 use receipts_event::decode;
 use receipts_fold::effects::Effects;
 use receipts_fold::head::Head;
-use receipts_fold::index::{Filter as Bloom, IndexPage};
+use receipts_fold::index::{BloomFilter, IndexPage};
 use receipts_fold::message::{Chunk, Messages};
 use receipts_fold::page::Page;
 use receipts_fold::people::{People, PeopleIndex};
 use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
-use receipts_fold::view::{Filter, Status};
+use receipts_fold::view::{MemberFilter, Status};
 use receipts_fold::wire::{Reader, Writer};
 use receipts_fold::{At, LastRecord, Limits, Origin, Raw, State};
 use receipts_store::snapshot::hex;
@@ -147,7 +147,7 @@ fn values(backend: &MemoryBackend) -> Values {
 fn as_text(values: &Values) -> String {
     let lines = values.iter().map(|(key, value)| format!("{} {}\n", hex(key), hex(value)));
     let about = "# A partition with a page of every kind, as version 1 of the store's format writes it: keys and values in hex.\n\
-        # Made and read by crates/store/tests/rules/golden.rs. It stays as it is for as long as version 1 is read.\n";
+        # Made and read by crates/fold/tests/rules/golden.rs. It stays as it is for as long as version 1 is read.\n";
     std::iter::once(about.to_owned()).chain(lines).collect()
 }
 
@@ -212,7 +212,7 @@ fn every_kind_of_page_is_read_and_written_again_byte_for_byte() {
             8 => again::<Messages>(payload),
             9 => again::<Chunk>(payload),
             INDEX => again::<IndexPage>(payload),
-            11 => again::<Bloom>(payload),
+            11 => again::<BloomFilter>(payload),
             12 => again::<Parked>(payload),
             13 => again::<Erased>(payload),
             14 => again::<Origin>(payload),
@@ -248,17 +248,17 @@ fn a_partition_of_the_first_version_answers_and_goes_on() {
         let members = fold.members("default", conversation, message, filter, 0, 100).unwrap().members;
         members.into_iter().map(|member| (member.user_id, member.read_at_ms)).collect::<Vec<_>>()
     };
-    let first = list(&fold, "g", "1519203421110272001", Filter::Read);
+    let first = list(&fold, "g", "1519203421110272001", MemberFilter::Read);
     assert_eq!(
         first,
         [("bob".into(), None), ("cid".into(), Some(NOW_MS + 15_000))],
         "a time that was not kept, and one that was"
     );
-    assert_eq!(list(&fold, "g", "old", Filter::Read)[0], ("bob".into(), Some(NOW_MS + 23_000)));
-    assert_eq!(list(&fold, "crowd", "all", Filter::Read), [("w69".into(), Some(NOW_MS + 39_000))]);
-    assert_eq!(list(&fold, "crowd", "some", Filter::Unread).len(), 2);
+    assert_eq!(list(&fold, "g", "old", MemberFilter::Read)[0], ("bob".into(), Some(NOW_MS + 23_000)));
+    assert_eq!(list(&fold, "crowd", "all", MemberFilter::Read), [("w69".into(), Some(NOW_MS + 39_000))]);
+    assert_eq!(list(&fold, "crowd", "some", MemberFilter::Unread).len(), 2);
     assert_eq!(
-        list(&fold, "crowd", "all", Filter::Unread).len(),
+        list(&fold, "crowd", "all", MemberFilter::Unread).len(),
         66,
         "69 without a reader, a hidden one and one who was erased"
     );

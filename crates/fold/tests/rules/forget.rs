@@ -4,7 +4,7 @@
 use receipts_event::decode;
 use receipts_fold::effects::Effects;
 use receipts_fold::head::Head;
-use receipts_fold::index::{Filter, IndexPage};
+use receipts_fold::index::{BloomFilter, IndexPage};
 use receipts_fold::message::{Chunk, Messages};
 use receipts_fold::page::{PageKey, Table};
 use receipts_fold::wire::Writer;
@@ -89,7 +89,7 @@ impl Log {
             firsts(Table::<Messages>::keys(pages).unwrap()),
             firsts(Table::<Chunk>::keys(pages).unwrap()),
             firsts(Table::<IndexPage>::keys(pages).unwrap()),
-            firsts(Table::<Filter>::keys(pages).unwrap()),
+            firsts(Table::<BloomFilter>::keys(pages).unwrap()),
         ]
     }
 

@@ -7,7 +7,7 @@ use receipts_fold::message::{Chunk, Messages};
 use receipts_fold::page::{Page, PageKey, Table, TableId};
 use receipts_fold::people::{People, Role};
 use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
-use receipts_fold::view::{Filter, Status};
+use receipts_fold::view::{MemberFilter, Status};
 use receipts_fold::wire::{Reader, Writer};
 use receipts_fold::{Origin, State, head::Head};
 use receipts_store::Paged;
@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 type Fold = State<Paged<crate::lagging::Lagging>>;
 
-const FILTERS: [Filter; 3] = [Filter::Read, Filter::Unread, Filter::Departed];
+const FILTERS: [MemberFilter; 3] = [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed];
 
 /// Enough room for what waits, so that some does at the end.
 fn limits() -> Limits {
@@ -84,7 +84,7 @@ fn a_message_by_number_is_the_one_by_name() {
         let mut met = 0;
         for number in fold.first_message()..fold.messages() + 1 {
             let Some(placed) = fold.placed(number).unwrap() else {
-                assert_eq!(fold.members_of(number, Filter::Read, 0, 9).unwrap(), None);
+                assert_eq!(fold.members_of(number, MemberFilter::Read, 0, 9).unwrap(), None);
                 continue;
             };
             met += 1;

@@ -4,7 +4,12 @@
 //! standbys; what is asked after a [`wait`](receipts_query::Answers::wait) is never answered from before it, whoever
 //! answers.
 
+#[cfg(feature = "client")]
 mod ask;
+pub mod peer;
+pub mod snapshots;
+#[cfg(feature = "client")]
 mod table;
 
+#[cfg(feature = "client")]
 pub use ask::{Peers, Settings};

@@ -5,7 +5,7 @@ use receipts_event::decode;
 use receipts_fold::effects::{Counters, Effects};
 use receipts_fold::message::{Chunk, INLINE_SLOTS};
 use receipts_fold::page::Table;
-use receipts_fold::view::{Filter, Receipt};
+use receipts_fold::view::{MemberFilter, Receipt};
 use receipts_fold::{At, Limits, Raw, State};
 use receipts_store::{Backend, Entry, MemoryBackend, Paged};
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ impl Chat {
         keys
     }
 
-    fn list(&self, message_id: &str, filter: Filter) -> Vec<String> {
+    fn list(&self, message_id: &str, filter: MemberFilter) -> Vec<String> {
         let members = self.fold.members("default", "g", message_id, filter, 0, 10_000).unwrap().members;
         members.into_iter().map(|member| member.user_id).collect()
     }
@@ -132,9 +132,9 @@ fn named_recipients_and_nobody_else_read_a_message_in_a_group_of_any_size() {
         assert!(chat.effects.changed.is_empty());
         chat.post(&members("left", &[user(2), user(3)]));
         assert_eq!(chat.counts("m"), [4, 1, 1, 1, 1]);
-        assert_eq!(chat.list("m", Filter::Read), [user(last)]);
-        assert_eq!(chat.list("m", Filter::Unread), [user(1)]);
-        assert_eq!(chat.list("m", Filter::Departed), [user(2)]);
+        assert_eq!(chat.list("m", MemberFilter::Read), [user(last)]);
+        assert_eq!(chat.list("m", MemberFilter::Unread), [user(1)]);
+        assert_eq!(chat.list("m", MemberFilter::Departed), [user(2)]);
         assert_eq!(chat.fold.audit(0).unwrap(), None);
     }
 }
@@ -168,10 +168,10 @@ fn an_audience_by_roster_is_exact_in_a_group_of_any_size() {
         chat.post(&members("left", &[user(3)]));
         chat.post(&members("joined", &[user(3)]));
         assert_eq!(chat.counts("m"), [audience, 2, audience - 5, 1, 2], "of {people}");
-        assert_eq!(chat.list("m", Filter::Read), [user(1), user(last - 1)]);
-        assert_eq!(chat.list("m", Filter::Departed), [user(2), user(3)]);
+        assert_eq!(chat.list("m", MemberFilter::Read), [user(1), user(last - 1)]);
+        assert_eq!(chat.list("m", MemberFilter::Departed), [user(2), user(3)]);
         let unread: Vec<String> = (6..last - 2).map(user).collect();
-        assert_eq!(chat.list("m", Filter::Unread), unread);
+        assert_eq!(chat.list("m", MemberFilter::Unread), unread);
         // Erased: who was there departs, who was not changes nothing, before the roster sees it and after.
         for gone in [user(6), user(last), user(2)] {
             chat.post(&json!({"type": "user.erased", "user_id": gone, "partition": 0}));
@@ -180,7 +180,7 @@ fn an_audience_by_roster_is_exact_in_a_group_of_any_size() {
         assert!(!chat.fold.is_member("default", "g", &user(6)).unwrap());
         chat.post(&members("joined", &["later".to_owned()]));
         assert_eq!(chat.counts("m"), [audience, 2, audience - 6, 1, 3], "of {people}, settled");
-        assert_eq!(chat.list("m", Filter::Departed), [user(3)]);
+        assert_eq!(chat.list("m", MemberFilter::Departed), [user(3)]);
         assert_eq!(chat.fold.audit(0).unwrap(), None);
     }
 }

@@ -2,12 +2,11 @@
 //!
 //! Knows no transport. The shapes are serde's; a position travels as its token.
 
-use crate::answers::answers_before;
-use crate::{Answer, Answers, Conversation, CursorKey, Positions, Unavailable};
 use hmac::{Hmac, Mac};
-use receipts_fold::view::{Filter, Receipt};
+use receipts_fold::view::{MemberFilter, Receipt};
+use receipts_query::{Answer, Answers, Conversation, CursorKey, Positions, Unavailable, answers_before};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::Sha256;
 use std::time::Duration;
@@ -146,7 +145,7 @@ pub enum Question {
         /// Of which message.
         message_id: String,
         /// Which members.
-        filter: Filter,
+        filter: MemberFilter,
         /// From where on.
         from_slot: u32,
         /// At most so many.
@@ -273,16 +272,4 @@ pub fn merge_found(parts: impl IntoIterator<Item = Answer<Vec<Receipt>>>) -> Opt
         }
         best
     })
-}
-
-impl Serialize for Positions {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Positions {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
 }

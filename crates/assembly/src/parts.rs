@@ -2,6 +2,7 @@
 
 use crate::data_dir::{DataDir, LogIdentity};
 use crate::process::on_thread;
+use receipts_cluster::peer::{self, Secret, cursor_key_text};
 use receipts_fold::Limits as FoldLimits;
 use receipts_http::{Ingest, Limits, Patience, Rate, Updates};
 use receipts_log::{Inspect, Log, ReadError};
@@ -10,7 +11,6 @@ use receipts_projection::{
     DRAFT_BYTES, ProjectError, Projector, Schedule, Settings as ProjectorSettings, Snapshotting,
 };
 use receipts_query::CursorKey;
-use receipts_query::peer::{self, Secret, cursor_key_text};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_snapshots::Keep;

@@ -179,14 +179,14 @@ fn a_prefix_folded_twice_or_with_deaths_after_any_event_has_the_same_digest() {
 /// INV-EXPIRED: pages, chunks and the index of what has expired go, wherever the process dies.
 #[test]
 fn the_space_of_what_has_expired_comes_back() {
-    use receipts_fold::index::{Filter, IndexPage};
+    use receipts_fold::index::{BloomFilter, IndexPage};
     use receipts_fold::message::{Chunk, MESSAGES_PER_PAGE, Messages};
     let keys = |fold: &Fold| {
         let pages = fold.pages();
         let messages = Table::<Messages>::keys(pages).unwrap();
         let chunks = Table::<Chunk>::keys(pages).unwrap();
         let index = Table::<IndexPage>::keys(pages).unwrap();
-        let filters = Table::<Filter>::keys(pages).unwrap();
+        let filters = Table::<BloomFilter>::keys(pages).unwrap();
         (messages, chunks, index, filters)
     };
     let met = Cell::new(0);

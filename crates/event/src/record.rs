@@ -1,17 +1,20 @@
 //! A record of the log into an event, or the reason why it is none.
 
-use receipts_event::{Event, Reason, Rejection, decode, partition_of};
-use receipts_log::Record;
+use crate::{Event, Reason, Rejection, decode, partition_of};
 
 /// Decodes a record and checks that it stands where its value says.
 ///
 /// # Errors
 /// The reason for the dead letter.
-pub fn event_of<'a>(record: &Record<'a>, partition_count: u32) -> Result<Event<'a>, Rejection> {
-    let value =
-        record.value.ok_or_else(|| Rejection::new(Reason::NoValue, "", "is missing: the record has no value"))?;
+pub fn decode_record<'a>(
+    partition: u32,
+    key: Option<&[u8]>,
+    value: Option<&'a [u8]>,
+    partition_count: u32,
+) -> Result<Event<'a>, Rejection> {
+    let value = value.ok_or_else(|| Rejection::new(Reason::NoValue, "", "is missing: the record has no value"))?;
     let event = decode(value)?;
-    let key = record.key.unwrap_or_default();
+    let key = key.unwrap_or_default();
     if !event.key_matches(key) {
         // Names no id, not even the right one: details end up in headers and logs.
         let form = if event.conversation_id().is_some() { "{tenant}/{conversation_id}" } else { "{tenant}/" };
@@ -21,9 +24,9 @@ pub fn event_of<'a>(record: &Record<'a>, partition_count: u32) -> Result<Event<'
     if event.conversation_id().is_none() {
         // Control events stand in every partition under one key, each copy with the number of its own.
         return match event.partition() {
-            Some(own) if own == record.partition => Ok(event),
+            Some(own) if own == partition => Ok(event),
             Some(other) => {
-                let detail = format!("is {other}, and the record stands in partition {}", record.partition);
+                let detail = format!("is {other}, and the record stands in partition {}", partition);
                 Err(Rejection::new(Reason::WrongPolicyPartition, "/partition", detail))
             }
             None => Err(Rejection::new(
@@ -34,7 +37,7 @@ pub fn event_of<'a>(record: &Record<'a>, partition_count: u32) -> Result<Event<'
         };
     }
     let right = partition_of(key, partition_count);
-    if right != record.partition {
+    if right != partition {
         let detail =
             format!("belongs into partition {right} of {partition_count} by its key (murmur2, as Java clients do)");
         return Err(Rejection::new(Reason::WrongPartition, "", detail));
@@ -45,23 +48,13 @@ pub fn event_of<'a>(record: &Record<'a>, partition_count: u32) -> Result<Event<'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use receipts_event::key;
+    use crate::key;
 
     const PARTITIONS: u32 = 4;
 
-    struct NoHeaders;
-
-    impl receipts_log::Headers for NoHeaders {
-        fn to_vec(&self) -> Vec<(String, Option<bytes::Bytes>)> {
-            Vec::new()
-        }
-    }
-
     /// Why a record is none of ours: the code, and the sentence of its detail.
     fn refused(partition: u32, key: &[u8], value: Option<&str>) -> (&'static str, String) {
-        let value = value.map(str::as_bytes);
-        let record = Record { partition, offset: 0, timestamp_ms: 0, key: Some(key), value, headers: &NoHeaders };
-        let rejection = event_of(&record, PARTITIONS).unwrap_err();
+        let rejection = decode_record(partition, Some(key), value.map(str::as_bytes), PARTITIONS).unwrap_err();
         (rejection.reason.code(), rejection.to_string())
     }
 

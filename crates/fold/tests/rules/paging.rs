@@ -3,7 +3,7 @@
 
 use receipts_event::{Body, Event};
 use receipts_fold::effects::Effects;
-use receipts_fold::view::{Filter, Status};
+use receipts_fold::view::{MemberFilter, Status};
 use receipts_fold::{At, Limits, Raw, State};
 use receipts_store::{MemoryBackend, Paged};
 use receipts_testkit::history::{History, Shape};
@@ -21,14 +21,20 @@ struct Message {
 /// A walk under way.
 struct Walk {
     of: Message,
-    filter: Filter,
+    filter: MemberFilter,
     next_slot: Option<u32>,
     /// Who stood in the list when it began.
     before: BTreeSet<String>,
     seen: BTreeMap<String, usize>,
 }
 
-fn page(fold: &Fold, of: &Message, filter: Filter, from: u32, limit: usize) -> Option<(Vec<String>, Option<u32>)> {
+fn page(
+    fold: &Fold,
+    of: &Message,
+    filter: MemberFilter,
+    from: u32,
+    limit: usize,
+) -> Option<(Vec<String>, Option<u32>)> {
     let page = fold.members(&of.tenant, &of.conversation_id, &of.message_id, filter, from, limit).unwrap();
     assert!(page.members.len() <= limit);
     let ids = page.members.into_iter().map(|member| member.user_id).collect();
@@ -36,7 +42,7 @@ fn page(fold: &Fold, of: &Message, filter: Filter, from: u32, limit: usize) -> O
 }
 
 /// Everybody in a list just now; `None` where there is none.
-fn whole(fold: &Fold, of: &Message, filter: Filter) -> Option<BTreeSet<String>> {
+fn whole(fold: &Fold, of: &Message, filter: MemberFilter) -> Option<BTreeSet<String>> {
     let (ids, next) = page(fold, of, filter, 0, usize::MAX)?;
     assert_eq!(next, None, "one page without a limit is the whole list");
     Some(ids.into_iter().collect())
@@ -101,7 +107,7 @@ fn walks_while_the_log_goes_on_name_nobody_twice_and_nobody_who_stays_never() {
                 && let Some((tenant, conversation_id, message_id)) = random.pick(&sent).cloned()
             {
                 let of = Message { tenant, conversation_id, message_id };
-                let filter = [Filter::Read, Filter::Unread, Filter::Departed][random.index(3)];
+                let filter = [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed][random.index(3)];
                 let Some(before) = whole(&fold, &of, filter).filter(|list| !list.is_empty()) else { continue };
                 met.begun += 1;
                 walks.push(Walk { of, filter, next_slot: Some(0), before, seen: BTreeMap::new() });

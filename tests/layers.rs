@@ -53,7 +53,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("receipts-query", &["receipts-event", "receipts-fold"]),
     ("receipts-http", &["receipts-cluster", "receipts-event", "receipts-fold", "receipts-log", "receipts-query"]),
-    ("receipts-cluster", &["receipts-fold", "receipts-query"]),
+    ("receipts-cluster", &["receipts-event", "receipts-fold", "receipts-query"]),
     // What services have in common stands above all parts: it opens them by the settings.
     (
         "receipts-assembly",

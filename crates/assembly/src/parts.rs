@@ -2,7 +2,7 @@
 
 use crate::data_dir::{DataDir, LogIdentity};
 use crate::process::on_thread;
-use receipts_cluster::peer::{self, Secret, cursor_key_text};
+use receipts_cluster::{SECRET_BYTES_MIN, Secret, cursor_key_to_text};
 use receipts_fold::Limits as FoldLimits;
 use receipts_http::{Ingest, Limits, Patience, Rate, Updates};
 use receipts_log::{Inspect, Log, ReadError};
@@ -53,7 +53,7 @@ pub fn secret(settings: &Settings) -> Result<Option<Secret>, Failure> {
     let text = std::fs::read(path)
         .map_err(|error| Failure::usage(format!("query.secret_file: {place} cannot be read: {error}")))?;
     let secret = Secret::new(text.trim_ascii());
-    let least = peer::SECRET_BYTES_MIN;
+    let least = SECRET_BYTES_MIN;
     let short = || {
         Failure::usage(format!("query.secret_file: {place} holds less than {least} bytes; try: openssl rand -hex 32"))
     };
@@ -78,7 +78,7 @@ pub fn holders_secret(settings: &Settings) -> Result<Secret, Failure> {
 }
 
 fn secret_of(key: &CursorKey) -> Secret {
-    Secret::new(cursor_key_text(key).as_bytes()).expect("64 digits are enough")
+    Secret::new(cursor_key_to_text(key).as_bytes()).expect("64 digits are enough")
 }
 
 /// Where snapshots are kept, if anywhere.

@@ -1,15 +1,24 @@
-//! Answers from projectors elsewhere: who owns what just now, and whom to ask.
+//! What the processes of one service say to one another: which projector owns which partition, questions to it, and
+//! requests for snapshots.
 //!
-//! Keeps no state of messages and decides nothing about callers. An edge asks the owner of a partition first, then
-//! standbys; what is asked after a [`wait`](receipts_query::Answers::wait) is never answered from before it, whoever
-//! answers.
+//! Keeps no messages and decides nothing about callers. With the feature `client`, [`Peers`] asks the owner of a
+//! partition first, then its standbys. After a [`wait`](receipts_query::Answers::wait) no answer is older than the
+//! position waited for, from any projector.
 
 #[cfg(feature = "client")]
-mod ask;
-pub mod peer;
-pub mod snapshots;
-#[cfg(feature = "client")]
-mod table;
+mod client;
+mod merge;
+mod owner;
+mod protocol;
+mod secret;
+mod snapshots;
 
 #[cfg(feature = "client")]
-pub use ask::{Peers, Settings};
+pub use client::{PeerSettings, Peers};
+pub use merge::merge_found;
+pub use owner::{Owner, answer_request};
+pub use protocol::{ASK_PATH, PeerReply, PeerRequest, PeerState, Question, STATE_PATH, decode_reply};
+pub use secret::{SECRET_BYTES_MIN, Secret, cursor_key_from_text, cursor_key_to_text};
+pub use snapshots::{
+    SNAPSHOTS_PATH, SnapshotControl, SnapshotPhase, SnapshotReply, SnapshotRequest, SnapshotStatus, TakenSnapshot,
+};

@@ -1,86 +1,92 @@
-//! What an operator and a process that takes snapshots say to one another, version 1. Knows no transport, and takes none.
+//! The call by which an operator has a running process take snapshots, version 1.
+//!
+//! Knows no transport and takes no snapshot.
 
 use serde::{Deserialize, Serialize};
 
-/// Where snapshots are asked for (POST) and how they stand (GET).
+/// The path at which snapshots are requested (POST) and their status is read (GET).
 pub const SNAPSHOTS_PATH: &str = "/internal/v1/snapshots";
 
-/// Which snapshots are asked for.
+/// A request for snapshots.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotAsk {
-    /// The partitions; absent: all that the process owns.
+pub struct SnapshotRequest {
+    /// The partitions; if absent, all that the process owns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<Vec<u32>>,
 }
 
-/// How snapshots of a process stand.
+/// The status of a process's snapshots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotReply {
-    /// The partitions that were asked for and are owned.
-    #[serde(default)]
-    pub asked: Vec<u32>,
-    /// Every partition that is owned.
-    pub states: Vec<SnapshotState>,
+    /// The requested partitions that the process owns.
+    #[serde(default, rename = "asked")]
+    pub requested: Vec<u32>,
+    /// The status of every owned partition.
+    #[serde(rename = "states")]
+    pub statuses: Vec<SnapshotStatus>,
 }
 
-/// How the snapshots of one partition stand.
+/// The status of one partition's snapshots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotState {
-    /// Which.
+pub struct SnapshotStatus {
+    /// The partition.
     pub partition: u32,
-    /// What is being done.
-    pub doing: SnapshotDoing,
-    /// Bytes of pages that the one being taken has so far.
+    /// What the process is doing for it.
+    #[serde(rename = "doing")]
+    pub phase: SnapshotPhase,
+    /// Bytes of pages written so far into the snapshot that is being taken.
     pub bytes: u64,
-    /// How often one was due or asked for and that came to an end, well or not.
+    /// How many attempts have ended, successful or not.
     pub attempts: u64,
-    /// The newest that this process took.
+    /// The newest snapshot that this process took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub newest: Option<SnapshotNewest>,
-    /// Why the last attempt came to nothing, where it did.
+    pub newest: Option<TakenSnapshot>,
+    /// Why the last attempt failed; absent if it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
 
-impl SnapshotState {
-    /// Of a partition of which nothing was taken yet.
+impl SnapshotStatus {
+    /// The status of a partition that this process has taken no snapshot of.
     pub fn new(partition: u32) -> Self {
-        Self { partition, doing: SnapshotDoing::Nothing, bytes: 0, attempts: 0, newest: None, failure: None }
+        Self { partition, phase: SnapshotPhase::Idle, bytes: 0, attempts: 0, newest: None, failure: None }
     }
 }
 
-/// What is being done.
+/// What a process is doing about a partition's snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SnapshotDoing {
-    /// None is due.
-    Nothing,
-    /// One was asked for.
+pub enum SnapshotPhase {
+    /// No snapshot is due.
+    #[serde(rename = "nothing")]
+    Idle,
+    /// A snapshot was requested and waits for its turn.
     Waiting,
-    /// One is on its way.
+    /// A snapshot is being taken.
     Taking,
 }
 
-/// A snapshot that was taken.
+/// A snapshot that a process took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotNewest {
-    /// The state after all records below.
+pub struct TakenSnapshot {
+    /// The offset after the last record that the snapshot holds.
     pub next_offset: u64,
-    /// Unix milliseconds.
+    /// When it was taken, Unix milliseconds.
     pub taken_ms: u64,
-    /// How long it is.
+    /// Its size in bytes.
     pub bytes: u64,
     /// Its address.
-    pub place: String,
-    /// Digest of the state, as hexadecimal digits.
+    #[serde(rename = "place")]
+    pub location: String,
+    /// The digest of the state, as hexadecimal digits.
     pub digest: String,
 }
 
-/// A process that takes snapshots.
-pub trait SnapshotDesk: Send + Sync {
-    /// Asks for a snapshot of each of these partitions that is owned, or of all that are; returns which.
-    fn ask_for(&self, partitions: Option<&[u32]>) -> Vec<u32>;
+/// A process that takes snapshots on request.
+pub trait SnapshotControl: Send + Sync {
+    /// Requests a snapshot of each named partition that the process owns, or of all that it owns; returns these.
+    fn request(&self, partitions: Option<&[u32]>) -> Vec<u32>;
 
-    /// How all owned partitions stand.
-    fn states(&self) -> Vec<SnapshotState>;
+    /// Returns the status of every owned partition.
+    fn statuses(&self) -> Vec<SnapshotStatus>;
 }

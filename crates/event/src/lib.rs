@@ -9,6 +9,7 @@ mod diagnosis;
 mod encode;
 mod field;
 mod flat;
+mod hex;
 mod key;
 mod object;
 mod record;
@@ -22,6 +23,7 @@ pub use body::{
     PolicyChanged, UpTo, UserErased,
 };
 pub use decode::decode;
+pub use hex::hex;
 pub use key::{control_key, key, murmur2, partition_of};
 pub use object::{copies, names_field, with_field};
 pub use record::decode_record;

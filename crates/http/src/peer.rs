@@ -11,7 +11,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use receipts_cluster::peer::{ASK_PATH, Ask, Held, Owner, Reply, STATE_PATH, Secret, reply};
+use receipts_cluster::{ASK_PATH, Owner, PeerReply, PeerRequest, PeerState, STATE_PATH, Secret, answer_request};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
@@ -57,17 +57,17 @@ pub(crate) async fn admit(State(secret): State<Arc<Option<Secret>>>, request: Re
     }
 }
 
-async fn state(State(peer): State<Arc<Peer>>) -> Json<Held> {
-    Json(Held {
+async fn state(State(peer): State<Arc<Peer>>) -> Json<PeerState> {
+    Json(PeerState {
         advertise: peer.advertise.clone(),
         partition_count: peer.owner.partition_count(),
         standby: peer.standby,
         positions: peer.owner.positions(),
-        partitions: peer.owner.held(),
+        partitions: peer.owner.owned_partitions(),
         cursor_key: peer.cursor_key.clone(),
     })
 }
 
-async fn ask(State(peer): State<Arc<Peer>>, Json(ask): Json<Ask>) -> Json<Reply> {
-    Json(reply(&*peer.owner, &ask).await)
+async fn ask(State(peer): State<Arc<Peer>>, Json(request): Json<PeerRequest>) -> Json<PeerReply> {
+    Json(answer_request(&*peer.owner, &request).await)
 }

@@ -9,19 +9,18 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum::{Json, Router};
-use receipts_cluster::peer::Secret;
-use receipts_cluster::snapshots::{SNAPSHOTS_PATH, SnapshotAsk, SnapshotDesk, SnapshotReply};
+use receipts_cluster::{SNAPSHOTS_PATH, Secret, SnapshotControl, SnapshotReply, SnapshotRequest};
 use std::sync::Arc;
 use tower_http::catch_panic::CatchPanicLayer;
 
 /// The largest question: 10,000 partitions by number.
 const QUESTION_BYTES_MAX: usize = 128 << 10;
 
-type Desk = Option<Arc<dyn SnapshotDesk>>;
+type Control = Option<Arc<dyn SnapshotControl>>;
 
 /// The route of snapshots: `desk` takes them, and where there is none, none are taken. Only who shows the credential of the
 /// secret is answered.
-pub fn snapshot_router(desk: Option<Arc<dyn SnapshotDesk>>, secret: Secret) -> Router {
+pub fn snapshot_router(desk: Option<Arc<dyn SnapshotControl>>, secret: Secret) -> Router {
     Router::new()
         .route(SNAPSHOTS_PATH, get(look).post(ask))
         .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX))
@@ -30,20 +29,20 @@ pub fn snapshot_router(desk: Option<Arc<dyn SnapshotDesk>>, secret: Secret) -> R
         .layer(CatchPanicLayer::custom(problem::panicked))
 }
 
-async fn look(State(desk): State<Desk>) -> Result<Json<SnapshotReply>, (StatusCode, &'static str)> {
+async fn look(State(desk): State<Control>) -> Result<Json<SnapshotReply>, (StatusCode, &'static str)> {
     let desk = desk.ok_or(NONE_TAKEN)?;
-    Ok(Json(SnapshotReply { asked: Vec::new(), states: desk.states() }))
+    Ok(Json(SnapshotReply { requested: Vec::new(), statuses: desk.statuses() }))
 }
 
 async fn ask(
-    State(desk): State<Desk>,
-    Json(ask): Json<SnapshotAsk>,
+    State(desk): State<Control>,
+    Json(request): Json<SnapshotRequest>,
 ) -> Result<(StatusCode, Json<SnapshotReply>), (StatusCode, &'static str)> {
     let desk = desk.ok_or(NONE_TAKEN)?;
     // How they stood before, so that the caller sees when something has come of it.
-    let states = desk.states();
-    let asked = desk.ask_for(ask.partitions.as_deref());
-    Ok((StatusCode::ACCEPTED, Json(SnapshotReply { asked, states })))
+    let statuses = desk.statuses();
+    let requested = desk.request(request.partitions.as_deref());
+    Ok((StatusCode::ACCEPTED, Json(SnapshotReply { requested, statuses })))
 }
 
 const NONE_TAKEN: (StatusCode, &str) =

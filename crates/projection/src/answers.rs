@@ -4,7 +4,7 @@ use crate::damage::FoldError;
 use crate::partition::Fold;
 use crate::shared::Partitions;
 use async_trait::async_trait;
-use receipts_cluster::peer::{Owner, merge_found};
+use receipts_cluster::{Owner, merge_found};
 use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
 use receipts_query::{Answer, Answers, Conversation, Positions, Readiness, Unavailable};
 use std::time::Duration;
@@ -121,7 +121,7 @@ impl Answers for Partitions {
 
 #[async_trait]
 impl Owner for Partitions {
-    fn held(&self) -> Vec<u32> {
+    fn owned_partitions(&self) -> Vec<u32> {
         self.answered()
     }
 

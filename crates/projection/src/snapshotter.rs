@@ -4,7 +4,7 @@
 use crate::settings::{Schedule, Snapshotting};
 use crate::shared::Partitions;
 use parking_lot::{Condvar, Mutex};
-use receipts_cluster::snapshots::{SnapshotDesk, SnapshotDoing, SnapshotNewest, SnapshotState};
+use receipts_cluster::{SnapshotControl, SnapshotPhase, SnapshotStatus, TakenSnapshot};
 use receipts_fold::Limits;
 use receipts_snapshots::{Error, Snapshots, Taken, Watch};
 use receipts_store::snapshot::{Taking, Told};
@@ -30,18 +30,18 @@ pub(crate) struct Desk {
 #[derive(Default)]
 struct Board {
     asked: BTreeSet<u32>,
-    states: BTreeMap<u32, SnapshotState>,
+    states: BTreeMap<u32, SnapshotStatus>,
 }
 
 impl Desk {
-    fn update(&self, partition: u32, change: impl FnOnce(&mut SnapshotState)) {
+    fn update(&self, partition: u32, change: impl FnOnce(&mut SnapshotStatus)) {
         let mut board = self.board.lock();
-        change(board.states.entry(partition).or_insert_with(|| SnapshotState::new(partition)));
+        change(board.states.entry(partition).or_insert_with(|| SnapshotStatus::new(partition)));
     }
 }
 
-impl SnapshotDesk for Desk {
-    fn ask_for(&self, partitions: Option<&[u32]>) -> Vec<u32> {
+impl SnapshotControl for Desk {
+    fn request(&self, partitions: Option<&[u32]>) -> Vec<u32> {
         let asked: Vec<u32> = self.partitions.owned();
         let asked: Vec<u32> =
             asked.into_iter().filter(|number| partitions.is_none_or(|asked| asked.contains(number))).collect();
@@ -49,16 +49,16 @@ impl SnapshotDesk for Desk {
         for number in &asked {
             board.asked.insert(*number);
             // The thread may not have seen a partition yet that is ours since a moment ago.
-            let state = board.states.entry(*number).or_insert_with(|| SnapshotState::new(*number));
-            if state.doing == SnapshotDoing::Nothing {
-                state.doing = SnapshotDoing::Waiting;
+            let state = board.states.entry(*number).or_insert_with(|| SnapshotStatus::new(*number));
+            if state.phase == SnapshotPhase::Idle {
+                state.phase = SnapshotPhase::Waiting;
             }
         }
         self.changed.notify_all();
         asked
     }
 
-    fn states(&self) -> Vec<SnapshotState> {
+    fn statuses(&self) -> Vec<SnapshotStatus> {
         self.board.lock().states.values().cloned().collect()
     }
 }
@@ -176,7 +176,7 @@ impl Snapshotter {
             );
         }
         self.desk.update(number, |state| {
-            state.doing = SnapshotDoing::Nothing;
+            state.phase = SnapshotPhase::Idle;
             state.attempts += 1;
             state.failure = failure;
         });
@@ -217,7 +217,7 @@ impl Snapshotter {
             plan.true_ms = Some(now_ms);
             return Ok(self.schedule.interval);
         }
-        self.desk.update(number, |state| (state.doing, state.bytes) = (SnapshotDoing::Taking, 0));
+        self.desk.update(number, |state| (state.phase, state.bytes) = (SnapshotPhase::Taking, 0));
         let taken = self.snapshots.take(taking, &self.how.spool, &Telling { number, of: self });
         let taken = taken.map_err(|error| match error {
             Error::Store(error) => self.note(number, error),
@@ -260,11 +260,11 @@ impl Snapshotter {
             "took a snapshot"
         );
         self.desk.update(number, |state| {
-            state.newest = Some(SnapshotNewest {
+            state.newest = Some(TakenSnapshot {
                 next_offset: taken.next_offset,
                 taken_ms: now_ms,
                 bytes: taken.bytes,
-                place: taken.place.clone(),
+                location: taken.place.clone(),
                 digest: taken.digest.clone(),
             });
         });

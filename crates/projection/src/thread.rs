@@ -4,7 +4,7 @@ use crate::projector::{Loop, POLL_WAIT, Turn};
 use crate::settings::{ProjectError, Settings};
 use crate::shared::Partitions;
 use crate::snapshotter::Snapshotter;
-use receipts_cluster::snapshots::SnapshotDesk;
+use receipts_cluster::SnapshotControl;
 use receipts_log::Log;
 use receipts_store::{SledSettings, SledStore};
 use std::convert::Infallible;
@@ -21,7 +21,7 @@ pub struct Projector {
     stop: CancellationToken,
     /// Goes first: it looks into the store.
     snapshotter: Option<JoinHandle<()>>,
-    desk: Option<Arc<dyn SnapshotDesk>>,
+    desk: Option<Arc<dyn SnapshotControl>>,
     threads: Vec<JoinHandle<Result<(), ProjectError>>>,
     /// Closed once all of them have ended.
     running: mpsc::Receiver<Infallible>,
@@ -50,7 +50,7 @@ impl Projector {
             Some(Snapshotter::new(partitions.clone(), &how, how.schedule?, limits, now_ms, stop.clone()))
         });
         let spawned = |source| receipts_store::Error::Io { doing: "starting the projector's threads".into(), source };
-        let desk = snapshotter.as_ref().map(|s| s.desk() as Arc<dyn SnapshotDesk>);
+        let desk = snapshotter.as_ref().map(|s| s.desk() as Arc<dyn SnapshotControl>);
         let (runs, running) = mpsc::channel(1);
         let mut projector = Self { partitions, stop, snapshotter: None, desk, threads: Vec::new(), running };
         for (number, turns) in (0..).zip(loops) {
@@ -82,7 +82,7 @@ impl Projector {
     }
 
     /// Where snapshots are asked for; `None` where none are taken.
-    pub fn snapshots(&self) -> Option<Arc<dyn SnapshotDesk>> {
+    pub fn snapshots(&self) -> Option<Arc<dyn SnapshotControl>> {
         self.desk.clone()
     }
 

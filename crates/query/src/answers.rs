@@ -177,9 +177,3 @@ pub trait Answers: Send + Sync + 'static {
         user_ids: &[String],
     ) -> Result<Answer<Vec<bool>>, Unavailable>;
 }
-
-/// Which of two partitions' receipts of one id answers: the greater `sent_at_ms`, and of equal ones the conversation id
-/// that sorts last. What was not found has neither.
-pub fn answers_before(one: &Receipt, other: &Receipt) -> bool {
-    (one.sent_at_ms, &one.conversation_id) > (other.sent_at_ms, &other.conversation_id)
-}

@@ -7,6 +7,6 @@ mod cursor;
 pub mod json;
 mod position;
 
-pub use answers::{Answer, Answers, Conversation, Readiness, Unavailable, answers_before};
+pub use answers::{Answer, Answers, Conversation, Readiness, Unavailable};
 pub use cursor::{BadCursor, CursorKey, ListId};
 pub use position::{BadToken, Positions, Since, StreamId, UPDATE_POSITION_HEADER};

@@ -8,6 +8,7 @@
 //! The checksum covers the key without its part, the offset and the whole payload, so a page in the wrong place is found too.
 
 use crate::error::Error;
+use receipts_event::hex;
 use receipts_fold::page::{PageKey, TableId};
 
 /// The format written; all up to this one are read.
@@ -100,11 +101,6 @@ pub(crate) fn unwrap<V: AsRef<[u8]>>(
         return Err(corrupt("fails its checksum"));
     }
     Ok(Some((offset, payload)))
-}
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

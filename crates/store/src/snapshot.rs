@@ -6,9 +6,9 @@ mod read;
 mod take;
 mod write;
 
-pub use crate::envelope::hex;
 pub use header::{Header, Summary};
 pub use read::Reader;
+pub use receipts_event::hex;
 pub use take::{Taking, Told};
 pub use write::Writer;
 

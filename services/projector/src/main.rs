@@ -3,7 +3,7 @@
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use receipts_assembly::{DataDir, on_thread, open_projector, secret};
-use receipts_cluster::peer::cursor_key_text;
+use receipts_cluster::cursor_key_to_text;
 use receipts_http::{Health, Peer, peer_router};
 use receipts_log::Log;
 use receipts_projection::{Partitions, Projector};
@@ -104,7 +104,7 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
         standby: settings.projector.standby,
         cursor_key: match secret {
             Some(_) => None,
-            None => Some(cursor_key_text(&state.data.cursor_key()?)),
+            None => Some(cursor_key_to_text(&state.data.cursor_key()?)),
         },
         secret,
     };

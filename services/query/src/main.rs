@@ -3,7 +3,7 @@
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use receipts_assembly::{access, authenticate, connect, follow_updates, limits, on_thread, secret};
-use receipts_cluster::{Peers, Settings as PeersSettings};
+use receipts_cluster::{PeerSettings, Peers};
 use receipts_http::{Health, Query, edge, health_router, query_router};
 use receipts_query::{Answers as _, CursorKey};
 use receipts_runtime::config::{self, Named, Settings};
@@ -71,9 +71,9 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
     };
     let listener = receipts_assembly::listen(settings.http.listen, "--http-listen").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    let peers = PeersSettings {
+    let peers = PeerSettings {
         projectors: settings.query.projectors.clone(),
-        poll: Duration::from_millis(settings.query.poll_ms),
+        poll_interval: Duration::from_millis(settings.query.poll_ms),
         secret: secret(settings)?,
     };
     let peers = tokio::select! {

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, anyhow};
 use receipts_assembly::{DataDir, access, authenticate, limits, on_thread};
-use receipts_cluster::peer::Secret;
+use receipts_cluster::Secret;
 use receipts_http::{Drained, Health, Parts, Query, Updates};
 use receipts_log::{Inspect, Writer};
 use receipts_projection::{Partitions, Projector};

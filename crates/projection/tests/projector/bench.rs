@@ -2,7 +2,7 @@
 //! Asserts only that time limits hold.
 
 use bytes::Bytes;
-use receipts_cluster::snapshots::SnapshotDesk;
+use receipts_cluster::SnapshotControl;
 use receipts_event::decode;
 use receipts_fold::Limits;
 use receipts_fold::view::Receipt;
@@ -146,7 +146,7 @@ impl Running {
         self.try_receipt(conversation_id, message_id).unwrap()
     }
 
-    pub(crate) fn snapshots(&self) -> Option<Arc<dyn SnapshotDesk>> {
+    pub(crate) fn snapshots(&self) -> Option<Arc<dyn SnapshotControl>> {
         self.projector.snapshots()
     }
 

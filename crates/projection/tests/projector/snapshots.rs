@@ -140,7 +140,7 @@ fn a_destination_that_fails_is_told_and_tried_again_and_the_fold_goes_on() {
     let running = bench.start();
     running.folded();
     let desk = running.snapshots().unwrap();
-    let state = || desk.states().into_iter().next();
+    let state = || desk.statuses().into_iter().next();
     eventually("a failure is told", || state().is_some_and(|state| state.failure.is_some()));
     read_by(&bench, "b");
     running.folded();
@@ -161,8 +161,8 @@ fn snapshots_come_on_demand_and_a_standby_takes_none() {
     let desk = running.snapshots().unwrap();
     // Nothing may have been checkpointed when it is asked for the first time.
     eventually("one is taken when asked for", || {
-        assert!(desk.ask_for(Some(&[7])).is_empty());
-        desk.ask_for(None);
+        assert!(desk.request(Some(&[7])).is_empty());
+        desk.request(None);
         newest(at.path()) == 1
     });
     running.stop().unwrap();

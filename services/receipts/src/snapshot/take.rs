@@ -3,7 +3,7 @@
 use super::{Progress, Which};
 use anyhow::{Context as _, anyhow};
 use receipts_assembly::{DataDir, InUse, LogIdentity, fold_limits};
-use receipts_cluster::snapshots::{SNAPSHOTS_PATH, SnapshotAsk, SnapshotDoing, SnapshotReply, SnapshotState};
+use receipts_cluster::{SNAPSHOTS_PATH, SnapshotPhase, SnapshotReply, SnapshotRequest, SnapshotStatus};
 use receipts_runtime::clock::unix_ms;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -72,13 +72,13 @@ fn there(settings: &Settings, url: &str, which: &Which, progress: &Progress, jso
     let call = Call { url: format!("{url}{SNAPSHOTS_PATH}"), credential: secret.credential() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tracing::info!(url, "the data directory is served: asking that process for the snapshots");
-    let begun = runtime.block_on(call.ask(&SnapshotAsk { partitions: which.partitions.clone() }))?;
-    if begun.asked.is_empty() {
+    let begun = runtime.block_on(call.ask(&SnapshotRequest { partitions: which.partitions.clone() }))?;
+    if begun.requested.is_empty() {
         return Err(
             anyhow!("the process at {url} owns none of these partitions just now: ask the one that does").into()
         );
     }
-    let before = |partition| begun.states.iter().find(|s| s.partition == partition).map_or(0, |s| s.attempts);
+    let before = |partition| begun.statuses.iter().find(|s| s.partition == partition).map_or(0, |s| s.attempts);
     progress.begin("taking", 0);
     let states = loop {
         std::thread::sleep(ASK_EVERY);
@@ -86,10 +86,10 @@ fn there(settings: &Settings, url: &str, which: &Which, progress: &Progress, jso
             return Err(anyhow!("stopped waiting; the service goes on with what was asked").into());
         }
         let reply = runtime.block_on(call.look())?;
-        let asked: Vec<SnapshotState> =
-            reply.states.into_iter().filter(|state| begun.asked.contains(&state.partition)).collect();
+        let asked: Vec<SnapshotStatus> =
+            reply.statuses.into_iter().filter(|state| begun.requested.contains(&state.partition)).collect();
         progress.reached(asked.iter().map(|state| state.bytes).sum());
-        let is_done = |s: &SnapshotState| s.attempts > before(s.partition) && s.doing == SnapshotDoing::Nothing;
+        let is_done = |s: &SnapshotStatus| s.attempts > before(s.partition) && s.phase == SnapshotPhase::Idle;
         if asked.iter().all(is_done) {
             break asked;
         }
@@ -103,7 +103,7 @@ fn there(settings: &Settings, url: &str, which: &Which, progress: &Progress, jso
             (None, Some(newest)) => writeln!(
                 to,
                 "partition {} at offset {}: {} bytes in {}",
-                state.partition, newest.next_offset, newest.bytes, newest.place
+                state.partition, newest.next_offset, newest.bytes, newest.location
             ),
             (None, None) => writeln!(to, "partition {}: nothing was ever checkpointed", state.partition),
         })?;
@@ -118,7 +118,7 @@ struct Call {
 }
 
 impl Call {
-    async fn ask(&self, ask: &SnapshotAsk) -> anyhow::Result<SnapshotReply> {
+    async fn ask(&self, ask: &SnapshotRequest) -> anyhow::Result<SnapshotReply> {
         self.send(reqwest::Client::new().post(&self.url).json(ask)).await
     }
 

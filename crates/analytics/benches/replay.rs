@@ -2,7 +2,7 @@
 //! aside as `receipts replay` does it. Each phase tells its rate and the most memory it took.
 //!
 //! `cargo bench -p receipts-analytics --bench replay -- [--messages N] [--cap N] [--ids N] [--receipts-per-message N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
-//! Starts a broker of its own by `tests/kafka/kafka.sh` (Java 17, Maven), whose log lies in KAFKA_DIR (`.kafka`); states that exceed
+//! Starts a broker of its own by `tests/kafka/broker/kafka.sh` (Java 17, Maven), whose log lies in KAFKA_DIR (`.kafka`); states that exceed
 //! their memory go to TMPDIR. A process of its own writes the workload, so that its memory is not the replay's: 16 bytes an event. 100
 //! million receipts: `--messages 20000000`.
 

@@ -1,4 +1,4 @@
-//! A real Kafka for tests, of one node or three, started by the project's own `tests/kafka/kafka.sh`.
+//! A real Kafka for tests, of one node or three, started by the project's own `tests/kafka/broker/kafka.sh`.
 //!
 //! It is for tests only (feature `testing`), replaces nothing by a mock, and leaves nothing behind: its brokers and
 //! their data go with the process that started them, however that process ends.
@@ -231,7 +231,7 @@ pub fn unique(name: &str) -> String {
 }
 
 fn script_path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kafka/kafka.sh")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kafka/broker/kafka.sh")
 }
 
 /// Jars, data and logs.

@@ -2,7 +2,7 @@
 //! the projector whole (consume, decode, fold, checkpoint, publish), and the same without updates, which is a rebuild.
 //!
 //! `cargo bench -p receipts-projection --bench end_to_end -- [--messages N] [--cap N] [--ids N] [--receipts-per-message N] [--hot MEMBERS] [--partitions N] [--fold-threads N] [--memory-mb N] [--seed N] [--json FILE]`
-//! Starts a broker of its own by `tests/kafka/kafka.sh` (Java 17, Maven), or reads a topic that is there already:
+//! Starts a broker of its own by `tests/kafka/broker/kafka.sh` (Java 17, Maven), or reads a topic that is there already:
 //! `--bootstrap HOST:PORT --topic NAME`. `--hot MEMBERS` is one group with one message that all of them read.
 //!
 //! A phase begins with its first record: joining the group is no work. The projector's phases end with everything folded,

@@ -15,7 +15,7 @@ use crate::subject::At;
 /// Chooses the seeds in place of a test's own.
 const SEEDS: &str = "RECEIPTS_TEST_SEEDS";
 
-/// Where set, a failing history is not made small: for who runs many that are to fail, as `tests/mutants/run` does.
+/// Where set, a failing history is not made small: for who runs many that are to fail, as `tests/tools/mutants/run` does.
 const AS_IT_IS: &str = "RECEIPTS_TEST_UNSHRUNK";
 
 /// Some prefix of a log.

@@ -1,0 +1,10 @@
+//! The service on a real Kafka, in all its deployments. Needs Java, Maven and kcat, and fails where one is missing;
+//! `RECEIPTS_TEST_KAFKA=off` leaves these tests out. Must not kill brokers or services at random: `tests/long` does.
+
+mod analysts;
+mod edges;
+mod end_to_end;
+mod ingest;
+mod operator;
+mod restores;
+mod updates;

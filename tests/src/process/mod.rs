@@ -1,0 +1,275 @@
+//! Running binaries of the project and speaking HTTP to them, as an operator and a client would. Knows no crate of the
+//! product: what is tested is what is shipped.
+
+mod stream;
+
+pub use stream::{Event, Stream};
+
+use crate::{TIMEOUT, binary};
+use serde_json::{Value, json};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Events in one body, and bytes, at most: well below what the service takes.
+const BODY_EVENTS: usize = 1_000;
+const BODY_BYTES: usize = 512 << 10;
+
+/// A command without configuration from this process's environment, its output piped.
+fn command(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary(name));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("RECEIPTS_") {
+            command.env_remove(variable);
+        }
+    }
+    command
+}
+
+/// Runs a binary that ends by itself.
+///
+/// # Panics
+/// If it cannot be run.
+#[must_use]
+pub fn run(name: &str, arguments: &[&str]) -> Output {
+    command(name, arguments).output().expect("the binary runs")
+}
+
+/// Runs a binary and presses Ctrl-C (SIGINT) once it has written a line to standard error that holds `part`, and `is_due`.
+///
+/// # Panics
+/// If it ends before.
+#[must_use]
+pub fn interrupt(name: &str, arguments: &[&str], part: &str, mut is_due: impl FnMut() -> bool) -> Output {
+    let mut child = command(name, arguments).spawn().expect("the binary starts");
+    let mut errors = BufReader::new(child.stderr.take().expect("piped"));
+    let mut stderr = String::new();
+    let mut from = 0;
+    while !stderr[from..].contains(part) {
+        from = stderr.len();
+        assert!(errors.read_line(&mut stderr).expect("readable") > 0, "{arguments:?} ended: {stderr}");
+    }
+    let deadline = Instant::now() + TIMEOUT;
+    while !is_due() {
+        assert!(child.try_wait().expect("a child").is_none(), "{arguments:?} ended before it was due");
+        assert!(Instant::now() < deadline, "{arguments:?} is not due");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status();
+    assert!(kill.expect("a shell").success());
+    errors.read_to_string(&mut stderr).expect("readable");
+    let output = child.wait_with_output().expect("it ends");
+    Output { stderr: stderr.into_bytes(), ..output }
+}
+
+/// What a run wrote to standard error.
+#[must_use]
+pub fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A running service. Dropping it kills it.
+pub struct Service {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    /// Where it answers HTTP: `127.0.0.1:PORT`.
+    pub address: String,
+}
+
+impl Service {
+    /// Starts a service that prints JSON lines, and waits for the line that says it is ready.
+    ///
+    /// # Panics
+    /// If it ends before; then with what it wrote to standard error.
+    #[must_use]
+    pub fn start(name: &str, arguments: &[&str]) -> Self {
+        Self::start_in(&[], name, arguments)
+    }
+
+    /// As [`Self::start`], with variables of the environment.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_in(environment: &[(&str, &str)], name: &str, arguments: &[&str]) -> Self {
+        let mut command = command(name, arguments);
+        command.arg("--json").envs(environment.iter().copied());
+        let mut child = command.spawn().expect("the binary starts");
+        // Drained, so that a chatty service never waits for its reader.
+        let mut errors = child.stderr.take().expect("piped");
+        let errors = std::thread::spawn(move || {
+            let mut text = String::new();
+            _ = errors.read_to_string(&mut text);
+            text
+        });
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("readable");
+        if line.is_empty() {
+            let status = child.wait().expect("ended");
+            panic!("{name} {arguments:?} ended with {status}: {}", errors.join().expect("read"));
+        }
+        let ready: Value = serde_json::from_str(&line).expect("a JSON line");
+        assert_eq!(ready["ready"], name, "{line}");
+        let url = ready["http"].as_str().or(ready["listen"].as_str()).expect("an address");
+        let address = url.strip_prefix("http://").expect("a URL").to_owned();
+        Self { child, lines, address }
+    }
+
+    /// Starts `receipts serve` on a free port.
+    #[must_use]
+    pub fn serve(data_dir: &Path, more: &[&str]) -> Self {
+        let data_dir = data_dir.to_str().expect("UTF-8");
+        Self::start("receipts", &[&["serve", "--http-listen", "127.0.0.1:0", "--data-dir", data_dir], more].concat())
+    }
+
+    /// The process, as the kernel numbers it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line that it prints, as JSON; `None` once it ends.
+    ///
+    /// # Panics
+    /// If the line is no JSON.
+    pub fn next_line(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("readable");
+        (!line.is_empty()).then(|| serde_json::from_str(&line).expect("a JSON line"))
+    }
+
+    /// Ends it as an operator does and returns its exit code.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn terminate(mut self) -> Option<i32> {
+        self.signal("TERM");
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            match self.child.try_wait().expect("a child") {
+                Some(status) => return status.code(),
+                None => assert!(Instant::now() < deadline, "it does not end"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends it a signal by name: `STOP`, `CONT`.
+    ///
+    /// # Panics
+    /// If it is gone.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
+        assert!(status.expect("a shell").success());
+    }
+
+    /// Kills it as the system does when memory runs out.
+    ///
+    /// # Panics
+    /// If it cannot be killed.
+    pub fn kill(mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).expect("killed");
+    }
+
+    /// Asks for a path.
+    pub fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], "")
+    }
+
+    /// Asks for a path once everything before a token is folded.
+    pub fn get_after(&self, path: &str, token: &str) -> Answer {
+        self.request("GET", path, &[("Receipts-Min-Position", token), ("Receipts-Wait-Ms", "30000")], "")
+    }
+
+    /// Sends JSON.
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.request("POST", path, &[("Content-Type", "application/json")], &body.to_string())
+    }
+
+    /// Writes events and returns the token that covers them.
+    ///
+    /// # Panics
+    /// If they are not accepted.
+    #[must_use]
+    pub fn write(&self, events: &Value) -> String {
+        let answer = self.post("/v1/events", events);
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        answer.body["position"].as_str().expect("a token").to_owned()
+    }
+
+    /// Posts events in as many bodies as they need; returns a token that covers them.
+    ///
+    /// # Panics
+    /// If they are not accepted.
+    #[must_use]
+    pub fn write_all(&self, events: &[Value]) -> String {
+        let (mut tokens, mut body, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for event in events {
+            let size = event.to_string().len();
+            if body.len() == BODY_EVENTS || bytes + size > BODY_BYTES {
+                tokens.push(self.write(&json!(std::mem::take(&mut body))));
+                bytes = 0;
+            }
+            body.push(event);
+            bytes += size;
+        }
+        tokens.push(self.write(&json!(body)));
+        // All of them would be too long for a header; the last ones name what was written last in each partition.
+        tokens.split_off(tokens.len().saturating_sub(8)).join(",")
+    }
+
+    /// Opens a stream of updates: `query` is what stands behind `/v1/updates?`.
+    pub fn listen(&self, query: &str, headers: &[(&str, &str)]) -> Stream {
+        Stream::open(&self.address, query, headers)
+    }
+
+    /// Sends a request with headers of one's own.
+    ///
+    /// # Panics
+    /// If it is not answered.
+    #[must_use]
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        request(&self.address, method, path, headers, body).expect("it answers")
+    }
+}
+
+/// Sends a request to whoever listens at an address.
+///
+/// # Errors
+/// Where nobody does, or the connection breaks before the head of the answer is whole.
+pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Ok(Answer { status, body: serde_json::from_str(body).unwrap_or_else(|_| Value::from(body)) })
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// What a service answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body; a string where it is no JSON.
+    pub body: Value,
+}

@@ -8,7 +8,7 @@
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
-use receipts_analytics::{Scratch, Span, UpTo, Watch, read, span};
+use receipts_analytics::{Scratch, Span, UpTo, ProgressMonitor, read, span};
 use receipts_event::decode_record;
 use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
@@ -29,7 +29,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(3_600);
 
 struct Alone;
 
-impl Watch for Alone {
+impl ProgressMonitor for Alone {
     fn advanced(&self, _: u64) {}
 
     fn is_stopped(&self) -> bool {
@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let replay = phase("replay", || {
         for span in &spans {
             let folded = scratch.fold(&log, span, &Alone)?;
-            messages += folded.told.messages;
+            messages += folded.report.messages;
         }
         Ok(())
     })?;

@@ -1,73 +1,73 @@
-//! Why an analysis ended early, and what to do about it.
+//! Why an analysis ended early, and what the operator can do about it.
 
 use receipts_log::ReadError;
 
-/// An analysis's failure. None of them has changed the log or a store.
+/// Why an analysis failed. A failed analysis has changed neither the log nor a store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The log cannot be read: see to it and run the command again.
+    /// The log cannot be read. Mend it and run the command again.
     #[error("the log cannot be read: {0}")]
     Log(#[from] ReadError),
-    /// The store, or the scratch one on the temporary disk, failed.
+    /// The store, or the scratch store in the temporary directory, failed.
     #[error(transparent)]
     Store(#[from] receipts_store::Error),
-    /// Snapshots cannot be read: see to the destination, or leave them out.
+    /// Snapshots cannot be read. Mend the destination, or run without snapshots.
     #[error(transparent)]
     Snapshots(receipts_snapshots::Error),
-    /// Files cannot be put where they are to go.
+    /// Files cannot be written to their destination.
     #[error(transparent)]
     Objects(receipts_objects::Error),
-    /// A scratch state cannot go on.
+    /// A scratch state failed.
     #[error("partition {partition}: {source}")]
     State {
-        /// Which.
+        /// The partition.
         partition: u32,
-        /// Why.
+        /// The cause.
         source: receipts_fold::Error<receipts_store::Error>,
     },
     /// A file cannot be written or read.
     #[error("{doing}: {source}")]
     Io {
-        /// What was being done, with the path.
+        /// The action that failed, with the path.
         doing: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A position that the log does not hold.
+    /// The requested position is beyond the end of the log.
     #[error(
-        "the log of partition {partition} ends at offset {end}, before the asked-for {asked}: the position is another log's"
+        "the log of partition {partition} ends at offset {end}, before the requested {asked}: use a position of this log"
     )]
     Beyond {
-        /// Which.
+        /// The partition.
         partition: u32,
-        /// Where it ends.
+        /// The offset at which the log ends.
         end: u64,
-        /// Where it was asked for.
+        /// The requested offset.
         asked: u64,
     },
-    /// The log lost its beginning, and what is asked needs it.
+    /// The log has lost its beginning, which the analysis needs.
     #[error(
-        "the log of partition {partition} begins at offset {first}, so nothing that stood before can be folded again: \
-         verify against a log that is whole"
+        "the log of partition {partition} begins at offset {first}, and the earlier records cannot be folded again: use a \
+         log that has all records"
     )]
     Trimmed {
-        /// Which.
+        /// The partition.
         partition: u32,
-        /// Where it begins.
+        /// The first offset of the log.
         first: u64,
     },
-    /// Somebody asked to stop.
-    #[error("stopped as asked; nothing is half written: run the same command again for a whole answer")]
+    /// The operator stopped the run.
+    #[error("stopped as asked, no file is half written: run the same command again for a complete answer")]
     Stopped,
-    /// Somebody asked an export to stop.
+    /// The operator stopped an export.
     #[error(
-        "stopped as asked; {done} of {all} partitions are exported and no file is half written: the same command goes on behind \
-         them, or begins anew where the log has grown (--as-of or --position hold its end)"
+        "stopped as asked; {done} of {all} partitions are exported and no file is half written: the same command \
+         continues with the next partition, or starts again if the log has grown (--as-of or --position fix its end)"
     )]
     ExportStopped {
-        /// Partitions that are exported.
+        /// The number of exported partitions.
         done: usize,
-        /// Partitions.
+        /// The number of partitions.
         all: usize,
     },
 }
@@ -91,7 +91,7 @@ impl From<receipts_objects::Error> for Error {
 }
 
 impl Error {
-    /// Whether somebody asked to stop.
+    /// Returns true if the operator stopped the run.
     pub fn is_stopped(&self) -> bool {
         matches!(self, Self::Stopped | Self::ExportStopped { .. })
     }

@@ -1,19 +1,19 @@
-//! Writes what a prefix of the log holds as files for analysts: `DIR/<dataset>/tenant=<…>/day=<YYYY-MM-DD>/part-<…>`, as
-//! `schemas/export/v1.md` describes them.
+//! Exports a prefix of the log as files for analysts:
+//! `DIR/<dataset>/tenant=<…>/day=<YYYY-MM-DD>/part-<…>` (`schemas/export/v1.md`).
 //!
-//! A partition is folded aside and walked; rows wait in memory, [`ROWS_BYTES_MAX`] of them at most, and leave as whole files.
-//! The same prefix gives the same files, byte for byte.
+//! Each partition is folded into a temporary state and walked. At most [`ROWS_BYTES_MAX`] bytes of rows
+//! are buffered; they are written as complete files. One prefix gives the same files, byte for byte.
 
 mod files;
-mod place;
 mod resume;
 mod rows;
+mod target;
 
 pub use files::Format;
-pub use place::Place;
 pub use rows::{Column, Dataset, Type};
+pub use target::Target;
 
-use crate::{Error, Scratch, Span, Told, Watch, read};
+use crate::{Error, Scratch, Span, FoldReport, ProgressMonitor, read};
 use files::Files;
 use receipts_event::decode_record;
 use receipts_event::{Body, Event};
@@ -21,59 +21,60 @@ use receipts_fold::people::Role;
 use receipts_fold::view::{MemberFilter, Receipt};
 use receipts_fold::{Conversation, Pages, State};
 use receipts_log::Inspect;
-use resume::{Done, Progress};
+use resume::{FinishedPartition, Progress};
 use rows::{Row, Value, flag, integer, maybe, text};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-/// Rows of one dataset that wait to be written, bytes. A constant, for it decides which rows share a file.
+/// Maximum size of the buffered rows of one dataset, bytes. A constant, because it decides which rows
+/// share a file.
 pub const ROWS_BYTES_MAX: usize = 64 << 20;
-/// Readers of one message taken from the state at a time.
+/// Readers of one message that are loaded from the state at a time.
 const READERS_AT_ONCE: usize = 1_000;
 
-/// What is exported, and where to.
+/// The content and the target of an export.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where files go.
-    pub out: Place,
-    /// What tells the log from others: an export that broke off is gone on with only of the same one.
+    /// Where the files are written.
+    pub out: Target,
+    /// The identity of the log: an interrupted export resumes only for the same log.
     pub log: String,
-    /// How files are written.
+    /// The format of the files.
     pub format: Format,
-    /// Which datasets.
+    /// The datasets to export.
     pub datasets: Vec<Dataset>,
 }
 
-/// What an export wrote of one dataset.
+/// The sums of one exported dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Written {
-    /// Which.
+pub struct DatasetReport {
+    /// The dataset.
     pub dataset: Dataset,
     /// Rows in all files.
     pub rows: u64,
-    /// Files.
+    /// The number of files.
     pub files: u64,
     /// Bytes of all files.
     pub bytes: u64,
-    /// Files of earlier exports of this dataset that were removed.
+    /// Removed files of earlier exports of this dataset.
     pub removed: u64,
 }
 
-/// Exports stretches of the log, at most one a partition, each from its beginning. Files of an earlier export of the same
-/// datasets into the same directory that do not belong to this one are removed at the end.
+/// Exports ranges of the log. `spans` has at most one range per partition, each from the partition's
+/// beginning. At the end it removes files of earlier exports of the same datasets in the same target.
 ///
 /// # Errors
-/// Where log, state or a file fail, or the watch stops it: then files of both exports may lie there, each of them whole, and the
-/// same export goes on behind the partitions that are written.
+/// If the log, a state or a file fails, or the monitor stops the run. Then the target may hold files of
+/// both exports, each of them complete, and the same export resumes after the written partitions.
 pub fn export(
     log: &dyn Inspect,
     spans: &[Span],
     scratch: &Scratch,
     plan: &Plan,
-    watch: &dyn Watch,
-) -> Result<(Vec<Told>, Vec<Written>), Error> {
+    monitor: &dyn ProgressMonitor,
+) -> Result<(Vec<FoldReport>, Vec<DatasetReport>), Error> {
     let mut progress = Progress::load(plan, spans, scratch)?;
-    export_on(log, spans, scratch, plan, watch, &mut progress).map_err(|error| match error {
+    export_on(log, spans, scratch, plan, monitor, &mut progress).map_err(|error| match error {
         Error::Stopped => Error::ExportStopped { done: progress.partitions(), all: spans.len() },
         other => other,
     })
@@ -84,57 +85,58 @@ fn export_on(
     spans: &[Span],
     scratch: &Scratch,
     plan: &Plan,
-    watch: &dyn Watch,
+    monitor: &dyn ProgressMonitor,
     progress: &mut Progress<'_>,
-) -> Result<(Vec<Told>, Vec<Written>), Error> {
-    let mut told = Vec::new();
+) -> Result<(Vec<FoldReport>, Vec<DatasetReport>), Error> {
+    let mut reports = Vec::new();
     let mut all: Vec<Files<'_>> =
         plan.datasets.iter().map(|dataset| Files::new(&plan.out, *dataset, plan.format)).collect();
     for span in spans {
-        if let Some(done) = progress.done(span.partition) {
-            told.push(done.told.clone());
-            all.iter_mut().zip(&done.written).for_each(|(files, (written, names))| files.adopt(written, names));
-            watch.skipped(offsets(std::slice::from_ref(span), &plan.datasets));
+        if let Some(finished) = progress.finished(span.partition) {
+            reports.push(finished.report.clone());
+            all.iter_mut().zip(&finished.written).for_each(|(files, (written, names))| files.adopt(written, names));
+            monitor.skipped(offsets(std::slice::from_ref(span), &plan.datasets));
             continue;
         }
-        let folded = scratch.fold(log, span, watch)?;
-        told.push(folded.told.clone());
+        let folded = scratch.fold(log, span, monitor)?;
+        reports.push(folded.report.clone());
         let mut written = Vec::new();
         for files in &mut all {
             files.begin(span.partition);
             match files.dataset() {
-                Dataset::Messages => messages(&folded.state, files, watch),
-                Dataset::Reads => reads(&folded.state, files, watch),
-                Dataset::Rosters => rosters(&folded.state, files, watch),
-                Dataset::Events => events(log, span, &folded.state, files, watch),
+                Dataset::Messages => messages(&folded.state, files, monitor),
+                Dataset::Reads => reads(&folded.state, files, monitor),
+                Dataset::Rosters => rosters(&folded.state, files, monitor),
+                Dataset::Events => events(log, span, &folded.state, files, monitor),
             }?;
             written.push(files.end()?);
         }
-        progress.add(span.partition, Done { told: folded.told.clone(), written })?;
+        progress.add(span.partition, FinishedPartition { report: folded.report.clone(), written })?;
     }
     let written = all.into_iter().map(Files::finish).collect::<Result<_, _>>()?;
     progress.finish()?;
-    Ok((told, written))
+    Ok((reports, written))
 }
 
-/// How many offsets an export reads: the log is folded, and read once more where raw events are asked for.
+/// Returns the number of offsets that an export reads. Each range is folded once, and read once more
+/// for the dataset of raw events.
 pub fn offsets(spans: &[Span], datasets: &[Dataset]) -> u64 {
     let passes = 1 + u64::from(datasets.contains(&Dataset::Events));
     passes * spans.iter().map(Span::offsets).sum::<u64>()
 }
 
-fn is_stopped(watch: &dyn Watch) -> Result<(), Error> {
-    if watch.is_stopped() { Err(Error::Stopped) } else { Ok(()) }
+fn is_stopped(monitor: &dyn ProgressMonitor) -> Result<(), Error> {
+    if monitor.is_stopped() { Err(Error::Stopped) } else { Ok(()) }
 }
 
 fn messages<S: Pages<Error = receipts_store::Error>>(
     state: &State<S>,
     files: &mut Files<'_>,
-    watch: &dyn Watch,
+    monitor: &dyn ProgressMonitor,
 ) -> Result<(), Error> {
     let partition = files.partition();
     for number in state.first_message()..state.messages() {
-        is_stopped(watch)?;
+        is_stopped(monitor)?;
         let Some(m) = state.placed(number).map_err(Error::state(partition))? else { continue };
         let c = state.conversation(m.conversation).map_err(Error::state(partition))?;
         let counts = |count: fn(&receipts_fold::view::Counts) -> u32| maybe(m.receipt.counts.as_ref().map(count));
@@ -167,17 +169,17 @@ fn messages<S: Pages<Error = receipts_store::Error>>(
     Ok(())
 }
 
-/// One row for every reader who is named in a list, by the day of the message's send.
+/// Writes one row per reader that a list names, by the day of the message's send.
 fn reads<S: Pages<Error = receipts_store::Error>>(
     state: &State<S>,
     files: &mut Files<'_>,
-    watch: &dyn Watch,
+    monitor: &dyn ProgressMonitor,
 ) -> Result<(), Error> {
     let partition = files.partition();
     for number in state.first_message()..state.messages() {
         let mut slot = Some(0);
         while let Some(from) = slot {
-            is_stopped(watch)?;
+            is_stopped(monitor)?;
             let list = state.members_of(number, MemberFilter::Read, from, READERS_AT_ONCE);
             let Some(list) = list.map_err(Error::state(partition))? else { break };
             slot = list.next_slot;
@@ -199,11 +201,11 @@ fn reads<S: Pages<Error = receipts_store::Error>>(
     Ok(())
 }
 
-/// Rosters as they stand at the end, by the day of the partition's newest record.
+/// Writes the rosters at the end of the range, by the day of the partition's newest record.
 fn rosters<S: Pages<Error = receipts_store::Error>>(
     state: &State<S>,
     files: &mut Files<'_>,
-    watch: &dyn Watch,
+    monitor: &dyn ProgressMonitor,
 ) -> Result<(), Error> {
     let partition = files.partition();
     for number in 0..state.conversations() {
@@ -211,7 +213,7 @@ fn rosters<S: Pages<Error = receipts_store::Error>>(
             state.conversation(number).map_err(Error::state(partition))?;
         let mut slot = Some(0);
         while let Some(from) = slot {
-            is_stopped(watch)?;
+            is_stopped(monitor)?;
             let roster = state.roster(number, from).map_err(Error::state(partition))?;
             slot = roster.next_slot;
             for (user_id, role) in roster.people {
@@ -232,16 +234,17 @@ fn rosters<S: Pages<Error = receipts_store::Error>>(
     Ok(())
 }
 
-/// The records that are events, by the day of the record. The state says who was erased, later in the log too.
+/// Writes the records that are events, by the day of the record. The state knows every person erased
+/// within the range, later records included.
 fn events<S: Pages>(
     log: &dyn Inspect,
     span: &Span,
     state: &State<S>,
     files: &mut Files<'_>,
-    watch: &dyn Watch,
+    monitor: &dyn ProgressMonitor,
 ) -> Result<(), Error> {
     let partitions = log.partition_count();
-    read(log, span, watch, &mut |records| {
+    read(log, span, monitor, &mut |records| {
         for record in records {
             let Ok(event) = decode_record(record.partition, record.key, record.value, partitions) else { continue };
             let row: Row = vec![
@@ -260,7 +263,7 @@ fn events<S: Pages>(
     })
 }
 
-/// An event as JSON that names nobody who was erased, and nobody who read hidden.
+/// Returns an event as JSON without erased people and hidden readers.
 fn shown<S: Pages>(event: &Event<'_>, state: &State<S>) -> String {
     let is_hidden = match &event.body {
         Body::MessageRead(read) => read.hidden,
@@ -283,7 +286,7 @@ fn shown<S: Pages>(event: &Event<'_>, state: &State<S>) -> String {
     json.to_string()
 }
 
-/// The name that the contract's JSON has for a kind or a status.
+/// Returns the name of a kind or status in the contract's JSON.
 fn name_of(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(Json::String(name)) => name,

@@ -19,7 +19,7 @@ const RETRIES: u32 = 5;
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// Who watches an analysis: told how far it is, asked whether to go on.
-pub trait Watch {
+pub trait ProgressMonitor {
     /// So many more offsets of the log are read.
     fn advanced(&self, offsets: u64);
 
@@ -107,7 +107,7 @@ fn retrying<T>(mut ask: impl FnMut() -> Result<T, ReadError>) -> Result<T, Error
 pub fn read(
     log: &dyn Inspect,
     span: &Span,
-    watch: &dyn Watch,
+    monitor: &dyn ProgressMonitor,
     each: &mut dyn FnMut(&[Record<'_>]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut next = span.first_offset;
@@ -115,7 +115,7 @@ pub fn read(
     loop {
         let (began, mut failed) = (next, None);
         let scanned = log.scan(Topic::Events, span.partition, next..span.end_offset, &mut |records| {
-            if watch.is_stopped() {
+            if monitor.is_stopped() {
                 failed = Some(Error::Stopped);
                 return ControlFlow::Break(());
             }
@@ -124,7 +124,7 @@ pub fn read(
                 return ControlFlow::Break(());
             }
             if let Some(last) = records.last() {
-                watch.advanced(last.offset + 1 - next);
+                monitor.advanced(last.offset + 1 - next);
                 next = last.offset + 1;
             }
             ControlFlow::Continue(())
@@ -132,11 +132,11 @@ pub fn read(
         match (failed, scanned) {
             (Some(error), _) => return Err(error),
             (None, Ok(())) => {
-                watch.advanced(span.end_offset.saturating_sub(next));
+                monitor.advanced(span.end_offset.saturating_sub(next));
                 return Ok(());
             }
             (None, Err(ReadError::Retry(why))) if left > 0 => {
-                if watch.is_stopped() {
+                if monitor.is_stopped() {
                     return Err(Error::Stopped);
                 }
                 left = if next > began { RETRIES } else { left - 1 };
@@ -150,7 +150,7 @@ pub fn read(
 
 /// What a fold of one partition has read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct FoldReport {
     /// Which.
     pub partition: u32,
     /// The first offset that was read.
@@ -194,7 +194,7 @@ pub struct Folded {
     /// The state, with its counters settled into its pages. Goes before its store.
     pub state: State<Paged<SledBackend>>,
     /// What was read for it.
-    pub told: Told,
+    pub report: FoldReport,
     _store: SledStore,
     _dir: TempDir,
 }
@@ -204,8 +204,8 @@ impl Scratch {
     ///
     /// # Errors
     /// Where log, temporary disk or state fail, or the watch stops it.
-    pub fn fold(&self, log: &dyn Inspect, span: &Span, watch: &dyn Watch) -> Result<Folded, Error> {
-        self.fold_and_tell(log, span, None, watch)
+    pub fn fold(&self, log: &dyn Inspect, span: &Span, monitor: &dyn ProgressMonitor) -> Result<Folded, Error> {
+        self.fold_and_tell(log, span, None, monitor)
     }
 
     /// Folds a stretch of a partition and tells of its records from an offset on alone. The state is that of the whole
@@ -218,9 +218,9 @@ impl Scratch {
         log: &dyn Inspect,
         span: &Span,
         from_offset: u64,
-        watch: &dyn Watch,
+        monitor: &dyn ProgressMonitor,
     ) -> Result<Folded, Error> {
-        self.fold_and_tell(log, span, Some(from_offset.clamp(span.first_offset, span.end_offset)), watch)
+        self.fold_and_tell(log, span, Some(from_offset.clamp(span.first_offset, span.end_offset)), monitor)
     }
 
     fn fold_and_tell(
@@ -228,12 +228,12 @@ impl Scratch {
         log: &dyn Inspect,
         span: &Span,
         from_offset: Option<u64>,
-        watch: &dyn Watch,
+        monitor: &dyn ProgressMonitor,
     ) -> Result<Folded, Error> {
         let partition = span.partition;
         let (mut dir, mut store) = self.store()?;
         let before = Span { end_offset: from_offset.unwrap_or(span.end_offset), ..*span };
-        let restored = self.restore(&store, &before, log.partition_count(), watch)?;
+        let restored = self.restore(&store, &before, log.partition_count(), monitor)?;
         if restored.is_none() && self.snapshots.is_some() {
             // One that broke off may have left pages.
             (dir, store) = self.store()?;
@@ -241,7 +241,7 @@ impl Scratch {
         let pages = Paged::new(store.partition(partition)?, partition, self.memory_bytes / 4 * 3);
         let mut state = State::open(pages, self.limits).map_err(Error::state(partition))?;
         let first_offset = restored.unwrap_or(span.first_offset);
-        watch.skipped(first_offset - span.first_offset);
+        monitor.skipped(first_offset - span.first_offset);
         if restored.is_none() && first_offset > 0 {
             tracing::warn!(
                 partition,
@@ -250,15 +250,15 @@ impl Scratch {
             );
         }
         if from_offset.is_some() {
-            fold_into(&mut state, log, &Span { first_offset, ..before }, watch)?;
+            fold_into(&mut state, log, &Span { first_offset, ..before }, monitor)?;
         }
         let rest = Span { first_offset: from_offset.unwrap_or(first_offset), ..*span };
-        let told = fold_into(&mut state, log, &rest, watch)?;
-        let mut told = Told { first_offset, snapshot_offset: restored, from_offset, ..told };
+        let told = fold_into(&mut state, log, &rest, monitor)?;
+        let mut told = FoldReport { first_offset, snapshot_offset: restored, from_offset, ..told };
         if restored.is_some() && from_offset.is_none() {
             told.newest_timestamp_ms = Some(state.newest_timestamp_ms());
         }
-        Ok(Folded { state, told, _store: store, _dir: dir })
+        Ok(Folded { state, report: told, _store: store, _dir: dir })
     }
 
     /// An empty store that goes with its directory.
@@ -276,7 +276,7 @@ impl Scratch {
         store: &SledStore,
         span: &Span,
         partition_count: u32,
-        watch: &dyn Watch,
+        monitor: &dyn ProgressMonitor,
     ) -> Result<Option<u64>, Error> {
         let Some(snapshots) = &self.snapshots else { return Ok(None) };
         let wanted = Wanted {
@@ -285,7 +285,7 @@ impl Scratch {
             limits: Some(self.limits),
             next_offset: span.first_offset..=span.end_offset,
         };
-        let restored = snapshots.restore_newest(store, &wanted, &Restoring(watch))?;
+        let restored = snapshots.restore_newest(store, &wanted, &Restoring(monitor))?;
         Ok(restored.map(|restored| {
             let next_offset = restored.header.next_offset;
             tracing::info!(
@@ -306,15 +306,15 @@ impl Scratch {
         &self,
         span: &Span,
         partition_count: u32,
-        watch: &dyn Watch,
+        monitor: &dyn ProgressMonitor,
     ) -> Result<Option<(TempDir, SledStore)>, Error> {
         let (dir, store) = self.store()?;
-        Ok(self.restore(&store, span, partition_count, watch)?.map(|_| (dir, store)))
+        Ok(self.restore(&store, span, partition_count, monitor)?.map(|_| (dir, store)))
     }
 }
 
 /// Asks whether to stop while a snapshot comes; its bytes are no offsets.
-struct Restoring<'a>(&'a dyn Watch);
+struct Restoring<'a>(&'a dyn ProgressMonitor);
 
 impl receipts_snapshots::Watch for Restoring<'_> {
     fn advanced(&self, _: u64) {}
@@ -333,14 +333,14 @@ pub(crate) fn fold_into(
     state: &mut State<Paged<SledBackend>>,
     log: &dyn Inspect,
     span: &Span,
-    watch: &dyn Watch,
-) -> Result<Told, Error> {
+    monitor: &dyn ProgressMonitor,
+) -> Result<FoldReport, Error> {
     let partition = span.partition;
-    let mut told = Told { partition, first_offset: span.first_offset, ..Told::default() };
+    let mut told = FoldReport { partition, first_offset: span.first_offset, ..FoldReport::default() };
     told.next_offset = span.first_offset;
     let mut effects = Effects::default();
     let partitions = log.partition_count();
-    read(log, span, watch, &mut |records| {
+    read(log, span, monitor, &mut |records| {
         for records in records.chunks(LOOK_AHEAD_EVENTS) {
             let events: Vec<_> = records
                 .iter()

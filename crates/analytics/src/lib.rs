@@ -1,8 +1,8 @@
-//! What analysts and auditors ask of a log: folds of a prefix aside from the service, exports of what they hold, audits of a
-//! store against its log, figures of how messages are read.
+//! What analysts and auditors ask of a log: folds of a prefix, exports, audits of a store against
+//! its log, and read statistics.
 //!
-//! Must not write to the log, join a consumer group or change a store that a service uses; decides nothing that the fold
-//! decides.
+//! This crate never writes to the log, joins a consumer group or changes a store that a service
+//! uses. It repeats no rule of the fold.
 
 mod error;
 pub mod export;
@@ -14,5 +14,5 @@ pub mod table;
 pub mod verify;
 
 pub use error::Error;
-pub use fold::{Folded, Scratch, Span, Told, UpTo, Watch, offset_at, read, span};
+pub use fold::{Folded, Scratch, Span, FoldReport, UpTo, ProgressMonitor, offset_at, read, span};
 pub use pages::digest;

@@ -1,24 +1,24 @@
-//! All pages of a state in one order, and their digest. The digest is comparable between runs of one version of the store's
-//! format, and with that of a snapshot (`schemas/snapshot/v1.md`).
+//! The pages of a state in snapshot order, and their digest. Digests are comparable between runs of
+//! one store format, and with the digest of a snapshot (`schemas/snapshot/v1.md`).
 
-use crate::{Error, Watch};
+use crate::{Error, ProgressMonitor};
 use receipts_fold::page::{PageKey, TableId};
 use receipts_fold::{Pages, State};
 use receipts_store::snapshot::{self, Digest};
 
-/// Calls `each` with every page that answers come from, in the order of tables and keys, which is that of a snapshot. Some
-/// may be absent.
+/// Calls `each` with every page that answers depend on, by table and key: the order of a snapshot.
+/// Some of the pages may be absent.
 ///
 /// # Errors
-/// Where the store fails or is broken, `each` fails, or the watch stops it.
+/// If the store fails or is damaged, `each` fails, or the monitor stops the run.
 pub(crate) fn each_page<S: Pages<Error = receipts_store::Error>>(
     state: &State<S>,
     partition: u32,
-    watch: &dyn Watch,
+    monitor: &dyn ProgressMonitor,
     each: &mut dyn FnMut(TableId, PageKey) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut of = |wanted: TableId, pages: &[(TableId, PageKey)]| {
-        if watch.is_stopped() {
+        if monitor.is_stopped() {
             return Err(Error::Stopped);
         }
         pages.iter().filter(|(table, _)| *table == wanted).try_for_each(|(table, key)| each(*table, *key))
@@ -42,12 +42,12 @@ pub(crate) fn each_page<S: Pages<Error = receipts_store::Error>>(
 
 const MESSAGES_PER_PAGE: usize = receipts_fold::message::MESSAGES_PER_PAGE as usize;
 
-/// The digest of pages that come in order.
+/// Builds the digest of pages that are added in snapshot order.
 #[derive(Default)]
-pub(crate) struct Sum(Digest);
+pub(crate) struct PagesDigest(Digest);
 
-impl Sum {
-    /// Adds a page; an absent one adds nothing.
+impl PagesDigest {
+    /// Adds a page; an absent page adds nothing.
     pub(crate) fn add(&mut self, table: TableId, key: PageKey, bytes: Option<&[u8]>) {
         if let Some(bytes) = bytes {
             self.0.add(&snapshot::page_key(table, key), bytes);
@@ -59,18 +59,18 @@ impl Sum {
     }
 }
 
-/// The digest of a settled state: the same for every fold of the same prefix with the same limits, whatever its memory, and
-/// for a snapshot of it.
+/// Returns the digest of a state whose counters are written to its pages. It is the same for every
+/// fold of one prefix with the same limits, for any memory size, and for a snapshot of that state.
 ///
 /// # Errors
-/// Where the store fails or is broken, or the watch stops it.
+/// If the store fails or is damaged, or the monitor stops the run.
 pub fn digest<S: Pages<Error = receipts_store::Error>>(
     state: &State<S>,
     partition: u32,
-    watch: &dyn Watch,
+    monitor: &dyn ProgressMonitor,
 ) -> Result<String, Error> {
-    let mut sum = Sum::default();
-    each_page(state, partition, watch, &mut |table, key| {
+    let mut sum = PagesDigest::default();
+    each_page(state, partition, monitor, &mut |table, key| {
         sum.add(table, key, state.page_bytes(table, key).map_err(Error::state(partition))?.as_deref());
         Ok(())
     })?;

@@ -1,5 +1,5 @@
-//! Figures of how messages are read: shares, times, hours, and what is largest and most read. Counts what a fold holds,
-//! with sketches and short lists of fixed size, and names nobody.
+//! Read statistics: shares, times to read, hours of the day, and the largest, hottest and most-read
+//! items. Counts from a folded state with fixed-size sketches and short lists; names no person.
 
 mod figures;
 pub mod page;
@@ -8,7 +8,7 @@ mod top;
 
 pub use figures::{After24Hours, Audience, Conversation, Hour, Message, Messages, Readers, Share, Stats, TimeToRead};
 
-use crate::{Error, Folded, Scratch, Span, Told, Watch};
+use crate::{Error, Folded, Scratch, Span, FoldReport, ProgressMonitor};
 use figures::of;
 use receipts_fold::Placed;
 use receipts_fold::view::{Counts, MemberFilter, Status};
@@ -16,44 +16,45 @@ use receipts_log::Inspect;
 use times::{Hours, Sizes};
 use top::Top;
 
-/// Readers of one message taken from the state at a time.
+/// Readers of one message that are loaded from the state at a time.
 const READERS_AT_ONCE: usize = 1_000;
 const DAY_MS: u64 = 24 * 3_600_000;
 
-/// What is counted.
+/// The messages to count and the length of the lists.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Only messages whose record is at least as young, Unix milliseconds.
+    /// Counts only messages whose record has at least this timestamp, Unix milliseconds.
     pub since_ms: u64,
-    /// Only this tenant's.
+    /// Counts only this tenant's messages.
     pub tenant: Option<String>,
-    /// How many conversations and messages each list names at most.
+    /// The maximum number of entries of each list of conversations and messages.
     pub top: usize,
 }
 
-/// Folds stretches of the log, at most one a partition, each from its beginning, and counts what they hold.
+/// Folds ranges of the log and counts their messages. `spans` has at most one range per partition,
+/// each from the partition's beginning.
 ///
 /// # Errors
-/// Where log or state fail, or the watch stops it.
+/// If the log or a state fails, or the monitor stops the run.
 pub fn stats(
     log: &dyn Inspect,
     spans: &[Span],
     scratch: &Scratch,
     plan: &Plan,
-    watch: &dyn Watch,
-) -> Result<(Vec<Told>, Stats), Error> {
-    let mut told = Vec::new();
+    monitor: &dyn ProgressMonitor,
+) -> Result<(Vec<FoldReport>, Stats), Error> {
+    let mut reports = Vec::new();
     let mut counted = Counted::new(plan);
     for span in spans {
-        let folded = scratch.fold(log, span, watch)?;
-        told.push(folded.told.clone());
-        counted.partition(&folded, watch)?;
+        let folded = scratch.fold(log, span, monitor)?;
+        reports.push(folded.report.clone());
+        counted.partition(&folded, monitor)?;
     }
-    let newest_ms = told.iter().filter_map(|told| told.newest_timestamp_ms).max();
-    Ok((told, counted.finish(newest_ms)))
+    let newest_ms = reports.iter().filter_map(|report| report.newest_timestamp_ms).max();
+    Ok((reports, counted.finish(newest_ms)))
 }
 
-/// What is counted so far. Its size depends on `Plan::top` alone, but for [`Traffic`] of the partition at hand.
+/// The counts so far. Their size depends on `Plan::top` alone; [`Traffic`] is per partition.
 struct Counted<'a> {
     plan: &'a Plan,
     messages: Messages,
@@ -66,7 +67,7 @@ struct Counted<'a> {
     most_read: Top<Message>,
 }
 
-/// What a conversation has had: 16 bytes for each of one partition.
+/// Sends and reads of one conversation, 16 bytes each while its partition is counted.
 #[derive(Clone, Copy, Default)]
 struct Traffic {
     messages: u64,
@@ -88,16 +89,16 @@ impl<'a> Counted<'a> {
         }
     }
 
-    fn partition(&mut self, folded: &Folded, watch: &dyn Watch) -> Result<(), Error> {
-        let (state, partition) = (&folded.state, folded.told.partition);
+    fn partition(&mut self, folded: &Folded, monitor: &dyn ProgressMonitor) -> Result<(), Error> {
+        let (state, partition) = (&folded.state, folded.report.partition);
         let newest_ms = state.newest_timestamp_ms();
         let mut traffic = vec![Traffic::default(); state.conversations() as usize];
         for number in state.first_message()..state.messages() {
-            if watch.is_stopped() {
+            if monitor.is_stopped() {
                 return Err(Error::Stopped);
             }
             let Some(placed) = state.placed(number).map_err(Error::state(partition))? else { continue };
-            if placed.timestamp_ms < self.plan.since_ms || !self.is_asked_for(&placed.receipt.tenant) {
+            if placed.timestamp_ms < self.plan.since_ms || !self.is_selected(&placed.receipt.tenant) {
                 continue;
             }
             self.messages.count(placed.receipt.status);
@@ -113,12 +114,11 @@ impl<'a> Counted<'a> {
         }
         for (number, traffic) in (0..state.conversations()).zip(traffic) {
             let c = state.conversation(number).map_err(Error::state(partition))?;
-            if !self.is_asked_for(&c.tenant) {
+            if !self.is_selected(&c.tenant) {
                 continue;
             }
             let (members, messages, reads) = (c.members, traffic.messages, traffic.reads);
-            let (is_large, is_hot) = (u64::from(members), messages + reads);
-            let row = || Conversation {
+            let conversation = || Conversation {
                 tenant: c.tenant.clone(),
                 conversation_id: c.conversation_id.clone(),
                 kind: c.kind,
@@ -128,16 +128,16 @@ impl<'a> Counted<'a> {
                 reads,
             };
             if members > 0 {
-                self.largest.push(is_large, row);
+                self.largest.push(u64::from(members), conversation);
             }
             if messages > 0 {
-                self.hottest.push(is_hot, row);
+                self.hottest.push(messages + reads, conversation);
             }
         }
         Ok(())
     }
 
-    fn is_asked_for(&self, tenant: &str) -> bool {
+    fn is_selected(&self, tenant: &str) -> bool {
         self.plan.tenant.as_deref().is_none_or(|asked| asked == tenant)
     }
 
@@ -169,7 +169,7 @@ impl<'a> Counted<'a> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Adds the readers of a message whom its list names, each with their time.
+    /// Adds the named readers of a message that have a read time.
     fn reads(&mut self, folded: &Folded, number: u64, placed: &Placed, newest_ms: u64) -> Result<(), Error> {
         let Some(counts) = placed.receipt.counts else { return Ok(()) };
         let sent_at_ms = placed.receipt.sent_at_ms.unwrap_or(placed.timestamp_ms);
@@ -178,7 +178,7 @@ impl<'a> Counted<'a> {
         let mut slot = (counts.read_count > 0).then_some(0);
         while let Some(from) = slot {
             let list = folded.state.members_of(number, MemberFilter::Read, from, READERS_AT_ONCE);
-            let Some(list) = list.map_err(Error::state(folded.told.partition))? else { break };
+            let Some(list) = list.map_err(Error::state(folded.report.partition))? else { break };
             slot = list.next_slot;
             for reader in &list.members {
                 let Some(read_at_ms) = reader.read_at_ms else { continue };
@@ -221,7 +221,7 @@ impl Messages {
             Status::NotRequested => self.not_requested += 1,
             Status::Unsupported => self.unsupported += 1,
             Status::Recalled => self.recalled += 1,
-            // Of messages that are there nothing else is said.
+            // The state never returns these for a message that it holds.
             Status::NotFound | Status::Forbidden => {}
         }
     }

@@ -1,5 +1,5 @@
-//! Reads tables that others wrote, row by row: CSV with a line of names, NDJSON, Parquet. Knows columns by their names only,
-//! and keeps one batch of rows in memory.
+//! Reads foreign tables row by row: CSV with a header line, NDJSON, Parquet. Columns are found by name
+//! only. One batch of rows is in memory.
 
 mod columnar;
 
@@ -11,19 +11,19 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// How a table is written.
+/// The file format of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// One file a table, typed columns.
+    /// Apache Parquet.
     Parquet,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// A line of names, then one line a row.
+    /// A header line, then one line per row.
     Csv,
 }
 
 impl Format {
-    /// What a file's name says of its format, if anything.
+    /// Returns the format that a file's extension names, if it names one.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "parquet" => Some(Self::Parquet),
@@ -34,25 +34,25 @@ impl Format {
     }
 }
 
-/// A place between two rows.
+/// A position between two rows of a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// Rows before it.
+pub struct Cursor {
+    /// The number of rows before it.
     pub rows: u64,
-    /// Bytes before it; of Parquet an estimate.
+    /// The number of bytes before it; an estimate for Parquet.
     pub bytes: u64,
 }
 
-/// One row.
+/// One row of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Its number in the file, from 1; a CSV's line of names is none.
+    /// Its number in the file, from 1; the header line of a CSV file does not count.
     pub number: u64,
-    /// Its values by column, without those that are null; or why it is no row.
+    /// Its values by column without nulls, or the reason why it is not a valid row.
     pub values: Result<Map<String, Value>, String>,
-    /// What stands there, as JSON, for people.
+    /// The row as it stands in the file, as JSON for display.
     pub original: Value,
-    after: Place,
+    after: Cursor,
 }
 
 enum Rows {
@@ -61,47 +61,47 @@ enum Rows {
     Parquet(Box<ParquetRows>),
 }
 
-/// A table, at one of its rows.
+/// A table that is read row by row.
 pub struct Table {
     path: PathBuf,
     rows: Rows,
-    at: Place,
+    cursor: Cursor,
     read: u64,
     next: Option<Row>,
 }
 
 impl Table {
-    /// Opens a table and goes to a place that [`Self::place`] told of the same file.
+    /// Opens a table and moves to a position that [`Self::cursor`] returned for the same file.
     ///
     /// # Errors
-    /// Where the file cannot be read, or is not of that format.
-    pub fn open(path: &Path, format: Format, place: Place) -> Result<Self, Error> {
-        let rows = Self::rows_at(path, format, place).map_err(Error::io(format!("reading {}", path.display())))?;
-        Ok(Self { path: path.to_owned(), rows, at: place, read: place.rows, next: None })
+    /// If the file cannot be read or is not of that format.
+    pub fn open(path: &Path, format: Format, cursor: Cursor) -> Result<Self, Error> {
+        let rows = Self::rows_at(path, format, cursor).map_err(Error::io(format!("reading {}", path.display())))?;
+        Ok(Self { path: path.to_owned(), rows, cursor, read: cursor.rows, next: None })
     }
 
-    fn rows_at(path: &Path, format: Format, place: Place) -> io::Result<Rows> {
+    fn rows_at(path: &Path, format: Format, cursor: Cursor) -> io::Result<Rows> {
         let mut file = File::open(path)?;
         Ok(match format {
             Format::Csv => {
                 let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
                 let names = reader.headers()?.iter().map(str::to_owned).collect();
-                if place.rows > 0 {
+                if cursor.rows > 0 {
                     let mut there = csv::Position::new();
-                    there.set_byte(place.bytes).set_record(place.rows + 1);
+                    there.set_byte(cursor.bytes).set_record(cursor.rows + 1);
                     reader.seek(there)?;
                 }
                 Rows::Csv { reader: Box::new(reader), names }
             }
             Format::Ndjson => {
-                file.seek(SeekFrom::Start(place.bytes))?;
-                Rows::Ndjson { reader: BufReader::new(file), at: place.bytes }
+                file.seek(SeekFrom::Start(cursor.bytes))?;
+                Rows::Ndjson { reader: BufReader::new(file), at: cursor.bytes }
             }
-            Format::Parquet => Rows::Parquet(Box::new(ParquetRows::open(file, place.rows)?)),
+            Format::Parquet => Rows::Parquet(Box::new(ParquetRows::open(file, cursor.rows)?)),
         })
     }
 
-    /// The names of its columns, where the format has them apart from the rows.
+    /// Returns the column names if the format stores them outside the rows.
     pub fn columns(&self) -> Option<Vec<String>> {
         match &self.rows {
             Rows::Csv { names, .. } => Some(names.clone()),
@@ -110,15 +110,15 @@ impl Table {
         }
     }
 
-    /// The place before the row that [`Self::take`] would give.
-    pub fn place(&self) -> Place {
-        self.at
+    /// Returns the position before the row that [`Self::take`] returns next.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
     }
 
-    /// The next row, which stays; `None` at the end.
+    /// Returns the next row without consuming it; `None` at the end.
     ///
     /// # Errors
-    /// Where the file cannot be read on.
+    /// If the file cannot be read.
     pub fn peek(&mut self) -> Result<Option<&Row>, Error> {
         if self.next.is_none() {
             self.next = self.read().map_err(Error::io(format!("reading {}", self.path.display())))?;
@@ -126,7 +126,7 @@ impl Table {
         Ok(self.next.as_ref())
     }
 
-    /// The next row; `None` at the end.
+    /// Consumes and returns the next row; `None` at the end.
     ///
     /// # Errors
     /// As [`Self::peek`].
@@ -134,7 +134,7 @@ impl Table {
         self.peek()?;
         let row = self.next.take();
         if let Some(row) = &row {
-            self.at = row.after;
+            self.cursor = row.after;
         }
         Ok(row)
     }
@@ -150,11 +150,11 @@ impl Table {
         };
         let Some((values, original, bytes)) = read else { return Ok(None) };
         self.read = number;
-        Ok(Some(Row { number, values, original, after: Place { rows: number, bytes } }))
+        Ok(Some(Row { number, values, original, after: Cursor { rows: number, bytes } }))
     }
 }
 
-/// A row's values, what stands there, and the bytes up to its end.
+/// A row's values or error, the row as it stands, and the number of bytes up to its end.
 type Read = (Result<Map<String, Value>, String>, Value, u64);
 
 fn csv_row(reader: &mut csv::Reader<File>, names: &[String]) -> io::Result<Option<Read>> {
@@ -169,7 +169,7 @@ fn csv_row(reader: &mut csv::Reader<File>, names: &[String]) -> io::Result<Optio
         return Ok(Some((Err("is not UTF-8".to_owned()), shown.into(), bytes)));
     }
     if fields.len() != names.len() {
-        let reason = format!("has {} fields, and the line of names {}", fields.len(), names.len());
+        let reason = format!("has {} fields, but the header line has {}", fields.len(), names.len());
         return Ok(Some((Err(reason), shown.into(), bytes)));
     }
     let all = names.iter().zip(fields).map(|(name, field)| (name.clone(), field.unwrap_or_default()));
@@ -197,8 +197,8 @@ fn ndjson_row(reader: &mut BufReader<File>, at: &mut u64) -> io::Result<Option<R
                 values.retain(|_, value| !value.is_null());
                 (Ok(values), original, *at)
             }
-            Ok(_) => (Err("is no JSON object".to_owned()), text(), *at),
-            Err(error) => (Err(format!("is no JSON: {error}")), text(), *at),
+            Ok(_) => (Err("is not a JSON object".to_owned()), text(), *at),
+            Err(error) => (Err(format!("is not JSON: {error}")), text(), *at),
         }));
     }
 }
@@ -224,35 +224,35 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_text_have_numbers_and_what_is_no_row_says_why() {
+    fn rows_are_numbered_and_bad_rows_state_a_reason() {
         let csv = file(".csv", b"a,b\n1,\"x, y\"\n\n2\n\xff,z\n3,\n");
         let ndjson = file(".ndjson", b"{\"a\":1,\"b\":null}\n\n[1]\n{\"a\":\n{\"a\":2}");
-        let mut table = Table::open(csv.path(), Format::of(csv.path()).unwrap(), Place::default()).unwrap();
+        let mut table = Table::open(csv.path(), Format::of(csv.path()).unwrap(), Cursor::default()).unwrap();
         assert_eq!(table.columns().unwrap(), ["a", "b"]);
         let rows = rest(&mut table);
         assert_eq!(rows[0], (1, Ok(json!({"a": "1", "b": "x, y"}))));
         assert!(rows[1].1.as_ref().is_err_and(|why| why.contains("has 1 fields")), "{rows:?}");
         assert!(rows[2].1.as_ref().is_err_and(|why| why.contains("UTF-8")), "{rows:?}");
         assert_eq!(rows[3..], [(4, Ok(json!({"a": "3"})))]);
-        let mut table = Table::open(ndjson.path(), Format::Ndjson, Place::default()).unwrap();
+        let mut table = Table::open(ndjson.path(), Format::Ndjson, Cursor::default()).unwrap();
         let rows = rest(&mut table);
         assert_eq!((rows.len(), &rows[0], &rows[3]), (4, &(1, Ok(json!({"a": 1}))), &(4, Ok(json!({"a": 2})))));
         assert!(rows[1].1.is_err() && rows[2].1.is_err());
     }
 
     #[test]
-    fn from_any_place_on_the_same_rows_follow() {
+    fn reading_resumes_at_any_cursor() {
         let csv = file(".csv", b"a,b\n1,\"x\ny\"\n2,\n3,c\n4,d\n");
         let ndjson = file(".ndjson", b"{\"a\":1}\n\n{\"a\":2}\n{\"a\":3}\n");
         for file in [csv, ndjson] {
             let format = Format::of(file.path()).unwrap();
-            let open = |place| Table::open(file.path(), format, place).unwrap();
-            let all = rest(&mut open(Place::default()));
+            let open = |cursor| Table::open(file.path(), format, cursor).unwrap();
+            let all = rest(&mut open(Cursor::default()));
             for taken in 0..=all.len() {
-                let mut table = open(Place::default());
+                let mut table = open(Cursor::default());
                 (0..taken).for_each(|_| _ = table.take().unwrap());
                 _ = table.peek().unwrap();
-                assert_eq!(rest(&mut open(table.place())), all[taken..], "{format:?} from {taken}");
+                assert_eq!(rest(&mut open(table.cursor())), all[taken..], "{format:?} from {taken}");
             }
         }
     }

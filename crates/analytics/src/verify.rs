@@ -1,8 +1,8 @@
-//! Compares a store with what its log folds to: page by page for what is kept, by asking for what only finds it, and every
-//! message with itself. Repairs nothing.
+//! Compares a store with the fold of its log: stored pages byte by byte, indexes by lookups, and every
+//! message for inner contradictions. It repairs nothing.
 
-use crate::pages::{Sum, each_page};
-use crate::{Error, Scratch, Span, Told, UpTo, Watch, span};
+use crate::pages::{PagesDigest, each_page};
+use crate::{Error, Scratch, Span, FoldReport, UpTo, ProgressMonitor, span};
 use receipts_fold::message::MESSAGES_PER_PAGE;
 use receipts_fold::page::{PageKey, TableId};
 use receipts_fold::view::MemberFilter;
@@ -15,68 +15,69 @@ use serde::Serialize;
 type Stored = State<Paged<SledBackend>>;
 type StateError = receipts_fold::Error<receipts_store::Error>;
 
-/// What was found in one partition.
+/// The result for one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// What was read of the log: up to where the store stands.
+    /// The records that were read: the log up to the store's offset.
     #[serde(flatten)]
-    pub told: Told,
-    /// Where the log ends just now: what the store has not folded yet is not compared.
+    pub report: FoldReport,
+    /// The end of the log. Records that the store has not folded yet are not compared.
     pub end_offset: u64,
-    /// Digest of the log's fold, where it was folded.
+    /// Digest of the fold of the log, if the log was folded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest_of_log: Option<String>,
-    /// Digest of the store's pages, where all could be read.
+    /// Digest of the store's pages, if all of them could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest_of_store: Option<String>,
-    /// The first place where the two differ.
+    /// The first difference between the two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_difference: Option<Difference>,
-    /// Messages whose counts, bits and lists contradict one another in the store.
+    /// The number of messages whose counts, bits and lists contradict one another in the store.
     pub contradictions: u64,
-    /// The first of them.
+    /// The first contradiction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_contradiction: Option<Difference>,
 }
 
 impl Verdict {
-    /// Whether nothing differs and nothing contradicts itself.
+    /// Returns true if there is no difference and no contradiction.
     pub fn is_good(&self) -> bool {
         self.first_difference.is_none() && self.contradictions == 0
     }
 }
 
-/// Where two sides differ, and what each says.
+/// One difference: where it is, and the content of both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// The message, conversation or page.
-    pub place: String,
-    /// What the log's fold says.
+    /// The message, conversation or page. (Printed as `place`.)
+    #[serde(rename = "place")]
+    pub location: String,
+    /// The fold of the log.
     pub log: String,
-    /// What the store says.
+    /// The store.
     pub store: String,
 }
 
 impl Difference {
-    fn new(place: impl Into<String>, log: impl Into<String>, store: impl Into<String>) -> Self {
-        Self { place: place.into(), log: log.into(), store: store.into() }
+    fn new(location: impl Into<String>, log: impl Into<String>, store: impl Into<String>) -> Self {
+        Self { location: location.into(), log: log.into(), store: store.into() }
     }
 }
 
-/// Folds a partition of the log up to where the store stands, and compares. A store that cannot be read is a difference, no
-/// error.
+/// Folds a partition of the log up to the store's offset and compares the two. An unreadable store is
+/// a difference, not an error.
 ///
 /// # Errors
-/// Where the log or the temporary disk fail, the log has lost its beginning, or the watch stops it.
+/// If the log or the temporary disk fails, the log has lost its beginning, or the monitor stops the run.
 pub fn partition(
     log: &dyn Inspect,
     store: &SledStore,
     partition: u32,
     scratch: &Scratch,
-    watch: &dyn Watch,
+    monitor: &dyn ProgressMonitor,
 ) -> Result<Verdict, Error> {
     let mut verdict = Verdict {
-        told: Told { partition, ..Told::default() },
+        report: FoldReport { partition, ..FoldReport::default() },
         end_offset: 0,
         digest_of_log: None,
         digest_of_store: None,
@@ -104,37 +105,37 @@ pub fn partition(
         verdict.first_difference = Some(Difference::new(format!("partition {partition}"), log, store));
         return Ok(verdict);
     }
-    watch.skipped(end.end_offset - stored.next_offset().max(end.first_offset));
-    let folded = scratch.fold(log, &Span { end_offset: stored.next_offset().max(end.first_offset), ..end }, watch)?;
-    verdict.told = folded.told.clone();
-    compare(&folded.state, &stored, watch, &mut verdict)?;
-    // The cause of whatever else differs.
+    monitor.skipped(end.end_offset - stored.next_offset().max(end.first_offset));
+    let folded = scratch.fold(log, &Span { end_offset: stored.next_offset().max(end.first_offset), ..end }, monitor)?;
+    verdict.report = folded.report.clone();
+    compare(&folded.state, &stored, monitor, &mut verdict)?;
+    // Different settings explain every other difference, so they come first.
     verdict.first_difference = other_settings(&stored, &scratch.limits, partition).or(verdict.first_difference);
     Ok(verdict)
 }
 
-/// Restores the newest usable snapshot of a partition aside and compares that with what the log folds to up to there, from the
-/// log's beginning: what the store of a running service held then. `None` where no snapshot is usable; why not is told in
-/// warnings.
+/// Restores the newest usable snapshot of a partition into a temporary store and compares it with the
+/// fold of the log from its beginning up to the same offset. The snapshot shows the store of a running
+/// service at that offset. Returns `None` if no snapshot is usable; warnings in the log say why.
 ///
 /// # Errors
-/// As [`partition`], and where the destination of the snapshots fails.
+/// As for [`partition`], and if the snapshot destination fails.
 pub fn snapshot(
     log: &dyn Inspect,
     partition: u32,
     scratch: &Scratch,
-    watch: &dyn Watch,
+    monitor: &dyn ProgressMonitor,
 ) -> Result<Option<Verdict>, Error> {
     let whole = span(log, partition, UpTo::End)?;
     if whole.first_offset > 0 {
         return Err(Error::Trimmed { partition, first: whole.first_offset });
     }
-    let Some((_dir, store)) = scratch.newest_snapshot(&whole, log.partition_count(), watch)? else { return Ok(None) };
+    let Some((_dir, store)) = scratch.newest_snapshot(&whole, log.partition_count(), monitor)? else { return Ok(None) };
     let from_the_beginning = Scratch { snapshots: None, ..scratch.clone() };
-    self::partition(log, &store, partition, &from_the_beginning, watch).map(Some)
+    self::partition(log, &store, partition, &from_the_beginning, monitor).map(Some)
 }
 
-/// Where the store says that it was folded with other settings than the log is now.
+/// Returns the difference if the store was folded with other settings than `now`.
 fn other_settings(stored: &Stored, now: &Limits, partition: u32) -> Option<Difference> {
     let words = |limits: &Limits| {
         let Limits { retention_ms, parked_max, parked_age_ms, read_times } = limits;
@@ -151,13 +152,13 @@ fn open(store: &SledStore, partition: u32, memory_bytes: usize, limits: Limits) 
     State::open(Paged::new(store.partition(partition)?, partition, memory_bytes), limits)
 }
 
-fn compare(truth: &Stored, stored: &Stored, watch: &dyn Watch, verdict: &mut Verdict) -> Result<(), Error> {
-    let number = verdict.told.partition;
-    let (mut of_log, mut of_store) = (Sum::default(), Some(Sum::default()));
+fn compare(truth: &Stored, stored: &Stored, monitor: &dyn ProgressMonitor, verdict: &mut Verdict) -> Result<(), Error> {
+    let number = verdict.report.partition;
+    let (mut of_log, mut of_store) = (PagesDigest::default(), Some(PagesDigest::default()));
     let mut first = None;
     let failed = Error::state(number);
-    // An error of this walk is one of the scratch state: what the store says wrong is a difference.
-    each_page(truth, number, watch, &mut |table, key| {
+    // An error of this walk is an error of the scratch state; an error of the store is a difference.
+    each_page(truth, number, monitor, &mut |table, key| {
         let wanted = truth.page_bytes(table, key).map_err(&failed)?;
         of_log.add(table, key, wanted.as_deref());
         match stored.page_bytes(table, key) {
@@ -180,12 +181,12 @@ fn compare(truth: &Stored, stored: &Stored, watch: &dyn Watch, verdict: &mut Ver
         Ok(())
     })?;
     verdict.digest_of_log = Some(of_log.hex());
-    verdict.digest_of_store = of_store.map(Sum::hex);
+    verdict.digest_of_store = of_store.map(PagesDigest::hex);
     if first.is_none() {
         first = unequal_keys(truth, stored).map_err(&failed)?;
     }
     for message in truth.first_message()..truth.messages() {
-        if watch.is_stopped() {
+        if monitor.is_stopped() {
             return Err(Error::Stopped);
         }
         if first.is_none() {
@@ -198,19 +199,19 @@ fn compare(truth: &Stored, stored: &Stored, watch: &dyn Watch, verdict: &mut Ver
         };
         verdict.contradictions += 1;
         if verdict.first_contradiction.is_none() {
-            let place = message_name(truth, message).map_err(&failed)?;
+            let location = message_name(truth, message).map_err(&failed)?;
             verdict.first_contradiction =
-                Some(Difference::new(place, "counts, bits and lists agree with one another", wrong));
+                Some(Difference::new(location, "counts, bits and lists agree with one another", wrong));
         }
     }
     if first.is_none() {
-        first = rosters_found_differently(truth, stored, number, watch)?;
+        first = rosters_found_differently(truth, stored, number, monitor)?;
     }
     verdict.first_difference = first;
     Ok(())
 }
 
-/// Pages that the store has beside those of the log's fold, where no other page speaks of them.
+/// Compares which pages of its own each side has: those that no other page refers to.
 fn unequal_keys(truth: &Stored, stored: &Stored) -> Result<Option<Difference>, StateError> {
     let wanted = truth.own_pages()?;
     let held = match stored.own_pages() {
@@ -223,7 +224,7 @@ fn unequal_keys(truth: &Stored, stored: &Stored) -> Result<Option<Difference>, S
         .then(|| Difference::new("parked records", format!("{} pages", wanted.len()), format!("{} pages", held.len()))))
 }
 
-/// Whether a message is found by its id as the log's fold finds it: what proves the index of ids.
+/// Compares the lookup of a message by its id, which checks the index of message ids.
 fn found_differently(truth: &Stored, stored: &Stored, message: u64) -> Result<Option<Difference>, StateError> {
     let Some(receipt) = truth.receipt_of(message)? else { return Ok(None) };
     let conversation_id = receipt.conversation_id.as_deref().unwrap_or_default();
@@ -236,19 +237,19 @@ fn found_differently(truth: &Stored, stored: &Stored, message: u64) -> Result<Op
     Ok(Some(Difference::new(message_name(truth, message)?, json(&wanted), held)))
 }
 
-/// Whether everybody on a roster is found by their id: what proves the indexes of people.
+/// Looks up everybody on a roster by id, which checks the indexes of people.
 fn rosters_found_differently(
     truth: &Stored,
     stored: &Stored,
     partition: u32,
-    watch: &dyn Watch,
+    monitor: &dyn ProgressMonitor,
 ) -> Result<Option<Difference>, Error> {
     let failed = Error::state(partition);
     for number in 0..truth.conversations() {
         let conversation = truth.conversation(number).map_err(&failed)?;
         let mut next = Some(0);
         while let Some(slot) = next {
-            if watch.is_stopped() {
+            if monitor.is_stopped() {
                 return Err(Error::Stopped);
             }
             let roster = truth.roster(number, slot).map_err(&failed)?;
@@ -257,9 +258,9 @@ fn rosters_found_differently(
                 let held = stored.is_member(&conversation.tenant, &conversation.conversation_id, &user_id);
                 if !matches!(held, Ok(true)) {
                     let conversation = conversation_name(truth, number).map_err(&failed)?;
-                    let place = format!("{user_id} of {conversation}");
+                    let location = format!("{user_id} of {conversation}");
                     let held = held.map_or_else(|error| error.to_string(), |_| "is not found on the roster".to_owned());
-                    return Ok(Some(Difference::new(place, "is on the roster", held)));
+                    return Ok(Some(Difference::new(location, "is on the roster", held)));
                 }
             }
         }
@@ -267,7 +268,7 @@ fn rosters_found_differently(
     Ok(None)
 }
 
-/// Names what two unequal pages differ in: the first answer that does, else the page itself.
+/// Describes two unequal pages by the first answer that differs, or else by the page's bytes.
 fn difference(truth: &Stored, stored: &Stored, table: TableId, key: PageKey) -> Result<Difference, StateError> {
     let messages = match table {
         TableId::Messages => key.a * MESSAGES_PER_PAGE..((key.a + 1) * MESSAGES_PER_PAGE).min(truth.messages()),
@@ -294,7 +295,7 @@ fn difference(truth: &Stored, stored: &Stored, table: TableId, key: PageKey) -> 
     Ok(Difference::new(page_name(truth, table, key)?, bytes(truth)?, bytes(stored)?))
 }
 
-/// What is answered about a message: its receipt, then its three lists.
+/// Returns the answers about a message: its receipt, then its three lists.
 fn answers(state: &Stored, message: u64) -> Result<Vec<String>, StateError> {
     let Some(receipt) = state.receipt_of(message)? else { return Ok(vec!["expired".to_owned(); 4]) };
     let mut answers = vec![json(&receipt)];

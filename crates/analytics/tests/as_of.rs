@@ -47,24 +47,24 @@ fn what_is_told_from_an_offset_on_is_the_rest_of_what_the_whole_tells() {
             let records = &told.records[partition as usize];
             let whole = span(&told.log, partition, UpTo::End).unwrap();
             let all = scratch().fold(&told.log, &whole, &Alone).unwrap();
-            assert!(all.told.dead_letters.contains_key("parked-expired"), "some follow from the state: {:?}", all.told);
+            assert!(all.report.dead_letters.contains_key("parked-expired"), "some follow from the state: {:?}", all.report);
             for from in
                 [0, records.len() / 3, 2 * records.len() / 3, records.len() - 1, records.len(), records.len() + 7]
             {
                 let from_offset = from as u64;
                 let end_offset = from_offset.min(whole.end_offset);
-                let before = scratch().fold(&told.log, &Span { end_offset, ..whole }, &Alone).unwrap().told;
+                let before = scratch().fold(&told.log, &Span { end_offset, ..whole }, &Alone).unwrap().report;
                 let rest = scratch().fold_from(&told.log, &whole, from_offset, &Alone).unwrap();
                 assert_eq!(digest(&rest.state, 0, &Alone).unwrap(), digest(&all.state, 0, &Alone).unwrap());
-                let Folded { told: rest, .. } = rest;
+                let Folded { report: rest, .. } = rest;
                 assert_eq!(
                     (rest.first_offset, rest.from_offset, rest.next_offset),
                     (0, Some(end_offset), whole.end_offset)
                 );
-                assert_eq!((before.events + rest.events, rest.messages), (all.told.events, all.told.messages));
+                assert_eq!((before.events + rest.events, rest.messages), (all.report.events, all.report.messages));
                 let mut sum = before.dead_letters;
                 rest.dead_letters.into_iter().for_each(|(reason, count)| *sum.entry(reason).or_default() += count);
-                assert_eq!(sum, all.told.dead_letters, "seed {seed}, from {from}");
+                assert_eq!(sum, all.report.dead_letters, "seed {seed}, from {from}");
                 assert_eq!(rest.first_timestamp_ms, records.get(from).map(|(at, _)| at.timestamp_ms));
                 assert_eq!(
                     rest.newest_timestamp_ms.is_some(),
@@ -98,9 +98,9 @@ fn the_digest_is_that_of_the_prefix_whatever_the_memory() {
     };
     let (roomy, tight) = (fold(64 << 20, &whole), fold(16 << 10, &whole));
     assert_eq!(digest(&roomy.state, 0, &Alone).unwrap(), digest(&tight.state, 0, &Alone).unwrap());
-    assert_eq!(roomy.told, tight.told);
-    assert_eq!(roomy.told.dead_letters.get("invalid-json"), Some(&1), "{:?}", roomy.told);
-    assert_eq!(roomy.told.next_offset, whole.end_offset);
+    assert_eq!(roomy.report, tight.report);
+    assert_eq!(roomy.report.dead_letters.get("invalid-json"), Some(&1), "{:?}", roomy.report);
+    assert_eq!(roomy.report.next_offset, whole.end_offset);
     let shorter = Span { end_offset: whole.end_offset / 2, ..whole };
     assert_ne!(digest(&fold(64 << 20, &shorter).state, 0, &Alone).unwrap(), digest(&roomy.state, 0, &Alone).unwrap());
 }

@@ -7,7 +7,7 @@ mod common;
 use arrow_array::{Array as _, BooleanArray, Int64Array, StringArray};
 use common::{Alone, PARTITIONS, Told, oracle_of, scratch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use receipts_analytics::export::{Dataset, Format, Place, Plan, Type, export};
+use receipts_analytics::export::{Dataset, Format, Target, Plan, Type, export};
 use receipts_analytics::{Scratch, Span, UpTo, span};
 use receipts_event::{Body, Event};
 use receipts_fold::view::{MemberFilter, Status};
@@ -94,7 +94,7 @@ fn spans(told: &Told, up_to: UpTo) -> Vec<Span> {
 
 fn exported(told: &Told, spans: &[Span], scratch: &Scratch, format: Format, out: &Path) -> Files {
     let plan = Plan {
-        out: Place::Directory(out.to_owned()),
+        out: Target::Directory(out.to_owned()),
         log: "a log".to_owned(),
         format,
         datasets: Dataset::ALL.to_vec(),
@@ -232,7 +232,7 @@ fn the_same_prefix_gives_the_same_files_and_nothing_is_left_of_another_one() {
     let wanted = exported(&told, &half, &scratch(), Format::Ndjson, fresh.path());
     fs::write(out.path().join("messages").join("README"), "not ours").unwrap();
     let plan = Plan {
-        out: Place::Directory(out.path().to_owned()),
+        out: Target::Directory(out.path().to_owned()),
         log: "a log".to_owned(),
         format: Format::Ndjson,
         datasets: Dataset::ALL.to_vec(),
@@ -264,7 +264,7 @@ fn the_schema_names_the_columns_in_their_order() {
 fn a_stop_ends_an_export_with_whole_files_or_none() {
     struct Impatient(std::cell::Cell<u64>);
 
-    impl receipts_analytics::Watch for Impatient {
+    impl receipts_analytics::ProgressMonitor for Impatient {
         fn advanced(&self, offsets: u64) {
             self.0.set(self.0.get() + offsets);
         }
@@ -277,7 +277,7 @@ fn a_stop_ends_an_export_with_whole_files_or_none() {
     let told = Told::new(0);
     let out = tempfile::tempdir().unwrap();
     let plan = Plan {
-        out: Place::Directory(out.path().to_owned()),
+        out: Target::Directory(out.path().to_owned()),
         log: "a log".to_owned(),
         format: Format::Parquet,
         datasets: Dataset::ALL.to_vec(),
@@ -292,7 +292,7 @@ fn a_stop_ends_an_export_with_whole_files_or_none() {
 fn an_export_that_broke_off_goes_on_behind_what_is_written() {
     struct StopsAt(u64, std::cell::Cell<u64>);
 
-    impl receipts_analytics::Watch for StopsAt {
+    impl receipts_analytics::ProgressMonitor for StopsAt {
         fn advanced(&self, offsets: u64) {
             self.1.set(self.1.get() + offsets);
         }
@@ -307,7 +307,7 @@ fn an_export_that_broke_off_goes_on_behind_what_is_written() {
     let (out, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let wanted = exported(&told, &whole, &scratch(), Format::Ndjson, fresh.path());
     let plan = Plan {
-        out: Place::Directory(out.path().to_owned()),
+        out: Target::Directory(out.path().to_owned()),
         log: "a log".to_owned(),
         format: Format::Ndjson,
         datasets: Dataset::ALL.to_vec(),
@@ -352,7 +352,7 @@ fn a_bucket_gets_the_files_of_a_directory() {
         bucket.put_bytes(stale, "stale").unwrap();
     }
     let plan = Plan {
-        out: Place::Objects(bucket.clone()),
+        out: Target::Objects(bucket.clone()),
         log: "a log".to_owned(),
         format: Format::Parquet,
         datasets: Dataset::ALL.to_vec(),

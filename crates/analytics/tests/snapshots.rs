@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Alone, Told, assert_agree, folded, oracle_of, scratch, with_state};
-use receipts_analytics::{Scratch, Span, UpTo, Watch, digest, span, verify};
+use receipts_analytics::{Scratch, Span, UpTo, ProgressMonitor, digest, span, verify};
 use receipts_fold::Limits;
 use receipts_fold::head::Head;
 use receipts_fold::page::Table;
@@ -23,7 +23,7 @@ struct Counted {
     skipped: Cell<u64>,
 }
 
-impl Watch for Counted {
+impl ProgressMonitor for Counted {
     fn advanced(&self, offsets: u64) {
         self.read.set(self.read.get() + offsets);
     }
@@ -79,8 +79,8 @@ fn a_fold_that_begins_at_a_snapshot_is_the_fold_of_the_whole_prefix() {
             let span = Span { end_offset, ..whole };
             let (from_there, from_the_beginning) =
                 (with.fold(&told.log, &span, &Alone).unwrap(), scratch().fold(&told.log, &span, &Alone).unwrap());
-            assert_eq!(from_there.told.snapshot_offset, begun_at, "seed {seed}, up to {end_offset}");
-            assert_eq!(from_there.told.first_offset, begun_at.unwrap_or(0));
+            assert_eq!(from_there.report.snapshot_offset, begun_at, "seed {seed}, up to {end_offset}");
+            assert_eq!(from_there.report.first_offset, begun_at.unwrap_or(0));
             assert_eq!(
                 digest(&from_there.state, 0, &Alone).unwrap(),
                 digest(&from_the_beginning.state, 0, &Alone).unwrap()
@@ -93,14 +93,14 @@ fn a_fold_that_begins_at_a_snapshot_is_the_fold_of_the_whole_prefix() {
             let without = scratch().fold_from(&told.log, &whole, from_offset, &Alone).unwrap();
             assert_eq!(digest(&rest.state, 0, &Alone).unwrap(), digest(&without.state, 0, &Alone).unwrap());
             let snapshot_offset = (begun_at > 0).then_some(begun_at);
-            assert_eq!(rest.told, receipts_analytics::Told { first_offset: begun_at, snapshot_offset, ..without.told });
+            assert_eq!(rest.report, receipts_analytics::FoldReport { first_offset: begun_at, snapshot_offset, ..without.report });
             assert_eq!((counted.skipped.get(), counted.read.get()), (begun_at, whole.end_offset - begun_at));
         }
         let folded = with.fold(&told.log, &whole, &Alone).unwrap();
         assert_agree(&told.questions(0), &folded.state, &oracle_of(&told.records[0]), "from a snapshot");
         let other = Limits { retention_ms: scratch().limits.retention_ms + 1, ..scratch().limits };
         let folded = Scratch { limits: other, ..with }.fold(&told.log, &whole, &Alone).unwrap();
-        assert_eq!(folded.told.snapshot_offset, None, "a snapshot of other settings is none");
+        assert_eq!(folded.report.snapshot_offset, None, "a snapshot of other settings is none");
     }
 }
 
@@ -116,7 +116,7 @@ fn a_snapshot_is_verified_against_the_log_without_its_store() {
     let good = snapshots();
     let at = send(dir.path(), &good);
     let found = verdict(good).unwrap();
-    assert!(found.is_good() && found.told.next_offset == at, "{found:#?}");
+    assert!(found.is_good() && found.report.next_offset == at, "{found:#?}");
     with_state(dir.path(), |state| {
         let key = Table::<Head>::keys(state.pages()).unwrap()[0];
         Table::<Head>::hot(state.pages_mut(), key).unwrap().unwrap().group_type = "planted".into();
@@ -124,5 +124,5 @@ fn a_snapshot_is_verified_against_the_log_without_its_store() {
     let planted = snapshots();
     send(dir.path(), &planted);
     let found = verdict(planted).unwrap();
-    assert!(found.first_difference.unwrap().place.contains("table Heads"));
+    assert!(found.first_difference.unwrap().location.contains("table Heads"));
 }

@@ -19,7 +19,7 @@ fn plan(tenant: Option<&str>) -> Plan {
     Plan { since_ms: 0, tenant: tenant.map(str::to_owned), top: 5 }
 }
 
-fn counted(told: &Told, plan: &Plan) -> (Vec<receipts_analytics::Told>, Stats) {
+fn counted(told: &Told, plan: &Plan) -> (Vec<receipts_analytics::FoldReport>, Stats) {
     let spans: Vec<Span> = (0..PARTITIONS).map(|partition| span(&told.log, partition, UpTo::End).unwrap()).collect();
     stats(&told.log, &spans, &scratch(), plan, &Alone).unwrap()
 }

@@ -50,7 +50,7 @@ fn a_store_that_the_log_folds_to_is_good_wherever_it_stands() {
             assert!(verdict.is_good(), "seed {seed}, {records} records: {verdict:#?}");
             assert_eq!(verdict.digest_of_log, verdict.digest_of_store);
             let next = records.checked_sub(1).map_or(0, |last| told.records[0][last].0.offset + 1);
-            assert_eq!(verdict.told.next_offset, next);
+            assert_eq!(verdict.report.next_offset, next);
         }
     }
 }
@@ -66,7 +66,7 @@ fn settings_that_differ_are_the_first_difference() {
     other.limits.parked_age_ms += 1;
     let verdict = verify::partition(&told.log, &store, 0, &other, &Alone).unwrap();
     let first = verdict.first_difference.unwrap();
-    assert_eq!(first.place, "settings of partition 0");
+    assert_eq!(first.location, "settings of partition 0");
     assert_ne!(first.log, first.store);
 }
 
@@ -141,7 +141,7 @@ fn every_planted_difference_is_found_and_named() {
         });
         let (told, dir, key) = planted.expect("some history has such a page");
         let verdict = verdict(told, dir.path());
-        let first = verdict.first_difference.as_ref().map(|first| first.place.clone()).unwrap_or_default();
+        let first = verdict.first_difference.as_ref().map(|first| first.location.clone()).unwrap_or_default();
         assert!(!verdict.is_good() && first.contains(place), "plant {number} at {key:?}: {verdict:#?}");
     }
 }
@@ -164,7 +164,7 @@ fn what_a_sealed_index_has_lost_is_found_and_named() {
     });
     let planted = planted.expect("a stretch is sealed");
     let verdict = verdict(&told, dir.path());
-    let first = verdict.first_difference.as_ref().map(|first| (first.place.as_str(), first.store.as_str()));
+    let first = verdict.first_difference.as_ref().map(|first| (first.location.as_str(), first.store.as_str()));
     assert!(
         first.is_some_and(|(place, store)| place.starts_with("message m") && store.contains("not_found")),
         "{planted:?}: {verdict:#?}"

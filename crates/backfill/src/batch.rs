@@ -1,5 +1,5 @@
-//! From rows to as few events as say the same: people of one conversation together, messages that somebody read at one time
-//! together. Holds a bounded number of rows, and keeps the order of what depends on it.
+//! Groups rows into as few events as possible: people of one conversation, and messages that one reader
+//! read at one time. Buffers a bounded number of rows and keeps the order where it matters.
 
 use crate::rows::{Conversation, Member, Message, Read, Role};
 use receipts_event::{
@@ -8,42 +8,43 @@ use receipts_event::{
 };
 use std::collections::{HashMap, HashSet};
 
-/// People of one event; an event of the longest ids stays far below what a Kafka takes by default.
+/// The maximum number of people in one event. With the longest ids the event stays far below Kafka's
+/// default record limit.
 const PEOPLE_MAX: usize = 1_000;
-/// Rows of reads that wait to be grouped.
+/// The number of buffered rows of reads that forces a flush.
 pub(crate) const WINDOW_ROWS: usize = 50_000;
 
 fn event(conversation: &Conversation, body: Body<'static>) -> Event<'static> {
     Event { tenant: conversation.tenant.clone().into(), event_id: None, body }
 }
 
-/// Rows of members that follow one another in one conversation.
+/// Buffered rows of members: consecutive rows of one conversation.
 #[derive(Default)]
 pub(crate) struct People {
-    waiting: Vec<Member>,
+    rows: Vec<Member>,
     named: HashSet<String>,
 }
 
 impl People {
-    /// Adds a row; the events of those before it where it cannot be told together with them.
+    /// Adds a row. If it cannot join the event of the buffered rows, returns their events first.
     pub(crate) fn push(&mut self, member: Member) -> Vec<Event<'static>> {
-        let fits = self.waiting.first().is_none_or(|first| {
+        let fits = self.rows.first().is_none_or(|first| {
             first.conversation == member.conversation
                 && first.configured == member.configured
-                // Within one event leaves come first: two rows of a person keep their order only in two events.
+                // An event applies `left` first, so two rows of one person need two events.
                 && !self.named.contains(&member.user_id)
-                && self.waiting.len() < PEOPLE_MAX
+                && self.rows.len() < PEOPLE_MAX
         });
         let events = if fits { Vec::new() } else { self.flush() };
         self.named.insert(member.user_id.clone());
-        self.waiting.push(member);
+        self.rows.push(member);
         events
     }
 
-    /// The events of all rows that wait.
+    /// Returns the events of all buffered rows.
     pub(crate) fn flush(&mut self) -> Vec<Event<'static>> {
         self.named.clear();
-        let members = std::mem::take(&mut self.waiting);
+        let members = std::mem::take(&mut self.rows);
         let Some(first) = members.first() else { return Vec::new() };
         let conversation = first.conversation.clone();
         let conversation_id = || conversation.conversation_id.clone().into();
@@ -76,7 +77,7 @@ impl People {
     }
 }
 
-/// The events of a message: its send, and its recall where it was recalled.
+/// Returns the events of a message: its send, and its recall if it was recalled.
 pub(crate) fn message(message: Message) -> Vec<Event<'static>> {
     let Message { conversation, message_id, sender_id, sent_at_ms, need_read_receipt, recipients, is_recalled } =
         message;
@@ -96,10 +97,10 @@ pub(crate) fn message(message: Message) -> Vec<Event<'static>> {
     [event(&conversation, Body::MessageSent(sent))].into_iter().chain(recalled).collect()
 }
 
-/// What reads of one event have in common.
+/// The key by which reads share an event: conversation, reader, time, hidden.
 type Group = (Conversation, String, Option<u64>, bool);
 
-/// Rows of reads, grouped by who read when.
+/// Buffered rows of reads, grouped by reader and time.
 #[derive(Default)]
 pub(crate) struct Window {
     rows: usize,
@@ -109,8 +110,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Adds a row; false where the window has that message and reader already: of two rows the first one counts, as of two
-    /// events.
+    /// Adds a row. Returns false if the window already has that message and reader: the first row counts,
+    /// as for two events.
     pub(crate) fn push(&mut self, read: Read) -> bool {
         self.rows += 1;
         if !self.seen.insert((read.conversation.clone(), read.message_id.clone(), read.reader_id.clone())) {
@@ -129,7 +130,7 @@ impl Window {
         self.rows >= WINDOW_ROWS
     }
 
-    /// The events of all rows that wait, in the order of their first rows.
+    /// Returns the events of all buffered rows, in the order of their first rows.
     pub(crate) fn flush(&mut self) -> Vec<Event<'static>> {
         let groups = std::mem::take(self).groups;
         let events = groups.iter().flat_map(|((conversation, reader_id, read_at_ms, hidden), messages)| {
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_of_one_reader_and_time_share_events_of_a_hundred_and_the_first_row_counts() {
+    fn reads_of_one_reader_and_time_share_events() {
         let mut window = Window::default();
         for message in 0..150 {
             assert!(window.push(read(message, "a", Some(1))) && window.push(read(message, "b", Some(message as u64))));
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn people_share_an_event_until_their_order_would_be_lost() {
+    fn people_share_an_event_while_their_order_is_kept() {
         let mut people = People::default();
         let mut events = Vec::new();
         for (conversation, user, role) in [

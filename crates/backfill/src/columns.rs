@@ -1,4 +1,4 @@
-//! What columns are called: by us, and in somebody's table.
+//! The names of columns: ours, and those of a foreign table.
 
 use crate::Error;
 use serde::{Deserialize, Serialize};
@@ -7,23 +7,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-/// A table that is imported, by what its rows are. They are imported in this order.
+/// The kind of a table's rows. Tables are imported in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Input {
-    /// A row a conversation and person.
+    /// One row per conversation and person.
     Members,
-    /// A row a message.
+    /// One row per message.
     Messages,
-    /// A row a message and reader.
+    /// One row per message and reader.
     Reads,
 }
 
-/// Name, whether a row cannot do without it, and another name that is taken where the first is not there.
+/// A column: our name, whether rows need it, and an alternative name if the first is absent.
 type Column = (&'static str, bool, Option<&'static str>);
 
 impl Input {
-    /// All, in the order in which they are imported.
+    /// All kinds, in the order of import.
     pub const ALL: [Self; 3] = [Self::Members, Self::Messages, Self::Reads];
 
     fn columns(self) -> &'static [Column] {
@@ -51,7 +51,7 @@ impl Input {
                 ("tenant", false, None),
                 ("conversation_id", true, None),
                 ("message_id", true, None),
-                // As our own exports call it.
+                // The name in our own exports.
                 ("user_id", true, Some("reader_id")),
                 ("read_at_ms", false, None),
                 ("hidden", false, None),
@@ -70,20 +70,20 @@ impl fmt::Display for Input {
     }
 }
 
-/// What columns are called in the tables, by our names for them.
+/// The column names of foreign tables, by our names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Columns(BTreeMap<String, String>);
 
 impl Columns {
-    /// Takes `NAME=THEIRS`, for all tables, or `TABLE.NAME=THEIRS` for one of them.
+    /// Adds `NAME=THEIRS` for all tables, or `TABLE.NAME=THEIRS` for one of them.
     ///
     /// # Errors
-    /// A sentence, where that is neither, or there is no such column.
+    /// A sentence, if the text has neither form or there is no such column.
     pub fn set(&mut self, assignment: &str) -> Result<(), String> {
         let (name, theirs) = assignment
             .split_once('=')
             .filter(|(_, theirs)| !theirs.is_empty())
-            .ok_or_else(|| format!("{assignment} is no NAME=THEIRS"))?;
+            .ok_or_else(|| format!("{assignment} does not have the form NAME=THEIRS"))?;
         let is_known = |input: Input, name: &str| input.columns().iter().any(|(known, ..)| *known == name);
         let known = match name.split_once('.') {
             Some((table, name)) => {
@@ -96,18 +96,18 @@ impl Columns {
                 Input::ALL.iter().flat_map(|input| input.columns()).map(|(name, ..)| *name).collect();
             names.sort_unstable();
             names.dedup();
-            return Err(format!("{name} is no column: there are {}", names.join(", ")));
+            return Err(format!("there is no column {name}: choose one of {}", names.join(", ")));
         }
         self.0.insert(name.to_owned(), theirs.to_owned());
         Ok(())
     }
 
-    /// What a table calls a column.
+    /// Returns a table's name for our column.
     fn theirs<'a>(&'a self, input: Input, name: &'a str) -> &'a str {
         self.0.get(&format!("{input}.{name}")).or_else(|| self.0.get(name)).map_or(name, String::as_str)
     }
 
-    /// Refuses a table that lacks a column which is named by an assignment, or without which no row says anything.
+    /// Rejects a table that lacks a required column or a column that an assignment names.
     pub(crate) fn check(&self, input: Input, path: &Path, held: &[String]) -> Result<(), Error> {
         for (name, is_needed, other) in input.columns() {
             let wanted = self.theirs(input, name);
@@ -122,7 +122,7 @@ impl Columns {
         Ok(())
     }
 
-    /// The value of a column; `None` where it is null or absent.
+    /// Returns the value of a column; `None` if it is null or absent.
     pub(crate) fn value<'v>(&self, input: Input, name: &str, values: &'v Map<String, Value>) -> Option<&'v Value> {
         let wanted = self.theirs(input, name);
         values.get(wanted).or_else(|| {
@@ -138,14 +138,14 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_column_is_found_by_what_a_table_calls_it() {
+    fn a_column_is_found_by_its_foreign_name() {
         let mut columns = Columns::default();
         columns.set("read_at_ms=seen_at").unwrap();
         columns.set("messages.conversation_id=chat").unwrap();
         let row = json!({"seen_at": 5, "reader_id": "bob", "conversation_id": "c", "chat": "d"});
         let row = row.as_object().unwrap();
         assert_eq!(columns.value(Input::Reads, "read_at_ms", row), Some(&json!(5)));
-        assert_eq!(columns.value(Input::Reads, "user_id", row), Some(&json!("bob")), "as our exports call it");
+        assert_eq!(columns.value(Input::Reads, "user_id", row), Some(&json!("bob")), "the name in our exports");
         assert_eq!(columns.value(Input::Reads, "conversation_id", row), Some(&json!("c")));
         assert_eq!(columns.value(Input::Messages, "conversation_id", row), Some(&json!("d")));
         for wrong in ["read_at_ms", "read_at_ms=", "nothing=x", "people.user_id=x", "members.hidden=x"] {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_a_needed_column_is_refused_by_its_name() {
+    fn a_table_without_a_required_column_is_refused() {
         let held = |names: &str| names.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let mut columns = Columns::default();
         let check = |columns: &Columns, names: &str| columns.check(Input::Reads, Path::new("reads.csv"), &held(names));

@@ -1,53 +1,53 @@
-//! Why an import ended early, and what to do about it.
+//! Why an import ended early, and what the operator can do about it.
 
 use receipts_log::ReadError;
 use std::path::PathBuf;
 
-/// An import's failure. What was written before stays, and the progress file says how far that is.
+/// Why an import failed. Written events stay, and the progress file records them.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A table cannot be read.
     #[error(transparent)]
     Table(receipts_analytics::Error),
-    /// A file of our own cannot be read or written.
+    /// A file of the import cannot be read or written.
     #[error("{doing}: {source}")]
     Io {
-        /// What was being done, with the path.
+        /// The action that failed, with the path.
         doing: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The log cannot be read, so what it holds already is not known.
+    /// The log cannot be read, so its present events are unknown.
     #[error("the log cannot be read: {0}")]
     Log(#[from] ReadError),
-    /// The log has not acknowledged an event.
+    /// The log did not acknowledge an event.
     #[error(
-        "the log has not acknowledged an event ({0}): see to it and run the same command again, it goes on from there"
+        "the log did not acknowledge an event ({0}): mend the log and run the same command again, which resumes the import"
     )]
     Append(String),
-    /// A table lacks a column that its rows cannot do without.
-    #[error("{path}: there is no column {wanted}; it has {held}. --column {name}=THEIRS says what it is called there", path = .path.display())]
+    /// A table lacks a required column.
+    #[error("{path} has no column {wanted}, only {held}: name the column with --column {name}=THEIRS", path = .path.display())]
     Column {
         /// The table.
         path: PathBuf,
-        /// As it was looked for.
+        /// The name that was looked for.
         wanted: String,
-        /// As it is called here.
+        /// The column's own name in this project.
         name: &'static str,
-        /// The columns that are there.
+        /// The columns of the table.
         held: String,
     },
-    /// The progress file is another import's.
-    #[error("{path}: the import that it belongs to {differs}: move it away to begin anew, or name another one by --progress", path = .path.display())]
+    /// The progress file belongs to another import.
+    #[error("{path} belongs to an import that {difference}: move the file away to start anew, or name another one by --progress", path = .path.display())]
     Progress {
         /// The progress file.
         path: PathBuf,
-        /// In what it differs.
-        differs: String,
+        /// How that import differs.
+        difference: String,
     },
-    /// Somebody asked to stop.
+    /// The operator stopped the run.
     #[error(
-        "stopped as asked; what was written is acknowledged and stays: run the same command again, it goes on from there"
+        "stopped as asked; all written events are acknowledged and stay: run the same command again to resume the import"
     )]
     Stopped,
 }

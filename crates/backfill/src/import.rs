@@ -1,5 +1,5 @@
-//! The import itself: members and messages side by side by time, then reads; events are numbered, appended in order and
-//! awaited, and what is acknowledged is remembered every so often.
+//! The import: members and messages merged by time, then reads. It numbers the events, appends them in
+//! order, awaits the acknowledgements, and saves its progress from time to time.
 
 use crate::Error;
 use crate::batch::{self, People, Window};
@@ -7,90 +7,90 @@ use crate::columns::{Columns, Input};
 use crate::progress::Progress;
 use crate::rejects::Rejects;
 use crate::rows::{Member, Reader, Untimed};
-use crate::written::{event_id, written};
-use receipts_analytics::Watch;
-use receipts_analytics::table::{Format, Place, Row, Table};
+use crate::written::{event_id, greatest_written};
+use receipts_analytics::ProgressMonitor;
+use receipts_analytics::table::{Format, Cursor, Row, Table};
 use receipts_event::{Event, partition_of};
-use receipts_log::{Appended, Entry, Inspect, Topic, Writer};
+use receipts_log::{PendingAppend, Entry, Inspect, Topic, Writer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Events that are appended and not yet awaited.
+/// Events that are appended and not yet acknowledged, at most.
 const IN_FLIGHT_MAX: usize = 10_000;
-/// Rows between two writings of the progress file.
+/// Rows between two saves of the progress file.
 const ROWS_BETWEEN_SAVES: u64 = 200_000;
 
 /// A table to import.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// What its rows are.
+    /// The kind of its rows.
     pub input: Input,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// How it is written.
+    /// Its file format.
     pub format: Format,
 }
 
-/// What is imported, and how.
+/// The tables to import, and the settings of the import.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// At most one of each kind.
+    /// At most one table of each kind.
     pub sources: Vec<Source>,
-    /// What their columns are called.
+    /// The column names in the tables.
     pub columns: Columns,
-    /// The tenant of rows that name none.
+    /// The tenant of rows without one.
     pub tenant: String,
-    /// What reads without a time are.
+    /// The meaning of reads without a time.
     pub untimed: Untimed,
-    /// Judges all rows and writes nothing but the report of rejects.
+    /// Checks all rows, and writes only the report of rejects.
     pub dry_run: bool,
-    /// The progress file.
+    /// The path of the progress file.
     pub progress: PathBuf,
-    /// The report of rejects.
+    /// The path of the report of rejects.
     pub rejects: PathBuf,
-    /// Tells this import's events from others' where it begins: letters and digits, at most 64.
+    /// Identifies the events of this import; used if the import is new. Letters and digits, at most 64.
     pub run: String,
-    /// The log's name, which must not change while an import goes on.
+    /// The name of the log, which must not change while an import is unfinished.
     pub log: String,
 }
 
-/// What an import has counted.
+/// The counts of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Rows read, by table.
     pub rows: BTreeMap<Input, u64>,
-    /// Rows that became no event, by table: they stand in the report.
+    /// Rows that gave no event, by table; the report lists them.
     pub rejected: BTreeMap<Input, u64>,
-    /// Rows of reads that say that somebody has not read a message.
+    /// Rows of reads that record an unread message.
     pub unread: u64,
-    /// Rows of reads whose message and reader a row shortly before has.
+    /// Rows of reads that repeat the message and reader of a recent row.
     pub repeated: u64,
     /// Events, by type.
     pub events: BTreeMap<String, u64>,
 }
 
-/// What an import came to.
+/// The result of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Done {
-    /// Of the whole import, what was done before an interruption included.
+pub struct ImportReport {
+    /// The counts of the whole import, interrupted runs included.
     #[serde(flatten)]
     pub counts: Counts,
-    /// Of this run: events that the log held already, from a run that was cut off.
+    /// Events of this run that the log already held from an interrupted run.
     pub already_written: u64,
-    /// Of this run: events appended and acknowledged.
+    /// Events of this run that were appended and acknowledged.
     pub written: u64,
-    /// Whether it went on from an earlier run.
+    /// True if an earlier run was resumed.
     pub resumed: bool,
-    /// By partition the offset behind the last event.
+    /// The offset after the last event, by partition.
     pub next_offsets: BTreeMap<u32, u64>,
 }
 
-/// How many bytes there are to read.
+/// Returns the size of all tables, bytes.
 ///
 /// # Errors
-/// Where a table is not there.
+/// If a table does not exist.
 pub fn bytes(plan: &Plan) -> Result<u64, Error> {
     let sizes = plan.sources.iter().map(|source| {
         let metadata = std::fs::metadata(&source.path);
@@ -99,25 +99,26 @@ pub fn bytes(plan: &Plan) -> Result<u64, Error> {
     sizes.sum()
 }
 
-/// Imports. What was interrupted goes on: nothing is lost, and no event stands twice in the log but one whose append was still on its way when the
-/// process before was killed.
+/// Runs an import, or resumes an interrupted one. No event is lost. An event is in the log twice only
+/// if its append was under way when the earlier process was killed.
 ///
 /// # Errors
-/// Where a table, a file of our own or the log fail, or the watch stops it: [`Error`] says what to do.
-pub fn import(log: &dyn Inspect, plan: &Plan, watch: &dyn Watch) -> Result<Done, Error> {
+/// If a table, a file of the import or the log fails, or the monitor stops the run. [`Error`] says what
+/// to do.
+pub fn import(log: &dyn Inspect, plan: &Plan, monitor: &dyn ProgressMonitor) -> Result<ImportReport, Error> {
     let bounds = (0..log.partition_count()).map(|partition| log.bounds(Topic::Events, partition));
     let ends = bounds.map(|bounds| Ok(bounds?.end)).collect::<Result<Vec<u64>, Error>>()?;
     let held = if plan.dry_run { None } else { Progress::load(plan, ends.len())? };
     let resumed = held.is_some();
     let progress = held.map_or_else(|| Progress::begin(plan, ends), Ok)?;
-    let mut import = Import::open(log, plan, watch, progress, resumed)?;
+    let mut import = Import::open(log, plan, monitor, progress, resumed)?;
     if !import.progress.is_done {
         import.people_and_messages()?;
         import.reads()?;
         import.progress.is_done = true;
         import.save()?;
     }
-    Ok(Done {
+    Ok(ImportReport {
         counts: import.progress.counts,
         already_written: import.already_written,
         written: import.appended,
@@ -128,19 +129,19 @@ pub fn import(log: &dyn Inspect, plan: &Plan, watch: &dyn Watch) -> Result<Done,
 
 struct Import<'a> {
     plan: &'a Plan,
-    watch: &'a dyn Watch,
+    monitor: &'a dyn ProgressMonitor,
     writer: Arc<dyn Writer>,
     partitions: u32,
     tables: BTreeMap<Input, Table>,
     progress: Progress,
     rejects: Rejects,
-    /// By partition the greatest number that the log holds already.
+    /// The greatest event number that the log already holds, by partition.
     held: Vec<u64>,
-    in_flight: VecDeque<Appended>,
+    in_flight: VecDeque<PendingAppend>,
     rows_since_save: u64,
     people: People,
     window: Window,
-    /// The row of members at hand, as read.
+    /// The decoded next row of members.
     member: Option<Member>,
     already_written: u64,
     appended: u64,
@@ -151,22 +152,22 @@ impl<'a> Import<'a> {
     fn open(
         log: &dyn Inspect,
         plan: &'a Plan,
-        watch: &'a dyn Watch,
+        monitor: &'a dyn ProgressMonitor,
         progress: Progress,
         resumed: bool,
     ) -> Result<Self, Error> {
         let mut tables = BTreeMap::new();
         for Source { input, path, format } in &plan.sources {
-            let place = progress.places.get(input).copied().unwrap_or_default();
-            let table = Table::open(path, *format, place)?;
+            let cursor = progress.cursors.get(input).copied().unwrap_or_default();
+            let table = Table::open(path, *format, cursor)?;
             if let Some(held) = table.columns() {
                 plan.columns.check(*input, path, &held)?;
             }
-            watch.skipped(place.bytes);
+            monitor.skipped(cursor.bytes);
             tables.insert(*input, table);
         }
         let held = if resumed && !progress.is_done {
-            written(log, &progress.run, &progress.ends, watch)?
+            greatest_written(log, &progress.run, &progress.ends, monitor)?
         } else {
             vec![0; progress.ends.len()]
         };
@@ -176,7 +177,7 @@ impl<'a> Import<'a> {
         }
         Ok(Self {
             plan,
-            watch,
+            monitor,
             writer: log.writer(),
             partitions: log.partition_count(),
             tables,
@@ -198,7 +199,7 @@ impl<'a> Import<'a> {
         Reader { columns: &self.plan.columns, tenant: &self.plan.tenant, untimed: self.plan.untimed }
     }
 
-    /// Rows of members and of messages; where members have times, each stands before the first message that is younger.
+    /// Imports members and messages. A member with a time precedes the first later message.
     fn people_and_messages(&mut self) -> Result<(), Error> {
         loop {
             let member_at = self.peek_member()?.map(|member| member.at_ms);
@@ -221,15 +222,15 @@ impl<'a> Import<'a> {
                     self.emit(events)?;
                     self.emit(batch::message(message))?;
                 }
-                (Some(_), None) => unreachable!("without a message every member comes next"),
+                (Some(_), None) => unreachable!("without a message, the next row is a member"),
             }
-            self.save_now_and_then()?;
+            self.save_if_due()?;
         }
         let events = self.people.flush();
         self.emit(events)
     }
 
-    /// The next row of members that says something.
+    /// Returns the next valid row of members; rejects invalid rows before it.
     fn peek_member(&mut self) -> Result<Option<&Member>, Error> {
         while self.member.is_none() {
             let newest = self.progress.newest_ms.0;
@@ -238,7 +239,7 @@ impl<'a> Import<'a> {
             let member = row.values.as_ref().map_err(Clone::clone).and_then(|values| reader.member(values));
             match member {
                 Ok(member) if member.at_ms.is_some_and(|at| at < newest) => {
-                    self.reject(Input::Members, "at_ms is before that of a row above: sort the table by at_ms")?;
+                    self.reject(Input::Members, "at_ms is earlier than in a row above: sort the table by at_ms")?;
                 }
                 Ok(member) => self.member = Some(member),
                 Err(reason) => self.reject(Input::Members, &reason)?,
@@ -247,7 +248,7 @@ impl<'a> Import<'a> {
         Ok(self.member.as_ref())
     }
 
-    /// The next row of messages that says something.
+    /// Returns the next valid row of messages; rejects invalid rows before it.
     fn peek_message(&mut self) -> Result<Option<crate::rows::Message>, Error> {
         loop {
             let (members, newest) = self.progress.newest_ms;
@@ -255,9 +256,9 @@ impl<'a> Import<'a> {
             let Some(row) = self.peek(Input::Messages)? else { return Ok(None) };
             let message = row.values.as_ref().map_err(Clone::clone).and_then(|values| reader.message(values));
             match message {
-                // Members have times, so it would be given the roster of a later time.
+                // Members have times here, so this message would get the roster of a later time.
                 Ok(message) if members > 0 && message.sent_at_ms < newest => {
-                    let reason = "sent_at_ms is before that of a row above: where members have at_ms, sort the table by sent_at_ms";
+                    let reason = "sent_at_ms is earlier than in a row above: if members have at_ms, sort the table by sent_at_ms";
                     self.reject(Input::Messages, reason)?;
                 }
                 Ok(message) => return Ok(Some(message)),
@@ -284,7 +285,7 @@ impl<'a> Import<'a> {
                 let events = self.window.flush();
                 self.emit(events)?;
             }
-            self.save_now_and_then()?;
+            self.save_if_due()?;
         }
         let events = self.window.flush();
         self.emit(events)
@@ -297,12 +298,12 @@ impl<'a> Import<'a> {
         }
     }
 
-    /// Goes on behind the row at hand.
+    /// Consumes the next row of a table.
     fn take(&mut self, input: Input) -> Result<Option<Row>, Error> {
         let Some(table) = self.tables.get_mut(&input) else { return Ok(None) };
-        let before = table.place();
+        let before = table.cursor();
         let row = table.take()?;
-        self.watch.advanced(table.place().bytes.saturating_sub(before.bytes));
+        self.monitor.advanced(table.cursor().bytes.saturating_sub(before.bytes));
         *self.progress.counts.rows.entry(input).or_default() += 1;
         self.rows_since_save += 1;
         Ok(row)
@@ -314,7 +315,7 @@ impl<'a> Import<'a> {
             *self.progress.counts.rejected.entry(input).or_default() += 1;
             self.rejects.push(input, &source.path, &row, reason)?;
         }
-        self.stop_or_go_on()
+        self.stop_if_asked()
     }
 
     fn emit(&mut self, events: Vec<Event<'static>>) -> Result<(), Error> {
@@ -344,7 +345,7 @@ impl<'a> Import<'a> {
         let written = match appended.blocking_recv() {
             Ok(Ok(written)) => written,
             Ok(Err(error)) => return Err(Error::Append(error.to_string())),
-            Err(_) => return Err(Error::Append("the log dropped the append".to_owned())),
+            Err(_) => return Err(Error::Append("the log ended without an answer".to_owned())),
         };
         self.appended += 1;
         let next = self.next_offsets.entry(written.partition).or_default();
@@ -352,19 +353,19 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    fn save_now_and_then(&mut self) -> Result<(), Error> {
+    fn save_if_due(&mut self) -> Result<(), Error> {
         if self.rows_since_save >= ROWS_BETWEEN_SAVES {
             self.save()?;
         }
-        self.stop_or_go_on()
+        self.stop_if_asked()
     }
 
-    fn stop_or_go_on(&mut self) -> Result<(), Error> {
-        if !self.watch.is_stopped() {
+    fn stop_if_asked(&mut self) -> Result<(), Error> {
+        if !self.monitor.is_stopped() {
             return Ok(());
         }
-        // The next run begins where this one last remembered, and numbers the events from there as this one did: what was
-        // written since is known by its numbers.
+        // The next run starts at the last save and gives the events the same numbers, so it finds the
+        // events written since then by their numbers.
         self.await_all()?;
         Err(Error::Stopped)
     }
@@ -376,8 +377,9 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    /// Waits for everything and remembers it. What waits to be grouped goes out before: only at places that follow from the
-    /// rows alone, so that a run that begins at the one before makes the same events of the same rows.
+    /// Awaits all acknowledgements and saves the progress. Buffered rows are emitted first. Saves happen
+    /// only at points that the rows alone determine, so a resumed run groups the same rows into the same
+    /// events.
     fn save(&mut self) -> Result<(), Error> {
         let events = self.people.flush().into_iter().chain(self.window.flush()).collect();
         self.emit(events)?;
@@ -387,8 +389,8 @@ impl<'a> Import<'a> {
         if self.plan.dry_run {
             return Ok(());
         }
-        let places = self.tables.iter().map(|(input, table)| (*input, table.place()));
-        self.progress.places = places.collect::<BTreeMap<Input, Place>>();
+        let cursors = self.tables.iter().map(|(input, table)| (*input, table.cursor()));
+        self.progress.cursors = cursors.collect::<BTreeMap<Input, Cursor>>();
         for (partition, next) in &self.next_offsets {
             let end = &mut self.progress.ends[*partition as usize];
             *end = (*end).max(*next);

@@ -1,7 +1,7 @@
-//! Imports receipts that somebody left behind as tables: rows of members, messages and reads become events, in that order.
-//! What is no event is rejected by row; what was interrupted goes on where it was.
+//! Imports receipts from tables of another system: rows of members, messages and reads become events,
+//! in that order. A row that no event can express is rejected; an interrupted import resumes.
 //!
-//! Must not decide what an event means, and writes nothing but events, its progress and its rejects.
+//! This crate repeats no rule of the fold, and writes only events, its progress and its rejects.
 
 mod batch;
 mod columns;
@@ -14,5 +14,5 @@ mod written;
 
 pub use columns::{Columns, Input};
 pub use error::Error;
-pub use import::{Counts, Done, Plan, Source, bytes, import};
+pub use import::{Counts, ImportReport, Plan, Source, bytes, import};
 pub use rows::Untimed;

@@ -1,9 +1,10 @@
-//! How far an import is: a file beside the tables, written whole after everything up to there is acknowledged. Holds no row.
+//! The progress of an import: a file that is replaced as a whole, after all events up to that point are
+//! acknowledged. It holds no rows.
 
 use crate::columns::{Columns, Input};
 use crate::import::{Counts, Plan};
 use crate::{Error, Untimed};
-use receipts_analytics::table::Place;
+use receipts_analytics::table::Cursor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,33 +14,35 @@ use std::path::{Path, PathBuf};
 /// The progress of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
-    /// Of this file's form.
+    /// The version of this file's format.
     version: u32,
-    /// What tells the events of this import from all others.
+    /// Identifies the events of this import.
     pub(crate) run: String,
-    /// What is imported, and how it is read: another one is another import.
-    of: Of,
+    /// The inputs of the import; other inputs are another import.
+    #[serde(rename = "of")]
+    inputs: Inputs,
     /// Number of the next event.
     pub(crate) next: u64,
-    /// Where each table goes on.
-    pub(crate) places: BTreeMap<Input, Place>,
-    /// By partition the offset behind everything that was written up to here.
+    /// The next row of each table.
+    #[serde(rename = "places")]
+    pub(crate) cursors: BTreeMap<Input, Cursor>,
+    /// The end of the log at the last save, by partition.
     pub(crate) ends: Vec<u64>,
-    /// Length of the file of rejects.
+    /// The length of the report of rejects, bytes.
     pub(crate) rejects_bytes: u64,
     /// The newest `at_ms` of members and `sent_at_ms` of messages.
     pub(crate) newest_ms: (u64, u64),
-    /// What was counted so far.
+    /// The counts so far.
     pub(crate) counts: Counts,
-    /// Whether nothing is left.
+    /// True if the import is complete.
     pub(crate) is_done: bool,
 }
 
 const VERSION: u32 = 1;
 
-/// What makes an import the same one.
+/// The inputs that identify an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Of {
+struct Inputs {
     log: String,
     partitions: usize,
     tables: BTreeMap<Input, Identity>,
@@ -55,7 +58,7 @@ struct Identity {
     modified_ms: u64,
 }
 
-impl Of {
+impl Inputs {
     fn new(plan: &Plan, partitions: usize) -> Result<Self, Error> {
         let identity = |path: &Path| -> io::Result<Identity> {
             let (path, metadata) = (fs::canonicalize(path)?, fs::metadata(path)?);
@@ -77,8 +80,8 @@ impl Of {
         })
     }
 
-    /// In what another one differs, as a sentence's end.
-    fn differs(&self, held: &Self) -> Option<String> {
+    /// Describes a difference as the end of a sentence that starts with the held import.
+    fn difference(&self, held: &Self) -> Option<String> {
         let name = |tables: &BTreeMap<Input, Identity>| {
             let all = tables.iter().map(|(input, identity)| format!("{input} {}", identity.path.display()));
             all.collect::<Vec<_>>().join(", ")
@@ -87,25 +90,25 @@ impl Of {
         if (&held.log, held.partitions) != (&self.log, self.partitions) {
             Some(format!("goes into {} with {} partitions", held.log, held.partitions))
         } else if paths(&held.tables) != paths(&self.tables) {
-            Some(format!("is of {}", name(&held.tables)))
+            Some(format!("reads {}", name(&held.tables)))
         } else if let Some((input, _)) = held.tables.iter().find(|(input, held)| self.tables.get(input) != Some(held)) {
-            Some(format!("read another version of the table of {input}: it has changed since"))
+            Some(format!("read another version of the table of {input}, which has changed since"))
         } else {
             (held != self)
-                .then(|| "was given other columns, another tenant or another meaning of rows without a time".to_owned())
+                .then(|| "has other columns, another tenant or another meaning of rows without a time".to_owned())
         }
     }
 }
 
 impl Progress {
-    /// The beginning of an import; `ends` are the log's.
+    /// Starts an import; `ends` are the ends of the log's partitions.
     pub(crate) fn begin(plan: &Plan, ends: Vec<u64>) -> Result<Self, Error> {
         Ok(Self {
             version: VERSION,
             run: plan.run.clone(),
-            of: Of::new(plan, ends.len())?,
+            inputs: Inputs::new(plan, ends.len())?,
             next: 1,
-            places: BTreeMap::new(),
+            cursors: BTreeMap::new(),
             ends,
             rejects_bytes: 0,
             newest_ms: (0, 0),
@@ -114,7 +117,7 @@ impl Progress {
         })
     }
 
-    /// What the file says, if there is one.
+    /// Reads the progress file, if it exists, and checks that it belongs to this import.
     pub(crate) fn load(plan: &Plan, partitions: usize) -> Result<Option<Self>, Error> {
         let path = &plan.progress;
         let held = match fs::read(path) {
@@ -122,18 +125,18 @@ impl Progress {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(format!("reading {}", path.display()))(error)),
         };
-        let other = |differs: String| Error::Progress { path: path.clone(), differs };
-        let held: Self = serde_json::from_slice(&held).map_err(|error| other(format!("cannot be read ({error})")))?;
+        let other = |difference: String| Error::Progress { path: path.clone(), difference };
+        let held: Self = serde_json::from_slice(&held).map_err(|error| other(format!("this program cannot read ({error})")))?;
         if held.version != VERSION {
-            return Err(other(format!("has version {} of its form, and this is version {VERSION}", held.version)));
+            return Err(other(format!("has format version {}, and this program reads {VERSION}", held.version)));
         }
-        match Of::new(plan, partitions)?.differs(&held.of) {
-            Some(differs) => Err(other(differs)),
+        match Inputs::new(plan, partitions)?.difference(&held.inputs) {
+            Some(difference) => Err(other(difference)),
             None => Ok(Some(held)),
         }
     }
 
-    /// Writes the file; it is there whole or as it was.
+    /// Replaces the file atomically.
     pub(crate) fn save(&self, path: &Path) -> Result<(), Error> {
         let mut part = path.as_os_str().to_owned();
         part.push(".tmp");

@@ -1,4 +1,4 @@
-//! The report of rejects: one line of JSON a row that became no event, with its file, number, reason and what stands there.
+//! The report of rejects: one line of JSON per rejected row, with file, row number, reason and content.
 
 use crate::Error;
 use crate::columns::Input;
@@ -22,12 +22,12 @@ struct Reject<'a> {
 pub(crate) struct Rejects {
     path: PathBuf,
     file: Option<BufWriter<std::fs::File>>,
-    /// How much of what stands there is of this import.
+    /// The length of this import's part of the file.
     bytes: u64,
 }
 
 impl Rejects {
-    /// The report as it was when it had so many bytes. The file is made with the first reject.
+    /// Opens the report and truncates it to `bytes`. The first reject creates the file.
     pub(crate) fn open(path: &Path, bytes: u64) -> Result<Self, Error> {
         let mut rejects = Self { path: path.to_owned(), file: None, bytes };
         if bytes > 0 || path.exists() {
@@ -61,7 +61,7 @@ impl Rejects {
         Ok(())
     }
 
-    /// Puts everything on the disk; its length.
+    /// Syncs the report to the disk and returns its length.
     pub(crate) fn sync(&mut self) -> Result<u64, Error> {
         let doing = format!("writing {}", self.path.display());
         if let Some(file) = &mut self.file {

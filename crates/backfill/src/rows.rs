@@ -1,4 +1,4 @@
-//! What a row says, or why it says nothing that an event could. Knows no other row.
+//! Decodes one row, or says why no event can express it. It knows no other row.
 
 use crate::columns::{Columns, Input};
 use chrono::DateTime;
@@ -6,17 +6,17 @@ use receipts_event::{ID_BYTES_MAX, Kind, LISTED_IDS_MAX, TIME_MS_MAX};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Times below are taken for seconds: as milliseconds they are of the first months of 1970.
+/// Times below this are probably seconds: as milliseconds they are in the first months of 1970.
 const SECONDS_BELOW: u64 = 20_000_000_000;
 
-/// What a row of reads without a time means.
+/// The meaning of a row of reads without a time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Untimed {
-    /// The person has not read the message: no event.
+    /// The person has not read the message; the row gives no event.
     #[default]
     Unread,
-    /// The person has read it, nobody knows when: the time of the import stands for it.
+    /// The person has read it at an unknown time; the time of the import is used.
     Read,
 }
 
@@ -26,9 +26,9 @@ pub(crate) struct Member {
     pub(crate) conversation: Conversation,
     pub(crate) user_id: String,
     pub(crate) role: Role,
-    /// What the conversation is, where the row says so.
+    /// The configuration of the conversation, if the row has one.
     pub(crate) configured: Option<(Kind, Option<String>)>,
-    /// Before which messages it holds, where the row says so.
+    /// The row applies before messages sent later than this time, if it has one.
     pub(crate) at_ms: Option<u64>,
 }
 
@@ -67,11 +67,11 @@ pub(crate) struct Read {
     pub(crate) hidden: bool,
 }
 
-/// Reads values of one table's rows.
+/// Decodes the rows of one table.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     pub(crate) columns: &'a Columns,
-    /// The tenant of rows that name none.
+    /// The tenant of rows without one.
     pub(crate) tenant: &'a str,
     pub(crate) untimed: Untimed,
 }
@@ -80,20 +80,20 @@ type Values = Map<String, Value>;
 
 impl Reader<'_> {
     pub(crate) fn member(&self, values: &Values) -> Result<Member, String> {
-        let of = Of { reader: self, input: Input::Members, values };
+        let of = RowView { reader: self, input: Input::Members, values };
         let role = match of.text("role")?.as_deref() {
             None | Some("member" | "joined") => Role::Member,
             Some("observer") => Role::Observer,
             Some("left") => Role::Left,
-            Some(other) => return Err(format!("role: {other} is none of member, observer, left")),
+            Some(other) => return Err(format!("role: {other} is not member, observer or left")),
         };
         let kind = match of.text("kind")?.as_deref() {
             None => None,
             Some("direct") => Some(Kind::Direct),
             Some("group") => Some(Kind::Group),
-            Some(other) => return Err(format!("kind: {other} is neither direct nor group")),
+            Some(other) => return Err(format!("kind: {other} is not direct or group")),
         };
-        let group_type = of.id_if_there("group_type")?;
+        let group_type = of.optional_id("group_type")?;
         let configured = match (kind, group_type) {
             (None, None) => None,
             (Some(Kind::Direct), _) => Some((Kind::Direct, None)),
@@ -109,14 +109,15 @@ impl Reader<'_> {
     }
 
     pub(crate) fn message(&self, values: &Values) -> Result<Message, String> {
-        let of = Of { reader: self, input: Input::Messages, values };
-        // As our exports have it. A message that was not supported had no audience; nor has one that asks for no receipt.
+        let of = RowView { reader: self, input: Input::Messages, values };
+        // The status column of our exports. Messages without support or without a request have no
+        // audience.
         let status = of.text("status")?;
         let (has_audience, is_recalled) = match status.as_deref() {
             None | Some("ok") => (true, false),
             Some("not_requested" | "unsupported") => (false, false),
             Some("recalled") => (true, true),
-            Some(other) => return Err(format!("status: {other} is none of ok, not_requested, unsupported, recalled")),
+            Some(other) => return Err(format!("status: {other} is not ok, not_requested, unsupported or recalled")),
         };
         Ok(Message {
             conversation: of.conversation()?,
@@ -129,9 +130,9 @@ impl Reader<'_> {
         })
     }
 
-    /// `None` for a row that says that somebody has not read a message.
+    /// Returns `None` for a row that records an unread message.
     pub(crate) fn read(&self, values: &Values) -> Result<Option<Read>, String> {
-        let of = Of { reader: self, input: Input::Reads, values };
+        let of = RowView { reader: self, input: Input::Reads, values };
         let read = Read {
             conversation: of.conversation()?,
             message_id: of.id("message_id")?,
@@ -144,43 +145,43 @@ impl Reader<'_> {
     }
 }
 
-/// A row of a table.
-struct Of<'a> {
+/// The values of one row with typed access.
+struct RowView<'a> {
     reader: &'a Reader<'a>,
     input: Input,
     values: &'a Values,
 }
 
-impl Of<'_> {
+impl RowView<'_> {
     fn value(&self, name: &str) -> Option<&Value> {
         self.reader.columns.value(self.input, name, self.values)
     }
 
     fn conversation(&self) -> Result<Conversation, String> {
-        let tenant = self.id_if_there("tenant")?.unwrap_or_else(|| self.reader.tenant.to_owned());
+        let tenant = self.optional_id("tenant")?.unwrap_or_else(|| self.reader.tenant.to_owned());
         if tenant.contains('/') {
-            return Err(format!("tenant: {tenant} has a slash"));
+            return Err(format!("tenant: {tenant} contains a slash"));
         }
         Ok(Conversation { tenant, conversation_id: self.id("conversation_id")? })
     }
 
-    /// Text; whole numbers are, for ids in others' databases are numbers.
+    /// Returns a text. Whole numbers count as text, because ids of other databases are often numbers.
     fn text(&self, name: &str) -> Result<Option<String>, String> {
         match self.value(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
-            Some(other) => Err(format!("{name}: {other} is no text")),
+            Some(other) => Err(format!("{name}: {other} is not text")),
         }
     }
 
-    fn id_if_there(&self, name: &str) -> Result<Option<String>, String> {
+    fn optional_id(&self, name: &str) -> Result<Option<String>, String> {
         let text = self.text(name)?;
         text.map(|text| id(name, text)).transpose()
     }
 
     fn id(&self, name: &str) -> Result<String, String> {
-        self.id_if_there(name)?.ok_or_else(|| format!("{name} is missing"))
+        self.optional_id(name)?.ok_or_else(|| format!("{name} is missing"))
     }
 
     fn ids(&self, name: &str) -> Result<Option<Vec<String>>, String> {
@@ -188,21 +189,21 @@ impl Of<'_> {
         let list = match self.value(name) {
             None => return Ok(None),
             Some(Value::Array(list)) => list,
-            // CSV has no lists: JSON in a field.
+            // CSV has no lists, so the field holds a JSON array.
             Some(Value::String(text)) => {
                 parsed = serde_json::from_str::<Vec<Value>>(text)
-                    .map_err(|_| format!("{name}: {text} is no JSON array of ids"))?;
+                    .map_err(|_| format!("{name}: {text} is not a JSON array of ids"))?;
                 &parsed
             }
-            Some(other) => return Err(format!("{name}: {other} is no list")),
+            Some(other) => return Err(format!("{name}: {other} is not a list")),
         };
         if list.len() > LISTED_IDS_MAX {
-            return Err(format!("{name} has {} ids, and {LISTED_IDS_MAX} are the most", list.len()));
+            return Err(format!("{name} has {} ids, at most {LISTED_IDS_MAX} are allowed", list.len()));
         }
         let ids = list.iter().map(|item| match item {
             Value::String(text) => id(name, text.clone()),
             Value::Number(number) if number.is_i64() || number.is_u64() => id(name, number.to_string()),
-            other => Err(format!("{name}: {other} is no id")),
+            other => Err(format!("{name}: {other} is not an id")),
         });
         ids.collect::<Result<_, _>>().map(Some)
     }
@@ -224,7 +225,7 @@ impl Of<'_> {
 
     fn time(&self, name: &str) -> Result<Option<u64>, String> {
         let Some(value) = self.value(name) else { return Ok(None) };
-        let wrong = || format!("{name}: {value} is neither Unix milliseconds nor RFC 3339 (2026-05-28T20:26:40Z)");
+        let wrong = || format!("{name}: {value} is not Unix milliseconds or RFC 3339 (2026-05-28T20:26:40Z)");
         let ms = match value {
             Value::Number(number) => number.as_u64(),
             Value::String(text) => text.parse().ok().or_else(|| {
@@ -236,7 +237,7 @@ impl Of<'_> {
         let ms = ms.filter(|ms| *ms <= TIME_MS_MAX).ok_or_else(wrong)?;
         let is_digits = value.is_number() || value.as_str().is_some_and(|text| !text.contains('T'));
         if is_digits && ms > 0 && ms < SECONDS_BELOW {
-            return Err(format!("{name}: {value} would be of 1970; are these seconds? Milliseconds are wanted"));
+            return Err(format!("{name}: {value} is in 1970, perhaps because it is in seconds: use milliseconds"));
         }
         Ok(Some(ms))
     }
@@ -245,7 +246,7 @@ impl Of<'_> {
 fn id(name: &str, text: String) -> Result<String, String> {
     match text.len() {
         1..=ID_BYTES_MAX => Ok(text),
-        bytes => Err(format!("{name} has {bytes} bytes, and an id has 1 to {ID_BYTES_MAX}")),
+        bytes => Err(format!("{name} has {bytes} bytes, but an id has 1 to {ID_BYTES_MAX}")),
     }
 }
 
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn times_and_ids_are_taken_as_others_write_them() {
+    fn foreign_forms_of_times_and_ids_are_accepted() {
         let columns = Columns::default();
         for (at, wanted) in [
             (json!(1_780_000_000_000_u64), Ok(Some(1_780_000_000_000))),
@@ -283,13 +284,13 @@ mod tests {
                     assert_eq!(read.conversation.conversation_id, "7");
                 }
                 (Err(sentence), Err(part)) => assert!(sentence.contains(part), "{sentence}"),
-                (told, wanted) => panic!("{at}: {told:?} instead of {wanted:?}"),
+                (read, wanted) => panic!("{at}: {read:?} instead of {wanted:?}"),
             }
         }
     }
 
     #[test]
-    fn what_no_event_could_say_is_refused_by_its_column() {
+    fn rows_that_no_event_can_express_are_refused_by_column() {
         let columns = Columns::default();
         let of = reader(&columns);
         let message = |more: Value| {
@@ -307,7 +308,7 @@ mod tests {
             (json!({"sender_id": null}), "sender_id is missing"),
             (json!({"message_id": "x".repeat(129)}), "message_id has 129 bytes"),
             (json!({"tenant": "a/b"}), "slash"),
-            (json!({"recipients": "a,b"}), "no JSON array"),
+            (json!({"recipients": "a,b"}), "not a JSON array"),
             (json!({"need_read_receipt": "perhaps"}), "need_read_receipt"),
             (json!({"status": "gone"}), "status"),
             (json!({"sent_at_ms": null}), "sent_at_ms is missing"),

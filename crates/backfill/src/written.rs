@@ -1,11 +1,11 @@
-//! Which events of an import the log holds already, by their ids. Changes nothing.
+//! Finds the events of an import that the log already holds, by their ids. It only reads.
 
 use crate::Error;
-use receipts_analytics::{Span, UpTo, Watch, read, span};
+use receipts_analytics::{Span, UpTo, ProgressMonitor, read, span};
 use receipts_event::decode;
 use receipts_log::Inspect;
 
-/// The id of an event of an import: its run and number.
+/// Returns the id of an import's event, made of its run and number.
 pub(crate) fn event_id(run: &str, number: u64) -> String {
     format!("backfill-{run}-{number}")
 }
@@ -14,10 +14,10 @@ fn number_of(run: &str, event_id: &str) -> Option<u64> {
     event_id.strip_prefix("backfill-")?.strip_prefix(run)?.strip_prefix('-')?.parse().ok()
 }
 
-/// Asks whether to stop, and tells nobody how far it is.
-struct Quiet<'a>(&'a dyn Watch);
+/// Passes stop requests on, and drops reports of progress.
+struct StopOnly<'a>(&'a dyn ProgressMonitor);
 
-impl Watch for Quiet<'_> {
+impl ProgressMonitor for StopOnly<'_> {
     fn advanced(&self, _: u64) {}
 
     fn is_stopped(&self) -> bool {
@@ -25,14 +25,19 @@ impl Watch for Quiet<'_> {
     }
 }
 
-/// By partition the greatest number of an event that stands at the offset beside it or later. Within a partition the log has
-/// events in the order of their numbers, so all below stand there too.
-pub(crate) fn written(log: &dyn Inspect, run: &str, from: &[u64], watch: &dyn Watch) -> Result<Vec<u64>, Error> {
+/// Returns by partition the greatest number of an event at or after the offset in `from`. A partition
+/// holds events in the order of their numbers, so all lower numbers are there too.
+pub(crate) fn greatest_written(
+    log: &dyn Inspect,
+    run: &str,
+    from: &[u64],
+    monitor: &dyn ProgressMonitor,
+) -> Result<Vec<u64>, Error> {
     let mut written = vec![0; from.len()];
     for (partition, (greatest, from)) in (0..).zip(written.iter_mut().zip(from)) {
         let all = span(log, partition, UpTo::End)?;
         let rest = Span { first_offset: (*from).max(all.first_offset).min(all.end_offset), ..all };
-        read(log, &rest, &Quiet(watch), &mut |records| {
+        read(log, &rest, &StopOnly(monitor), &mut |records| {
             for record in records {
                 let event = record.value.and_then(|value| decode(value).ok());
                 let number = event.and_then(|event| number_of(run, event.event_id.as_deref()?));
@@ -49,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_an_imports_by_its_run() {
+    fn event_ids_belong_to_one_run() {
         assert_eq!(number_of("ab", &event_id("ab", 17)), Some(17));
         for other in [event_id("a", 17), event_id("abc", 17), "backfill-ab-".to_owned(), "x".to_owned()] {
             assert_eq!(number_of("ab", &other), None, "{other}");

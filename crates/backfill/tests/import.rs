@@ -5,8 +5,8 @@
 
 use receipts_analytics::export::{self, Dataset};
 use receipts_analytics::table::Format;
-use receipts_analytics::{Folded, Scratch, Span, UpTo, Watch, span};
-use receipts_backfill::{Columns, Done, Error, Input, Plan, Source, Untimed, import};
+use receipts_analytics::{Folded, Scratch, Span, UpTo, ProgressMonitor, span};
+use receipts_backfill::{Columns, ImportReport, Error, Input, Plan, Source, Untimed, import};
 use receipts_event::decode;
 use receipts_fold::Limits;
 use receipts_fold::view::{MemberFilter, Receipt};
@@ -23,7 +23,7 @@ const SENT_AT_MS: u64 = 1_780_000_000_000;
 
 struct Alone;
 
-impl Watch for Alone {
+impl ProgressMonitor for Alone {
     fn advanced(&self, _: u64) {}
 
     fn is_stopped(&self) -> bool {
@@ -34,7 +34,7 @@ impl Watch for Alone {
 /// Stops once it was asked so often.
 struct StopAfter(Cell<u32>);
 
-impl Watch for StopAfter {
+impl ProgressMonitor for StopAfter {
     fn advanced(&self, _: u64) {}
 
     fn is_stopped(&self) -> bool {
@@ -127,8 +127,8 @@ fn scratch() -> Scratch {
 fn answers(log: &EmbeddedLog) -> Vec<String> {
     let mut answers = Vec::new();
     for span in spans(log) {
-        let Folded { state, told, .. } = &scratch().fold(log, &span, &Alone).unwrap();
-        assert!(told.dead_letters.is_empty(), "{told:?}");
+        let Folded { state, report, .. } = &scratch().fold(log, &span, &Alone).unwrap();
+        assert!(report.dead_letters.is_empty(), "{report:?}");
         for number in 0..state.messages() {
             let receipt: Receipt = state.receipt_of(number).unwrap().unwrap();
             let receipt = Receipt { version: None, ..receipt };
@@ -163,7 +163,7 @@ fn an_import_that_is_interrupted_anywhere_writes_what_an_uninterrupted_one_does(
         let log = log(cut.path());
         let mut stops = 0;
         let mut written = 0;
-        let last: Done = loop {
+        let last: ImportReport = loop {
             // Later and later, as every run reads what the one before has written.
             let stop = StopAfter(Cell::new(first_stop * (stops + 1)));
             match import(&log, &plan(cut.path(), sources.clone()), &stop) {
@@ -209,7 +209,7 @@ fn what_is_exported_and_imported_has_the_same_receipts() {
             let out = again.path().join(format!("export-{}", partition.partition));
             let datasets = vec![Dataset::Rosters, Dataset::Messages, Dataset::Reads];
             let what = export::Plan {
-                out: export::Place::Directory(out.clone()),
+                out: export::Target::Directory(out.clone()),
                 log: String::new(),
                 format: written,
                 datasets,

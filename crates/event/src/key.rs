@@ -1,9 +1,9 @@
-//! Where an event stands: its record's key, and the partition that Kafka's default partitioner gives that key. Does no IO
-//! and knows no topic.
+//! The key of an event's record, and the partition that Kafka's default partitioner gives that key.
+//! Does no IO and knows no topic.
 
 use crate::Event;
 
-/// Returns the key of a conversation's records: `{tenant}/{conversation_id}`.
+/// Returns the key of a conversation's records, `{tenant}/{conversation_id}`.
 ///
 /// ```
 /// use receipts_event::{key, partition_of};
@@ -12,35 +12,23 @@ use crate::Event;
 /// assert_eq!(partition_of(&key("default", "g1"), 12), 3);
 /// ```
 pub fn key(tenant: &str, conversation_id: &str) -> Vec<u8> {
-    let mut key = Vec::with_capacity(tenant.len() + 1 + conversation_id.len());
-    write_key(&mut key, tenant, conversation_id);
-    key
+    [tenant, "/", conversation_id].concat().into_bytes()
 }
 
-/// Returns the key of a tenant's control events: `{tenant}/`. It decides no partition, since one copy stands in each.
+/// Returns the key of a tenant's control events, `{tenant}/`. The key does not decide the partition,
+/// because each partition holds one copy.
 pub fn control_key(tenant: &str) -> Vec<u8> {
     key(tenant, "")
 }
 
-fn write_key(key: &mut Vec<u8>, tenant: &str, conversation_id: &str) {
-    key.extend_from_slice(tenant.as_bytes());
-    key.push(b'/');
-    key.extend_from_slice(conversation_id.as_bytes());
-}
-
 impl Event<'_> {
-    /// Returns the key that the event's record must have: `{tenant}/{conversation_id}`, of a control event `{tenant}/`.
+    /// Returns the key that the event's record must have: `{tenant}/{conversation_id}`, or `{tenant}/`
+    /// for a control event.
     pub fn key(&self) -> Vec<u8> {
         key(&self.tenant, self.conversation_id().unwrap_or(""))
     }
 
-    /// Writes the event's key over what `key` holds, so that one buffer serves many events.
-    pub fn key_into(&self, key: &mut Vec<u8>) {
-        key.clear();
-        write_key(key, &self.tenant, self.conversation_id().unwrap_or(""));
-    }
-
-    /// Says whether `key` is the one the event's record must have. Allocates nothing.
+    /// Returns true if `key` is the key that the event's record must have. Allocates nothing.
     pub fn key_matches(&self, key: &[u8]) -> bool {
         key.strip_prefix(self.tenant.as_bytes())
             .and_then(|rest| rest.strip_prefix(b"/"))
@@ -52,7 +40,7 @@ impl Event<'_> {
 pub fn murmur2(key: &[u8]) -> i32 {
     const SEED: u32 = 0x9747_b28c;
     const MULTIPLIER: u32 = 0x5bd1_e995;
-    // A Java array is never longer than this type holds.
+    // A Java array length fits into this type.
     let mut hash = SEED ^ key.len() as u32;
     let (words, tail) = key.as_chunks::<4>();
     for word in words {
@@ -61,8 +49,8 @@ pub fn murmur2(key: &[u8]) -> i32 {
         hash = hash.wrapping_mul(MULTIPLIER) ^ word.wrapping_mul(MULTIPLIER);
     }
     if !tail.is_empty() {
-        for (place, byte) in tail.iter().enumerate() {
-            hash ^= u32::from(*byte) << (8 * place);
+        for (index, byte) in tail.iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * index);
         }
         hash = hash.wrapping_mul(MULTIPLIER);
     }
@@ -71,11 +59,12 @@ pub fn murmur2(key: &[u8]) -> i32 {
     (hash ^ (hash >> 15)).cast_signed()
 }
 
-/// Returns the partition of `key` in a topic of `partition_count` partitions, as Java's default partitioner and
-/// librdkafka's `murmur2_random` choose it for a key that is not empty: `toPositive(murmur2(key)) % partition_count`.
+/// Returns the partition of `key` in a topic of `partition_count` partitions:
+/// `toPositive(murmur2(key)) % partition_count`. Java's default partitioner and librdkafka's
+/// `murmur2_random` choose the same partition for a key that is not empty.
 ///
 /// # Panics
-/// Where `partition_count` is 0: there is no such topic.
+/// If `partition_count` is 0, because no such topic exists.
 pub fn partition_of(key: &[u8], partition_count: u32) -> u32 {
     assert!(partition_count > 0, "a topic has at least one partition");
     (murmur2(key).cast_unsigned() & 0x7fff_ffff) % partition_count
@@ -86,8 +75,8 @@ mod tests {
     use super::*;
     use crate::decode;
 
-    #[test]
-    fn hashes_and_partitions_are_those_of_kafka() {
+    fn hashes_and_partitions_equal_those_of_kafka() {
+    fn hashes_and_partitions_equal_those_of_kafka() {
         let golden = include_str!("../testdata/murmur2.txt");
         let mut count = 0;
         for line in golden.lines().filter(|line| !line.starts_with('#')) {
@@ -103,12 +92,10 @@ mod tests {
     }
 
     #[test]
-    fn a_key_matches_only_whole_and_only_its_own_event() {
+    fn a_key_matches_only_its_own_event() {
         let event =
             decode(br#"{"type":"message.recalled","tenant":"acme","conversation_id":"g/1","message_id":"m"}"#).unwrap();
-        let mut buffer = b"something longer than the key".to_vec();
-        event.key_into(&mut buffer);
-        assert_eq!((buffer.as_slice(), event.key()), (b"acme/g/1".as_slice(), buffer.clone()));
+        assert_eq!(event.key(), b"acme/g/1");
         assert!(event.key_matches(b"acme/g/1"));
         for other in [&b"acme/g/"[..], b"acme/g/12", b"acmeg/1", b"acme", b"acme/", b"default/g/1", b""] {
             assert!(!event.key_matches(other), "{other:?}");
@@ -116,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_events_key_ends_with_the_slash() {
+    fn the_key_of_a_control_event_ends_with_a_slash() {
         let event = decode(br#"{"type":"user.erased","user_id":"u","conversation_id":"ignored"}"#).unwrap();
         assert_eq!((event.key(), control_key("default")), (b"default/".to_vec(), b"default/".to_vec()));
         assert!(event.key_matches(b"default/"));

@@ -12,7 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use receipts_log::{AppendError, Appended, Writer};
+use receipts_log::{AppendError, PendingAppend, Writer};
 use receipts_query::Positions;
 use serde::Serialize;
 use std::sync::Arc;
@@ -119,7 +119,7 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    async fn add(&mut self, index: usize, appended: Appended, deadline: Instant) {
+    async fn add(&mut self, index: usize, appended: PendingAppend, deadline: Instant) {
         let (cause, is_open) = match tokio::time::timeout_at(deadline, appended).await {
             Ok(Ok(Ok(written))) => {
                 self.positions.merge(&Positions::written(written.partition, written.offset));

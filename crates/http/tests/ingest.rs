@@ -6,7 +6,7 @@ mod common;
 
 use common::{App, PARTITIONS, Setup, event_of};
 use receipts_event::partition_of;
-use receipts_log::{AppendError, Appended, Entry, Writer, Written};
+use receipts_log::{AppendError, PendingAppend, Entry, Writer, Location};
 use receipts_query::Positions;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -238,11 +238,11 @@ impl Shaky {
 }
 
 impl Writer for Shaky {
-    fn append(&self, _: Entry) -> Appended {
+    fn append(&self, _: Entry) -> PendingAppend {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         let error = if call.is_multiple_of(2) { self.even.clone() } else { self.odd.clone() };
-        let _ = sender.send(error.map_or(Ok(Written { partition: 0, offset: call as u64 }), Err));
+        let _ = sender.send(error.map_or(Ok(Location { partition: 0, offset: call as u64 }), Err));
         receiver
     }
 
@@ -271,10 +271,10 @@ async fn nothing_written_is_told_apart_from_an_open_outcome() {
 }
 
 /// A log that never answers.
-struct Mute(std::sync::Mutex<Vec<tokio::sync::oneshot::Sender<Result<Written, AppendError>>>>);
+struct Mute(std::sync::Mutex<Vec<tokio::sync::oneshot::Sender<Result<Location, AppendError>>>>);
 
 impl Writer for Mute {
-    fn append(&self, _: Entry) -> Appended {
+    fn append(&self, _: Entry) -> PendingAppend {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         self.0.lock().unwrap().push(sender);
         receiver

@@ -14,6 +14,6 @@ mod port;
 pub mod testing;
 
 pub use port::{
-    AppendError, Appended, Assignment, Entry, Headers, Inspect, Log, OwnedRecord, Peek, Polled, RECORDS_AT_ONCE,
-    ReadError, Reader, Record, Tail, Topic, Writer, Written,
+    AppendError, PendingAppend, Assignment, Entry, Headers, Inspect, Log, OwnedRecord, Peek, Polled, SLICE_RECORDS_MAX,
+    ReadError, Reader, Record, Tail, Topic, Writer, Location,
 };

@@ -119,11 +119,11 @@ impl From<&Record<'_>> for OwnedRecord {
 }
 
 /// Records handed over together, at most. Each is still as the log has it in memory, so that a slice costs no copy.
-pub const RECORDS_AT_ONCE: usize = 32;
+pub const SLICE_RECORDS_MAX: usize = 32;
 
 /// What a poll hands over.
 pub enum Polled<'a> {
-    /// Records of one partition in offset order: at least one, at most [`RECORDS_AT_ONCE`].
+    /// Records of one partition in offset order: at least one, at most [`SLICE_RECORDS_MAX`].
     Records(&'a [Record<'a>]),
     /// The reader stands at the end of a partition: everything below `next_offset` was handed over. Told once for
     /// every time that the end is reached, for an empty partition too.
@@ -240,7 +240,7 @@ impl Entry {
 
 /// Where an entry was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Written {
+pub struct Location {
     /// The partition.
     pub partition: u32,
     /// The entry's own offset; where a retry hid that from the writer, one that it does not exceed: the last of the
@@ -265,13 +265,13 @@ pub enum AppendError {
 
 /// The receiving end of one append. A sender that is gone (a closed channel) means the same as
 /// [`AppendError::Unknown`].
-pub type Appended = tokio::sync::oneshot::Receiver<Result<Written, AppendError>>;
+pub type PendingAppend = tokio::sync::oneshot::Receiver<Result<Location, AppendError>>;
 
 /// Appends to the log. Order is kept within a partition.
 pub trait Writer: Send + Sync {
     /// Queues an entry; the receiver resolves once the log has acknowledged it durably, or failed to.
     /// Blocks for at most the delivery timeout where the queue is full.
-    fn append(&self, entry: Entry) -> Appended;
+    fn append(&self, entry: Entry) -> PendingAppend;
 
     /// Returns once everything queued has been acknowledged.
     ///
@@ -312,7 +312,7 @@ pub trait Inspect: Log {
     /// Where the log cannot be read or has no such partition.
     fn read(&self, topic: Topic, partition: u32, from: u64, max: usize) -> Result<Vec<OwnedRecord>, ReadError>;
 
-    /// Hands over the records with an offset in `offsets`, in order and in slices of at most [`RECORDS_AT_ONCE`], without
+    /// Hands over the records with an offset in `offsets`, in order and in slices of at most [`SLICE_RECORDS_MAX`], without
     /// copying them, until `each` breaks or the partition ends. A start below the first offset kept begins there. While none
     /// come, an empty slice now and then lets `each` break.
     ///

@@ -3,7 +3,7 @@
 //! was published since (INV-UPDATE-LAST).
 
 use crate::updates::Change;
-use receipts_log::{AppendError, Appended, Entry, Writer};
+use receipts_log::{AppendError, PendingAppend, Entry, Writer};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(crate) struct Outbox {
 
 struct Sent {
     what: What,
-    appended: Appended,
+    appended: PendingAppend,
 }
 
 /// What is to be done where an append fails.
@@ -179,7 +179,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use parking_lot::Mutex;
-    use receipts_log::{Topic, Written};
+    use receipts_log::{Topic, Location};
 
     /// Fails so many appends, and keeps what it takes.
     struct Failing {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     impl Writer for Failing {
-        fn append(&self, entry: Entry) -> Appended {
+        fn append(&self, entry: Entry) -> PendingAppend {
             let (told, appended) = tokio::sync::oneshot::channel();
             let mut left = self.left.lock();
             let outcome = if *left > 0 {
@@ -197,7 +197,7 @@ mod tests {
                 Err(self.with.clone())
             } else {
                 self.taken.lock().push(entry);
-                Ok(Written { partition: 0, offset: 0 })
+                Ok(Location { partition: 0, offset: 0 })
             };
             _ = told.send(outcome);
             appended
@@ -241,11 +241,11 @@ mod tests {
     struct Busy(Mutex<Vec<Duration>>);
 
     impl Writer for Busy {
-        fn append(&self, _: Entry) -> Appended {
+        fn append(&self, _: Entry) -> PendingAppend {
             let (told, appended) = tokio::sync::oneshot::channel();
             std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(5));
-                told.send(Ok(Written { partition: 0, offset: 0 }))
+                told.send(Ok(Location { partition: 0, offset: 0 }))
             });
             appended
         }

@@ -5,7 +5,7 @@ use anyhow::anyhow;
 use chrono::DateTime;
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
-use receipts_analytics::{Error, Scratch, Span, Told, UpTo, Watch, offset_at, span};
+use receipts_analytics::{Error, Scratch, Span, FoldReport, UpTo, ProgressMonitor, offset_at, span};
 use receipts_assembly::LogIdentity;
 use receipts_event::TIME_MS_MAX;
 use receipts_log::Inspect;
@@ -229,7 +229,7 @@ impl Progress {
     }
 
     /// Clears the bar, and says what was read.
-    pub(crate) fn end(&self, told: &[Told]) {
+    pub(crate) fn end(&self, told: &[FoldReport]) {
         self.bar.finish_and_clear();
         let rate = self.rate();
         for t in told {
@@ -278,7 +278,7 @@ impl Progress {
     }
 }
 
-impl Watch for Progress {
+impl ProgressMonitor for Progress {
     fn advanced(&self, offsets: u64) {
         let read = self.read.fetch_add(offsets, Ordering::Relaxed) + offsets;
         self.bar.inc(offsets);
@@ -327,8 +327,8 @@ pub(crate) fn run(
 }
 
 /// Writes what was read of partitions as lines for people.
-pub(crate) fn write_told(to: &mut dyn Write, told: &Told) -> io::Result<()> {
-    let Told { partition, first_offset, next_offset, events, messages, .. } = told;
+pub(crate) fn write_told(to: &mut dyn Write, told: &FoldReport) -> io::Result<()> {
+    let FoldReport { partition, first_offset, next_offset, events, messages, .. } = told;
     let from = told.from_offset.unwrap_or(*first_offset);
     write!(to, "partition {partition}: offsets {from} to {next_offset}, {events} events, {messages} messages in all")?;
     match (told.snapshot_offset, told.from_offset) {

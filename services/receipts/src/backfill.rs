@@ -6,7 +6,7 @@ use crate::analysis::{self, Unit};
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use receipts_analytics::table::Format;
-use receipts_backfill::{Columns, Done, Error, Input, Plan, Source, Untimed, bytes, import};
+use receipts_backfill::{Columns, ImportReport, Error, Input, Plan, Source, Untimed, bytes, import};
 use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT};
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;
@@ -86,7 +86,7 @@ struct Report {
     log: String,
     dry_run: bool,
     #[serde(flatten)]
-    done: Done,
+    done: ImportReport,
     /// A token: a read with it in `Receipts-Min-Position` sees everything that this run wrote.
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<String>,
@@ -192,7 +192,7 @@ fn random() -> io::Result<String> {
 }
 
 fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
-    let Done { counts, already_written, written, resumed, .. } = &report.done;
+    let ImportReport { counts, already_written, written, resumed, .. } = &report.done;
     for (input, rows) in &counts.rows {
         let rejected = counts.rejected.get(input).copied().unwrap_or(0);
         writeln!(to, "{input}: {rows} rows, {rejected} rejected")?;

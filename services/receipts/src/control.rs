@@ -5,7 +5,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use receipts_assembly::{ACKNOWLEDGE_TIMEOUT, InUse};
 use receipts_event::{Event, TENANT_DEFAULT, copies, decode};
-use receipts_log::{AppendError, Appended, Entry, Writer};
+use receipts_log::{AppendError, PendingAppend, Entry, Writer};
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -96,7 +96,7 @@ fn append(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (key, value) = (event.key(), event.to_json());
     let entries = copies(&value, partition_count);
-    let appended: Vec<Appended> =
+    let appended: Vec<PendingAppend> =
         entries.map(|(partition, copy)| writer.append(Entry::event(key.clone(), copy, Some(partition)))).collect();
     Ok(runtime.block_on(async {
         let deadline = Instant::now() + timeout;
@@ -192,7 +192,7 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use receipts_event::{Body, UserErased};
-    use receipts_log::Written;
+    use receipts_log::Location;
     use std::sync::Mutex;
 
     fn erased(user_id: &str, tenant: &str) -> Event<'static> {
@@ -204,16 +204,16 @@ mod tests {
     #[derive(Default)]
     struct Moody {
         taken: Mutex<Vec<Entry>>,
-        kept: Mutex<Vec<tokio::sync::oneshot::Sender<Result<Written, AppendError>>>>,
+        kept: Mutex<Vec<tokio::sync::oneshot::Sender<Result<Location, AppendError>>>>,
     }
 
     impl Writer for Moody {
-        fn append(&self, entry: Entry) -> Appended {
+        fn append(&self, entry: Entry) -> PendingAppend {
             let (told, appended) = tokio::sync::oneshot::channel();
             let partition = entry.partition.expect("a copy names its partition");
             self.taken.lock().expect("unpoisoned").push(entry);
             match partition {
-                0 => _ = told.send(Ok(Written { partition, offset: 7 })),
+                0 => _ = told.send(Ok(Location { partition, offset: 7 })),
                 1 => _ = told.send(Err(AppendError::Unknown("cut off".into()))),
                 2 => _ = told.send(Err(AppendError::NotWritten("too long".into()))),
                 3 => self.kept.lock().expect("unpoisoned").push(told),

@@ -3,8 +3,8 @@
 use crate::analysis::{self, Prefix, write_told};
 
 use clap::{Args, ValueEnum};
-use receipts_analytics::Told;
-use receipts_analytics::export::{self, Dataset, Place, Plan, Written};
+use receipts_analytics::FoldReport;
+use receipts_analytics::export::{self, Dataset, Target, Plan, DatasetReport};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;
@@ -53,8 +53,8 @@ enum Name {
 struct Report {
     log: String,
     out: String,
-    partitions: Vec<Told>,
-    datasets: Vec<Written>,
+    partitions: Vec<FoldReport>,
+    datasets: Vec<DatasetReport>,
 }
 
 /// Exports.
@@ -67,7 +67,7 @@ pub(crate) fn run(settings: Settings, export: Export, json: bool) -> Result<(), 
         let log = &*opened.log;
         let spans = export.prefix.spans(log, 0..log.partition_count())?;
         let plan = Plan {
-            out: Place::open(&export.out).map_err(|error| Failure::usage(format!("--out: {error}")))?,
+            out: Target::open(&export.out).map_err(|error| Failure::usage(format!("--out: {error}")))?,
             log: opened.identity.name(),
             format: export.format.into(),
             datasets: datasets(&export.datasets),
@@ -80,7 +80,7 @@ pub(crate) fn run(settings: Settings, export: Export, json: bool) -> Result<(), 
             Report { log: opened.name, out: plan.out.shown("").trim_end_matches('/').to_owned(), partitions, datasets };
         Ok(Output::stdout(json).write(&report, |to| {
             report.partitions.iter().try_for_each(|told| write_told(to, told))?;
-            for Written { dataset, rows, files, bytes, removed } in &report.datasets {
+            for DatasetReport { dataset, rows, files, bytes, removed } in &report.datasets {
                 let place = plan.out.shown(dataset.name());
                 write!(to, "{place}: {rows} rows in {files} files, {bytes} bytes")?;
                 match removed {

@@ -4,7 +4,7 @@
 use crate::analysis::{self, Memory, Progress};
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use receipts_analytics::rebuild::{self, Old, Rebuilt};
+use receipts_analytics::rebuild::{self, OldDigest, RebuildReport};
 use receipts_analytics::{UpTo, span};
 use receipts_assembly::{Beside, DataDir, LogIdentity, fold_limits};
 use receipts_runtime::clock::unix_ms;
@@ -97,8 +97,8 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
             let rebuilt = rebuild::partition(&*log, &store, partition, limits, memory_bytes / 4 * 3, old, progress)?;
             progress.aside(|| output.write(&rebuilt, |to| write(to, &rebuilt)))?;
             different.extend(rebuilt.differs().then_some(partition));
-            uncompared.extend((rebuilt.compared.is_none() && rebuilt.told.messages > 0).then_some(partition));
-            told.push(rebuilt.told);
+            uncompared.extend((rebuilt.compared.is_none() && rebuilt.report.messages > 0).then_some(partition));
+            told.push(rebuilt.report);
         }
     }
     SledStore::note_places(&place)?;
@@ -148,7 +148,7 @@ fn old(
     identity: &LogIdentity,
     data: Option<&DataDir>,
     count: u32,
-) -> Result<BTreeMap<u32, Old>, Failure> {
+) -> Result<BTreeMap<u32, OldDigest>, Failure> {
     let mut old = BTreeMap::new();
     if let Some(data) = data {
         if data.bound_log()?.as_ref() == Some(identity) {
@@ -167,7 +167,7 @@ fn old(
         for partition in 0..count {
             if let Some(found) = snapshots.newest_of(partition)? {
                 let (_, summary) = snapshots.describe(&found)?;
-                old.insert(partition, Old { next_offset: found.next_offset, digest: hex(&summary.digest) });
+                old.insert(partition, OldDigest { next_offset: found.next_offset, digest: hex(&summary.digest) });
             }
         }
     }
@@ -181,7 +181,7 @@ fn stands_at(
     identity: &LogIdentity,
     partition: u32,
     partition_count: u32,
-) -> Result<Option<Old>, receipts_store::Error> {
+) -> Result<Option<OldDigest>, receipts_store::Error> {
     let store = SledStore::open_whole(&data.store(), SledSettings { cache_bytes: 64 << 20, sync: true })?;
     let told = Told {
         log: identity.name(),
@@ -194,11 +194,11 @@ fn stands_at(
     let Some(taking) = Taking::begin(&store.partition(partition)?.image_source(), told)? else { return Ok(None) };
     let next_offset = taking.header().next_offset;
     let (_, summary, _) = taking.write(io::sink(), |_| Ok(()))?;
-    Ok(Some(Old { next_offset, digest: hex(&summary.digest) }))
+    Ok(Some(OldDigest { next_offset, digest: hex(&summary.digest) }))
 }
 
-fn write(to: &mut dyn io::Write, rebuilt: &Rebuilt) -> io::Result<()> {
-    analysis::write_told(to, &rebuilt.told)?;
+fn write(to: &mut dyn io::Write, rebuilt: &RebuildReport) -> io::Result<()> {
+    analysis::write_told(to, &rebuilt.report)?;
     match &rebuilt.compared {
         None => writeln!(to, "  not compared; digest {}", rebuilt.digest),
         Some(c) if c.old == c.new => {

@@ -5,7 +5,7 @@ use crate::analysis::{self, Prefix, Progress, Start, shown, start, write_told};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
-use receipts_analytics::{Folded, Span, Told, digest};
+use receipts_analytics::{Folded, Span, FoldReport, digest};
 use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT};
 use receipts_fold::view::{self, Member, Members, Receipt, Status};
 use receipts_query::Conversation;
@@ -108,7 +108,7 @@ struct Page<'a> {
 #[derive(Serialize)]
 struct State<'a> {
     #[serde(flatten)]
-    told: &'a Told,
+    told: &'a FoldReport,
     digest: &'a str,
     offsets_per_s: u64,
 }
@@ -147,9 +147,9 @@ pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), 
                     Some(from_offset) => scratch.fold_from(log, span, from_offset, progress)?,
                     None => scratch.fold(log, span, progress)?,
                 };
-                let Folded { state, told, .. } = &folded;
-                tell(&mut output, told, &digest(state, span.partition, progress)?, progress)?;
-                all.push(told.clone());
+                let Folded { state, report, .. } = &folded;
+                tell(&mut output, report, &digest(state, span.partition, progress)?, progress)?;
+                all.push(report.clone());
             }
             progress.end(&all);
             return Ok(());
@@ -164,14 +164,14 @@ pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), 
         progress.begin(spans.iter().map(|span| span.offsets()).sum());
         for span in &spans {
             let folded = scratch.fold(log, span, progress)?;
-            progress.end(std::slice::from_ref(&folded.told));
+            progress.end(std::slice::from_ref(&folded.report));
             answer(&mut output, &folded, place, question)?;
         }
         Ok(())
     })
 }
 
-fn tell(output: &mut Output, told: &Told, digest: &str, progress: &Progress) -> Result<(), Failure> {
+fn tell(output: &mut Output, told: &FoldReport, digest: &str, progress: &Progress) -> Result<(), Failure> {
     let shown = State { told, digest, offsets_per_s: progress.rate() };
     let write = || {
         output.write(&shown, |to| {

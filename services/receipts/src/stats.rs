@@ -5,7 +5,7 @@ use crate::analysis::{self, Prefix, time, write_told};
 
 use anyhow::Context as _;
 use clap::Args;
-use receipts_analytics::Told;
+use receipts_analytics::FoldReport;
 use receipts_analytics::stats::page::{duration, page};
 use receipts_analytics::stats::{self, Conversation, Plan, Share, Stats as Figures};
 use receipts_runtime::config::Settings;
@@ -45,7 +45,7 @@ pub(crate) struct Stats {
 #[derive(Serialize)]
 struct Report {
     log: String,
-    partitions: Vec<Told>,
+    partitions: Vec<FoldReport>,
     #[serde(flatten)]
     stats: Figures,
 }

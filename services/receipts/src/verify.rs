@@ -55,7 +55,7 @@ pub(crate) fn run(settings: Settings, asked: Verify, json: bool) -> Result<(), F
             let verdict = verify::partition(log, &store, partition, &scratch, progress)?;
             progress.aside(|| output.write(&verdict, |to| write_verdict(to, &verdict)))?;
             wrong += u32::from(!verdict.is_good());
-            told.push(verdict.told);
+            told.push(verdict.report);
         }
         progress.end(&told);
         if wrong > 0 {
@@ -95,7 +95,7 @@ fn snapshots(settings: &Settings, asked: &Verify, progress: &mut Progress, json:
         };
         progress.aside(|| output.write(&verdict, |to| write_verdict(to, &verdict)))?;
         wrong += u32::from(!verdict.is_good());
-        told.push(verdict.told);
+        told.push(verdict.report);
     }
     progress.end(&told);
     let count = log.partition_count();
@@ -117,8 +117,8 @@ fn snapshots(settings: &Settings, asked: &Verify, progress: &mut Progress, json:
 }
 
 fn write_verdict(to: &mut dyn Write, verdict: &Verdict) -> io::Result<()> {
-    write_told(to, &verdict.told)?;
-    let behind = verdict.end_offset.saturating_sub(verdict.told.next_offset);
+    write_told(to, &verdict.report)?;
+    let behind = verdict.end_offset.saturating_sub(verdict.report.next_offset);
     if behind > 0 && verdict.digest_of_log.is_some() {
         writeln!(to, "  {behind} offsets of the log are not folded into it yet and not compared")?;
     }
@@ -126,11 +126,11 @@ fn write_verdict(to: &mut dyn Write, verdict: &Verdict) -> io::Result<()> {
         return writeln!(to, "  as the log folds to; digest {digest}");
     }
     if let Some(first) = &verdict.first_difference {
-        writeln!(to, "  differs first at {}\n    log:   {}\n    store: {}", first.place, first.log, first.store)?;
+        writeln!(to, "  differs first at {}\n    log:   {}\n    store: {}", first.location, first.log, first.store)?;
     }
     if let Some(first) = &verdict.first_contradiction {
         let count = verdict.contradictions;
-        writeln!(to, "  {count} messages contradict themselves, the first is {}: {}", first.place, first.store)?;
+        writeln!(to, "  {count} messages contradict themselves, the first is {}: {}", first.location, first.store)?;
     }
     Ok(())
 }

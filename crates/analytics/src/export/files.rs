@@ -1,8 +1,8 @@
-//! Rows into files: Parquet, NDJSON or CSV, by tenant and day, each whole or not there. Knows no dataset's meaning.
+//! Writes rows to files: Parquet, NDJSON or CSV, by tenant and day, each complete or absent. It does not know the datasets.
 
-use super::place::Place;
+use super::target::Target;
 use super::rows::{Dataset, Row, Type, Value};
-use super::{ROWS_BYTES_MAX, Written};
+use super::{ROWS_BYTES_MAX, DatasetReport};
 use crate::Error;
 use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::Arc;
 
-/// What a tenant's name has as `%XX` in a folder's name.
+/// The characters of a tenant's name that become `%XX` in a folder name.
 const ENCODED: &AsciiSet = &CONTROLS
     .add(b'%')
     .add(b'/')
@@ -36,18 +36,18 @@ const ENCODED: &AsciiSet = &CONTROLS
     .add(b'}')
     .add(b' ')
     .add(b'.');
-/// Folders' names are 255 bytes at most; a longer tenant's is cut here and told apart by a hash.
+/// A folder name has at most 255 bytes. A longer tenant name is cut here and gets a hash.
 const TENANT_BYTES_MAX: usize = 200;
 const DAY_MS: u64 = 86_400_000;
 
-/// How files are written.
+/// The format of exported files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Apache Parquet, compressed with Snappy.
     Parquet,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// With a line of names; null is empty.
+    /// CSV with a header line; null is an empty field.
     Csv,
 }
 
@@ -61,43 +61,44 @@ impl Format {
     }
 }
 
-/// The rows of one tenant and day that wait.
+/// The buffered rows of one tenant and day.
 #[derive(Default)]
-struct Waiting {
+struct Buffered {
     rows: Vec<Row>,
     bytes: usize,
 }
 
-/// The files of one dataset, partition after partition.
+/// The files of one dataset. Partitions are written one after another.
 pub(super) struct Files<'a> {
-    place: &'a Place,
+    target: &'a Target,
     dataset: Dataset,
     format: Format,
     partition: u32,
     /// By folder.
-    waiting: BTreeMap<String, Waiting>,
-    waiting_bytes: usize,
-    /// How many files of this partition there are already, by folder.
+    buffered: BTreeMap<String, Buffered>,
+    buffered_bytes: usize,
+    /// The number of files of the current partition, by folder.
     parts: BTreeMap<String, u32>,
-    made: BTreeSet<String>,
-    written: Written,
-    /// Of the partition at hand.
+    names_of_all: BTreeSet<String>,
+    written: DatasetReport,
+    /// The file names of the current partition.
     names: Vec<String>,
-    before: Written,
+    /// The sums before the current partition.
+    before: DatasetReport,
 }
 
 impl<'a> Files<'a> {
-    pub(super) fn new(place: &'a Place, dataset: Dataset, format: Format) -> Self {
-        let written = Written { dataset, rows: 0, files: 0, bytes: 0, removed: 0 };
+    pub(super) fn new(target: &'a Target, dataset: Dataset, format: Format) -> Self {
+        let written = DatasetReport { dataset, rows: 0, files: 0, bytes: 0, removed: 0 };
         Self {
-            place,
+            target,
             dataset,
             format,
             partition: 0,
-            waiting: BTreeMap::new(),
-            waiting_bytes: 0,
+            buffered: BTreeMap::new(),
+            buffered_bytes: 0,
             parts: BTreeMap::new(),
-            made: BTreeSet::new(),
+            names_of_all: BTreeSet::new(),
             before: written.clone(),
             written,
             names: Vec::new(),
@@ -112,7 +113,7 @@ impl<'a> Files<'a> {
         self.partition
     }
 
-    /// What is pushed from here on is of that partition.
+    /// Starts a partition: later rows belong to it.
     pub(super) fn begin(&mut self, partition: u32) {
         self.partition = partition;
         self.parts.clear();
@@ -120,13 +121,13 @@ impl<'a> Files<'a> {
         self.before = self.written.clone();
     }
 
-    /// Writes what waits; what the partition at hand came to, and the names of its files.
-    pub(super) fn end(&mut self) -> Result<(Written, Vec<String>), Error> {
-        while let Some(folder) = self.waiting.keys().next().cloned() {
+    /// Writes the buffered rows; returns the sums of the current partition and its file names.
+    pub(super) fn end(&mut self) -> Result<(DatasetReport, Vec<String>), Error> {
+        while let Some(folder) = self.buffered.keys().next().cloned() {
             self.write(&folder)?;
         }
         let (all, before) = (&self.written, &self.before);
-        let of_partition = Written {
+        let of_partition = DatasetReport {
             rows: all.rows - before.rows,
             files: all.files - before.files,
             bytes: all.bytes - before.bytes,
@@ -135,26 +136,26 @@ impl<'a> Files<'a> {
         Ok((of_partition, self.names.clone()))
     }
 
-    /// Takes over what an earlier run wrote of a partition.
-    pub(super) fn adopt(&mut self, written: &Written, names: &[String]) {
+    /// Counts the files of a partition that an earlier run wrote.
+    pub(super) fn adopt(&mut self, written: &DatasetReport, names: &[String]) {
         self.written.rows += written.rows;
         self.written.files += written.files;
         self.written.bytes += written.bytes;
-        self.made.extend(names.iter().cloned());
+        self.names_of_all.extend(names.iter().cloned());
     }
 
-    /// Adds a row; where too many wait, those of the fullest folder leave as a file.
+    /// Adds a row. If the buffer is full, writes the rows of the fullest folder as a file.
     pub(super) fn push(&mut self, tenant: &str, time_ms: u64, row: Row) -> Result<(), Error> {
         debug_assert_eq!(row.len(), self.dataset.columns().len(), "a value for each column");
         let folder = format!("{}/day={}", tenant_folder(tenant), day(time_ms));
         let bytes = row.iter().map(Value::bytes).sum::<usize>() + size_of::<Row>();
-        let waiting = self.waiting.entry(folder).or_default();
-        waiting.rows.push(row);
-        waiting.bytes += bytes;
-        self.waiting_bytes += bytes;
-        while self.waiting_bytes > ROWS_BYTES_MAX {
+        let buffered = self.buffered.entry(folder).or_default();
+        buffered.rows.push(row);
+        buffered.bytes += bytes;
+        self.buffered_bytes += bytes;
+        while self.buffered_bytes > ROWS_BYTES_MAX {
             let fullest =
-                self.waiting.iter().max_by_key(|(_, waiting)| waiting.bytes).map(|(folder, _)| folder.clone());
+                self.buffered.iter().max_by_key(|(_, buffered)| buffered.bytes).map(|(folder, _)| folder.clone());
             let Some(fullest) = fullest else { break };
             self.write(&fullest)?;
         }
@@ -162,30 +163,30 @@ impl<'a> Files<'a> {
     }
 
     fn write(&mut self, folder: &str) -> Result<(), Error> {
-        let Some(Waiting { rows, bytes }) = self.waiting.remove(folder) else { return Ok(()) };
-        self.waiting_bytes -= bytes;
+        let Some(Buffered { rows, bytes }) = self.buffered.remove(folder) else { return Ok(()) };
+        self.buffered_bytes -= bytes;
         let part = self.parts.entry(folder.to_owned()).or_default();
         let (dataset, ending) = (self.dataset.name(), self.format.ending());
         let name = format!("{dataset}/{folder}/part-{:05}-{:05}.{ending}", self.partition, *part);
         *part += 1;
         let mut file = Vec::new();
         let made = write_rows(self.dataset, self.format, &rows, &mut file);
-        made.map_err(Error::io(format!("making {}", self.place.shown(&name))))?;
+        made.map_err(Error::io(format!("encoding {}", self.target.shown(&name))))?;
         self.written.rows += rows.len() as u64;
         self.written.files += 1;
         self.written.bytes += file.len() as u64;
-        self.place.put(&name, file)?;
+        self.target.put(&name, file)?;
         self.names.push(name.clone());
-        self.made.insert(name);
+        self.names_of_all.insert(name);
         Ok(())
     }
 
-    /// Removes what an earlier export of this dataset left and this one did not write.
-    pub(super) fn finish(mut self) -> Result<Written, Error> {
-        let made: BTreeSet<String> = self.made.iter().map(|name| self.place.key_of(name)).collect();
-        for name in self.place.parts(self.dataset.name())? {
-            if !made.contains(&name) {
-                self.place.remove(&name)?;
+    /// Removes the files of earlier exports of this dataset that this export did not write.
+    pub(super) fn finish(mut self) -> Result<DatasetReport, Error> {
+        let written: BTreeSet<String> = self.names_of_all.iter().map(|name| self.target.key_of(name)).collect();
+        for name in self.target.parts(self.dataset.name())? {
+            if !written.contains(&name) {
+                self.target.remove(&name)?;
                 self.written.removed += 1;
             }
         }
@@ -202,7 +203,7 @@ fn tenant_folder(tenant: &str) -> String {
     format!("tenant={encoded}")
 }
 
-/// The day of a time in UTC as `YYYY-MM-DD`, after Howard Hinnant's `civil_from_days`.
+/// Formats the UTC day of a time as `YYYY-MM-DD`, by Howard Hinnant's `civil_from_days`.
 fn day(time_ms: u64) -> String {
     let days = time_ms / DAY_MS + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -221,7 +222,7 @@ fn write_rows(dataset: Dataset, format: Format, rows: &[Row], to: &mut (impl Wri
         Format::Ndjson => {
             for row in rows {
                 let fields = dataset.columns().iter().zip(row).map(|(column, value)| (column.name, value));
-                // By hand, for the order of the columns is part of the format.
+                // Written by hand because the order of the columns is part of the format.
                 for (at, (name, value)) in fields.enumerate() {
                     write!(to, "{}\"{name}\":", if at == 0 { '{' } else { ',' })?;
                     serde_json::to_writer(&mut *to, value)?;
@@ -255,7 +256,7 @@ fn write_parquet(dataset: Dataset, rows: &[Row], to: &mut (impl Write + Send)) -
         })
         .collect();
     let schema = Arc::new(Schema::new(fields));
-    // Nothing of the time or of the writer's version: the same rows are the same bytes.
+    // No time and no writer version, so that the same rows give the same bytes.
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_created_by("receipts export v1".to_owned())
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenants_folder_is_one_name_that_tells_tenants_apart() {
+    fn tenant_folders_are_single_and_distinct_names() {
         assert_eq!(tenant_folder("acme"), "tenant=acme");
         assert_eq!(tenant_folder("..\\ é"), "tenant=%2E%2E%5C%20%C3%A9");
         let (long, longer) = ("%".repeat(127), "%".repeat(128));

@@ -1,19 +1,19 @@
-//! Which partitions of an export are written: a file beside the files, there only while an export is not done. The same
-//! export goes on behind them; any other begins anew.
+//! Which partitions of an export are written: a file in the target that exists only while the export is
+//! unfinished. The same export resumes after them; any other export starts again.
 
-use super::place::Place;
+use super::target::Target;
 use super::rows::Dataset;
-use super::{Plan, Written};
-use crate::{Error, Scratch, Span, Told};
+use super::{Plan, DatasetReport};
+use crate::{Error, Scratch, Span, FoldReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Readers of `*.parquet` and the like pass it over.
+/// The leading underscore makes readers of `*.parquet` and similar patterns skip the file.
 const NAME: &str = "_export-in-progress.json";
 
-/// What makes files the same.
+/// The inputs that determine the exported bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Of {
+struct Identity {
     version: String,
     log: String,
     format: String,
@@ -22,29 +22,31 @@ struct Of {
     limits: String,
 }
 
-/// What a partition came to: what was read, and by dataset its figures and the names of its files.
+/// A finished partition: the report of its fold, and per dataset the sums and file names.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Done {
-    pub(super) told: Told,
-    pub(super) written: Vec<(Written, Vec<String>)>,
+pub(super) struct FinishedPartition {
+    #[serde(rename = "told")]
+    pub(super) report: FoldReport,
+    pub(super) written: Vec<(DatasetReport, Vec<String>)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
-    of: Of,
-    partitions: BTreeMap<u32, Done>,
+struct ProgressFile {
+    #[serde(rename = "of")]
+    identity: Identity,
+    partitions: BTreeMap<u32, FinishedPartition>,
 }
 
 /// The progress of an export.
 pub(super) struct Progress<'a> {
-    place: &'a Place,
-    kept: Kept,
+    target: &'a Target,
+    file: ProgressFile,
 }
 
 impl<'a> Progress<'a> {
-    /// What an export that broke off has left, if it is this one.
+    /// Reads the progress of an interrupted export, if it is the same export.
     pub(super) fn load(plan: &'a Plan, spans: &[Span], scratch: &Scratch) -> Result<Self, Error> {
-        let of = Of {
+        let identity = Identity {
             version: format!("v1, {}", env!("CARGO_PKG_VERSION")),
             log: plan.log.clone(),
             format: format!("{:?}", plan.format),
@@ -52,33 +54,33 @@ impl<'a> Progress<'a> {
             spans: spans.to_vec(),
             limits: format!("{:?}", scratch.limits),
         };
-        let held = plan.out.get(NAME)?.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
-        let held = held.filter(|held| held.of == of);
+        let held = plan.out.get(NAME)?.and_then(|bytes| serde_json::from_slice::<ProgressFile>(&bytes).ok());
+        let held = held.filter(|held| held.identity == identity);
         if let Some(held) = &held {
-            tracing::info!(partitions = held.partitions.len(), "going on behind partitions that are written already");
+            tracing::info!(partitions = held.partitions.len(), "resuming the export after its written partitions");
         }
-        let kept = held.unwrap_or(Kept { of, partitions: BTreeMap::new() });
-        Ok(Self { place: &plan.out, kept })
+        let file = held.unwrap_or(ProgressFile { identity, partitions: BTreeMap::new() });
+        Ok(Self { target: &plan.out, file })
     }
 
-    /// How many partitions are written.
+    /// Returns the number of written partitions.
     pub(super) fn partitions(&self) -> usize {
-        self.kept.partitions.len()
+        self.file.partitions.len()
     }
 
-    pub(super) fn done(&self, partition: u32) -> Option<&Done> {
-        self.kept.partitions.get(&partition)
+    pub(super) fn finished(&self, partition: u32) -> Option<&FinishedPartition> {
+        self.file.partitions.get(&partition)
     }
 
-    /// Remembers that all files of a partition are there.
-    pub(super) fn add(&mut self, partition: u32, done: Done) -> Result<(), Error> {
-        self.kept.partitions.insert(partition, done);
-        let json = serde_json::to_vec(&self.kept).expect("progress has string keys only");
-        self.place.put(NAME, json)
+    /// Records that all files of a partition are written.
+    pub(super) fn add(&mut self, partition: u32, finished: FinishedPartition) -> Result<(), Error> {
+        self.file.partitions.insert(partition, finished);
+        let json = serde_json::to_vec(&self.file).expect("progress has string keys only");
+        self.target.put(NAME, json)
     }
 
-    /// Everything is written: nothing is to go on.
+    /// Removes the progress file: the export is complete.
     pub(super) fn finish(&self) -> Result<(), Error> {
-        self.place.remove(NAME)
+        self.target.remove(NAME)
     }
 }

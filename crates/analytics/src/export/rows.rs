@@ -1,27 +1,27 @@
-//! Datasets and their columns, and rows as plain values. The columns are a compatibility surface: `schemas/export/v1.md`.
+//! Datasets, their columns, and rows as plain values. The columns are a compatibility surface: `schemas/export/v1.md`.
 
 use serde::{Deserialize, Serialize};
 
-/// What can be exported.
+/// A dataset that can be exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dataset {
-    /// One row a message: its receipt.
+    /// One row per message: its receipt.
     Messages,
-    /// One row a message and reader who read it openly.
+    /// One row per message and reader, for open reads.
     Reads,
-    /// One row a conversation and person on its roster at the end.
+    /// One row per conversation and person on its roster at the end.
     Rosters,
-    /// One row an event.
+    /// One row per event.
     Events,
 }
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
-    /// UTF-8.
+    /// UTF-8 text.
     Text,
-    /// 64 bits, signed; times are Unix milliseconds.
+    /// A signed 64-bit integer; times are Unix milliseconds.
     Integer,
     /// True or false.
     Flag,
@@ -32,7 +32,7 @@ pub enum Type {
 pub struct Column {
     /// Its name.
     pub name: &'static str,
-    /// What it holds.
+    /// The type of its values.
     pub kind: Type,
     /// Whether it may be null.
     pub nullable: bool,
@@ -102,10 +102,10 @@ const EVENTS: &[Column] = &[
 ];
 
 impl Dataset {
-    /// All datasets.
+    /// All datasets, in the order of export.
     pub const ALL: [Self; 4] = [Self::Messages, Self::Reads, Self::Rosters, Self::Events];
 
-    /// Its name, which is its folder's.
+    /// Returns its name, which is also the name of its folder.
     pub fn name(self) -> &'static str {
         match self {
             Self::Messages => "messages",
@@ -115,7 +115,7 @@ impl Dataset {
         }
     }
 
-    /// Its columns, in order.
+    /// Returns its columns in order.
     pub fn columns(self) -> &'static [Column] {
         match self {
             Self::Messages => MESSAGES,
@@ -140,7 +140,7 @@ pub(crate) enum Value {
 pub(crate) type Row = Vec<Value>;
 
 impl Value {
-    /// Bytes of memory, roughly.
+    /// Returns the approximate size in memory, bytes.
     pub(crate) fn bytes(&self) -> usize {
         size_of::<Self>() + if let Self::Text(text) = self { text.len() } else { 0 }
     }
@@ -154,7 +154,7 @@ pub(crate) fn flag(is: bool) -> Value {
     Value::Flag(is)
 }
 
-/// A number as all formats have it. Offsets and times of this project stay far below 2^63; one beyond is kept at that.
+/// Returns a number as a signed integer. Offsets and times stay far below 2^63; greater ones saturate.
 pub(crate) fn integer(number: impl Into<u64>) -> Value {
     Value::Integer(i64::try_from(number.into()).unwrap_or(i64::MAX))
 }

@@ -1,190 +1,190 @@
-//! The figures, as they are printed: `schemas/stats/v1.schema.json` is their form for machines. Counts nothing but sums.
+//! The statistics in their printed form: `schemas/stats/v1.schema.json` is the JSON form. Only adds up numbers.
 
 use receipts_event::Kind;
 use receipts_fold::view::Counts;
 use serde::Serialize;
 
-/// Everything that is told. Shares are percent of 0 to 100, absent where there is nothing to take a share of.
+/// All statistics. Shares are percentages from 0 to 100, absent if the whole is zero.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stats {
-    /// The newest record's timestamp, Unix milliseconds: the clock by which messages are old.
+    /// The newest record's timestamp, Unix milliseconds. Ages of messages are measured from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newest_timestamp_ms: Option<u64>,
-    /// Only messages whose record is at least as young were counted.
+    /// Only messages whose record has at least this timestamp were counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
-    /// Only this tenant's were counted.
+    /// Only this tenant's messages were counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// Messages by what their receipts say.
+    /// Messages by the status of their receipts.
     pub messages: Messages,
-    /// What became of the audiences of all messages whose status is `ok`.
+    /// Sums over the audiences of all messages with the status `ok`.
     pub readers: Readers,
-    /// The same, and how long reading took, by how many must read.
+    /// The same sums and the time to read, by size of the audience.
     pub by_audience: Vec<Audience>,
-    /// The times after the send at which [`TimeToRead::read_within_percent`] stands, milliseconds.
+    /// The times after the send for which [`TimeToRead::read_within_percent`] has shares, milliseconds.
     pub read_within_ms: Vec<u64>,
-    /// What had become of audiences 24 hours after the send, of messages that are as old.
+    /// Sums over audiences 24 hours after the send, for messages that are at least that old.
     pub after_24_hours: After24Hours,
-    /// Reads by hour of the day, UTC: 24 of them.
+    /// Reads by hour of the day, UTC: 24 entries.
     pub by_hour: Vec<Hour>,
-    /// Conversations with the most members now, largest first.
+    /// The conversations with the most members at the end, largest first.
     pub largest_conversations: Vec<Conversation>,
-    /// Conversations with the most sends and counted reads together, hottest first.
+    /// The conversations with the most sends and counted reads together, hottest first.
     pub hottest_conversations: Vec<Conversation>,
-    /// Messages that the most have read, most read first.
+    /// The messages with the most readers, most read first.
     pub most_read_messages: Vec<Message>,
 }
 
-/// Messages by what their receipts say.
+/// Messages by the status of their receipts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Messages {
-    /// All.
+    /// All messages.
     pub total: u64,
-    /// With an audience, and counts.
+    /// Messages with an audience and counts.
     pub ok: u64,
-    /// The sender did not ask.
+    /// Messages whose sender did not ask for a receipt.
     pub not_requested: u64,
-    /// The group type did not support receipts.
+    /// Messages whose group type did not support receipts.
     pub unsupported: u64,
-    /// Recalled.
+    /// Recalled messages.
     pub recalled: u64,
 }
 
-/// Sums of receipts' counts: persons a message. `read + unread + hidden + departed = audience`.
+/// Sums of receipt counts over messages. `read + unread + hidden + departed = audience`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Readers {
-    /// Who must read.
+    /// People who must read.
     pub audience_count: u64,
-    /// Who has, openly.
+    /// People who have read openly.
     pub read_count: u64,
-    /// Who has not, and is still there.
+    /// Members who have not read.
     pub unread_count: u64,
-    /// Who has, hidden: a count as in every receipt, in no other figure.
+    /// People who have read hidden. They appear in this count only, as in every receipt.
     pub hidden_count: u64,
-    /// Who has not, and left.
+    /// People who left without reading.
     pub departed_count: u64,
     /// The read rate: `read_count` of `audience_count`, percent.
     pub read_percent: Share,
 }
 
-/// Percent, if there is something to take a share of.
+/// A percentage; `None` if the whole is zero.
 pub type Share = Option<f64>;
 
 /// Messages with audiences of similar size.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Audience {
-    /// For people: `2-10`.
+    /// The size range as text: `2-10`.
     pub audience: String,
     /// The smallest audience counted here.
     pub audience_min: u32,
-    /// The largest; absent where there is no bound.
+    /// The largest; absent for the unbounded last class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience_max: Option<u32>,
-    /// Messages.
+    /// The number of messages.
     pub messages: u64,
-    /// Sums of their counts.
+    /// Sums of the receipt counts.
     #[serde(flatten)]
     pub readers: Readers,
-    /// How long reading took.
+    /// Time from send to read.
     pub time_to_read: TimeToRead,
 }
 
-/// From a send to a read, over reads that are told with a time: none of hidden readers and of people who were erased.
+/// Time from a send to a read, over reads with a time. Hidden readers and erased people have none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct TimeToRead {
-    /// Reads with a time.
+    /// The number of reads with a time.
     pub reads: u64,
-    /// Half of them took at most so long, milliseconds; all quantiles to within 0.1 %.
+    /// The median, milliseconds. All quantiles are within 0.1 % of the exact value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p50_ms: Option<u64>,
-    /// Nine of ten.
+    /// The 90th percentile, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p90_ms: Option<u64>,
-    /// Ninety-nine of a hundred.
+    /// The 99th percentile, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p99_ms: Option<u64>,
-    /// How many of the audience had read openly at each of [`Stats::read_within_ms`], percent.
+    /// The share of the audience that had read openly at each time of [`Stats::read_within_ms`], percent.
     pub read_within_percent: Vec<f64>,
 }
 
-/// Persons a message, 24 hours after its send.
+/// Sums over audiences 24 hours after the send.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct After24Hours {
-    /// Messages that were sent at least 24 hours before their partition's newest record.
+    /// Messages sent at least 24 hours before their partition's newest record.
     pub messages: u64,
-    /// Of these, how many somebody has not read to this day.
+    /// Those of them that some member has not read until now.
     pub messages_unread_by_somebody: u64,
-    /// Who had to read them.
+    /// People who had to read them.
     pub audience_count: u64,
-    /// Read openly within 24 hours.
+    /// People who read openly within 24 hours.
     pub read_within_count: u64,
-    /// Read openly later than that.
+    /// People who read openly later than that.
     pub read_later_count: u64,
-    /// Read openly at a time that is not told: the person was erased, or read times are not kept.
+    /// People who read openly without a known time: they were erased, or read times are not kept.
     pub read_untimed_count: u64,
-    /// Not read to this day, and still there.
+    /// Members who have not read until now.
     pub unread_count: u64,
-    /// Read hidden, at whatever time.
+    /// People who read hidden, at any time.
     pub hidden_count: u64,
-    /// Not read, and left.
+    /// People who left without reading.
     pub departed_count: u64,
-    /// Unread after 24 hours: `read_later_count` and `unread_count` of `audience_count`, percent.
+    /// Unread after 24 hours: `read_later_count` plus `unread_count`, as a share of `audience_count`, percent.
     pub unread_percent: Share,
 }
 
-/// Reads of one hour of the day.
+/// Reads within one hour of the day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Hour {
     /// 0 to 23, UTC.
     pub hour: u8,
-    /// Reads that are told with a time.
+    /// Reads with a time.
     pub reads: u64,
-    /// Different people who read then: an estimate to within some 2 %, exact while there are few.
+    /// Distinct readers in this hour: exact for few readers, else an estimate within about 2 %.
     pub readers: u64,
 }
 
-/// A conversation.
+/// A conversation in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Conversation {
-    /// Whose.
+    /// Its tenant.
     pub tenant: String,
     /// Its id.
     pub conversation_id: String,
-    /// Direct chat or group.
+    /// Direct conversation or group.
     pub kind: Kind,
-    /// The type that policies speak of.
+    /// The group type, which policies refer to.
     pub group_type: String,
-    /// Members on its roster now, observers not counted.
+    /// Members on its roster at the end, without observers.
     pub members: u32,
-    /// Messages counted.
+    /// Messages that were counted.
     pub messages: u64,
-    /// Open reads of them.
+    /// Open reads of those messages.
     pub reads: u64,
 }
 
-/// A message.
+/// A message in a list.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Message {
-    /// Whose.
+    /// Its tenant.
     pub tenant: String,
     /// Its conversation.
     pub conversation_id: String,
     /// Its id.
     pub message_id: String,
-    /// Of the conversation, now.
+    /// The conversation's group type at the end.
     pub group_type: String,
-    /// Unix milliseconds.
+    /// When it was sent, Unix milliseconds.
     pub sent_at_ms: u64,
-    /// Who must read it.
+    /// People who must read it.
     pub audience_count: u32,
-    /// Who has, openly.
+    /// People who have read it openly.
     pub read_count: u32,
-    /// `read_count` of `audience_count`.
+    /// `read_count` as a share of `audience_count`, percent.
     pub read_percent: Share,
 }
 
-/// Percent of 0 to 100, in hundredths.
+/// Returns `part` as a percentage of `whole`, rounded to hundredths; `None` if `whole` is 0.
 pub(super) fn of(part: u64, whole: u64) -> Share {
     (whole > 0).then(|| percent(part, whole))
 }
@@ -194,7 +194,7 @@ fn percent(part: u64, whole: u64) -> f64 {
 }
 
 impl Readers {
-    /// Adds a message's counts.
+    /// Adds a message's counts and updates the read rate.
     pub(super) fn add(&mut self, counts: &Counts) {
         self.audience_count += u64::from(counts.audience_count);
         self.read_count += u64::from(counts.read_count);
@@ -206,7 +206,8 @@ impl Readers {
 }
 
 impl After24Hours {
-    /// Adds a message that is old enough: its counts, and how many reads had a time within 24 hours and later.
+    /// Adds a message that is old enough: its counts, and its reads with a time within 24 hours and
+    /// later.
     pub(super) fn add(&mut self, counts: &Counts, within: u64, later: u64) {
         self.messages += 1;
         self.messages_unread_by_somebody += u64::from(counts.unread_count > 0);
@@ -222,7 +223,7 @@ impl After24Hours {
 }
 
 impl TimeToRead {
-    /// Shares of an audience, by how many of it had read at each time.
+    /// Returns, for each number of readers in `read`, its share of the audience.
     pub(super) fn shares(read: impl Iterator<Item = u64>, audience: u64) -> Vec<f64> {
         read.map(|read| percent(read, audience.max(1))).collect()
     }

@@ -1,34 +1,34 @@
-//! The figures as one HTML page with plots: no script, no font and no request to anywhere. Every text that comes from the
-//! log is escaped by the template.
+//! The statistics as one HTML page with plots. It needs no script, no font and no network. The
+//! template escapes every text that comes from the log.
 
 use super::{Audience, Conversation, Hour, Share, Stats};
-use crate::Told;
+use crate::FoldReport;
 use askama::Template;
 use chrono::DateTime;
 use std::fmt::Display;
 
-/// Drawing area of a plot, in SVG units: within margins for ticks and labels.
+/// Drawing area of a plot, in SVG units, inside the margins for ticks and labels.
 const LEFT: f64 = 84.0;
 const TOP: f64 = 16.0;
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 240.0;
-/// What two lines of text are apart at least.
+/// Least distance between two lines of text, in SVG units.
 const LINE: f64 = 14.0;
 
-/// Makes the page. `log` is the log's name for people.
+/// Renders the page. `log` is the display name of the log.
 ///
 /// # Errors
-/// None that the figures could cause; the template's formatting is fallible by its type.
-pub fn page(stats: &Stats, told: &[Told], log: &str) -> Result<String, askama::Error> {
-    let offsets = told.iter().map(|told| told.next_offset - told.first_offset).sum();
-    let dead: u64 = told.iter().flat_map(|told| told.dead_letters.values()).sum();
-    let first = told.iter().filter_map(|told| told.first_timestamp_ms).min();
+/// Never for valid statistics; template formatting returns a `Result`.
+pub fn page(stats: &Stats, reports: &[FoldReport], log: &str) -> Result<String, askama::Error> {
+    let offsets = reports.iter().map(|report| report.next_offset - report.first_offset).sum();
+    let dead: u64 = reports.iter().flat_map(|report| report.dead_letters.values()).sum();
+    let first = reports.iter().filter_map(|report| report.first_timestamp_ms).min();
     let shown = Page {
         stats,
         log,
-        partitions: told.len(),
+        partitions: reports.len(),
         offsets,
-        events: told.iter().map(|told| told.events).sum(),
+        events: reports.iter().map(|report| report.events).sum(),
         dead_letters: dead,
         first: first.map(time),
         newest: stats.newest_timestamp_ms.map(time),
@@ -71,22 +71,22 @@ struct Page<'a> {
     conversations: [(&'static str, &'a [Conversation]); 2],
 }
 
-/// A mark on an axis.
+/// A tick of an axis.
 struct Tick {
     at: f64,
     label: String,
 }
 
-/// How many of an audience had read, over time.
+/// The share of an audience that had read, over time.
 struct Curve {
     number: usize,
     label: String,
     points: String,
-    /// Where the label stands beside the curve's end, a line apart from its neighbours'.
+    /// Vertical position of the label, beside the end of the curve and one line from other labels.
     label_y: f64,
 }
 
-/// A bar of shares that together are the audience.
+/// A bar of shares that add up to the audience.
 struct Row {
     y: usize,
     label: String,
@@ -100,7 +100,7 @@ struct Part {
     title: String,
 }
 
-/// An hour of the day.
+/// The bar of one hour of the day.
 struct Bar {
     x: f64,
     y: f64,
@@ -112,7 +112,7 @@ fn height(value: f64, max: f64) -> f64 {
     TOP + HEIGHT * (1.0 - value / max)
 }
 
-/// Where a time after the send stands: the axis is logarithmic, from the first time to the last.
+/// Returns the horizontal position of a time after the send. The axis is logarithmic.
 fn along(stats: &Stats, ms: u64) -> f64 {
     let (first, last) = (stats.read_within_ms.first(), stats.read_within_ms.last());
     let [first, last, ms] =
@@ -134,7 +134,7 @@ fn curves(stats: &Stats) -> Vec<Curve> {
     curves
 }
 
-/// Moves heights a line apart from one another, in their order, within the drawing area.
+/// Spreads label heights at least one line apart, in their order and within the drawing area.
 fn apart(mut ys: Vec<f64>) -> Vec<f64> {
     let mut order: Vec<usize> = (0..ys.len()).collect();
     order.sort_by(|a, b| ys[*a].total_cmp(&ys[*b]));
@@ -201,10 +201,11 @@ fn hours_max(stats: &Stats) -> u64 {
     axis_max(stats.by_hour.iter().map(|hour| hour.reads).max().unwrap_or(0))
 }
 
-/// The top of an axis with four steps: each a round number, and together at least the greatest value.
+/// Returns the top of an axis with four equal steps: each step is a round number, and the top is at
+/// least the greatest value.
 fn axis_max(greatest: u64) -> u64 {
     let quarter = greatest.div_ceil(4).max(1);
-    // A step is one of these times a power of ten.
+    // A step is a number of this list times a power of ten.
     let mut unit = 1;
     while quarter > 100 * unit {
         unit *= 10;
@@ -213,7 +214,7 @@ fn axis_max(greatest: u64) -> u64 {
     4 * round.map(|round| round * unit).into_iter().find(|step| *step >= quarter).unwrap_or(quarter)
 }
 
-/// A whole number with its thousands apart.
+/// Formats a whole number with thin spaces between groups of three digits.
 fn grouped(number: impl Display) -> String {
     let digits = number.to_string();
     let mut shown = String::new();
@@ -226,12 +227,12 @@ fn grouped(number: impl Display) -> String {
     shown
 }
 
-/// Percent for people.
+/// Formats a percentage for display.
 fn percent(share: &Share) -> String {
     share.map_or_else(|| "–".to_owned(), |percent| format!("{percent:.1} %"))
 }
 
-/// A length of time for people, in two units at most.
+/// Formats a duration for display, in at most two units.
 pub fn duration(ms: u64) -> String {
     let units = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)];
     let Some(at) = units.iter().position(|(_, unit)| ms >= *unit) else { return format!("{ms} ms") };
@@ -258,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_of_time_are_told_in_two_units_at_most() {
+    fn durations_have_at_most_two_units() {
         for (ms, wanted) in [
             (0, "0 ms"),
             (999, "999 ms"),
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_axis_ends_at_a_round_number_shortly_above_the_greatest_value() {
+    fn an_axis_ends_at_a_round_number_above_the_greatest_value() {
         for (greatest, wanted) in
             [(0, 4), (4, 4), (5, 8), (23, 24), (100, 100), (101, 120), (20_090, 24_000), (400_000, 400_000)]
         {
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_their_thousands_apart() {
+    fn thousands_are_separated_by_spaces() {
         for (number, wanted) in [(0_u64, "0"), (999, "999"), (1_000, "1 000"), (1_234_567, "1 234 567")] {
             assert_eq!(grouped(number).replace('\u{202f}', " "), wanted);
         }

@@ -1,4 +1,4 @@
-//! How long reading takes, by size of the audience, and when people read: sketches of fixed size.
+//! Times to read by size of the audience, and readers by hour of the day, in sketches of fixed size.
 
 use super::figures::TimeToRead;
 use super::{Audience, Hour, Readers};
@@ -7,15 +7,15 @@ use hdrhistogram::Histogram;
 use receipts_event::TIME_MS_MAX;
 use receipts_fold::view::Counts;
 
-/// The largest audience of each class; the last class has no bound.
+/// The largest audience of each class; the last class is unbounded.
 const CLASSES: [u32; 5] = [1, 10, 100, 1_000, u32::MAX];
-/// Quantiles are within one part in a thousand of a value that was recorded.
+/// Significant digits: quantiles are within one part in a thousand of a recorded value.
 const DIGITS: u8 = 3;
-/// 4 KiB an hour, and a standard error of 1.6 %.
+/// 2^12 registers: 4 KiB per hour, and a standard error of 1.6 %.
 const LG_REGISTERS: u8 = 12;
 const HOUR_MS: u64 = 3_600_000;
 const MINUTE_MS: u64 = 60_000;
-/// The times after the send at which shares are told.
+/// The times after the send for which shares are printed.
 const WITHIN_MS: [u64; 13] = [
     1_000,
     5_000,
@@ -38,7 +38,7 @@ struct Class {
     took: Histogram<u64>,
 }
 
-/// Messages by the size of their audience. Some 2 MB.
+/// Messages by the size of their audience. About 2 MB.
 pub(super) struct Sizes([Class; CLASSES.len()]);
 
 fn class_of(audience_count: u32) -> usize {
@@ -54,7 +54,7 @@ impl Sizes {
         }))
     }
 
-    /// Adds a message. An empty audience is nobody's, so it is in no class.
+    /// Adds a message. A message with an empty audience belongs to no class.
     pub(super) fn message(&mut self, counts: &Counts) {
         if counts.audience_count > 0 {
             let class = &mut self.0[class_of(counts.audience_count)];
@@ -63,12 +63,12 @@ impl Sizes {
         }
     }
 
-    /// Adds a read of a message with those counts, that long after its send.
+    /// Adds a read of a message with these counts, `took_ms` after the send.
     pub(super) fn read(&mut self, counts: &Counts, took_ms: u64) {
         self.0[class_of(counts.audience_count)].took.saturating_record(took_ms);
     }
 
-    /// The classes that have messages, and the times at which they tell shares.
+    /// Returns the classes that have messages, and the times of their shares.
     pub(super) fn finish(self) -> (Vec<Audience>, Vec<u64>) {
         let mut smallest = 1;
         let classes = self.0.into_iter().zip(CLASSES).map(|(class, largest)| {
@@ -147,33 +147,33 @@ mod tests {
         took.sort_unstable();
         let (classes, _) = sizes.finish();
         assert_eq!((classes.len(), classes[0].audience.as_str()), (1, "101-1000"));
-        let told = &classes[0].time_to_read;
-        for (told, quantile) in [(told.p50_ms, 0.5), (told.p90_ms, 0.9), (told.p99_ms, 0.99)] {
+        let times = &classes[0].time_to_read;
+        for (estimate, quantile) in [(times.p50_ms, 0.5), (times.p90_ms, 0.9), (times.p99_ms, 0.99)] {
             let exact = took[(took.len() as f64 * quantile) as usize - 1] as f64;
-            let told = told.unwrap() as f64;
-            assert!((told - exact).abs() <= exact / 500.0, "{quantile}: {told} instead of {exact}");
+            let estimate = estimate.unwrap() as f64;
+            assert!((estimate - exact).abs() <= exact / 500.0, "{quantile}: {estimate} instead of {exact}");
         }
     }
 
     #[test]
-    fn sizes_and_hours_have_their_borders() {
+    fn audience_classes_and_hours_have_exact_borders() {
         assert_eq!([1, 2, 10, 11, 1_000, 1_001, u32::MAX].map(class_of), [0, 1, 1, 2, 3, 4, 4]);
         let mut hours = Hours::new();
         for (ms, reader) in [(0, "a"), (HOUR_MS - 1, "b"), (HOUR_MS, "a"), (25 * HOUR_MS, "a"), (24 * HOUR_MS, "b")] {
             hours.read(ms, "t", reader);
         }
-        let told = hours.finish();
-        assert_eq!((told[0].reads, told[0].readers), (3, 2));
-        assert_eq!((told[1].reads, told[1].readers), (2, 1));
-        assert_eq!(told[23], Hour { hour: 23, reads: 0, readers: 0 });
+        let finished = hours.finish();
+        assert_eq!((finished[0].reads, finished[0].readers), (3, 2));
+        assert_eq!((finished[1].reads, finished[1].readers), (2, 1));
+        assert_eq!(finished[23], Hour { hour: 23, reads: 0, readers: 0 });
     }
 
     #[test]
     fn many_readers_are_estimated_within_a_few_percent() {
         let mut hours = Hours::new();
         (0..50_000).for_each(|n| hours.read(5 * HOUR_MS, "t", &format!("u{}", n % 20_000)));
-        let told = hours.finish()[5];
-        assert_eq!(told.reads, 50_000);
-        assert!((19_000..21_000).contains(&told.readers), "{told:?}");
+        let hour = hours.finish()[5];
+        assert_eq!(hour.reads, 50_000);
+        assert!((19_000..21_000).contains(&hour.readers), "{hour:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! A list of the few greatest, kept while many go by. Knows no figure.
+//! A bounded list of the greatest rows of a sequence. It does not know what is ranked.
 
 use super::{Conversation, Message};
 
-/// What tells rows of equal rank apart, so that a list does not depend on the order in which they came.
+/// A tie-breaker for rows of equal rank, so that a list does not depend on the order of insertion.
 pub(super) trait Named {
     fn name(&self) -> [&str; 3];
 }
@@ -19,7 +19,7 @@ impl Named for Message {
     }
 }
 
-/// The greatest rows, at most so many.
+/// The greatest rows, at most `rows_max`.
 pub(super) struct Top<T> {
     rows: Vec<(u64, T)>,
     rows_max: usize,
@@ -30,7 +30,7 @@ impl<T: Named> Top<T> {
         Self { rows: Vec::new(), rows_max }
     }
 
-    /// Adds a row where its rank may have a place; makes it only then.
+    /// Adds a row if its rank is among the greatest; calls `row` only then.
     pub(super) fn push(&mut self, rank: u64, row: impl FnOnce() -> T) {
         if self.rows_max == 0
             || self.rows.len() == self.rows_max && self.rows.last().is_some_and(|(last, _)| rank < *last)
@@ -43,7 +43,7 @@ impl<T: Named> Top<T> {
         self.rows.truncate(self.rows_max);
     }
 
-    /// The rows, greatest first; by name where they are equal.
+    /// Returns the rows, greatest first; rows of equal rank by name.
     pub(super) fn finish(self) -> Vec<T> {
         self.rows.into_iter().map(|(_, row)| row).collect()
     }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_stay_in_whatever_order_they_come() {
+    fn the_greatest_rows_stay_in_any_order_of_insertion() {
         let rows: Vec<(u64, String)> = (0..100_u64).map(|n| (n * 37 % 11, format!("n{:02}", n * 61 % 100))).collect();
         let mut wanted = rows.clone();
         wanted.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use receipts_analytics::{Scratch, Watch};
+use receipts_analytics::{Scratch, ProgressMonitor};
 use receipts_event::{Body, Event, MembersChanged, MessageSent, copies, decode, partition_of};
 use receipts_fold::effects::Effects;
 use receipts_fold::view::{Member, MemberFilter};
@@ -59,7 +59,7 @@ pub(crate) fn folded(told: &Told, records: usize, dir: &Path) {
 /// Nobody watches.
 pub(crate) struct Alone;
 
-impl Watch for Alone {
+impl ProgressMonitor for Alone {
     fn advanced(&self, _: u64) {}
 
     fn is_stopped(&self) -> bool {

@@ -9,7 +9,7 @@
 
 use super::row::Row;
 use super::{OpenError, PARTITIONS_DEFAULT};
-use crate::port::{RECORDS_AT_ONCE, ReadError, Record, Topic};
+use crate::port::{SLICE_RECORDS_MAX, ReadError, Record, Topic};
 use parking_lot::{Condvar, Mutex};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use std::fs;
@@ -265,8 +265,8 @@ impl Snapshot<'_> {
         let mut handed = 0;
         let mut entries = table.range(offsets).map_err(|error| self.file.broken(error))?.take(max);
         loop {
-            let (mut slice, mut rows, mut failed) = (Vec::with_capacity(RECORDS_AT_ONCE.min(max)), Vec::new(), None);
-            for entry in entries.by_ref().take(RECORDS_AT_ONCE) {
+            let (mut slice, mut rows, mut failed) = (Vec::with_capacity(SLICE_RECORDS_MAX.min(max)), Vec::new(), None);
+            for entry in entries.by_ref().take(SLICE_RECORDS_MAX) {
                 match entry {
                     Ok((offset, row)) => slice.push((offset.value(), row)),
                     Err(error) => {
@@ -293,7 +293,7 @@ impl Snapshot<'_> {
             }
             match failed {
                 Some(error) => return Err(error),
-                None if rows.len() < RECORDS_AT_ONCE => return Ok(handed),
+                None if rows.len() < SLICE_RECORDS_MAX => return Ok(handed),
                 None => {}
             }
         }

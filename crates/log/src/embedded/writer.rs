@@ -7,7 +7,7 @@
 use super::file::{File, Held, with_rows};
 use super::{ENTRY_BYTES_MAX, row};
 use crate::check::Failures;
-use crate::port::{AppendError, Appended, Entry, Topic, Writer, Written};
+use crate::port::{AppendError, PendingAppend, Entry, Topic, Writer, Location};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const ROOM_WAIT: Duration = Duration::from_millis(100);
 /// What an entry weighs in the queue beside its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
 
-type Outcome = Result<Written, AppendError>;
+type Outcome = Result<Location, AppendError>;
 
 /// An entry with its partition decided, and whom to tell.
 struct Waiting {
@@ -130,7 +130,7 @@ impl EmbeddedWriter {
 }
 
 impl Writer for EmbeddedWriter {
-    fn append(&self, entry: Entry) -> Appended {
+    fn append(&self, entry: Entry) -> PendingAppend {
         let (told, appended) = oneshot::channel();
         if let Err((told, why)) = self.queue(entry, told) {
             self.shared.tell(told, Err(why));
@@ -262,7 +262,7 @@ impl Shared {
     }
 
     /// Writes a batch in one synced transaction; where each entry went, in the order of the batch.
-    fn commit(&self, batch: &[Waiting]) -> Result<Vec<Written>, AppendError> {
+    fn commit(&self, batch: &[Waiting]) -> Result<Vec<Location>, AppendError> {
         let not_written = |error: redb::Error| AppendError::NotWritten(error.to_string());
         let mut places: BTreeMap<(usize, u32), (Topic, Vec<usize>)> = BTreeMap::new();
         for (at, waiting) in batch.iter().enumerate() {
@@ -270,7 +270,7 @@ impl Shared {
             places.entry((topic.index(), waiting.partition)).or_insert((topic, Vec::new())).1.push(at);
         }
         let now_ms = now_ms();
-        let mut written = vec![Written { partition: 0, offset: 0 }; batch.len()];
+        let mut written = vec![Location { partition: 0, offset: 0 }; batch.len()];
         let mut ends = Vec::with_capacity(places.len());
         let mut bytes = Vec::new();
         let write = self.file.database().begin_write().map_err(|error| not_written(error.into()))?;
@@ -283,7 +283,7 @@ impl Shared {
                     held.last_timestamp_ms = held.last_timestamp_ms.max(asked);
                     row::encode(entry, held.last_timestamp_ms, &mut bytes);
                     table.insert(held.next, bytes.as_slice())?;
-                    written[at] = Written { partition, offset: held.next };
+                    written[at] = Location { partition, offset: held.next };
                     held.next += 1;
                 }
                 Ok(())

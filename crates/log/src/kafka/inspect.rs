@@ -6,7 +6,7 @@
 use super::context::Asking;
 use super::reader::Taken;
 use super::settings::KafkaSettings;
-use crate::port::{OwnedRecord, RECORDS_AT_ONCE, ReadError, Record, Topic};
+use crate::port::{OwnedRecord, SLICE_RECORDS_MAX, ReadError, Record, Topic};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::BaseConsumer;
@@ -123,7 +123,7 @@ impl Inspector {
             .add_partition_offset(self.settings.topic(topic), partition as i32, Offset::Offset(start as i64))
             .and_then(|()| consumer.assign(&place))
             .map_err(|error| passing(&error))?;
-        let mut slice = Vec::with_capacity(RECORDS_AT_ONCE);
+        let mut slice = Vec::with_capacity(SLICE_RECORDS_MAX);
         let mut deadline = Instant::now() + READ_TIMEOUT;
         loop {
             let wait = if slice.is_empty() { Duration::from_millis(100) } else { Duration::ZERO };
@@ -136,7 +136,7 @@ impl Inspector {
                     }
                     // What follows the last record may be marks of transactions, which are never handed over: then the
                     // end is told by the partition's own.
-                    if slice.len() < RECORDS_AT_ONCE && offset.saturating_add(1) < end {
+                    if slice.len() < SLICE_RECORDS_MAX && offset.saturating_add(1) < end {
                         continue;
                     }
                     offset.saturating_add(1) >= end

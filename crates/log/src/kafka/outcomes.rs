@@ -9,7 +9,7 @@ use super::context::Asking;
 use super::inspect::{asker, bounds_of};
 use super::settings::KafkaSettings;
 use crate::check::Failures;
-use crate::port::{AppendError, Written};
+use crate::port::{AppendError, Location};
 use parking_lot::{Condvar, Mutex};
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Whom to tell of an append, and until when an answer makes sense.
 pub(super) struct Told {
-    pub(super) to: oneshot::Sender<Result<Written, AppendError>>,
+    pub(super) to: oneshot::Sender<Result<Location, AppendError>>,
     pub(super) deadline: Instant,
 }
 
@@ -77,7 +77,7 @@ impl Outcomes {
         })
     }
 
-    pub(super) fn tell(&self, told: Told, outcome: Result<Written, AppendError>) {
+    pub(super) fn tell(&self, told: Told, outcome: Result<Location, AppendError>) {
         if let Err(error) = &outcome {
             self.failures.note(error);
         }
@@ -96,7 +96,7 @@ impl Outcomes {
         let least = place.map_or(0, |place| hidden.places[place].hidden_count);
         if let Some(offset) = u64::try_from(offset).ok().filter(|offset| *offset >= least) {
             drop(hidden);
-            return self.tell(told, Ok(Written { partition, offset }));
+            return self.tell(told, Ok(Location { partition, offset }));
         }
         let place = place.unwrap_or_else(|| {
             hidden.places.push(Place { topic: topic.into(), partition, hidden_count: 0, waiting: Vec::new() });
@@ -189,7 +189,7 @@ impl Outcomes {
             Ok(offset) => {
                 let entries = waiting.len();
                 tracing::debug!(topic, partition, offset, entries, "retries hid offsets; the partition's last stands");
-                waiting.into_iter().for_each(|told| self.tell(told, Ok(Written { partition, offset })));
+                waiting.into_iter().for_each(|told| self.tell(told, Ok(Location { partition, offset })));
                 self.hidden.lock().open -= entries;
                 self.went.notify_all();
             }
@@ -240,7 +240,7 @@ impl Outcomes {
 mod tests {
     use super::super::writer::KafkaWriter;
     use super::*;
-    use crate::port::{Appended, Entry, Topic, Writer};
+    use crate::port::{PendingAppend, Entry, Topic, Writer};
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::DefaultProducerContext;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -263,7 +263,7 @@ mod tests {
             let fixture = Fixture(broker);
             let writer = fixture.writer(PATIENCE, 1);
             for number in 0..5 {
-                assert_eq!(told(append(&writer)), Ok(Written { partition: 0, offset: number }));
+                assert_eq!(told(append(&writer)), Ok(Location { partition: 0, offset: number }));
             }
             fixture
         }
@@ -290,7 +290,7 @@ mod tests {
         }
     }
 
-    fn append(writer: &KafkaWriter) -> Appended {
+    fn append(writer: &KafkaWriter) -> PendingAppend {
         writer.append(Entry {
             topic: Topic::Events,
             partition: Some(0),
@@ -301,7 +301,7 @@ mod tests {
         })
     }
 
-    fn told(appended: Appended) -> Result<Written, AppendError> {
+    fn told(appended: PendingAppend) -> Result<Location, AppendError> {
         appended.blocking_recv().expect("an outcome")
     }
 
@@ -313,12 +313,12 @@ mod tests {
         fixture.answers(&[DUPLICATE]);
         let appended: Vec<_> = (0..10).map(|_| append(&writer)).collect();
         for appended in appended {
-            assert_eq!(told(appended), Ok(Written { partition: 0, offset: 4 }));
+            assert_eq!(told(appended), Ok(Location { partition: 0, offset: 4 }));
         }
-        assert_eq!(told(append(&writer)), Ok(Written { partition: 0, offset: 5 }), "the next one has its own again");
+        assert_eq!(told(append(&writer)), Ok(Location { partition: 0, offset: 5 }), "the next one has its own again");
         // It is asked anew: an answer from before the entry would not do.
         fixture.answers(&[DUPLICATE]);
-        assert_eq!(told(append(&writer)), Ok(Written { partition: 0, offset: 5 }));
+        assert_eq!(told(append(&writer)), Ok(Location { partition: 0, offset: 5 }));
         writer.flush(PATIENCE).unwrap();
     }
 

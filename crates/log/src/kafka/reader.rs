@@ -9,7 +9,7 @@ use super::inspect::Inspector;
 use super::settings::KafkaSettings;
 use super::verdict::{Verdict, verdict};
 use crate::check::start_is_held;
-use crate::port::{Assignment, OwnedRecord, Peek, Polled, RECORDS_AT_ONCE, ReadError, Reader, Record, Topic};
+use crate::port::{Assignment, OwnedRecord, Peek, Polled, SLICE_RECORDS_MAX, ReadError, Reader, Record, Topic};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -384,7 +384,7 @@ pub(super) fn take_slices<C: ConsumerContext>(
     deadline: Instant,
     each: &mut dyn FnMut(Polled<'_>),
 ) -> Taking {
-    let mut slice: Vec<Taken<'_>> = Vec::with_capacity(RECORDS_AT_ONCE.min(max));
+    let mut slice: Vec<Taken<'_>> = Vec::with_capacity(SLICE_RECORDS_MAX.min(max));
     let mut taking = Taking { taken: 0, any: false, error: None };
     while taking.taken < max {
         let wait = if taking.any { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
@@ -394,7 +394,7 @@ pub(super) fn take_slices<C: ConsumerContext>(
                 // librdkafka drops what it had fetched of partitions that were given back; this is the proof.
                 let Some(Some(next)) = next.get_mut(partition as usize) else { continue };
                 *next = message.offset() as u64 + 1;
-                if slice.len() == RECORDS_AT_ONCE || slice.first().is_some_and(|first| !first.is_beside(&message)) {
+                if slice.len() == SLICE_RECORDS_MAX || slice.first().is_some_and(|first| !first.is_beside(&message)) {
                     hand_over(&mut slice, each);
                 }
                 slice.push(Taken(message));

@@ -6,7 +6,7 @@ use super::connect::ConnectError;
 use super::context;
 use super::outcomes::{ASK_TIMEOUT, Outcomes, Told};
 use super::settings::KafkaSettings;
-use crate::port::{AppendError, Appended, Entry, Writer};
+use crate::port::{AppendError, PendingAppend, Entry, Writer};
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -82,7 +82,7 @@ impl KafkaWriter {
 }
 
 impl Writer for KafkaWriter {
-    fn append(&self, entry: Entry) -> Appended {
+    fn append(&self, entry: Entry) -> PendingAppend {
         let (to, appended) = oneshot::channel();
         let deadline = Instant::now() + self.settings.delivery_timeout;
         let topic = self.settings.topic(entry.topic);

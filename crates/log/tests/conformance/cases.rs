@@ -2,7 +2,7 @@
 
 use crate::support::{Call, Fixture, Heard, PARTITIONS, PATIENCE, Remembers, entry, hear_all, hear_stop, hear_until};
 use bytes::Bytes;
-use receipts_log::{AppendError, Entry, Polled, RECORDS_AT_ONCE, ReadError, Record, Tail, Topic, Writer};
+use receipts_log::{AppendError, Entry, Polled, SLICE_RECORDS_MAX, ReadError, Record, Tail, Topic, Writer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -224,7 +224,7 @@ pub(crate) fn a_scan_hands_over_a_stretch_in_slices_and_ends_where_it_is_told(fi
     let scan = |offsets: Range<u64>, max: usize| {
         let mut offsets_heard = Vec::new();
         let mut each = |records: &[Record<'_>]| {
-            assert!(records.len() <= RECORDS_AT_ONCE);
+            assert!(records.len() <= SLICE_RECORDS_MAX);
             for record in records {
                 assert_eq!(record.value, Some(record.offset.to_string().as_bytes()));
                 offsets_heard.push(record.offset);
@@ -241,7 +241,7 @@ pub(crate) fn a_scan_hands_over_a_stretch_in_slices_and_ends_where_it_is_told(fi
     assert_eq!(scan(20_000..30_000, usize::MAX), wanted(0..0), "nothing stands beyond the end");
     let broken_off = scan(10..10_000, 100);
     assert_eq!(broken_off, wanted(10..10 + broken_off.len() as u64));
-    assert!((100..100 + RECORDS_AT_ONCE).contains(&broken_off.len()), "nothing more once it was broken off");
+    assert!((100..100 + SLICE_RECORDS_MAX).contains(&broken_off.len()), "nothing more once it was broken off");
     let nothing = fixture.log.scan(Topic::Events, 2, 0..10, &mut |_| panic!("an empty partition"));
     assert!(nothing.is_ok());
     assert!(fixture.log.scan(Topic::Events, PARTITIONS, 0..10, &mut |_| ControlFlow::Continue(())).is_err());

@@ -10,7 +10,7 @@ use receipts_log::embedded::EmbeddedLog;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, trim, unique};
 use receipts_log::{
-    Assignment, Entry, Inspect, OwnedRecord, Peek, Polled, RECORDS_AT_ONCE, ReadError, Reader, Topic, Written,
+    Assignment, Entry, Inspect, OwnedRecord, Peek, Polled, SLICE_RECORDS_MAX, ReadError, Reader, Topic, Location,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -55,7 +55,7 @@ impl Fixture {
     }
 
     /// Appends and waits for all acknowledgements.
-    pub(crate) fn append(&self, entries: impl IntoIterator<Item = Entry>) -> Vec<Written> {
+    pub(crate) fn append(&self, entries: impl IntoIterator<Item = Entry>) -> Vec<Location> {
         let writer = self.log.writer();
         let appended: Vec<_> = entries.into_iter().map(|entry| writer.append(entry)).collect();
         appended.into_iter().map(|appended| appended.blocking_recv().unwrap().unwrap()).collect()
@@ -149,7 +149,7 @@ impl Heard {
         let before = self.records.len();
         let handed = reader.poll(max, timeout, &mut |polled| match polled {
             Polled::Records(records) => {
-                assert!(!records.is_empty() && records.len() <= RECORDS_AT_ONCE, "a slice has its limits");
+                assert!(!records.is_empty() && records.len() <= SLICE_RECORDS_MAX, "a slice has its limits");
                 assert!(records.iter().all(|record| record.partition == records[0].partition), "of one partition");
                 self.records.extend(records.iter().map(OwnedRecord::from));
             }

@@ -4,7 +4,7 @@ use crate::bench::{Bench, eventually};
 use parking_lot::Mutex;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{
-    AppendError, Appended, Assignment, Entry, Headers, Log, Polled, ReadError, Reader, Record, Topic, Writer, Written,
+    AppendError, PendingAppend, Assignment, Entry, Headers, Log, Polled, ReadError, Reader, Record, Topic, Writer, Location,
 };
 use receipts_projection::{Loop, ProjectError};
 use receipts_store::{SledSettings, SledStore};
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-type Held = oneshot::Sender<Result<Written, AppendError>>;
+type Held = oneshot::Sender<Result<Location, AppendError>>;
 
 /// The embedded log with faults.
 pub(crate) struct Faulty {
@@ -103,7 +103,7 @@ struct FaultyWriter {
 }
 
 impl Writer for FaultyWriter {
-    fn append(&self, entry: Entry) -> Appended {
+    fn append(&self, entry: Entry) -> PendingAppend {
         if entry.topic != Topic::Updates {
             return self.writer.append(entry);
         }

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 use receipts_log::{
-    AppendError, Appended, Assignment, Entry, Headers, Log, OwnedRecord, Peek, Polled, RECORDS_AT_ONCE, ReadError,
-    Reader, Record, Topic, Writer, Written,
+    AppendError, PendingAppend, Assignment, Entry, Headers, Log, OwnedRecord, Peek, Polled, SLICE_RECORDS_MAX, ReadError,
+    Reader, Record, Topic, Writer, Location,
 };
 use receipts_testkit::random::Random;
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub(crate) struct State {
     pub(crate) p_append: f64,
     /// How often a poll hands something over again, or fails for a moment.
     pub(crate) p_poll: f64,
-    waiting: Vec<(oneshot::Sender<Result<Written, AppendError>>, bool)>,
+    waiting: Vec<(oneshot::Sender<Result<Location, AppendError>>, bool)>,
     random: Option<Random>,
 }
 
@@ -97,7 +97,7 @@ impl Log for SimLog {
 }
 
 impl Writer for SimLog {
-    fn append(&self, entry: Entry) -> Appended {
+    fn append(&self, entry: Entry) -> PendingAppend {
         let (told, appended) = oneshot::channel();
         let state = &mut *self.0.lock();
         let p = state.p_append;
@@ -118,7 +118,7 @@ impl Writer for SimLog {
             2 => _ = told.send(Err(AppendError::Unknown("no answer".into()))),
             3 => drop(told),
             4 => state.waiting.push((told, true)),
-            _ => _ = told.send(Ok(Written { partition: 0, offset: 0 })),
+            _ => _ = told.send(Ok(Location { partition: 0, offset: 0 })),
         }
         appended
     }
@@ -129,7 +129,7 @@ impl Writer for SimLog {
         for (told, written) in std::mem::take(&mut state.waiting) {
             failed |= !written;
             let outcome = if written {
-                Ok(Written { partition: 0, offset: 0 })
+                Ok(Location { partition: 0, offset: 0 })
             } else {
                 Err(AppendError::NotWritten("refused late".into()))
             };
@@ -212,7 +212,7 @@ impl Reader for SimReader {
                 if p > 0.0 && state.random().chance(p) {
                     return if handed > 0 { Ok(handed) } else { Err(ReadError::Retry("not just now".into())) };
                 }
-                let at_most = 1 + state.random().index(max.min(2 * RECORDS_AT_ONCE));
+                let at_most = 1 + state.random().index(max.min(2 * SLICE_RECORDS_MAX));
                 let again = p > 0.0 && state.random().chance(p);
                 let steps_back = if again { state.random().below(4) } else { 0 };
                 let held = &state.partitions[partition as usize];
@@ -223,7 +223,7 @@ impl Reader for SimReader {
                 let rest = held.records.iter().filter(|record| record.offset >= from).take(at_most);
                 (rest.cloned().collect::<Vec<_>>(), held.end())
             };
-            for slice in records.chunks(RECORDS_AT_ONCE) {
+            for slice in records.chunks(SLICE_RECORDS_MAX) {
                 let headers: Vec<_> = slice.iter().map(Copied).collect();
                 let lent = slice.iter().zip(&headers).map(|(record, headers)| Record {
                     partition,

@@ -5,7 +5,7 @@ use super::chat::Happening;
 use crate::service::Service;
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
-use receipts_log::{Appended, Entry, Writer};
+use receipts_log::{PendingAppend, Entry, Writer};
 use receipts_query::{Answers, Positions};
 use receipts_runtime::exit::Failure;
 use std::io::IsTerminal as _;
@@ -77,7 +77,7 @@ pub(crate) async fn feed(service: &mut Service, happenings: Vec<Happening>) -> R
     }
 }
 
-fn append(writer: &dyn Writer, happenings: Vec<Happening>, sender: &mpsc::Sender<Appended>) {
+fn append(writer: &dyn Writer, happenings: Vec<Happening>, sender: &mpsc::Sender<PendingAppend>) {
     for Happening { key, values, is_control, .. } in happenings {
         for (partition, value) in (0..).zip(values) {
             let entry = Entry::event(key.clone(), value, is_control.then_some(partition));
@@ -88,7 +88,7 @@ fn append(writer: &dyn Writer, happenings: Vec<Happening>, sender: &mpsc::Sender
     }
 }
 
-async fn outcomes(mut receiver: mpsc::Receiver<Appended>, acknowledged: &AtomicU64) -> anyhow::Result<Positions> {
+async fn outcomes(mut receiver: mpsc::Receiver<PendingAppend>, acknowledged: &AtomicU64) -> anyhow::Result<Positions> {
     let mut positions = Positions::new();
     while let Some(appended) = receiver.recv().await {
         let written = appended.await.context("the log dropped an event")?.context("the log does not take the chat")?;

@@ -1,5 +1,5 @@
-//! Where an export's files go: a directory, or a bucket. A file is there whole or not at all; one that is there as it should be is
-//! left alone. Knows no dataset.
+//! The target of an export: a directory or a bucket. Each file is complete or absent, and an unchanged
+//! file is not written again. It does not know datasets.
 
 use crate::Error;
 use receipts_objects::{Destination, Error as ObjectsError};
@@ -7,25 +7,26 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Where an export's files go. Names have `/` between folders.
+/// The target of an export. Names use `/` between folders.
 #[derive(Debug, Clone)]
-pub enum Place {
-    /// A directory; made where it is not there.
+pub enum Target {
+    /// A directory; created if it does not exist.
     Directory(PathBuf),
-    /// A bucket, by a URL.
+    /// A bucket, given by a URL.
     Objects(Destination),
 }
 
-impl Place {
-    /// A directory's path, or a URL: `s3://`, `gs://`, `az://`, `file://`. Credentials come from the environment.
+impl Target {
+    /// Opens a directory path or a URL: `s3://`, `gs://`, `az://`, `file://`. Credentials come from the
+    /// environment.
     ///
     /// # Errors
-    /// Where the URL names nothing that is known.
+    /// If the URL names no known kind of bucket.
     pub fn open(text: &str) -> Result<Self, ObjectsError> {
         if text.contains("://") { Destination::open(text).map(Self::Objects) } else { Ok(Self::Directory(text.into())) }
     }
 
-    /// Where a file is, for people.
+    /// Returns the path or URL of a file, for display.
     pub fn shown(&self, name: &str) -> String {
         match self {
             Self::Directory(path) => path.join(name).display().to_string(),
@@ -33,7 +34,7 @@ impl Place {
         }
     }
 
-    /// Puts a file there; one in a directory that has these bytes is left alone.
+    /// Writes a file; a file of a directory that already has these bytes is not written again.
     pub(super) fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), Error> {
         match self {
             Self::Directory(out) => {
@@ -44,7 +45,7 @@ impl Place {
         }
     }
 
-    /// A small file; `None` where it is not there.
+    /// Reads a small file; `None` if it does not exist.
     pub(super) fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let read = match self {
             Self::Directory(out) => fs::read(out.join(name)),
@@ -64,7 +65,7 @@ impl Place {
         }
     }
 
-    /// The files named `part-…` of a dataset, by the names that [`Self::put`] takes.
+    /// Lists the files named `part-…` of a dataset, by the names that [`Self::key_of`] returns.
     pub(super) fn parts(&self, dataset: &str) -> Result<Vec<String>, Error> {
         let mut parts = Vec::new();
         match self {
@@ -89,7 +90,7 @@ impl Place {
         Ok(parts)
     }
 
-    /// Whether a name that [`Self::parts`] told is that of a file that was put.
+    /// Returns the name under which [`Self::parts`] lists a file that [`Self::put`] wrote.
     pub(super) fn key_of(&self, name: &str) -> String {
         match self {
             Self::Directory(_) => name.to_owned(),
@@ -97,7 +98,7 @@ impl Place {
         }
     }
 
-    /// Removes a file by the name that [`Self::parts`] told, and folders that are empty then.
+    /// Removes a file by its listed name, and folders that become empty.
     pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
         let out = match self {
             Self::Directory(out) => out,
@@ -122,7 +123,7 @@ impl Place {
     }
 }
 
-/// A file's name as a bucket has it: there `%` and `~` would be escaped once more, so `!` stands for them.
+/// Returns a file's name in a bucket. Buckets escape `%` and `~` again, so `!` replaces them.
 fn key(name: &str) -> String {
     name.replace('!', "%21").replace('~', "%7E").replace('%', "!")
 }

@@ -8,7 +8,7 @@
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
-use receipts_analytics::{Scratch, Span, UpTo, ProgressMonitor, read, span};
+use receipts_analytics::{ProgressMonitor, Scratch, Span, UpTo, read, span};
 use receipts_event::decode_record;
 use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};

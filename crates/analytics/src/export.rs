@@ -13,7 +13,7 @@ pub use files::Format;
 pub use rows::{Column, Dataset, Type};
 pub use target::Target;
 
-use crate::{Error, Scratch, Span, FoldReport, ProgressMonitor, read};
+use crate::{Error, FoldReport, ProgressMonitor, Scratch, Span, read};
 use files::Files;
 use receipts_event::decode_record;
 use receipts_event::{Body, Event};

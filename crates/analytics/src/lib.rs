@@ -14,5 +14,5 @@ pub mod table;
 pub mod verify;
 
 pub use error::Error;
-pub use fold::{Folded, Scratch, Span, FoldReport, UpTo, ProgressMonitor, offset_at, read, span};
+pub use fold::{FoldReport, Folded, ProgressMonitor, Scratch, Span, UpTo, offset_at, read, span};
 pub use pages::digest;

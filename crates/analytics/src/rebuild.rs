@@ -1,7 +1,7 @@
 //! Folds a log into a new store and compares it with the old one. It does not switch stores.
 
 use crate::fold::{fold_into, save};
-use crate::{Error, Span, FoldReport, UpTo, ProgressMonitor, digest, span};
+use crate::{Error, FoldReport, ProgressMonitor, Span, UpTo, digest, span};
 use receipts_fold::{Limits, State};
 use receipts_log::Inspect;
 use receipts_store::{Paged, SledStore};

@@ -8,7 +8,7 @@ mod top;
 
 pub use figures::{After24Hours, Audience, Conversation, Hour, Message, Messages, Readers, Share, Stats, TimeToRead};
 
-use crate::{Error, Folded, Scratch, Span, FoldReport, ProgressMonitor};
+use crate::{Error, FoldReport, Folded, ProgressMonitor, Scratch, Span};
 use figures::of;
 use receipts_fold::Placed;
 use receipts_fold::view::{Counts, MemberFilter, Status};

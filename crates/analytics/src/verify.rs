@@ -2,7 +2,7 @@
 //! message for inner contradictions. It repairs nothing.
 
 use crate::pages::{PagesDigest, each_page};
-use crate::{Error, Scratch, Span, FoldReport, UpTo, ProgressMonitor, span};
+use crate::{Error, FoldReport, ProgressMonitor, Scratch, Span, UpTo, span};
 use receipts_fold::message::MESSAGES_PER_PAGE;
 use receipts_fold::page::{PageKey, TableId};
 use receipts_fold::view::MemberFilter;

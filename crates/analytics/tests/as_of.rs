@@ -47,7 +47,11 @@ fn what_is_told_from_an_offset_on_is_the_rest_of_what_the_whole_tells() {
             let records = &told.records[partition as usize];
             let whole = span(&told.log, partition, UpTo::End).unwrap();
             let all = scratch().fold(&told.log, &whole, &Alone).unwrap();
-            assert!(all.report.dead_letters.contains_key("parked-expired"), "some follow from the state: {:?}", all.report);
+            assert!(
+                all.report.dead_letters.contains_key("parked-expired"),
+                "some follow from the state: {:?}",
+                all.report
+            );
             for from in
                 [0, records.len() / 3, 2 * records.len() / 3, records.len() - 1, records.len(), records.len() + 7]
             {

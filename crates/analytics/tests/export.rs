@@ -7,7 +7,7 @@ mod common;
 use arrow_array::{Array as _, BooleanArray, Int64Array, StringArray};
 use common::{Alone, PARTITIONS, Told, oracle_of, scratch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use receipts_analytics::export::{Dataset, Format, Target, Plan, Type, export};
+use receipts_analytics::export::{Dataset, Format, Plan, Target, Type, export};
 use receipts_analytics::{Scratch, Span, UpTo, span};
 use receipts_event::{Body, Event};
 use receipts_fold::view::{MemberFilter, Status};

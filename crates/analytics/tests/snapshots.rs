@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Alone, Told, assert_agree, folded, oracle_of, scratch, with_state};
-use receipts_analytics::{Scratch, Span, UpTo, ProgressMonitor, digest, span, verify};
+use receipts_analytics::{ProgressMonitor, Scratch, Span, UpTo, digest, span, verify};
 use receipts_fold::Limits;
 use receipts_fold::head::Head;
 use receipts_fold::page::Table;
@@ -93,7 +93,10 @@ fn a_fold_that_begins_at_a_snapshot_is_the_fold_of_the_whole_prefix() {
             let without = scratch().fold_from(&told.log, &whole, from_offset, &Alone).unwrap();
             assert_eq!(digest(&rest.state, 0, &Alone).unwrap(), digest(&without.state, 0, &Alone).unwrap());
             let snapshot_offset = (begun_at > 0).then_some(begun_at);
-            assert_eq!(rest.report, receipts_analytics::FoldReport { first_offset: begun_at, snapshot_offset, ..without.report });
+            assert_eq!(
+                rest.report,
+                receipts_analytics::FoldReport { first_offset: begun_at, snapshot_offset, ..without.report }
+            );
             assert_eq!((counted.skipped.get(), counted.read.get()), (begun_at, whole.end_offset - begun_at));
         }
         let folded = with.fold(&told.log, &whole, &Alone).unwrap();

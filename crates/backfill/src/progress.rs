@@ -126,7 +126,8 @@ impl Progress {
             Err(error) => return Err(Error::io(format!("reading {}", path.display()))(error)),
         };
         let other = |difference: String| Error::Progress { path: path.clone(), difference };
-        let held: Self = serde_json::from_slice(&held).map_err(|error| other(format!("this program cannot read ({error})")))?;
+        let held: Self =
+            serde_json::from_slice(&held).map_err(|error| other(format!("this program cannot read ({error})")))?;
         if held.version != VERSION {
             return Err(other(format!("has format version {}, and this program reads {VERSION}", held.version)));
         }

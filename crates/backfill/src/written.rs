@@ -1,7 +1,7 @@
 //! Finds the events of an import that the log already holds, by their ids. It only reads.
 
 use crate::Error;
-use receipts_analytics::{Span, UpTo, ProgressMonitor, read, span};
+use receipts_analytics::{ProgressMonitor, Span, UpTo, read, span};
 use receipts_event::decode;
 use receipts_log::Inspect;
 

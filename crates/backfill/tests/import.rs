@@ -5,8 +5,8 @@
 
 use receipts_analytics::export::{self, Dataset};
 use receipts_analytics::table::Format;
-use receipts_analytics::{Folded, Scratch, Span, UpTo, ProgressMonitor, span};
-use receipts_backfill::{Columns, ImportReport, Error, Input, Plan, Source, Untimed, import};
+use receipts_analytics::{Folded, ProgressMonitor, Scratch, Span, UpTo, span};
+use receipts_backfill::{Columns, Error, ImportReport, Input, Plan, Source, Untimed, import};
 use receipts_event::decode;
 use receipts_fold::Limits;
 use receipts_fold::view::{MemberFilter, Receipt};

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use crate::decode;
 
-    fn hashes_and_partitions_equal_those_of_kafka() {
+    #[test]
     fn hashes_and_partitions_equal_those_of_kafka() {
         let golden = include_str!("../testdata/murmur2.txt");
         let mut count = 0;

@@ -6,7 +6,7 @@ mod common;
 
 use common::{App, PARTITIONS, Setup, event_of};
 use receipts_event::partition_of;
-use receipts_log::{AppendError, PendingAppend, Entry, Writer, Location};
+use receipts_log::{AppendError, Entry, Location, PendingAppend, Writer};
 use receipts_query::Positions;
 use serde_json::{Value, json};
 use std::sync::Arc;

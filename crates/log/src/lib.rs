@@ -14,6 +14,6 @@ mod port;
 pub mod testing;
 
 pub use port::{
-    AppendError, PendingAppend, Assignment, Entry, Headers, Inspect, Log, OwnedRecord, Peek, Polled, SLICE_RECORDS_MAX,
-    ReadError, Reader, Record, Tail, Topic, Writer, Location,
+    AppendError, Assignment, Entry, Headers, Inspect, Location, Log, OwnedRecord, Peek, PendingAppend, Polled,
+    ReadError, Reader, Record, SLICE_RECORDS_MAX, Tail, Topic, Writer,
 };

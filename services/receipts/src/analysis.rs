@@ -5,7 +5,7 @@ use anyhow::anyhow;
 use chrono::DateTime;
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
-use receipts_analytics::{Error, Scratch, Span, FoldReport, UpTo, ProgressMonitor, offset_at, span};
+use receipts_analytics::{Error, FoldReport, ProgressMonitor, Scratch, Span, UpTo, offset_at, span};
 use receipts_assembly::LogIdentity;
 use receipts_event::TIME_MS_MAX;
 use receipts_log::Inspect;

@@ -6,7 +6,7 @@ use crate::analysis::{self, Unit};
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use receipts_analytics::table::Format;
-use receipts_backfill::{Columns, ImportReport, Error, Input, Plan, Source, Untimed, bytes, import};
+use receipts_backfill::{Columns, Error, ImportReport, Input, Plan, Source, Untimed, bytes, import};
 use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT};
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;

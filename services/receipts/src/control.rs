@@ -5,7 +5,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use receipts_assembly::{ACKNOWLEDGE_TIMEOUT, InUse};
 use receipts_event::{Event, TENANT_DEFAULT, copies, decode};
-use receipts_log::{AppendError, PendingAppend, Entry, Writer};
+use receipts_log::{AppendError, Entry, PendingAppend, Writer};
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;

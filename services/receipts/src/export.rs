@@ -4,7 +4,7 @@ use crate::analysis::{self, Prefix, write_told};
 
 use clap::{Args, ValueEnum};
 use receipts_analytics::FoldReport;
-use receipts_analytics::export::{self, Dataset, Target, Plan, DatasetReport};
+use receipts_analytics::export::{self, Dataset, DatasetReport, Plan, Target};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;

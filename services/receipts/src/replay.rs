@@ -5,7 +5,7 @@ use crate::analysis::{self, Prefix, Progress, Start, shown, start, write_told};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
-use receipts_analytics::{Folded, Span, FoldReport, digest};
+use receipts_analytics::{FoldReport, Folded, Span, digest};
 use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT};
 use receipts_fold::view::{self, Member, Members, Receipt, Status};
 use receipts_query::Conversation;

@@ -1,8 +1,8 @@
 //! Writes rows to files: Parquet, NDJSON or CSV, by tenant and day, each complete or absent. It does not know the datasets.
 
-use super::target::Target;
 use super::rows::{Dataset, Row, Type, Value};
-use super::{ROWS_BYTES_MAX, DatasetReport};
+use super::target::Target;
+use super::{DatasetReport, ROWS_BYTES_MAX};
 use crate::Error;
 use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};

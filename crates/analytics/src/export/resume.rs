@@ -1,10 +1,10 @@
 //! Which partitions of an export are written: a file in the target that exists only while the export is
 //! unfinished. The same export resumes after them; any other export starts again.
 
-use super::target::Target;
 use super::rows::Dataset;
-use super::{Plan, DatasetReport};
-use crate::{Error, Scratch, Span, FoldReport};
+use super::target::Target;
+use super::{DatasetReport, Plan};
+use crate::{Error, FoldReport, Scratch, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

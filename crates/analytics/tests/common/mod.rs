@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use receipts_analytics::{Scratch, ProgressMonitor};
+use receipts_analytics::{ProgressMonitor, Scratch};
 use receipts_event::{Body, Event, MembersChanged, MessageSent, copies, decode, partition_of};
 use receipts_fold::effects::Effects;
 use receipts_fold::view::{Member, MemberFilter};

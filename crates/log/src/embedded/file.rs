@@ -9,7 +9,7 @@
 
 use super::row::Row;
 use super::{OpenError, PARTITIONS_DEFAULT};
-use crate::port::{SLICE_RECORDS_MAX, ReadError, Record, Topic};
+use crate::port::{ReadError, Record, SLICE_RECORDS_MAX, Topic};
 use parking_lot::{Condvar, Mutex};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use std::fs;

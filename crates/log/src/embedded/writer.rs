@@ -7,7 +7,7 @@
 use super::file::{File, Held, with_rows};
 use super::{ENTRY_BYTES_MAX, row};
 use crate::check::Failures;
-use crate::port::{AppendError, PendingAppend, Entry, Topic, Writer, Location};
+use crate::port::{AppendError, Entry, Location, PendingAppend, Topic, Writer};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 use super::context::Asking;
 use super::reader::Taken;
 use super::settings::KafkaSettings;
-use crate::port::{OwnedRecord, SLICE_RECORDS_MAX, ReadError, Record, Topic};
+use crate::port::{OwnedRecord, ReadError, Record, SLICE_RECORDS_MAX, Topic};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::BaseConsumer;

@@ -240,7 +240,7 @@ impl Outcomes {
 mod tests {
     use super::super::writer::KafkaWriter;
     use super::*;
-    use crate::port::{PendingAppend, Entry, Topic, Writer};
+    use crate::port::{Entry, PendingAppend, Topic, Writer};
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::DefaultProducerContext;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};

@@ -9,7 +9,7 @@ use super::inspect::Inspector;
 use super::settings::KafkaSettings;
 use super::verdict::{Verdict, verdict};
 use crate::check::start_is_held;
-use crate::port::{Assignment, OwnedRecord, Peek, Polled, SLICE_RECORDS_MAX, ReadError, Reader, Record, Topic};
+use crate::port::{Assignment, OwnedRecord, Peek, Polled, ReadError, Reader, Record, SLICE_RECORDS_MAX, Topic};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rdkafka::ClientContext;

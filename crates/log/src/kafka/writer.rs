@@ -6,7 +6,7 @@ use super::connect::ConnectError;
 use super::context;
 use super::outcomes::{ASK_TIMEOUT, Outcomes, Told};
 use super::settings::KafkaSettings;
-use crate::port::{AppendError, PendingAppend, Entry, Writer};
+use crate::port::{AppendError, Entry, PendingAppend, Writer};
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

@@ -2,7 +2,7 @@
 
 use crate::support::{Call, Fixture, Heard, PARTITIONS, PATIENCE, Remembers, entry, hear_all, hear_stop, hear_until};
 use bytes::Bytes;
-use receipts_log::{AppendError, Entry, Polled, SLICE_RECORDS_MAX, ReadError, Record, Tail, Topic, Writer};
+use receipts_log::{AppendError, Entry, Polled, ReadError, Record, SLICE_RECORDS_MAX, Tail, Topic, Writer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use receipts_log::embedded::EmbeddedLog;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, trim, unique};
 use receipts_log::{
-    Assignment, Entry, Inspect, OwnedRecord, Peek, Polled, SLICE_RECORDS_MAX, ReadError, Reader, Topic, Location,
+    Assignment, Entry, Inspect, Location, OwnedRecord, Peek, Polled, ReadError, Reader, SLICE_RECORDS_MAX, Topic,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;

@@ -7,7 +7,7 @@ use receipts_event::decode;
 use receipts_fold::Limits;
 use receipts_fold::view::Receipt;
 use receipts_log::embedded::EmbeddedLog;
-use receipts_log::{PendingAppend, Entry, Inspect, Log, OwnedRecord, Topic};
+use receipts_log::{Entry, Inspect, Log, OwnedRecord, PendingAppend, Topic};
 use receipts_projection::{DRAFT_BYTES, ProjectError, Projector, Settings};
 use receipts_query::{Answers, Conversation, Positions, Unavailable};
 use serde_json::Value;
@@ -64,7 +64,13 @@ impl Bench {
         appended.blocking_recv().unwrap().unwrap();
     }
 
-    pub(crate) fn append(&self, partition: Option<u32>, timestamp_ms: u64, key: Vec<u8>, value: Vec<u8>) -> PendingAppend {
+    pub(crate) fn append(
+        &self,
+        partition: Option<u32>,
+        timestamp_ms: u64,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    ) -> PendingAppend {
         let entry = Entry {
             topic: Topic::Events,
             partition,

@@ -4,7 +4,8 @@ use crate::bench::{Bench, eventually};
 use parking_lot::Mutex;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{
-    AppendError, PendingAppend, Assignment, Entry, Headers, Log, Polled, ReadError, Reader, Record, Topic, Writer, Location,
+    AppendError, Assignment, Entry, Headers, Location, Log, PendingAppend, Polled, ReadError, Reader, Record, Topic,
+    Writer,
 };
 use receipts_projection::{Loop, ProjectError};
 use receipts_store::{SledSettings, SledStore};

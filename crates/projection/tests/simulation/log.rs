@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 use receipts_log::{
-    AppendError, PendingAppend, Assignment, Entry, Headers, Log, OwnedRecord, Peek, Polled, SLICE_RECORDS_MAX, ReadError,
-    Reader, Record, Topic, Writer, Location,
+    AppendError, Assignment, Entry, Headers, Location, Log, OwnedRecord, Peek, PendingAppend, Polled, ReadError,
+    Reader, Record, SLICE_RECORDS_MAX, Topic, Writer,
 };
 use receipts_testkit::random::Random;
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use super::chat::Happening;
 use crate::service::Service;
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
-use receipts_log::{PendingAppend, Entry, Writer};
+use receipts_log::{Entry, PendingAppend, Writer};
 use receipts_query::{Answers, Positions};
 use receipts_runtime::exit::Failure;
 use std::io::IsTerminal as _;

@@ -1,7 +1,8 @@
 //! Who callers are and who of them may ask for what, as the settings say. Decides nothing itself.
 
 use receipts_http::{
-    Access, AccessByTenant, Askers, Authenticate, BadKeys, KeySource, Signature, TokenSettings, Tokens, TrustedHeaders,
+    Access, AccessByTenant, AccessRule, Authenticate, BadKeys, KeySource, Signature, TokenSettings, Tokens,
+    TrustedHeaders,
 };
 use receipts_runtime::config::{self, Algorithm, Auth};
 use receipts_runtime::exit::Failure;
@@ -44,7 +45,7 @@ pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure>
         keys: url.or(file),
         refresh: Duration::from_millis(auth.jwks_refresh_ms),
         refresh_pause,
-        start_patience: KEYS_PATIENCE,
+        start_timeout: KEYS_PATIENCE,
         leeway: Duration::from_millis(auth.leeway_ms),
         tenant_claim: auth.tenant_claim.clone(),
         service_claim: auth.service_claim.clone(),
@@ -72,10 +73,10 @@ pub fn access(access: &config::Access) -> AccessByTenant {
 
 fn rules_of(rules: &config::AccessRules) -> Access {
     let askers = |askers| match askers {
-        config::Askers::SenderAndScope => Askers::SenderAndScope,
-        config::Askers::Sender => Askers::Sender,
-        config::Askers::Scope => Askers::Scope,
-        config::Askers::Nobody => Askers::Nobody,
+        config::Askers::SenderAndScope => AccessRule::SenderAndScope,
+        config::Askers::Sender => AccessRule::Sender,
+        config::Askers::Scope => AccessRule::Scope,
+        config::Askers::Nobody => AccessRule::Nobody,
     };
     Access {
         counts: askers(rules.counts),

@@ -16,6 +16,6 @@ pub use event_log::{
 };
 pub use parts::{
     ACKNOWLEDGE_TIMEOUT, destination, fold_limits, follow_updates, holders_secret, ingest, leave, limits,
-    open_projector, operators_secret, patience, secret, snapshotting,
+    open_projector, operators_secret, secret, snapshotting, timeouts,
 };
 pub use process::{listen, on_thread, run};

@@ -4,7 +4,7 @@ use crate::data_dir::{DataDir, LogIdentity};
 use crate::process::on_thread;
 use receipts_cluster::{SECRET_BYTES_MIN, Secret, cursor_key_to_text};
 use receipts_fold::Limits as FoldLimits;
-use receipts_http::{Ingest, Limits, Patience, Rate, Updates};
+use receipts_http::{Ingest, Limits, Rate, Timeouts, Updates};
 use receipts_log::{Inspect, Log, ReadError};
 use receipts_objects::Destination;
 use receipts_projection::{
@@ -39,8 +39,8 @@ pub fn limits(settings: &Settings) -> Limits {
 }
 
 /// How patient a listener is that has so long to drain.
-pub fn patience(settings: &Settings, drain: Duration) -> Patience {
-    Patience { head: Duration::from_millis(settings.http.head_timeout_ms), drain }
+pub fn timeouts(settings: &Settings, drain: Duration) -> Timeouts {
+    Timeouts { head: Duration::from_millis(settings.http.head_timeout_ms), drain }
 }
 
 /// What projectors and edges share, if the settings name a file for it.

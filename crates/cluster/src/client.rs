@@ -136,8 +136,37 @@ impl Peers {
             }
         }
     }
+}
 
-    async fn ask_receipts(
+#[async_trait]
+impl Answers for Peers {
+    fn partition_count(&self) -> u32 {
+        self.partition_count
+    }
+
+    fn positions(&self) -> Positions {
+        self.shared.table.read().positions()
+    }
+
+    fn ready(&self) -> Readiness {
+        let answered = self.shared.table.read().answered();
+        Readiness {
+            caught_up: answered == self.partition_count,
+            partitions: self.partition_count,
+            partitions_caught_up: answered,
+            lag_records: None,
+        }
+    }
+
+    async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable> {
+        let deadline = Instant::now() + timeout;
+        let waits = min.iter().map(|(partition, next_offset)| self.wait_for(partition, next_offset, deadline));
+        join_all(waits).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+        self.shared.floor.lock().merge(min);
+        Ok(())
+    }
+
+    async fn receipts(
         &self,
         conversation: Conversation<'_>,
         sender_id: Option<&str>,
@@ -154,7 +183,7 @@ impl Peers {
 
     /// Sends one question to each projector, however many ids and partitions it is about: each projector searches its own
     /// indexes, which are by the hash of the id.
-    async fn find_everywhere(
+    async fn find(
         &self,
         tenant: &str,
         sender_id: Option<&str>,
@@ -202,65 +231,6 @@ impl Peers {
             }
         }
         merge_found(found).ok_or_else(|| Unavailable::Failed("the log has no partition".into()))
-    }
-}
-
-#[async_trait]
-impl Answers for Peers {
-    fn partition_count(&self) -> u32 {
-        self.partition_count
-    }
-
-    fn positions(&self) -> Positions {
-        self.shared.table.read().positions()
-    }
-
-    fn ready(&self) -> Readiness {
-        let answered = self.shared.table.read().answered();
-        Readiness {
-            caught_up: answered == self.partition_count,
-            partitions: self.partition_count,
-            partitions_caught_up: answered,
-            lag_records: None,
-        }
-    }
-
-    async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable> {
-        let deadline = Instant::now() + timeout;
-        let waits = min.iter().map(|(partition, next_offset)| self.wait_for(partition, next_offset, deadline));
-        join_all(waits).await.into_iter().collect::<Result<Vec<()>, _>>()?;
-        self.shared.floor.lock().merge(min);
-        Ok(())
-    }
-
-    async fn receipts(
-        &self,
-        conversation: Conversation<'_>,
-        message_ids: &[String],
-    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
-        self.ask_receipts(conversation, None, message_ids).await
-    }
-
-    async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable> {
-        self.find_everywhere(tenant, None, message_ids).await
-    }
-
-    async fn receipts_sent_by(
-        &self,
-        conversation: Conversation<'_>,
-        sender_id: &str,
-        message_ids: &[String],
-    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
-        self.ask_receipts(conversation, Some(sender_id), message_ids).await
-    }
-
-    async fn find_sent_by(
-        &self,
-        tenant: &str,
-        sender_id: &str,
-        message_ids: &[String],
-    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
-        self.find_everywhere(tenant, Some(sender_id), message_ids).await
     }
 
     async fn members(

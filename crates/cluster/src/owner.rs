@@ -13,7 +13,7 @@ pub trait Owner: Answers {
     /// Returns the partitions that this process answers for.
     fn owned_partitions(&self) -> Vec<u32>;
 
-    /// As [`Answers::find`] within some partitions, or as [`Answers::find_sent_by`] where a sender is named.
+    /// As [`Answers::find`], within some partitions.
     ///
     /// # Errors
     /// Where any of the partitions cannot be asked.
@@ -41,10 +41,7 @@ pub async fn answer_request(owner: &dyn Owner, request: &PeerRequest) -> PeerRep
         Question::Position => to_json(Answer { value: (), positions: owner.positions() }),
         Question::Receipts { tenant, conversation_id, message_ids, sender_id } => {
             let conversation = Conversation::locate(tenant, conversation_id, count);
-            to_json(match sender_id {
-                Some(sender_id) => owner.receipts_sent_by(conversation, sender_id, message_ids).await?,
-                None => owner.receipts(conversation, message_ids).await?,
-            })
+            to_json(owner.receipts(conversation, sender_id.as_deref(), message_ids).await?)
         }
         Question::Find { partitions, tenant, message_ids, sender_id } => {
             to_json(owner.find_in(partitions, tenant, sender_id.as_deref(), message_ids)?)

@@ -3,16 +3,14 @@
 //! Must say nothing that the code does not do. `schemas/openapi.yaml` is this document; a test keeps them equal and
 //! writes the file anew with `RECEIPTS_TEST_WRITE_SCHEMAS=1`.
 
-mod shapes;
-
-pub(crate) use shapes::{
-    Events, ListParameters, MembersPage, MessagePath, ReadMark, ReaderPath, ReadinessAnswer, Receipt, ReceiptsAnswer,
-    ReceiptsQuery, StreamParameters,
-};
-
 use crate::problem::{Code, TYPE_PREFIX};
+use axum::Router;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use utoipa::OpenApi as _;
 
 /// The routes and what they declare of themselves.
@@ -30,18 +28,18 @@ use utoipa::OpenApi as _;
         (name = "health", description = "How the service is")
     ),
     paths(
-        crate::ingest::post_events,
-        crate::receipts::query_receipts,
-        crate::receipts::get_receipt,
-        crate::members::list_members,
-        crate::members::get_read_mark,
-        crate::updates::stream_updates,
-        crate::health::livez,
-        crate::health::readyz,
-        crate::health::metrics,
-        crate::health::openapi,
+        crate::routes::events::post_events,
+        crate::routes::receipts::query_receipts,
+        crate::routes::receipts::get_receipt,
+        crate::routes::members::list_members,
+        crate::routes::read_marks::get_read_mark,
+        crate::routes::updates::stream_updates,
+        crate::routes::health::livez,
+        crate::routes::health::readyz,
+        crate::routes::health::metrics,
+        openapi,
     ),
-    components(schemas(shapes::Problem))
+    components(schemas(crate::shapes::Problem))
 )]
 struct Declared;
 
@@ -70,6 +68,23 @@ const PROBLEMS: [(&str, &[u16]); 7] = [
     ("stream_updates", &[400, 403, 410]),
     ("readyz", &[]),
 ];
+
+/// The document as it is served. It never changes while the process lives.
+static SERVED: LazyLock<String> = LazyLock::new(|| document().to_string());
+
+/// Returns the route of the document.
+pub(crate) fn router() -> Router {
+    Router::new().route("/openapi.json", get(openapi))
+}
+
+/// This document.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "openapi", tag = "health",
+    responses((status = 200, description = "OpenAPI 3.1.", body = Value, content_type = "application/json"))
+)]
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], SERVED.as_str()).into_response()
+}
 
 /// Makes the document.
 pub fn document() -> Value {
@@ -146,9 +161,6 @@ fn complete(operation: &mut Value) {
 
 /// Adds the event schemas, and what the derived schemas cannot say.
 fn add_schemas(schemas: &mut Value) {
-    if let Some(schemas) = schemas.as_object_mut() {
-        schemas.remove("Events");
-    }
     for (name, text) in EVENT_SCHEMAS {
         let mut schema: Value = serde_json::from_str(text).unwrap_or_default();
         let definitions = schema.as_object_mut().and_then(|schema| {

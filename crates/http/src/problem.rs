@@ -2,6 +2,7 @@
 //!
 //! Must not show causes: what went wrong inside stands in the log, under the request id that the answer carries too.
 
+use crate::response::put_position;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use receipts_query::{Positions, Unavailable};
@@ -270,7 +271,7 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if let Some(positions) = positions {
-            crate::request::put_position(headers, &positions);
+            put_position(headers, &positions);
         }
         response
     }

@@ -3,33 +3,15 @@
 //! Must not answer with anything but a problem that names the part at fault.
 
 use crate::problem::{Code, Problem};
-use crate::reads::Query;
 use axum::body::HttpBody as _;
 use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use receipts_event::ID_BYTES_MAX;
-use receipts_query::Positions;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
-
-/// What an answer stands for, or an append: a token.
-pub const POSITION_HEADER: HeaderName = HeaderName::from_static("receipts-position");
-
-/// What a read must have folded: a token, or several behind commas.
-pub const MIN_POSITION_HEADER: HeaderName = HeaderName::from_static("receipts-min-position");
-
-/// How long a read waits for it, milliseconds.
-pub const WAIT_HEADER: HeaderName = HeaderName::from_static("receipts-wait-ms");
-
-/// How long a read waits where neither the request nor [`crate::Limits`] says, milliseconds; the contract's number.
-pub const WAIT_DEFAULT_MS: u64 = 1_000;
-
-/// How long a request may ask a read to wait, milliseconds; more is taken as this.
-pub const WAIT_MAX_MS: u64 = 30_000;
 
 /// How much of a body that is too large is read and dropped, bytes, so that a client that writes before it reads gets
 /// to see the answer.
@@ -112,59 +94,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     }
 }
 
-/// How fresh a read's answer must be.
-pub(crate) struct Freshness {
-    /// What must be folded first.
-    pub(crate) min: Positions,
-    /// How long to wait for it.
-    pub(crate) wait: Duration,
-}
-
-impl Freshness {
-    /// The positions of an answer that was given after the wait: also what was waited for is before it, so a client
-    /// that passes on only the newest token loses nothing.
-    pub(crate) fn with(&self, mut answered: Positions) -> Positions {
-        answered.merge(&self.min);
-        answered
-    }
-}
-
-impl FromRequestParts<Arc<Query>> for Freshness {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, query: &Arc<Query>) -> Result<Self, Problem> {
-        let mut min = Positions::new();
-        for tokens in parts.headers.get_all(MIN_POSITION_HEADER) {
-            for token in tokens.to_str().unwrap_or("\u{fffd}").split(',') {
-                let bad = |error: receipts_query::BadToken| {
-                    Problem::new(Code::BadPosition).item("/Receipts-Min-Position", error.to_string())
-                };
-                min.merge(&token.trim().parse().map_err(bad)?);
-            }
-        }
-        let mut waits = parts.headers.get_all(WAIT_HEADER).iter();
-        let wait = match (waits.next(), waits.next()) {
-            (None, _) => query.limits.wait_default,
-            (Some(_), Some(_)) => return Err(Problem::invalid("/Receipts-Wait-Ms", "must not stand more than once")),
-            (Some(value), None) => value
-                .to_str()
-                .ok()
-                .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
-                // What does not fit into the number is more than the most as well.
-                .map(|text| Duration::from_millis(text.parse().unwrap_or(WAIT_MAX_MS).min(WAIT_MAX_MS)))
-                .ok_or_else(|| Problem::invalid("/Receipts-Wait-Ms", "must be a whole number of milliseconds"))?,
-        };
-        Ok(Self { min, wait })
-    }
-}
-
-/// Puts a position token on an answer.
-pub(crate) fn put_position(headers: &mut HeaderMap, positions: &Positions) {
-    if let Ok(token) = HeaderValue::try_from(positions.to_string()) {
-        headers.insert(POSITION_HEADER, token);
-    }
-}
-
 /// How a body is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -240,6 +169,7 @@ pub(crate) async fn read_body(request: Request, max: usize, timeout: Duration) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     #[test]
     fn percent_encoding_is_decoded_once_and_strictly() {

@@ -9,7 +9,7 @@ use axum::routing::get;
 use common::table::Mood;
 use common::{App, Setup};
 use receipts_fold::view::Status;
-use receipts_http::{Drained, Limits, Patience, Rate, serve};
+use receipts_http::{DrainOutcome, Limits, Rate, Timeouts, serve};
 use receipts_query::Readiness;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -129,21 +129,24 @@ async fn the_openapi_document_is_served() {
 }
 
 /// Serves a router on a free port of the loopback until the sender is used or dropped.
-async fn listen(router: Router, drain: Duration) -> (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<Drained>) {
-    listen_with(router, Patience { head: Duration::from_secs(3_600), drain }).await
+async fn listen(
+    router: Router,
+    drain: Duration,
+) -> (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<DrainOutcome>) {
+    listen_with(router, Timeouts { head: Duration::from_secs(3_600), drain }).await
 }
 
 async fn listen_with(
     router: Router,
-    patience: Patience,
-) -> (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<Drained>) {
+    timeouts: Timeouts,
+) -> (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<DrainOutcome>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let until = async move {
         let _ = stopped.await;
     };
-    let serving = tokio::spawn(async move { serve(listener, router, until, patience).await.unwrap() });
+    let serving = tokio::spawn(async move { serve(listener, router, until, timeouts).await.unwrap() });
     (TcpStream::connect(address).await.unwrap(), stop, serving)
 }
 
@@ -195,8 +198,8 @@ async fn read_to_end(stream: &mut TcpStream) -> String {
 /// INV-HEAD
 #[tokio::test]
 async fn a_connection_that_does_not_send_the_head_of_a_request_in_time_is_closed() {
-    let patience = Patience { head: Duration::from_millis(100), drain: Duration::from_secs(1) };
-    let (mut silent, _stop, _serving) = listen_with(App::new().router.clone(), patience).await;
+    let timeouts = Timeouts { head: Duration::from_millis(100), drain: Duration::from_secs(1) };
+    let (mut silent, _stop, _serving) = listen_with(App::new().router.clone(), timeouts).await;
     let address = silent.peer_addr().unwrap();
     assert_eq!(read_to_end(&mut silent).await, "");
     let mut slow = TcpStream::connect(address).await.unwrap();
@@ -210,8 +213,8 @@ async fn a_connection_that_does_not_send_the_head_of_a_request_in_time_is_closed
 /// INV-HEAD
 #[tokio::test]
 async fn an_answer_may_take_longer_than_the_head_of_a_request() {
-    let patience = Patience { head: Duration::from_millis(50), drain: Duration::from_secs(1) };
-    let (mut client, _stop, _serving) = listen_with(slow(Duration::from_millis(400)), patience).await;
+    let timeouts = Timeouts { head: Duration::from_millis(50), drain: Duration::from_secs(1) };
+    let (mut client, _stop, _serving) = listen_with(slow(Duration::from_millis(400)), timeouts).await;
     client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert!(read_to_end(&mut client).await.starts_with("HTTP/1.1 200 "));
 }
@@ -232,7 +235,7 @@ async fn what_has_begun_is_answered_before_the_service_ends() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     stop.send(()).unwrap();
     assert!(read_some(&mut client).await.starts_with("HTTP/1.1 200 "));
-    assert_eq!(serving.await.unwrap(), Drained::Fully);
+    assert_eq!(serving.await.unwrap(), DrainOutcome::Fully);
 }
 
 #[tokio::test]
@@ -241,5 +244,5 @@ async fn what_takes_too_long_does_not_keep_the_service_from_ending() {
     client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     stop.send(()).unwrap();
-    assert_eq!(serving.await.unwrap(), Drained::DeadlineReached);
+    assert_eq!(serving.await.unwrap(), DrainOutcome::DeadlineReached);
 }

@@ -83,7 +83,7 @@ impl Issuer {
             keys: Some(KeySource::Url { url, timeout }),
             refresh: Duration::from_secs(3_600),
             refresh_pause: Duration::ZERO,
-            start_patience: Duration::ZERO,
+            start_timeout: Duration::ZERO,
             leeway: Duration::ZERO,
             tenant_claim: "tenant".to_owned(),
             service_claim: None,
@@ -238,7 +238,7 @@ async fn a_start_waits_for_the_keys_and_says_what_is_wrong_with_them_when_they_d
         let said = issuer.fails_to_open().await;
         assert!(said.contains(wanted) && said.contains(&format!("http://{}/keys: ", issuer.address)), "{said}");
     }
-    let patient = TokenSettings { start_patience: Duration::from_secs(3_600), ..issuer.settings() };
+    let patient = TokenSettings { start_timeout: Duration::from_secs(3_600), ..issuer.settings() };
     let opening = tokio::spawn(Tokens::open(patient));
     let asked = issuer.asked();
     until("a second try", || issuer.asked() >= asked + 2).await;

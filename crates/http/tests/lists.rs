@@ -6,7 +6,7 @@ mod common;
 
 use common::{App, Setup};
 use receipts_fold::view::{Member, MemberFilter, ReadMark, Status};
-use receipts_http::{Access, Askers};
+use receipts_http::{Access, AccessRule};
 use serde_json::{Value, json};
 
 const ALICE: (&str, &str) = ("receipts-caller", "alice");
@@ -129,7 +129,12 @@ async fn a_list_is_for_the_sender_and_services_and_tells_strangers_nothing() {
 
 #[tokio::test]
 async fn who_is_asked_at_all_is_configured_per_list() {
-    let access = Access { unread: Askers::Scope, read: Askers::Sender, departed: Askers::Nobody, ..Access::default() };
+    let access = Access {
+        unread: AccessRule::Scope,
+        read: AccessRule::Sender,
+        departed: AccessRule::Nobody,
+        ..Access::default()
+    };
     let app = filled(App::with(Setup { access: access.into(), ..Setup::default() }));
     for (filter, service, sender) in [("unread", 200, 403), ("read", 403, 200), ("departed", 403, 403)] {
         let uri = format!("{LIST}?filter={filter}");

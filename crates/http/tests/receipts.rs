@@ -7,7 +7,7 @@ mod common;
 use common::table::Mood;
 use common::{App, Setup};
 use receipts_fold::view::Status;
-use receipts_http::{Access, AccessByTenant, Askers, Limits};
+use receipts_http::{Access, AccessByTenant, AccessRule, Limits};
 use receipts_query::{Conversation, Positions};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -131,7 +131,7 @@ async fn a_batch_answers_per_item_what_the_caller_may_ask() {
 
 #[tokio::test]
 async fn who_is_asked_at_all_is_configured() {
-    let access = Access { counts: Askers::Scope, ..Access::default() };
+    let access = Access { counts: AccessRule::Scope, ..Access::default() };
     let app = filled(App::with(Setup { access: access.into(), ..Setup::default() }));
     assert_eq!(app.get(ONE, &[]).await.status, 200);
     app.get(ONE, &[ALICE]).await.is_problem(403, "forbidden", &[]);
@@ -139,7 +139,7 @@ async fn who_is_asked_at_all_is_configured() {
 
 #[tokio::test]
 async fn a_tenant_may_have_rules_of_its_own() {
-    let nobody = Access { counts: Askers::Nobody, read: Askers::Nobody, ..Access::default() };
+    let nobody = Access { counts: AccessRule::Nobody, read: AccessRule::Nobody, ..Access::default() };
     let access = AccessByTenant { tenants: [("default".to_owned(), nobody)].into(), ..AccessByTenant::default() };
     let app = filled(App::with(Setup { access, ..Setup::default() }));
     for caller in [&[][..], &[ALICE]] {
@@ -158,7 +158,7 @@ async fn a_tenant_may_have_rules_of_its_own() {
 /// INV-STRANGER: who is refused whatever there is has no question asked.
 #[tokio::test]
 async fn where_nobody_may_ask_the_state_is_not_asked() {
-    let access = Access { counts: Askers::Scope, unread: Askers::Nobody, ..Access::default() };
+    let access = Access { counts: AccessRule::Scope, unread: AccessRule::Nobody, ..Access::default() };
     let app = filled(App::with(Setup { access: access.into(), ..Setup::default() }));
     *app.table.mood.lock().unwrap() = Mood::Panicking;
     app.get(ONE, &[ALICE]).await.is_problem(403, "forbidden", &[]);

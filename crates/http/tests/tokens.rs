@@ -107,7 +107,7 @@ impl Bench {
             keys: Some(KeySource::File(jwks_file)),
             refresh: Duration::from_secs(3_600),
             refresh_pause: Duration::from_millis(100),
-            start_patience: Duration::ZERO,
+            start_timeout: Duration::ZERO,
             leeway: Duration::from_secs(5),
             tenant_claim: "tenant".to_owned(),
             service_claim: None,

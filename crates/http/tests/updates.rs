@@ -10,7 +10,7 @@ use common::table::Mood;
 use common::{App, PARTITIONS, Setup};
 use futures_util::StreamExt as _;
 use receipts_event::{key, partition_of};
-use receipts_http::{Access, Askers};
+use receipts_http::{Access, AccessRule};
 use receipts_log::{Entry, Log as _, Topic};
 use receipts_query::{Positions, StreamId};
 use serde_json::{Value, json};
@@ -190,14 +190,14 @@ async fn a_conversation_is_for_services_and_a_sender_for_that_person_and_service
     app.get("/v1/updates?sender_id=bob", &[ALICE]).await.is_problem(403, "forbidden", &[]);
     Listener::open(&app, "sender_id=alice", &[ALICE]).await;
     Listener::open(&app, "sender_id=alice", &[]).await;
-    let access = Access { read: Askers::Scope, ..Access::default() };
+    let access = Access { read: AccessRule::Scope, ..Access::default() };
     let app = App::with(Setup { access: access.into(), ..Setup::default() });
     let mut named = Listener::open(&app, "sender_id=alice", &[]).await;
     let mut unnamed = Listener::open(&app, "sender_id=alice", &[ALICE]).await;
     publish(&app, "g1", "m1", 1).await;
     assert_eq!(named.next().await.unwrap().data["newly_read"][0]["user_id"], "bob");
     assert_eq!(unnamed.next().await.unwrap().data["newly_read"], json!([]));
-    let access = Access { counts: Askers::Sender, ..Access::default() };
+    let access = Access { counts: AccessRule::Sender, ..Access::default() };
     let app = App::with(Setup { access: access.into(), ..Setup::default() });
     app.get("/v1/updates?conversation_id=g1", &[]).await.is_problem(403, "forbidden", &[]);
 }

@@ -46,38 +46,26 @@ impl Answers for Partitions {
     async fn receipts(
         &self,
         conversation: Conversation<'_>,
-        message_ids: &[String],
-    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
-        self.ask(conversation.partition, |fold| {
-            fold.receipts(conversation.tenant, conversation.conversation_id, message_ids)
-        })
-    }
-
-    async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable> {
-        let all: Vec<u32> = (0..self.count()).collect();
-        self.find_in(&all, tenant, None, message_ids)
-    }
-
-    async fn receipts_sent_by(
-        &self,
-        conversation: Conversation<'_>,
-        sender_id: &str,
+        sender_id: Option<&str>,
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         let Conversation { partition, tenant, conversation_id } = conversation;
-        self.ask(partition, |fold| {
-            message_ids.iter().map(|id| fold.receipt_sent_by(tenant, conversation_id, sender_id, id)).collect()
+        self.ask(partition, |fold| match sender_id {
+            None => fold.receipts(tenant, conversation_id, message_ids),
+            Some(sender) => {
+                message_ids.iter().map(|id| fold.receipt_sent_by(tenant, conversation_id, sender, id)).collect()
+            }
         })
     }
 
-    async fn find_sent_by(
+    async fn find(
         &self,
         tenant: &str,
-        sender_id: &str,
+        sender_id: Option<&str>,
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         let all: Vec<u32> = (0..self.count()).collect();
-        self.find_in(&all, tenant, Some(sender_id), message_ids)
+        self.find_in(&all, tenant, sender_id, message_ids)
     }
 
     async fn members(

@@ -91,46 +91,33 @@ pub trait Answers: Send + Sync + 'static {
     /// [`Unavailable::Behind`] once `timeout` is over.
     async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable>;
 
-    /// The receipts of messages of one conversation: one each, in the order asked for, repetitions included.
+    /// Returns the receipts of messages of one conversation: one each, in the order of `message_ids`, repetitions included.
+    ///
+    /// With a `sender_id`, only messages that this person sent are answered; all others are `not_found`. If the conversation
+    /// has never had that person, the work is the same for every message id, whether the message exists or not.
     ///
     /// # Errors
-    /// Where the partition cannot be asked.
+    /// When the partition cannot be asked.
     async fn receipts(
         &self,
         conversation: Conversation<'_>,
+        sender_id: Option<&str>,
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable>;
 
-    /// The receipts of messages whatever their conversation: one each, in the order asked for. Of an id that stands in
-    /// several conversations of the tenant the one with the greatest `sent_at_ms`. Of equal ones within a partition the
-    /// one sent later in the log; of those that then remain, one a partition, the one of the conversation id that sorts
-    /// last, by bytes. Where there is none, `not_found` without a conversation id.
+    /// Returns the receipts of messages of any conversation of a tenant: one each, in the order of `message_ids`. With a
+    /// `sender_id`, only messages that this person sent are searched.
+    ///
+    /// When an id exists in several conversations, the message with the greatest `sent_at_ms` is answered. If two in one
+    /// partition are equal, the one sent later in the log is. If two partitions are equal, the conversation id that sorts last
+    /// by bytes is. When there is none, the receipt is `not_found` without a conversation id.
     ///
     /// # Errors
-    /// Where any partition cannot be asked: an id might stand there.
-    async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable>;
-
-    /// As [`receipts`](Self::receipts), of those messages alone that a person sent: all others are answered as ones that are
-    /// not there. For a person whom the conversation has never heard of, the work is the same for every message id,
-    /// whether there is such a message or not.
-    ///
-    /// # Errors
-    /// Where the partition cannot be asked.
-    async fn receipts_sent_by(
-        &self,
-        conversation: Conversation<'_>,
-        sender_id: &str,
-        message_ids: &[String],
-    ) -> Result<Answer<Vec<Receipt>>, Unavailable>;
-
-    /// As [`find`](Self::find), among those messages alone that a person sent.
-    ///
-    /// # Errors
-    /// Where any partition cannot be asked: an id might stand there.
-    async fn find_sent_by(
+    /// When any partition cannot be asked, because it might hold an id.
+    async fn find(
         &self,
         tenant: &str,
-        sender_id: &str,
+        sender_id: Option<&str>,
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable>;
 

@@ -89,8 +89,8 @@ async fn serve(
     let router = edge(ingest_router(ingest), health_router(health), authenticate, &limits);
     let drain = Duration::from_millis(settings.drain_ms);
     // Half of the time to drain is for requests, the rest for what they left on its way to Kafka.
-    let patience = receipts_assembly::patience(settings, drain / 2);
-    let serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), patience));
+    let timeouts = receipts_assembly::timeouts(settings, drain / 2);
+    let serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), timeouts));
     Output::stdout(json).ready("receipts-ingest", &[("http", url), ("log", kafka_name(&bootstrap))])?;
     let work = async {
         serving.await?.context("the HTTP edge failed")?;

@@ -120,8 +120,8 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
     let snapshots = receipts_http::snapshot_router(state.projector.snapshots(), operators);
     let router = peer_router(peer, health).merge(snapshots);
     // Half of the time to drain is for questions, the rest for the last checkpoint.
-    let patience = receipts_assembly::patience(settings, drain / 2);
-    let mut http = tokio::spawn(receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), patience));
+    let timeouts = receipts_assembly::timeouts(settings, drain / 2);
+    let mut http = tokio::spawn(receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), timeouts));
     let mut ended = None;
     tokio::select! {
         () = ready(&partitions) => {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use receipts_assembly::{access, authenticate, connect, follow_updates, limits, on_thread, secret};
 use receipts_cluster::{PeerSettings, Peers};
-use receipts_http::{Health, Query, edge, health_router, query_router};
+use receipts_http::{Health, QueryContext, edge, health_router, query_router};
 use receipts_query::{Answers as _, CursorKey};
 use receipts_runtime::config::{self, Named, Settings};
 use receipts_runtime::exit::{self, Failure};
@@ -103,15 +103,15 @@ async fn serve(settings: &Settings, stop: &CancellationToken, metrics: Metrics, 
     };
     let limits = limits(settings);
     let access = access(&settings.access);
-    let query = Query { answers: Arc::new(peers.clone()), cursor_key, access, limits: limits.clone() };
+    let query = QueryContext { answers: Arc::new(peers.clone()), cursor_key, access, limits: limits.clone() };
     let health = {
         let peers = peers.clone();
         Health { readiness: Arc::new(move || peers.ready()), render_metrics: Arc::new(move || metrics.render()) }
     };
     let router = edge(query_router(query, updates.clone()), health_router(health), authenticate, &limits);
     let drain = Duration::from_millis(settings.drain_ms);
-    let patience = receipts_assembly::patience(settings, drain);
-    let mut serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), patience));
+    let timeouts = receipts_assembly::timeouts(settings, drain);
+    let mut serving = tokio::spawn(receipts_http::serve(listener, router, stop.clone().cancelled_owned(), timeouts));
     let ready = async {
         while !peers.ready().caught_up {
             tokio::time::sleep(READY_POLL).await;

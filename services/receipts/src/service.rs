@@ -4,7 +4,7 @@
 use anyhow::{Context as _, anyhow};
 use receipts_assembly::{DataDir, access, authenticate, limits, on_thread};
 use receipts_cluster::Secret;
-use receipts_http::{Drained, Health, Parts, Query, Updates};
+use receipts_http::{DrainOutcome, Health, Parts, QueryContext, Updates};
 use receipts_log::{Inspect, Writer};
 use receipts_projection::{Partitions, Projector};
 use receipts_query::{Answers, CursorKey, Readiness};
@@ -29,9 +29,9 @@ pub(crate) struct Service {
     log_name: String,
     group: String,
     state: State,
-    http: JoinHandle<io::Result<Drained>>,
+    http: JoinHandle<io::Result<DrainOutcome>>,
     /// How the edge ended, where it did so by itself.
-    http_ended: Option<Result<io::Result<Drained>, JoinError>>,
+    http_ended: Option<Result<io::Result<DrainOutcome>, JoinError>>,
     stop_http: CancellationToken,
 }
 
@@ -63,7 +63,7 @@ impl Service {
         let metrics = metrics.clone();
         let router = receipts_http::router(Parts {
             ingest: receipts_assembly::ingest(settings, &*state.log),
-            query: Query {
+            query: QueryContext {
                 answers: Arc::new(partitions.clone()),
                 cursor_key,
                 access: access(&settings.access),
@@ -80,8 +80,8 @@ impl Service {
         let router = router.merge(receipts_http::snapshot_router(state.projector.snapshots(), secret));
         let stop_http = CancellationToken::new();
         // Half of the time to drain is for requests, the rest for the last checkpoint.
-        let patience = receipts_assembly::patience(settings, Duration::from_millis(settings.drain_ms / 2));
-        let http = receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), patience);
+        let timeouts = receipts_assembly::timeouts(settings, Duration::from_millis(settings.drain_ms / 2));
+        let http = receipts_http::serve(listener, router, stop_http.clone().cancelled_owned(), timeouts);
         Ok(Self {
             address,
             log_name,

@@ -2,7 +2,7 @@
 //!
 //! Must not wait for a stream: one whose buffer is full is cut off. What an update may show is not decided here.
 
-use super::shown::addressees;
+use super::redact::addressees;
 use bytes::Bytes;
 use receipts_log::{Inspect, Polled, ReadError, Record, Tail, Topic};
 use std::collections::HashMap;
@@ -234,7 +234,7 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shown::Interest;
+    use super::super::redact::Interest;
     use super::*;
     use receipts_log::embedded::EmbeddedLog;
     use receipts_log::{Entry, Log as _};

@@ -3,9 +3,10 @@
 //!
 //! Must not be fed faster than its client reads: nothing is read ahead of what was sent.
 
+use super::feed::Updates;
 use super::hub::{Subscription, Update};
-use super::shown::{Interest, addressees, people, shown};
-use super::{Feed, since};
+use super::redact::{Interest, addressees, people, shown};
+use super::resume;
 use crate::problem::{Code, Problem};
 use bytes::Bytes;
 use receipts_log::{ReadError, Topic};
@@ -56,7 +57,7 @@ struct Batch {
 
 /// A stream that was accepted.
 pub(crate) struct Stream {
-    feed: Arc<Feed>,
+    feed: Updates,
     answers: Arc<dyn Answers>,
     /// How long the state may take to answer.
     timeout: Duration,
@@ -67,7 +68,7 @@ pub(crate) struct Stream {
     waiting: Option<Batch>,
     /// When anything was last sent; `None` before the first bytes.
     said: Option<Instant>,
-    _room: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Stream {
@@ -76,15 +77,15 @@ impl Stream {
     /// # Errors
     /// The problem to be answered: what was missed is not there any more, or cannot be asked for just now.
     pub(crate) async fn open(
-        feed: Arc<Feed>,
+        feed: Updates,
         answers: Arc<dyn Answers>,
         timeout: Duration,
         view: View,
         since: Option<Since>,
-        room: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Result<Self, Problem> {
         let addressee = view.interest.addressee(&view.tenant);
-        let subscription = feed.hub.subscribe(&addressee).ok_or_else(|| Problem::new(Code::Unavailable))?;
+        let subscription = feed.subscribe(&addressee).ok_or_else(|| Problem::new(Code::Unavailable))?;
         let partitions = match &view.interest {
             Interest::Conversation(id) => {
                 let key = receipts_event::key(&view.tenant, id);
@@ -102,7 +103,7 @@ impl Stream {
             places: Vec::with_capacity(partitions.len()),
             waiting: None,
             said: None,
-            _room: room,
+            _permit: permit,
         };
         let mut missed = 0;
         for partition in partitions {
@@ -125,9 +126,9 @@ impl Stream {
         let place = since.positions().next_offset(partition);
         let found = match since {
             Since::Stream(_) if place == live => return Ok(live),
-            Since::Stream(_) => self.feed.look(move |log| since::by_offset(log, partition, place)).await,
+            Since::Stream(_) => self.feed.read(move |log| resume::by_offset(log, partition, place)).await,
             Since::Events(_) => {
-                self.feed.look(move |log| since::by_position(log, partition, place, REPLAY_RECORDS_MAX)).await
+                self.feed.read(move |log| resume::by_position(log, partition, place, REPLAY_RECORDS_MAX)).await
             }
         };
         let found = found.map_err(|error| {
@@ -135,15 +136,15 @@ impl Stream {
             Problem::new(Code::Unavailable)
         })?;
         match (found, since) {
-            (since::Found::From(offset), _) => Ok(offset),
-            (since::Found::Gone { end }, Since::Events(_)) => {
+            (resume::Found::From(offset), _) => Ok(offset),
+            (resume::Found::Gone { end }, Since::Events(_)) => {
                 // Nobody knows what was published before the first update that is kept. Where nothing was folded since,
                 // nothing was published either.
                 let folded = timeout(self.timeout, self.answers.are_erased(&self.view.tenant, partition, &[])).await;
                 let folded = folded.unwrap_or(Err(Unavailable::NoOwner { partition }))?;
                 if folded.positions.next_offset(partition) <= place { Ok(end) } else { Err(gone()) }
             }
-            (since::Found::Gone { .. }, Since::Stream(_)) => Err(gone()),
+            (resume::Found::Gone { .. }, Since::Stream(_)) => Err(gone()),
         }
     }
 
@@ -161,7 +162,7 @@ impl Stream {
         let Some(said) = self.said else {
             return Some(self.say(format!("retry: {RETRY_MS}\n: connected\nid: {}\n\n", self.id()).into()));
         };
-        let silent_until = said + self.feed.heartbeat;
+        let silent_until = said + self.feed.heartbeat();
         loop {
             let batch = match self.waiting.take() {
                 Some(batch) => batch,
@@ -217,7 +218,7 @@ impl Stream {
     async fn replay(&self, at: usize) -> Option<Batch> {
         let &Place { partition, sent, live } = &self.places[at];
         let addressee = self.view.interest.addressee(&self.view.tenant);
-        let read = self.feed.look(move |log| {
+        let read = self.feed.read(move |log| {
             if log.bounds(Topic::Updates, partition)?.start > sent {
                 return Err(ReadError::Stop("what the stream has to send next was trimmed".to_owned()));
             }

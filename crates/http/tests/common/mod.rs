@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use receipts_event::{Event, decode};
 use receipts_http::{
-    AccessByTenant, Authenticate, Health, Ingest, Limits, Parts, Query, TrustedHeaders, Updates, router,
+    AccessByTenant, Authenticate, Health, Ingest, Limits, Parts, QueryContext, TrustedHeaders, Updates, router,
 };
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Inspect, Log, OwnedRecord, Topic, Writer};
@@ -112,7 +112,7 @@ impl App {
                 limits: setup.limits.clone(),
                 acknowledge_timeout: setup.acknowledge_timeout,
             },
-            query: Query {
+            query: QueryContext {
                 answers: Arc::clone(&table) as _,
                 cursor_key: CursorKey::new([9; 32]),
                 access: setup.access,

@@ -177,43 +177,29 @@ impl Answers for Table {
     async fn receipts(
         &self,
         conversation: Conversation<'_>,
+        sender_id: Option<&str>,
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         self.mood().await?;
-        Ok(self.at(conversation, message_ids.iter().map(|id| self.receipt(conversation, id)).collect()))
-    }
-
-    async fn find(&self, tenant: &str, message_ids: &[String]) -> Result<Answer<Vec<Receipt>>, Unavailable> {
-        self.mood().await?;
-        Ok(Answer { value: self.newest(tenant, message_ids, |_| true), positions: self.positions() })
-    }
-
-    async fn receipts_sent_by(
-        &self,
-        conversation: Conversation<'_>,
-        sender_id: &str,
-        message_ids: &[String],
-    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
-        self.mood().await?;
-        let own = |id: &String| {
+        let answer = |id: &String| {
             let receipt = self.receipt(conversation, id);
-            if receipt.sender_id.as_deref() == Some(sender_id) {
+            if sender_id.is_none() || receipt.sender_id.as_deref() == sender_id {
                 return receipt;
             }
             not_found(conversation.tenant, Some(conversation.conversation_id), id)
         };
-        Ok(self.at(conversation, message_ids.iter().map(own).collect()))
+        Ok(self.at(conversation, message_ids.iter().map(answer).collect()))
     }
 
-    async fn find_sent_by(
+    async fn find(
         &self,
         tenant: &str,
-        sender_id: &str,
+        sender_id: Option<&str>,
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         self.mood().await?;
-        let is_own = |row: &Row| row.receipt.sender_id.as_deref() == Some(sender_id);
-        Ok(Answer { value: self.newest(tenant, message_ids, is_own), positions: self.positions() })
+        let is_searched = |row: &Row| sender_id.is_none() || row.receipt.sender_id.as_deref() == sender_id;
+        Ok(Answer { value: self.newest(tenant, message_ids, is_searched), positions: self.positions() })
     }
 
     async fn members(

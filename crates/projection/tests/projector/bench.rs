@@ -144,7 +144,7 @@ impl Running {
 
     pub(crate) fn try_receipt(&self, conversation_id: &str, message_id: &str) -> Result<Receipt, Unavailable> {
         let conversation = Conversation::locate("default", conversation_id, self.log.partition_count());
-        let answer = now(self.answers().receipts(conversation, &[message_id.to_owned()]))?;
+        let answer = now(self.answers().receipts(conversation, None, &[message_id.to_owned()]))?;
         Ok(answer.value.into_iter().next().unwrap())
     }
 

@@ -178,7 +178,8 @@ fn write(bench: &Bench, events: &[(u64, Event<'_>)]) {
 fn receipts(running: &Running, questions: &Questions) -> Vec<Receipt> {
     let asked = questions.messages.iter().map(|(tenant, conversation_id, message_id)| {
         let conversation = Conversation::locate(tenant, conversation_id, PARTITIONS);
-        let answer = crate::bench::now(running.answers().receipts(conversation, std::slice::from_ref(message_id)));
+        let answer =
+            crate::bench::now(running.answers().receipts(conversation, None, std::slice::from_ref(message_id)));
         answer.unwrap().value.remove(0)
     });
     asked.filter(|receipt| receipt.status != Status::NotFound).collect()

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drained {
+pub enum DrainOutcome {
     /// Every request that had begun was answered.
     Fully,
     /// The deadline came first; what was still open is cut off once the runtime goes.
@@ -23,7 +23,7 @@ pub enum Drained {
 
 /// How patient a listener is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct Timeouts {
     /// How long the head of a request may take, from the end of the one before on: so this is also how long a connection
     /// is kept that asks nothing. Then it is closed.
     pub head: Duration,
@@ -40,10 +40,10 @@ pub async fn serve(
     mut listener: TcpListener,
     router: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
-    patience: Patience,
-) -> io::Result<Drained> {
+    timeouts: Timeouts,
+) -> io::Result<DrainOutcome> {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(patience.head);
+    http.timer(TokioTimer::new()).header_read_timeout(timeouts.head);
     let connections = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -65,12 +65,12 @@ pub async fn serve(
         });
     }
     drop(listener);
-    match tokio::time::timeout(patience.drain, connections.shutdown()).await {
-        Ok(()) => Ok(Drained::Fully),
+    match tokio::time::timeout(timeouts.drain, connections.shutdown()).await {
+        Ok(()) => Ok(DrainOutcome::Fully),
         Err(_) => {
-            let drain_ms = patience.drain.as_millis() as u64;
+            let drain_ms = timeouts.drain.as_millis() as u64;
             tracing::warn!(drain_ms, "requests were still open when the time to drain was over");
-            Ok(Drained::DeadlineReached)
+            Ok(DrainOutcome::DeadlineReached)
         }
     }
 }

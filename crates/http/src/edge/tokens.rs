@@ -8,7 +8,7 @@ mod source;
 
 pub use source::KeySource;
 
-use crate::caller::{Authenticate, CALLER_HEADER, Caller, Scope, Scopes, TENANT_HEADER};
+use crate::edge::caller::{Authenticate, CALLER_HEADER, Caller, Scope, Scopes, TENANT_HEADER};
 use crate::problem::{Code, Problem};
 use crate::request::id_problem;
 use axum::http::{HeaderMap, header};
@@ -67,7 +67,7 @@ pub struct TokenSettings {
     /// How long at least lies between two readings, however many tokens name keys that are not there.
     pub refresh_pause: Duration,
     /// How long a start tries to have keys from a URL.
-    pub start_patience: Duration,
+    pub start_timeout: Duration,
     /// How far `exp` and `nbf` may be off; whole seconds count.
     pub leeway: Duration,
     /// The claim that names the tenant.
@@ -123,7 +123,7 @@ impl Tokens {
         if let Some(from) = &settings.keys {
             let bad = |problem| BadKeys::Keys { from: from.clone(), problem };
             let ready = Reader::new(from).map_err(bad)?;
-            let until = Instant::now() + settings.start_patience;
+            let until = Instant::now() + settings.start_timeout;
             let mut said = String::new();
             keys = loop {
                 match read_keys(&ready, &algorithms).await {

@@ -2,9 +2,8 @@
 //!
 //! Must not stand before health checks: a service that is busy is alive.
 
-use crate::caller::Caller;
+use crate::edge::caller::Caller;
 use crate::problem::{Code, Problem};
-use crate::request::WAIT_DEFAULT_MS;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -19,6 +18,9 @@ use tokio::sync::Semaphore;
 
 /// After how many requests a meter looks for callers to forget: so many more than matter it may hold.
 const REQUESTS_BETWEEN_SWEEPS: u64 = 10_000;
+
+/// How long a read waits for its position where neither the request nor [`Limits`] says, milliseconds; the contract's number.
+pub const WAIT_DEFAULT_MS: u64 = 1_000;
 
 /// What requests may cost.
 #[derive(Debug, Clone)]
@@ -140,7 +142,7 @@ pub(crate) async fn limit_rate(State(limit): State<Arc<RateLimit>>, request: Req
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caller::Scopes;
+    use crate::edge::caller::Scopes;
 
     const ONE: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
 

@@ -2,7 +2,7 @@
 //!
 //! Must not look anything up: a decision is a function of the caller and the receipt.
 
-use crate::caller::{Caller, Scope};
+use crate::edge::caller::{Caller, Scope};
 use receipts_fold::view::{MemberFilter, Receipt, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 /// Who may ask for one kind of answer. Nobody else ever may.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Askers {
+pub enum AccessRule {
     /// The sender, and callers with the scope `receipts:members`.
     #[default]
     SenderAndScope,
@@ -28,18 +28,18 @@ pub enum Askers {
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
     /// Receipts.
-    pub counts: Askers,
+    pub counts: AccessRule,
     /// The list of those who have read.
-    pub read: Askers,
+    pub read: AccessRule,
     /// The list of those who have not.
-    pub unread: Askers,
+    pub unread: AccessRule,
     /// The list of those who have not and left.
-    pub departed: Askers,
+    pub departed: AccessRule,
 }
 
 impl Access {
     /// Who may ask for a list.
-    pub const fn list(&self, filter: MemberFilter) -> Askers {
+    pub const fn list(&self, filter: MemberFilter) -> AccessRule {
         match filter {
             MemberFilter::Read => self.read,
             MemberFilter::Unread => self.unread,
@@ -73,7 +73,7 @@ impl From<Access> for AccessByTenant {
 
 /// Of which messages a caller may have an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach<'a> {
+pub(crate) enum Visibility<'a> {
     /// Of all.
     All,
     /// Of those that this person sent. The state is asked for no others, so that it cannot tell of them.
@@ -82,14 +82,26 @@ pub(crate) enum Reach<'a> {
     Nothing,
 }
 
-impl Askers {
+impl<'a> Visibility<'a> {
+    /// Returns the sender whose messages alone the state is asked for, or `None` for the messages of all senders. Nothing is
+    /// returned where the state is not asked at all.
+    pub(crate) const fn sender_id(self) -> Option<Option<&'a str>> {
+        match self {
+            Self::All => Some(None),
+            Self::SentBy(user) => Some(Some(user)),
+            Self::Nothing => None,
+        }
+    }
+}
+
+impl AccessRule {
     /// Of which messages a caller may have an answer.
-    pub(crate) fn reach(self, caller: &Caller) -> Reach<'_> {
-        let own = caller.user.as_deref().map_or(Reach::Nothing, Reach::SentBy);
+    pub(crate) fn visibility(self, caller: &Caller) -> Visibility<'_> {
+        let own = caller.user.as_deref().map_or(Visibility::Nothing, Visibility::SentBy);
         match (self, caller.scopes.has(Scope::Members)) {
-            (Self::SenderAndScope | Self::Scope, true) => Reach::All,
+            (Self::SenderAndScope | Self::Scope, true) => Visibility::All,
             (Self::SenderAndScope, false) | (Self::Sender, _) => own,
-            (Self::Scope, false) | (Self::Nobody, _) => Reach::Nothing,
+            (Self::Scope, false) | (Self::Nobody, _) => Visibility::Nothing,
         }
     }
 
@@ -119,7 +131,7 @@ pub(crate) fn forbidden(receipt: Receipt, conversation_id: Option<&str>) -> Rece
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caller::Scopes;
+    use crate::edge::caller::Scopes;
 
     fn sent_by(sender_id: Option<&str>) -> Receipt {
         let hollow = Receipt {
@@ -145,17 +157,17 @@ mod tests {
             Caller { tenant: "default".to_owned(), user: None, service: None, scopes: Scopes::ALL, expires: None };
         let user = |id: &str| Caller { user: Some(id.to_owned()), scopes: Scopes::NONE, ..service.clone() };
         let bare = Caller { scopes: Scopes::NONE, ..service.clone() };
-        for (askers, sender, scope) in [
-            (Askers::SenderAndScope, true, true),
-            (Askers::Sender, true, false),
-            (Askers::Scope, false, true),
-            (Askers::Nobody, false, false),
+        for (rule, sender, scope) in [
+            (AccessRule::SenderAndScope, true, true),
+            (AccessRule::Sender, true, false),
+            (AccessRule::Scope, false, true),
+            (AccessRule::Nobody, false, false),
         ] {
             let receipt = sent_by(Some("alice"));
-            assert_eq!(askers.admit(&user("alice"), &receipt), sender, "{askers:?}");
-            assert_eq!(askers.admit(&service, &receipt), scope, "{askers:?}");
-            assert!(!askers.admit(&user("bob"), &receipt), "{askers:?}");
-            assert!(!askers.admit(&bare, &receipt) && !askers.admit(&bare, &sent_by(None)), "{askers:?}");
+            assert_eq!(rule.admit(&user("alice"), &receipt), sender, "{rule:?}");
+            assert_eq!(rule.admit(&service, &receipt), scope, "{rule:?}");
+            assert!(!rule.admit(&user("bob"), &receipt), "{rule:?}");
+            assert!(!rule.admit(&bare, &receipt) && !rule.admit(&bare, &sent_by(None)), "{rule:?}");
         }
     }
 
@@ -166,18 +178,14 @@ mod tests {
             for scopes in [Scopes::NONE, Scopes::ALL] {
                 let caller =
                     Caller { tenant: "default".to_owned(), user: user.clone(), service: None, scopes, expires: None };
-                for askers in [Askers::SenderAndScope, Askers::Sender, Askers::Scope, Askers::Nobody] {
+                for rule in [AccessRule::SenderAndScope, AccessRule::Sender, AccessRule::Scope, AccessRule::Nobody] {
                     for sender in [Some("alice"), Some("bob"), None] {
-                        let reached = match askers.reach(&caller) {
-                            Reach::All => true,
-                            Reach::SentBy(user) => sender == Some(user),
-                            Reach::Nothing => false,
+                        let reached = match rule.visibility(&caller) {
+                            Visibility::All => true,
+                            Visibility::SentBy(user) => sender == Some(user),
+                            Visibility::Nothing => false,
                         };
-                        assert_eq!(
-                            reached,
-                            askers.admit(&caller, &sent_by(sender)),
-                            "{askers:?} {caller:?} {sender:?}"
-                        );
+                        assert_eq!(reached, rule.admit(&caller, &sent_by(sender)), "{rule:?} {caller:?} {sender:?}");
                     }
                 }
             }
@@ -193,10 +201,13 @@ mod tests {
     #[test]
     fn the_configuration_names_each_list_and_leaves_the_rest_at_its_default() {
         let access: Access = serde_json::from_str(r#"{"unread": "scope", "departed": "nobody"}"#).unwrap();
-        assert_eq!((access.counts, access.list(MemberFilter::Read)), (Askers::SenderAndScope, Askers::SenderAndScope));
+        assert_eq!(
+            (access.counts, access.list(MemberFilter::Read)),
+            (AccessRule::SenderAndScope, AccessRule::SenderAndScope)
+        );
         assert_eq!(
             (access.list(MemberFilter::Unread), access.list(MemberFilter::Departed)),
-            (Askers::Scope, Askers::Nobody)
+            (AccessRule::Scope, AccessRule::Nobody)
         );
     }
 }

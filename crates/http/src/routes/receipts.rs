@@ -2,13 +2,16 @@
 //!
 //! Must not tell a stranger whether a message exists: to a user, one that does not is somebody else's.
 
-use crate::access::{Askers, Reach, forbidden};
-use crate::caller::Caller;
+use crate::edge::access::forbidden;
+use crate::edge::caller::Caller;
 use crate::problem::{Code, Item, Problem};
-use crate::reads::{Query, answered};
-use crate::request::{Format, Freshness, PathIds, format, id_problem, read_body};
+use crate::query_context::{Freshness, QueryContext, not_found};
+use crate::request::{Format, PathIds, format, id_problem, read_body};
+use crate::response::answered;
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use axum::routing::{get, post};
 use receipts_fold::view::{Receipt, Status};
 use receipts_query::{Answer, json};
 use serde::Deserialize;
@@ -17,6 +20,13 @@ use std::sync::Arc;
 
 /// How many messages one query names at most; the contract's number.
 pub const MESSAGE_IDS_MAX: usize = 100;
+
+/// Returns the routes of receipts.
+pub(super) fn router() -> Router<Arc<QueryContext>> {
+    Router::new()
+        .route("/v1/receipts/query", post(query_receipts))
+        .route("/v1/conversations/{conversation_id}/messages/{message_id}/receipt", get(get_receipt))
+}
 
 /// What a batch asks for.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -93,11 +103,11 @@ fn id(value: Value, pointer: impl FnOnce() -> String, items: &mut Vec<Item>) -> 
 /// in a path, too: `.` and `..`.
 #[utoipa::path(
     post, path = "/v1/receipts/query", operation_id = "query_receipts", tag = "query",
-    request_body(description = "Which messages.", content = crate::openapi::ReceiptsQuery),
-    responses((status = 200, description = "One receipt for each id.", body = crate::openapi::ReceiptsAnswer))
+    request_body(description = "Which messages.", content = crate::shapes::ReceiptsQuery),
+    responses((status = 200, description = "One receipt for each id.", body = crate::shapes::ReceiptsAnswer))
 )]
 pub(crate) async fn query_receipts(
-    State(query): State<Arc<Query>>,
+    State(query): State<Arc<QueryContext>>,
     caller: Caller,
     freshness: Freshness,
     request: Request,
@@ -108,24 +118,23 @@ pub(crate) async fn query_receipts(
     let body = read_body(request, query.limits.body_bytes_max, query.limits.request_timeout).await?;
     let asked = Asked::read(&body)?;
     query.wait(&freshness).await?;
-    let (askers, ids) = (query.access.of(&caller.tenant).counts, &asked.message_ids);
+    let (rule, ids) = (query.access.of(&caller.tenant).counts, &asked.message_ids);
     let conversation = asked.conversation_id.as_deref();
-    let mut answer = match (askers.reach(&caller), conversation.map(|id| query.locate(&caller, id))) {
-        (Reach::All, Some(at)) => query.ask(query.answers.receipts(at, ids)).await?,
-        (Reach::All, None) => query.ask(query.answers.find(&caller.tenant, ids)).await?,
-        (Reach::SentBy(user), Some(at)) => query.ask(query.answers.receipts_sent_by(at, user, ids)).await?,
-        (Reach::SentBy(user), None) => query.ask(query.answers.find_sent_by(&caller.tenant, user, ids)).await?,
-        (Reach::Nothing, _) => {
-            let bare = |id: &String| Receipt::bare(caller.tenant.clone(), conversation, id.clone(), Status::Forbidden);
-            Answer { value: ids.iter().map(bare).collect(), positions: query.answers.positions() }
+    let mut answer = if let Some(sender_id) = rule.visibility(&caller).sender_id() {
+        match conversation {
+            Some(id) => query.ask(query.answers.receipts(query.locate(&caller, id), sender_id, ids)).await?,
+            None => query.ask(query.answers.find(&caller.tenant, sender_id, ids)).await?,
         }
+    } else {
+        let bare = |id: &String| Receipt::bare(caller.tenant.clone(), conversation, id.clone(), Status::Forbidden);
+        Answer { value: ids.iter().map(bare).collect(), positions: query.answers.positions() }
     };
     if answer.value.len() != asked.message_ids.len() {
         tracing::error!(asked = asked.message_ids.len(), answered = answer.value.len(), "not one receipt for each id");
         return Err(Problem::new(Code::Internal));
     }
     for receipt in &mut answer.value {
-        if !askers.admit(&caller, receipt) {
+        if !rule.admit(&caller, receipt) {
             *receipt = forbidden(receipt.clone(), conversation);
         }
     }
@@ -140,66 +149,29 @@ pub(crate) async fn query_receipts(
 #[utoipa::path(
     get, path = "/v1/conversations/{conversation_id}/messages/{message_id}/receipt", operation_id = "get_receipt",
     tag = "query",
-    params(crate::openapi::MessagePath),
-    responses((status = 200, description = "The receipt.", body = crate::openapi::Receipt))
+    params(crate::shapes::MessagePath),
+    responses((status = 200, description = "The receipt.", body = crate::shapes::Receipt))
 )]
 pub(crate) async fn get_receipt(
-    State(query): State<Arc<Query>>,
+    State(query): State<Arc<QueryContext>>,
     caller: Caller,
     PathIds([conversation_id, message_id]): PathIds<2>,
     freshness: Freshness,
 ) -> Result<Response, Problem> {
     query.wait(&freshness).await?;
-    let askers = query.access.of(&caller.tenant).counts;
-    let Some(answer) = query.reached(askers, &caller, &conversation_id, &message_id).await? else {
+    let rule = query.access.of(&caller.tenant).counts;
+    let Some(answer) = query.visible_receipt(rule, &caller, &conversation_id, &message_id).await? else {
         return Err(Problem::new(Code::Forbidden));
     };
     let positions = freshness.with(answer.positions);
     let receipt = &answer.value;
-    if !askers.admit(&caller, receipt) {
+    if !rule.admit(&caller, receipt) {
         Err(Problem::new(Code::Forbidden).at(positions))
     } else if receipt.status == Status::NotFound {
         Err(not_found(receipt).at(positions))
     } else {
         Ok(answered(json::receipt(receipt), &positions))
     }
-}
-
-impl Query {
-    /// The receipt of a message, in so far as the caller reaches it: one of somebody else's is as one that is not there.
-    /// `None` where the caller reaches none, whatever there is.
-    pub(crate) async fn reached(
-        &self,
-        askers: Askers,
-        caller: &Caller,
-        conversation_id: &str,
-        message_id: &String,
-    ) -> Result<Option<Answer<Receipt>>, Problem> {
-        let (conversation, ids) = (self.locate(caller, conversation_id), std::slice::from_ref(message_id));
-        let answer = match askers.reach(caller) {
-            Reach::All => self.ask(self.answers.receipts(conversation, ids)).await?,
-            Reach::SentBy(user) => self.ask(self.answers.receipts_sent_by(conversation, user, ids)).await?,
-            Reach::Nothing => return Ok(None),
-        };
-        let Answer { value, positions } = answer;
-        match value.into_iter().next() {
-            Some(value) => Ok(Some(Answer { value, positions })),
-            None => {
-                tracing::error!("no receipt for the id asked for");
-                Err(Problem::new(Code::Internal))
-            }
-        }
-    }
-}
-
-/// The 404 of a message, with its receipt for those who want to read the status there.
-pub(crate) fn not_found(receipt: &Receipt) -> Problem {
-    with_receipt(Problem::new(Code::NotFound).detail("there is no such message"), receipt)
-}
-
-/// A problem with the receipt as an extension member.
-pub(crate) fn with_receipt(problem: Problem, receipt: &Receipt) -> Problem {
-    problem.with("receipt", serde_json::to_value(receipt).unwrap_or_default())
 }
 
 #[cfg(test)]

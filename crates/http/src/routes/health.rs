@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use receipts_query::Readiness;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// What the health routes need.
 #[derive(Clone)]
@@ -20,16 +20,12 @@ pub struct Health {
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
-/// The OpenAPI document as it is served; it never changes while the process lives.
-static OPENAPI: LazyLock<String> = LazyLock::new(|| crate::openapi::document().to_string());
-
 /// The routes of health, without what [`crate::edge`] puts around them.
-pub fn health_router(health: Health) -> Router {
+pub(crate) fn router(health: Health) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .route("/openapi.json", get(openapi))
         .with_state(Arc::new(health))
 }
 
@@ -45,7 +41,7 @@ pub(crate) async fn livez() -> &'static str {
 /// Says whether the service is caught up with the log, within the configured lag.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "readyz", tag = "health",
-    responses((status = 200, description = "Caught up.", body = crate::openapi::ReadinessAnswer))
+    responses((status = 200, description = "Caught up.", body = crate::shapes::ReadinessAnswer))
 )]
 pub(crate) async fn readyz(State(health): State<Arc<Health>>) -> Response {
     let readiness = (health.readiness)();
@@ -69,13 +65,4 @@ pub(crate) async fn readyz(State(health): State<Arc<Health>>) -> Response {
 )]
 pub(crate) async fn metrics(State(health): State<Arc<Health>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (health.render_metrics)()).into_response()
-}
-
-/// This document.
-#[utoipa::path(
-    get, path = "/openapi.json", operation_id = "openapi", tag = "health",
-    responses((status = 200, description = "OpenAPI 3.1.", body = serde_json::Value, content_type = "application/json"))
-)]
-pub(crate) async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], OPENAPI.as_str()).into_response()
 }

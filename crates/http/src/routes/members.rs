@@ -2,14 +2,16 @@
 //!
 //! Must not walk a list: a page is a seek to the cursor's slot, at any depth.
 
-use crate::access::Reach;
-use crate::caller::{Caller, Scope};
+use crate::edge::access::Visibility;
+use crate::edge::caller::Caller;
 use crate::problem::{Code, Problem};
-use crate::reads::{Query, answered};
-use crate::receipts::{not_found, with_receipt};
-use crate::request::{Freshness, Parameters, PathIds};
+use crate::query_context::{Freshness, QueryContext, not_found, with_receipt};
+use crate::request::{Parameters, PathIds};
+use crate::response::answered;
+use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
+use axum::routing::get;
 use receipts_fold::view::{MemberFilter, Status};
 use receipts_query::{ListId, json};
 use std::sync::Arc;
@@ -19,6 +21,11 @@ pub const LIMIT_DEFAULT: usize = 100;
 
 /// How many members a page has at most; the contract's number.
 pub const LIMIT_MAX: usize = 1_000;
+
+/// Returns the route of member lists.
+pub(super) fn router() -> Router<Arc<QueryContext>> {
+    Router::new().route("/v1/conversations/{conversation_id}/messages/{message_id}/members", get(list_members))
+}
 
 fn filter(parameters: &Parameters) -> Result<MemberFilter, Problem> {
     match parameters.one("filter")? {
@@ -46,11 +53,11 @@ fn limit(parameters: &Parameters) -> Result<usize, Problem> {
 #[utoipa::path(
     get, path = "/v1/conversations/{conversation_id}/messages/{message_id}/members", operation_id = "list_members",
     tag = "query",
-    params(crate::openapi::MessagePath, crate::openapi::ListParameters),
-    responses((status = 200, description = "A page of the list.", body = crate::openapi::MembersPage))
+    params(crate::shapes::MessagePath, crate::shapes::ListParameters),
+    responses((status = 200, description = "A page of the list.", body = crate::shapes::MembersPage))
 )]
 pub(crate) async fn list_members(
-    State(query): State<Arc<Query>>,
+    State(query): State<Arc<QueryContext>>,
     caller: Caller,
     PathIds([conversation_id, message_id]): PathIds<2>,
     parameters: Parameters,
@@ -66,18 +73,18 @@ pub(crate) async fn list_members(
     };
     query.wait(&freshness).await?;
     let conversation = query.locate(&caller, &conversation_id);
-    let askers = query.access.of(&caller.tenant).list(filter);
-    if askers.reach(&caller) != Reach::All {
+    let rule = query.access.of(&caller.tenant).list(filter);
+    if rule.visibility(&caller) != Visibility::All {
         // Before the list is looked at: its length is not to be told by the time that a refusal takes.
-        let answer = query.reached(askers, &caller, &conversation_id, &message_id).await?;
+        let answer = query.visible_receipt(rule, &caller, &conversation_id, &message_id).await?;
         let answer = answer.ok_or_else(|| Problem::new(Code::Forbidden))?;
-        if !askers.admit(&caller, &answer.value) {
+        if !rule.admit(&caller, &answer.value) {
             return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions)));
         }
     }
     let answer = query.ask(query.answers.members(conversation, &message_id, filter, from_slot, limit)).await?;
     let (page, positions) = (answer.value, freshness.with(answer.positions));
-    if !askers.admit(&caller, &page.receipt) {
+    if !rule.admit(&caller, &page.receipt) {
         return Err(Problem::new(Code::Forbidden).at(positions));
     }
     match page.receipt.status {
@@ -87,40 +94,4 @@ pub(crate) async fn list_members(
     }
     let next_cursor = page.next_slot.map(|slot| query.cursor_key.sign(list, slot));
     Ok(answered(json::page(&page.members, next_cursor.as_deref(), &page.receipt), &positions))
-}
-
-/// Answers up to where a person has read a conversation.
-///
-/// For callers with the scope `receipts:members`, for the person, and for whoever is on the conversation's roster now.
-#[utoipa::path(
-    get, path = "/v1/conversations/{conversation_id}/read-marks/{user_id}", operation_id = "get_read_mark",
-    tag = "query",
-    params(crate::openapi::ReaderPath),
-    responses((status = 200, description = "The read mark.", body = crate::openapi::ReadMark))
-)]
-pub(crate) async fn get_read_mark(
-    State(query): State<Arc<Query>>,
-    caller: Caller,
-    PathIds([conversation_id, user_id]): PathIds<2>,
-    freshness: Freshness,
-) -> Result<Response, Problem> {
-    query.wait(&freshness).await?;
-    let conversation = query.locate(&caller, &conversation_id);
-    if !caller.scopes.has(Scope::Members) && !caller.is(&user_id) {
-        let is_member = match &caller.user {
-            Some(user) => Some(query.ask(query.answers.is_member(conversation, user)).await?),
-            None => None,
-        };
-        match is_member {
-            Some(answer) if answer.value => {}
-            Some(answer) => return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions))),
-            None => return Err(Problem::new(Code::Forbidden)),
-        }
-    }
-    let answer = query.ask(query.answers.read_mark(conversation, &user_id)).await?;
-    let positions = freshness.with(answer.positions);
-    match answer.value {
-        Some(mark) => Ok(answered(json::read_mark(&mark), &positions)),
-        None => Err(Problem::new(Code::NotFound).detail("there is no such read mark").at(positions)),
-    }
 }

@@ -2,17 +2,26 @@
 //!
 //! Must not touch the state, and must not claim that nothing happened where something may have.
 
-use crate::batch::Batch;
-use crate::caller::{Caller, Scope};
-use crate::guard::Limits;
+mod body;
+
+pub use body::EVENTS_MAX;
+
+use crate::edge::caller::{Caller, Scope};
+use crate::edge::limits::Limits;
 use crate::problem::{Code, Item, Problem};
-use crate::request::{format, put_position, read_body};
+use crate::request::{format, read_body};
+use crate::response::put_position;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+<<<<<<< HEAD:crates/http/src/ingest.rs
 use receipts_log::{AppendError, PendingAppend, Writer};
+=======
+use body::PostedEvents;
+use receipts_log::{AppendError, Appended, Writer};
+>>>>>>> dcb4e0a (HTTP: a router per resource, modules that depend one way; the query port says whose messages once):crates/http/src/routes/events.rs
 use receipts_query::Positions;
 use serde::Serialize;
 use std::sync::Arc;
@@ -34,7 +43,7 @@ pub struct Ingest {
 }
 
 /// The route of ingest, without what [`crate::edge`] puts around it.
-pub fn ingest_router(ingest: Ingest) -> Router {
+pub fn router(ingest: Ingest) -> Router {
     Router::new().route("/v1/events", post(post_events)).with_state(Arc::new(ingest))
 }
 
@@ -57,7 +66,7 @@ pub(crate) struct Accepted {
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "post_events", tag = "ingest",
     request_body(description = "What happened.", content(
-        (crate::openapi::Events = "application/json"),
+        (serde_json::Value = "application/json"),
         (String = "application/x-ndjson", example = json!("{\"type\":\"message.recalled\",\"conversation_id\":\"g1\",\"message_id\":\"m1\"}\n")),
     )),
     responses((status = 202, description = "The log has acknowledged every event.", body = Accepted))
@@ -72,7 +81,7 @@ pub(crate) async fn post_events(
     }
     let format = format(request.headers())?;
     let body = read_body(request, ingest.limits.body_bytes_max, ingest.limits.request_timeout).await?;
-    let batch = Batch::read(&body, format, &caller.tenant, ingest.partition_count)?;
+    let batch = PostedEvents::read(&body, format, &caller.tenant, ingest.partition_count)?;
     let accepted = batch.event_count;
     let positions = ingest.write(batch).await?;
     metrics::counter!("receipts_ingest_events_total").increment(accepted as u64);
@@ -84,7 +93,7 @@ pub(crate) async fn post_events(
 
 impl Ingest {
     /// Appends all entries and waits for every outcome. Runs to its end where the client goes away.
-    async fn write(&self, mut batch: Batch) -> Result<Positions, Problem> {
+    async fn write(&self, mut batch: PostedEvents) -> Result<Positions, Problem> {
         let entries = std::mem::take(&mut batch.entries);
         let writer = Arc::clone(&self.writer);
         let deadline = Instant::now() + self.acknowledge_timeout;
@@ -141,7 +150,7 @@ impl Outcomes {
         }
     }
 
-    fn into_answer(self, batch: &Batch) -> Result<Positions, Problem> {
+    fn into_answer(self, batch: &PostedEvents) -> Result<Positions, Problem> {
         if self.failed.is_empty() {
             return Ok(self.positions);
         }

@@ -16,7 +16,7 @@ pub const EVENTS_MAX: usize = 1_000;
 
 /// What a body asks to be written.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct PostedEvents {
     /// How many events it holds.
     pub(crate) event_count: usize,
     /// The entries in the order of the events, each with the pointer of its event. A control event without a
@@ -26,7 +26,7 @@ pub(crate) struct Batch {
     single: bool,
 }
 
-impl Batch {
+impl PostedEvents {
     /// The JSON Pointer of the event of this index.
     pub(crate) fn pointer(&self, index: usize) -> String {
         if self.single { String::new() } else { format!("/{index}") }
@@ -172,7 +172,7 @@ mod tests {
 
     fn read(body: &str, format: Format, tenant: &str) -> Result<Vec<(usize, Entry)>, Vec<u8>> {
         let body = Bytes::copy_from_slice(body.as_bytes());
-        Batch::read(&body, format, tenant, 4)
+        PostedEvents::read(&body, format, tenant, 4)
             .map(|batch| batch.entries)
             .map_err(|problem| format!("{problem:?}").into())
     }

@@ -7,11 +7,6 @@
 
 use utoipa::{IntoParams, ToSchema};
 
-/// One event, or an array of them.
-#[derive(ToSchema)]
-#[schema(value_type = Object)]
-pub(crate) struct Events(serde_json::Value);
-
 /// Which messages a batch asks about.
 #[derive(ToSchema)]
 pub(crate) struct ReceiptsQuery {

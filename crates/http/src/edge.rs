@@ -1,0 +1,44 @@
+//! The middleware around all routes, and the listener that serves them.
+//!
+//! It must not know a single route.
+
+pub(crate) mod access;
+pub(crate) mod caller;
+pub(crate) mod limits;
+pub(crate) mod observe;
+pub(crate) mod serve;
+pub(crate) mod tokens;
+
+use crate::problem;
+use axum::Router;
+use axum::middleware::{from_fn_with_state, map_request_with_state};
+use caller::Authenticate;
+use limits::Limits;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// Wraps routes in the middleware that every edge has.
+///
+/// It resolves the caller, enforces limits, turns panics and unknown routes into problems, and records each request in
+/// traces and metrics. The routes of `open` need no caller and have no limits.
+pub fn edge(routes: Router, open: Router, authenticate: Arc<dyn Authenticate>, limits: &Limits) -> Router {
+    // axum boxes every layer of a router and clones the boxes per request, so all middleware is combined into one
+    // ServiceBuilder here and one in `observed`. The first layer of a builder is the outermost.
+    let rate = limits::RateLimit::new(limits).map(|limit| from_fn_with_state(Arc::new(limit), limits::limit_rate));
+    let permits = Arc::new(Semaphore::new(limits.concurrent_requests_max));
+    let of_routes = ServiceBuilder::new()
+        .layer(from_fn_with_state(permits, limits::shed))
+        .layer(map_request_with_state(authenticate, caller::resolve))
+        .option_layer(rate);
+    observed(routes.layer(of_routes).merge(open))
+}
+
+/// Records every request in traces and metrics, and turns panics and unknown routes into problems.
+pub(crate) fn observed(routes: Router) -> Router {
+    let of_all = ServiceBuilder::new()
+        .layer(from_fn_with_state(Arc::<observe::Meters>::default(), observe::observe))
+        .layer(CatchPanicLayer::custom(problem::panicked));
+    routes.fallback(problem::no_route).method_not_allowed_fallback(problem::method_not_allowed).layer(of_all)
+}

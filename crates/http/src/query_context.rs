@@ -1,0 +1,144 @@
+//! Everything that read routes share: the state that they ask, the wait for a position, deadlines, and the receipt that a
+//! caller may see.
+//!
+//! It must not know a route's own shapes.
+
+use crate::edge::access::{AccessByTenant, AccessRule};
+use crate::edge::caller::Caller;
+use crate::edge::limits::Limits;
+use crate::problem::{Code, Problem};
+use axum::extract::FromRequestParts;
+use axum::http::HeaderName;
+use axum::http::request::Parts;
+use receipts_fold::view::Receipt;
+use receipts_query::{Answer, Answers, BadToken, Conversation, CursorKey, Positions, Unavailable};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Names the positions that must be folded before a read is answered: a token, or several separated by commas.
+pub const MIN_POSITION_HEADER: HeaderName = HeaderName::from_static("receipts-min-position");
+
+/// Limits the wait for [`MIN_POSITION_HEADER`], milliseconds.
+pub const WAIT_HEADER: HeaderName = HeaderName::from_static("receipts-wait-ms");
+
+/// The longest wait, milliseconds. A longer one in [`WAIT_HEADER`] is shortened to this.
+pub const WAIT_MAX_MS: u64 = 30_000;
+
+/// The state and the settings of the query routes.
+#[derive(Clone)]
+pub struct QueryContext {
+    /// Answers questions about the state.
+    pub answers: Arc<dyn Answers>,
+    /// Signs the cursors of member lists. It is the same on every edge and after a restart.
+    pub cursor_key: CursorKey,
+    /// Says which callers may ask for counts and lists.
+    pub access: AccessByTenant,
+    /// Bounds the size of a body, the time of an answer, and the default wait for a position.
+    pub limits: Limits,
+}
+
+impl QueryContext {
+    /// Returns a conversation of the caller's tenant with its partition.
+    pub(crate) fn locate<'a>(&self, caller: &'a Caller, conversation_id: &'a str) -> Conversation<'a> {
+        Conversation::locate(&caller.tenant, conversation_id, self.answers.partition_count())
+    }
+
+    /// Waits until the state is as fresh as the request asks for.
+    pub(crate) async fn wait(&self, freshness: &Freshness) -> Result<(), Problem> {
+        if freshness.min.is_empty() {
+            return Ok(());
+        }
+        if freshness.min.highest_partition().is_some_and(|highest| highest >= self.answers.partition_count()) {
+            return Err(Problem::new(Code::BadPosition).item("/Receipts-Min-Position", "must be a token of this log"));
+        }
+        let wait = self.answers.wait(&freshness.min, freshness.wait);
+        // The owner of the state keeps the time of the wait. This deadline is for an owner that is out of reach.
+        let deadline = freshness.wait + self.limits.request_timeout;
+        tokio::time::timeout(deadline, wait).await.unwrap_or(Err(Unavailable::Behind)).map_err(Problem::from)
+    }
+
+    /// Asks the state, with a deadline.
+    pub(crate) async fn ask<T>(
+        &self,
+        asking: impl Future<Output = Result<Answer<T>, Unavailable>>,
+    ) -> Result<Answer<T>, Problem> {
+        let answer = tokio::time::timeout(self.limits.request_timeout, asking).await;
+        answer.unwrap_or_else(|_| Err(Unavailable::Failed("no answer in time".to_owned()))).map_err(Problem::from)
+    }
+
+    /// Returns the receipt of a message as far as the caller may see it: a message of another sender looks like one that
+    /// does not exist. `None` means that the caller may see no receipt at all; then the state is not asked.
+    pub(crate) async fn visible_receipt(
+        &self,
+        rule: AccessRule,
+        caller: &Caller,
+        conversation_id: &str,
+        message_id: &String,
+    ) -> Result<Option<Answer<Receipt>>, Problem> {
+        let Some(sender_id) = rule.visibility(caller).sender_id() else { return Ok(None) };
+        let (conversation, ids) = (self.locate(caller, conversation_id), std::slice::from_ref(message_id));
+        let Answer { value, positions } = self.ask(self.answers.receipts(conversation, sender_id, ids)).await?;
+        match value.into_iter().next() {
+            Some(value) => Ok(Some(Answer { value, positions })),
+            None => {
+                tracing::error!("the state returned no receipt for a message id");
+                Err(Problem::new(Code::Internal))
+            }
+        }
+    }
+}
+
+/// Returns the 404 of a message. It holds the receipt for clients that read the status there.
+pub(crate) fn not_found(receipt: &Receipt) -> Problem {
+    with_receipt(Problem::new(Code::NotFound).detail("there is no such message"), receipt)
+}
+
+/// Adds a receipt to a problem, as an extension member.
+pub(crate) fn with_receipt(problem: Problem, receipt: &Receipt) -> Problem {
+    problem.with("receipt", serde_json::to_value(receipt).unwrap_or_default())
+}
+
+/// How fresh the answer to a read must be.
+pub(crate) struct Freshness {
+    /// The positions that must be folded first.
+    pub(crate) min: Positions,
+    /// How long to wait for them.
+    pub(crate) wait: Duration,
+}
+
+impl Freshness {
+    /// Returns the positions of an answer that was given after the wait. They include the positions that the request
+    /// waited for, so a client that passes on only the newest token loses nothing.
+    pub(crate) fn with(&self, mut answered: Positions) -> Positions {
+        answered.merge(&self.min);
+        answered
+    }
+}
+
+impl FromRequestParts<Arc<QueryContext>> for Freshness {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, query: &Arc<QueryContext>) -> Result<Self, Problem> {
+        let mut min = Positions::new();
+        for tokens in parts.headers.get_all(MIN_POSITION_HEADER) {
+            for token in tokens.to_str().unwrap_or("\u{fffd}").split(',') {
+                let bad =
+                    |error: BadToken| Problem::new(Code::BadPosition).item("/Receipts-Min-Position", error.to_string());
+                min.merge(&token.trim().parse().map_err(bad)?);
+            }
+        }
+        let mut waits = parts.headers.get_all(WAIT_HEADER).iter();
+        let wait = match (waits.next(), waits.next()) {
+            (None, _) => query.limits.wait_default,
+            (Some(_), Some(_)) => return Err(Problem::invalid("/Receipts-Wait-Ms", "must not stand more than once")),
+            (Some(value), None) => value
+                .to_str()
+                .ok()
+                .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+                // A number that does not fit into u64 is above the maximum too.
+                .map(|text| Duration::from_millis(text.parse().unwrap_or(WAIT_MAX_MS).min(WAIT_MAX_MS)))
+                .ok_or_else(|| Problem::invalid("/Receipts-Wait-Ms", "must be a whole number of milliseconds"))?,
+        };
+        Ok(Self { min, wait })
+    }
+}

@@ -1,0 +1,111 @@
+//! Internal calls: questions of query edges to a projector, and an operator's request for snapshots.
+//!
+//! Users must not reach them: they check only that the caller knows the secret, not who the caller is.
+
+use crate::edge::limits::shed;
+use crate::problem;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use receipts_cluster::{
+    ASK_PATH, Owner, PeerReply, PeerRequest, PeerState, SNAPSHOTS_PATH, STATE_PATH, Secret, SnapshotControl, SnapshotReply,
+    SnapshotRequest, answer_request,
+};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// The largest question of an edge, bytes: 100 ids of 128 bytes, escaped, and the other fields.
+const QUESTION_BYTES_MAX: usize = 256 << 10;
+/// Questions in progress at once. More are refused immediately.
+const QUESTIONS_MAX: usize = 4_096;
+/// The largest request for snapshots, bytes: 10,000 partitions by number.
+const SNAPSHOT_BYTES_MAX: usize = 128 << 10;
+
+/// A projector that query edges ask.
+#[derive(Clone)]
+pub struct Peer {
+    /// Answers for its partitions.
+    pub owner: Arc<dyn Owner>,
+    /// The `HOST:PORT` at which edges are to ask it.
+    pub advertise: Option<String>,
+    /// True for a standby.
+    pub standby: bool,
+    /// Its own key of cursors, for services without a shared secret.
+    pub cursor_key: Option<String>,
+    /// Callers must know this secret. With `None`, every caller is answered.
+    pub secret: Option<Secret>,
+}
+
+/// Returns the routes that query edges call.
+pub(crate) fn router(peer: Peer) -> Router {
+    let peer = Arc::new(peer);
+    let of_routes = ServiceBuilder::new()
+        .layer(from_fn_with_state(Arc::new(Semaphore::new(QUESTIONS_MAX)), shed))
+        .layer(from_fn_with_state(Arc::new(peer.secret.clone()), admit))
+        .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX));
+    Router::new().route(STATE_PATH, get(state)).route(ASK_PATH, post(ask)).layer(of_routes).with_state(peer)
+}
+
+/// Refuses a caller that does not show the credential of the secret. Without a secret it admits every caller.
+async fn admit(State(secret): State<Arc<Option<Secret>>>, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    match &*secret {
+        Some(secret) if !secret.is_credential(shown) => StatusCode::UNAUTHORIZED.into_response(),
+        _ => next.run(request).await,
+    }
+}
+
+async fn state(State(peer): State<Arc<Peer>>) -> Json<PeerState> {
+    Json(PeerState {
+        advertise: peer.advertise.clone(),
+        partition_count: peer.owner.partition_count(),
+        standby: peer.standby,
+        positions: peer.owner.positions(),
+        partitions: peer.owner.owned_partitions(),
+        cursor_key: peer.cursor_key.clone(),
+    })
+}
+
+async fn ask(State(peer): State<Arc<Peer>>, Json(request): Json<PeerRequest>) -> Json<PeerReply> {
+    Json(answer_request(&*peer.owner, &request).await)
+}
+
+type Control = Option<Arc<dyn SnapshotControl>>;
+
+/// Returns the route by which an operator requests snapshots and looks at their progress. No call waits for a snapshot.
+///
+/// `control` takes the snapshots; without it the process takes none. The route always asks for the secret, because a caller
+/// can fill a bucket.
+pub fn snapshot_router(control: Option<Arc<dyn SnapshotControl>>, secret: Secret) -> Router {
+    Router::new()
+        .route(SNAPSHOTS_PATH, get(snapshot_statuses).post(request_snapshots))
+        .layer(DefaultBodyLimit::max(SNAPSHOT_BYTES_MAX))
+        .layer(from_fn_with_state(Arc::new(Some(secret)), admit))
+        .with_state(control)
+        .layer(CatchPanicLayer::custom(problem::panicked))
+}
+
+async fn snapshot_statuses(State(control): State<Control>) -> Result<Json<SnapshotReply>, (StatusCode, &'static str)> {
+    let control = control.ok_or(NO_SNAPSHOTS)?;
+    Ok(Json(SnapshotReply { requested: Vec::new(), statuses: control.statuses() }))
+}
+
+async fn request_snapshots(
+    State(control): State<Control>,
+    Json(request): Json<SnapshotRequest>,
+) -> Result<(StatusCode, Json<SnapshotReply>), (StatusCode, &'static str)> {
+    let control = control.ok_or(NO_SNAPSHOTS)?;
+    // The statuses before the request, so that the caller can see them change.
+    let statuses = control.statuses();
+    let requested = control.request(request.partitions.as_deref());
+    Ok((StatusCode::ACCEPTED, Json(SnapshotReply { requested, statuses })))
+}
+
+const NO_SNAPSHOTS: (StatusCode, &str) =
+    (StatusCode::CONFLICT, "this process takes no snapshots: set snapshot.url for it; a standby takes none");

@@ -1,0 +1,56 @@
+//! `GET …/read-marks/{user_id}`: up to where a person has read a conversation.
+//!
+//! It must not tell a caller outside of the conversation whether a mark exists.
+
+use crate::edge::caller::{Caller, Scope};
+use crate::problem::{Code, Problem};
+use crate::query_context::{Freshness, QueryContext};
+use crate::request::PathIds;
+use crate::response::answered;
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use receipts_query::json;
+use std::sync::Arc;
+
+/// Returns the route of read marks.
+pub(super) fn router() -> Router<Arc<QueryContext>> {
+    Router::new().route("/v1/conversations/{conversation_id}/read-marks/{user_id}", get(get_read_mark))
+}
+
+/// Answers up to where a person has read a conversation.
+///
+/// For callers with the scope `receipts:members`, for the person, and for whoever is on the conversation's roster now.
+#[utoipa::path(
+    get, path = "/v1/conversations/{conversation_id}/read-marks/{user_id}", operation_id = "get_read_mark",
+    tag = "query",
+    params(crate::shapes::ReaderPath),
+    responses((status = 200, description = "The read mark.", body = crate::shapes::ReadMark))
+)]
+pub(crate) async fn get_read_mark(
+    State(query): State<Arc<QueryContext>>,
+    caller: Caller,
+    PathIds([conversation_id, user_id]): PathIds<2>,
+    freshness: Freshness,
+) -> Result<Response, Problem> {
+    query.wait(&freshness).await?;
+    let conversation = query.locate(&caller, &conversation_id);
+    if !caller.scopes.has(Scope::Members) && !caller.is(&user_id) {
+        let is_member = match &caller.user {
+            Some(user) => Some(query.ask(query.answers.is_member(conversation, user)).await?),
+            None => None,
+        };
+        match is_member {
+            Some(answer) if answer.value => {}
+            Some(answer) => return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions))),
+            None => return Err(Problem::new(Code::Forbidden)),
+        }
+    }
+    let answer = query.ask(query.answers.read_mark(conversation, &user_id)).await?;
+    let positions = freshness.with(answer.positions);
+    match answer.value {
+        Some(mark) => Ok(answered(json::read_mark(&mark), &positions)),
+        None => Err(Problem::new(Code::NotFound).detail("there is no such read mark").at(positions)),
+    }
+}

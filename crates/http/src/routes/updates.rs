@@ -1,0 +1,138 @@
+//! `GET /v1/updates`: Server-Sent Events of one conversation, or of the messages that one person sent.
+//!
+//! It must not read the topic itself; [`crate::updates`] does.
+
+use crate::edge::caller::{Caller, Scope};
+use crate::problem::{Code, Problem};
+use crate::query_context::{Freshness, QueryContext};
+use crate::request::{Parameters, id_problem};
+use crate::response::put_position;
+use crate::updates::{Interest, Stream, Updates, View};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use futures_util::stream::unfold;
+use receipts_query::{BadToken, Since};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// Says where an interrupted stream resumes. Clients of Server-Sent Events send it on their own.
+pub const LAST_EVENT_ID_HEADER: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Returns the route of updates. Without `updates` the process reaches no log, and the route says so.
+pub(super) fn router(updates: Option<Updates>) -> Router<Arc<QueryContext>> {
+    let stream = move |State(query), caller, parameters, freshness, headers| {
+        let updates = updates.clone();
+        async move {
+            let Some(updates) = updates else {
+                let detail = "this edge has no streams, for it reaches no log: it needs --kafka-bootstrap";
+                return Err(Problem::new(Code::NoRoute).detail(detail));
+            };
+            stream_updates(updates, query, caller, parameters, freshness, headers).await
+        }
+    };
+    Router::new().route("/v1/updates", get(stream))
+}
+
+/// Streams updates as Server-Sent Events, of one conversation or of the messages that one person sent.
+///
+/// `event` is the update's `type`, `data` the update, and `id` a token with which a stream that broke off goes on without
+/// a gap: in `Last-Event-ID`, as clients of Server-Sent Events do by themselves, or in `since`. A position of the event log,
+/// as answers carry it, does as well: everything that changed since comes first. At least once: an update may come again,
+/// also after a newer one of the same message; the higher `version` holds. A comment with the newest `id` comes at least
+/// every 15 s by default. The stream ends, and is to be resumed, where the client reads too slowly, the credential expires,
+/// or the service stops.
+///
+/// Of a conversation: for callers with the scope `receipts:members`. Of a sender: for that person, and for callers with the
+/// scope; it has the receipts of the person's messages, and the read marks of those who share a direct conversation with the
+/// person. Who was erased is not named, whenever the update was published.
+#[utoipa::path(
+    get, path = "/v1/updates", operation_id = "stream_updates", tag = "query",
+    params(
+        crate::shapes::StreamParameters,
+        ("Last-Event-ID" = Option<String>, Header, nullable = false,
+         description = "The `id` of the last event that the client has seen of such a stream, or a position of the event log."),
+    ),
+    responses((
+        status = 200, description = "A stream without end.", body = String, content_type = "text/event-stream",
+        example = json!("event: read_mark.updated\nid: AgENgEBvmw\ndata: {\"type\":\"read_mark.updated\",…}\n\n")
+    ))
+)]
+pub(crate) async fn stream_updates(
+    updates: Updates,
+    query: Arc<QueryContext>,
+    caller: Caller,
+    parameters: Parameters,
+    freshness: Freshness,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let interest = interest(&parameters)?;
+    let (by_scope, by_sender) = match &interest {
+        Interest::Conversation(_) => (caller.scopes.has(Scope::Members), false),
+        Interest::Sender(id) => (caller.scopes.has(Scope::Members), caller.is(id)),
+    };
+    let access = *query.access.of(&caller.tenant);
+    if !access.counts.permits(by_scope, by_sender) {
+        return Err(Problem::new(Code::Forbidden));
+    }
+    let since = since(&headers, &parameters, query.answers.partition_count())?;
+    query.wait(&freshness).await?;
+    let permit = updates.permit().ok_or_else(|| Problem::new(Code::TooManyStreams))?;
+    // Before the stream begins, so that everything beyond is on it.
+    let positions = freshness.with(query.answers.positions());
+    let names = access.read.permits(by_scope, by_sender);
+    let view = View { tenant: caller.tenant, interest, names, expires: caller.expires };
+    let (answers, timeout) = (Arc::clone(&query.answers), query.limits.request_timeout);
+    let stream = Stream::open(updates, answers, timeout, view, since, permit).await?;
+    let body = unfold(stream, async |mut stream| {
+        let bytes = stream.next().await?;
+        Some((Ok::<_, Infallible>(bytes), stream))
+    });
+    let mut response = Body::from_stream(body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // nginx would collect what is to go out at once.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    put_position(headers, &positions);
+    Ok(response)
+}
+
+/// What the stream is to be of.
+fn interest(parameters: &Parameters) -> Result<Interest, Problem> {
+    let id = |name: &str| -> Result<Option<String>, Problem> {
+        let Some(id) = parameters.one(name)? else { return Ok(None) };
+        match id_problem(id) {
+            Some(detail) => Err(Problem::invalid(format!("/{name}"), detail)),
+            None => Ok(Some(id.to_owned())),
+        }
+    };
+    match (id("conversation_id")?, id("sender_id")?) {
+        (Some(id), None) => Ok(Interest::Conversation(id)),
+        (None, Some(id)) => Ok(Interest::Sender(id)),
+        (Some(_), Some(_)) => Err(Problem::invalid("/sender_id", "must not stand beside conversation_id")),
+        (None, None) => {
+            Err(Problem::invalid("/conversation_id", "is missing, and so is sender_id: one of them is needed"))
+        }
+    }
+}
+
+/// From where the stream is to go on. The header is the newer: it comes from a client that has heard something since it
+/// was given its URL.
+fn since(headers: &HeaderMap, parameters: &Parameters, partition_count: u32) -> Result<Option<Since>, Problem> {
+    let header = headers.get(&LAST_EVENT_ID_HEADER).map(|id| id.to_str().unwrap_or("\u{fffd}"));
+    let (pointer, token) = match (header.filter(|id| !id.is_empty()), parameters.one("since")?) {
+        (Some(id), _) => ("/Last-Event-ID", id),
+        (None, Some(token)) => ("/since", token),
+        (None, None) => return Ok(None),
+    };
+    let bad = |detail: String| Problem::new(Code::BadPosition).item(pointer, detail);
+    let since: Since = token.trim().parse().map_err(|error: BadToken| bad(error.to_string()))?;
+    match since.positions().highest_partition() {
+        Some(highest) if highest >= partition_count => Err(bad("must be a token of this log".to_owned())),
+        _ => Ok(Some(since)),
+    }
+}

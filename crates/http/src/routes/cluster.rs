@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use receipts_cluster::{
-    ASK_PATH, Owner, PeerReply, PeerRequest, PeerState, SNAPSHOTS_PATH, STATE_PATH, Secret, SnapshotControl, SnapshotReply,
-    SnapshotRequest, answer_request,
+    ASK_PATH, Owner, PeerReply, PeerRequest, PeerState, SNAPSHOTS_PATH, STATE_PATH, Secret, SnapshotControl,
+    SnapshotReply, SnapshotRequest, answer_request,
 };
 use std::sync::Arc;
 use tokio::sync::Semaphore;

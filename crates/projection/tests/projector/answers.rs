@@ -11,7 +11,7 @@ fn partition_of(conversation_id: &str) -> u32 {
 }
 
 fn found(running: &Running, message_id: &str) -> Option<String> {
-    let answer = now(running.answers().find("default", &[message_id.to_owned()])).unwrap();
+    let answer = now(running.answers().find("default", None, &[message_id.to_owned()])).unwrap();
     answer.value[0].conversation_id.clone()
 }
 

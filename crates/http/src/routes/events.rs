@@ -16,12 +16,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-<<<<<<< HEAD:crates/http/src/ingest.rs
-use receipts_log::{AppendError, PendingAppend, Writer};
-=======
 use body::PostedEvents;
-use receipts_log::{AppendError, Appended, Writer};
->>>>>>> dcb4e0a (HTTP: a router per resource, modules that depend one way; the query port says whose messages once):crates/http/src/routes/events.rs
+use receipts_log::{AppendError, PendingAppend, Writer};
 use receipts_query::Positions;
 use serde::Serialize;
 use std::sync::Arc;

@@ -1,69 +1,69 @@
-//! Folds a prefix of a partition aside: its own consumer, a state of its own in memory and, beyond the memory it may take, in
-//! a temporary directory that goes with it.
+//! Folds a prefix of a partition for analysis, with its own consumer and its own state: in memory and,
+//! beyond its memory, in a temporary directory. Touches no store of a service.
 
 use crate::Error;
-use receipts_event::decode_record;
 use receipts_fold::effects::{DeadLetter, Effects};
-use receipts_fold::{At, Headers, LOOK_AHEAD_EVENTS, Limits, Raw, State};
+use receipts_fold::{LOOK_AHEAD_EVENTS, Limits, State};
 use receipts_log::{Inspect, ReadError, Record, Topic};
+use receipts_projection::partition::{Fold, apply, decode, write_checkpoint};
 use receipts_snapshots::{Snapshots, Wanted};
-use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore, trim};
+use receipts_store::{Paged, SledSettings, SledStore, trim};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How often a log that cannot be read just now is asked again while nothing comes of it.
+/// Retries of a log that cannot be read at the moment, while no retry makes progress.
 const RETRIES: u32 = 5;
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
-/// Who watches an analysis: told how far it is, asked whether to go on.
+/// Observes the progress of an analysis and can stop it.
 pub trait ProgressMonitor {
-    /// So many more offsets of the log are read.
+    /// Reports that this many more offsets of the log were read.
     fn advanced(&self, offsets: u64);
 
-    /// So many offsets need not be read: a snapshot holds them, or an earlier run has done with them.
+    /// Reports offsets that need not be read: a snapshot holds them, or an earlier run has read them.
     fn skipped(&self, _offsets: u64) {}
 
-    /// Whether to stop at the next opportunity.
+    /// Tells whether to stop at the next opportunity.
     fn is_stopped(&self) -> bool;
 }
 
-/// Up to where a log is folded.
+/// The end of the prefix that is folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpTo {
-    /// Its end just now.
+    /// The current end of the log.
     End,
-    /// The prefix before the first record whose timestamp (Unix milliseconds) is later. Records behind that one are left
-    /// out even where their own timestamps are earlier: a state is that of a prefix.
+    /// Before the first record whose timestamp (Unix milliseconds) is later. Records after that one are
+    /// left out even if their own timestamps are earlier, because a state is that of a prefix (INV-ASOF).
     Time(u64),
     /// Everything below an offset.
     Offset(u64),
 }
 
-/// A stretch of one partition of the event topic.
+/// A range of one partition of the event topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
-    /// Which.
+    /// The partition's number.
     pub partition: u32,
-    /// The first offset kept.
+    /// The first offset that the log still holds.
     pub first_offset: u64,
     /// The offset after the last one.
     pub end_offset: u64,
 }
 
 impl Span {
-    /// How many offsets it has; the log may have gaps, so there may be fewer records.
+    /// Returns the number of offsets. The log may have gaps, so there may be fewer records.
     pub fn offsets(&self) -> u64 {
         self.end_offset - self.first_offset
     }
 }
 
-/// Finds the stretch of a partition from its beginning on.
+/// Returns the range of a partition from its first offset to `up_to`.
 ///
 /// # Errors
-/// Where the log cannot be asked, or ends before an offset that is asked for.
+/// If the log cannot be read, or ends before a requested offset.
 pub fn span(log: &dyn Inspect, partition: u32, up_to: UpTo) -> Result<Span, Error> {
     let bounds = retrying(|| log.bounds(Topic::Events, partition))?;
     let end = match up_to {
@@ -77,11 +77,11 @@ pub fn span(log: &dyn Inspect, partition: u32, up_to: UpTo) -> Result<Span, Erro
     Ok(Span { partition, first_offset: bounds.start, end_offset: end.max(bounds.start) })
 }
 
-/// The offset of the first record of a partition whose timestamp (Unix milliseconds) is at least so late; the end where
-/// there is none.
+/// Returns the offset of a partition's first record whose timestamp is at least `ms` (Unix
+/// milliseconds), or the end of the log.
 ///
 /// # Errors
-/// Where the log cannot be asked.
+/// If the log cannot be read.
 pub fn offset_at(log: &dyn Inspect, partition: u32, ms: u64) -> Result<u64, Error> {
     retrying(|| log.offset_at(Topic::Events, partition, ms))
 }
@@ -92,7 +92,7 @@ fn retrying<T>(mut ask: impl FnMut() -> Result<T, ReadError>) -> Result<T, Error
         match ask() {
             Err(ReadError::Retry(why)) if left > 0 => {
                 left -= 1;
-                tracing::warn!(why, "the log cannot be read just now; trying again");
+                tracing::warn!(why, "the log cannot be read at the moment; trying again");
                 std::thread::sleep(RETRY_WAIT);
             }
             other => return Ok(other?),
@@ -100,10 +100,10 @@ fn retrying<T>(mut ask: impl FnMut() -> Result<T, ReadError>) -> Result<T, Error
     }
 }
 
-/// Reads a stretch of the log in order, and begins again where it broke off while that comes to something.
+/// Reads a range of the log in order. It resumes after a transient error as long as it makes progress.
 ///
 /// # Errors
-/// Where the log cannot be read on, `each` fails, or the watch stops it.
+/// If the log cannot be read any further, `each` fails, or the monitor stops it.
 pub fn read(
     log: &dyn Inspect,
     span: &Span,
@@ -140,7 +140,12 @@ pub fn read(
                     return Err(Error::Stopped);
                 }
                 left = if next > began { RETRIES } else { left - 1 };
-                tracing::warn!(partition = span.partition, offset = next, why, "reading on after a break");
+                tracing::warn!(
+                    partition = span.partition,
+                    offset = next,
+                    why,
+                    "the log could not be read for a moment; reading resumes"
+                );
                 std::thread::sleep(RETRY_WAIT);
             }
             (None, Err(error)) => return Err(error.into()),
@@ -148,18 +153,18 @@ pub fn read(
     }
 }
 
-/// What a fold of one partition has read.
+/// The records that a fold of one partition has read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoldReport {
-    /// Which.
+    /// The partition's number.
     pub partition: u32,
     /// The first offset that was read.
     pub first_offset: u64,
-    /// Where the fold began by a snapshot, if it did: the state after all records below.
+    /// The next offset of the snapshot that the fold began with, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_offset: Option<u64>,
-    /// From where on it is told, if that was asked for: events, dead letters and times are those of the records from there
-    /// on. What stands before was folded for the state alone.
+    /// The first offset that events, dead letters and times cover, if [`Scratch::fold_from`] set one.
+    /// Earlier records were folded for the state alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_offset: Option<u64>,
     /// The offset after the last record that was read.
@@ -172,44 +177,45 @@ pub struct FoldReport {
     pub newest_timestamp_ms: Option<u64>,
     /// Records that are events.
     pub events: u64,
-    /// Messages sent, expired ones included.
+    /// Messages sent, including expired ones.
     pub messages: u64,
-    /// Records that could not be applied, by reason. A parked record may be an event and a dead letter.
+    /// Records that could not be applied, by reason. A parked record may count as an event too.
     pub dead_letters: BTreeMap<String, u64>,
 }
 
-/// Where states are folded aside.
+/// How states are folded for analysis.
 #[derive(Debug, Clone)]
 pub struct Scratch {
-    /// Settings that decide answers: those of the service whose answers are meant.
+    /// The settings that decide answers; they must be those of the service in question.
     pub limits: Limits,
-    /// Memory for one partition's pages, bytes; beyond that they go to the temporary directory.
+    /// Memory for one partition's pages, bytes. Further pages go to the temporary directory.
     pub memory_bytes: usize,
-    /// Where a fold may begin instead of at the log's beginning: by the newest snapshot within what is folded.
+    /// Snapshots from which a fold may begin: by the newest one within the folded range.
     pub snapshots: Option<Snapshots>,
 }
 
-/// A state folded aside.
+/// A state folded for analysis.
 pub struct Folded {
-    /// The state, with its counters settled into its pages. Goes before its store.
-    pub state: State<Paged<SledBackend>>,
-    /// What was read for it.
+    /// The state, with its counters written into its pages. Must be dropped before its store.
+    pub state: Fold,
+    /// The records that were read for it.
     pub report: FoldReport,
     _store: SledStore,
     _dir: TempDir,
 }
 
 impl Scratch {
-    /// Folds a stretch of a partition, from the newest snapshot within it where there is one.
+    /// Folds a range of a partition, beginning with the newest snapshot within it if there is one.
     ///
     /// # Errors
-    /// Where log, temporary disk or state fail, or the watch stops it.
+    /// If the log, the temporary disk or the state fails, or the monitor stops it.
     pub fn fold(&self, log: &dyn Inspect, span: &Span, monitor: &dyn ProgressMonitor) -> Result<Folded, Error> {
-        self.fold_and_tell(log, span, None, monitor)
+        self.fold_and_report(log, span, None, monitor)
     }
 
-    /// Folds a stretch of a partition and tells of its records from an offset on alone. The state is that of the whole
-    /// stretch all the same: what stands before the offset comes from the newest snapshot at or below it, else from the log.
+    /// Folds a range of a partition and reports only its records from an offset on. The state still is
+    /// that of the whole range: records below the offset come from the newest snapshot at or below it,
+    /// else from the log.
     ///
     /// # Errors
     /// As [`Self::fold`].
@@ -220,10 +226,10 @@ impl Scratch {
         from_offset: u64,
         monitor: &dyn ProgressMonitor,
     ) -> Result<Folded, Error> {
-        self.fold_and_tell(log, span, Some(from_offset.clamp(span.first_offset, span.end_offset)), monitor)
+        self.fold_and_report(log, span, Some(from_offset.clamp(span.first_offset, span.end_offset)), monitor)
     }
 
-    fn fold_and_tell(
+    fn fold_and_report(
         &self,
         log: &dyn Inspect,
         span: &Span,
@@ -235,7 +241,7 @@ impl Scratch {
         let before = Span { end_offset: from_offset.unwrap_or(span.end_offset), ..*span };
         let restored = self.restore(&store, &before, log.partition_count(), monitor)?;
         if restored.is_none() && self.snapshots.is_some() {
-            // One that broke off may have left pages.
+            // An interrupted restore may have left pages.
             (dir, store) = self.store()?;
         }
         let pages = Paged::new(store.partition(partition)?, partition, self.memory_bytes / 4 * 3);
@@ -246,31 +252,31 @@ impl Scratch {
             tracing::warn!(
                 partition,
                 first_offset,
-                "the log has lost its beginning, and no snapshot holds it: what stood there is in no answer"
+                "the log has lost its first records, and no snapshot holds them: answers leave them out"
             );
         }
         if from_offset.is_some() {
             fold_into(&mut state, log, &Span { first_offset, ..before }, monitor)?;
         }
         let rest = Span { first_offset: from_offset.unwrap_or(first_offset), ..*span };
-        let told = fold_into(&mut state, log, &rest, monitor)?;
-        let mut told = FoldReport { first_offset, snapshot_offset: restored, from_offset, ..told };
+        let read = fold_into(&mut state, log, &rest, monitor)?;
+        let mut report = FoldReport { first_offset, snapshot_offset: restored, from_offset, ..read };
         if restored.is_some() && from_offset.is_none() {
-            told.newest_timestamp_ms = Some(state.newest_timestamp_ms());
+            report.newest_timestamp_ms = Some(state.newest_timestamp_ms());
         }
-        Ok(Folded { state, report: told, _store: store, _dir: dir })
+        Ok(Folded { state, report, _store: store, _dir: dir })
     }
 
-    /// An empty store that goes with its directory.
+    /// Creates an empty store in a temporary directory.
     fn store(&self) -> Result<(TempDir, SledStore), Error> {
-        let dir =
-            tempfile::tempdir().map_err(Error::io("making a temporary directory; TMPDIR chooses another place"))?;
+        let dir = tempfile::tempdir()
+            .map_err(Error::io("creating a temporary directory (set TMPDIR to choose another location)"))?;
         let settings = SledSettings { cache_bytes: (self.memory_bytes / 4) as u64, sync: false };
         let store = SledStore::open_whole(dir.path(), settings)?;
         Ok((dir, store))
     }
 
-    /// Where a snapshot that was restored stands; `None` where there is none within the stretch.
+    /// Restores the newest snapshot within the range; returns its next offset, or `None` without one.
     fn restore(
         &self,
         store: &SledStore,
@@ -292,16 +298,16 @@ impl Scratch {
                 partition = span.partition,
                 next_offset,
                 place = restored.place,
-                "folding on from a snapshot"
+                "the fold begins with a snapshot"
             );
             next_offset
         }))
     }
 
-    /// The newest snapshot of a partition at or below an offset, restored aside; `None` where none is usable.
+    /// Restores the newest snapshot within the range into a temporary store; `None` if none is usable.
     ///
     /// # Errors
-    /// Where the destination or the temporary disk fail, or the watch stops it.
+    /// If the destination or the temporary disk fails, or the monitor stops it.
     pub(crate) fn newest_snapshot(
         &self,
         span: &Span,
@@ -313,7 +319,7 @@ impl Scratch {
     }
 }
 
-/// Asks whether to stop while a snapshot comes; its bytes are no offsets.
+/// Lets the monitor stop a restore. Ignores its progress, which counts bytes and not offsets.
 struct Restoring<'a>(&'a dyn ProgressMonitor);
 
 impl receipts_snapshots::Watch for Restoring<'_> {
@@ -324,46 +330,34 @@ impl receipts_snapshots::Watch for Restoring<'_> {
     }
 }
 
-/// Folds a stretch of a partition into a state that stands at its beginning, and settles that. Beyond its memory the state goes to
-/// its store.
+/// Folds a range of a partition into a state at its first offset, and writes the counters into its pages.
+/// Beyond its memory the state goes to its store.
 ///
 /// # Errors
-/// Where log, disk or state fail, or the watch stops it.
+/// If the log, the disk or the state fails, or the monitor stops it.
 pub(crate) fn fold_into(
-    state: &mut State<Paged<SledBackend>>,
+    state: &mut Fold,
     log: &dyn Inspect,
     span: &Span,
     monitor: &dyn ProgressMonitor,
 ) -> Result<FoldReport, Error> {
     let partition = span.partition;
-    let mut told = FoldReport { partition, first_offset: span.first_offset, ..FoldReport::default() };
-    told.next_offset = span.first_offset;
+    let mut report = FoldReport { partition, first_offset: span.first_offset, ..FoldReport::default() };
+    report.next_offset = span.first_offset;
     let mut effects = Effects::default();
     let partitions = log.partition_count();
     read(log, span, monitor, &mut |records| {
         for records in records.chunks(LOOK_AHEAD_EVENTS) {
-            let events: Vec<_> = records
-                .iter()
-                .map(|record| decode_record(record.partition, record.key, record.value, partitions))
-                .collect();
+            let events: Vec<_> = records.iter().map(|record| decode(record, partitions)).collect();
             state.look_ahead(events.iter().flatten());
-            for (record, event) in records.iter().zip(events) {
-                let at = At { partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
-                let applied = match event {
-                    Ok(event) => {
-                        told.events += 1;
-                        let headers = || headers_of(record);
-                        let raw = Raw { key: record.key, value: record.value.unwrap_or_default(), headers: &headers };
-                        state.apply(at, &event, raw, &mut effects)
-                    }
-                    Err(rejection) => state.pass(at, rejection.reason, rejection.to_string(), &mut effects),
-                };
-                applied.map_err(Error::state(partition))?;
-                told.first_timestamp_ms.get_or_insert(record.timestamp_ms);
-                told.next_offset = record.offset + 1;
+            for (record, event) in records.iter().zip(&events) {
+                report.events += u64::from(event.is_ok());
+                apply(state, record, event, &mut effects).map_err(Error::state(partition))?;
+                report.first_timestamp_ms.get_or_insert(record.timestamp_ms);
+                report.next_offset = record.offset + 1;
             }
             for DeadLetter { reason, .. } in effects.dead_letters.drain(..) {
-                *told.dead_letters.entry(reason.code().to_owned()).or_default() += 1;
+                *report.dead_letters.entry(reason.code().to_owned()).or_default() += 1;
             }
             effects.clear();
         }
@@ -374,21 +368,15 @@ pub(crate) fn fold_into(
         Ok(())
     })?;
     state.settle();
-    told.newest_timestamp_ms = told.first_timestamp_ms.map(|_| state.newest_timestamp_ms());
-    told.messages = state.messages();
-    Ok(told)
+    report.newest_timestamp_ms = report.first_timestamp_ms.map(|_| state.newest_timestamp_ms());
+    report.messages = state.messages();
+    Ok(report)
 }
 
-/// Kept with a record that waits: should it come to nothing, it is a dead letter untouched.
-fn headers_of(record: &Record<'_>) -> Headers {
-    record.headers.to_vec().into_iter().map(|(name, value)| (name.into(), value.map(|v| v[..].into()))).collect()
-}
-
-/// Lets changed pages go to the disk; whether anybody waits for that is the store's setting.
-pub(crate) fn save(state: &mut State<Paged<SledBackend>>) -> Result<(), Error> {
+/// Writes the changed pages to the store. The store's settings say whether this waits for the disk.
+pub(crate) fn save(state: &mut Fold) -> Result<(), Error> {
     state.settle();
-    let batch = state.pages().batch(state.next_offset());
-    let saved = state.pages().backend().commit(batch)?;
-    state.pages_mut().saved(saved);
+    let written = write_checkpoint(state)?;
+    state.pages_mut().saved(written.number);
     Ok(())
 }

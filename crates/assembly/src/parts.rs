@@ -8,7 +8,7 @@ use receipts_http::{Ingest, Limits, Rate, Timeouts, Updates};
 use receipts_log::{Inspect, Log, ReadError};
 use receipts_objects::Destination;
 use receipts_projection::{
-    DRAFT_BYTES, ProjectError, Projector, Schedule, Settings as ProjectorSettings, Snapshotting,
+    PRE_ENCODE_BYTES, ProjectError, Projector, Settings as ProjectorSettings, SnapshotSchedule, SnapshotSettings,
 };
 use receipts_query::CursorKey;
 use receipts_runtime::config::Settings;
@@ -95,13 +95,17 @@ pub fn destination(settings: &Settings) -> Result<Option<Destination>, Failure> 
 ///
 /// # Errors
 /// As [`destination`].
-pub fn snapshotting(settings: &Settings, data: &DataDir, log: &LogIdentity) -> Result<Option<Snapshotting>, Failure> {
+pub fn snapshotting(
+    settings: &Settings,
+    data: &DataDir,
+    log: &LogIdentity,
+) -> Result<Option<SnapshotSettings>, Failure> {
     let snapshot = &settings.snapshot;
-    let schedule = Schedule {
+    let schedule = SnapshotSchedule {
         interval: Duration::from_millis(snapshot.interval_ms),
         keep: Keep { count: snapshot.keep_count, age_ms: snapshot.keep_ms },
     };
-    Ok(destination(settings)?.map(|destination| Snapshotting {
+    Ok(destination(settings)?.map(|destination| SnapshotSettings {
         destination,
         log: log.name(),
         spool: data.spool(),
@@ -148,7 +152,7 @@ pub fn open_projector(
     data: &DataDir,
     log: &dyn Log,
     among_others: bool,
-    snapshots: Option<Snapshotting>,
+    snapshots: Option<SnapshotSettings>,
 ) -> Result<Projector, ProjectError> {
     let projector = &settings.projector;
     let standby = projector.standby;
@@ -160,7 +164,7 @@ pub fn open_projector(
         memory_bytes: usize::try_from(projector.memory_bytes).unwrap_or(usize::MAX),
         checkpoint_records: projector.checkpoint_events,
         checkpoint_interval: Duration::from_millis(projector.checkpoint_interval_ms),
-        draft_bytes: DRAFT_BYTES,
+        pre_encode_bytes: PRE_ENCODE_BYTES,
         sync: true,
         publish: !standby,
         publish_updates: projector.updates,
@@ -181,7 +185,7 @@ pub fn open_projector(
 /// Where there is no thread for it. That the store cannot be read is for the next start to say.
 pub async fn leave(data: DataDir) -> Result<(), Failure> {
     on_thread("leaving", move || {
-        if let Err(error) = Projector::note_places(&data.store()) {
+        if let Err(error) = Projector::write_sled_snapshot(&data.store()) {
             tracing::warn!(%error, "the next start will take longer");
         }
         Ok(())

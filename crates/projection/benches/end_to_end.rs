@@ -16,7 +16,7 @@ use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, unique, write_events};
 use receipts_log::{AppendError, Assignment, Inspect, Log, Peek, Polled, ReadError, Record, Topic};
-use receipts_projection::{DRAFT_BYTES, Projector, Settings};
+use receipts_projection::{PRE_ENCODE_BYTES, Projector, Settings};
 use receipts_query::Answers;
 use receipts_testkit::bench::{disk_bytes, number, params, text};
 use receipts_testkit::workload::{Params, Scratch, Workload};
@@ -264,7 +264,7 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, 
         fold_threads: number("fold-threads", 2) as u32,
         memory_bytes: (number("memory-mb", 512) << 20) as usize,
         checkpoint_records: 2_000_000,
-        draft_bytes: DRAFT_BYTES,
+        pre_encode_bytes: PRE_ENCODE_BYTES,
         checkpoint_interval: Duration::from_secs(30),
         sync: true,
         publish,

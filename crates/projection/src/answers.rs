@@ -1,8 +1,7 @@
 //! Answers from the partitions of this process.
 
-use crate::damage::FoldError;
-use crate::partition::Fold;
-use crate::shared::Partitions;
+use crate::partition::{Fold, FoldError};
+use crate::partitions::Partitions;
 use async_trait::async_trait;
 use receipts_cluster::{Owner, merge_found};
 use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
@@ -19,7 +18,7 @@ impl Partitions {
         let answer = answer.ok_or(Unavailable::NoOwner { partition })?;
         answer.map_err(|e| {
             tracing::error!(partition, error = %e, "a question could not be answered");
-            self.shared.damage.note(partition, &e);
+            self.damage().record(partition, &e);
             Unavailable::Failed("its store failed; see its log".into())
         })
     }

@@ -1,17 +1,18 @@
-//! Records copied out of the log's memory, with their events, so that they can go from the thread that reads to the one
-//! that folds. One copy into one stretch of memory: next to decoding that is little.
+//! Copies records out of the log's memory and decodes them, so that they can go from the reader's
+//! thread to a worker. All bytes of a batch go into one block of memory; decoding costs far more than
+//! this copy.
 
-use crate::source::{Decoded, Handed};
+use crate::partition::{Decoded, decode};
+use crate::source::SourceItem;
 use bytes::Bytes;
-use receipts_event::decode_record;
 use receipts_log::{Headers, Polled, Record};
 use self_cell::self_cell;
 use std::ops::Range;
 
-/// From so many bytes of keys and values on a batch is full.
+/// A batch with this many bytes of keys and values is full.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Copies of records, in the order in which a reader handed them over, and the ends of partitions between them.
+/// Copies of records, in the order of the reader, and the ends of partitions between them.
 #[derive(Default)]
 pub(crate) struct Rows {
     /// Keys and values.
@@ -45,7 +46,7 @@ impl Headers for Row {
 }
 
 impl Rows {
-    /// Copies what a reader hands over.
+    /// Copies one item of a poll.
     pub(crate) fn push(&mut self, polled: Polled<'_>) {
         match polled {
             Polled::Records(records) => {
@@ -73,12 +74,11 @@ impl Rows {
         from..self.bytes.len()
     }
 
-    /// Whether there is nothing in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// Whether it should be handed on before it grows further.
+    /// Tells whether the batch should be sent before it grows further.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes.len() >= BATCH_BYTES
     }
@@ -90,7 +90,7 @@ impl Rows {
     }
 }
 
-/// What the rows say, in their order.
+/// The events of rows, in their order.
 struct Events<'a>(Vec<Decoded<'a>>);
 
 self_cell!(
@@ -104,19 +104,14 @@ self_cell!(
 
 impl Batch {
     /// Decodes rows.
-    pub(crate) fn decoded(rows: Rows, partition_count: u32) -> Self {
+    pub(crate) fn decode(rows: Rows, partition_count: u32) -> Self {
         Self::new(rows, |rows| {
-            let records = (0..rows.rows.len()).map(|row| rows.record(row));
-            Events(
-                records
-                    .map(|record| decode_record(record.partition, record.key, record.value, partition_count))
-                    .collect(),
-            )
+            Events((0..rows.rows.len()).map(|row| decode(&rows.record(row), partition_count)).collect())
         })
     }
 
-    /// Its memory for the next one.
-    pub(crate) fn emptied(self) -> Rows {
+    /// Empties the batch and keeps its memory for the next one.
+    pub(crate) fn into_empty_rows(self) -> Rows {
         let Rows { mut bytes, mut rows, mut parts } = self.into_owner();
         bytes.clear();
         rows.clear();
@@ -124,16 +119,16 @@ impl Batch {
         Rows { bytes, rows, parts }
     }
 
-    /// Hands everything over; returns how many records that were.
-    pub(crate) fn hand_over(&self, each: &mut dyn FnMut(Handed<'_>)) -> usize {
+    /// Passes all items to `each`; returns the number of records.
+    pub(crate) fn for_each(&self, each: &mut dyn FnMut(SourceItem<'_>)) -> usize {
         self.with_dependent(|rows, Events(events)| {
             for part in &rows.parts {
                 match *part {
                     Part::Records(ref range) => {
                         let records: Vec<_> = range.clone().map(|row| rows.record(row)).collect();
-                        each(Handed::Records(&records, &events[range.clone()]));
+                        each(SourceItem::Records(&records, &events[range.clone()]));
                     }
-                    Part::End { partition, next_offset } => each(Handed::End { partition, next_offset }),
+                    Part::End { partition, next_offset } => each(SourceItem::End { partition, next_offset }),
                 }
             }
             rows.rows.len()

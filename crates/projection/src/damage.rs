@@ -1,15 +1,13 @@
-//! Damage of a partition's store, noted in a file beside it, so that the next start rebuilds the partition from the log.
-//! Repairs nothing: that is for whoever opens the partition.
+//! Records damage of a partition's store in a file beside it, so that the next start rebuilds the
+//! partition. Repairs nothing.
 
+use crate::partition::FoldError;
 use crate::settings::ProjectError;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
-/// Why a state cannot be asked or cannot go on.
-pub(crate) type FoldError = receipts_fold::Error<receipts_store::Error>;
-
-/// Whether the state is not what was written, so that only a rebuild from the log helps.
+/// Tells whether a page is not what was written, so that only a rebuild helps.
 pub(crate) fn is_damage(e: &FoldError) -> bool {
     match e {
         receipts_fold::Error::Broken(_) => true,
@@ -17,7 +15,8 @@ pub(crate) fn is_damage(e: &FoldError) -> bool {
     }
 }
 
-/// Which partitions of a store are damaged: `pN.damaged` in its directory, with the reason as its text.
+/// The damaged partitions of a store. Each has a marker `pN.damaged` in the store's directory, whose
+/// text is the reason.
 pub(crate) struct Damage {
     dir: PathBuf,
 }
@@ -31,8 +30,8 @@ impl Damage {
         self.dir.join(format!("p{partition}.damaged"))
     }
 
-    /// What was found earlier, where the partition was not rebuilt since.
-    pub(crate) fn noted(&self, partition: u32) -> Result<Option<String>, ProjectError> {
+    /// Returns the recorded reason, if the partition was not rebuilt since.
+    pub(crate) fn recorded(&self, partition: u32) -> Result<Option<String>, ProjectError> {
         match fs::read(self.marker(partition)) {
             Ok(why) => Ok(Some(String::from_utf8_lossy(&why).into_owned())),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -40,17 +39,17 @@ impl Damage {
         }
     }
 
-    /// Notes damage that a reader or the fold met, once. Any other error passes by.
-    pub(crate) fn note(&self, partition: u32, e: &FoldError) {
+    /// Records damage that a query or the fold found, once. Ignores any other error.
+    pub(crate) fn record(&self, partition: u32, e: &FoldError) {
         if !is_damage(e) {
             return;
         }
         let marker = self.marker(partition);
-        let noted = File::create_new(&marker).and_then(|mut file| {
+        let recorded = File::create_new(&marker).and_then(|mut file| {
             file.write_all(e.to_string().as_bytes())?;
             file.sync_all()
         });
-        match noted {
+        match recorded {
             Ok(()) => {
                 metrics::counter!("receipts_store_damaged_total").increment(1);
                 tracing::error!(partition, error = %e, "the partition's state is damaged; the next start rebuilds it from the log");
@@ -61,14 +60,14 @@ impl Damage {
                 error = %e,
                 marker = %marker.display(),
                 %io,
-                "the partition's state is damaged and this could not be noted: create the marker, and the next start rebuilds \
-                 the partition from the log"
+                "the partition's state is damaged, and its marker cannot be written: create the marker file, and the next \
+                 start rebuilds the partition from the log"
             ),
         }
     }
 
-    /// Forgets what was noted, for what was damaged is gone.
-    pub(crate) fn dropped(&self, partition: u32) -> Result<(), ProjectError> {
+    /// Removes the marker, after the damaged state was dropped or replaced.
+    pub(crate) fn clear(&self, partition: u32) -> Result<(), ProjectError> {
         match fs::remove_file(self.marker(partition)) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(self.io("removing", partition, e)),
             _ => Ok(()),
@@ -86,16 +85,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damage_is_noted_once_until_the_partition_is_dropped() {
+    fn damage_is_recorded_once_until_it_is_cleared() {
         let dir = tempfile::tempdir().unwrap();
         let damage = Damage::new(dir.path().to_owned());
-        damage.note(3, &receipts_fold::Error::Broken("a message"));
-        damage.note(3, &receipts_fold::Error::Broken("a filter"));
-        assert!(damage.noted(3).unwrap().is_some_and(|why| why.contains("a message")));
-        assert_eq!(damage.noted(30).unwrap(), None);
-        damage.dropped(3).unwrap();
-        damage.dropped(3).unwrap();
-        assert_eq!(damage.noted(3).unwrap(), None);
+        damage.record(3, &receipts_fold::Error::Broken("a message"));
+        damage.record(3, &receipts_fold::Error::Broken("a filter"));
+        assert!(damage.recorded(3).unwrap().is_some_and(|why| why.contains("a message")));
+        assert_eq!(damage.recorded(30).unwrap(), None);
+        damage.clear(3).unwrap();
+        damage.clear(3).unwrap();
+        assert_eq!(damage.recorded(3).unwrap(), None);
     }
 
     #[test]
@@ -103,7 +102,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let damage = Damage::new(dir.path().to_owned());
         let full = std::io::Error::from(ErrorKind::StorageFull);
-        damage.note(0, &receipts_store::Error::Io { doing: "reading".into(), source: full }.into());
-        assert_eq!(damage.noted(0).unwrap(), None);
+        damage.record(0, &receipts_store::Error::Io { doing: "reading".into(), source: full }.into());
+        assert_eq!(damage.recorded(0).unwrap(), None);
     }
 }

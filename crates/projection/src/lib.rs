@@ -1,26 +1,29 @@
-//! The loop: poll, decode, fold, checkpoint, publish. Decides when; what an event means is the fold's affair.
+//! The projector: polls the log, folds, checkpoints and publishes. It decides when each of these
+//! happens; the meaning of an event is the fold's affair.
 
-mod agenda;
-mod ahead;
 mod answers;
 mod batch;
+mod checkpoint;
 mod clock;
 mod damage;
 mod memory;
+mod open;
 mod origin;
-mod outbox;
-mod partition;
+pub mod partition;
+mod partitions;
 mod projector;
-mod publisher;
+mod publish;
+mod read_ahead;
 mod recover;
+mod schedule;
 mod settings;
+mod shard;
 mod shared;
 mod snapshotter;
 mod source;
-mod thread;
-mod updates;
+mod worker;
 
-pub use projector::{Loop, Turn};
-pub use settings::{DRAFT_BYTES, ProjectError, Schedule, Settings, Snapshotting};
-pub use shared::Partitions;
-pub use thread::Projector;
+pub use partitions::Partitions;
+pub use projector::Projector;
+pub use settings::{PRE_ENCODE_BYTES, ProjectError, Settings, SnapshotSchedule, SnapshotSettings};
+pub use worker::{Step, Worker};

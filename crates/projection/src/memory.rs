@@ -1,41 +1,43 @@
-//! How much of the memory for pages each partition may take. Knows no partition, only numbers.
+//! Divides the memory for pages among partitions. Knows only the numbers of partitions.
 
-/// The memory of all partitions together. An equal share is each one's own; what the others leave of theirs is anybody's, for
-/// groups are not of one size, and a large one would not get along with its share while most of the memory lies idle.
+/// The memory of all partitions together. Each partition is guaranteed an equal share. A partition may
+/// borrow memory that others do not use, and returns it when they need it: groups differ in size, and
+/// a large one would not fit its share while most memory is idle (ADR 0029).
 pub(crate) struct Memory {
     bytes_max: usize,
-    /// Bytes by partition, as last told.
-    taken: Vec<usize>,
+    /// Bytes used per partition, as last reported.
+    used: Vec<usize>,
 }
 
 impl Memory {
     pub(crate) fn new(bytes_max: usize, partitions: u32) -> Self {
-        Self { bytes_max, taken: vec![0; partitions as usize] }
+        Self { bytes_max, used: vec![0; partitions as usize] }
     }
 
-    fn own_share(&self) -> usize {
-        self.bytes_max / self.taken.len().max(1)
+    fn guaranteed(&self) -> usize {
+        self.bytes_max / self.used.len().max(1)
     }
 
-    /// Bytes that a partition may take.
+    /// Returns the bytes that a partition may use now.
     pub(crate) fn share(&self, partition: u32) -> usize {
-        let others = self.taken.iter().sum::<usize>() - self.taken[partition as usize];
-        self.bytes_max.saturating_sub(others).max(self.own_share())
+        let others = self.used.iter().sum::<usize>() - self.used[partition as usize];
+        self.bytes_max.saturating_sub(others).max(self.guaranteed())
     }
 
-    /// A partition takes so much now.
-    pub(crate) fn takes(&mut self, partition: u32, bytes: usize) {
-        self.taken[partition as usize] = bytes;
+    /// Sets the bytes that a partition uses.
+    pub(crate) fn set_used(&mut self, partition: u32, bytes: usize) {
+        self.used[partition as usize] = bytes;
         metrics::gauge!("receipts_memory_bytes", "partition" => partition.to_string()).set(bytes as f64);
     }
 
-    /// Partitions that have to give back what is others': those beyond their own share, while all take too much together.
-    pub(crate) fn too_large(&self) -> Vec<u32> {
-        if self.taken.iter().sum::<usize>() <= self.bytes_max {
+    /// Returns the partitions that must return borrowed memory: those beyond their guaranteed share,
+    /// while all together use too much.
+    pub(crate) fn over_share(&self) -> Vec<u32> {
+        if self.used.iter().sum::<usize>() <= self.bytes_max {
             return Vec::new();
         }
-        let own_share = self.own_share();
-        (0..).zip(&self.taken).filter_map(|(number, taken)| (*taken > own_share).then_some(number)).collect()
+        let guaranteed = self.guaranteed();
+        (0..).zip(&self.used).filter_map(|(number, used)| (*used > guaranteed).then_some(number)).collect()
     }
 }
 
@@ -45,18 +47,18 @@ mod tests {
 
     /// INV-MEMORY
     #[test]
-    fn what_others_leave_is_anybodys_and_an_equal_share_is_each_ones_own() {
+    fn partitions_borrow_idle_memory_and_keep_a_guaranteed_share() {
         let mut memory = Memory::new(400, 4);
-        assert_eq!(memory.share(0), 400, "all of it, while nobody else takes any");
-        memory.takes(0, 300);
-        memory.takes(1, 50);
+        assert_eq!(memory.share(0), 400, "all of it while other partitions use none");
+        memory.set_used(0, 300);
+        memory.set_used(1, 50);
         assert_eq!([0, 1, 2].map(|n| memory.share(n)), [350, 100, 100]);
-        assert!(memory.too_large().is_empty());
-        memory.takes(2, 90);
-        assert_eq!((memory.too_large(), memory.share(0)), (vec![0], 260), "it gives back what is the others'");
-        memory.takes(0, 260);
-        assert!(memory.too_large().is_empty());
-        (1..4).for_each(|n| memory.takes(n, 100));
-        assert_eq!((memory.too_large(), memory.share(0)), (vec![0], 100));
+        assert!(memory.over_share().is_empty());
+        memory.set_used(2, 90);
+        assert_eq!((memory.over_share(), memory.share(0)), (vec![0], 260), "it returns borrowed memory");
+        memory.set_used(0, 260);
+        assert!(memory.over_share().is_empty());
+        (1..4).for_each(|n| memory.set_used(n, 100));
+        assert_eq!((memory.over_share(), memory.share(0)), (vec![0], 100));
     }
 }

@@ -1,36 +1,39 @@
-//! Whether a store may be folded on: from this log, and under these settings. Decides and words; opens and heals nothing.
+//! Decides whether a state may be folded on from this log under these settings, and words a refusal.
+//! Opens and repairs nothing.
 
 use receipts_fold::{LastRecord, Limits, Origin};
 use receipts_log::{Peek, ReadError};
 
-/// What a log holds of a partition, and the settings that now decide its answers.
-pub(crate) struct Now<'a> {
+/// The log and the settings of this start.
+pub(crate) struct Current<'a> {
+    /// The first offset that the log still holds.
     pub(crate) first_offset: u64,
+    /// The offset after the last record.
     pub(crate) end_offset: u64,
     pub(crate) limits: &'a Limits,
     pub(crate) log: &'a dyn Peek,
 }
 
-/// What stands against going on.
+/// Why a state may not be folded on.
 pub(crate) enum Refusal {
-    /// A sentence with what to do.
-    Because(String),
-    /// The log cannot be asked.
+    /// The state contradicts the log or the settings. The sentence says what to do.
+    Contradiction(String),
+    /// The log cannot be read.
     Log(ReadError),
 }
 
-impl Now<'_> {
-    /// Proves that a state that stands at `next` may be folded on from here (INV-REFUSE, INV-SAME-LOG).
+impl Current<'_> {
+    /// Proves that a state whose next offset is `next` may be folded on (INV-REFUSE, INV-SAME-LOG).
     ///
     /// # Errors
-    /// Where going on would skip a record, mix two logs, or mix two settings.
-    pub(crate) fn admit(&self, partition: u32, next: u64, origin: Option<&Origin>) -> Result<(), Refusal> {
+    /// If going on would skip a record, mix two logs, or mix two settings.
+    pub(crate) fn check_origin(&self, partition: u32, next: u64, origin: Option<&Origin>) -> Result<(), Refusal> {
         let Self { first_offset, end_offset, .. } = *self;
-        let refuse = |sentence| Err(Refusal::Because(sentence));
+        let refuse = |sentence| Err(Refusal::Contradiction(sentence));
         if next < first_offset {
             return refuse(format!(
-                "the log begins at offset {first_offset}, the store needs it from {next} on: records in between are gone. \
-                 Start with a store that is newer, or lengthen the topic's retention and write the log again"
+                "the log begins at offset {first_offset}, the store needs it from {next} on: the records between are lost. \
+                 Start with a newer store, or lengthen the topic's retention and write the log again"
             ));
         }
         if next > end_offset {
@@ -44,33 +47,33 @@ impl Now<'_> {
         if !changed.is_empty() {
             let whole = match first_offset {
                 0 => String::new(),
-                first => format!("; mind that the log begins at offset {first}, what came before would be missing"),
+                first => format!("; the log begins at offset {first}, so earlier records would be missing"),
             };
             return refuse(format!(
-                "the store was folded with other settings ({}), and answers would be neither's. Set them back, or point \
+                "the store was folded with other settings ({}), and its answers would mix both. Set them back, or point \
                  --data-dir at an empty directory to fold the log from its beginning with the new ones{whole}",
                 changed.join(", ")
             ));
         }
         match origin.last {
-            Some(last) => self.is_the_same_log(partition, last),
+            Some(last) => self.check_last_record(partition, last),
             None => Ok(()),
         }
     }
 
-    /// Looks again at the last record that the store holds: a topic made anew may be longer than the store by now, and
-    /// then only its records tell.
-    fn is_the_same_log(&self, partition: u32, last: LastRecord) -> Result<(), Refusal> {
+    /// Compares the last folded record with the one in the log. A topic that was made anew may be
+    /// longer than the store by now, and then only its records differ.
+    fn check_last_record(&self, partition: u32, last: LastRecord) -> Result<(), Refusal> {
         let LastRecord { offset, fingerprint } = last;
         if offset < self.first_offset {
-            // What retention took from the end of what we hold cannot be compared, and skips nothing: the next record
-            // is there. A topic made anew begins at 0 and would have to be trimmed too.
+            // Retention has removed our last record. Nothing is skipped, because the next record is
+            // there. A topic made anew begins at 0, and would have to be trimmed too.
             tracing::warn!(
                 partition,
                 offset,
                 first_offset = self.first_offset,
-                "the last record that the store holds is no longer in the log, so that it cannot be seen whether the log is \
-                 still the same one; nothing in between is missing"
+                "the last record that the store folded is no longer in the log, so the projector cannot check that the log is \
+                 the same one; no record between is missing"
             );
             return Ok(());
         }
@@ -78,20 +81,20 @@ impl Now<'_> {
                       together, or point --data-dir at an empty directory to rebuild from this log";
         match self.log.record(offset).map_err(Refusal::Log)? {
             Some(record) if record.fingerprint() == fingerprint => Ok(()),
-            Some(_) => Err(Refusal::Because(format!(
+            Some(_) => Err(Refusal::Contradiction(format!(
                 "the record at offset {offset} is another one than the store was folded from: the topic was made anew, or \
                  its records were replaced. {advice}"
             ))),
-            None => Err(Refusal::Because(format!(
-                "the log holds no record at offset {offset}, where the store's last one stood, though it begins at {}: the \
-                 topic was compacted, or made anew. Set its cleanup.policy to delete. {advice}",
+            None => Err(Refusal::Contradiction(format!(
+                "the log begins at {} but holds no record at offset {offset}, where the store's last one was: the topic was \
+                 compacted, or made anew. Set its cleanup.policy to delete. {advice}",
                 self.first_offset
             ))),
         }
     }
 }
 
-/// Which settings differ, and how.
+/// Returns the settings that differ, each with its old and new value.
 fn changed(then: &Limits, now: &Limits) -> Vec<String> {
     let pairs = [
         ("retention_ms", then.retention_ms.to_string(), now.retention_ms.to_string()),
@@ -123,10 +126,10 @@ mod tests {
     }
 
     fn refused(first_offset: u64, next: u64, limits: Limits, last: Option<LastRecord>) -> Option<String> {
-        let now = Now { first_offset, end_offset: 20, limits: &Limits::default(), log: &One };
-        match now.admit(0, next, Some(&Origin { limits, last })) {
+        let current = Current { first_offset, end_offset: 20, limits: &Limits::default(), log: &One };
+        match current.check_origin(0, next, Some(&Origin { limits, last })) {
             Ok(()) => None,
-            Err(Refusal::Because(sentence)) => Some(sentence),
+            Err(Refusal::Contradiction(sentence)) => Some(sentence),
             Err(Refusal::Log(error)) => panic!("{error}"),
         }
     }
@@ -136,27 +139,27 @@ mod tests {
     }
 
     #[test]
-    fn a_store_goes_on_from_the_record_that_it_knows() {
+    fn a_store_goes_on_from_its_last_record() {
         assert_eq!(refused(0, 9, Limits::default(), last(8, record().fingerprint())), None);
-        assert_eq!(refused(0, 9, Limits::default(), None), None, "a store of a version that did not say");
+        assert_eq!(refused(0, 9, Limits::default(), None), None, "a store of a version that did not record its origin");
     }
 
     #[test]
-    fn another_record_in_the_place_of_the_last_one_is_refused() {
+    fn another_record_at_the_last_offset_is_refused() {
         let sentence = refused(0, 9, Limits::default(), last(8, 1)).expect("refused");
         assert!(sentence.contains("offset 8") && sentence.contains("made anew"), "{sentence}");
     }
 
     #[test]
-    fn a_hole_in_the_place_of_the_last_record_is_refused_unless_retention_made_it() {
+    fn a_missing_last_record_is_refused_unless_retention_removed_it() {
         let sentence = refused(0, 8, Limits::default(), last(7, 1)).expect("refused");
         assert!(sentence.contains("compacted"), "{sentence}");
         assert_eq!(refused(8, 8, Limits::default(), last(7, 1)), None);
-        assert!(refused(9, 8, Limits::default(), last(7, 1)).expect("refused").contains("are gone"));
+        assert!(refused(9, 8, Limits::default(), last(7, 1)).expect("refused").contains("are lost"));
     }
 
     #[test]
-    fn other_settings_are_refused_each_by_name() {
+    fn changed_settings_are_refused_by_name() {
         let then = Limits { retention_ms: 5, read_times: false, ..Limits::default() };
         let sentence = refused(3, 9, then, last(8, record().fingerprint())).expect("refused");
         assert!(sentence.contains("projector.retention_ms was 5 and is 2592000000"), "{sentence}");

@@ -1,10 +1,11 @@
-//! One partition: its state, what it asked for since, and its checkpoints.
+//! The step from records to state, and from state to disk: shared by the projector and by analytics.
+//! Also holds a partition that a projector owns. Decides nothing about when a step happens.
 
 use crate::clock::ClockWatch;
-use crate::damage::FoldError;
+use crate::publish::DeadRecord;
 use crate::settings::ProjectError;
-use crate::source::Decoded;
 use parking_lot::RwLock;
+use receipts_event::{Event, Rejection, decode_record};
 use receipts_fold::effects::Effects;
 use receipts_fold::{At, Headers, Limits, Raw, State};
 use receipts_log::Record;
@@ -12,37 +13,92 @@ use receipts_store::{Backend as _, Paged, SledBackend, trim};
 use std::time::{Duration, Instant};
 
 /// The state of a partition over its store.
-pub(crate) type Fold = State<Paged<SledBackend>>;
+pub type Fold = State<Paged<SledBackend>>;
 
-/// A partition that this process owns. Only the projector's thread changes it.
+/// The error of a [`Fold`].
+pub type FoldError = receipts_fold::Error<receipts_store::Error>;
+
+/// The event of a record, or the reason why the record is none.
+pub type Decoded<'a> = Result<Event<'a>, Rejection>;
+
+/// Decodes a record of a log that has `partition_count` partitions.
+#[inline]
+pub fn decode<'a>(record: &Record<'a>, partition_count: u32) -> Decoded<'a> {
+    decode_record(record.partition, record.key, record.value, partition_count)
+}
+
+/// Applies a record's event to a state, or skips a record that is no event, and adds the effects.
+///
+/// # Errors
+/// If a page cannot be read or is damaged. The record is then applied in part, and the state is of
+/// no use.
+#[inline]
+pub fn apply(
+    fold: &mut Fold,
+    record: &Record<'_>,
+    event: &Decoded<'_>,
+    effects: &mut Effects,
+) -> Result<(), FoldError> {
+    let at = At { partition: record.partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
+    match event {
+        Ok(event) => {
+            let headers = || headers_of(record);
+            let raw = Raw { key: record.key, value: record.value.unwrap_or_default(), headers: &headers };
+            fold.apply(at, event, raw, effects)
+        }
+        Err(rejection) => fold.pass(at, rejection.reason, rejection.to_string(), effects),
+    }
+}
+
+/// Copies a record's headers. They are kept with a parked record, which may become a dead letter.
+pub(crate) fn headers_of(record: &Record<'_>) -> Headers {
+    record.headers.to_vec().into_iter().map(|(name, value)| (name.into(), value.map(|v| v[..].into()))).collect()
+}
+
+/// A checkpoint that the store has accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Checkpoint {
+    /// The state holds all records below this offset.
+    pub next_offset: u64,
+    /// The size of what was written.
+    pub bytes: usize,
+    /// The store's number of the checkpoint, for [`Paged::saved`].
+    pub number: u64,
+}
+
+/// Writes the changed pages of a state, whose counters [`State::settle`] has put into its pages.
+/// Pages leave memory only after [`Paged::saved`].
+///
+/// # Errors
+/// If the store cannot write.
+pub fn write_checkpoint(fold: &Fold) -> Result<Checkpoint, receipts_store::Error> {
+    let next_offset = fold.next_offset();
+    let batch = fold.pages().batch(next_offset);
+    let bytes = batch.bytes().len();
+    let number = fold.pages().backend().commit(batch)?;
+    Ok(Checkpoint { next_offset, bytes, number })
+}
+
+/// A partition that this process owns. Only its worker changes it.
 pub(crate) struct Partition {
     pub(crate) fold: Fold,
     pub(crate) effects: Effects,
-    /// Dead letters of this stretch, with their records.
-    pub(crate) dead_letters: Vec<Dead>,
-    /// Every record below was folded or is none.
+    /// Dead letters since the last publish, with their records.
+    pub(crate) dead_letters: Vec<DeadRecord>,
+    /// Every record below was folded or skipped.
     pub(crate) position: u64,
     pub(crate) folded_since_checkpoint: u64,
     pub(crate) first_change: Option<Instant>,
     pub(crate) clock: ClockWatch,
-    /// Stands on the loop's agenda.
-    pub(crate) touched: bool,
-    /// What is folded is that old, and more is to come.
+    /// True while the schedule holds the partition for the next publish.
+    pub(crate) enqueued: bool,
+    /// The age of the newest folded record, if the partition is behind.
     pub(crate) behind: Option<Duration>,
-    /// The last checkpoint, as the store numbers them.
+    /// The store's number of the last checkpoint.
     saved: u64,
-    /// Where a record was begun and not finished, the state is that of no prefix: it must not be asked, nor saved.
+    /// False while a record is being applied and after an error within it. The state is then that of
+    /// no prefix, and must be neither queried nor saved (INV-PREFIX).
     whole: bool,
-}
-
-/// A record that could not be applied, whole.
-pub(crate) struct Dead {
-    pub(crate) offset: u64,
-    pub(crate) reason: receipts_event::Reason,
-    pub(crate) detail: String,
-    pub(crate) key: Option<Box<[u8]>>,
-    pub(crate) value: Option<Box<[u8]>>,
-    pub(crate) headers: Headers,
 }
 
 impl Partition {
@@ -62,101 +118,70 @@ impl Partition {
             folded_since_checkpoint: 0,
             first_change: None,
             clock: ClockWatch::default(),
-            touched: false,
+            enqueued: false,
             behind: None,
             saved: 0,
             whole: true,
         })
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that the partition uses.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.fold.pages().memory_bytes() + self.fold.memory_bytes()
     }
 
-    /// Whether every record was applied from its beginning to its end.
+    /// Tells whether every record was applied from its beginning to its end.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole
     }
 
-    /// Whether the last checkpoint is still on its way, so that its pages cannot leave memory.
+    /// Tells whether the store is still applying the last checkpoint, whose pages must stay in memory.
     pub(crate) fn is_saving(&self) -> bool {
         self.fold.pages().backend().applied() < self.saved
     }
 
-    /// Folds a record, or passes over one that is no event. After an error, or a panic, the state is of no use.
+    /// Folds a record and keeps its dead letters. After an error or a panic the state is of no use.
     pub(crate) fn apply(&mut self, record: &Record<'_>, event: &Decoded<'_>) -> Result<(), FoldError> {
-        let at = At { partition: record.partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
-        let headers = || headers_of(record);
-        let raw = Raw { key: record.key, value: record.value.unwrap_or_default(), headers: &headers };
         self.whole = false;
-        match event {
-            Ok(event) => self.fold.apply(at, event, raw, &mut self.effects),
-            Err(rejection) => self.fold.pass(at, rejection.reason, rejection.to_string(), &mut self.effects),
-        }?;
+        apply(&mut self.fold, record, event, &mut self.effects)?;
         self.position = self.position.max(record.offset + 1);
         self.folded_since_checkpoint += 1;
-        for letter in self.effects.dead_letters.drain(..) {
-            self.dead_letters.push(match letter.parked {
-                Some(parked) => Dead {
-                    offset: parked.offset,
-                    reason: letter.reason,
-                    detail: letter.detail,
-                    key: parked.key,
-                    value: Some(parked.value),
-                    headers: parked.headers,
-                },
-                None => Dead {
-                    offset: record.offset,
-                    reason: letter.reason,
-                    detail: letter.detail,
-                    key: record.key.map(Into::into),
-                    value: record.value.map(Into::into),
-                    headers: headers_of(record),
-                },
-            });
-        }
+        self.dead_letters.extend(self.effects.dead_letters.drain(..).map(|letter| DeadRecord::new(letter, record)));
         self.whole = true;
         Ok(())
     }
 }
 
-fn headers_of(record: &Record<'_>) -> Headers {
-    record.headers.to_vec().into_iter().map(|(name, value)| (name.into(), value.map(|v| v[..].into()))).collect()
-}
-
-/// Makes the state so far durable, if it is that of a prefix. Readers go on meanwhile, but for two moments.
-pub(crate) fn checkpoint(number: u32, slot: &RwLock<Option<Partition>>) -> Result<Option<u64>, ProjectError> {
+/// Makes the state so far durable, unless a record is applied in part; returns its next offset.
+/// INV-NO-STALL: queries are locked out only for two moments, not while pages are encoded.
+pub(crate) fn checkpoint(number: u32, partition: &RwLock<Option<Partition>>) -> Result<Option<u64>, ProjectError> {
     {
-        let mut guard = slot.write();
+        let mut guard = partition.write();
         let Some(partition) = guard.as_mut().filter(|p| p.whole) else { return Ok(None) };
         partition.fold.settle();
     }
-    // Nobody but this thread changes the partition: what is encoded now is what `saved` speaks of below.
-    let guard = slot.read();
-    let Some(partition) = guard.as_ref() else { return Ok(None) };
+    // Only this thread changes the partition, so the pages are the same until `saved` below.
+    let guard = partition.read();
+    let Some(owned) = guard.as_ref() else { return Ok(None) };
     let started = Instant::now();
-    let next_offset = partition.fold.next_offset();
-    let batch = partition.fold.pages().batch(next_offset);
-    let bytes = batch.bytes().len();
-    let saved = partition.fold.pages().backend().commit(batch)?;
+    let written = write_checkpoint(&owned.fold)?;
     drop(guard);
-    let mut guard = slot.write();
-    let Some(partition) = guard.as_mut() else { return Ok(None) };
-    partition.fold.pages_mut().saved(saved);
-    partition.saved = saved;
-    trim(&mut partition.fold);
-    partition.folded_since_checkpoint = 0;
-    partition.first_change = None;
+    let mut guard = partition.write();
+    let Some(owned) = guard.as_mut() else { return Ok(None) };
+    owned.fold.pages_mut().saved(written.number);
+    owned.saved = written.number;
+    trim(&mut owned.fold);
+    owned.folded_since_checkpoint = 0;
+    owned.first_change = None;
     drop(guard);
     metrics::histogram!("receipts_checkpoint_seconds").record(started.elapsed().as_secs_f64());
-    metrics::counter!("receipts_checkpoint_bytes_total").increment(bytes as u64);
+    metrics::counter!("receipts_checkpoint_bytes_total").increment(written.bytes as u64);
     tracing::debug!(
         partition = number,
-        next_offset,
-        bytes,
+        next_offset = written.next_offset,
+        bytes = written.bytes,
         millis = started.elapsed().as_millis() as u64,
         "checkpoint"
     );
-    Ok(Some(next_offset))
+    Ok(Some(written.next_offset))
 }

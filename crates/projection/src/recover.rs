@@ -1,8 +1,8 @@
-//! A partition whose store has nothing to go on from takes the newest snapshot that is usable. Decides nothing where there is
-//! none: the log does then.
+//! Restores the newest usable snapshot of a partition whose store cannot go on. Without one it decides
+//! nothing: the caller rebuilds from the log or refuses.
 
-use crate::damage::{FoldError, is_damage};
-use crate::partition::Partition;
+use crate::damage::is_damage;
+use crate::partition::{FoldError, Partition};
 use crate::settings::ProjectError;
 use receipts_snapshots::{Error, Snapshots, Wanted, Watch};
 use receipts_store::SledStore;
@@ -10,62 +10,70 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How often a restore says how far it is.
-const SAY_EVERY: Duration = Duration::from_secs(5);
+/// How often a restore logs its progress.
+const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a destination that could not be asked is left alone. Each partition that is opened would wait for it anew, and
-/// none of them is folded meanwhile.
-const LEFT_ALONE: Duration = Duration::from_secs(300);
+/// How long a destination is not tried again after it failed. Otherwise each partition to open would
+/// wait for it, and none of them is folded meanwhile.
+const BACKOFF: Duration = Duration::from_secs(300);
 
-/// When the destination of snapshots could not be asked last.
+/// The time at which the snapshots' destination failed last.
 #[derive(Default)]
-pub(crate) struct Unanswered(Option<Instant>);
+pub(crate) struct Backoff(Option<Instant>);
 
-impl Unanswered {
-    fn is_recent(&self) -> bool {
-        self.0.is_some_and(|at| at.elapsed() < LEFT_ALONE)
+impl Backoff {
+    fn is_active(&self) -> bool {
+        self.0.is_some_and(|at| at.elapsed() < BACKOFF)
     }
 }
 
-/// Restores a snapshot where the store is empty, damaged (`Err` with the reason), or behind what the log still has. Hands back
-/// what was opened where there is nothing better, and the reason where nothing is left of it.
+/// Restores a snapshot if the store is empty, damaged (`Err` with the reason), or older than the log's
+/// first record. INV-RESTORE: any other state is returned as it is. Without a usable snapshot it
+/// returns the opened state, or the inner `Err` if no state is left.
 ///
 /// # Errors
-/// Where the store fails, or the process is to stop.
+/// If the store fails, or the process is about to stop.
 pub(crate) fn recover(
     snapshots: &Snapshots,
     stop: &CancellationToken,
     store: &SledStore,
     wanted: &Wanted,
-    unanswered: &mut Unanswered,
+    backoff: &mut Backoff,
     opened: Result<Partition, String>,
     open: impl Fn() -> Result<Partition, FoldError>,
 ) -> Result<Result<Partition, String>, ProjectError> {
     let number = wanted.partition;
     let why = match &opened {
         Ok(partition) if partition.fold.next_offset() == 0 => "it is empty",
-        Ok(partition) if partition.fold.next_offset() < *wanted.next_offset.start() => "the log has gone on without it",
+        Ok(partition) if partition.fold.next_offset() < *wanted.next_offset.start() => {
+            "the log no longer has the record that it needs next"
+        }
         Ok(_) => return Ok(opened),
         Err(why) => why.as_str(),
     };
-    if unanswered.is_recent() {
+    if backoff.is_active() {
         let at = snapshots.place();
-        tracing::warn!(partition = number, why, at, "snapshots could not be listed a moment ago; going on without one");
+        tracing::warn!(
+            partition = number,
+            why,
+            at,
+            "snapshots could not be listed a moment ago; the partition opens without one"
+        );
         return Ok(opened);
     }
     let found = match snapshots.list_of(number) {
         Ok(found) if found.is_empty() => return Ok(opened),
         Ok(found) => found,
         Err(Error::Destination(receipts_objects::Error::Stopped)) => return Err(ProjectError::Stopped),
-        // The log has to do.
+        // The log is the fallback.
         Err(error) => {
-            *unanswered = Unanswered(Some(Instant::now()));
-            tracing::error!(partition = number, %error, "snapshots cannot be listed; going on without one");
+            *backoff = Backoff(Some(Instant::now()));
+            tracing::error!(partition = number, %error, "snapshots cannot be listed; the partition opens without one");
             return Ok(opened);
         }
     };
     tracing::info!(partition = number, why, at = snapshots.place(), "the store cannot go on; looking for a snapshot");
-    // The store is about to hold something else.
+    // A restore replaces the store's pages, so the opened state is dropped.
     let mut left = match opened {
         Ok(partition) => {
             drop(partition);
@@ -89,19 +97,19 @@ pub(crate) fn recover(
                 }
                 Err(error) if !is_damage(&error) => return Err(failed(number, &error)),
                 Err(error) => {
-                    tracing::error!(partition = number, place, %error, "a restored snapshot cannot be used; trying the one before");
+                    tracing::error!(partition = number, place, %error, "the restored snapshot is damaged; trying the previous one");
                     left = Some(error.to_string());
                 }
             },
             Err(error @ Error::Unusable { .. }) => {
-                tracing::warn!(partition = number, %error, "trying the snapshot before");
+                tracing::warn!(partition = number, %error, "the snapshot cannot be used; trying the previous one");
             }
             Err(Error::Stopped | Error::Destination(receipts_objects::Error::Stopped)) => {
                 return Err(ProjectError::Stopped);
             }
             Err(Error::Store(error)) => return Err(error.into()),
             Err(error) => {
-                tracing::error!(partition = number, %error, "the snapshot could not be read");
+                tracing::error!(partition = number, %error, "the snapshot cannot be read from its destination");
                 break;
             }
         }
@@ -110,7 +118,7 @@ pub(crate) fn recover(
     if let Some(why) = left {
         return Ok(Err(why));
     }
-    // What a restore left behind that broke off is no state.
+    // An interrupted restore may have left pages, which then do not open.
     match open() {
         Ok(partition) => Ok(Ok(partition)),
         Err(error) if is_damage(&error) => Ok(Err(error.to_string())),
@@ -122,19 +130,19 @@ fn failed(partition: u32, error: &FoldError) -> ProjectError {
     ProjectError::Partition { partition, detail: error.to_string() }
 }
 
-/// Says now and then how far a restore is.
+/// Logs the progress of a restore.
 struct Progress {
     partition: u32,
     of: u64,
     stop: CancellationToken,
     begun: Instant,
     bytes: AtomicU64,
-    said_ms: AtomicU64,
+    logged_ms: AtomicU64,
 }
 
 impl Progress {
     fn new(partition: u32, of: u64, stop: CancellationToken) -> Self {
-        Self { partition, of, stop, begun: Instant::now(), bytes: AtomicU64::new(0), said_ms: AtomicU64::new(0) }
+        Self { partition, of, stop, begun: Instant::now(), bytes: AtomicU64::new(0), logged_ms: AtomicU64::new(0) }
     }
 }
 
@@ -142,8 +150,8 @@ impl Watch for Progress {
     fn advanced(&self, bytes: u64) {
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let elapsed_ms = self.begun.elapsed().as_millis() as u64;
-        if elapsed_ms >= self.said_ms.load(Ordering::Relaxed) + SAY_EVERY.as_millis() as u64 {
-            self.said_ms.store(elapsed_ms, Ordering::Relaxed);
+        if elapsed_ms >= self.logged_ms.load(Ordering::Relaxed) + LOG_EVERY.as_millis() as u64 {
+            self.logged_ms.store(elapsed_ms, Ordering::Relaxed);
             let (partition, of) = (self.partition, self.of);
             let left_s = elapsed_ms as f64 / 1e3 * of.saturating_sub(bytes) as f64 / bytes.max(1) as f64;
             tracing::info!(partition, bytes, of, left_s = left_s as u64, "restoring");

@@ -1,4 +1,4 @@
-//! What a projector is told, and why it stops.
+//! The settings of a projector, and the errors that stop it.
 
 use receipts_fold::Limits;
 use receipts_objects::Destination;
@@ -7,81 +7,85 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Of [`Settings::draft_bytes`], where nobody knows better: some two milliseconds of encoding.
-pub const DRAFT_BYTES: usize = 128 << 10;
+/// The usual [`Settings::pre_encode_bytes`]: about two milliseconds of encoding.
+pub const PRE_ENCODE_BYTES: usize = 128 << 10;
 
-/// How a projector works.
+/// The settings of a projector.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the store is.
+    /// The directory of the store.
     pub dir: PathBuf,
-    /// Consumer group, which shares the partitions among projectors.
+    /// The consumer group. It shares the partitions among projectors.
     pub group: String,
-    /// Settings that decide answers.
+    /// The settings that decide answers.
     pub limits: Limits,
-    /// Threads that fold. A partition is folded by one of them, so those beyond the partitions are not started.
+    /// Threads that fold. Each partition is folded by one thread, so there are never more threads than
+    /// partitions.
     pub fold_threads: u32,
-    /// Memory for pages of all partitions and sled's cache, bytes.
+    /// Memory for the pages of all partitions and for sled's cache, in bytes.
     pub memory_bytes: usize,
-    /// A partition is checkpointed after so many records …
+    /// A partition is checkpointed after this many records …
     pub checkpoint_records: u64,
-    /// … or so long after its first change since the last one.
+    /// … or this long after its first change since the last checkpoint.
     pub checkpoint_interval: Duration,
-    /// Bytes of pages that are encoded ahead of a checkpoint in a turn of the loop: in between, events are folded.
-    pub draft_bytes: usize,
-    /// Whether checkpoints wait for the disk, so that they survive the loss of power.
+    /// Bytes of pages that one step encodes ahead of a checkpoint. Events are folded between steps.
+    pub pre_encode_bytes: usize,
+    /// Whether checkpoints wait for the disk, and so survive a power cut.
     pub sync: bool,
-    /// Whether anything is published at all; a standby leaves updates and dead letters to the group that it stands by.
+    /// Whether updates and dead letters are published. A standby leaves both to the group that it
+    /// stands by.
     pub publish: bool,
     /// Whether receipt updates are published.
     pub publish_updates: bool,
-    /// Updates of one message within this time are one.
+    /// Changes of one message within this time become one update.
     pub update_window: Duration,
-    /// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off, and for how long
-    /// it is put off, then and while the disk is full.
+    /// How long a checkpoint waits for the log to acknowledge updates and dead letters. It is then
+    /// postponed by the same time, as it is while the disk is full.
     pub publish_timeout: Duration,
-    /// Whether a partition answers before it was at the end of the log once; not where another process may still answer
-    /// for it from a later position.
+    /// Whether a partition answers before it has caught up for the first time. False if another
+    /// process may still answer for it from a later position.
     pub answer_while_behind: bool,
-    /// The time of day, Unix milliseconds. Only readiness asks for it: nothing that is folded depends on it.
+    /// Returns the time of day, Unix milliseconds. Readiness, warnings and update windows use it; no
+    /// folded state depends on it.
     pub now_ms: fn() -> u64,
-    /// Where states are kept elsewhere, if anywhere.
-    pub snapshots: Option<Snapshotting>,
+    /// Where snapshots are kept, if anywhere.
+    pub snapshots: Option<SnapshotSettings>,
 }
 
-/// States kept elsewhere: restored by whoever has none, and taken on a schedule.
+/// Where snapshots are kept. A projector without a usable state restores them, and a schedule says
+/// when it takes them.
 #[derive(Debug, Clone)]
-pub struct Snapshotting {
-    /// Where.
+pub struct SnapshotSettings {
+    /// The directory or bucket that holds them.
     pub destination: Destination,
-    /// What tells the log from every other one.
+    /// The name that distinguishes the log from all others.
     pub log: String,
-    /// A local directory for snapshots on their way.
+    /// A local directory for snapshots that are being sent or received.
     pub spool: PathBuf,
-    /// When they are taken; a standby takes none.
-    pub schedule: Option<Schedule>,
+    /// When they are taken; `None` for a standby, which takes none.
+    pub schedule: Option<SnapshotSchedule>,
 }
 
-impl Snapshotting {
-    /// The snapshots, whose calls give up once the token is cancelled.
+impl SnapshotSettings {
+    /// Opens the snapshots. Their calls fail once the token is cancelled.
     pub(crate) fn open(&self, stop: &CancellationToken) -> Snapshots {
         Snapshots::new(self.destination.clone().stopped_by(stop.clone()), self.log.clone())
     }
 }
 
-/// When snapshots are taken, and how long they stay.
+/// When snapshots are taken, and how long they are kept.
 #[derive(Debug, Clone, Copy)]
-pub struct Schedule {
-    /// How old the newest of a partition may grow.
+pub struct SnapshotSchedule {
+    /// The greatest age of a partition's newest snapshot.
     pub interval: Duration,
-    /// Which stay.
+    /// Which snapshots are kept.
     pub keep: Keep,
 }
 
 /// Why a projector stopped. Its store is as the last checkpoint left it.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
-    /// The log cannot be read on.
+    /// The log cannot be read any further.
     #[error("{0}")]
     Log(#[from] receipts_log::ReadError),
     /// The store failed.
@@ -90,23 +94,23 @@ pub enum ProjectError {
     /// A partition's state cannot go on.
     #[error("partition {partition}: {detail}")]
     Partition {
-        /// Which.
+        /// The partition's number.
         partition: u32,
-        /// A sentence with what to do.
+        /// A sentence that says what to do.
         detail: String,
     },
-    /// A partition's state is not what was written. That is noted beside the store.
+    /// A partition's state is not what was written. A marker beside the store records it.
     #[error("partition {partition}: {detail}. The next start drops the partition's state and rebuilds it from the log")]
     Damaged {
-        /// Which.
+        /// The partition's number.
         partition: u32,
-        /// What was found.
+        /// The damage.
         detail: String,
     },
-    /// It was to stop while a partition was being restored: the next start begins that again.
+    /// The process stopped during a restore. The next start begins the restore again.
     #[error("stopped while a snapshot was being restored")]
     Stopped,
-    /// A thread is gone.
+    /// A thread panicked.
     #[error("a thread of the projector panicked; this is a bug: please report it with the log")]
     Panicked,
 }

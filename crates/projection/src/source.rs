@@ -1,57 +1,49 @@
-//! Where the loop has its events from. Decodes; knows nothing of what is done with an event.
+//! Where a worker gets its records and their events. Decodes; folds nothing.
 
-use receipts_event::decode_record;
-use receipts_event::{Event, Rejection};
+use crate::partition::{Decoded, decode};
 use receipts_log::{Polled, ReadError, Reader, Record};
 use std::time::Duration;
 
-/// Records of one poll: what is folded before readers are told and effects are looked at.
+/// Records of one poll at most. They are folded before waiting queries are woken and effects published.
 pub(crate) const POLL_RECORDS: usize = 1_024;
 
-/// What a record says, or why it says nothing.
-pub(crate) type Decoded<'a> = Result<Event<'a>, Rejection>;
-
-/// What a source hands over.
-pub(crate) enum Handed<'a> {
-    /// Records of one partition in offset order, at least one, and what each of them says.
+/// One item of a poll.
+pub(crate) enum SourceItem<'a> {
+    /// At least one record of one partition, in offset order, and the event of each.
     Records(&'a [Record<'a>], &'a [Decoded<'a>]),
-    /// The end of a partition, as [`Polled::End`] has it.
+    /// The end of a partition, as in [`Polled::End`].
     End {
-        /// Which.
         partition: u32,
-        /// The offset that the next record has at least.
+        /// The next record has at least this offset.
         next_offset: u64,
     },
 }
 
-/// A reader of the log with its events. Tells of partitions that come and go on the thread that polls it, and only between
-/// what it hands over.
+/// A reader of the log that also decodes. Assignments and revocations of partitions happen on the
+/// thread that polls it, between two items.
 pub(crate) trait Source: Send {
-    /// As [`Reader::poll`], with events.
-    fn poll(&mut self, wait: Duration, each: &mut dyn FnMut(Handed<'_>)) -> Result<usize, ReadError>;
+    /// Polls as [`Reader::poll`] does, with events.
+    fn poll(&mut self, wait: Duration, each: &mut dyn FnMut(SourceItem<'_>)) -> Result<usize, ReadError>;
 
-    /// As [`Reader::commit`].
+    /// Commits an offset as [`Reader::commit`] does.
     fn commit(&mut self, partition: u32, next_offset: u64);
 }
 
-/// Reads and decodes while it is polled: for whoever has one thread.
-pub(crate) struct InTurns {
+/// Reads and decodes on the thread that polls it.
+pub(crate) struct InlineSource {
     pub(crate) reader: Box<dyn Reader>,
     pub(crate) partition_count: u32,
 }
 
-impl Source for InTurns {
-    fn poll(&mut self, wait: Duration, each: &mut dyn FnMut(Handed<'_>)) -> Result<usize, ReadError> {
+impl Source for InlineSource {
+    fn poll(&mut self, wait: Duration, each: &mut dyn FnMut(SourceItem<'_>)) -> Result<usize, ReadError> {
         let count = self.partition_count;
         self.reader.poll(POLL_RECORDS, wait, &mut |polled| match polled {
             Polled::Records(records) => {
-                let events: Vec<_> = records
-                    .iter()
-                    .map(|record| decode_record(record.partition, record.key, record.value, count))
-                    .collect();
-                each(Handed::Records(records, &events));
+                let events: Vec<_> = records.iter().map(|record| decode(record, count)).collect();
+                each(SourceItem::Records(records, &events));
             }
-            Polled::End { partition, next_offset } => each(Handed::End { partition, next_offset }),
+            Polled::End { partition, next_offset } => each(SourceItem::End { partition, next_offset }),
         })
     }
 

@@ -7,7 +7,7 @@ use receipts_log::{
     AppendError, Assignment, Entry, Headers, Location, Log, PendingAppend, Polled, ReadError, Reader, Record, Topic,
     Writer,
 };
-use receipts_projection::{Loop, ProjectError};
+use receipts_projection::{ProjectError, Worker};
 use receipts_store::{SledSettings, SledStore};
 use serde_json::json;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -144,8 +144,8 @@ fn a_record_that_panics_is_folded_again_by_the_next_start() {
         let sled = SledSettings { cache_bytes: 1 << 20, sync: false };
         let store = Arc::new(SledStore::open(&bench.settings.dir, sled).unwrap());
         let (settings, lag) = (bench.settings.clone(), Duration::from_secs(1));
-        let mut turns = Loop::in_turns(store, &faulty, "receipts.events", settings, lag).unwrap();
-        while turns.turn().is_ok() {}
+        let mut worker = Worker::inline(store, &faulty, "receipts.events", settings, lag).unwrap();
+        while worker.step().is_ok() {}
     });
     assert!(catch_unwind(fold).is_err());
     must_be_folded_by_the_next_start(&bench);

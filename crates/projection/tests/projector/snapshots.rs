@@ -3,7 +3,7 @@
 use crate::bench::{Bench, eventually};
 use receipts_log::Topic;
 use receipts_objects::Destination;
-use receipts_projection::{Schedule, Snapshotting};
+use receipts_projection::{SnapshotSchedule, SnapshotSettings};
 use receipts_snapshots::{Keep, Snapshots};
 use serde_json::json;
 use std::fs;
@@ -16,11 +16,11 @@ const LOG: &str = "the log";
 fn bench_with_snapshots(at: &Path) -> Bench {
     let mut bench = Bench::new(1);
     bench.settings.checkpoint_interval = Duration::from_millis(10);
-    bench.settings.snapshots = Some(Snapshotting {
+    bench.settings.snapshots = Some(SnapshotSettings {
         destination: Destination::directory(at).unwrap(),
         log: LOG.into(),
         spool: bench.settings.dir.with_extension("spool"),
-        schedule: Some(Schedule { interval: Duration::from_millis(20), keep: Keep { count: 3, age_ms: 0 } }),
+        schedule: Some(SnapshotSchedule { interval: Duration::from_millis(20), keep: Keep { count: 3, age_ms: 0 } }),
     });
     bench
 }

@@ -8,7 +8,7 @@ use receipts_event::{Body, Event, partition_of};
 use receipts_fold::Limits;
 use receipts_fold::view::{Member, MemberFilter, ReadMark, Receipt, Status};
 use receipts_log::{Headers, OwnedRecord, Record};
-use receipts_projection::{DRAFT_BYTES, Loop, Partitions, ProjectError, Settings};
+use receipts_projection::{PRE_ENCODE_BYTES, Partitions, ProjectError, Settings, Worker};
 use receipts_store::{Disk as _, SledStore};
 use receipts_testkit::compare::Questions;
 use receipts_testkit::history::{History, Shape};
@@ -80,11 +80,11 @@ struct Projector {
 }
 
 /// The loops of a projector, which take their turns one after the other.
-struct Runs(Vec<Loop>);
+struct Runs(Vec<Worker>);
 
 impl Runs {
     fn turn(&mut self) -> Result<(), ProjectError> {
-        self.0.iter_mut().try_for_each(|turns| turns.turn().map(|_| ()))
+        self.0.iter_mut().try_for_each(|worker| worker.step().map(|_| ()))
     }
 
     fn partitions(&self) -> &Partitions {
@@ -93,7 +93,7 @@ impl Runs {
 
     /// Closes all of them, whatever comes of one.
     fn close(self, all_went_well: bool) -> Result<(), ProjectError> {
-        let closed: Vec<_> = self.0.into_iter().map(|turns| turns.close(all_went_well)).collect();
+        let closed: Vec<_> = self.0.into_iter().map(|worker| worker.close(all_went_well)).collect();
         closed.into_iter().collect()
     }
 }
@@ -147,7 +147,7 @@ impl World {
             fold_threads: ahead.unwrap_or(1),
             memory_bytes: if random.chance(0.5) { 0 } else { 64 << 20 },
             checkpoint_records: [1, 3, 10, 30][random.index(4)],
-            draft_bytes: [1, 300, DRAFT_BYTES][random.index(3)],
+            pre_encode_bytes: [1, 300, PRE_ENCODE_BYTES][random.index(3)],
             checkpoint_interval: NOBODY_BUT_THESE,
             sync: true,
             publish: true,
@@ -274,8 +274,8 @@ impl World {
         let settings = Settings { group: member.to_string(), sync: self.sync, ..self.settings.clone() };
         let (log, topic, lag) = (&self.log, "receipts.events", Duration::MAX);
         let runs = match self.ahead {
-            None => Loop::in_turns(store.clone(), log, topic, settings, lag).map(|turns| vec![turns]),
-            Some(_) => Loop::ahead(store.clone(), log, topic, settings, lag),
+            None => Worker::inline(store.clone(), log, topic, settings, lag).map(|worker| vec![worker]),
+            Some(_) => Worker::with_read_ahead(store.clone(), log, topic, settings, lag),
         };
         (projector.store, projector.runs) = (Some(store), Some(Runs(runs.map_err(|e| e.to_string())?)));
         Ok(())

@@ -1,0 +1,107 @@
+//! Which partitions a worker has to publish or checkpoint next, so that a step costs what changed and
+//! not what is owned. Knows only the numbers of partitions.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
+
+/// The partitions of a shard that need work. Its lock is taken last: no other lock is taken under it.
+#[derive(Default)]
+pub(crate) struct Schedule {
+    /// Folded since the last publish, or with pages that a checkpoint in flight still keeps in memory.
+    enqueued: Vec<u32>,
+    /// Changed since their last checkpoint.
+    unsaved: BTreeSet<u32>,
+    /// Due for a checkpoint. Each step makes one, so that polls and queries get in between.
+    due: VecDeque<u32>,
+    /// Checkpoints, with their next offset, that the store may not have applied yet.
+    in_flight: Vec<(u32, u64)>,
+    /// No checkpoint before this time, because the log does not acknowledge or the disk is full.
+    not_before: Option<Instant>,
+}
+
+impl Schedule {
+    /// Adds a partition to the next publish. The caller adds it once until [`Self::take_enqueued`].
+    pub(crate) fn enqueue(&mut self, partition: u32) {
+        self.enqueued.push(partition);
+    }
+
+    /// Takes the partitions that were enqueued since the last call.
+    pub(crate) fn take_enqueued(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.enqueued)
+    }
+
+    /// Marks a partition as changed since its last checkpoint.
+    pub(crate) fn mark_unsaved(&mut self, partition: u32) {
+        self.unsaved.insert(partition);
+    }
+
+    /// Returns changed partitions that are not due yet; none while checkpoints are postponed.
+    pub(crate) fn candidates(&self, now: Instant) -> Vec<u32> {
+        if self.is_postponed(now) {
+            return Vec::new();
+        }
+        self.unsaved.iter().copied().filter(|number| !self.due.contains(number)).collect()
+    }
+
+    /// Appends a partition to those due for a checkpoint.
+    pub(crate) fn mark_due(&mut self, partition: u32) {
+        self.due.push_back(partition);
+    }
+
+    /// Returns the partition to checkpoint next; none while checkpoints are postponed.
+    pub(crate) fn next_checkpoint(&self, now: Instant) -> Option<u32> {
+        if self.is_postponed(now) { None } else { self.due.front().copied() }
+    }
+
+    fn is_postponed(&self, now: Instant) -> bool {
+        self.not_before.is_some_and(|at| now < at)
+    }
+
+    /// Postpones all checkpoints.
+    pub(crate) fn postpone(&mut self, until: Instant) {
+        self.not_before = Some(until);
+    }
+
+    /// Adds a checkpoint that the store has accepted and may not have applied yet.
+    pub(crate) fn add_in_flight(&mut self, partition: u32, next_offset: u64) {
+        self.in_flight.push((partition, next_offset));
+    }
+
+    /// Takes all checkpoints in flight. The caller adds those again that are not applied yet.
+    pub(crate) fn take_in_flight(&mut self) -> Vec<(u32, u64)> {
+        std::mem::take(&mut self.in_flight)
+    }
+
+    /// Removes a partition that was checkpointed or released.
+    pub(crate) fn remove(&mut self, partition: u32) {
+        self.unsaved.remove(&partition);
+        // After a release the worker can no longer ask whether the last checkpoint was applied.
+        self.in_flight.retain(|(number, _)| *number != partition);
+        self.due.retain(|number| *number != partition);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn checkpoints_come_one_by_one_in_due_order() {
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        for number in [4, 2, 7] {
+            schedule.mark_unsaved(number);
+        }
+        assert_eq!(schedule.candidates(now), [2, 4, 7]);
+        schedule.mark_due(7);
+        schedule.mark_due(2);
+        assert_eq!(schedule.candidates(now), [4]);
+        assert_eq!(schedule.next_checkpoint(now), Some(7));
+        schedule.remove(7);
+        assert_eq!(schedule.next_checkpoint(now), Some(2));
+        schedule.postpone(now + Duration::from_secs(1));
+        assert_eq!(schedule.next_checkpoint(now), None);
+        assert_eq!(schedule.next_checkpoint(now + Duration::from_secs(1)), Some(2));
+    }
+}

@@ -1,0 +1,273 @@
+//! The partitions of one worker: folds their records, publishes their changes and releases them.
+//! Polls no log; a restart from disk is in `open`, a checkpoint in `checkpoint`.
+
+use crate::damage::is_damage;
+use crate::partition::{Decoded, FoldError, Partition};
+use crate::partitions::PartitionCell;
+use crate::publish::Publisher;
+use crate::schedule::Schedule;
+use crate::settings::ProjectError;
+use crate::shared::Shared;
+use crate::source::SourceItem;
+use crate::worker::POLL_WAIT;
+use parking_lot::{Mutex, RwLockWriteGuard};
+use receipts_fold::{LOOK_AHEAD_EVENTS, LastRecord};
+use receipts_log::{Log, Record};
+use receipts_store::trim;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A partition is behind if more records are to come and its newest folded record is older than this.
+const BEHIND: Duration = Duration::from_secs(5);
+
+/// Names a shard: the partitions of one of `count` workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShardId {
+    number: usize,
+    count: usize,
+}
+
+impl ShardId {
+    /// The only shard of a process with one worker.
+    pub(crate) const ALL: Self = Self { number: 0, count: 1 };
+
+    /// Divides all partitions into `count` shards.
+    pub(crate) fn split(count: usize) -> impl Iterator<Item = Self> {
+        (0..count).map(move |number| Self { number, count })
+    }
+
+    pub(crate) fn contains(self, partition: u32) -> bool {
+        shard_of(partition, self.count) == self.number
+    }
+}
+
+/// Returns the number of the shard, among `count`, that holds a partition.
+pub(crate) fn shard_of(partition: u32, count: usize) -> usize {
+    partition as usize % count
+}
+
+/// The state of one worker. Its worker steps it; the log's reader calls it when partitions are
+/// assigned or revoked. Lock order: publisher, partition, then schedule or memory.
+pub(crate) struct Shard {
+    pub(crate) shared: Arc<Shared>,
+    id: ShardId,
+    publisher: Mutex<Publisher>,
+    pub(crate) schedule: Mutex<Schedule>,
+    /// A failure of a call that cannot return an error. The next step returns it.
+    pub(crate) failure: Mutex<Option<ProjectError>>,
+}
+
+impl Shard {
+    pub(crate) fn new(shared: &Arc<Shared>, id: ShardId, log: &dyn Log, events_topic: &str) -> Arc<Self> {
+        Arc::new(Self {
+            shared: Arc::clone(shared),
+            id,
+            publisher: Mutex::new(Publisher::new(
+                log.writer(),
+                events_topic.to_owned(),
+                &shared.settings,
+                log.partition_count(),
+            )),
+            schedule: Mutex::default(),
+            failure: Mutex::new(None),
+        })
+    }
+
+    /// Returns how long the next poll may wait for records: until the next update is due at most.
+    pub(crate) fn next_wait(&self) -> Duration {
+        let due = self.publisher.lock().next_due();
+        due.map_or(POLL_WAIT, |due| due.saturating_duration_since(Instant::now()).min(POLL_WAIT))
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<ProjectError> {
+        self.failure.lock().take()
+    }
+
+    pub(crate) fn cell(&self, partition: u32) -> &PartitionCell {
+        self.shared.partitions.cell(partition)
+    }
+
+    /// Folds records, or marks a partition as caught up at its end.
+    pub(crate) fn receive(&self, item: SourceItem<'_>) -> Result<(), ProjectError> {
+        match item {
+            SourceItem::Records(records, events) => self.fold_records(records, events),
+            SourceItem::End { partition, next_offset } => {
+                let cell = self.cell(partition);
+                if let Some(p) = cell.partition.write().as_mut() {
+                    p.position = p.position.max(next_offset);
+                    cell.position.store(p.position, Ordering::Release);
+                    if p.behind.take().is_some() {
+                        self.enqueue(partition, p);
+                    }
+                }
+                cell.at_end.store(true, Ordering::Release);
+                cell.caught_up.store(true, Ordering::Release);
+                self.shared.partitions.announce();
+                Ok(())
+            }
+        }
+    }
+
+    /// Folds records of one partition.
+    fn fold_records(&self, records: &[Record<'_>], events: &[Decoded<'_>]) -> Result<(), ProjectError> {
+        for (records, events) in records.chunks(LOOK_AHEAD_EVENTS).zip(events.chunks(LOOK_AHEAD_EVENTS)) {
+            let number = records[0].partition;
+            let cell = self.cell(number);
+            let mut guard = cell.partition.write();
+            if let Some(partition) = guard.as_mut() {
+                partition.fold.look_ahead(events.iter().flatten());
+            }
+            for (record, event) in records.iter().zip(events) {
+                // Revoked within this poll: its next owner continues from our last checkpoint.
+                let Some(partition) = guard.as_mut() else { return Ok(()) };
+                partition.apply(record, event).map_err(|e| self.failed(number, &e))?;
+                cell.set_folded(partition.position);
+                cell.timestamp_ms.store(record.timestamp_ms, Ordering::Release);
+                // Lets a waiting query in after each record: one record may join thousands of members.
+                RwLockWriteGuard::bump(&mut guard);
+            }
+            let Some(partition) = guard.as_mut() else { return Ok(()) };
+            if let Some(last) = records.last() {
+                partition.fold.saw(LastRecord { offset: last.offset, fingerprint: last.fingerprint() });
+                let now_ms = (self.shared.settings.now_ms)();
+                partition.clock.check(number, last.offset, last.timestamp_ms, now_ms);
+                let behind = Duration::from_millis(now_ms.saturating_sub(last.timestamp_ms));
+                partition.behind = Some(behind).filter(|behind| *behind > BEHIND);
+            }
+            self.enqueue(number, partition);
+            if partition.first_change.is_none() {
+                partition.first_change = Some(Instant::now());
+                self.schedule.lock().mark_unsaved(number);
+            }
+            cell.at_end.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Schedules the partition for the next publish, unless it already is.
+    pub(crate) fn enqueue(&self, number: u32, partition: &mut Partition) {
+        if !std::mem::replace(&mut partition.enqueued, true) {
+            self.schedule.lock().enqueue(number);
+        }
+    }
+
+    /// Converts a state's error into the one that stops the projector. Damage is recorded for the
+    /// next start.
+    pub(crate) fn failed(&self, number: u32, e: &FoldError) -> ProjectError {
+        self.shared.partitions.damage().record(number, e);
+        let detail = e.to_string();
+        if is_damage(e) {
+            ProjectError::Damaged { partition: number, detail }
+        } else {
+            ProjectError::Partition { partition: number, detail }
+        }
+    }
+
+    /// Publishes due updates, and all pending updates of the partitions in `flushed`.
+    pub(crate) fn publish(&self, flushed: &[u32]) -> Result<(), ProjectError> {
+        let publisher = &mut *self.publisher.lock();
+        let now = Instant::now();
+        let enqueued = self.schedule.lock().take_enqueued();
+        for number in enqueued {
+            let mut guard = self.cell(number).partition.write();
+            let Some(partition) = guard.as_mut() else { continue };
+            let dead_letters = publisher.take_effects(number, partition, now);
+            let counters = std::mem::take(&mut partition.effects.counters);
+            self.trim(number, partition);
+            // Pages of a checkpoint that is being written can be trimmed only later.
+            partition.enqueued = false;
+            if partition.is_saving() {
+                self.enqueue(number, partition);
+            }
+            drop(guard);
+            count(number, &counters);
+            publisher.send_dead_letters(number, dead_letters);
+        }
+        let over_share = self.shared.memory.lock().over_share();
+        for number in over_share.into_iter().filter(|number| self.id.contains(*number)) {
+            if let Some(partition) = self.cell(number).partition.write().as_mut() {
+                self.enqueue(number, partition);
+            }
+        }
+        publisher.publish(&self.shared.partitions, now, flushed).map_err(|(number, e)| self.failed(number, &e))
+    }
+
+    /// Keeps a partition within its share of the memory.
+    fn trim(&self, number: u32, partition: &mut Partition) {
+        let share = self.shared.memory.lock().share(number);
+        partition.fold.pages_mut().allow(share);
+        trim(&mut partition.fold);
+        self.shared.memory.lock().set_used(number, partition.memory_bytes());
+    }
+
+    /// Publishes all pending updates of the partitions and waits until the log acknowledges them.
+    /// Returns false if it does not within `publish_timeout`.
+    pub(crate) fn publish_and_wait(&self, numbers: &[u32]) -> Result<bool, ProjectError> {
+        let deadline = Instant::now() + self.shared.settings.publish_timeout;
+        loop {
+            // Repeated because updates that the log refuses are rendered again.
+            self.publish(numbers)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.publisher.lock().wait(left) {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Releases those of the partitions that this shard owns. INV-HANDOVER: with `durable`, each
+    /// state is on disk before the partition counts as released.
+    pub(crate) fn release(&self, numbers: &[u32], durable: bool) -> Result<(), ProjectError> {
+        let is_owned = |number: &u32| self.id.contains(*number) && self.cell(*number).owned.load(Ordering::Acquire);
+        let numbers: Vec<u32> = numbers.iter().copied().filter(is_owned).collect();
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        let published = if durable { self.publish_and_wait(&numbers) } else { Ok(false) };
+        if durable && matches!(published, Ok(false)) {
+            tracing::warn!(
+                ?numbers,
+                "the log does not acknowledge updates and dead letters; the partitions are released as last checkpointed"
+            );
+        }
+        let durable = matches!(published, Ok(true));
+        let mut result = published.map(|_| ());
+        if durable {
+            // The store's thread applies one checkpoint while the next one is encoded.
+            let saved: Vec<_> = numbers.iter().map(|number| self.save(*number)).collect();
+            result = result.and(saved.into_iter().try_for_each(|saved| saved.map(|_| ())));
+        }
+        for number in numbers {
+            let cell = self.cell(number);
+            if durable && let Some(p) = cell.partition.read().as_ref() {
+                result = result.and(p.fold.pages().backend().wait().map_err(Into::into));
+            }
+            cell.owned.store(false, Ordering::Release);
+            cell.caught_up.store(false, Ordering::Release);
+            *cell.partition.write() = None;
+            self.shared.memory.lock().set_used(number, 0);
+            self.schedule.lock().remove(number);
+            self.publisher.lock().release(number);
+            tracing::info!(partition = number, "partition released");
+        }
+        result
+    }
+}
+
+fn count(partition: u32, counters: &receipts_fold::effects::Counters) {
+    if counters.records == 0 {
+        return;
+    }
+    let partition = partition.to_string();
+    let add = |name: &'static str, n: u64| metrics::counter!(name, "partition" => partition.clone()).increment(n);
+    add("receipts_records_total", counters.records);
+    add("receipts_messages_total", counters.messages);
+    add("receipts_reads_total", counters.reads);
+    add("receipts_reads_repeated_total", counters.repeated);
+    add("receipts_reads_outside_audience_total", counters.not_in_audience);
+    add("receipts_reads_expired_total", counters.expired);
+    add("receipts_parked_total", counters.parked);
+}

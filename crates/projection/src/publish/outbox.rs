@@ -3,7 +3,7 @@
 //! may be older than an update published since (INV-UPDATE-LAST). Renders nothing itself.
 
 use super::window::Change;
-use receipts_log::{AppendError, PendingAppend, Entry, Writer};
+use receipts_log::{AppendError, Entry, PendingAppend, Writer};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -179,7 +179,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use parking_lot::Mutex;
-    use receipts_log::{Topic, Location};
+    use receipts_log::{Location, Topic};
 
     /// Fails the first appends, and keeps later ones.
     struct Failing {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use toml::Value as Toml;
 
+mod invariants;
+mod prose;
 mod spdx;
 
 /// Which crates of ours a crate may use. An arrow that is not here is a decision: it is made here, in a review, with its
@@ -212,34 +214,54 @@ fn resolved(metadata: &Json) -> impl Iterator<Item = &Json> {
     list(metadata, "packages").iter().filter(move |package| used.contains(text(package, "id")))
 }
 
-/// Every file below `folder` whose name ends with `ending`, but build output and hidden folders.
+/// Every file below `folder` whose name ends with `ending`, but build output, npm packages and hidden folders.
 fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && name != "target" && !name.starts_with('.') {
+        if path.is_dir() && !["target", "node_modules"].contains(&name.as_str()) && !name.starts_with('.') {
             files(&path, ending, found);
-        } else if path.is_file() && name.ends_with(ending) {
+        } else if path.is_file() && format!("/{name}").ends_with(ending) {
             found.push(path);
         }
     }
 }
 
-/// Our Rust files with their text, by their path within the workspace.
-fn rust_files() -> Vec<(String, String)> {
+/// A file of ours: its path within the workspace, and its text.
+struct TextFile {
+    path: String,
+    text: String,
+}
+
+/// Our Rust files.
+fn rust_files() -> Vec<TextFile> {
     let mut found = Vec::new();
     for shelf in ["crates", "services", "tests"] {
         files(&root().join(shelf), ".rs", &mut found);
     }
-    found.sort();
+    read(found)
+}
+
+/// Our Rust files and everything else that people read: documents, schemas with prose, scripts, manifests.
+fn text_files() -> Vec<TextFile> {
+    let mut found = vec![root().join(".ci/run"), root().join("Dockerfile")];
+    for ending in [".rs", ".md", ".yaml", ".toml", ".py", ".ts", ".mjs", ".sh", "/run", "/check", "/install"] {
+        files(root(), ending, &mut found);
+    }
+    read(found)
+}
+
+fn read(mut paths: Vec<PathBuf>) -> Vec<TextFile> {
+    paths.sort();
     let within = |path: &Path| path.strip_prefix(root()).expect("within").display().to_string();
-    found.iter().map(|path| (within(path), std::fs::read_to_string(path).expect("text"))).collect()
+    let read = |path: PathBuf| TextFile { path: within(&path), text: std::fs::read_to_string(&path).expect("text") };
+    paths.into_iter().map(read).collect()
 }
 
 #[test]
 fn every_file_opens_with_its_purpose() {
     let wrong: Vec<String> =
-        rust_files().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(path, _)| path).collect();
+        rust_files().into_iter().filter(|file| !file.text.starts_with("//! ")).map(|file| file.path).collect();
     assert!(wrong.is_empty(), "no heading that begins with //!:\n{}", wrong.join("\n"));
 }
 
@@ -248,8 +270,8 @@ fn unsafe_code_is_allowed_in_one_module_of_the_log() {
     let lifted = ["allow", "expect"].map(|lint| format!("{lint}(unsafe_code"));
     let homes: Vec<String> = rust_files()
         .into_iter()
-        .filter(|(_, text)| lifted.iter().any(|lift| text.contains(lift.as_str())))
-        .map(|(path, _)| path)
+        .filter(|file| lifted.iter().any(|lift| file.text.contains(lift.as_str())))
+        .map(|file| file.path)
         .collect();
     assert!(homes.len() <= 1 && homes.iter().all(|path| path.starts_with(UNSAFE_HOME)), "{homes:?}");
 }

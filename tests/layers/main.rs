@@ -60,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "receipts-assembly",
         &[
             "receipts-cluster",
+            "receipts-event",
             "receipts-fold",
             "receipts-http",
             "receipts-log",

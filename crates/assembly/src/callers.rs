@@ -1,4 +1,4 @@
-//! Who callers are and who of them may ask for what, as the settings say. Decides nothing itself.
+//! Authentication and access rules as the settings describe them. Decides about no caller itself.
 
 use receipts_http::{
     Access, AccessByTenant, AccessRule, Authenticate, BadKeys, KeySource, Signature, TokenSettings, Tokens,
@@ -9,20 +9,21 @@ use receipts_runtime::exit::Failure;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long at least lies between two readings of a file of keys: whoever sends tokens of keys that are not there may have it
-/// read so often.
+/// The shortest time between two readings of a file of keys. Tokens that name unknown keys cause readings, but no more
+/// often than this.
 const FILE_PAUSE: Duration = Duration::from_secs(1);
-/// The same of a URL: somebody else's service is at its end.
+/// The same for a URL, behind which is another party's service.
 const URL_PAUSE: Duration = Duration::from_secs(10);
 /// How long a start waits for keys from a URL; as long as for a broker.
-const KEYS_PATIENCE: Duration = Duration::from_secs(30);
+const KEYS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Takes tokens where keys are configured, and believes headers otherwise: then only loopback is listened at, unless an
-/// operator says that strangers are kept out. Waits for keys that come from a URL: without them every good token would be
-/// refused, and clients take that for the end of a session.
+/// Returns how callers are authenticated: by tokens if keys are configured, and by headers otherwise. Headers are believed
+/// only on loopback, unless an operator states that strangers are kept out.
+///
+/// Waits for keys from a URL: without them every good token would be refused, which clients take for the end of a session.
 ///
 /// # Errors
-/// Wrong configuration, where secret or keys in files cannot be used; a failure, where those at a URL cannot be had.
+/// A usage failure where a secret or keys in files cannot be used; another failure where keys from a URL cannot be had.
 pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure> {
     if !auth.is_configured() {
         return Ok(Arc::new(TrustedHeaders));
@@ -45,7 +46,7 @@ pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure>
         keys: url.or(file),
         refresh: Duration::from_millis(auth.jwks_refresh_ms),
         refresh_pause,
-        start_timeout: KEYS_PATIENCE,
+        start_timeout: KEYS_TIMEOUT,
         leeway: Duration::from_millis(auth.leeway_ms),
         tenant_claim: auth.tenant_claim.clone(),
         service_claim: auth.service_claim.clone(),
@@ -53,19 +54,21 @@ pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure>
     let tokens = match tokens.await {
         Ok(tokens) => tokens,
         Err(error @ BadKeys::Keys { from: KeySource::Url { .. }, .. }) => {
-            let seconds = KEYS_PATIENCE.as_secs();
-            let context = format!("no keys of tokens by auth.jwks_url (--auth-jwks-url) within {seconds} s");
+            let seconds = KEYS_TIMEOUT.as_secs();
+            let context = format!("no keys from auth.jwks_url (--auth-jwks-url) within {seconds} s");
             return Err(Failure::Failed(anyhow::Error::from(error).context(context)));
         }
         Err(error) => {
-            return Err(Failure::Usage(anyhow::Error::from(error).context("auth.secret_file or auth.jwks_file")));
+            return Err(Failure::Usage(
+                anyhow::Error::from(error).context("cannot use auth.secret_file or auth.jwks_file"),
+            ));
         }
     };
     tokio::spawn(tokens.clone().upkeep());
     Ok(Arc::new(tokens))
 }
 
-/// Who may ask for what, of which tenant.
+/// Returns the access rules per tenant.
 pub fn access(access: &config::Access) -> AccessByTenant {
     let tenants = access.tenants.iter().map(|(tenant, rules)| (tenant.clone(), rules_of(rules)));
     AccessByTenant { all: rules_of(&access.all), tenants: tenants.collect() }

@@ -1,21 +1,28 @@
-//! What our processes have in common: their set-up, the data directory, the log and the parts that the settings ask for.
+//! Assembles processes: opens the data directory, the log and the parts that the settings describe, and runs them as a
+//! service.
 //!
-//! A service composes these; which parts it has, and in which order they start and end, is its own.
+//! Must not decide which parts a service has, or in which order they start and stop: each main does.
 
 mod callers;
 mod data_dir;
 mod event_log;
+mod http_edge;
 mod parts;
 mod process;
+mod secrets;
+mod serve;
 
 pub use callers::{access, authenticate};
-pub use data_dir::{DataDir, InUse, LogIdentity};
+pub use data_dir::{DataDir, InUse, LogIdentity, random};
 pub use event_log::{
-    Beside, EventLog, ExistingLog, bootstrap, connect, embedded_partitions, kafka_name, open, open_beside,
-    open_existing, open_with_store, place,
+    EventLog, connect, embedded_partitions, kafka_name, log_location, open_existing_log, open_existing_log_with_store,
+    open_log_beside_service, require_bootstrap,
 };
+pub use http_edge::{HttpEdge, listen};
 pub use parts::{
-    ACKNOWLEDGE_TIMEOUT, destination, fold_limits, follow_updates, holders_secret, ingest, leave, limits,
-    open_projector, operators_secret, secret, snapshotting, timeouts,
+    ACKNOWLEDGE_TIMEOUT, fold_limits, follow_updates, ingest, limits, open_log_and_store, open_projector,
+    snapshot_destination,
 };
-pub use process::{listen, on_thread, run};
+pub use process::{on_thread, run};
+pub use secrets::{operator_secret, operator_secret_of_holder, shared_secret};
+pub use serve::{Service, serve, until};

@@ -1,16 +1,14 @@
-//! The parts of a process as the settings describe them.
+//! The parts of a process as the settings describe them. Decides no order of start and stop.
 
 use crate::data_dir::{DataDir, LogIdentity};
-use crate::process::on_thread;
-use receipts_cluster::{SECRET_BYTES_MIN, Secret, cursor_key_to_text};
+use crate::event_log::{EventLog, open_log};
 use receipts_fold::Limits as FoldLimits;
-use receipts_http::{Ingest, Limits, Rate, Timeouts, Updates};
+use receipts_http::{Ingest, Limits, Rate, Updates};
 use receipts_log::{Inspect, Log, ReadError};
 use receipts_objects::Destination;
 use receipts_projection::{
     PRE_ENCODE_BYTES, ProjectError, Projector, Settings as ProjectorSettings, SnapshotSchedule, SnapshotSettings,
 };
-use receipts_query::CursorKey;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_snapshots::Keep;
@@ -18,13 +16,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long ingest and the operator's commands wait for the log; longer than the log's own delivery timeout of 30 s, so
-/// that they hear every outcome.
+/// How long ingest and the operator's commands wait for the log to acknowledge. Longer than the log's own delivery timeout
+/// of 30 s, so that they learn every outcome.
 pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(35);
 /// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What requests may cost.
+/// Returns the limits of HTTP requests.
 pub fn limits(settings: &Settings) -> Limits {
     let rate =
         |per_s: Option<u32>| per_s.and_then(NonZeroU32::new).map(|per_second| Rate { per_second, burst: per_second });
@@ -38,64 +36,21 @@ pub fn limits(settings: &Settings) -> Limits {
     }
 }
 
-/// How patient a listener is that has so long to drain.
-pub fn timeouts(settings: &Settings, drain: Duration) -> Timeouts {
-    Timeouts { head: Duration::from_millis(settings.http.head_timeout_ms), drain }
-}
-
-/// What projectors and edges share, if the settings name a file for it.
+/// Opens the destination of snapshots; `None` if the settings name none.
 ///
 /// # Errors
-/// Where the file cannot be read or holds too little, as a usage failure.
-pub fn secret(settings: &Settings) -> Result<Option<Secret>, Failure> {
-    let Some(path) = &settings.query.secret_file else { return Ok(None) };
-    let place = path.display();
-    let text = std::fs::read(path)
-        .map_err(|error| Failure::usage(format!("query.secret_file: {place} cannot be read: {error}")))?;
-    let secret = Secret::new(text.trim_ascii());
-    let least = SECRET_BYTES_MIN;
-    let short = || {
-        Failure::usage(format!("query.secret_file: {place} holds less than {least} bytes; try: openssl rand -hex 32"))
-    };
-    secret.ok_or_else(short).map(Some)
-}
-
-/// What an operator's call to a running process shows: the secret that projectors and edges share, or, without one, what only
-/// who may read the data directory knows.
-///
-/// # Errors
-/// As [`secret`] and [`DataDir::cursor_key`].
-pub fn operators_secret(settings: &Settings, data: &DataDir) -> Result<Secret, Failure> {
-    secret(settings)?.map_or_else(|| Ok(secret_of(&data.cursor_key()?)), Ok)
-}
-
-/// The same for who calls the process that holds the data directory of the settings.
-///
-/// # Errors
-/// As [`operators_secret`], and where there is no key yet.
-pub fn holders_secret(settings: &Settings) -> Result<Secret, Failure> {
-    secret(settings)?.map_or_else(|| Ok(secret_of(&DataDir::cursor_key_in(&settings.data_dir)?)), Ok)
-}
-
-fn secret_of(key: &CursorKey) -> Secret {
-    Secret::new(cursor_key_to_text(key).as_bytes()).expect("64 digits are enough")
-}
-
-/// Where snapshots are kept, if anywhere.
-///
-/// # Errors
-/// Where the setting names no destination, as a usage failure.
-pub fn destination(settings: &Settings) -> Result<Option<Destination>, Failure> {
+/// A usage failure where the setting names no destination.
+pub fn snapshot_destination(settings: &Settings) -> Result<Option<Destination>, Failure> {
     let Some(url) = &settings.snapshot.url else { return Ok(None) };
     let opened = Destination::open(url);
     opened.map(Some).map_err(|error| Failure::usage(format!("snapshot.url: {error}")))
 }
 
-/// How states of a log are kept elsewhere and restored from there.
+/// Returns how the states of a log are kept at the snapshot destination and restored from it.
 ///
 /// # Errors
-/// As [`destination`].
-pub fn snapshotting(
+/// As [`snapshot_destination`].
+fn snapshot_settings(
     settings: &Settings,
     data: &DataDir,
     log: &LogIdentity,
@@ -105,7 +60,7 @@ pub fn snapshotting(
         interval: Duration::from_millis(snapshot.interval_ms),
         keep: Keep { count: snapshot.keep_count, age_ms: snapshot.keep_ms },
     };
-    Ok(destination(settings)?.map(|destination| SnapshotSettings {
+    Ok(snapshot_destination(settings)?.map(|destination| SnapshotSettings {
         destination,
         log: log.name(),
         spool: data.spool(),
@@ -113,7 +68,7 @@ pub fn snapshotting(
     }))
 }
 
-/// Where events go.
+/// Returns the way of events into the log.
 pub fn ingest(settings: &Settings, log: &dyn Log) -> Ingest {
     Ingest {
         writer: log.writer(),
@@ -131,7 +86,7 @@ pub fn follow_updates(settings: &Settings, log: Arc<dyn Inspect>) -> Result<Upda
     Updates::start(log, settings.http.streams_max, Duration::from_millis(settings.http.heartbeat_ms))
 }
 
-/// The settings that decide answers.
+/// Returns the limits of the fold: the settings that decide answers.
 pub fn fold_limits(settings: &Settings) -> FoldLimits {
     let projector = &settings.projector;
     FoldLimits {
@@ -142,12 +97,34 @@ pub fn fold_limits(settings: &Settings) -> FoldLimits {
     }
 }
 
-/// Opens the store in the data directory and starts to fold the log into it. A projector `among_others` answers for a
-/// partition only once it has caught up with it, for somebody else may do so until then.
+/// Opens the log and readies the store for it: switches to a rebuilt store if there is one, and binds the store to the
+/// log.
 ///
 /// # Errors
-/// Where store or log cannot be used.
+/// Where the log cannot be opened, or the store is bound to another log.
+pub fn open_log_and_store(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
+    let opened = open_log(settings, data)?;
+    data.adopt_rebuilt()?;
+    data.bind_store(&opened.identity)?;
+    Ok(opened)
+}
+
+/// Opens the store in the data directory and starts to fold the log into it. A projector `among_others` answers for a
+/// partition only once it has caught up, because another projector may answer until then.
+///
+/// # Errors
+/// Where the store, the log or the snapshot destination cannot be used.
 pub fn open_projector(
+    settings: &Settings,
+    data: &DataDir,
+    opened: &EventLog,
+    among_others: bool,
+) -> Result<Projector, Failure> {
+    let snapshots = snapshot_settings(settings, data, &opened.identity)?;
+    Ok(start_projector(settings, data, &*opened.log, among_others, snapshots)?)
+}
+
+fn start_projector(
     settings: &Settings,
     data: &DataDir,
     log: &dyn Log,
@@ -176,19 +153,4 @@ pub fn open_projector(
     };
     let ready_lag = Duration::from_millis(settings.http.ready_lag_ms);
     Projector::start(log, &settings.log.events_topic, how, ready_lag)
-}
-
-/// Gives up the data directory of a process that has stopped, so that the next start over its store is quick. May take seconds
-/// where the store is large. Nothing is lost by whoever does not wait for it.
-///
-/// # Errors
-/// Where there is no thread for it. That the store cannot be read is for the next start to say.
-pub async fn leave(data: DataDir) -> Result<(), Failure> {
-    on_thread("leaving", move || {
-        if let Err(error) = Projector::write_sled_snapshot(&data.store()) {
-            tracing::warn!(%error, "the next start will take longer");
-        }
-        Ok(())
-    })
-    .await
 }

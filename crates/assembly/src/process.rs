@@ -1,19 +1,17 @@
-//! What every command that serves does around its work: logs, metrics, signals, and threads for what blocks.
+//! The set-up of a process that runs for long: logs, metrics, signals, and threads for blocking work. Opens nothing.
 
 use anyhow::Context as _;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::metrics::Metrics;
 use receipts_runtime::{shutdown, telemetry};
-use std::net::SocketAddr;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Sets the process up under a service's name and runs `work` until it ends. The token is cancelled by the first signal; `work` ends by itself
-/// then.
+/// Sets the process up under a service's name and runs `work` to its end. The first signal cancels the token, on which
+/// `work` must end by itself.
 ///
 /// # Errors
-/// Those of `work`, and where the process cannot be set up.
+/// The error of `work`, or why the process could not be set up.
 pub fn run<F>(
     service: &'static str,
     settings: &Settings,
@@ -31,25 +29,16 @@ where
         tokio::spawn(metrics.clone().upkeep());
         work(stop, metrics).await
     });
-    // What had its time and is not done is not waited for: everything here survives a kill.
+    // Tasks that did not end in their time are abandoned: everything here survives a kill.
     runtime.shutdown_background();
     result
 }
 
-/// Takes an address to listen at; `flag` is the one that chooses another.
+/// Runs blocking work on a thread of its own and waits for it. If the wait is cancelled, the thread runs on and ends with
+/// the process; unlike a blocking task of the runtime, it never delays the exit.
 ///
 /// # Errors
-/// Where it cannot be had, with that flag.
-pub async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(address).await;
-    Ok(listener.with_context(|| format!("cannot listen at {address}; choose another {flag}"))?)
-}
-
-/// Runs what blocks on a thread of its own and waits for it. Where nobody waits any more the thread is left alone and
-/// goes with the process: unlike a blocking task of the runtime it never holds the process up.
-///
-/// # Errors
-/// Those of `work`, and where it panics.
+/// The error of `work`, or that it panicked.
 pub async fn on_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
@@ -64,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_thread_hands_back_what_it_did_or_that_it_panicked() {
+    async fn a_thread_returns_its_result_or_its_panic() {
         assert_eq!(on_thread("adds", || Ok(2 + 2)).await.expect("done"), 4);
         let failure = on_thread::<()>("breaks", || panic!("on purpose")).await.expect_err("panicked");
         assert!(failure.message().contains("breaks"), "{}", failure.message());

@@ -43,7 +43,8 @@ pub use routes::receipts::MESSAGE_IDS_MAX;
 pub use routes::updates::LAST_EVENT_ID_HEADER;
 pub use updates::Updates;
 
-use axum::Router;
+/// The router that services compose and serve.
+pub use axum::Router;
 use std::sync::Arc;
 
 /// All parts of one process.

@@ -1,23 +1,20 @@
-//! Process things, used by every binary: configuration, telemetry, clock, shutdown, output and exit codes.
+//! Process things that every binary uses: configuration, logs and metrics, clock, shutdown, output and exit codes.
 //!
-//! Knows no event, no log and no store: nothing here may depend on another crate of this workspace.
-//!
-//! A service's `main` is a composition of these parts and no more:
+//! Knows no event, no log and no store: must not depend on another crate of this workspace.
 //!
 //! ```no_run
-//! use clap::{CommandFactory, FromArgMatches, Parser};
-//! use receipts_runtime::config::{self, Named};
+//! use receipts_runtime::command_line::{self, CommandLine};
+//! use receipts_runtime::config::Named;
 //! use receipts_runtime::exit::{self, Failure};
-//! use receipts_runtime::metrics::Metrics;
 //! use receipts_runtime::output::Output;
 //! use receipts_runtime::{shutdown, telemetry};
 //! use std::time::Duration;
 //!
 //! /// Takes events over HTTP and writes them to the log.
-//! #[derive(Parser)]
+//! #[derive(clap::Parser)]
 //! #[command(name = "receipts-ingest", version)]
 //! struct Cli {
-//!     /// Prints results as JSON lines.
+//!     /// Print results as JSON lines
 //!     #[arg(long)]
 //!     json: bool,
 //! }
@@ -28,20 +25,13 @@
 //!
 //! fn run() -> Result<(), Failure> {
 //!     let first = [Named::usual("http.listen"), Named::usual("kafka.bootstrap")];
-//!     let matches = config::with_flags(Cli::command(), &first).get_matches();
-//!     let cli = Cli::from_arg_matches(&matches)?;
-//!     let env = config::environment();
-//!     let file = config::file(&matches, &env);
-//!     let settings = config::load(file.as_deref(), env, &config::overrides(&matches))?;
+//!     let CommandLine { cli, settings, .. } = command_line::read::<Cli>(&first)?;
 //!     telemetry::init(&settings.telemetry)?;
-//!     let metrics = Metrics::install("receipts-ingest")?;
-//!     settings.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
 //!     tokio::runtime::Runtime::new()?.block_on(async {
 //!         let stop = shutdown::on_signal()?;
-//!         tokio::spawn(metrics.upkeep());
 //!         let http = tokio::net::TcpListener::bind(settings.http.listen).await?;
 //!         Output::stdout(cli.json).ready("receipts-ingest", &[("http", format!("http://{}", http.local_addr()?))])?;
-//!         // Here the parts of the service run until `stop` is cancelled, and then end by themselves.
+//!         // The parts of the service run here until `stop` is cancelled, and then end by themselves.
 //!         let work = stop.cancelled();
 //!         shutdown::drain(&stop, Duration::from_millis(settings.drain_ms), work).await?;
 //!         Ok(())
@@ -50,6 +40,7 @@
 //! ```
 
 pub mod clock;
+pub mod command_line;
 pub mod config;
 pub mod exit;
 pub mod metrics;

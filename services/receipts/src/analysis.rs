@@ -42,7 +42,7 @@ impl Memory {
         Ok(Scratch {
             limits: receipts_assembly::fold_limits(settings),
             memory_bytes: self.bytes(),
-            snapshots: receipts_assembly::destination(settings)?.map(|at| Snapshots::new(at, log.name())),
+            snapshots: receipts_assembly::snapshot_destination(settings)?.map(|at| Snapshots::new(at, log.name())),
         })
     }
 }
@@ -317,7 +317,7 @@ pub(crate) fn run(
     work: impl FnOnce(&Settings, &mut Progress) -> Result<(), Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let own = settings.clone();
-    receipts_assembly::run("receipts", &settings, async |stop, _| {
+    receipts_assembly::run(crate::service::NAME, &settings, async |stop, _| {
         let analysis = move || {
             let mut progress = Progress::new(stop);
             work(&own, &mut progress).map_err(|failure| progress.ended_early(failure))

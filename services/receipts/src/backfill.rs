@@ -3,11 +3,12 @@
 
 use crate::analysis::{self, Unit};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use receipts_analytics::table::Format;
+use receipts_assembly::random;
 use receipts_backfill::{Columns, Error, ImportReport, Input, Plan, Source, Untimed, bytes, import};
-use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT};
+use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT, hex};
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -117,11 +118,11 @@ pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(),
         dry_run: asked.dry_run,
         progress: asked.progress.unwrap_or_else(|| beside(&first, "backfill.json")),
         rejects: asked.rejects.unwrap_or_else(|| beside(&first, "rejects.ndjson")),
-        run: random().context("the system gives no random bytes")?,
-        log: receipts_assembly::place(&settings),
+        run: hex(&random::<8>()?),
+        log: receipts_assembly::log_location(&settings),
     };
     analysis::run(settings, move |settings, progress| {
-        let opened = receipts_assembly::open_existing(settings)?;
+        let opened = receipts_assembly::open_existing_log(settings)?;
         progress.begin_with(Unit::Bytes, bytes(&plan).map_err(failure)?);
         let imported = import(&*opened.log, &plan, progress);
         progress.clear();
@@ -182,13 +183,6 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.push(".");
     name.push(ending);
     name.into()
-}
-
-/// What tells an import's events from all others.
-fn random() -> io::Result<String> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {

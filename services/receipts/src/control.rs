@@ -70,14 +70,20 @@ pub(crate) fn check(event: &Event<'_>, arguments: &[(&str, &str)]) -> Result<(),
 /// Where there is no log, it is another process's, or a partition has not acknowledged its copy; then with what is known
 /// of each.
 pub(crate) fn write(settings: &Settings, event: &Event<'_>, headline: &str, json: bool) -> Result<(), Failure> {
-    let opened = receipts_assembly::open_existing(settings).map_err(|failure| elsewhere(failure, settings, event))?;
+    let opened =
+        receipts_assembly::open_existing_log(settings).map_err(|failure| elsewhere(failure, settings, event))?;
     let outcomes = append(&*opened.log.writer(), opened.log.partition_count(), event, ACKNOWLEDGE_TIMEOUT)?;
     let written = all_written(&outcomes)?;
     let positions: Positions = written.iter().map(|place| (place.partition, place.offset + 1)).collect();
     let report = Report { log: &opened.name, event, written, position: positions.to_string() };
     let printed = Output::stdout(json).write(&report, |to| {
         writeln!(to, "{headline}")?;
-        write!(to, "written into all {} partitions of {}:", report.written.len(), receipts_assembly::place(settings))?;
+        write!(
+            to,
+            "written into all {} partitions of {}:",
+            report.written.len(),
+            receipts_assembly::log_location(settings)
+        )?;
         for Place { partition, offset } in &report.written {
             write!(to, " {partition}@{offset}")?;
         }

@@ -8,12 +8,12 @@ mod random;
 mod show;
 mod story;
 
-use crate::serve::announce;
-use crate::service::Service;
-use anyhow::{Context as _, Result};
+use crate::service::{AllInOne, NAME};
+use anyhow::{Context as _, Result, anyhow};
 use ask::Client;
 use chat::{Featured, Told};
 use feed::Fed;
+use receipts_assembly::Service as _;
 use receipts_event::TENANT_DEFAULT;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -48,7 +48,7 @@ struct Run {
 /// Runs the demo.
 ///
 /// # Errors
-/// As [`crate::serve::run`], and where the service does not take the chat or does not answer.
+/// As [`receipts_assembly::serve`], and where the service does not take the chat or does not answer.
 pub(crate) fn run(mut settings: Settings, plan: Plan) -> Result<(), Failure> {
     // The configuration file may set these too: then they are no defaults.
     if settings.auth.is_configured() {
@@ -84,9 +84,8 @@ pub(crate) fn run(mut settings: Settings, plan: Plan) -> Result<(), Failure> {
         settings.telemetry.log_filter = "warn,receipts::demo=info".to_owned();
     }
     let run = Run { plan, notice, stays_at };
-    let done = receipts_assembly::run("receipts", &settings, async |stop, metrics| {
-        perform(&settings, &run, &stop, metrics).await
-    });
+    let done =
+        receipts_assembly::run(NAME, &settings, async |stop, metrics| perform(&settings, &run, &stop, metrics).await);
     // Only now, for the service had it open.
     drop(temporary);
     done
@@ -99,7 +98,7 @@ async fn perform(settings: &Settings, run: &Run, stop: &CancellationToken, metri
         tracing::warn!("{notice}");
     }
     let mut service = tokio::select! {
-        started = Service::start(settings, &metrics) => started?,
+        started = AllInOne::start(settings, metrics) => started?,
         () = stop.cancelled() => return Ok(()),
     };
     let told = tokio::select! {
@@ -128,11 +127,12 @@ async fn perform(settings: &Settings, run: &Run, stop: &CancellationToken, metri
 
 /// Waits for the service, feeds the chat, asks and shows. Returns the commands to go on with once the demo is started
 /// again to stay; where it stays, it has shown them.
-async fn tell_and_show(service: &mut Service, run: &Run, output: &mut Output) -> Result<Option<Vec<String>>, Failure> {
-    if !service.ready().await {
-        return Err(Failure::Failed(anyhow::anyhow!("the service ended before it was ready")));
+async fn tell_and_show(service: &mut AllInOne, run: &Run, output: &mut Output) -> Result<Option<Vec<String>>, Failure> {
+    tokio::select! {
+        () = service.ready() => {}
+        () = service.ended() => return Err(anyhow!("the service ended before it was ready").into()),
     }
-    announce(output, service)?;
+    output.ready(NAME, &service.addresses())?;
     // A chat that is fed twice would mix with itself: in a log that holds something it gets a tenant of its own.
     let now_ms = clock::unix_ms();
     let is_new = service.partitions().positions().is_empty();

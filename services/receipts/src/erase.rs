@@ -42,7 +42,7 @@ pub(crate) fn run(settings: &Settings, erase: &Erase, json: bool) -> Result<(), 
     let (input, errors) = (io::stdin(), io::stderr());
     // A script has nobody to ask, and a question that nobody sees is never answered.
     if !yes && input.is_terminal() && errors.is_terminal() {
-        let place = receipts_assembly::place(settings);
+        let place = receipts_assembly::log_location(settings);
         let question =
             format!("Erase {user:?} of tenant {tenant:?} from all answers, through {place}? This cannot be undone.");
         if !consents(&question, &mut input.lock(), &mut errors.lock())? {

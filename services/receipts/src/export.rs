@@ -63,7 +63,7 @@ struct Report {
 /// Where there is no log, or it, the temporary disk or the directory fail.
 pub(crate) fn run(settings: Settings, export: Export, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
-        let opened = receipts_assembly::open_existing(settings)?;
+        let opened = receipts_assembly::open_existing_log(settings)?;
         let log = &*opened.log;
         let spans = export.prefix.spans(log, 0..log.partition_count())?;
         let plan = Plan {

@@ -10,21 +10,22 @@ mod export;
 mod policy;
 mod rebuild;
 mod replay;
-mod serve;
 mod service;
 mod snapshot;
 mod stats;
 mod verify;
 
 use backfill::Backfill;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use erase::Erase;
 use export::Export;
 use policy::Policy;
 use rebuild::Rebuild;
+use receipts_runtime::command_line::{self, CommandLine};
 use receipts_runtime::config::{self, Named};
 use receipts_runtime::exit::{self, Failure};
 use replay::Replay;
+use service::{AllInOne, NAME};
 use snapshot::Snapshot;
 use stats::Stats;
 use std::process::ExitCode;
@@ -168,11 +169,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let matches = config::with_flags(Cli::command(), &FIRST).get_matches();
-    let cli = Cli::from_arg_matches(&matches)?;
-    let settings = config::of_process(&matches)?;
+    let CommandLine { cli, settings, matches } = command_line::read::<Cli>(&FIRST)?;
     match cli.command {
-        Command::Serve => serve::run(settings, cli.json),
+        Command::Serve => receipts_assembly::serve(NAME, &settings, cli.json, async |metrics| {
+            AllInOne::start(&settings, metrics).await
+        }),
         Command::Policy(Policy::Set(set)) => policy::set(&settings, &set, cli.json),
         Command::Erase(erase) => erase::run(&settings, &erase, cli.json),
         Command::Replay(replay) => replay::run(settings, replay, cli.json),
@@ -205,6 +206,7 @@ fn run() -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use receipts_analytics::rebuild::{self, OldDigest, RebuildReport};
 use receipts_analytics::{UpTo, span};
-use receipts_assembly::{Beside, DataDir, LogIdentity, fold_limits};
+use receipts_assembly::{DataDir, EventLog, LogIdentity, fold_limits};
 use receipts_runtime::clock::unix_ms;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -76,7 +76,7 @@ fn decide(data: &DataDir, undo: bool) -> Result<(), Failure> {
 }
 
 fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: bool) -> Result<(), Failure> {
-    let Beside { log, identity, data } = receipts_assembly::open_beside(settings)?;
+    let EventLog { log, identity, data, .. } = receipts_assembly::open_log_beside_service(settings)?;
     let count = log.partition_count();
     let old = old(settings, &identity, data.as_ref(), count)?;
     let place = DataDir::rebuild_in(&settings.data_dir);
@@ -118,7 +118,7 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
         )
         .into());
     }
-    DataDir::rebuilt_is_ready(&settings.data_dir, &identity)?;
+    DataDir::mark_rebuilt(&settings.data_dir, &identity)?;
     match data {
         Some(data) => {
             data.adopt_rebuilt()?;
@@ -162,7 +162,7 @@ fn old(
         }
         return Ok(old);
     }
-    if let Some(destination) = receipts_assembly::destination(settings)? {
+    if let Some(destination) = receipts_assembly::snapshot_destination(settings)? {
         let snapshots = Snapshots::new(destination, identity.name());
         for partition in 0..count {
             if let Some(found) = snapshots.newest_of(partition)? {

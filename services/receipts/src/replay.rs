@@ -129,7 +129,7 @@ pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), 
                 return Err(Failure::usage("--from is later than --as-of: there is nothing between them"));
             }
         }
-        let opened = receipts_assembly::open_existing(settings)?;
+        let opened = receipts_assembly::open_existing_log(settings)?;
         let log = &*opened.log;
         let mut output = Output::stdout(json);
         let scratch = replay.prefix.memory.scratch(settings, &opened.identity)?;

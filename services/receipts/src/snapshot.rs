@@ -77,7 +77,7 @@ pub(crate) struct Verify {
 /// What kept it from its end.
 pub(crate) fn run(settings: Settings, command: Snapshot, json: bool) -> Result<(), Failure> {
     let own = settings.clone();
-    receipts_assembly::run("receipts", &settings, async |stop, _| {
+    receipts_assembly::run(crate::service::NAME, &settings, async |stop, _| {
         receipts_assembly::on_thread("snapshots", move || {
             let (settings, progress) = (own, Progress::new(stop));
             match command {
@@ -93,7 +93,7 @@ pub(crate) fn run(settings: Settings, command: Snapshot, json: bool) -> Result<(
 
 /// The destination that the settings name.
 fn destination(settings: &Settings) -> Result<Destination, Failure> {
-    receipts_assembly::destination(settings)?
+    receipts_assembly::snapshot_destination(settings)?
         .ok_or_else(|| Failure::usage("snapshot.url is not set: --snapshot-url DIR-OR-URL says where snapshots are"))
 }
 

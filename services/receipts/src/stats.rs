@@ -56,7 +56,7 @@ struct Report {
 /// Where there is no log, or it, the temporary disk or the page's file fail.
 pub(crate) fn run(settings: Settings, asked: Stats, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
-        let opened = receipts_assembly::open_existing(settings)?;
+        let opened = receipts_assembly::open_existing_log(settings)?;
         let log = &*opened.log;
         let spans = asked.prefix.spans(log, 0..log.partition_count())?;
         progress.begin(spans.iter().map(|span| span.offsets()).sum());

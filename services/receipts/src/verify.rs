@@ -39,7 +39,7 @@ pub(crate) fn run(settings: Settings, asked: Verify, json: bool) -> Result<(), F
         if asked.snapshots {
             return snapshots(settings, &asked, progress, json);
         }
-        let (opened, dir) = receipts_assembly::open_with_store(settings)?;
+        let (opened, dir) = receipts_assembly::open_existing_log_with_store(settings)?;
         let log = &*opened.log;
         let scratch = Scratch { snapshots: None, ..asked.memory.scratch(settings, &opened.identity)? };
         let sled = SledSettings { cache_bytes: (scratch.memory_bytes / 4) as u64, sync: true };
@@ -74,7 +74,7 @@ pub(crate) fn run(settings: Settings, asked: Verify, json: bool) -> Result<(), F
 
 /// Verifies the newest snapshot of every partition.
 fn snapshots(settings: &Settings, asked: &Verify, progress: &mut Progress, json: bool) -> Result<(), Failure> {
-    let opened = receipts_assembly::open_existing(settings)?;
+    let opened = receipts_assembly::open_existing_log(settings)?;
     let log = &*opened.log;
     let scratch = asked.memory.scratch(settings, &opened.identity)?;
     let Some(place) = scratch.snapshots.as_ref().map(Snapshots::place) else {

@@ -2,9 +2,10 @@
 //! standard error: a bar for people, a line now and then for others.
 
 use super::chat::Happening;
-use crate::service::Service;
+use crate::service::AllInOne;
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
+use receipts_assembly::Service as _;
 use receipts_log::{Entry, PendingAppend, Writer};
 use receipts_query::{Answers, Positions};
 use receipts_runtime::exit::Failure;
@@ -37,7 +38,7 @@ pub(crate) struct Fed {
 ///
 /// # Errors
 /// Where the log does not take an event, folding takes for ever, or the service ends by itself.
-pub(crate) async fn feed(service: &mut Service, happenings: Vec<Happening>) -> Result<Fed, Failure> {
+pub(crate) async fn feed(service: &mut AllInOne, happenings: Vec<Happening>) -> Result<Fed, Failure> {
     let events = happenings.iter().map(|happening| happening.values.len() as u64).sum();
     let partitions = service.partitions().clone();
     let before = folded_records(&partitions.positions());

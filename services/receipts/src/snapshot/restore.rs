@@ -61,7 +61,7 @@ pub(super) fn run(settings: &Settings, asked: &Restore, progress: &Progress, jso
             return Err(Failure::usage(format!("there are snapshots of several logs: --log says which\n  {names}")));
         }
     };
-    let identity = LogIdentity::of_name(&log)?;
+    let identity = LogIdentity::from_name(&log)?;
     let snapshots = Snapshots::new(destination, log);
     let found = snapshots.list()?;
     let partitions: BTreeSet<u32> = found.iter().map(|found| found.partition).collect();

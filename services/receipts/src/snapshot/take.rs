@@ -68,7 +68,7 @@ fn here(settings: &Settings, data: &DataDir, which: &Which, progress: &Progress,
 }
 
 fn there(settings: &Settings, url: &str, which: &Which, progress: &Progress, json: bool) -> Result<(), Failure> {
-    let secret = receipts_assembly::holders_secret(settings)?;
+    let secret = receipts_assembly::operator_secret_of_holder(settings)?;
     let call = Call { url: format!("{url}{SNAPSHOTS_PATH}"), credential: secret.credential() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tracing::info!(url, "the data directory is served: asking that process for the snapshots");

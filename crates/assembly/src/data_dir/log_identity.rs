@@ -1,0 +1,179 @@
+//! The identity of an event log, and the binding of the store to it: a store is never folded on from another log.
+//! Opens no log.
+
+use super::DataDir;
+use super::files::{make_folder, random, read_if_exists, write_whole};
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::Path;
+
+/// The file in a store's folder that names the log that it was folded from.
+const FILE: &str = "log.json";
+
+/// What distinguishes an event log from every other one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "log", rename_all = "snake_case")]
+pub enum LogIdentity {
+    /// The embedded log with this id.
+    Embedded {
+        /// Random, made with the log.
+        id: String,
+    },
+    /// A Kafka topic. The projector also compares offsets and a record.
+    Kafka {
+        /// The topic's name.
+        events_topic: String,
+        /// Its number of partitions, which decides the partition of every conversation.
+        partitions: u32,
+        /// Its cluster's id; absent where the cluster reports none, and in stores from before it was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cluster_id: Option<String>,
+    },
+}
+
+impl LogIdentity {
+    /// Returns the name by which snapshots know the log. Names are compared as a whole.
+    pub fn name(&self) -> String {
+        serde_json::to_string(self).expect("plain JSON")
+    }
+
+    /// Returns the log of a name that [`LogIdentity::name`] wrote.
+    ///
+    /// # Errors
+    /// Where the text is no such name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        serde_json::from_str(name).with_context(|| format!("{name} names no log"))
+    }
+
+    /// Returns whether both may be the same log. An id that one of them lacks decides nothing.
+    fn may_be(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Kafka { cluster_id: Some(_), .. }, Self::Kafka { cluster_id: Some(_), .. }) => self == other,
+            (
+                Self::Kafka { events_topic, partitions, .. },
+                Self::Kafka { events_topic: other_topic, partitions: other_partitions, .. },
+            ) => (events_topic, partitions) == (other_topic, other_partitions),
+            _ => self == other,
+        }
+    }
+
+    /// Writes the identity into a store's folder.
+    pub(super) fn write_to(&self, store: &Path) -> Result<()> {
+        write_whole(&store.join(FILE), &serde_json::to_vec(self)?, 0o644)
+    }
+}
+
+impl fmt::Display for LogIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded { id } => write!(f, "the embedded log {id}"),
+            Self::Kafka { events_topic, partitions, cluster_id } => {
+                write!(f, "the Kafka topic {events_topic} with {partitions} partitions")?;
+                cluster_id.iter().try_for_each(|id| write!(f, " of the cluster {id}"))
+            }
+        }
+    }
+}
+
+impl DataDir {
+    /// Returns the identity of the embedded log in this directory; makes its id together with the log.
+    ///
+    /// # Errors
+    /// Where the id cannot be read or made.
+    pub fn embedded_log(&self) -> Result<LogIdentity> {
+        let folder = self.log();
+        make_folder(&folder)?;
+        let path = folder.join("id");
+        let id = match read_if_exists(&path)? {
+            Some(id) => String::from_utf8(id).with_context(|| format!("{} is damaged", path.display()))?,
+            None => {
+                let id = receipts_event::hex(&random::<16>()?);
+                write_whole(&path, format!("{id}\n").as_bytes(), 0o644)?;
+                id
+            }
+        };
+        Ok(LogIdentity::Embedded { id: id.trim().to_owned() })
+    }
+
+    /// Returns the log that the store was folded from; `None` if there is no store.
+    ///
+    /// # Errors
+    /// Where the store's note of it cannot be read.
+    pub fn bound_log(&self) -> Result<Option<LogIdentity>> {
+        let store = self.store();
+        let path = store.join(FILE);
+        let bound = read_if_exists(&path)?.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        bound.with_context(|| {
+            format!("{} is damaged; remove {} to fold the log from its beginning", path.display(), store.display())
+        })
+    }
+
+    /// Binds the store to a log the first time, and checks it against that log from then on.
+    ///
+    /// # Errors
+    /// Where the store is bound to another log.
+    pub fn bind_store(&self, log: &LogIdentity) -> Result<()> {
+        let folder = self.store();
+        make_folder(&folder)?;
+        match &self.bound_log()? {
+            None => log.write_to(&folder),
+            Some(bound) if !bound.may_be(log) => {
+                let folder = folder.display();
+                bail!(
+                    "the store in {folder} was folded from {bound}, and the log is {log}: choose another --data-dir for \
+                     this log, or remove {folder} to fold the log from its beginning"
+                );
+            }
+            Some(LogIdentity::Kafka { cluster_id: None, .. })
+                if matches!(log, LogIdentity::Kafka { cluster_id: Some(_), .. }) =>
+            {
+                log.write_to(&folder)
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::opened;
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_store_is_never_folded_on_from_another_log() {
+        let (_folder, data) = opened();
+        let log = data.embedded_log().expect("an id");
+        assert_eq!(data.embedded_log().expect("the same"), log);
+        data.bind_store(&log).expect("the first");
+        data.bind_store(&log).expect("the same");
+        fs::remove_file(data.log().join("id")).expect("removed with the log");
+        let topic = |partitions| kafka(partitions, Some("c1"));
+        for other in [data.embedded_log().expect("a new id"), topic(4)] {
+            let sentence = data.bind_store(&other).expect_err("another log").to_string();
+            assert!(sentence.contains(&log.to_string()) && sentence.contains(&other.to_string()), "{sentence}");
+        }
+    }
+
+    fn kafka(partitions: u32, cluster_id: Option<&str>) -> LogIdentity {
+        LogIdentity::Kafka {
+            events_topic: "receipts.events".into(),
+            partitions,
+            cluster_id: cluster_id.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn another_cluster_or_partition_count_is_refused() {
+        let (_folder, data) = opened();
+        data.bind_store(&kafka(4, None)).expect("a store from before clusters were recorded");
+        data.bind_store(&kafka(4, Some("c1"))).expect("recorded from now on");
+        data.bind_store(&kafka(4, None)).expect("a cluster that reports no id");
+        data.bind_store(&kafka(4, Some("c1"))).expect("the same");
+        let sentence = data.bind_store(&kafka(4, Some("c2"))).expect_err("another cluster").to_string();
+        assert!(sentence.contains("of the cluster c1") && sentence.contains("of the cluster c2"), "{sentence}");
+        let sentence = data.bind_store(&kafka(8, Some("c1"))).expect_err("another count").to_string();
+        assert!(sentence.contains("with 4 partitions") && sentence.contains("with 8 partitions"), "{sentence}");
+    }
+}

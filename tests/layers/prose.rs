@@ -12,7 +12,8 @@ const TEST_NAME_WORDS_MAX: usize = 9;
 const README_LINES_MAX: usize = 110;
 
 /// Files that may hold old words: the table of them, and the logs of what was, in the words of their day.
-const HISTORY: &[&str] = &["CHANGELOG.md", "docs/performance-log.md", "tests/layers/prose/old_words.rs"];
+const HISTORY: &[&str] =
+    &["CHANGELOG.md", "docs/mutation.md", "docs/performance-log.md", "tests/layers/prose/old_words.rs"];
 
 #[test]
 fn old_words_stay_out_of_the_tree() {
@@ -150,7 +151,7 @@ fn every_decision_is_in_the_index() {
 }
 
 /// Documents that name files of before, until they are rewritten.
-const LINKS_STILL_TO_DO: &[&str] = &["docs/adr/", "crates/", "schemas/"];
+const LINKS_STILL_TO_DO: &[&str] = &["crates/"];
 /// Where test names are still longer: an area that is done leaves this list, and nothing new enters it.
 const NAMES_STILL_TO_DO: &[&str] = &["crates/", "services/", "tests/"];
 /// Where comment lines are still longer, likewise.

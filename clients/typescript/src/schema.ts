@@ -406,12 +406,12 @@ export interface components {
             message_id: string;
             /**
              * Format: int64
-             * @description When that party read, Unix milliseconds.
+             * @description That party's read time, Unix milliseconds.
              */
             read_at_ms?: number;
             /**
              * Format: int32
-             * @description How many have, openly; never falls.
+             * @description The number of people who have read it openly; never falls.
              */
             read_count?: number;
             /** @description Absent where not found, or erased. */
@@ -426,7 +426,7 @@ export interface components {
             tenant: string;
             /**
              * Format: int32
-             * @description How many have not, and are still there.
+             * @description The number of people who have not read it and are still in the conversation.
              */
             unread_count?: number;
             /** @description The other party of a direct chat with an audience of one. */
@@ -497,7 +497,7 @@ export interface components {
             type: "conversation.configured";
             conversation_id: components["schemas"]["common.id"];
             event_id?: components["schemas"]["common.event_id"];
-            /** @description What policies speak of; "default" where it is absent or null. Checked for direct chats as well, though it means something for groups only. */
+            /** @description The name that policies use; "default" where it is absent or null. Checked for direct chats as well, though it has a meaning for groups only. */
             group_type?: components["schemas"]["common.optional_id"];
             /**
              * @description Direct chat of two people, or group.
@@ -508,7 +508,7 @@ export interface components {
         };
         /**
          * conversation.read
-         * @description Moves the reader's mark forward and reads what stands before it. Exactly one of up_to_message_id and up_to_sent_at_ms.
+         * @description Moves the reader's mark forward and reads the messages before it. Exactly one of up_to_message_id and up_to_sent_at_ms.
          */
         "conversation.read": {
             /** @constant */
@@ -516,7 +516,7 @@ export interface components {
             conversation_id: components["schemas"]["common.id"];
             event_id?: components["schemas"]["common.event_id"];
             hidden?: components["schemas"]["common.flag"];
-            /** @description When, by the reader's device; the record's timestamp where it is absent or null. */
+            /** @description The read time by the reader's device; the record's timestamp if absent or null. */
             read_at_ms?: components["schemas"]["common.optional_time_ms"];
             reader_id: components["schemas"]["common.id"];
             tenant?: components["schemas"]["common.tenant"];
@@ -529,7 +529,7 @@ export interface components {
         });
         /**
          * One event of the topic receipts.events
-         * @description Told apart by type. Fields that a type does not know are ignored, whatever they hold.
+         * @description One schema per value of type. Fields that a type does not know are ignored, with any content.
          */
         event: components["schemas"]["conversation.configured"] | components["schemas"]["members.changed"] | components["schemas"]["message.sent"] | components["schemas"]["message.read"] | components["schemas"]["conversation.read"] | components["schemas"]["message.recalled"] | components["schemas"]["policy.changed"] | components["schemas"]["user.erased"];
         /**
@@ -541,11 +541,11 @@ export interface components {
             type: "members.changed";
             conversation_id: components["schemas"]["common.id"];
             event_id?: components["schemas"]["common.event_id"];
-            /** @description Who joins as a member. */
+            /** @description The people who join as members. */
             joined?: components["schemas"]["common.optional_ids"];
-            /** @description Who leaves the roster. */
+            /** @description The people who leave the roster. */
             left?: components["schemas"]["common.optional_ids"];
-            /** @description Who is on the roster from here on, but in no audience by roster. */
+            /** @description The people who are on the roster from here on, but in no audience by roster. */
             observers?: components["schemas"]["common.optional_ids"];
             tenant?: components["schemas"]["common.tenant"];
         };
@@ -560,7 +560,7 @@ export interface components {
             event_id?: components["schemas"]["common.event_id"];
             hidden?: components["schemas"]["common.flag"];
             message_ids: components["schemas"]["common.id"][];
-            /** @description When, by the reader's device; the record's timestamp where it is absent or null. */
+            /** @description The read time by the reader's device; the record's timestamp if absent or null. */
             read_at_ms?: components["schemas"]["common.optional_time_ms"];
             reader_id: components["schemas"]["common.id"];
             tenant?: components["schemas"]["common.tenant"];
@@ -588,7 +588,7 @@ export interface components {
             event_id?: components["schemas"]["common.event_id"];
             message_id: components["schemas"]["common.id"];
             need_read_receipt?: components["schemas"]["common.flag"];
-            /** @description The audience, whoever that is; an empty list is an empty audience, an absent one stands for the roster. */
+            /** @description The audience, which may name any person; an empty list is an empty audience, an absent one stands for the roster. */
             recipients?: components["schemas"]["common.optional_ids"];
             sender_id: components["schemas"]["common.id"];
             sent_at_ms: components["schemas"]["common.time_ms"];
@@ -596,7 +596,7 @@ export interface components {
         };
         /**
          * policy.changed
-         * @description Which group types support receipts, for messages sent after it; replaces the tenant's policy before it as a whole. One copy stands in every partition.
+         * @description Says which group types support receipts, for messages sent after it; replaces the tenant's previous policy as a whole. One copy stands in every partition.
          */
         "policy.changed": {
             /** @constant */

@@ -41,7 +41,7 @@ export interface NewReader {
 }
 
 /**
- * The receipt of a message as it stood when the update was published, and who newly read it. The same update may come
+ * The receipt of a message as it was when the update was published, and its new readers. The same update may come
  * twice, and an older one after a newer: the higher `version` holds.
  */
 export type ReceiptUpdate = Omit<Receipt, "status"> & {

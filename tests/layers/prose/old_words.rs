@@ -58,7 +58,17 @@ const OLD_WORDS: &[OldWord] = &[
 ];
 
 /// Areas whose words are still to be replaced: one that is done leaves this list, and nothing new enters it.
-pub(super) const STILL_TO_DO: &[&str] = &["crates/", "services/", "tests/", "clients/", "schemas/", "docs/", ".ci/"];
+pub(super) const STILL_TO_DO: &[&str] = &[
+    "crates/",
+    "services/",
+    "tests/",
+    "clients/",
+    "schemas/openapi.yaml",
+    ".ci/",
+    "docs/configuration.md",
+    "docs/guarantees.md",
+    "docs/invariants.md",
+];
 
 /// The old words that a line of a file holds.
 pub(super) fn found(path: &str, line: &str) -> Vec<&'static OldWord> {

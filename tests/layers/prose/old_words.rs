@@ -23,7 +23,11 @@ const OLD_WORDS: &[OldWord] = &[
     old("settles", "say what is written, applied, merged or reaped"),
     old("settled", "say what is written, applied, merged or reaped"),
     // In scripts it is a command.
-    OldWord { pattern: "touch", instead: "prefetch, mark dirty, enqueue, read or change: say which", allowed: &["tests/tools/"] },
+    OldWord {
+        pattern: "touch",
+        instead: "prefetch, mark dirty, enqueue, read or change: say which",
+        allowed: &["tests/tools/"],
+    },
     old("touches", "prefetches, marks dirty, enqueues, reads or changes: say which"),
     old("touched", "prefetched, dirty, enqueued, read or changed: say which"),
     old("agenda", "schedule"),

@@ -3,8 +3,6 @@
 //! The files in `tests/golden` were made by the version that they are named after and are never made again; only where one is
 //! missing does `RECEIPTS_TEST_BLESS=1` make it. A new format adds files of its own beside them.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
 use receipts_fold::effects::Effects;
 use receipts_fold::{At, Limits, Raw, State};
 use receipts_store::snapshot::{Reader, Taking, Told, hex};

@@ -1,11 +1,7 @@
 //! INV-EXPORT: an export's rows are what the contract's oracle answers, and the same prefix gives the same files.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
-mod common;
-
+use crate::common::{Alone, PARTITIONS, Told, oracle_of, scratch};
 use arrow_array::{Array as _, BooleanArray, Int64Array, StringArray};
-use common::{Alone, PARTITIONS, Told, oracle_of, scratch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use receipts_analytics::export::{Dataset, Format, Plan, Target, Type, export};
 use receipts_analytics::{Scratch, Span, UpTo, span};
@@ -246,7 +242,7 @@ fn the_same_prefix_gives_the_same_files_and_nothing_is_left_of_another_one() {
 /// INV-EXPORT: each column has its row in the schema, in the section of its dataset, and no other name stands there.
 #[test]
 fn the_schema_names_the_columns_in_their_order() {
-    let schema = include_str!("../../../schemas/export/v1.md");
+    let schema = include_str!("../../../../schemas/export/v1.md");
     for dataset in Dataset::ALL {
         let (_, section) = schema.split_once(&format!("\n## {}\n", dataset.name())).unwrap();
         let section = section.split("\n## ").next().unwrap();

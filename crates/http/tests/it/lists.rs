@@ -1,10 +1,6 @@
 //! Member lists and read marks as the contract has them.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
-
-mod common;
-
-use common::{App, Setup};
+use crate::common::{App, Setup};
 use receipts_fold::view::{Member, MemberFilter, ReadMark, Status};
 use receipts_http::{Access, AccessRule};
 use serde_json::{Value, json};

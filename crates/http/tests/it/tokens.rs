@@ -1,15 +1,11 @@
 //! Callers by their tokens: every way to sign, everything that is refused, keys that change, and what is answered.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
-
-mod common;
-
+use crate::common::{App, Setup};
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
-use common::{App, Setup};
 use futures_util::StreamExt as _;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};

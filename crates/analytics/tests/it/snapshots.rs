@@ -1,11 +1,7 @@
 //! INV-PREFIX, INV-VERIFY: a fold that begins at a snapshot is the fold of the whole prefix, and a snapshot that is not what the
 //! log folds to is found without the store that it was taken of.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
-mod common;
-
-use common::{Alone, Told, assert_agree, folded, oracle_of, scratch, with_state};
+use crate::common::{Alone, Told, assert_agree, folded, oracle_of, scratch, with_state};
 use receipts_analytics::{ProgressMonitor, Scratch, Span, UpTo, digest, span, verify};
 use receipts_fold::Limits;
 use receipts_fold::head::Head;
@@ -48,7 +44,7 @@ fn send(dir: &Path, snapshots: &Snapshots) -> u64 {
     let about = About {
         log: LOG.into(),
         partition: 0,
-        partition_count: common::PARTITIONS,
+        partition_count: crate::common::PARTITIONS,
         limits: scratch().limits,
         taken_ms: 7,
         program: "a test".into(),

@@ -1,10 +1,6 @@
 //! INV-STATS: the figures are those that follow from what the contract's oracle answers, and name nobody.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
-mod common;
-
-use common::{Alone, PARTITIONS, Told, oracle_of, scratch};
+use crate::common::{Alone, PARTITIONS, Told, oracle_of, scratch};
 use receipts_analytics::stats::page::page;
 use receipts_analytics::stats::{Plan, Stats, stats};
 use receipts_analytics::{Scratch, Span, UpTo, span};
@@ -244,7 +240,7 @@ fn the_page_escapes_what_comes_from_the_log_and_loads_nothing() {
 /// INV-STATS: what machines are told is what the schema says, and the schema says no more.
 #[test]
 fn the_schema_is_what_is_printed() {
-    let schema: Value = serde_json::from_str(include_str!("../../../schemas/stats/v1.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../../../../schemas/stats/v1.schema.json")).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let told = Told::new(3);
     for plan in [plan(None), plan(Some("nobody's")), Plan { since_ms: 1_700_000_000_000, top: 0, tenant: None }] {

@@ -1,7 +1,5 @@
 //! INV-ATOMIC: what a medium promises, kept by every implementation: batches count whole, in order, and for ever.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
 use receipts_store::{Backend, Batch, MemoryBackend, SledBackend, SledSettings, SledStore};
 use std::path::Path;
 

@@ -1,11 +1,7 @@
 //! Receipts as the contract has them: one and many, who may ask, and how fresh the answer is.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
-
-mod common;
-
-use common::table::Mood;
-use common::{App, Setup};
+use crate::common::table::Mood;
+use crate::common::{App, Setup};
 use receipts_fold::view::Status;
 use receipts_http::{Access, AccessByTenant, AccessRule, Limits};
 use receipts_query::{Conversation, Positions};
@@ -46,7 +42,7 @@ async fn a_receipt_is_answered_with_its_counts_and_its_position() {
         "hidden_count": 0, "departed_count": 1, "all_read": false, "last_read_at_ms": 104, "version": 1234
     });
     assert_eq!(answer.json, expected);
-    let partition = Conversation::locate("default", "g1", common::PARTITIONS).partition;
+    let partition = Conversation::locate("default", "g1", crate::common::PARTITIONS).partition;
     assert_eq!(answer.header("receipts-position").parse(), Ok(Positions::applied(partition, 10)));
     assert_eq!(answer.header("cache-control"), "no-store");
 }
@@ -86,7 +82,7 @@ async fn without_a_conversation_the_greatest_sent_at_of_the_tenant_is_answered()
     assert_eq!(answer.json["receipts"][0]["conversation_id"], "g2");
     assert_eq!(answer.json["receipts"][1], json!({"tenant": "default", "message_id": "nope", "status": "not_found"}));
     let positions: Positions = answer.json["position"].as_str().unwrap().parse().unwrap();
-    assert_eq!(positions.iter().len(), common::PARTITIONS as usize);
+    assert_eq!(positions.iter().len(), crate::common::PARTITIONS as usize);
     let foreign = app.post(MANY, &[("receipts-tenant", "acme")], &asked).await;
     assert_eq!(statuses(&foreign.json), ["not_found", "not_found"]);
 }
@@ -233,7 +229,7 @@ async fn a_path_that_holds_no_id_is_a_400() {
 #[tokio::test]
 async fn a_read_waits_until_its_position_is_folded() {
     let app = app();
-    let partition = Conversation::locate("default", "g1", common::PARTITIONS).partition;
+    let partition = Conversation::locate("default", "g1", crate::common::PARTITIONS).partition;
     let token = Positions::written(partition, 10).to_string();
     let headers = [("receipts-min-position", token.as_str()), ("receipts-wait-ms", "20000")];
     let fold = async {
@@ -306,7 +302,7 @@ async fn several_tokens_are_waited_for_together() {
 #[tokio::test]
 async fn a_garbled_position_and_a_bad_wait_are_a_400() {
     let app = app();
-    let beyond = Positions::written(common::PARTITIONS, 1).to_string();
+    let beyond = Positions::written(crate::common::PARTITIONS, 1).to_string();
     let cut = Positions::written(1, 1).to_string().split_off(1);
     for token in ["", "nonsense", &cut, &beyond] {
         let answer = app.get(ONE, &[("receipts-min-position", token)]).await;

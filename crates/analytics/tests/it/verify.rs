@@ -1,10 +1,6 @@
 //! INV-VERIFY: a store that is not what its log folds to is found, and where.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
-mod common;
-
-use common::{Alone, SLED, Stored, Told, folded, scratch, with_state};
+use crate::common::{Alone, SLED, Stored, Told, folded, scratch, with_state};
 use receipts_analytics::verify::{self, Verdict};
 use receipts_fold::head::Head;
 use receipts_fold::index::IndexPage;

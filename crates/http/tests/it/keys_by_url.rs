@@ -1,7 +1,5 @@
 //! Keys of tokens from a URL: a true server that rotates, fails, hangs, and answers with what is no set.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
-
 use aws_lc_rs::signature::Ed25519KeyPair;
 use axum::Router;
 use axum::body::Body;

@@ -18,7 +18,7 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// Checks one answer.
-pub fn check(method: &str, path: &str, answer: &Answer) {
+pub(crate) fn check(method: &str, path: &str, answer: &Answer) {
     let status = answer.status.as_u16();
     assert!(answer.headers.contains_key("x-request-id"), "{answer:?}");
     let content_type = answer.headers.get("content-type").map_or("", |value| value.to_str().unwrap());
@@ -48,7 +48,7 @@ pub fn check(method: &str, path: &str, answer: &Answer) {
 }
 
 /// Checks that a JSON body that was accepted is one that the document allows.
-pub fn check_accepted_body(body: &str) {
+pub(crate) fn check_accepted_body(body: &str) {
     if let Ok(body) = serde_json::from_str(body) {
         conforms(
             &operation("POST", "/v1/events").unwrap()["requestBody"]["content"]["application/json"]["schema"],

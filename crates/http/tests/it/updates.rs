@@ -1,13 +1,9 @@
 //! `GET /v1/updates` as the contract has it, over a true topic of updates and answers from a table.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
-
-mod common;
-
+use crate::common::table::Mood;
+use crate::common::{App, PARTITIONS, Setup};
 use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, Request, StatusCode};
-use common::table::Mood;
-use common::{App, PARTITIONS, Setup};
 use futures_util::StreamExt as _;
 use receipts_event::{key, partition_of};
 use receipts_http::{Access, AccessRule};

@@ -1,8 +1,5 @@
 //! Seeded histories in an embedded log of two partitions, and an oracle of each partition that read the same records.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use receipts_analytics::{ProgressMonitor, Scratch};
 use receipts_event::{Body, Event, MembersChanged, MessageSent, copies, decode, partition_of};
 use receipts_fold::effects::Effects;

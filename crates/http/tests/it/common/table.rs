@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 /// How the table answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub(crate) enum Mood {
     Well,
     Failing,
     Silent,
@@ -19,23 +19,23 @@ pub enum Mood {
 
 /// What is known of one message.
 #[derive(Debug, Clone)]
-pub struct Row {
-    pub receipt: Receipt,
-    pub members: HashMap<MemberFilter, Vec<Member>>,
+pub(crate) struct Row {
+    pub(crate) receipt: Receipt,
+    pub(crate) members: HashMap<MemberFilter, Vec<Member>>,
 }
 
 type Key = (String, String, String);
 
-pub struct Table {
+pub(crate) struct Table {
     partition_count: u32,
     rows: Mutex<BTreeMap<Key, Row>>,
     marks: Mutex<HashMap<Key, ReadMark>>,
     rosters: Mutex<HashSet<Key>>,
     /// People of the tenant `default` who were erased.
-    pub erased: Mutex<HashSet<String>>,
+    pub(crate) erased: Mutex<HashSet<String>>,
     positions: watch::Sender<Positions>,
-    pub mood: Mutex<Mood>,
-    pub readiness: Mutex<Readiness>,
+    pub(crate) mood: Mutex<Mood>,
+    pub(crate) readiness: Mutex<Readiness>,
 }
 
 fn key(tenant: &str, conversation_id: &str, id: &str) -> Key {
@@ -43,7 +43,7 @@ fn key(tenant: &str, conversation_id: &str, id: &str) -> Key {
 }
 
 /// The receipt of a message that is not there.
-pub fn not_found(tenant: &str, conversation_id: Option<&str>, message_id: &str) -> Receipt {
+pub(crate) fn not_found(tenant: &str, conversation_id: Option<&str>, message_id: &str) -> Receipt {
     Receipt {
         tenant: tenant.to_owned(),
         conversation_id: conversation_id.map(str::to_owned),
@@ -61,7 +61,7 @@ pub fn not_found(tenant: &str, conversation_id: Option<&str>, message_id: &str) 
 }
 
 impl Table {
-    pub fn new(partition_count: u32) -> Self {
+    pub(crate) fn new(partition_count: u32) -> Self {
         let positions: Positions = (0..partition_count).map(|partition| (partition, 10)).collect();
         Self {
             partition_count,
@@ -81,7 +81,14 @@ impl Table {
     }
 
     /// Puts in a message of the tenant `default`; only `ok` gets counts.
-    pub fn put(&self, conversation_id: &str, message_id: &str, sender_id: &str, sent_at_ms: u64, status: Status) {
+    pub(crate) fn put(
+        &self,
+        conversation_id: &str,
+        message_id: &str,
+        sender_id: &str,
+        sent_at_ms: u64,
+        status: Status,
+    ) {
         let counts = Counts {
             audience_count: 5,
             read_count: 2,
@@ -104,20 +111,26 @@ impl Table {
         self.rows.lock().unwrap().insert(key("default", conversation_id, message_id), row);
     }
 
-    pub fn put_members(&self, conversation_id: &str, message_id: &str, filter: MemberFilter, members: Vec<Member>) {
+    pub(crate) fn put_members(
+        &self,
+        conversation_id: &str,
+        message_id: &str,
+        filter: MemberFilter,
+        members: Vec<Member>,
+    ) {
         let mut rows = self.rows.lock().unwrap();
         rows.get_mut(&key("default", conversation_id, message_id)).unwrap().members.insert(filter, members);
     }
 
-    pub fn put_mark(&self, conversation_id: &str, mark: ReadMark) {
+    pub(crate) fn put_mark(&self, conversation_id: &str, mark: ReadMark) {
         self.marks.lock().unwrap().insert(key("default", conversation_id, &mark.reader_id), mark);
     }
 
-    pub fn join(&self, conversation_id: &str, user_id: &str) {
+    pub(crate) fn join(&self, conversation_id: &str, user_id: &str) {
         self.rosters.lock().unwrap().insert(key("default", conversation_id, user_id));
     }
 
-    pub fn fold_up_to(&self, partition: u32, next_offset: u64) {
+    pub(crate) fn fold_up_to(&self, partition: u32, next_offset: u64) {
         self.positions.send_modify(|positions| positions.raise(partition, next_offset));
     }
 

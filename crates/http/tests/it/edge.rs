@@ -1,13 +1,9 @@
 //! What stands around all routes: problems for everything, limits, health, ids and metrics, serving and draining.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
-
-mod common;
-
+use crate::common::table::Mood;
+use crate::common::{App, Setup};
 use axum::Router;
 use axum::routing::get;
-use common::table::Mood;
-use common::{App, Setup};
 use receipts_fold::view::Status;
 use receipts_http::{DrainOutcome, Limits, Rate, Timeouts, serve};
 use receipts_query::Readiness;

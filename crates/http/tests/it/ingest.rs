@@ -1,10 +1,6 @@
 //! `POST /v1/events` as the contract has it, over a true embedded log.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
-
-mod common;
-
-use common::{App, PARTITIONS, Setup, event_of};
+use crate::common::{App, PARTITIONS, Setup, event_of};
 use receipts_event::partition_of;
 use receipts_log::{AppendError, Entry, Location, PendingAppend, Writer};
 use receipts_query::Positions;

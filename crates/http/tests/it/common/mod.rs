@@ -3,11 +3,8 @@
 //!
 //! Must not fold: what the state answers is written into the table by each test.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-#![allow(unreachable_pub, reason = "shared by test files")]
-
-pub mod contract;
-pub mod table;
+pub(crate) mod contract;
+pub(crate) mod table;
 
 use axum::Router;
 use axum::body::Body;
@@ -27,25 +24,25 @@ use table::Table;
 use tower::ServiceExt as _;
 
 /// Partitions of the event topic in these tests.
-pub const PARTITIONS: u32 = 4;
+pub(crate) const PARTITIONS: u32 = 4;
 
 /// The service under test.
-pub struct App {
-    pub router: Router,
-    pub table: Arc<Table>,
-    pub log: Arc<EmbeddedLog>,
+pub(crate) struct App {
+    pub(crate) router: Router,
+    pub(crate) table: Arc<Table>,
+    pub(crate) log: Arc<EmbeddedLog>,
     _dir: tempfile::TempDir,
 }
 
 /// What a test may want different.
-pub struct Setup {
-    pub access: AccessByTenant,
-    pub limits: Limits,
-    pub writer: Option<Arc<dyn Writer>>,
-    pub acknowledge_timeout: Duration,
-    pub streams_max: usize,
-    pub heartbeat: Duration,
-    pub authenticate: Arc<dyn Authenticate>,
+pub(crate) struct Setup {
+    pub(crate) access: AccessByTenant,
+    pub(crate) limits: Limits,
+    pub(crate) writer: Option<Arc<dyn Writer>>,
+    pub(crate) acknowledge_timeout: Duration,
+    pub(crate) streams_max: usize,
+    pub(crate) heartbeat: Duration,
+    pub(crate) authenticate: Arc<dyn Authenticate>,
 }
 
 impl Default for Setup {
@@ -64,43 +61,43 @@ impl Default for Setup {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
     /// Null where the body is no JSON.
-    pub json: Value,
+    pub(crate) json: Value,
 }
 
 impl Answer {
     /// A header, which must be there.
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).unwrap_or_else(|| panic!("no header {name}: {self:?}")).to_str().unwrap()
     }
 
     /// The problem's code, behind the prefix of its type.
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.json["type"].as_str().and_then(|uri| uri.strip_prefix(receipts_http::TYPE_PREFIX)).unwrap_or_default()
     }
 
     /// The pointers of the offending items.
-    pub fn pointers(&self) -> Vec<&str> {
+    pub(crate) fn pointers(&self) -> Vec<&str> {
         self.json["errors"].as_array().into_iter().flatten().map(|item| item["pointer"].as_str().unwrap()).collect()
     }
 
     /// Holds the answer to be this problem.
-    pub fn is_problem(&self, status: u16, code: &str, pointers: &[&str]) {
+    pub(crate) fn is_problem(&self, status: u16, code: &str, pointers: &[&str]) {
         assert_eq!((self.status.as_u16(), self.code()), (status, code), "{self:?}");
         assert_eq!(self.pointers(), pointers, "{self:?}");
     }
 }
 
 impl App {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Setup::default())
     }
 
-    pub fn with(setup: Setup) -> Self {
+    pub(crate) fn with(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = Arc::new(EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap());
         let table = Arc::new(Table::new(PARTITIONS));
@@ -130,7 +127,7 @@ impl App {
     }
 
     /// Sends a request through the router, and holds the answer to the contract.
-    pub async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
@@ -143,7 +140,7 @@ impl App {
     }
 
     /// `GET` with headers.
-    pub async fn get(&self, uri: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn get(&self, uri: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::get(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -152,7 +149,7 @@ impl App {
     }
 
     /// `POST` of JSON with headers.
-    pub async fn post(&self, uri: &str, headers: &[(&str, &str)], body: impl ToString) -> Answer {
+    pub(crate) async fn post(&self, uri: &str, headers: &[(&str, &str)], body: impl ToString) -> Answer {
         let mut request = Request::post(uri);
         if !headers.iter().any(|(name, _)| *name == "content-type") {
             request = request.header("content-type", "application/json");
@@ -169,14 +166,14 @@ impl App {
     }
 
     /// Everything in the event log, by partition and offset.
-    pub fn records(&self) -> Vec<OwnedRecord> {
+    pub(crate) fn records(&self) -> Vec<OwnedRecord> {
         let partitions = 0..self.log.partition_count();
         partitions.flat_map(|partition| self.log.read(Topic::Events, partition, 0, 10_000).unwrap()).collect()
     }
 }
 
 /// A record's event, which must stand under its own key.
-pub fn event_of(record: &OwnedRecord) -> Event<'_> {
+pub(crate) fn event_of(record: &OwnedRecord) -> Event<'_> {
     let event = decode(record.value.as_deref().unwrap()).unwrap();
     assert!(event.key_matches(record.key.as_deref().unwrap()), "{record:?}");
     event

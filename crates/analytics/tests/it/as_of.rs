@@ -1,10 +1,6 @@
 //! INV-ASOF: an answer as of a time is the one that was given then.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
-mod common;
-
-use common::{Alone, PARTITIONS, Told, assert_agree, oracle, scratch, take};
+use crate::common::{Alone, PARTITIONS, Told, assert_agree, oracle, scratch, take};
 use receipts_analytics::{Error, Folded, Span, UpTo, digest, offset_at, span};
 
 /// INV-ASOF, INV-PREFIX: the oracle answers while the log grows; a fold up to a record's time, or up to its offset, says the

@@ -1,8 +1,6 @@
 //! INV-PAGING: what a page of a member list of 100,000 looks at, counted: the last one reads as many values and bytes from the
 //! medium as the first one, give or take the page that it begins in the middle of.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
 use receipts_event::{Body, Event, MembersChanged, MessageRead, MessageSent, TENANT_DEFAULT};
 use receipts_fold::effects::Effects;
 use receipts_fold::view::MemberFilter;

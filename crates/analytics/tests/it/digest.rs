@@ -1,10 +1,6 @@
 //! INV-SNAPSHOT: the digest that analysts and auditors are shown is that of a snapshot of the same state.
 
-#![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
-
-mod common;
-
-use common::{Alone, PARTITIONS, Told, scratch};
+use crate::common::{Alone, PARTITIONS, Told, scratch};
 use receipts_analytics::{UpTo, digest, span};
 use receipts_store::Backend as _;
 use receipts_store::snapshot::{Taking, Told as Header, hex};

@@ -1,0 +1,11 @@
+//! Export, replay, statistics and verification, each compared with the naive oracle.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
+mod as_of;
+mod common;
+mod digest;
+mod export;
+mod snapshots;
+mod stats;
+mod verify;

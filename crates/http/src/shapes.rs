@@ -76,10 +76,10 @@ pub(crate) struct Receipt {
     /// How many must read it.
     #[schema(nullable = false)]
     audience_count: Option<u32>,
-    /// How many have, openly; never falls.
+    /// The number of people who have read it openly; never falls.
     #[schema(nullable = false)]
     read_count: Option<u32>,
-    /// How many have not, and are still there.
+    /// The number of people who have not read it and are still in the conversation.
     #[schema(nullable = false)]
     unread_count: Option<u32>,
     /// How many have, hidden.
@@ -97,7 +97,7 @@ pub(crate) struct Receipt {
     /// The other party of a direct chat with an audience of one.
     #[schema(nullable = false)]
     user_id: Option<String>,
-    /// When that party read, Unix milliseconds.
+    /// That party's read time, Unix milliseconds.
     #[schema(nullable = false)]
     read_at_ms: Option<u64>,
     /// Of two copies the one with the higher version is the newer.

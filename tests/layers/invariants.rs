@@ -1,5 +1,5 @@
-//! Keeps `docs/invariants.md` true: each row names a file that holds its id and a test that exists, and each id in the
-//! tree has a row. Does not judge whether the test proves the sentence.
+//! Keeps `docs/invariants.md` true: each row names a file that holds its id and a test that exists,
+//! and each id in the tree has a row. Does not judge whether the test proves the sentence.
 
 use super::{TextFile, rust_files, text_files};
 use receipts_tests::root;
@@ -10,7 +10,8 @@ const TABLE: &str = "docs/invariants.md";
 const GUARANTEES: &str = "docs/guarantees.md";
 /// Where the text cases of the fold's rules stand.
 const CASES: &str = "crates/fold/tests/cases";
-/// Where keepers still lack their ids: an area that is done leaves this list, and nothing new enters it.
+/// Where keepers still lack their ids: an area that is done leaves this list, and nothing new
+/// enters it.
 const KEEPERS_STILL_TO_DO: &[&str] = &["crates/"];
 
 /// One row: the cells of `| id | always true | keeper | proof |`.
@@ -52,8 +53,7 @@ fn holds(text: &str, id: &str) -> bool {
     ids(text).any(|found| found == id)
 }
 
-/// The names of all test functions of a Rust file: those behind `#[test]`, `#[tokio::test]` or their like. A function that a
-/// conformance macro turns into tests counts too: it stands in the file of a suite and is named by `suite!`.
+/// The names of a Rust file's test functions, which follow `#[test]` or `#[tokio::test]`.
 pub(crate) fn test_names(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut is_test = false;
@@ -75,8 +75,8 @@ fn word(text: &str) -> &str {
     &text[..end]
 }
 
-/// The cases of the conformance macros, which make one test per name and implementation: `name,` lines between the macro's
-/// first and last line.
+/// The names that a file gives its conformance macro, which makes one test per name and
+/// implementation. Any identifier of three words in such a file may be one.
 fn conformance_names(text: &str) -> Vec<String> {
     let is_suite = text.contains("macro_rules! suite") || text.contains("macro_rules! conformance");
     let words = text.lines().filter(|_| is_suite).flat_map(|line| line.split(|letter: char| !is_identifier(letter)));
@@ -161,7 +161,7 @@ fn every_id_in_the_tree_has_a_row() {
 }
 
 #[test]
-fn test_functions_are_found_behind_their_attributes() {
+fn functions_behind_test_attributes_are_found() {
     let text = "#[test]\n#[ignore = \"long\"]\nfn one_is_one() {}\n    #[tokio::test(flavor = \"x\")]\n    async fn two() {}\nfn helper() {}";
     assert_eq!(test_names(text), ["one_is_one", "two"]);
     assert_eq!(ids("a (INV-SUM), INV-NO-STALL: b").collect::<Vec<_>>(), ["INV-SUM", "INV-NO-STALL"]);

@@ -1,5 +1,6 @@
-//! The shape of the tree: arrows between our crates, homes of technologies, licences, sources, headings. Reads
-//! `deny.toml` and `cargo metadata`, so that `cargo deny` and this test cannot say different things. Tests no behaviour.
+//! Keeps the shape of the tree: arrows between our crates, homes of technologies, licences,
+//! sources, headings. Reads `deny.toml` and `cargo metadata`, so that `cargo deny` and this test
+//! agree. Tests no behaviour.
 
 use receipts_tests::root;
 use serde_json::Value as Json;
@@ -12,10 +13,10 @@ mod invariants;
 mod prose;
 mod spdx;
 
-/// Which crates of ours a crate may use. An arrow that is not here is a decision: it is made here, in a review, with its
-/// reason in `ARCHITECTURE.md`.
+/// The crates of ours that each crate may use. A new arrow is a decision: it is added here, in a
+/// review, with its reason in `ARCHITECTURE.md`.
 const ARROWS: &[(&str, &[&str])] = &[
-    // To projection for the one decoder of records: what is folded aside is what the projector would fold.
+    // To projection for its decoder and its partition step: analytics folds as the projector does.
     (
         "receipts-analytics",
         &[
@@ -29,16 +30,16 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // To analytics for reading tables: Arrow and Parquet have one home.
-    // To fold for its tests only, which ask what was imported.
+    // To fold for its tests only, which ask the imported state.
     ("receipts-backfill", &["receipts-analytics", "receipts-event", "receipts-fold", "receipts-log"]),
-    // Light on purpose: who asks the service needs none of what it is made of.
+    // Light on purpose: a caller of the service needs none of its parts.
     ("receipts-client", &["receipts-event"]),
     ("receipts-event", &[]),
     ("receipts-fold", &["receipts-event"]),
     ("receipts-log", &["receipts-event"]),
     ("receipts-store", &["receipts-event", "receipts-fold"]),
-    // To query, though answers flow the other way: the port belongs to the side that asks, and whoever owns partitions
-    // implements it.
+    // To query, though answers flow the other way: the asking side owns the port, and the owner of
+    // partitions implements it.
     (
         "receipts-projection",
         &[
@@ -55,7 +56,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("receipts-query", &["receipts-event", "receipts-fold"]),
     ("receipts-http", &["receipts-cluster", "receipts-event", "receipts-fold", "receipts-log", "receipts-query"]),
     ("receipts-cluster", &["receipts-event", "receipts-fold", "receipts-query"]),
-    // What services have in common stands above all parts: it opens them by the settings.
+    // Above all parts: it opens the parts that the settings name, for every service.
     (
         "receipts-assembly",
         &[
@@ -71,13 +72,13 @@ const ARROWS: &[(&str, &[&str])] = &[
             "receipts-snapshots",
         ],
     ),
-    // A leaf: it carries whole files, whoever's they are.
+    // Uses no crate of ours: it carries whole files of any kind.
     ("receipts-objects", &[]),
     ("receipts-runtime", &[]),
     ("receipts-snapshots", &["receipts-event", "receipts-fold", "receipts-objects", "receipts-store"]),
     ("receipts-testkit", &["receipts-event", "receipts-fold", "receipts-log", "receipts-store"]),
 ];
-/// Used by tests only, and by any of them.
+/// Any crate may use it, in tests only.
 const TESTKIT: &str = "receipts-testkit";
 /// The only folder in which the workspace's ban on `unsafe` may be lifted.
 const UNSAFE_HOME: &str = "crates/log/src/";
@@ -91,7 +92,7 @@ fn strings(list: &Toml) -> BTreeSet<&str> {
     list.as_array().expect("a list").iter().map(|item| item.as_str().expect("a text")).collect()
 }
 
-/// What cargo knows of the tree, for the targets that `deny.toml` names.
+/// Cargo's metadata of the tree, for the targets that `deny.toml` names.
 fn metadata() -> Json {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["metadata", "--format-version=1", "--all-features"]).current_dir(root());
@@ -209,13 +210,14 @@ fn sources_are_on_the_list() {
     assert!(wrong.is_empty(), "from elsewhere than deny.toml allows:\n{}", wrong.join("\n"));
 }
 
-/// The packages that the targets really use, of all that cargo lists.
+/// The packages of cargo's list that the targets use.
 fn resolved(metadata: &Json) -> impl Iterator<Item = &Json> {
     let used: BTreeSet<&str> = list(&metadata["resolve"], "nodes").iter().map(|node| text(node, "id")).collect();
     list(metadata, "packages").iter().filter(move |package| used.contains(text(package, "id")))
 }
 
-/// Every file below `folder` whose name ends with `ending`, but build output, npm packages and hidden folders.
+/// Every file below `folder` whose name ends with `ending`, without build output, npm packages and
+/// hidden folders.
 fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -243,7 +245,7 @@ fn rust_files() -> Vec<TextFile> {
     read(found)
 }
 
-/// Our Rust files and everything else that people read: documents, schemas with prose, scripts, manifests.
+/// Our Rust files, documents, schemas with prose, scripts and manifests.
 fn text_files() -> Vec<TextFile> {
     let mut found = vec![root().join(".ci/run"), root().join("Dockerfile")];
     for ending in [".rs", ".md", ".yaml", ".toml", ".py", ".ts", ".mjs", ".sh", "/run", "/check", "/install"] {
@@ -267,7 +269,7 @@ fn every_file_opens_with_its_purpose() {
 }
 
 #[test]
-fn unsafe_code_is_allowed_in_one_module_of_the_log() {
+fn unsafe_code_stands_in_one_module_of_log() {
     let lifted = ["allow", "expect"].map(|lint| format!("{lint}(unsafe_code"));
     let homes: Vec<String> = rust_files()
         .into_iter()
@@ -287,7 +289,8 @@ fn every_crate_keeps_the_lints_of_the_workspace() {
     }
 }
 
-/// The file that must declare a module: `main.rs` or `mod.rs` beside it, or the file named as its folder.
+/// The file that must declare a module: `main.rs` or `mod.rs` beside it, or the file named as its
+/// folder.
 fn declaring_files(module: &Path) -> [PathBuf; 3] {
     let folder = module.parent().expect("a folder");
     [folder.join("main.rs"), folder.join("mod.rs"), folder.with_extension("rs")]

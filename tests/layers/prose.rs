@@ -1,5 +1,5 @@
-//! Keeps the words of the tree plain: no old words, short test names, comment lines within 100 columns, a README of one
-//! screen and a half, and links that lead somewhere. Judges no sentence.
+//! Keeps the words of the tree plain: no old words, short test names, comment lines within 100
+//! columns, a README of one screen and a half, and links that lead somewhere. Judges no sentence.
 
 use super::invariants::test_names;
 use super::{TextFile, rust_files, text_files};
@@ -11,7 +11,8 @@ const COMMENT_COLUMNS_MAX: usize = 100;
 const TEST_NAME_WORDS_MAX: usize = 9;
 const README_LINES_MAX: usize = 110;
 
-/// Files that may hold old words: the table of them, and the logs of what was, in the words of their day.
+/// Files that may hold old words: the table of them, and the logs of what was, in the words of
+/// their day.
 const HISTORY: &[&str] =
     &["CHANGELOG.md", "docs/mutation.md", "docs/performance-log.md", "tests/layers/prose/old_words.rs"];
 
@@ -36,7 +37,7 @@ fn old_words_stay_out_of_the_tree() {
 }
 
 #[test]
-fn test_names_are_short() {
+fn names_of_tests_are_short() {
     let mut wrong = Vec::new();
     for TextFile { path, text } in rust_files() {
         if NAMES_STILL_TO_DO.iter().any(|start| path.starts_with(start)) {
@@ -45,7 +46,7 @@ fn test_names_are_short() {
         for name in test_names(&text) {
             let words = name.split('_').count();
             if words > TEST_NAME_WORDS_MAX || name.starts_with("test_") {
-                wrong.push(format!("{path}: {name} has {words} words"));
+                wrong.push(format!("{path}: {name}: {words} words"));
             }
         }
     }
@@ -71,7 +72,7 @@ fn comment_lines_are_short() {
                 && !line.contains("://")
                 && columns > COMMENT_COLUMNS_MAX
             {
-                // An attribute of Rust is no comment, and neither is a line that is one long link.
+                // `#!` lines are no comments, and a link cannot be broken.
                 wrong.push(format!("{path}:{}: {columns} columns", number + 1));
             }
         }
@@ -94,7 +95,8 @@ fn links(line: &str) -> impl Iterator<Item = &str> {
         .map(|target| target.split('#').next().unwrap_or(""))
 }
 
-/// Whether a text between backticks is a path of this tree: it begins with one of its folders and has no placeholder.
+/// Whether a text between backticks is a path of this tree: it begins with one of its folders and
+/// has no placeholder.
 fn is_path(text: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-./".contains(letter);
     let folders = ["crates/", "services/", "tests/", "docs/", "schemas/", "clients/"];
@@ -152,7 +154,8 @@ fn every_decision_is_in_the_index() {
 
 /// Documents that name files of before, until they are rewritten.
 const LINKS_STILL_TO_DO: &[&str] = &["crates/"];
-/// Where test names are still longer: an area that is done leaves this list, and nothing new enters it.
+/// Where test names are still longer: an area that is done leaves this list, and nothing new enters
+/// it.
 const NAMES_STILL_TO_DO: &[&str] = &["crates/", "services/", "tests/"];
 /// Where comment lines are still longer, likewise.
 const COLUMNS_STILL_TO_DO: &[&str] = &["crates/", "services/", "tests/", "clients/", ".ci/", "Cargo.toml"];

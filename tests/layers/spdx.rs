@@ -1,5 +1,5 @@
-//! Licence expressions (SPDX 2.3, annex D, and the older `MIT/Apache-2.0`): is one satisfied by a list of allowed
-//! licences? Knows no licence itself.
+//! Decides whether a list of allowed licences satisfies a licence expression (SPDX 2.3, annex D,
+//! and the older `MIT/Apache-2.0`). Knows no licence itself.
 
 use std::collections::BTreeSet;
 

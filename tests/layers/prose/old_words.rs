@@ -1,10 +1,12 @@
-//! The words that went out of the tree, and the word to use instead. A word stands here because it had several meanings, or
-//! because a reader had to guess it. `docs/glossary.md` has the words that stayed.
+//! The words that went out of the tree, and the word to use instead. A word stands here because it
+//! had several meanings, or because a reader had to guess it. `docs/glossary.md` has the words that
+//! stayed.
 
 /// A word or phrase that is not to come back.
 pub(super) struct OldWord {
-    /// In lower case: words in a row, in whatever form they are written: `look ahead` finds `look_ahead` and `LookAhead`.
-    /// With a capital letter or an underscore: exactly this identifier.
+    /// In lower case: words in a row, in whatever form they are written: `look ahead` finds
+    /// `look_ahead` and `LookAhead`. With a capital letter or an underscore: exactly this
+    /// identifier.
     pub(super) pattern: &'static str,
     pub(super) instead: &'static str,
     /// Where the word means something else and is right: beginnings of paths.
@@ -72,7 +74,8 @@ const OLD_WORDS: &[OldWord] = &[
     old("Place", "Position, Location, Slot or Path: say which"),
 ];
 
-/// Areas whose words are still to be replaced: one that is done leaves this list, and nothing new enters it.
+/// Areas whose words are still to be replaced: one that is done leaves this list, and nothing new
+/// enters it.
 pub(super) const STILL_TO_DO: &[&str] = &[
     "crates/",
     "services/",
@@ -102,7 +105,8 @@ pub(super) fn found(path: &str, line: &str) -> Vec<&'static OldWord> {
     OLD_WORDS.iter().filter(stands).collect()
 }
 
-/// The words of a line in lower case, identifiers taken apart: `look_ahead` and `LookAhead` are "look" and "ahead".
+/// The words of a line in lower case, identifiers taken apart: `look_ahead` and `LookAhead` are
+/// "look" and "ahead".
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut before = ' ';

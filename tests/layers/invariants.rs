@@ -6,8 +6,10 @@ use receipts_tests::root;
 use std::collections::BTreeSet;
 
 const TABLE: &str = "docs/invariants.md";
-/// A table for users whose last column names tests too.
+/// Tables for users, whose last column names tests too.
 const GUARANTEES: &str = "docs/guarantees.md";
+/// Logs of measurements, which name tests of their day.
+const HISTORY: &[&str] = &["docs/mutation.md", "docs/performance-log.md"];
 /// Where the text cases of the fold's rules stand.
 const CASES: &str = "crates/fold/tests/cases";
 /// Where keepers still lack their ids: an area that is done leaves this list, and nothing new
@@ -102,17 +104,33 @@ fn exists(proof: &str, tests: &BTreeSet<String>) -> bool {
     }
 }
 
+/// Whether a text between backticks is the name of a test: five words or more, and none of
+/// librdkafka.
+fn is_test_name(text: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_';
+    text.chars().all(plain) && text.split('_').count() >= 5 && !text.starts_with("rd_")
+}
+
 #[test]
-fn every_guarantee_names_tests_that_exist() {
+fn every_document_names_tests_that_exist() {
     let tests = tests();
-    let text = std::fs::read_to_string(root().join(GUARANTEES)).expect(GUARANTEES);
-    let rows = text.lines().enumerate().filter(|(_, line)| line.starts_with("| "));
-    let cells = rows.filter_map(|(number, line)| Some((number + 1, line.trim_end_matches(" |").rsplit_once(" | ")?.1)));
-    let proofs = cells.flat_map(|(number, cell)| quoted(cell).into_iter().map(move |proof| (number, proof)));
-    let dead = proofs.filter(|(_, proof)| !exists(proof, &tests));
-    let wrong: Vec<String> =
-        dead.map(|(number, proof)| format!("{GUARANTEES}:{number}: there is no test {proof}")).collect();
+    let mut wrong = Vec::new();
+    for TextFile { path, text } in text_files() {
+        if !path.starts_with("docs/") || HISTORY.contains(&path.as_str()) {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let named = quoted(line).into_iter().filter(|text| is_test_name(text) || is_case(&path, text));
+            let dead = named.filter(|test| !exists(test, &tests));
+            wrong.extend(dead.map(|test| format!("{path}:{}: there is no test {test}", number + 1)));
+        }
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether a text names a text case: the tables of invariants and guarantees name some.
+fn is_case(path: &str, text: &str) -> bool {
+    [TABLE, GUARANTEES].contains(&path) && text.len() > 4 && text.ends_with(".txt")
 }
 
 #[test]

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const NAME: &str = "receipts-projector";
 
 /// Pages are allocated and freed by the million, on which glibc's allocator would spend a third of the time
-/// (docs/performance.md).
+/// (docs/performance-log.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -31,7 +31,7 @@ use stats::Stats;
 use std::process::ExitCode;
 use verify::Verify;
 
-/// Pages come and go by the million: glibc's allocator would spend a third of the time on it (docs/performance.md).
+/// Pages come and go by the million: glibc's allocator would spend a third of the time on it (docs/performance-log.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,39 +1,39 @@
-//! What both logs check and remember alike: start offsets, and appends that failed before a flush.
+//! Checks and memory that both logs share: start offsets, and append failures since the last flush.
 //!
-//! It decides and words; it does no IO.
+//! It does no IO.
 
 use crate::port::AppendError;
 use parking_lot::Mutex;
 
-/// Compares the start offset that an [`Assignment`](crate::Assignment) asked for with what the log holds.
+/// Checks that the log holds the start offset that an [`Assignment`](crate::Assignment) returned.
 ///
 /// # Errors
-/// A sentence that says what happened and what to do: reading on would skip or invent records.
+/// A sentence that says what happened and what to do. Reading on would skip or invent records.
 pub(crate) fn start_is_held(topic: &str, partition: u32, start: u64, first: u64, end: u64) -> Result<(), String> {
     if start > end {
         return Err(format!(
-            "partition {partition} of {topic} ends at offset {end}, but its state stands at {start}, ahead of it: the \
-             log was created anew or lost records. Put the right log back, or set the state aside and rebuild it from \
-             this log"
+            "partition {partition} of {topic} ends at offset {end}, but its state stands at {start}, ahead of it, because \
+             the log was created anew or lost records: put the right log back, or move the state away and rebuild it \
+             from this log"
         ));
     }
     if start < first {
         return Err(format!(
-            "partition {partition} of {topic} begins at offset {first}, but its state needs {start}: the log was \
-             trimmed past it. Restore a snapshot that reaches {first} or further; to rebuild from what is left would \
-             miss {} offsets",
+            "partition {partition} of {topic} begins at offset {first}, but its state needs {start}, because the log was \
+             trimmed past it: restore a snapshot that reaches {first} or further; a rebuild from this log would miss {} \
+             offsets",
             first - start
         ));
     }
     Ok(())
 }
 
-/// The worst failure since the last flush. One that may have happened is worse than one that did not.
+/// The worst failure since the last flush. An unknown outcome is worse than a certain failure.
 #[derive(Debug, Default)]
 pub(crate) struct Failures(Mutex<Option<AppendError>>);
 
 impl Failures {
-    /// Remembers a failure unless one as bad stands already.
+    /// Stores a failure unless a failure at least as bad is stored.
     pub(crate) fn note(&self, error: &AppendError) {
         let mut worst = self.0.lock();
         let may_have_happened = |error: &AppendError| matches!(error, AppendError::Unknown(_));
@@ -42,7 +42,7 @@ impl Failures {
         }
     }
 
-    /// Hands the worst failure over, once.
+    /// Returns the worst failure and forgets it.
     pub(crate) fn take(&self) -> Result<(), AppendError> {
         self.0.lock().take().map_or(Ok(()), Err)
     }
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_outcome_outweighs_a_certain_failure_and_is_told_once() {
+    fn an_unknown_outcome_outweighs_a_failure_and_returns_once() {
         let failures = Failures::default();
         failures.note(&AppendError::NotWritten("a".into()));
         failures.note(&AppendError::Unknown("b".into()));

@@ -1,11 +1,11 @@
-//! Where it is written: reader and writer ports, Kafka, and the embedded log.
+//! The event log: reader and writer ports, Kafka, and the embedded log.
 //!
-//! The only home of rdkafka. Nothing here knows what an event means, and nothing here decides what to do about a
-//! failure: errors say whether to retry or to stop, and whether an append certainly did not happen.
+//! This is the only crate that uses rdkafka. It does not know what an event means and does not decide
+//! how to handle a failure: errors say whether to retry or to stop, and whether an append certainly
+//! did not happen.
 //!
-//! [`kafka::KafkaLog`] is for everything that matters; [`embedded::EmbeddedLog`] is for one process: a laptop, a demo,
-//! tests, simulations. Both are held to one conformance suite (`tests/conformance`).
-
+//! [`kafka::KafkaLog`] is for production. [`embedded::EmbeddedLog`] is for one process: a laptop, a
+//! demo, tests, simulations. Both pass one conformance suite (`tests/conformance`).
 mod check;
 pub mod embedded;
 pub mod kafka;

@@ -1,6 +1,6 @@
-//! The ports: what the rest of the service asks of a log, and what it may rely on.
+//! The ports: what the rest of the service needs from a log, and what it may rely on.
 //!
-//! Nothing here knows Kafka or the embedded log, and nothing here knows what an event means.
+//! This file knows neither an implementation nor the meaning of an event.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// The topics of the contract; their names are configuration.
+/// The topics of the contract. Their names are configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Topic {
-    /// What happened; the truth.
+    /// Events, the source of truth.
     Events,
     /// Receipt updates for backends.
     Updates,
-    /// Records that could not be applied, with their reason.
+    /// Records that could not be applied, with the reason.
     DeadLetters,
 }
 
@@ -24,7 +24,7 @@ impl Topic {
     /// All topics, in the order of their indexes.
     pub const ALL: [Topic; 3] = [Topic::Events, Topic::Updates, Topic::DeadLetters];
 
-    /// A small number to keep things by topic in an array.
+    /// An index for arrays by topic.
     pub(crate) const fn index(self) -> usize {
         match self {
             Topic::Events => 0,
@@ -51,9 +51,9 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// A hash of timestamp, key and value, by which a record is known again: XXH3-64 of the key with the timestamp as its
-    /// seed, then of the value with that; a key or value that is not there flips the lowest bit of its seed. Headers do
-    /// not count. Stores keep it: `schemas/store/v1.md`.
+    /// Returns a hash of timestamp, key and value that identifies the record: XXH3-64 of the key, seeded
+    /// with the timestamp, then of the value, seeded with that hash. An absent key or value flips the
+    /// lowest bit of its seed. Headers do not count. Stores keep the hash: `schemas/store/v1.md`.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let seeded = |bytes: Option<&[u8]>, seed: u64| {
@@ -69,7 +69,7 @@ pub trait Headers {
     fn to_vec(&self) -> Vec<(String, Option<Bytes>)>;
 }
 
-/// A record that outlives its reader: for tests and tools, not for the hot path.
+/// A record that outlives its reader. For tests and tools, not for the hot path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedRecord {
     /// Its partition.
@@ -87,7 +87,7 @@ pub struct OwnedRecord {
 }
 
 impl OwnedRecord {
-    /// As [`Record::fingerprint`].
+    /// Returns the same hash as [`Record::fingerprint`].
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let Self { partition, offset, timestamp_ms, key, value, .. } = self;
@@ -118,25 +118,26 @@ impl From<&Record<'_>> for OwnedRecord {
     }
 }
 
-/// Records handed over together, at most. Each is still as the log has it in memory, so that a slice costs no copy.
+/// The maximum number of records per slice. Records of a slice stay in the log's memory and are not
+/// copied.
 pub const SLICE_RECORDS_MAX: usize = 32;
 
-/// What a poll hands over.
+/// One item of a poll.
 pub enum Polled<'a> {
     /// Records of one partition in offset order: at least one, at most [`SLICE_RECORDS_MAX`].
     Records(&'a [Record<'a>]),
-    /// The reader stands at the end of a partition: everything below `next_offset` was handed over. Told once for
-    /// every time that the end is reached, for an empty partition too.
+    /// The reader has reached the end of a partition: it has returned everything below `next_offset`.
+    /// Reported once each time the end is reached, for an empty partition too.
     End {
         /// The partition.
         partition: u32,
-        /// The offset that the next record has at least.
+        /// The next record has at least this offset.
         next_offset: u64,
     },
 }
 
 impl Polled<'_> {
-    /// Which partition it is of.
+    /// Returns the partition of the records or of the end.
     pub fn partition(&self) -> u32 {
         match self {
             Self::Records(records) => records[0].partition,
@@ -147,46 +148,48 @@ impl Polled<'_> {
 
 /// Reads the event log. One thread owns a reader.
 ///
-/// Dropping it gives its partitions back: [`Assignment::revoked`] is called for those that are held.
+/// A dropped reader releases its partitions: it calls [`Assignment::revoked`] for them.
 pub trait Reader: Send {
-    /// Waits at most `timeout` for the first record or end, then hands over what is at hand without waiting, up to
-    /// `max` records. Returns how many records were handed over; none is no error, and ends are not counted.
+    /// Waits at most `timeout` for the first record or end, then passes all fetched items to `each`
+    /// without waiting, up to `max` records. Returns the number of records; ends do not count, and 0 is
+    /// not an error.
     ///
-    /// [`Assignment`] is never called after the first call of `each` within one poll, so a caller may take a lock
-    /// there and hold it until the poll returns.
+    /// Within one poll, no method of [`Assignment`] is called after the first call of `each`. So a caller
+    /// may take a lock in `each` and hold it until the poll returns.
     ///
     /// # Errors
-    /// [`ReadError`] says whether to go on or to stop.
+    /// [`ReadError`] says whether to retry or to stop.
     fn poll(&mut self, max: usize, timeout: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError>;
 
-    /// Tells lag tools how far a partition is durably applied; advisory.
+    /// Reports to lag tools how far a partition is durably applied. Advisory: no reader starts from it.
     fn commit(&mut self, partition: u32, next_offset: u64);
 }
 
-/// Follows partitions of one topic without a group: no other reader notices it, and nothing is committed. One thread owns
-/// it.
+/// Follows partitions of one topic without a consumer group. Other readers do not notice it, and it
+/// commits nothing. One thread owns a tail.
 pub trait Tail: Send {
-    /// As [`Reader::poll`]. After [`ReadError::Stop`] it hands nothing over any more: the records that come next are gone,
-    /// or the topic is another one.
+    /// As [`Reader::poll`]. After [`ReadError::Stop`] it returns no more records, because the next records
+    /// are lost or the topic was replaced.
     ///
     /// # Errors
-    /// [`ReadError`] says whether to go on or to stop.
+    /// [`ReadError`] says whether to retry or to stop.
     fn poll(&mut self, max: usize, timeout: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError>;
 }
 
-/// Looks at single records of the partition that is being assigned, before any is handed over.
+/// Looks at single records of a partition that is being assigned, before the reader returns any record.
 pub trait Peek {
-    /// The record that stands at an offset; `None` where none does: it was trimmed, compacted away, or never there.
+    /// Returns the record at an offset; `None` if there is none, because it was trimmed, compacted away or
+    /// never written.
     ///
     /// # Errors
-    /// Where the log cannot be read.
+    /// If the log cannot be read.
     fn record(&self, offset: u64) -> Result<Option<OwnedRecord>, ReadError>;
 }
 
-/// Who is told of partitions that come and go. Called on the reader's thread, inside `poll` and inside its drop.
+/// Learns which partitions a reader gets and loses. Called on the reader's thread, in `poll` and in drop.
 pub trait Assignment: Send + Sync {
-    /// A partition is ours: opens its state and says at which offset to start. `log` shows whether it is the log that the
-    /// state was folded from.
+    /// Opens the state of a partition that the reader gets, and returns the offset to start at. `log`
+    /// shows whether this is the log that the state was folded from.
     ///
     /// # Errors
     /// Any error stops the reader.
@@ -198,27 +201,27 @@ pub trait Assignment: Send + Sync {
         log: &dyn Peek,
     ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>>;
 
-    /// Partitions are taken away: returns once their state is durable and released.
+    /// Releases partitions that the reader loses. Returns once their state is durable and released.
     fn revoked(&self, partitions: &[u32]);
 }
 
 /// Why a read failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
-    /// Passing; poll again.
+    /// A transient failure: poll again.
     #[error("the log cannot be read just now: {0}")]
     Retry(String),
-    /// Going on would lose or invent something.
+    /// A permanent failure: going on would lose or invent records.
     #[error("{0}")]
     Stop(String),
 }
 
-/// What is to be appended.
+/// A record to append.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Where to.
+    /// The topic.
     pub topic: Topic,
-    /// The partition; `None` lets the key decide, as every Java client does.
+    /// The partition; `None` lets the key decide, as all Java clients do.
     pub partition: Option<u32>,
     /// The key.
     pub key: Option<Bytes>,
@@ -226,98 +229,101 @@ pub struct Entry {
     pub value: Option<Bytes>,
     /// Headers in order.
     pub headers: Vec<(String, Option<Bytes>)>,
-    /// Unix milliseconds; `None` and 0 take the time of the append.
+    /// The timestamp, Unix milliseconds; `None` and 0 stand for the time of the append.
     pub timestamp_ms: Option<u64>,
 }
 
 impl Entry {
-    /// An event, at the time of its append. A control event's copy names its partition, all others leave it to the key.
+    /// Returns an entry for an event, with the time of its append. Copies of control events name their
+    /// partition; for other events the key decides it.
     pub fn event(key: impl Into<Bytes>, value: impl Into<Bytes>, partition: Option<u32>) -> Self {
         let (key, value) = (Some(key.into()), Some(value.into()));
         Entry { topic: Topic::Events, partition, key, value, headers: Vec::new(), timestamp_ms: None }
     }
 }
 
-/// Where an entry was written.
+/// The location of an appended entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location {
     /// The partition.
     pub partition: u32,
-    /// The entry's own offset; where a retry hid that from the writer, one that it does not exceed: the last of the
-    /// partition once the entry was acknowledged. So whoever has read through it has read the entry, but the record
-    /// that stands there may be a later one.
+    /// The offset of the entry. If a retry hid it from the writer, this is the last offset of the
+    /// partition after the acknowledgement: at least the entry's own. A reader that has read through this
+    /// offset has read the entry, but the record at this offset may be a later one.
     pub offset: u64,
 }
 
-/// Why an append failed; the difference decides what a caller may say.
+/// Why an append failed. The variants differ in what a caller may report.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// Did not happen and will not.
+    /// The entry is not written and will not be.
     #[error("not written: {0}")]
     NotWritten(String),
-    /// Did not happen and never will: the entry is larger than the log takes.
+    /// The entry is not written and never can be: it is larger than the log allows.
     #[error("not written: {0}")]
     TooLarge(String),
-    /// May have happened, or may yet happen.
+    /// The entry may be written, now or later.
     #[error("may have been written: {0}")]
     Unknown(String),
 }
 
-/// The receiving end of one append. A sender that is gone (a closed channel) means the same as
+/// The receiver of the outcome of one append. A closed channel means the same as
 /// [`AppendError::Unknown`].
 pub type PendingAppend = tokio::sync::oneshot::Receiver<Result<Location, AppendError>>;
 
-/// Appends to the log. Order is kept within a partition.
+/// Appends to the log. Keeps the order within a partition.
 pub trait Writer: Send + Sync {
-    /// Queues an entry; the receiver resolves once the log has acknowledged it durably, or failed to.
-    /// Blocks for at most the delivery timeout where the queue is full.
+    /// Queues an entry. The receiver resolves once the log has acknowledged the entry durably or failed.
+    /// Blocks for at most the delivery timeout if the queue is full.
     fn append(&self, entry: Entry) -> PendingAppend;
 
-    /// Returns once everything queued has been acknowledged.
+    /// Returns once all queued entries are acknowledged.
     ///
     /// # Errors
-    /// Where something failed since the last flush, by whomever it was queued, or the time is over.
+    /// If an append of any caller failed since the last flush, or the time is over.
     fn flush(&self, timeout: Duration) -> Result<(), AppendError>;
 }
 
 /// A log: Kafka, or the embedded one.
 #[async_trait]
 pub trait Log: Send + Sync {
-    /// Partitions of the event topic; never changes in place.
+    /// Returns the number of partitions of the event topic, which never changes.
     fn partition_count(&self) -> u32;
 
-    /// A reader of the event topic: as a member of `group`, told of its partitions through `assignment`.
+    /// Returns a reader of the event topic. It is a member of `group` and reports its partitions to
+    /// `assignment`.
     ///
     /// # Errors
-    /// Where the log cannot be reached or is not configured as it must be.
+    /// If the log cannot be reached or is not configured as required.
     fn reader(&self, group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError>;
 
-    /// The writer; all callers share one.
+    /// Returns the writer, which all callers share.
     fn writer(&self) -> Arc<dyn Writer>;
 }
 
-/// Looks into any topic of a log without taking part in it: for streams of updates, operators' tools and tests. The calls
-/// block.
+/// Reads any topic of a log without joining a group: for streams of updates, operators' tools and
+/// tests. The calls block.
 pub trait Inspect: Log {
-    /// The offsets at hand: from the first one kept to the one that the next record has at least.
+    /// Returns the present offsets: from the first kept record to the offset after the last one.
     ///
     /// # Errors
-    /// Where the log cannot be read or has no such partition.
+    /// If the log cannot be read or has no such partition.
     fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError>;
 
-    /// Up to `max` records with an offset of at least `from`, in order; fewer only where the partition ends. A `from`
-    /// below the first offset kept starts there.
+    /// Returns up to `max` records with offsets of at least `from`, in order; fewer only at the end of the
+    /// partition. A `from` below the first kept offset means that offset.
     ///
     /// # Errors
-    /// Where the log cannot be read or has no such partition.
+    /// If the log cannot be read or has no such partition.
     fn read(&self, topic: Topic, partition: u32, from: u64, max: usize) -> Result<Vec<OwnedRecord>, ReadError>;
 
-    /// Hands over the records with an offset in `offsets`, in order and in slices of at most [`SLICE_RECORDS_MAX`], without
-    /// copying them, until `each` breaks or the partition ends. A start below the first offset kept begins there. While none
-    /// come, an empty slice now and then lets `each` break.
+    /// Passes the records with offsets in `offsets` to `each`, in order, uncopied, and in slices of at
+    /// most [`SLICE_RECORDS_MAX`]. Ends when `each` breaks or the partition ends. A start below the first
+    /// kept offset means that offset. While no records arrive, `each` sometimes gets an empty slice so
+    /// that it can break.
     ///
     /// # Errors
-    /// Where the log cannot be read or has no such partition: what was handed over before stands.
+    /// If the log cannot be read or has no such partition. Slices passed before the error are valid.
     fn scan(
         &self,
         topic: Topic,
@@ -326,17 +332,17 @@ pub trait Inspect: Log {
         each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
     ) -> Result<(), ReadError>;
 
-    /// The offset of the first record whose timestamp is at least `time_ms` (Unix milliseconds); the end of the
-    /// partition where there is none.
+    /// Returns the offset of the first record with a timestamp of at least `time_ms` (Unix milliseconds),
+    /// or the end of the partition if there is none.
     ///
     /// # Errors
-    /// Where the log cannot be read or has no such partition.
+    /// If the log cannot be read or has no such partition.
     fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError>;
 
-    /// Follows partitions of a topic, each from the offset named beside it on.
+    /// Follows partitions of a topic; `starts` holds pairs of partition and start offset.
     ///
     /// # Errors
-    /// Where the log cannot be read, or has no such partition. An offset that the log does not hold is told by the first
-    /// poll at the latest.
+    /// If the log cannot be read or has no such partition. If the log does not hold a start offset, the
+    /// first poll reports it at the latest.
     fn tail(&self, topic: Topic, starts: &[(u32, u64)]) -> Result<Box<dyn Tail>, ReadError>;
 }

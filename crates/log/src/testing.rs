@@ -1,7 +1,7 @@
-//! A real Kafka for tests, of one node or three, started by the project's own `tests/kafka/broker/kafka.sh`.
+//! A real Kafka for tests, with one or three nodes, started by `tests/kafka/kafka.sh`.
 //!
-//! It is for tests only (feature `testing`), replaces nothing by a mock, and leaves nothing behind: its brokers and
-//! their data go with the process that started them, however that process ends.
+//! For tests only (feature `testing`). It mocks nothing. Its brokers and their data disappear with the
+//! process that started them, even if that process is killed.
 
 use crate::port::{AppendError, Entry, Log};
 use bytes::Bytes;
@@ -16,19 +16,19 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-/// Set to `off`, tests that need Kafka are left out; otherwise they fail where it cannot be started.
+/// An environment variable. `off` skips the tests that need Kafka; otherwise they fail without it.
 pub const SWITCH: &str = "RECEIPTS_TEST_KAFKA";
 
-/// Ports of one cluster: ten a node and some to spare.
+/// Ports of one cluster: ten per node, and some spare ones.
 const BLOCK_PORTS: u16 = 40;
-/// Where blocks begin; all of them lie below the ports that systems give to outgoing connections.
+/// The first port of all blocks. All blocks are below the ports of outgoing connections.
 const FIRST_PORT: u16 = 20_000;
 const BLOCKS: u16 = 300;
 
-/// Why there is no broker.
+/// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "Kafka cannot be started: {0}. Tests with Kafka need Java 17 and Maven (Debian: openjdk-17-jre-headless, maven); RECEIPTS_TEST_KAFKA=off leaves them out"
+    "Kafka did not start ({0}): install Java 17 and Maven (Debian: openjdk-17-jre-headless, maven), or set RECEIPTS_TEST_KAFKA=off to skip these tests"
 )]
 pub struct BrokerError(String);
 
@@ -37,26 +37,27 @@ pub struct BrokerError(String);
 pub struct Broker {
     port: u16,
     nodes: u16,
-    /// Each node has a network of its own.
+    /// Each node has its own network namespace.
     on_a_net: bool,
-    /// Its standard input ends with this process, and it wipes then.
+    /// A child whose standard input closes when this process ends; it then removes the cluster.
     tether: Option<Child>,
 }
 
 impl Broker {
-    /// Starts a cluster of `nodes` nodes (1 or 3) on free ports of its own, or from `KAFKA_PORT` on where that is set.
-    /// The first start of a checkout gets the jars.
+    /// Starts a cluster of `nodes` nodes (1 or 3) on free ports, or on the ports from `KAFKA_PORT` if
+    /// that is set. The first start in a checkout downloads the jars.
     ///
     /// # Errors
-    /// Where Java or Maven is missing, or a node does not come up; the sentence says what to do.
+    /// If Java or Maven is missing, or a node does not start. The sentence says what to do.
     pub fn start(nodes: u16) -> Result<Broker, BrokerError> {
         Broker { port: claim_ports(nodes)?, nodes, on_a_net: false, tether: None }.started()
     }
 
-    /// As [`Broker::start`], each node in a network of its own that can be cut. Needs Linux and root.
+    /// As [`Broker::start`], but each node has its own network, which tests can cut. Needs Linux and
+    /// root.
     ///
     /// # Errors
-    /// As there, and where the networks cannot be made.
+    /// As [`Broker::start`], and if the networks cannot be created.
     pub fn start_on_a_net(nodes: u16) -> Result<Broker, BrokerError> {
         Broker { port: claim_ports(nodes)?, nodes, on_a_net: true, tether: None }.started()
     }
@@ -75,21 +76,21 @@ impl Broker {
         Ok(broker)
     }
 
-    /// The one broker that the tests of a binary share, started by the first that asks. `None` where
-    /// `RECEIPTS_TEST_KAFKA=off`; then it says so on standard error.
+    /// Returns the broker that all tests of a binary share; the first call starts it. Returns `None` if
+    /// `RECEIPTS_TEST_KAFKA=off`, and says so on standard error.
     ///
     /// # Panics
-    /// Where it cannot be started: a test that needs Kafka fails rather than passing unseen.
+    /// If it does not start: a test that needs Kafka must fail, not pass unseen.
     pub fn shared() -> Option<&'static Broker> {
         static SHARED: OnceLock<Result<Broker, BrokerError>> = OnceLock::new();
-        // A failure is kept too: the next test would only wait for the same.
+        // A failure is kept too, because another attempt would fail in the same way.
         enabled().then(|| match SHARED.get_or_init(|| Broker::start(1)) {
             Ok(broker) => broker,
             Err(error) => panic!("{error}"),
         })
     }
 
-    /// The brokers, for `--kafka-bootstrap`.
+    /// Returns the broker addresses for `--kafka-bootstrap`.
     pub fn bootstrap(&self) -> String {
         let host = |node: u16| match self.on_a_net {
             true => format!("10.{}.{}.{}", self.port / 256, self.port % 256, node + 1),
@@ -100,42 +101,42 @@ impl Broker {
         nodes.join(",")
     }
 
-    /// Ends a node (counted from 1) as a power cut does.
+    /// Kills a node (counted from 1) as a power cut does.
     ///
     /// # Errors
-    /// Where the script fails.
+    /// If the script fails.
     pub fn kill(&self, node: u16) -> Result<(), BrokerError> {
         self.run(&["kill", &node.to_string()])
     }
 
-    /// Starts a node (counted from 1) that was killed, with its data; returns when it is up.
+    /// Starts a killed node (counted from 1) with its data, and returns when it is up.
     ///
     /// # Errors
-    /// Where it does not come up.
+    /// If it does not start.
     pub fn restart(&self, node: u16) -> Result<(), BrokerError> {
         self.run(&["start", &node.to_string()])
     }
 
-    /// Lets a node (counted from 1) hang: to the others it is as if its network were cut.
+    /// Suspends a node (counted from 1): to other nodes its network seems cut.
     ///
     /// # Errors
-    /// Where the script fails.
+    /// If the script fails.
     pub fn hang(&self, node: u16) -> Result<(), BrokerError> {
         self.run(&["hang", &node.to_string()])
     }
 
-    /// Lets a node go on that hangs.
+    /// Resumes a suspended node.
     ///
     /// # Errors
-    /// Where the script fails.
+    /// If the script fails.
     pub fn wake(&self, node: u16) -> Result<(), BrokerError> {
         self.run(&["wake", &node.to_string()])
     }
 
-    /// Lets no packet pass between a node (counted from 1) and anybody, or another node alone.
+    /// Cuts a node (counted from 1) off from everything, or from one other node.
     ///
     /// # Errors
-    /// Where the script fails, or the nodes have no network of their own.
+    /// If the script fails, or the nodes have no networks of their own.
     pub fn cut(&self, node: u16, other: Option<u16>) -> Result<(), BrokerError> {
         self.on_the_net("cut", node, other)
     }
@@ -143,7 +144,7 @@ impl Broker {
     /// Undoes [`Broker::cut`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Broker::cut`].
     pub fn heal(&self, node: u16, other: Option<u16>) -> Result<(), BrokerError> {
         self.on_the_net("heal", node, other)
     }
@@ -175,36 +176,36 @@ impl Drop for Broker {
     fn drop(&mut self) {
         if let Some(mut tether) = self.tether.take() {
             drop(tether.stdin.take());
-            let _already_gone = tether.wait();
+            let _already_exited = tether.wait();
         }
     }
 }
 
-/// Writes so many events into the event topic, each where its key belongs, as `spell` puts it into key and value, at the time
-/// that it returns (Unix milliseconds).
+/// Writes `events` events to the event topic, each to the partition of its key. `fill` writes the key
+/// and the value of an event into the two buffers and returns its timestamp, Unix milliseconds.
 ///
 /// # Errors
-/// Where one is not acknowledged in time.
+/// If an event is not acknowledged within `at_most`.
 pub fn write_events(
     log: &dyn Log,
     events: usize,
     at_most: Duration,
-    mut spell: impl FnMut(usize, &mut Vec<u8>, &mut Vec<u8>) -> u64,
+    mut fill: impl FnMut(usize, &mut Vec<u8>, &mut Vec<u8>) -> u64,
 ) -> Result<(), AppendError> {
     let writer = log.writer();
     let (mut key, mut value) = (Vec::new(), Vec::new());
     for i in 0..events {
-        let timestamp_ms = Some(spell(i, &mut key, &mut value));
+        let timestamp_ms = Some(fill(i, &mut key, &mut value));
         let (key, value) = (Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
         drop(writer.append(Entry { timestamp_ms, ..Entry::event(key, value, None) }));
     }
     writer.flush(at_most)
 }
 
-/// Removes the records of a partition below an offset, as retention does in time.
+/// Removes the records of a partition below an offset, as retention does over time.
 ///
 /// # Panics
-/// Where the broker refuses.
+/// If the broker refuses.
 pub fn trim(bootstrap: &str, topic: &str, partition: u32, before: u64) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a client");
@@ -215,16 +216,16 @@ pub fn trim(bootstrap: &str, topic: &str, partition: u32, before: u64) {
     trimmed.elements()[0].error().expect("trimmed");
 }
 
-/// Whether tests with Kafka run; says on standard error where they do not.
+/// Returns whether tests with Kafka run; if not, says so on standard error.
 pub fn enabled() -> bool {
     let off = std::env::var(SWITCH).is_ok_and(|value| value == "off");
     if off {
-        eprintln!("left out: {SWITCH}=off");
+        eprintln!("skipped: {SWITCH}=off");
     }
     !off
 }
 
-/// A name that no other test, of this run or of an earlier one, uses: for topics and groups.
+/// Returns a name for a topic or group that no other test uses, in this run or an earlier one.
 pub fn unique(name: &str) -> String {
     static COUNT: AtomicU16 = AtomicU16::new(0);
     format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
@@ -234,20 +235,20 @@ fn script_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kafka/broker/kafka.sh")
 }
 
-/// Jars, data and logs.
+/// Returns the folder of jars, data and logs.
 fn kafka_dir() -> PathBuf {
     std::env::var_os("KAFKA_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.kafka"), PathBuf::from)
 }
 
-/// Finds free ports and makes the folder of the first one, which keeps other test processes off them.
+/// Finds free ports and creates the folder of the first one, which reserves them among test processes.
 fn claim_ports(nodes: u16) -> Result<u16, BrokerError> {
     static STARTED: AtomicU16 = AtomicU16::new(0);
     let started = STARTED.fetch_add(1, Ordering::Relaxed);
     let dir = kafka_dir();
     std::fs::create_dir_all(&dir).map_err(|error| BrokerError(format!("{}: {error}", dir.display())))?;
     if let Ok(port) = std::env::var("KAFKA_PORT") {
-        let port: u16 = port.parse().map_err(|_| BrokerError(format!("KAFKA_PORT is no port: {port}")))?;
+        let port: u16 = port.parse().map_err(|_| BrokerError(format!("KAFKA_PORT is not a port: {port}")))?;
         return Ok(port + started * BLOCK_PORTS);
     }
     let begin = (std::process::id() % u32::from(BLOCKS)) as u16;
@@ -260,5 +261,5 @@ fn claim_ports(nodes: u16) -> Result<u16, BrokerError> {
             return Ok(port);
         }
     }
-    Err(BrokerError(format!("no free ports from {FIRST_PORT} on; wipe {}", dir.display())))
+    Err(BrokerError(format!("no ports are free from {FIRST_PORT} on: remove old folders in {}", dir.display())))
 }

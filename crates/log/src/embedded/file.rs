@@ -1,11 +1,13 @@
-//! The redb file: its tables, what each partition holds, and reading them.
+//! The redb file: its tables, the bounds of each partition, and reads.
 //!
-//! It does not queue, group or acknowledge appends (see `writer`), and it never hands out a damaged row.
+//! It does not queue, batch or acknowledge appends (see `writer`), and it never returns a damaged row.
 //!
-//! Tables: `meta` (name to number: `format`, `partitions`), `trimmed` (partition to first offset and greatest
-//! timestamp, written by a trim), and one table per topic and partition (`events/3`), offset to row.
+//! Tables: `meta` (name to number: `format`, `partitions`), `trimmed` (partition to first offset and
+//! greatest timestamp, written by a trim), and one table per topic and partition (`events/3`), offset to
+//! row.
 //!
-//! A file that is named `log.redb` is a whole log: a new one is made under another name, and renamed when it is durable.
+//! A file named `log.redb` is a complete log: a new log is created under another name and renamed when
+//! it is durable.
 
 use super::row::Row;
 use super::{OpenError, PARTITIONS_DEFAULT};
@@ -23,19 +25,20 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const TRIMMED: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("trimmed");
 const FORMAT: u64 = 1;
 const NAME: &str = "log.redb";
-/// What a log is called while it is made; one that was left so holds nothing.
+/// The name of a log that is being created. A file left under this name holds nothing.
 const NAME_WHILE_MADE: &str = "log.redb.new";
-/// redb's page cache; its default of 1 GiB is not for a laptop.
+/// The size of redb's page cache. Its default of 1 GiB is too much for a laptop.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// What must be free on the disk before a transaction: so many times its entries, for redb rounds large rows up to a power
-/// of two and writes anew what leads to them; and what is left then for those who share the disk.
-const ROOM_FACTOR: u64 = 4;
-const ROOM_SPARE_BYTES: u64 = 4 << 20;
+/// Bytes that must be free on the disk per byte of a transaction's entries: redb rounds large rows up to
+/// a power of two and rewrites the inner nodes above them.
+const SPACE_FACTOR: u64 = 4;
+/// Bytes that must stay free for other users of the disk.
+const SPACE_SPARE_BYTES: u64 = 4 << 20;
 
-/// What a partition holds.
+/// The bounds of a partition.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Held {
+pub(super) struct Bounds {
     /// The first offset kept.
     pub(super) first: u64,
     /// The offset of the next record.
@@ -49,12 +52,13 @@ pub(super) struct File {
     dir: PathBuf,
     database: Database,
     partitions: u32,
-    /// By topic, then partition. Changed only after a durable commit.
-    held: Mutex<[Vec<Held>; 3]>,
+    /// The bounds by topic, then partition. Changed only after a durable commit.
+    bounds: Mutex<[Vec<Bounds>; 3]>,
+    /// Notified when a partition grows.
     grown: Condvar,
 }
 
-/// The table of a partition's records.
+/// Returns the name of a partition's table of records.
 fn table_name(topic: Topic, partition: u32) -> String {
     let topic = match topic {
         Topic::Events => "events",
@@ -69,7 +73,7 @@ fn rows(name: &str) -> TableDefinition<'_, u64, &'static [u8]> {
 }
 
 impl File {
-    /// Opens or creates the file in `dir`.
+    /// Opens the file in `dir`, or creates it.
     pub(super) fn open(dir: &Path, asked: Option<NonZeroU32>) -> Result<Self, OpenError> {
         let storage = |cause: redb::Error| OpenError::Storage { dir: dir.into(), cause };
         let database = open_or_make(dir, asked).map_err(|error| match error {
@@ -84,37 +88,37 @@ impl File {
             return Err(OpenError::PartitionCount { dir: dir.into(), held, asked: asked.get() });
         }
         let mut file =
-            File { dir: dir.into(), database, partitions: held, held: Mutex::default(), grown: Condvar::new() };
-        let held = file.load().map_err(|error| match error {
+            File { dir: dir.into(), database, partitions: held, bounds: Mutex::default(), grown: Condvar::new() };
+        let bounds = file.load().map_err(|error| match error {
             LoadError::Storage(cause) => storage(cause),
             LoadError::Row(sentence) => storage(redb::Error::Corrupted(sentence)),
         })?;
-        *file.held.get_mut() = held;
+        *file.bounds.get_mut() = bounds;
         Ok(file)
     }
 
-    /// What each partition holds, as the file says.
-    fn load(&self) -> Result<[Vec<Held>; 3], LoadError> {
+    /// Reads the bounds of all partitions from the file.
+    fn load(&self) -> Result<[Vec<Bounds>; 3], LoadError> {
         let read = self.database.begin_read().map_err(redb::Error::from)?;
         let trimmed = read.open_table(TRIMMED).map_err(redb::Error::from)?;
-        let mut all = <[Vec<Held>; 3]>::default();
+        let mut all = <[Vec<Bounds>; 3]>::default();
         for topic in Topic::ALL {
             for partition in 0..self.partitions {
                 let name = table_name(topic, partition);
-                let mut held = Held::default();
+                let mut bounds = Bounds::default();
                 if let Some(row) = trimmed.get(name.as_str()).map_err(redb::Error::from)? {
                     let (first, last_timestamp_ms) = row.value();
-                    held = Held { first, next: first, last_timestamp_ms };
+                    bounds = Bounds { first, next: first, last_timestamp_ms };
                 }
                 if let Some(table) = open_rows(&read, &name)?
                     && let Some((offset, row)) = table.last().map_err(redb::Error::from)?
                 {
-                    held.next = offset.value() + 1;
+                    bounds.next = offset.value() + 1;
                     let row = Row::decode(row.value())
                         .map_err(|error| LoadError::Row(format!("{name} at {}: {error}", offset.value())))?;
-                    held.last_timestamp_ms = held.last_timestamp_ms.max(row.timestamp_ms);
+                    bounds.last_timestamp_ms = bounds.last_timestamp_ms.max(row.timestamp_ms);
                 }
-                all[topic.index()].push(held);
+                all[topic.index()].push(bounds);
             }
         }
         Ok(all)
@@ -124,24 +128,24 @@ impl File {
         self.partitions
     }
 
-    /// Whether the disk has room for a transaction of so many bytes.
+    /// Checks that the disk has space for a transaction of `bytes` bytes.
     ///
-    /// After a write that failed redb does nothing more until it is opened again, and what a sync that failed has left on the
-    /// disk nobody knows. So a full disk is to be seen before anything is written.
+    /// A full disk must be noticed before a write: after a failed write redb refuses to work until it is
+    /// opened again, and after a failed sync the content of the disk is unknown.
     ///
     /// # Errors
-    /// A sentence that says how much is missing.
-    pub(super) fn has_room(&self, bytes: usize) -> Result<(), String> {
-        // A disk that does not say how much it has is written to as before.
+    /// A sentence that says how many bytes are missing.
+    pub(super) fn check_space(&self, bytes: usize) -> Result<(), String> {
+        // If the system does not report the free space, the write goes ahead.
         let Ok(disk) = rustix::fs::statvfs(&self.dir) else { return Ok(()) };
         let (free, needed) =
-            (disk.f_bavail.saturating_mul(disk.f_frsize), ROOM_SPARE_BYTES + ROOM_FACTOR * bytes as u64);
+            (disk.f_bavail.saturating_mul(disk.f_frsize), SPACE_SPARE_BYTES + SPACE_FACTOR * bytes as u64);
         if free >= needed {
             return Ok(());
         }
         Err(format!(
-            "No space left: the disk of the log in {} has {free} bytes free, and an append needs {needed}. It takes events \
-             again as soon as there is room",
+            "No space left: the disk of the log in {} has {free} bytes free, but an append needs {needed}; free some space, \
+             and the log takes events again by itself",
             self.dir.display()
         ))
     }
@@ -150,19 +154,19 @@ impl File {
         &self.database
     }
 
-    /// The sentence of a read that failed: the file is the truth, so nobody reads on past it.
+    /// Returns the error of a failed read. It stops the reader, because no other copy of the log exists.
     fn broken(&self, error: impl Into<redb::Error>) -> ReadError {
         ReadError::Stop(format!(
-            "the log in {} cannot be read: {}. Check the disk; restore the file from a copy",
+            "the log in {} cannot be read ({}): check the disk and restore the file from a copy",
             self.dir.display(),
             error.into()
         ))
     }
 
-    fn held_at(&self, topic: Topic, partition: u32) -> Result<Held, ReadError> {
-        self.held.lock()[topic.index()].get(partition as usize).copied().ok_or_else(|| {
+    fn bounds_of(&self, topic: Topic, partition: u32) -> Result<Bounds, ReadError> {
+        self.bounds.lock()[topic.index()].get(partition as usize).copied().ok_or_else(|| {
             ReadError::Stop(format!(
-                "the log in {} has {} partitions, no number {partition}",
+                "the log in {} has {} partitions, but partition {partition} was requested",
                 self.dir.display(),
                 self.partitions
             ))
@@ -170,37 +174,38 @@ impl File {
     }
 
     pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {
-        self.held_at(topic, partition).map(|held| held.first..held.next)
+        self.bounds_of(topic, partition).map(|bounds| bounds.first..bounds.next)
     }
 
-    /// Waits until `ready` says yes of a topic's partitions, or the deadline; returns what it said last.
-    pub(super) fn wait_for(&self, topic: Topic, deadline: Instant, ready: impl Fn(&[Held]) -> bool) -> bool {
-        let mut held = self.held.lock();
-        while !ready(&held[topic.index()]) {
-            if self.grown.wait_until(&mut held, deadline).timed_out() {
-                return ready(&held[topic.index()]);
+    /// Waits until `ready` returns true for the partitions of a topic, or until the deadline. Returns the
+    /// last result of `ready`.
+    pub(super) fn wait_for(&self, topic: Topic, deadline: Instant, ready: impl Fn(&[Bounds]) -> bool) -> bool {
+        let mut bounds = self.bounds.lock();
+        while !ready(&bounds[topic.index()]) {
+            if self.grown.wait_until(&mut bounds, deadline).timed_out() {
+                return ready(&bounds[topic.index()]);
             }
         }
         true
     }
 
-    /// What a partition holds, for the writer.
-    pub(super) fn held(&self, topic: Topic, partition: u32) -> Held {
-        self.held.lock()[topic.index()][partition as usize]
+    /// Returns the bounds of a partition that exists, for the writer.
+    pub(super) fn bounds_for_append(&self, topic: Topic, partition: u32) -> Bounds {
+        self.bounds.lock()[topic.index()][partition as usize]
     }
 
     /// Makes a durable commit visible to readers.
-    pub(super) fn grow(&self, ends: &[(Topic, u32, Held)]) {
-        let mut held = self.held.lock();
+    pub(super) fn grow(&self, ends: &[(Topic, u32, Bounds)]) {
+        let mut bounds = self.bounds.lock();
         for (topic, partition, end) in ends {
-            let partition = &mut held[topic.index()][*partition as usize];
+            let partition = &mut bounds[topic.index()][*partition as usize];
             (partition.next, partition.last_timestamp_ms) = (end.next, end.last_timestamp_ms);
         }
-        drop(held);
+        drop(bounds);
         self.grown.notify_all();
     }
 
-    /// A consistent view of everything that is durable.
+    /// Returns a consistent view of all durable records.
     pub(super) fn snapshot(&self) -> Result<Snapshot<'_>, ReadError> {
         let read = self.database.begin_read().map_err(|error| self.broken(error))?;
         Ok(Snapshot { file: self, read })
@@ -208,24 +213,24 @@ impl File {
 
     /// See [`EmbeddedLog::trim`](super::EmbeddedLog::trim).
     pub(super) fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), ReadError> {
-        self.held_at(topic, partition)?;
+        self.bounds_of(topic, partition)?;
         let name = table_name(topic, partition);
         let write = self.database.begin_write().map_err(|error| self.broken(error))?;
-        // No append commits from here on, so this end stands.
-        let held = self.held_at(topic, partition)?;
-        let first = before.clamp(held.first, held.next);
+        // No append commits while this write is open, so the end stays the same.
+        let bounds = self.bounds_of(topic, partition)?;
+        let first = before.clamp(bounds.first, bounds.next);
         let change = || -> Result<(), redb::Error> {
             write.open_table(rows(&name))?.retain_in(..first, |_, _| false)?;
-            write.open_table(TRIMMED)?.insert(name.as_str(), (first, held.last_timestamp_ms))?;
+            write.open_table(TRIMMED)?.insert(name.as_str(), (first, bounds.last_timestamp_ms))?;
             Ok(())
         };
         change().map_err(|error| self.broken(error))?;
         write.commit().map_err(|error| self.broken(error))?;
-        self.held.lock()[topic.index()][partition as usize].first = first;
+        self.bounds.lock()[topic.index()][partition as usize].first = first;
         Ok(())
     }
 
-    /// See [`Inspect::offset_at`](crate::Inspect::offset_at). Timestamps never fall, so this halves.
+    /// See [`Inspect::offset_at`](crate::Inspect::offset_at). A binary search: timestamps never fall.
     pub(super) fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {
         let Range { start: mut low, end: mut high } = self.bounds(topic, partition)?;
         let snapshot = self.snapshot()?;
@@ -248,7 +253,8 @@ pub(super) struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
-    /// Hands over the records of a range of offsets in order and in slices, up to `max`; returns how many.
+    /// Passes the records of a range of offsets to `each`, in order and in slices, up to `max` records.
+    /// Returns the number of records.
     pub(super) fn each(
         &self,
         topic: Topic,
@@ -262,7 +268,7 @@ impl Snapshot<'_> {
         if offsets.is_empty() {
             return Ok(0);
         }
-        let mut handed = 0;
+        let mut count = 0;
         let mut entries = table.range(offsets).map_err(|error| self.file.broken(error))?.take(max);
         loop {
             let (mut slice, mut rows, mut failed) = (Vec::with_capacity(SLICE_RECORDS_MAX.min(max)), Vec::new(), None);
@@ -285,15 +291,15 @@ impl Snapshot<'_> {
                     }
                 }
             }
-            // What stands before a damaged row is handed over all the same.
+            // Records before a damaged row are passed on.
             if !rows.is_empty() {
                 let records: Vec<_> = rows.iter().map(|(offset, row)| row.record(partition, *offset)).collect();
                 each(&records);
-                handed += records.len();
+                count += records.len();
             }
             match failed {
                 Some(error) => return Err(error),
-                None if rows.len() < SLICE_RECORDS_MAX => return Ok(handed),
+                None if rows.len() < SLICE_RECORDS_MAX => return Ok(count),
                 None => {}
             }
         }
@@ -311,7 +317,7 @@ impl From<redb::Error> for LoadError {
     }
 }
 
-/// The table of a partition; none where nothing was ever written to it.
+/// Opens the table of a partition; `None` if no record was ever written to it.
 fn open_rows(
     read: &ReadTransaction,
     name: &str,
@@ -328,12 +334,13 @@ pub(super) fn is_in(dir: &Path) -> bool {
     dir.join(NAME).try_exists().unwrap_or(true)
 }
 
-/// Opens the file in `dir`; where there is none, makes it so that a kill or a power cut at any moment leaves a whole log
-/// or none.
+/// Opens the file in `dir`, or creates it. After a kill or a power cut at any moment there is a complete
+/// log or none.
 fn open_or_make(dir: &Path, asked: Option<NonZeroU32>) -> Result<Database, redb::Error> {
     let (path, while_made) = (dir.join(NAME), dir.join(NAME_WHILE_MADE));
     fs::create_dir_all(dir).map_err(redb::Error::Io)?;
-    // One process at a time makes a log here, so what has the other name is nobody's. Its end gives the lock back.
+    // The lock lets one process at a time create a log here, so a file under the other name is a leftover.
+    // The lock ends with the process.
     let making = fs::File::open(dir).map_err(redb::Error::Io)?;
     making.lock().map_err(redb::Error::Io)?;
     match fs::remove_file(&while_made) {
@@ -351,14 +358,14 @@ fn open_or_make(dir: &Path, asked: Option<NonZeroU32>) -> Result<Database, redb:
     let named = || {
         fs::File::open(&while_made)?.sync_all()?;
         fs::rename(&while_made, &path)?;
-        // The name is durable with the directory that holds it.
+        // A rename is durable once its directory is synced.
         making.sync_all()
     };
     named().map_err(redb::Error::Io)?;
     Ok(database)
 }
 
-/// Reads format and partition count; writes them into a new file.
+/// Reads the format and the partition count, and writes them if the file is new.
 fn init(database: &Database, asked: Option<NonZeroU32>) -> Result<(u64, u32), redb::Error> {
     let write = database.begin_write()?;
     let (format, partitions);
@@ -375,11 +382,11 @@ fn init(database: &Database, asked: Option<NonZeroU32>) -> Result<(u64, u32), re
     }
     write.commit()?;
     let partitions = u32::try_from(partitions)
-        .map_err(|_| redb::Error::Corrupted(format!("its partition count reads {partitions}")))?;
+        .map_err(|_| redb::Error::Corrupted(format!("the partition count is {partitions}")))?;
     Ok((format, partitions))
 }
 
-/// The table of a partition inside a write, for the writer.
+/// Runs `body` on the table of a partition within a write transaction, for the writer.
 pub(super) fn with_rows<T>(
     write: &redb::WriteTransaction,
     topic: Topic,

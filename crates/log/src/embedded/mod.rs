@@ -1,10 +1,10 @@
 //! The embedded log: all three topics in one redb file, for one process.
 //!
-//! It is for a laptop, a demo, tests and simulations; everything beyond is Kafka. It knows no consumer groups: every
-//! reader is given every partition. It keeps all records until [`EmbeddedLog::trim`] is called: there is no retention
-//! by time or size. What it acknowledges was synced to the disk.
+//! It is for a laptop, a demo, tests and simulations; production uses Kafka. It has no consumer groups:
+//! each reader gets all partitions. It keeps all records until [`EmbeddedLog::trim`] is called, with no
+//! retention by time or size. It syncs to the disk before it acknowledges.
 //!
-//! Offsets are contiguous here, but users must not rely on it: in Kafka they are not.
+//! Offsets are contiguous here, but callers must not rely on that, because Kafka's are not.
 
 mod file;
 mod reader;
@@ -21,50 +21,50 @@ use std::sync::Arc;
 use std::time::Duration;
 use writer::EmbeddedWriter;
 
-/// Partitions of a new log where the caller names no number.
+/// Partitions of a new log if the caller gives no number.
 pub const PARTITIONS_DEFAULT: u32 = 4;
 
-/// The longest entry taken: key, value and headers together. As much as Kafka topics made by this program take.
+/// The maximum size of an entry: key, value and headers together. Our Kafka topics have the same limit.
 pub const ENTRY_BYTES_MAX: usize = 4 << 20;
 
-/// Records that a scan reads from one view of the file.
+/// Records that a scan reads per redb transaction.
 const SCAN_RECORDS: usize = 4_096;
 
-/// Why the embedded log cannot be opened.
+/// Why the embedded log does not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process holds it.
+    /// Another process has it open.
     #[error("the log in {0} is in use by another process: stop it or choose another --data-dir")]
     InUse(PathBuf),
-    /// It was made with another number of partitions, which never changes.
+    /// It was created with another number of partitions, which never changes.
     #[error(
-        "the log in {dir} was created with {held} partitions and cannot be changed to {asked}: configure {held} or \
-         none, or choose another --data-dir"
+        "the log in {dir} was created with {held} partitions and cannot be changed to {asked}: configure {held} or no \
+         number, or choose another --data-dir"
     )]
     PartitionCount {
-        /// Where it lies.
+        /// The folder of the log.
         dir: PathBuf,
-        /// How many it has.
+        /// The number of partitions that it has.
         held: u32,
-        /// How many were asked for.
+        /// The configured number.
         asked: u32,
     },
-    /// It was written by a newer program.
-    #[error("the log in {dir} has format {held}, this program reads {known}: use a newer one")]
+    /// A newer program wrote it.
+    #[error("the log in {dir} has format {held}, but this program reads {known}: use a newer program")]
     Format {
-        /// Where it lies.
+        /// The folder of the log.
         dir: PathBuf,
         /// Its format.
         held: u64,
-        /// The format that this program writes.
+        /// The format of this program.
         known: u64,
     },
-    /// The disk or the file fails.
-    #[error("the log in {dir} cannot be opened: {cause}. Check the disk, its space and permissions")]
+    /// The disk or the file failed.
+    #[error("the log in {dir} cannot be opened ({cause}): check the disk, its free space and its permissions")]
     Storage {
-        /// Where it lies.
+        /// The folder of the log.
         dir: PathBuf,
-        /// What failed.
+        /// The error of redb.
         cause: redb::Error,
     },
 }
@@ -96,10 +96,10 @@ pub struct EmbeddedLog {
 }
 
 impl EmbeddedLog {
-    /// Opens the log in `dir`, or creates it there with `partitions` ([`PARTITIONS_DEFAULT`] for `None`). An existing
-    /// log keeps its number of partitions.
+    /// Opens the log in `dir`, or creates it with `partitions` ([`PARTITIONS_DEFAULT`] for `None`). An
+    /// existing log keeps its number of partitions.
     ///
-    /// After a process that was killed, this walks the whole file once to prove it.
+    /// If an earlier process was killed, this reads the whole file once to repair it.
     ///
     /// # Errors
     /// [`OpenError`] says what to do.
@@ -109,17 +109,17 @@ impl EmbeddedLog {
         Ok(EmbeddedLog { file, writer })
     }
 
-    /// Whether there is a log in `dir` already, for who must not create one. Where that cannot be seen it is taken to be
-    /// there: [`EmbeddedLog::open`] then says what is in the way.
+    /// Returns true if `dir` holds a log, for callers that must not create one. Returns true as well if
+    /// the system does not tell; then [`EmbeddedLog::open`] reports the cause.
     #[must_use]
     pub fn is_in(dir: &Path) -> bool {
         file::is_in(dir)
     }
 
-    /// Drops the records of a partition below `before`, or all where it ends earlier.
+    /// Removes the records of a partition below `before`, or all of them if the partition ends earlier.
     ///
     /// # Errors
-    /// Where the file cannot be written or has no such partition.
+    /// If the file cannot be written or has no such partition.
     pub fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), ReadError> {
         self.file.trim(topic, partition, before)
     }
@@ -131,7 +131,7 @@ impl Log for EmbeddedLog {
         self.file.partition_count()
     }
 
-    /// A reader of all partitions, whatever its group: there is only this process.
+    /// Returns a reader of all partitions for any group, because this process is the only reader.
     fn reader(&self, _group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError> {
         Ok(Box::new(reader::EmbeddedReader::new(self.file.clone(), assignment)))
     }
@@ -165,15 +165,15 @@ impl Inspect for EmbeddedLog {
         let bounds = self.file.bounds(topic, partition)?;
         let mut offsets = offsets.start.max(bounds.start)..offsets.end.min(bounds.end);
         let mut flow = ControlFlow::Continue(());
-        // By stretches, so that a scan that is long keeps no old view of the file from being given back.
+        // A transaction per range, because an open redb transaction keeps old pages of the file.
         while !offsets.is_empty() && flow.is_continue() {
-            let handed = self.file.snapshot()?.each(topic, partition, offsets.clone(), SCAN_RECORDS, &mut |slice| {
+            let count = self.file.snapshot()?.each(topic, partition, offsets.clone(), SCAN_RECORDS, &mut |slice| {
                 offsets.start = slice.last().map_or(offsets.start, |record| record.offset + 1);
                 if flow.is_continue() {
                     flow = each(slice);
                 }
             })?;
-            if handed == 0 {
+            if count == 0 {
                 break;
             }
         }
@@ -194,10 +194,10 @@ impl Inspect for EmbeddedLog {
 }
 
 impl Drop for EmbeddedLog {
-    /// Waits for what is queued; a writer or reader that lives on keeps the file open.
+    /// Waits for queued appends. A writer or reader that still exists keeps the file open.
     fn drop(&mut self) {
         if let Err(error) = self.writer.flush(Duration::from_secs(30)) {
-            tracing::warn!(%error, "the embedded log is closed with an append that failed");
+            tracing::warn!(%error, "the embedded log closes after a failed append");
         }
     }
 }

@@ -1,8 +1,7 @@
-//! Reads a topic of the embedded log, woken by the writer: the event topic as a whole for the projector, any partitions of
-//! any topic for who follows them.
+//! Reads topics of the embedded log and waits for the writer: all partitions of the event topic for the
+//! projector, and any partitions of any topic for tails.
 //!
-//! It shares nothing with other readers, and it moves no partition: what a reader was assigned at its first poll it keeps
-//! until it is dropped.
+//! Readers share nothing. A reader keeps the partitions of its first poll until it is dropped.
 
 use super::file::File;
 use crate::check::start_is_held;
@@ -11,66 +10,68 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Where a reader stands in a partition.
-struct Place {
+/// The position of a reader in a partition.
+struct Cursor {
     partition: u32,
     /// The offset of the next record.
     next: u64,
-    /// Whether the end at `next` was told.
-    told: bool,
+    /// True if the end at `next` was reported.
+    end_reported: bool,
 }
 
 /// See [`Tail`].
 pub(super) struct EmbeddedTail {
     file: Arc<File>,
     topic: Topic,
-    places: Vec<Place>,
-    /// Whose turn it is: each poll begins with another partition, so that none starves.
-    turn: usize,
+    cursors: Vec<Cursor>,
+    /// The index of the cursor that the last poll began with. Each poll begins with the next one, so that
+    /// no partition starves.
+    first: usize,
     stopped: Option<String>,
 }
 
 impl EmbeddedTail {
-    /// Follows nothing yet.
+    /// Creates a tail without partitions.
     pub(super) fn new(file: Arc<File>, topic: Topic) -> Self {
-        EmbeddedTail { file, topic, places: Vec::new(), turn: 0, stopped: None }
+        EmbeddedTail { file, topic, cursors: Vec::new(), first: 0, stopped: None }
     }
 
-    /// Follows one partition more.
+    /// Adds a partition.
     pub(super) fn add(&mut self, partition: u32, start: u64) -> Result<(), ReadError> {
-        let held = self.file.bounds(self.topic, partition)?;
-        self.places.push(Place { partition, next: start, told: false });
-        start_is_held("the embedded log", partition, start, held.start, held.end).map_err(ReadError::Stop)
+        let bounds = self.file.bounds(self.topic, partition)?;
+        self.cursors.push(Cursor { partition, next: start, end_reported: false });
+        start_is_held("the embedded log", partition, start, bounds.start, bounds.end).map_err(ReadError::Stop)
     }
 
-    /// Hands over one partition's records and its end.
-    fn hand_over(
+    /// Passes on the records of one partition and its end. Breaks once `max` records are reached.
+    fn poll_partition(
         &mut self,
         at: usize,
         max: usize,
         each: &mut dyn FnMut(Polled<'_>),
     ) -> Result<ControlFlow<(), usize>, ReadError> {
-        let place = &mut self.places[at];
-        let partition = place.partition;
-        let held = self.file.bounds(self.topic, partition)?;
-        if place.next < held.start {
-            // Trimmed while we read: the same as a start below the first offset.
-            start_is_held("the embedded log", partition, place.next, held.start, held.end).map_err(ReadError::Stop)?;
+        let cursor = &mut self.cursors[at];
+        let partition = cursor.partition;
+        let bounds = self.file.bounds(self.topic, partition)?;
+        if cursor.next < bounds.start {
+            // Trimmed while we read: the same error as a start below the first offset.
+            start_is_held("the embedded log", partition, cursor.next, bounds.start, bounds.end)
+                .map_err(ReadError::Stop)?;
         }
-        let mut handed = 0;
-        if place.next < held.end {
-            place.told = false;
-            let next = &mut place.next;
-            handed = self.file.snapshot()?.each(self.topic, partition, *next..held.end, max, &mut |records| {
+        let mut count = 0;
+        if cursor.next < bounds.end {
+            cursor.end_reported = false;
+            let next = &mut cursor.next;
+            count = self.file.snapshot()?.each(self.topic, partition, *next..bounds.end, max, &mut |records| {
                 *next = records.last().map_or(*next, |record| record.offset + 1);
                 each(Polled::Records(records));
             })?;
         }
-        if place.next >= held.end && !place.told {
-            place.told = true;
-            each(Polled::End { partition, next_offset: place.next });
+        if cursor.next >= bounds.end && !cursor.end_reported {
+            cursor.end_reported = true;
+            each(Polled::End { partition, next_offset: cursor.next });
         }
-        Ok(if handed < max { ControlFlow::Continue(handed) } else { ControlFlow::Break(()) })
+        Ok(if count < max { ControlFlow::Continue(count) } else { ControlFlow::Break(()) })
     }
 }
 
@@ -79,32 +80,32 @@ impl Tail for EmbeddedTail {
         if let Some(sentence) = &self.stopped {
             return Err(ReadError::Stop(sentence.clone()));
         }
-        let places = &self.places;
-        let ready = self.file.wait_for(self.topic, Instant::now() + timeout, |held| {
-            places.iter().any(|place| place.next < held[place.partition as usize].next || !place.told)
+        let cursors = &self.cursors;
+        let ready = self.file.wait_for(self.topic, Instant::now() + timeout, |bounds| {
+            cursors.iter().any(|cursor| cursor.next < bounds[cursor.partition as usize].next || !cursor.end_reported)
         });
-        let count = self.places.len();
-        if !ready || max == 0 || count == 0 {
+        let partitions = self.cursors.len();
+        if !ready || max == 0 || partitions == 0 {
             return Ok(0);
         }
-        let mut handed = 0;
-        self.turn = (self.turn + 1) % count;
-        for step in 0..count {
-            match self.hand_over((self.turn + step) % count, max - handed, each) {
-                Ok(ControlFlow::Continue(more)) => handed += more,
+        let mut count = 0;
+        self.first = (self.first + 1) % partitions;
+        for step in 0..partitions {
+            match self.poll_partition((self.first + step) % partitions, max - count, each) {
+                Ok(ControlFlow::Continue(more)) => count += more,
                 Ok(ControlFlow::Break(())) => return Ok(max),
                 Err(error) => {
                     self.stopped = Some(error.to_string());
-                    // What was handed over stands; the next poll tells.
-                    return if handed > 0 { Ok(handed) } else { Err(error) };
+                    // The caller has records of this poll already, so the next poll returns the error.
+                    return if count > 0 { Ok(count) } else { Err(error) };
                 }
             }
         }
-        Ok(handed)
+        Ok(count)
     }
 }
 
-/// A partition of the event topic, for who wants to know it again.
+/// A partition of the event topic, for looking at single records.
 struct Partition<'a> {
     file: &'a File,
     partition: u32,
@@ -123,7 +124,7 @@ impl Peek for Partition<'_> {
 
 /// See [`Reader`].
 pub(super) struct EmbeddedReader {
-    /// Follows those partitions that `assigned` accepted.
+    /// Follows the partitions that `assigned` accepted.
     tail: EmbeddedTail,
     assignment: Arc<dyn Assignment>,
     assigned: bool,
@@ -134,7 +135,7 @@ impl EmbeddedReader {
         EmbeddedReader { tail: EmbeddedTail::new(file, Topic::Events), assignment, assigned: false }
     }
 
-    /// Takes all partitions over.
+    /// Takes over all partitions.
     fn assign(&mut self) -> Result<(), ReadError> {
         for partition in 0..self.tail.file.partition_count() {
             let Range { start: first, end } = self.tail.file.bounds(Topic::Events, partition)?;
@@ -161,13 +162,13 @@ impl Reader for EmbeddedReader {
         self.tail.poll(max, timeout, each)
     }
 
-    /// Nobody measures the lag of an embedded log.
+    /// Does nothing: no tool measures the lag of an embedded log.
     fn commit(&mut self, _partition: u32, _next_offset: u64) {}
 }
 
 impl Drop for EmbeddedReader {
     fn drop(&mut self) {
-        let partitions: Vec<u32> = self.tail.places.iter().map(|place| place.partition).collect();
+        let partitions: Vec<u32> = self.tail.cursors.iter().map(|cursor| cursor.partition).collect();
         if !partitions.is_empty() {
             self.assignment.revoked(&partitions);
         }

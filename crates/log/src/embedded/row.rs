@@ -1,29 +1,29 @@
-//! How one record is laid out as a row of the embedded log.
+//! The layout of one record as a row of the embedded log.
 //!
-//! It turns bytes into records and back; it does no IO, and it never hands out a record whose checksum is wrong.
+//! It encodes and decodes rows. It does no IO and never returns a record with a wrong checksum.
 //!
 //! Format 1, integers little-endian, lengths as LEB128:
 //!
 //! | bytes | what |
 //! | --- | --- |
 //! | 1 | format version, 1 |
-//! | 4 | CRC-32 of all that follows |
+//! | 4 | CRC-32 of everything after it |
 //! | 8 | timestamp, Unix milliseconds |
 //! | 1 | bit 0: has a key; bit 1: has a value |
-//! | n | key: length and bytes, where it has one |
-//! | n | count of headers; for each: length and bytes of the name, 0 or length + 1, bytes of the value |
+//! | n | key: length and bytes, if it has one |
+//! | n | number of headers; for each: length and bytes of the name, 0 or length + 1, bytes of the value |
 //! | rest | value |
 
 use crate::port::{Entry, Headers, Record};
 use bytes::Bytes;
 
-/// The newest format, the one that is written.
+/// The newest format, which is written.
 const FORMAT: u8 = 1;
 const HEAD_BYTES: usize = 1 + 4 + 8 + 1;
 const HAS_KEY: u8 = 1;
 const HAS_VALUE: u8 = 2;
 
-/// A row read in place.
+/// A decoded row that borrows its bytes.
 pub(super) struct Row<'a> {
     pub(super) timestamp_ms: u64,
     pub(super) key: Option<&'a [u8]>,
@@ -31,19 +31,19 @@ pub(super) struct Row<'a> {
     headers: RowHeaders<'a>,
 }
 
-/// Why a row cannot be read.
+/// Why a row cannot be decoded.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(super) enum RowError {
-    #[error("its checksum is wrong: the file is damaged")]
+    #[error("the checksum is wrong: the file is damaged")]
     Checksum,
-    #[error("it is cut short: the file is damaged")]
+    #[error("the row is cut short: the file is damaged")]
     Short,
-    #[error("its format version is {0}, this program reads up to {FORMAT}: use a newer one")]
+    #[error("the row has format version {0}, but this program reads up to {FORMAT}: use a newer program")]
     Version(u8),
 }
 
 impl<'a> Row<'a> {
-    /// Reads a row in place.
+    /// Decodes a row without copying it.
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, RowError> {
         match bytes.first() {
             Some(&FORMAT) => {}
@@ -68,7 +68,7 @@ impl<'a> Row<'a> {
         Ok(Row { timestamp_ms: u64::from_le_bytes(timestamp), key, value, headers })
     }
 
-    /// The row as a record of the port.
+    /// Returns the row as a record of the port.
     pub(super) fn record(&self, partition: u32, offset: u64) -> Record<'_> {
         Record {
             partition,
@@ -81,14 +81,14 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Headers as they lie in the row, from their count on.
+/// The encoded headers of a row, from their count on.
 struct RowHeaders<'a>(&'a [u8]);
 
 impl Headers for RowHeaders<'_> {
     fn to_vec(&self) -> Vec<(String, Option<Bytes>)> {
         let mut rest = self.0;
         let mut all = Vec::new();
-        // `decode` has walked them once: they are whole.
+        // `decode` has checked that they are complete.
         for _ in 0..take_number(&mut rest).unwrap_or(0) {
             let Ok((name, value)) = take_header(&mut rest) else { break };
             all.push((String::from_utf8_lossy(name).into_owned(), value.map(Bytes::copy_from_slice)));
@@ -97,7 +97,7 @@ impl Headers for RowHeaders<'_> {
     }
 }
 
-/// Writes an entry as a row; `row` is emptied first, so that one buffer serves many.
+/// Encodes an entry into `row`, replacing its content, so that one buffer serves many entries.
 pub(super) fn encode(entry: &Entry, timestamp_ms: u64, row: &mut Vec<u8>) {
     row.clear();
     row.push(FORMAT);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_reads_back_what_was_written_with_nulls_and_empties_told_apart() {
+    fn a_row_round_trips_with_nulls_and_empty_values_distinct() {
         for key in [None, Some(&b""[..]), Some(b"k")] {
             for value in [None, Some(&b""[..]), Some(&[7; 300])] {
                 let (written, mut row) = (entry(key, value), Vec::new());
@@ -225,9 +225,9 @@ mod tests {
         }
     }
 
-    /// The golden row of format 1: it must be read for as long as the format is.
+    /// The golden row of format 1, which must stay readable as long as the format is supported.
     #[test]
-    fn a_row_of_format_1_is_laid_out_as_its_heading_says() {
+    fn a_row_of_format_1_has_the_documented_layout() {
         let mut row = Vec::new();
         let mut written = entry(Some(b"k"), Some(b"v"));
         written.headers.truncate(2);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_told_from_damage() {
+    fn a_newer_format_is_distinguished_from_damage() {
         assert_eq!(Row::decode(&[2, 0, 0]).err(), Some(RowError::Version(2)));
     }
 }

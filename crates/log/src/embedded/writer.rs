@@ -1,10 +1,11 @@
-//! Durable appends to the embedded log, grouped: one thread takes what is queued, commits it as one synced
-//! transaction, and acknowledges.
+//! Durable appends to the embedded log: one thread commits the queued entries as one synced transaction
+//! and acknowledges them.
 //!
-//! It never acknowledges before the commit is on the disk. What the disk has no room for it refuses untried, and goes on
-//! when there is room; after a commit of open outcome it takes nothing more.
+//! It never acknowledges before the commit is on the disk. It refuses entries without trying if the disk
+//! has no space for them, and continues when there is space. After a commit with an unknown outcome it
+//! takes no more entries.
 
-use super::file::{File, Held, with_rows};
+use super::file::{File, with_rows};
 use super::{ENTRY_BYTES_MAX, row};
 use crate::check::Failures;
 use crate::port::{AppendError, Entry, Location, PendingAppend, Topic, Writer};
@@ -15,50 +16,51 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
-/// The most that one transaction takes.
+/// The maximum number of entries of one transaction, and below their bytes.
 const BATCH_ENTRIES_MAX: usize = 16_384;
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// The most that is queued before `append` blocks.
+/// The maximum size of the queue; a full queue blocks `append`.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
-/// How long `append` blocks on a full queue.
+/// The maximum time that `append` blocks on a full queue.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a full disk is waited for before what came is refused: also how seldom whoever tries again is.
-const ROOM_WAIT: Duration = Duration::from_millis(100);
-/// What an entry weighs in the queue beside its bytes.
+/// How long a full disk is waited for before the entries are refused. It also slows down callers that
+/// retry.
+const SPACE_WAIT: Duration = Duration::from_millis(100);
+/// The size of an entry in the queue in addition to its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
 
 type Outcome = Result<Location, AppendError>;
 
-/// An entry with its partition decided, and whom to tell.
-struct Waiting {
+/// A queued entry with its partition, its size, and the sender of its outcome.
+struct QueuedEntry {
     entry: Entry,
     partition: u32,
     bytes: usize,
-    told: oneshot::Sender<Outcome>,
+    sender: oneshot::Sender<Outcome>,
 }
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Waiting>,
-    waiting_bytes: usize,
+    entries: VecDeque<QueuedEntry>,
+    bytes: usize,
     /// Entries taken and not yet acknowledged.
     committing: usize,
     closed: bool,
-    /// Why nothing more is taken.
+    /// Why no more entries are taken.
     broken: Option<String>,
 }
 
 struct Shared {
     file: Arc<File>,
     queue: Mutex<Queue>,
-    /// Something came, for the thread.
-    came: Condvar,
-    /// Something was taken or acknowledged, for appenders and flushers.
-    went: Condvar,
+    /// Notifies the thread that the queue has entries or is closed.
+    filled: Condvar,
+    /// Notifies appenders and flushers that entries were taken or acknowledged.
+    drained: Condvar,
     failures: Failures,
 }
 
-/// The one writer of an embedded log. Its drop commits what is queued.
+/// The one writer of an embedded log. Its drop commits all queued entries.
 pub(super) struct EmbeddedWriter {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -69,8 +71,8 @@ impl EmbeddedWriter {
         let shared = Arc::new(Shared {
             file,
             queue: Mutex::default(),
-            came: Condvar::new(),
-            went: Condvar::new(),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
             failures: Failures::default(),
         });
         let thread = std::thread::Builder::new()
@@ -83,17 +85,17 @@ impl EmbeddedWriter {
         EmbeddedWriter { shared, thread: Some(thread) }
     }
 
-    /// Decides the partition and queues, or says why not.
+    /// Decides the partition and queues the entry, or returns the sender with the error.
     fn queue(
         &self,
         entry: Entry,
-        told: oneshot::Sender<Outcome>,
+        sender: oneshot::Sender<Outcome>,
     ) -> Result<(), (oneshot::Sender<Outcome>, AppendError)> {
         let count = self.shared.file.partition_count();
         let partition = match (entry.partition, &entry.key) {
             (Some(partition), _) if partition >= count => {
-                let why = format!("the log has {count} partitions, no number {partition}");
-                return Err((told, AppendError::NotWritten(why)));
+                let why = format!("the log has {count} partitions, but the entry names partition {partition}");
+                return Err((sender, AppendError::NotWritten(why)));
             }
             (Some(partition), _) => partition,
             (None, Some(key)) => receipts_event::partition_of(key, count),
@@ -103,37 +105,37 @@ impl EmbeddedWriter {
         let length = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, |bytes| bytes.len());
         let bytes = length(&entry.key) + length(&entry.value) + headers.sum::<usize>();
         if bytes > ENTRY_BYTES_MAX {
-            let why = format!("an entry of {bytes} bytes; the log takes up to {ENTRY_BYTES_MAX}");
-            return Err((told, AppendError::TooLarge(why)));
+            let why = format!("the entry has {bytes} bytes, but the log takes up to {ENTRY_BYTES_MAX}");
+            return Err((sender, AppendError::TooLarge(why)));
         }
         let bytes = bytes + ENTRY_OVERHEAD_BYTES;
         let deadline = Instant::now() + DELIVERY_TIMEOUT;
         let mut queue = self.shared.queue.lock();
         loop {
             if let Some(broken) = &queue.broken {
-                return Err((told, AppendError::NotWritten(broken.clone())));
+                return Err((sender, AppendError::NotWritten(broken.clone())));
             }
-            if queue.waiting_bytes + bytes <= QUEUE_BYTES_MAX || queue.waiting.is_empty() {
+            if queue.bytes + bytes <= QUEUE_BYTES_MAX || queue.entries.is_empty() {
                 break;
             }
-            if self.shared.went.wait_until(&mut queue, deadline).timed_out() {
+            if self.shared.drained.wait_until(&mut queue, deadline).timed_out() {
                 let why = format!("the queue was full for {} s", DELIVERY_TIMEOUT.as_secs());
-                return Err((told, AppendError::NotWritten(why)));
+                return Err((sender, AppendError::NotWritten(why)));
             }
         }
-        queue.waiting_bytes += bytes;
-        queue.waiting.push_back(Waiting { entry, partition, bytes, told });
+        queue.bytes += bytes;
+        queue.entries.push_back(QueuedEntry { entry, partition, bytes, sender });
         drop(queue);
-        self.shared.came.notify_one();
+        self.shared.filled.notify_one();
         Ok(())
     }
 }
 
 impl Writer for EmbeddedWriter {
     fn append(&self, entry: Entry) -> PendingAppend {
-        let (told, appended) = oneshot::channel();
-        if let Err((told, why)) = self.queue(entry, told) {
-            self.shared.tell(told, Err(why));
+        let (sender, appended) = oneshot::channel();
+        if let Err((sender, why)) = self.queue(entry, sender) {
+            self.shared.resolve(sender, Err(why));
         }
         appended
     }
@@ -141,9 +143,9 @@ impl Writer for EmbeddedWriter {
     fn flush(&self, timeout: Duration) -> Result<(), AppendError> {
         let deadline = Instant::now() + timeout;
         let mut queue = self.shared.queue.lock();
-        while !queue.waiting.is_empty() || queue.committing > 0 {
-            if self.shared.went.wait_until(&mut queue, deadline).timed_out() {
-                let open = queue.waiting.len() + queue.committing;
+        while !queue.entries.is_empty() || queue.committing > 0 {
+            if self.shared.drained.wait_until(&mut queue, deadline).timed_out() {
+                let open = queue.entries.len() + queue.committing;
                 return Err(AppendError::Unknown(format!(
                     "{open} entries are not acknowledged after {} ms",
                     timeout.as_millis()
@@ -158,7 +160,7 @@ impl Writer for EmbeddedWriter {
 impl Drop for EmbeddedWriter {
     fn drop(&mut self) {
         self.shared.queue.lock().closed = true;
-        self.shared.came.notify_one();
+        self.shared.filled.notify_one();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -168,12 +170,12 @@ impl Drop for EmbeddedWriter {
 }
 
 impl Shared {
-    /// The writer thread: until closed and empty.
+    /// Runs the writer thread until the queue is closed and empty.
     fn run(&self) {
         let mut batch = Vec::new();
         let mut is_full = false;
         while let Some(bytes) = self.take(&mut batch) {
-            if let Err(sentence) = self.await_room(bytes) {
+            if let Err(sentence) = self.await_space(bytes) {
                 if !std::mem::replace(&mut is_full, true) {
                     tracing::error!(entries = batch.len(), "{sentence}");
                 }
@@ -181,132 +183,134 @@ impl Shared {
                 continue;
             }
             if std::mem::take(&mut is_full) {
-                tracing::info!("the disk of the embedded log has room again");
+                tracing::info!("the disk of the embedded log has space again");
             }
             let outcome = self.commit(&batch);
-            let broken = outcome.as_ref().err().map(|error| format!("the log failed before: {error}"));
+            let broken = outcome.as_ref().err().map(|error| format!("an earlier append failed: {error}"));
             match outcome {
                 Ok(written) => {
-                    for (waiting, written) in batch.drain(..).zip(written) {
-                        self.tell(waiting.told, Ok(written));
+                    for (queued, location) in batch.drain(..).zip(written) {
+                        self.resolve(queued.sender, Ok(location));
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, entries = batch.len(), "the embedded log cannot append: restart when the disk is well");
-                    for waiting in batch.drain(..) {
-                        self.tell(waiting.told, Err(error.clone()));
+                    tracing::error!(%error, entries = batch.len(), "the embedded log cannot append: mend the disk and restart");
+                    for queued in batch.drain(..) {
+                        self.resolve(queued.sender, Err(error.clone()));
                     }
                 }
             }
             let mut queue = self.queue.lock();
             queue.committing = 0;
             if broken.is_some() {
-                // What is queued was never tried: it certainly did not happen.
+                // Queued entries were never tried, so they are certainly not written.
                 queue.broken.clone_from(&broken);
-                let left = std::mem::take(&mut queue.waiting);
-                queue.waiting_bytes = 0;
+                let untried = std::mem::take(&mut queue.entries);
+                queue.bytes = 0;
                 drop(queue);
-                for waiting in left {
-                    self.tell(waiting.told, Err(AppendError::NotWritten(broken.clone().unwrap_or_default())));
+                for queued in untried {
+                    self.resolve(queued.sender, Err(AppendError::NotWritten(broken.clone().unwrap_or_default())));
                 }
             } else {
                 drop(queue);
             }
-            self.went.notify_all();
+            self.drained.notify_all();
         }
     }
 
-    fn await_room(&self, bytes: usize) -> Result<(), String> {
-        self.file.has_room(bytes).or_else(|_| {
-            std::thread::sleep(ROOM_WAIT);
-            self.file.has_room(bytes)
+    fn await_space(&self, bytes: usize) -> Result<(), String> {
+        self.file.check_space(bytes).or_else(|_| {
+            std::thread::sleep(SPACE_WAIT);
+            self.file.check_space(bytes)
         })
     }
 
-    /// Refuses a batch and what is queued behind it: of a body whose first events are refused nothing is to be written.
-    fn refuse(&self, batch: &mut Vec<Waiting>, sentence: &str) {
+    /// Refuses a batch and all queued entries after it. Otherwise the first events of a request body could
+    /// be refused and later ones written.
+    fn refuse(&self, batch: &mut Vec<QueuedEntry>, sentence: &str) {
         let mut queue = self.queue.lock();
-        batch.extend(queue.waiting.drain(..));
-        queue.waiting_bytes = 0;
+        batch.extend(queue.entries.drain(..));
+        queue.bytes = 0;
         drop(queue);
-        for waiting in batch.drain(..) {
-            self.tell(waiting.told, Err(AppendError::NotWritten(sentence.to_owned())));
+        for queued in batch.drain(..) {
+            self.resolve(queued.sender, Err(AppendError::NotWritten(sentence.to_owned())));
         }
-        // Only now: who flushes is to hear of it.
+        // Flushers wake up after the failures are stored, so that they see them.
         self.queue.lock().committing = 0;
-        self.went.notify_all();
+        self.drained.notify_all();
     }
 
-    /// Waits for entries and takes one transaction's worth, of so many bytes; `None` when there will be none.
-    fn take(&self, batch: &mut Vec<Waiting>) -> Option<usize> {
+    /// Waits for entries and takes one batch. Returns its size in bytes, or `None` if the queue is closed
+    /// and empty.
+    fn take(&self, batch: &mut Vec<QueuedEntry>) -> Option<usize> {
         let mut queue = self.queue.lock();
-        while queue.waiting.is_empty() {
+        while queue.entries.is_empty() {
             if queue.closed {
                 return None;
             }
-            self.came.wait(&mut queue);
+            self.filled.wait(&mut queue);
         }
         let mut bytes = 0;
         while batch.len() < BATCH_ENTRIES_MAX
-            && let Some(next) = queue.waiting.front()
+            && let Some(next) = queue.entries.front()
             && (batch.is_empty() || bytes + next.bytes <= BATCH_BYTES_MAX)
         {
             bytes += next.bytes;
-            batch.extend(queue.waiting.pop_front());
+            batch.extend(queue.entries.pop_front());
         }
-        queue.waiting_bytes -= bytes;
+        queue.bytes -= bytes;
         queue.committing = batch.len();
         drop(queue);
-        self.went.notify_all();
+        self.drained.notify_all();
         Some(bytes)
     }
 
-    /// Writes a batch in one synced transaction; where each entry went, in the order of the batch.
-    fn commit(&self, batch: &[Waiting]) -> Result<Vec<Location>, AppendError> {
+    /// Writes a batch in one synced transaction. Returns the locations in the order of the batch.
+    fn commit(&self, batch: &[QueuedEntry]) -> Result<Vec<Location>, AppendError> {
         let not_written = |error: redb::Error| AppendError::NotWritten(error.to_string());
-        let mut places: BTreeMap<(usize, u32), (Topic, Vec<usize>)> = BTreeMap::new();
-        for (at, waiting) in batch.iter().enumerate() {
-            let topic = waiting.entry.topic;
-            places.entry((topic.index(), waiting.partition)).or_insert((topic, Vec::new())).1.push(at);
+        let mut by_partition: BTreeMap<(usize, u32), (Topic, Vec<usize>)> = BTreeMap::new();
+        for (at, queued) in batch.iter().enumerate() {
+            let topic = queued.entry.topic;
+            by_partition.entry((topic.index(), queued.partition)).or_insert((topic, Vec::new())).1.push(at);
         }
         let now_ms = now_ms();
         let mut written = vec![Location { partition: 0, offset: 0 }; batch.len()];
-        let mut ends = Vec::with_capacity(places.len());
+        let mut ends = Vec::with_capacity(by_partition.len());
         let mut bytes = Vec::new();
         let write = self.file.database().begin_write().map_err(|error| not_written(error.into()))?;
-        for (&(_, partition), (topic, entries)) in &places {
-            let mut held = self.file.held(*topic, partition);
+        for (&(_, partition), (topic, entries)) in &by_partition {
+            let mut end = self.file.bounds_for_append(*topic, partition);
             with_rows(&write, *topic, partition, |table| {
                 for &at in entries {
                     let entry = &batch[at].entry;
                     let asked = entry.timestamp_ms.filter(|&time| time != 0).unwrap_or(now_ms);
-                    held.last_timestamp_ms = held.last_timestamp_ms.max(asked);
-                    row::encode(entry, held.last_timestamp_ms, &mut bytes);
-                    table.insert(held.next, bytes.as_slice())?;
-                    written[at] = Location { partition, offset: held.next };
-                    held.next += 1;
+                    end.last_timestamp_ms = end.last_timestamp_ms.max(asked);
+                    row::encode(entry, end.last_timestamp_ms, &mut bytes);
+                    table.insert(end.next, bytes.as_slice())?;
+                    written[at] = Location { partition, offset: end.next };
+                    end.next += 1;
                 }
                 Ok(())
             })
             .map_err(not_written)?;
-            ends.push((*topic, partition, Held { ..held }));
+            ends.push((*topic, partition, end));
         }
-        // From here on the bytes may reach the disk whatever the answer.
+        // From here on the bytes may be on the disk even if the commit fails.
         write.commit().map_err(|error| AppendError::Unknown(error.to_string()))?;
         self.file.grow(&ends);
         Ok(written)
     }
 
-    /// Tells whoever waits, if anybody still does.
-    fn tell(&self, told: oneshot::Sender<Outcome>, outcome: Outcome) {
+    /// Stores a failure for the next flush, and sends the outcome if the caller still waits for it.
+    fn resolve(&self, sender: oneshot::Sender<Outcome>, outcome: Outcome) {
         if let Err(error) = &outcome {
             self.failures.note(error);
         }
-        let _nobody_waits = told.send(outcome);
+        let _receiver_may_be_dropped = sender.send(outcome);
     }
 }
 
-/// The time of an append, Unix milliseconds. The log is where records get their time, so it reads a clock.
+/// Returns the time of an append, Unix milliseconds. The log sets record times, so it reads a clock.
 fn now_ms() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "the log stamps records with the time of their append")]
     let now = SystemTime::now();

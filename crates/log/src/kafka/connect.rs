@@ -1,8 +1,8 @@
-//! The start of a Kafka log: reaches the cluster, creates what is missing, refuses what must not be folded.
+//! The start of a Kafka log: connects to the cluster, creates missing topics, and refuses unsuitable ones.
 //!
-//! It changes no topic that exists.
+//! It changes no existing topic.
 
-use super::context::Asking;
+use super::context::QueryContext;
 use super::settings::{KafkaSettings, RECORD_BYTES_MAX};
 use crate::port::Topic;
 use futures_executor::block_on;
@@ -13,95 +13,97 @@ use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// Why there is no Kafka log.
+/// Why the Kafka log does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The settings contradict themselves, or librdkafka refuses them.
+    /// The settings contradict one another, or librdkafka rejects them.
     #[error("the Kafka settings are wrong: {0}")]
     Settings(String),
-    /// Nobody answered.
+    /// No broker answered.
     #[error(
         "no Kafka broker answered at {bootstrap} within {waited_s} s ({cause}): check --kafka-bootstrap and that the \
          brokers run"
     )]
     Unreachable {
-        /// The brokers asked.
+        /// The bootstrap brokers.
         bootstrap: String,
-        /// How long they were asked, seconds.
+        /// The waiting time, seconds.
         waited_s: u64,
-        /// What the last attempt said.
+        /// The error of the last attempt.
         cause: String,
     },
-    /// A topic is missing and may not, or cannot, be created.
+    /// A topic is missing, and it may not or cannot be created.
     #[error("the topic {topic} is missing{cause}: create it with {advice}")]
     Missing {
-        /// Its name.
+        /// The topic.
         topic: String,
-        /// Why it was not created; begins with a comma where there is a reason.
+        /// Why it was not created; begins with a comma if there is a reason.
         cause: String,
-        /// How it should be created.
+        /// The properties with which to create it.
         advice: String,
     },
-    /// Compaction deletes events.
+    /// The event topic is compacted, so Kafka deletes events.
     #[error(
-        "the topic {0} is compacted: Kafka deletes events from it, and receipts folded from the rest are wrong. Set \
-         cleanup.policy=delete; if events are gone already, fill a new topic from the source"
+        "the topic {0} is compacted, so Kafka deletes events and receipts would be wrong. Set cleanup.policy=delete; if \
+         events are deleted already, fill a new topic from their source"
     )]
     Compacted(String),
-    /// An update must stand in the partition of its events: positions in the two topics are compared by partition.
+    /// The topics have different partition counts. An update must be in the partition of its events,
+    /// because positions in the two topics are compared by partition.
     #[error(
-        "the topic {topic} has {held} partitions and the event topic has {events}: updates are resumed by the positions of \
-         their events, so both need the same number. Name another topic with --log-updates-topic, or remove this one and it \
-         is made anew"
+        "the topic {topic} has {held} partitions and the event topic has {events}, but updates resume at positions of \
+         events, so both need the same number: name another topic with --log-updates-topic, or remove this one so that \
+         it is created again"
     )]
     Partitions {
         /// The topic of updates.
         topic: String,
-        /// How many it has.
+        /// The partitions that it has.
         held: u32,
-        /// How many the event topic has.
+        /// The partitions of the event topic.
         events: u32,
     },
-    /// Anything else that the cluster refuses.
+    /// The cluster refuses a request.
     #[error("Kafka at {bootstrap} refuses to {what}: {cause}")]
     Refused {
-        /// The brokers asked.
+        /// The bootstrap brokers.
         bootstrap: String,
-        /// What was asked for.
+        /// The request.
         what: &'static str,
-        /// What it said.
+        /// The cluster's error.
         cause: String,
     },
 }
 
-/// Less retention than this is told in the log: the default retention of receipts is 30 days, and the log is the truth
-/// that state is rebuilt from.
+/// A shorter retention than this causes a warning: state is rebuilt from the log, and the default
+/// retention of receipts is 30 days.
 const RETENTION_MS_EXPECTED: i64 = 31 * 24 * 3_600 * 1_000;
 
-/// How far in the future a record may be dated before that is told in the log: a day; Kafka 4 takes an hour by default.
+/// A topic that accepts records dated further ahead than this causes a warning. Kafka 4 allows an hour by
+/// default.
 const FUTURE_MS_EXPECTED: i64 = 24 * 3_600 * 1_000;
 
-/// What the cluster says about the topics.
+/// The topics of a cluster.
 struct Cluster {
-    /// Partitions by topic name.
+    /// Partition counts by topic name.
     topics: BTreeMap<String, u32>,
-    /// Topics with a partition that nobody leads: new ones, or brokers that are away.
+    /// Topics with a partition without a leader, because they are new or brokers are down.
     leaderless: BTreeSet<String>,
     brokers: usize,
 }
 
-/// What is to be known of a cluster whose topics are ready.
+/// A cluster whose topics are ready.
 pub(super) struct Prepared {
-    /// Of the event topic.
+    /// The partition count of the event topic.
     pub(super) partitions: u32,
-    /// The cluster's own id; every Kafka since 0.10 has one.
+    /// The cluster's id; every Kafka since 0.10 has one.
     pub(super) cluster_id: Option<String>,
 }
 
-/// Makes the topics ready.
+/// Connects, creates missing topics and checks the present ones.
 pub(super) fn prepare(settings: &KafkaSettings) -> Result<Prepared, ConnectError> {
     settings.check()?;
-    let admin = AdminClient::from_config_and_context(&settings.client(), Asking)
+    let admin = AdminClient::from_config_and_context(&settings.client(), QueryContext)
         .map_err(|error| ConnectError::Settings(error.to_string()))?;
     let mut cluster = describe(settings, &admin, settings.connect_timeout)?;
     let required = settings.required.iter().copied();
@@ -116,12 +118,7 @@ pub(super) fn prepare(settings: &KafkaSettings) -> Result<Prepared, ConnectError
     for name in &names {
         let held = cluster.topics.get(*name).copied().unwrap_or(0);
         if let Some(asked) = settings.create_topics.as_ref().filter(|create| create.partitions != held) {
-            tracing::info!(
-                topic = name,
-                held,
-                asked = asked.partitions,
-                "the topic keeps its own number of partitions"
-            );
+            tracing::info!(topic = name, held, asked = asked.partitions, "the topic keeps its partition count");
         }
         if held != partitions && *name == settings.updates {
             return Err(ConnectError::Partitions { topic: settings.updates.clone(), held, events: partitions });
@@ -131,7 +128,7 @@ pub(super) fn prepare(settings: &KafkaSettings) -> Result<Prepared, ConnectError
                 topic = name,
                 held,
                 events = partitions,
-                "the topic has another number of partitions than events"
+                "the topic and the event topic have different partition counts"
             );
         }
     }
@@ -139,8 +136,12 @@ pub(super) fn prepare(settings: &KafkaSettings) -> Result<Prepared, ConnectError
     Ok(Prepared { partitions, cluster_id })
 }
 
-/// Asks for all topics: to ask for one by name could create it.
-fn describe(settings: &KafkaSettings, admin: &AdminClient<Asking>, timeout: Duration) -> Result<Cluster, ConnectError> {
+/// Describes all topics. A request for one topic by name could create it.
+fn describe(
+    settings: &KafkaSettings,
+    admin: &AdminClient<QueryContext>,
+    timeout: Duration,
+) -> Result<Cluster, ConnectError> {
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
@@ -170,12 +171,12 @@ fn read_metadata(metadata: &Metadata) -> Cluster {
     cluster
 }
 
-/// How a topic is created.
+/// Returns the properties of a new topic.
 fn properties(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
     let mut properties = vec![
         ("cleanup.policy", "delete".to_owned()),
         ("max.message.bytes", RECORD_BYTES_MAX.to_owned()),
-        // One copy may be away, the others must have what is acknowledged.
+        // One replica may be down; the others must hold every acknowledged record.
         ("min.insync.replicas", (replication - 1).max(1).to_string()),
     ];
     if topic == Topic::Events {
@@ -184,10 +185,10 @@ fn properties(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
     properties
 }
 
-/// Creates topics; one that exists by now is as good.
+/// Creates topics. A topic that exists by now is accepted.
 fn create(
     settings: &KafkaSettings,
-    admin: &AdminClient<Asking>,
+    admin: &AdminClient<QueryContext>,
     missing: &[Topic],
     brokers: usize,
 ) -> Result<(), ConnectError> {
@@ -230,10 +231,10 @@ fn create(
     Ok(())
 }
 
-/// Waits until the cluster knows all topics.
+/// Waits until the cluster shows all topics with leaders.
 fn await_topics(
     settings: &KafkaSettings,
-    admin: &AdminClient<Asking>,
+    admin: &AdminClient<QueryContext>,
     names: &[&str],
 ) -> Result<Cluster, ConnectError> {
     let deadline = Instant::now() + settings.connect_timeout;
@@ -244,8 +245,10 @@ fn await_topics(
             Some(missing) if Instant::now() >= deadline => {
                 return Err(ConnectError::Refused {
                     bootstrap: settings.bootstrap.clone(),
-                    what: "show a topic that it says exists",
-                    cause: format!("{missing}: its partitions have no leaders, or this user may not describe it"),
+                    what: "show a topic",
+                    cause: format!(
+                        "{missing} exists, but its partitions have no leaders, or this user may not describe it"
+                    ),
                 });
             }
             Some(_) => std::thread::sleep(Duration::from_millis(50)),
@@ -253,8 +256,8 @@ fn await_topics(
     }
 }
 
-/// Refuses an event topic that Kafka deletes single events from; tells of a short retention.
-fn refuse_compaction(settings: &KafkaSettings, admin: &AdminClient<Asking>) -> Result<(), ConnectError> {
+/// Refuses a compacted event topic, and warns of a short retention and of records dated in the future.
+fn refuse_compaction(settings: &KafkaSettings, admin: &AdminClient<QueryContext>) -> Result<(), ConnectError> {
     let name = settings.events.as_str();
     let options = AdminOptions::new().request_timeout(Some(settings.connect_timeout));
     let answer = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options))
@@ -263,7 +266,7 @@ fn refuse_compaction(settings: &KafkaSettings, admin: &AdminClient<Asking>) -> R
         Some(Ok(config)) => config,
         other => {
             let cause = other.and_then(Result::err).map_or("no answer".to_owned(), |code| code.to_string());
-            tracing::warn!(topic = name, cause, "cannot see whether the topic is compacted: see to it that it is not");
+            tracing::warn!(topic = name, cause, "cannot check the topic's cleanup.policy: make sure that it is delete");
             return Ok(());
         }
     };
@@ -276,7 +279,7 @@ fn refuse_compaction(settings: &KafkaSettings, admin: &AdminClient<Asking>) -> R
             tracing::warn!(
                 topic = name,
                 retention_ms = ms,
-                "the event topic forgets soon: state can be rebuilt only as far back"
+                "the retention of the event topic is short: state can be rebuilt only as far back"
             );
         }
         _ => {}
@@ -285,8 +288,8 @@ fn refuse_compaction(settings: &KafkaSettings, admin: &AdminClient<Asking>) -> R
     if !kept_out && value("message.timestamp.type") != "LogAppendTime" {
         tracing::warn!(
             topic = name,
-            "the topic takes records dated far in the future, and one of them expires all messages older than it by the \
-             retention: set message.timestamp.after.max.ms=3600000"
+            "the topic accepts records dated far in the future, and one such record expires all messages older than it by \
+             the retention: set message.timestamp.after.max.ms=3600000"
         );
     }
     Ok(())

@@ -1,18 +1,18 @@
-//! Where librdkafka's own log lines and errors go: to `tracing`, with the level that they deserve.
+//! Forwards librdkafka's log lines and errors to `tracing` with suitable levels.
 //!
-//! It decides nothing: what a failure means is said by the reader and the writer.
+//! The reader and the writer decide what a failure means.
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// A line of librdkafka.
+/// Forwards a log line of librdkafka.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(target: "librdkafka", facility, "{message}");
         }
-        // A broker that is away: librdkafka says it as an error each time it tries again.
+        // librdkafka logs an error each time it retries a broker that is down.
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
             tracing::warn!(target: "librdkafka", facility, "{message}");
         }
@@ -21,8 +21,8 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// A global error of a client; whoever waits for a record or an acknowledgement is told by other means. That a partition
-/// is read to its end comes this way as well, each time, and is no error.
+/// Forwards a global error of a client. Callers that wait for a record or an acknowledgement learn of it
+/// in another way. librdkafka reports the end of a partition here as well, which is not an error.
 pub(super) fn error(error: &KafkaError, reason: &str) {
     if is_end(error) {
         tracing::trace!(target: "librdkafka", "{reason}");
@@ -35,10 +35,10 @@ fn is_end(error: &KafkaError) -> bool {
     matches!(error, KafkaError::PartitionEOF(_)) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF)
 }
 
-/// The context of clients that only ask: administration and inspection.
-pub(super) struct Asking;
+/// The context of clients that only send queries: administration and inspection.
+pub(super) struct QueryContext;
 
-impl ClientContext for Asking {
+impl ClientContext for QueryContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -48,14 +48,14 @@ impl ClientContext for Asking {
     }
 }
 
-impl rdkafka::consumer::ConsumerContext for Asking {}
+impl rdkafka::consumer::ConsumerContext for QueryContext {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_partition_is_told_from_errors() {
+    fn the_end_of_a_partition_is_no_error() {
         assert!(is_end(&KafkaError::PartitionEOF(3)));
         assert!(is_end(&KafkaError::Global(RDKafkaErrorCode::PartitionEOF)));
         assert!(!is_end(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)));

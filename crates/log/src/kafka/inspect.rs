@@ -1,10 +1,10 @@
-//! Looks into topics without being a member of a group.
+//! Reads topics without joining a group.
 //!
-//! It commits nothing and joins nothing, so no other reader notices it. Every read opens a consumer of its own: it is
-//! for tests and tools, not for the hot path.
+//! It commits nothing, so no other reader notices it. Every read opens its own consumer, which is fine
+//! for tests and tools but not for the hot path.
 
-use super::context::Asking;
-use super::reader::Taken;
+use super::context::QueryContext;
+use super::reader::FetchedMessage;
 use super::settings::KafkaSettings;
 use crate::port::{OwnedRecord, ReadError, Record, SLICE_RECORDS_MAX, Topic};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
@@ -17,9 +17,9 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long one question to a broker may take.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a read waits for the next record that is known to be there.
+/// The time limit of one query to a broker.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a read waits for a record that exists.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// See [`Inspect`](crate::Inspect).
@@ -28,25 +28,26 @@ pub(super) struct Inspector {
     partitions: u32,
 }
 
-fn passing(error: &KafkaError) -> ReadError {
+fn transient(error: &KafkaError) -> ReadError {
     ReadError::Retry(error.to_string())
 }
 
-/// A consumer that joins no group; rdkafka wants the name of one all the same.
-pub(super) fn asker(mut config: ClientConfig) -> Result<BaseConsumer<Asking>, ReadError> {
+/// Returns a consumer that joins no group. rdkafka requires a group name anyway.
+pub(super) fn query_consumer(mut config: ClientConfig) -> Result<BaseConsumer<QueryContext>, ReadError> {
     config.set("group.id", "receipts-inspect");
-    BaseConsumer::from_config_and_context(&config, Asking)
+    BaseConsumer::from_config_and_context(&config, QueryContext)
         .map_err(|error| ReadError::Stop(format!("the Kafka settings are wrong: {error}")))
 }
 
-/// The offsets at hand in a partition, by the consumer's isolation level.
+/// Returns the bounds of a partition, by the consumer's isolation level.
 pub(super) fn bounds_of(
-    consumer: &BaseConsumer<Asking>,
+    consumer: &BaseConsumer<QueryContext>,
     topic: &str,
     partition: u32,
     timeout: Duration,
 ) -> Result<Range<u64>, ReadError> {
-    let (first, end) = consumer.fetch_watermarks(topic, partition as i32, timeout).map_err(|error| passing(&error))?;
+    let (first, end) =
+        consumer.fetch_watermarks(topic, partition as i32, timeout).map_err(|error| transient(&error))?;
     match (u64::try_from(first), u64::try_from(end)) {
         (Ok(first), Ok(end)) => Ok(first..end),
         _ => Err(ReadError::Retry(format!("the bounds of partition {partition} read {first} to {end}"))),
@@ -58,25 +59,27 @@ impl Inspector {
         Inspector { settings, partitions }
     }
 
-    fn consumer(&self, partition: u32) -> Result<BaseConsumer<Asking>, ReadError> {
+    fn consumer(&self, partition: u32) -> Result<BaseConsumer<QueryContext>, ReadError> {
         if partition >= self.partitions {
-            return Err(ReadError::Stop(format!("the log has {} partitions, no number {partition}", self.partitions)));
+            let sentence =
+                format!("the log has {} partitions, but partition {partition} was requested", self.partitions);
+            return Err(ReadError::Stop(sentence));
         }
-        asker(self.settings.reader())
+        query_consumer(self.settings.reader())
     }
 
     fn bounds_by(
         &self,
-        consumer: &BaseConsumer<Asking>,
+        consumer: &BaseConsumer<QueryContext>,
         topic: Topic,
         partition: u32,
     ) -> Result<Range<u64>, ReadError> {
-        // Of a topic that was just made, or whose leader moves, nobody may know the leader for a moment.
-        let deadline = Instant::now() + ASK_TIMEOUT;
+        // The leader of a new topic, or of one that moves, may be unknown for a moment.
+        let deadline = Instant::now() + QUERY_TIMEOUT;
         loop {
-            match bounds_of(consumer, self.settings.topic(topic), partition, ASK_TIMEOUT) {
+            match bounds_of(consumer, self.settings.topic(topic), partition, QUERY_TIMEOUT) {
                 Err(ReadError::Retry(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
-                told => return told,
+                result => return result,
             }
         }
     }
@@ -104,7 +107,7 @@ impl Inspector {
         Ok(records)
     }
 
-    /// Ends where the partition ended when this began: a log that grows as fast as it is read has an end all the same.
+    /// Ends at the end of the partition at the start of the scan, so that it ends even if the log grows.
     pub(super) fn scan(
         &self,
         topic: Topic,
@@ -118,11 +121,11 @@ impl Inspector {
         if start >= end {
             return Ok(());
         }
-        let mut place = TopicPartitionList::new();
-        place
+        let mut assignment = TopicPartitionList::new();
+        assignment
             .add_partition_offset(self.settings.topic(topic), partition as i32, Offset::Offset(start as i64))
-            .and_then(|()| consumer.assign(&place))
-            .map_err(|error| passing(&error))?;
+            .and_then(|()| consumer.assign(&assignment))
+            .map_err(|error| transient(&error))?;
         let mut slice = Vec::with_capacity(SLICE_RECORDS_MAX);
         let mut deadline = Instant::now() + READ_TIMEOUT;
         loop {
@@ -132,23 +135,23 @@ impl Inspector {
                     deadline = Instant::now() + READ_TIMEOUT;
                     let offset = message.offset() as u64;
                     if offset < end {
-                        slice.push(Taken(message));
+                        slice.push(FetchedMessage(message));
                     }
-                    // What follows the last record may be marks of transactions, which are never handed over: then the
-                    // end is told by the partition's own.
+                    // The last record may be followed by transaction markers, which a consumer never returns.
+                    // Then the end-of-partition report ends the scan.
                     if slice.len() < SLICE_RECORDS_MAX && offset.saturating_add(1) < end {
                         continue;
                     }
                     offset.saturating_add(1) >= end
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => true,
-                Some(Err(error)) if Instant::now() >= deadline => return Err(passing(&error)),
+                Some(Err(error)) if Instant::now() >= deadline => return Err(transient(&error)),
                 _ if Instant::now() >= deadline => {
                     return Err(ReadError::Retry(format!("no record for {} s", READ_TIMEOUT.as_secs())));
                 }
                 _ => false,
             };
-            let records: Vec<_> = slice.iter().map(Taken::record).collect();
+            let records: Vec<_> = slice.iter().map(FetchedMessage::record).collect();
             let flow = if over && records.is_empty() { ControlFlow::Continue(()) } else { each(&records) };
             drop(records);
             slice.clear();
@@ -164,14 +167,15 @@ impl Inspector {
         let time = Offset::Offset(i64::try_from(time_ms).unwrap_or(i64::MAX));
         let answer = times
             .add_partition_offset(self.settings.topic(topic), partition as i32, time)
-            .and_then(|()| consumer.offsets_for_times(times, ASK_TIMEOUT))
-            .map_err(|error| passing(&error))?;
+            .and_then(|()| consumer.offsets_for_times(times, QUERY_TIMEOUT))
+            .map_err(|error| transient(&error))?;
         let elements = answer.elements();
-        let element = elements.first().ok_or_else(|| ReadError::Retry("no answer about a time".into()))?;
-        element.error().map_err(|error| passing(&error))?;
+        let element =
+            elements.first().ok_or_else(|| ReadError::Retry("the broker did not answer for a time".into()))?;
+        element.error().map_err(|error| transient(&error))?;
         match element.offset() {
             Offset::Offset(offset) if offset >= 0 => Ok(offset as u64),
-            // None is as late: the end.
+            // No record is that late: the end.
             _ => Ok(self.bounds_by(&consumer, topic, partition)?.end),
         }
     }

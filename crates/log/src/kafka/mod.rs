@@ -1,7 +1,8 @@
 //! The log in Apache Kafka.
 //!
-//! It takes partitions by the classic group protocol, starts where its caller's state says, and writes idempotently.
-//! It never moves a start offset by itself, never commits what it was not told, and never starts a Kafka transaction.
+//! It gets partitions by the classic group protocol, starts at the caller's offsets, and writes
+//! idempotently. It never chooses a start offset, never commits an offset of its own, and never starts a
+//! Kafka transaction.
 
 mod connect;
 mod context;
@@ -32,9 +33,9 @@ pub struct KafkaLog {
 }
 
 impl KafkaLog {
-    /// Connects, creates topics that are missing where the settings say so, and proves that the event topic is one
-    /// that may be folded. Blocks until the cluster answers, for at most `connect_timeout` and the time that creating
-    /// takes; call it from a thread that may block.
+    /// Connects, creates missing topics if the settings allow it, and checks that the event topic may be
+    /// folded. Blocks until the cluster answers, for at most `connect_timeout` plus the creation of topics.
+    /// Call it from a thread that may block.
     ///
     /// # Errors
     /// [`ConnectError`] says what to do.
@@ -46,7 +47,7 @@ impl KafkaLog {
         Ok(KafkaLog { settings, partitions, cluster_id, writer, inspector })
     }
 
-    /// What tells the cluster from every other one, where it says so.
+    /// Returns the cluster's unique id, if the cluster reports one.
     #[must_use]
     pub fn cluster_id(&self) -> Option<&str> {
         self.cluster_id.as_deref()

@@ -1,8 +1,8 @@
 //! Reads the event topic as a member of a consumer group, on the caller's thread.
 //!
-//! It starts each partition where the [`Assignment`] says, never elsewhere, and it never waits after the first record
-//! of a poll. A rebalance that librdkafka reports is kept until no record of the poll is in the caller's hands, and is
-//! answered only then: the group waits meanwhile, so a revoke stays a barrier.
+//! It starts each partition at the offset that [`Assignment`] returns, and it never waits after the first
+//! record of a poll. It answers a rebalance only when the caller holds no record of a poll. The group
+//! waits for the answer, so a revoke is a barrier.
 
 use super::context;
 use super::inspect::Inspector;
@@ -26,27 +26,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a partition's leader may be away while the partition is taken over.
+/// How long a partition may be without a leader during the takeover.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long one question to a broker may take.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time limit of one query to a broker.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the group decided and nobody answered yet.
-enum Change {
+/// A rebalance that is not answered yet.
+enum Rebalance {
     Assign(TopicPartitionList),
     Revoke(TopicPartitionList),
 }
 
-/// Takes note of rebalances; answers them itself only while the consumer closes.
+/// Queues rebalances for the reader; answers them itself only while the consumer closes.
 #[derive(Default)]
-struct Rebalances {
-    open: Mutex<VecDeque<Change>>,
+struct RebalanceContext {
+    open: Mutex<VecDeque<Rebalance>>,
     any: AtomicBool,
     closing: AtomicBool,
 }
 
-impl Rebalances {
-    fn take(&self) -> Option<Change> {
+impl RebalanceContext {
+    fn take(&self) -> Option<Rebalance> {
         let mut open = self.open.lock();
         let change = open.pop_front();
         self.any.store(!open.is_empty(), Ordering::Release);
@@ -58,7 +58,7 @@ impl Rebalances {
     }
 }
 
-impl ClientContext for Rebalances {
+impl ClientContext for RebalanceContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         context::log(level, facility, message);
     }
@@ -68,18 +68,19 @@ impl ClientContext for Rebalances {
     }
 }
 
-impl ConsumerContext for Rebalances {
+impl ConsumerContext for RebalanceContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
             let answered = if assign { take(consumer, partitions) } else { give_back(consumer, partitions) };
             if let Err(error) = answered {
-                tracing::debug!(%error, "a rebalance while the reader closes");
+                tracing::debug!(%error, "a rebalance failed while the reader closes");
             }
             return;
         }
-        let change = if assign { Change::Assign(partitions.clone()) } else { Change::Revoke(partitions.clone()) };
-        self.open.lock().push_back(change);
+        let rebalance =
+            if assign { Rebalance::Assign(partitions.clone()) } else { Rebalance::Revoke(partitions.clone()) };
+        self.open.lock().push_back(rebalance);
         self.any.store(true, Ordering::Release);
     }
 
@@ -90,16 +91,16 @@ impl ConsumerContext for Rebalances {
     }
 }
 
-/// Begins to fetch; an empty list answers the group all the same.
-fn take(consumer: &BaseConsumer<Rebalances>, partitions: &TopicPartitionList) -> KafkaResult<()> {
+/// Starts to fetch. An empty list answers the group as well.
+fn take(consumer: &BaseConsumer<RebalanceContext>, partitions: &TopicPartitionList) -> KafkaResult<()> {
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_assign(partitions),
         _ => consumer.assign(partitions),
     }
 }
 
-/// Ends to fetch.
-fn give_back(consumer: &BaseConsumer<Rebalances>, partitions: &TopicPartitionList) -> KafkaResult<()> {
+/// Stops fetching.
+fn give_back(consumer: &BaseConsumer<RebalanceContext>, partitions: &TopicPartitionList) -> KafkaResult<()> {
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
         _ => consumer.unassign(),
@@ -108,14 +109,14 @@ fn give_back(consumer: &BaseConsumer<Rebalances>, partitions: &TopicPartitionLis
 
 /// See [`Reader`].
 pub(super) struct KafkaReader {
-    consumer: BaseConsumer<Rebalances>,
+    consumer: BaseConsumer<RebalanceContext>,
     topic: String,
-    /// Looks at records beside the group, while partitions are taken over.
+    /// Looks at records outside the group while partitions are taken over.
     inspector: Inspector,
     assignment: Arc<dyn Assignment>,
-    /// By partition: the offset that its next record has at least; `None` where it is not ours.
+    /// By partition: its next record has at least this offset; `None` if it is not ours.
     next: Vec<Option<u64>>,
-    /// What the last poll met after it had handed records over.
+    /// An error of the last poll that came after some records.
     pending: Option<KafkaError>,
     stopped: Option<String>,
 }
@@ -129,7 +130,7 @@ impl KafkaReader {
     ) -> Result<Self, ReadError> {
         let mut config = settings.reader();
         config.set("group.id", group);
-        let consumer = BaseConsumer::from_config_and_context(&config, Rebalances::default())
+        let consumer = BaseConsumer::from_config_and_context(&config, RebalanceContext::default())
             .map_err(|error| ReadError::Stop(format!("the Kafka settings are wrong: {error}")))?;
         consumer
             .subscribe(&[&settings.events])
@@ -145,18 +146,18 @@ impl KafkaReader {
         })
     }
 
-    /// Answers what the group decided. Calls the assignment, so nothing of this poll may be in the caller's hands.
+    /// Answers all rebalances. Calls the assignment, so the caller must hold no record of this poll.
     fn answer_rebalances(&mut self) -> Result<(), ReadError> {
-        while let Some(change) = self.consumer.context().take() {
-            match change {
-                Change::Assign(partitions) => self.take_over(&partitions)?,
-                Change::Revoke(partitions) => self.revoke(&partitions),
+        while let Some(rebalance) = self.consumer.context().take() {
+            match rebalance {
+                Rebalance::Assign(partitions) => self.take_over(&partitions)?,
+                Rebalance::Revoke(partitions) => self.revoke(&partitions),
             }
         }
         Ok(())
     }
 
-    /// Starts new partitions where the assignment says.
+    /// Starts new partitions at the offsets that the assignment returns.
     fn take_over(&mut self, partitions: &TopicPartitionList) -> Result<(), ReadError> {
         let mut starts = TopicPartitionList::new();
         let mut failed = None;
@@ -174,23 +175,23 @@ impl KafkaReader {
                 break;
             }
         }
-        // The group is answered even by a reader that stops, or its drop would wait for the answer.
-        let answered = take(&self.consumer, &starts).map_err(|error| format!("cannot take partitions over: {error}"));
+        // A reader that stops answers the group too; otherwise its drop would wait for the answer.
+        let answered = take(&self.consumer, &starts).map_err(|error| format!("cannot take over partitions: {error}"));
         match failed.map_or(answered, Err) {
             Ok(()) => {
-                tracing::info!(topic = self.topic, partitions = starts.count(), "took partitions over");
+                tracing::info!(topic = self.topic, partitions = starts.count(), "took over partitions");
                 Ok(())
             }
             Err(sentence) => Err(self.stop(sentence)),
         }
     }
 
-    /// Asks the log for its bounds and the assignment for a start between them.
+    /// Queries the bounds of a partition and asks the assignment for a start between them.
     fn start_of(&mut self, partition: u32) -> Result<u64, String> {
         let Some(next) = self.next.get(partition as usize) else {
             return Err(format!(
-                "{} has got more than {} partitions: keys have moved between partitions, and state folded so far does \
-                 not fit. Fill a new topic with the wanted number of partitions instead",
+                "{} has more than {} partitions now, so keys have moved between partitions and the folded state does not \
+                 fit: create a new topic with the wanted number of partitions and fill it",
                 self.topic,
                 self.next.len()
             ));
@@ -206,19 +207,19 @@ impl KafkaReader {
         Ok(start)
     }
 
-    /// First and end offset, as long as it takes a new leader to be found.
+    /// Returns the first and the end offset. Waits as long as a new leader may take.
     fn bounds(&self, partition: u32) -> Result<(u64, u64), String> {
         let deadline = Instant::now() + TAKE_OVER_TIMEOUT;
         loop {
-            let cause = match self.consumer.fetch_watermarks(&self.topic, partition as i32, ASK_TIMEOUT) {
+            let cause = match self.consumer.fetch_watermarks(&self.topic, partition as i32, QUERY_TIMEOUT) {
                 Ok((first, end)) if first >= 0 && end >= first => return Ok((first as u64, end as u64)),
-                Ok((first, end)) => format!("it says {first} to {end}"),
+                Ok((first, end)) => format!("it reports {first} to {end}"),
                 Err(error) => error.to_string(),
             };
             if Instant::now() >= deadline {
                 return Err(format!(
-                    "partition {partition} of {} has no leader that answers since {} s ({cause}): see to the brokers, \
-                     then start again",
+                    "no leader of partition {partition} of {} has answered for {} s ({cause}): repair the brokers, then \
+                     start again",
                     self.topic,
                     TAKE_OVER_TIMEOUT.as_secs()
                 ));
@@ -227,7 +228,7 @@ impl KafkaReader {
         }
     }
 
-    /// Gives partitions back once their state is released.
+    /// Gives partitions back after their state is released.
     fn revoke(&mut self, partitions: &TopicPartitionList) {
         let ours: Vec<u32> = partitions
             .elements()
@@ -248,15 +249,15 @@ impl KafkaReader {
         ReadError::Stop(sentence)
     }
 
-    /// Decides whether an error is passing.
+    /// Decides whether an error is transient.
     fn judge(&mut self, error: &KafkaError) -> ReadError {
         match verdict(error, &self.topic) {
             Verdict::Retry => ReadError::Retry(error.to_string()),
             Verdict::Stop(sentence) => self.stop(sentence),
             Verdict::Topic => match self.topic_is_missing() {
                 true => self.stop(format!(
-                    "the topic {} does not exist any more: put it back with its records, or set the state aside and \
-                     start anew",
+                    "the topic {} does not exist any more: restore it with its records, or move the state away and start \
+                     anew",
                     self.topic
                 )),
                 false => ReadError::Retry(error.to_string()),
@@ -264,11 +265,11 @@ impl KafkaReader {
         }
     }
 
-    /// A broker that has just started may not know a topic yet, so this asks for some seconds, of all topics: to ask
-    /// for one by name could create it.
+    /// Checks for some seconds, because a broker that has just started may not know a topic yet. Queries
+    /// all topics, because a query for one topic could create it.
     fn topic_is_missing(&self) -> bool {
         for _ in 0..5 {
-            match self.consumer.fetch_metadata(None, ASK_TIMEOUT) {
+            match self.consumer.fetch_metadata(None, QUERY_TIMEOUT) {
                 Ok(all) if all.topics().iter().any(|topic| topic.name() == self.topic) => return false,
                 Ok(_) => std::thread::sleep(Duration::from_secs(1)),
                 Err(_) => return false,
@@ -289,7 +290,7 @@ impl Reader for KafkaReader {
         self.answer_rebalances()?;
         let deadline = Instant::now() + timeout;
         loop {
-            let Taking { taken, any, error } = take_slices(&self.consumer, &mut self.next, max, deadline, each);
+            let PollBatch { records, any, error } = poll_slices(&self.consumer, &mut self.next, max, deadline, each);
             match error {
                 Some(error) if any => self.pending = Some(error),
                 Some(error) => return Err(self.judge(&error)),
@@ -301,7 +302,7 @@ impl Reader for KafkaReader {
                 None if Instant::now() < deadline => continue,
                 None => {}
             }
-            return Ok(taken);
+            return Ok(records);
         }
     }
 
@@ -321,41 +322,42 @@ impl Reader for KafkaReader {
 }
 
 impl Drop for KafkaReader {
-    /// Releases the state before the group may give the partitions to anybody else.
+    /// Releases the state before the group can give the partitions to another member.
     fn drop(&mut self) {
         let held: Vec<u32> = (0..).zip(&self.next).filter_map(|(at, next)| next.map(|_| at)).collect();
         if !held.is_empty() {
             self.assignment.revoked(&held);
         }
-        // The consumer's own drop waits until the group has let it go, and for that every change must be answered.
+        // The consumer's drop waits until it has left the group, and every rebalance must be answered for
+        // that.
         self.consumer.context().closing.store(true, Ordering::Release);
-        while let Some(change) = self.consumer.context().take() {
-            let answered = match &change {
-                Change::Assign(partitions) => take(&self.consumer, partitions),
-                Change::Revoke(partitions) => give_back(&self.consumer, partitions),
+        while let Some(rebalance) = self.consumer.context().take() {
+            let answered = match &rebalance {
+                Rebalance::Assign(partitions) => take(&self.consumer, partitions),
+                Rebalance::Revoke(partitions) => give_back(&self.consumer, partitions),
             };
             if let Err(error) = answered {
-                tracing::debug!(%error, "a rebalance while the reader closes");
+                tracing::debug!(%error, "a rebalance failed while the reader closes");
             }
         }
     }
 }
 
-/// A partition of the event topic, for who wants to know it again.
+/// A partition of the event topic, for looking at single records.
 struct Partition<'a> {
     inspector: &'a Inspector,
     partition: u32,
 }
 
 impl Peek for Partition<'_> {
-    /// Asks for as long as a leader may be away.
+    /// Retries as long as a leader may be missing.
     fn record(&self, offset: u64) -> Result<Option<OwnedRecord>, ReadError> {
         let deadline = Instant::now() + TAKE_OVER_TIMEOUT;
         loop {
             match self.inspector.read(Topic::Events, self.partition, offset, 1) {
                 Ok(records) => return Ok(records.into_iter().find(|record| record.offset == offset)),
                 Err(ReadError::Retry(why)) if Instant::now() < deadline => {
-                    tracing::warn!(partition = self.partition, why, "a record cannot be looked at just now");
+                    tracing::warn!(partition = self.partition, why, "a record cannot be read now; retrying");
                     std::thread::sleep(Duration::from_millis(100));
                 }
                 Err(error) => return Err(error),
@@ -364,79 +366,81 @@ impl Peek for Partition<'_> {
     }
 }
 
-/// What a consumer had at hand.
-pub(super) struct Taking {
-    /// Records handed over.
-    pub(super) taken: usize,
-    /// Whether anything was: a record, or an end.
+/// The result of one poll of a consumer.
+pub(super) struct PollBatch {
+    /// The number of records passed on.
+    pub(super) records: usize,
+    /// True if a record or an end was passed on.
     pub(super) any: bool,
-    /// What came after that.
+    /// An error that came after those.
     pub(super) error: Option<KafkaError>,
 }
 
-/// Waits until the deadline for the first record or end, then hands over what is at hand, up to `max` records. `next` has
-/// by partition the offset that the next record has at least, and `None` for those that are not ours. Nothing at all may
-/// also mean that something else than a record woke the consumer.
-pub(super) fn take_slices<C: ConsumerContext>(
+/// Waits until the deadline for the first record or end, then passes on all fetched items, up to `max`
+/// records. `next` has by partition the least offset of its next record, and `None` for partitions that
+/// are not ours. An empty result may also mean that another event woke the consumer.
+pub(super) fn poll_slices<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     next: &mut [Option<u64>],
     max: usize,
     deadline: Instant,
     each: &mut dyn FnMut(Polled<'_>),
-) -> Taking {
-    let mut slice: Vec<Taken<'_>> = Vec::with_capacity(SLICE_RECORDS_MAX.min(max));
-    let mut taking = Taking { taken: 0, any: false, error: None };
-    while taking.taken < max {
-        let wait = if taking.any { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
+) -> PollBatch {
+    let mut slice: Vec<FetchedMessage<'_>> = Vec::with_capacity(SLICE_RECORDS_MAX.min(max));
+    let mut batch = PollBatch { records: 0, any: false, error: None };
+    while batch.records < max {
+        let wait = if batch.any { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
         match consumer.poll(wait) {
             Some(Ok(message)) => {
                 let partition = message.partition() as u32;
-                // librdkafka drops what it had fetched of partitions that were given back; this is the proof.
+                // librdkafka drops fetched records of revoked partitions; this check makes sure.
                 let Some(Some(next)) = next.get_mut(partition as usize) else { continue };
                 *next = message.offset() as u64 + 1;
-                if slice.len() == SLICE_RECORDS_MAX || slice.first().is_some_and(|first| !first.is_beside(&message)) {
-                    hand_over(&mut slice, each);
+                if slice.len() == SLICE_RECORDS_MAX
+                    || slice.first().is_some_and(|first| !first.same_partition(&message))
+                {
+                    pass_on(&mut slice, each);
                 }
-                slice.push(Taken(message));
-                taking.taken += 1;
-                taking.any = true;
+                slice.push(FetchedMessage(message));
+                batch.records += 1;
+                batch.any = true;
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 if let Some(Some(next)) = next.get(partition as usize) {
-                    hand_over(&mut slice, each);
+                    pass_on(&mut slice, each);
                     each(Polled::End { partition: partition as u32, next_offset: *next });
-                    taking.any = true;
+                    batch.any = true;
                 }
             }
             Some(Err(error)) => {
-                taking.error = Some(error);
+                batch.error = Some(error);
                 break;
             }
             None => break,
         }
     }
-    hand_over(&mut slice, each);
-    taking
+    pass_on(&mut slice, each);
+    batch
 }
 
-/// Hands over what a poll has taken of one partition.
-fn hand_over(slice: &mut Vec<Taken<'_>>, each: &mut dyn FnMut(Polled<'_>)) {
+/// Passes a slice of one partition to `each` and empties it.
+fn pass_on(slice: &mut Vec<FetchedMessage<'_>>, each: &mut dyn FnMut(Polled<'_>)) {
     if !slice.is_empty() {
-        let records: Vec<_> = slice.iter().map(Taken::record).collect();
+        let records: Vec<_> = slice.iter().map(FetchedMessage::record).collect();
         each(Polled::Records(&records));
     }
     slice.clear();
 }
 
-/// A message, as librdkafka has it in memory.
-pub(super) struct Taken<'a>(pub(super) BorrowedMessage<'a>);
+/// A message in librdkafka's memory.
+pub(super) struct FetchedMessage<'a>(pub(super) BorrowedMessage<'a>);
 
-impl Taken<'_> {
-    fn is_beside(&self, message: &BorrowedMessage<'_>) -> bool {
+impl FetchedMessage<'_> {
+    fn same_partition(&self, message: &BorrowedMessage<'_>) -> bool {
         self.0.partition() == message.partition()
     }
 
-    /// The message as a record of the port.
+    /// Returns the message as a record of the port.
     pub(super) fn record(&self) -> Record<'_> {
         Record {
             partition: self.0.partition() as u32,
@@ -449,8 +453,8 @@ impl Taken<'_> {
     }
 }
 
-impl crate::port::Headers for Taken<'_> {
-    /// rdkafka panics on a header name that is not UTF-8; such a header is left out rather than ending the reader.
+impl crate::port::Headers for FetchedMessage<'_> {
+    /// rdkafka panics on a header name that is not UTF-8. Such a header is skipped to keep the reader alive.
     fn to_vec(&self) -> Vec<(String, Option<Bytes>)> {
         let Some(headers) = self.0.headers() else { return Vec::new() };
         (0..headers.count())

@@ -1,6 +1,6 @@
-//! What is configured about Kafka, and the librdkafka properties that follow from it.
+//! The configuration of Kafka, and the librdkafka properties that follow from it.
 //!
-//! It decides properties; it connects to nothing. A property on which correctness rests cannot be overridden.
+//! It does not connect. Properties that correctness depends on cannot be overridden.
 
 use super::connect::ConnectError;
 use crate::port::Topic;
@@ -8,12 +8,12 @@ use rdkafka::ClientConfig;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Topics that are missing are created like this.
+/// How to create missing topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateTopics {
-    /// Partitions of each topic; an existing topic keeps its own number. 4 by default.
+    /// Partitions of each new topic; an existing topic keeps its number. 4 by default.
     pub partitions: u32,
-    /// Copies of each partition; `None` takes the smaller of 3 and the number of brokers.
+    /// Replicas of each partition; `None` stands for the smaller of 3 and the number of brokers.
     pub replication: Option<u16>,
 }
 
@@ -23,10 +23,10 @@ impl Default for CreateTopics {
     }
 }
 
-/// How to reach Kafka and what the topics are called.
+/// How to reach Kafka, and the names of the topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KafkaSettings {
-    /// Brokers to begin with: `HOST:PORT`, separated by commas.
+    /// The bootstrap brokers: `HOST:PORT`, separated by commas.
     pub bootstrap: String,
     /// The event topic; `receipts.events` by default.
     pub events: String,
@@ -34,16 +34,16 @@ pub struct KafkaSettings {
     pub updates: String,
     /// The topic of dead letters; `receipts.dead-letters` by default.
     pub dead_letters: String,
-    /// How to create topics that are missing; `None` refuses to start without them.
+    /// How to create missing topics; `None` refuses to start without them.
     pub create_topics: Option<CreateTopics>,
-    /// The topics that must be there, the event topic among them; all three by default. Who writes or looks at events
-    /// alone names only that one, and needs nobody's leave for the others.
+    /// The topics that must exist, the event topic among them; all three by default. A process that only
+    /// writes or reads events requires that topic alone, and needs no rights for the others.
     pub required: &'static [Topic],
-    /// How long to wait for the cluster at the start; 30 s by default.
+    /// How long to wait for the cluster at the start. 30 s by default.
     pub connect_timeout: Duration,
-    /// How long an append may take, its retries included, before its outcome is called open; 30 s by default.
+    /// How long an append and its retries may take before its outcome is unknown. 30 s by default.
     pub delivery_timeout: Duration,
-    /// librdkafka properties passed through, `security.protocol` for instance. Those that the log sets itself for
+    /// Further librdkafka properties, for instance `security.protocol`. Properties that the log sets for
     /// correctness are refused.
     pub properties: BTreeMap<String, String>,
 }
@@ -64,11 +64,11 @@ impl Default for KafkaSettings {
     }
 }
 
-/// The longest record that a client takes, and that topics created here take: a body of 1 MiB with room for the
-/// headers of a dead letter.
+/// The maximum record size of clients and of topics created here, bytes: a request body of 1 MiB with
+/// room for the headers of a dead letter.
 pub(super) const RECORD_BYTES_MAX: &str = "4194304";
 
-/// Properties on which correctness rests; `properties` may not hold them.
+/// Properties that correctness depends on; `properties` may not change them.
 const READER_FIXED: [(&str, &str); 6] = [
     ("auto.offset.reset", "error"),
     ("enable.auto.commit", "false"),
@@ -82,14 +82,15 @@ const WRITER_FIXED: [(&str, &str); 3] =
 const ELSEWHERE_FIXED: [(&str, &str); 3] = [
     ("bootstrap.servers", "the bootstrap setting"),
     ("group.id", "the group setting"),
-    ("transactional.id", "nothing: transactions are not used"),
+    ("transactional.id", "no transactions"),
 ];
 
-/// Defaults that `properties` may override. The figures are those of the design notes.
+/// Defaults that `properties` may override.
 const READER_DEFAULTS: [(&str, &str); 3] =
     [("fetch.queue.backoff.ms", "10"), ("queued.max.messages.kbytes", "32768"), ("fetch.wait.max.ms", "50")];
-/// Defaults of the classic group protocol; with the new one they are the broker's, and the client refuses them. A process
-/// that was killed keeps its partitions until its session ends: librdkafka's 45 s are long for those who ask.
+/// Defaults of the classic group protocol. With the new protocol the broker decides them, and the client
+/// rejects them. A killed process keeps its partitions until its session ends, and readers wait that long:
+/// librdkafka's default of 45 s is too long.
 const CLASSIC_DEFAULTS: [(&str, &str); 3] = [
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("session.timeout.ms", "10000"),
@@ -99,7 +100,7 @@ const WRITER_DEFAULTS: [(&str, &str); 3] =
     [("compression.type", "lz4"), ("linger.ms", "5"), ("queue.buffering.max.kbytes", "65536")];
 
 impl KafkaSettings {
-    /// The name of a topic.
+    /// Returns the name of a topic.
     pub fn topic(&self, topic: Topic) -> &str {
         match topic {
             Topic::Events => &self.events,
@@ -108,7 +109,7 @@ impl KafkaSettings {
         }
     }
 
-    /// Refuses what contradicts itself.
+    /// Refuses settings that contradict one another.
     pub(super) fn check(&self) -> Result<(), ConnectError> {
         for (name, value) in READER_FIXED.iter().chain(&WRITER_FIXED) {
             if self.properties.get(*name).is_some_and(|own| own != value) {
@@ -117,7 +118,7 @@ impl KafkaSettings {
         }
         for (name, instead) in ELSEWHERE_FIXED {
             if self.properties.contains_key(name) {
-                return Err(ConnectError::Settings(format!("leave the property {name} out; instead: {instead}")));
+                return Err(ConnectError::Settings(format!("remove the property {name} and use {instead} instead")));
             }
         }
         if self.bootstrap.trim().is_empty() {
@@ -125,7 +126,7 @@ impl KafkaSettings {
         }
         let names = [&self.events, &self.updates, &self.dead_letters];
         if (1..names.len()).any(|at| names[..at].contains(&names[at])) {
-            return Err(ConnectError::Settings(format!("the three topics need three names, not {names:?}")));
+            return Err(ConnectError::Settings(format!("the three topics need three different names, not {names:?}")));
         }
         if let Some(CreateTopics { partitions: 0, .. } | CreateTopics { replication: Some(0), .. }) = self.create_topics
         {
@@ -134,11 +135,11 @@ impl KafkaSettings {
         Ok(())
     }
 
-    /// What every client is given.
+    /// Returns the properties of every client.
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "receipts").set("message.max.bytes", RECORD_BYTES_MAX);
-        // Learns of a broken connection sooner than by the next request, and comes back soon after a failover.
+        // Notices a broken connection before the next request, and reconnects soon after a failover.
         config.set("socket.keepalive.enable", "true").set("reconnect.backoff.max.ms", "2000");
         for (name, value) in &self.properties {
             config.set(name, value);
@@ -147,7 +148,7 @@ impl KafkaSettings {
         config
     }
 
-    /// What a reader is given beside its group.
+    /// Returns the properties of a reader, without its group.
     pub(super) fn reader(&self) -> ClientConfig {
         let mut config = self.client();
         self.set_defaults(&mut config, &READER_DEFAULTS);
@@ -158,7 +159,7 @@ impl KafkaSettings {
         config
     }
 
-    /// What the writer is given.
+    /// Returns the properties of the writer.
     pub(super) fn writer(&self) -> ClientConfig {
         let mut config = self.client();
         self.set_defaults(&mut config, &WRITER_DEFAULTS);
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_property_that_correctness_rests_on_is_refused() {
+    fn fixed_properties_cannot_be_overridden() {
         for (name, value) in [
             ("auto.offset.reset", "latest"),
             ("partitioner", "consistent_random"),
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_new_group_protocol_goes_without_an_assignor_and_a_session() {
+    fn the_new_group_protocol_sets_no_classic_defaults() {
         let new = with("group.protocol", "consumer").reader();
         let classic = KafkaSettings::default().reader();
         for (name, value) in CLASSIC_DEFAULTS {
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_takes_records_as_long_as_the_topics_made_here() {
+    fn clients_accept_records_as_large_as_new_topics_do() {
         let settings = KafkaSettings::default();
         for config in [settings.reader(), settings.writer()] {
             assert_eq!(config.get("message.max.bytes"), Some(RECORD_BYTES_MAX));
@@ -224,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn two_topics_of_one_name_are_refused() {
+    fn equal_topic_names_are_refused() {
         let settings = KafkaSettings { updates: "receipts.events".into(), ..KafkaSettings::default() };
-        assert!(settings.check().unwrap_err().to_string().contains("three names"));
+        assert!(settings.check().unwrap_err().to_string().contains("three different names"));
     }
 }

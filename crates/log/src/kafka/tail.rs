@@ -1,10 +1,10 @@
-//! Follows partitions without being a member of a group: one consumer, assigned by hand.
+//! Follows partitions without a consumer group: one consumer with a manual assignment.
 //!
-//! It commits nothing and joins nothing, and it never moves to another offset than the next one.
+//! It commits nothing, joins no group, and only moves to the next offset.
 
-use super::context::Asking;
-use super::inspect::asker;
-use super::reader::{Taking, take_slices};
+use super::context::QueryContext;
+use super::inspect::query_consumer;
+use super::reader::{PollBatch, poll_slices};
 use super::settings::KafkaSettings;
 use super::verdict::{Verdict, verdict};
 use crate::port::{Polled, ReadError, Tail, Topic};
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 /// See [`Tail`].
 pub(super) struct KafkaTail {
-    consumer: BaseConsumer<Asking>,
+    consumer: BaseConsumer<QueryContext>,
     topic: String,
-    /// By partition: the offset that its next record has at least; `None` where it is not followed.
+    /// By partition: its next record has at least this offset; `None` if it is not followed.
     next: Vec<Option<u64>>,
-    /// What the last poll met after it had handed records over.
+    /// An error of the last poll that came after some records.
     pending: Option<KafkaError>,
     stopped: Option<String>,
 }
@@ -33,24 +33,25 @@ impl KafkaTail {
         starts: &[(u32, u64)],
     ) -> Result<Self, ReadError> {
         let topic = settings.topic(topic).to_owned();
-        let consumer = asker(settings.reader())?;
+        let consumer = query_consumer(settings.reader())?;
         let mut next = vec![None; partitions as usize];
-        let mut places = TopicPartitionList::with_capacity(starts.len());
+        let mut assignment = TopicPartitionList::with_capacity(starts.len());
         for &(partition, start) in starts {
-            let Some(place) = next.get_mut(partition as usize) else {
-                return Err(ReadError::Stop(format!("the log has {partitions} partitions, no number {partition}")));
+            let Some(next) = next.get_mut(partition as usize) else {
+                let sentence = format!("the log has {partitions} partitions, but partition {partition} was requested");
+                return Err(ReadError::Stop(sentence));
             };
-            *place = Some(start);
+            *next = Some(start);
             let offset = Offset::Offset(i64::try_from(start).unwrap_or(i64::MAX));
-            places
+            assignment
                 .add_partition_offset(&topic, partition as i32, offset)
                 .map_err(|error| ReadError::Stop(format!("cannot follow {topic}: {error}")))?;
         }
-        consumer.assign(&places).map_err(|error| ReadError::Retry(error.to_string()))?;
+        consumer.assign(&assignment).map_err(|error| ReadError::Retry(error.to_string()))?;
         Ok(KafkaTail { consumer, topic, next, pending: None, stopped: None })
     }
 
-    /// Decides whether an error is passing. A topic that is away may come back: whoever follows waits.
+    /// Decides whether an error is transient. A missing topic may come back, so a tail waits for it.
     fn judge(&mut self, error: &KafkaError) -> ReadError {
         match verdict(error, &self.topic) {
             Verdict::Retry | Verdict::Topic => ReadError::Retry(error.to_string()),
@@ -70,12 +71,12 @@ impl Tail for KafkaTail {
         if let Some(error) = self.pending.take() {
             return Err(self.judge(&error));
         }
-        let Taking { taken, any, error } =
-            take_slices(&self.consumer, &mut self.next, max, Instant::now() + timeout, each);
+        let PollBatch { records, any, error } =
+            poll_slices(&self.consumer, &mut self.next, max, Instant::now() + timeout, each);
         match error {
             Some(error) if !any => return Err(self.judge(&error)),
             error => self.pending = error,
         }
-        Ok(taken)
+        Ok(records)
     }
 }

@@ -1,31 +1,31 @@
-//! Which errors of a read are passing and which end it.
+//! Decides which read errors are transient and which stop the reader.
 //!
-//! It looks at error codes only; it asks no broker. An unknown code is passing: librdkafka tries again by itself, and
-//! what it gives up it says with a code that is known here.
+//! It looks only at error codes and queries no broker. Unknown codes are transient, because librdkafka
+//! retries by itself and gives up with a code that is known here.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// What to do about an error of a poll.
+/// The reaction to a poll error.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Passing; poll again.
+    /// Transient: poll again.
     Retry,
-    /// Going on would lose or invent something; the sentence says what to do.
+    /// Going on would lose or invent records; the sentence says what to do.
     Stop(String),
-    /// Passing, unless the topic is gone.
+    /// Transient unless the topic was deleted.
     Topic,
 }
 
-/// Judges an error of a poll of `topic`.
+/// Judges a poll error of `topic`.
 pub(super) fn verdict(error: &KafkaError, topic: &str) -> Verdict {
     use RDKafkaErrorCode as Code;
     if let KafkaError::MessageConsumptionFatal(code) = error {
-        return Verdict::Stop(format!("the Kafka consumer of {topic} is beyond repair ({code}): restart the process"));
+        return Verdict::Stop(format!("the Kafka consumer of {topic} failed for good ({code}): restart the process"));
     }
     match error.rdkafka_error_code() {
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Verdict::Stop(format!(
-            "the next offset of a partition of {topic} is not in the log any more: it was trimmed or created anew \
-             while it was read. Start again: the start says which, and what to do"
+            "the next offset of a partition of {topic} is not in the log any more, because the log was trimmed or created \
+             anew during the read: restart the process, which then names the partition and the remedy"
         )),
         Some(
             code @ (Code::TopicAuthorizationFailed
@@ -39,10 +39,10 @@ pub(super) fn verdict(error: &KafkaError, topic: &str) -> Verdict {
         )),
         Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => Verdict::Topic,
         Some(code @ (Code::BadMessage | Code::BadCompression | Code::InvalidMessage)) => Verdict::Stop(format!(
-            "a batch of {topic} is damaged ({code}): let another replica lead the partition, or restore the topic"
+            "a batch of {topic} is damaged ({code}): make another replica the leader of the partition, or restore the topic"
         )),
         Some(Code::Fatal) => {
-            Verdict::Stop(format!("the Kafka consumer of {topic} is beyond repair ({error}): restart the process"))
+            Verdict::Stop(format!("the Kafka consumer of {topic} failed for good ({error}): restart the process"))
         }
         _ => Verdict::Retry,
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broker_that_is_away_is_passing_and_a_lost_offset_is_not() {
+    fn a_broker_outage_is_transient_and_a_lost_offset_is_not() {
         use RDKafkaErrorCode as Code;
         let of = |code| verdict(&KafkaError::MessageConsumption(code), "t");
         for code in [Code::BrokerTransportFailure, Code::AllBrokersDown, Code::OperationTimedOut, Code::Resolve] {

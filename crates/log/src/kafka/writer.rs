@@ -1,10 +1,10 @@
-//! Appends to Kafka through one idempotent producer with a polling thread of its own.
+//! Appends to Kafka through one idempotent producer with its own polling thread.
 //!
-//! It never says "not written" of a record that may have reached a broker.
+//! It never reports "not written" for a record that may have reached a broker.
 
 use super::connect::ConnectError;
 use super::context;
-use super::outcomes::{ASK_TIMEOUT, Outcomes, Told};
+use super::outcomes::{Outcomes, QUERY_TIMEOUT, Waiter};
 use super::settings::KafkaSettings;
 use crate::port::{AppendError, Entry, PendingAppend, Writer};
 use rdkafka::ClientContext;
@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// How long `append` sleeps before it tries a full queue again.
+/// The pause of `append` between attempts on a full queue.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 
-/// Hears of deliveries on the producer's thread.
+/// Receives delivery reports on the producer's thread.
 struct Deliveries {
     outcomes: Arc<Outcomes>,
 }
@@ -35,28 +35,27 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Told>;
+    type DeliveryOpaque = Box<Waiter>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, told: Box<Told>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, waiter: Box<Waiter>) {
         match result {
             Ok(message) => {
-                self.outcomes.delivered(message.topic(), message.partition(), message.offset(), *told);
+                self.outcomes.delivered(message.topic(), message.partition(), message.offset(), *waiter);
             }
-            Err((error, message)) => self.outcomes.tell(*told, Err(failure(error, message.topic()))),
+            Err((error, message)) => self.outcomes.resolve(*waiter, Err(failure(error, message.topic()))),
         }
     }
 }
 
-/// Tells what certainly did not happen from what may have.
+/// Distinguishes certain failures from unknown outcomes.
 fn failure(error: &KafkaError, topic: &str) -> AppendError {
     use RDKafkaErrorCode as Code;
     let sentence = format!("{topic}: {error}");
     match error.rdkafka_error_code() {
-        // A broker refuses these, and those that follow, by looking at the record alone, so no earlier attempt was taken
-        // either.
+        // A broker decides these by the record alone, so it refused every earlier attempt as well.
         Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => AppendError::TooLarge(sentence),
         Some(Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidMessage | Code::InvalidTopic)
-        // librdkafka refused it, or dropped it before it was sent.
+        // librdkafka refused the record, or dropped it before sending.
         | Some(Code::QueueFull | Code::PurgeQueue | Code::UnknownTopic | Code::UnknownPartition | Code::InvalidArgument) => {
             AppendError::NotWritten(sentence)
         }
@@ -64,7 +63,7 @@ fn failure(error: &KafkaError, topic: &str) -> AppendError {
     }
 }
 
-/// The one writer of a Kafka log. Its drop waits for what is queued.
+/// The one writer of a Kafka log. Its drop waits for queued entries.
 pub(super) struct KafkaWriter {
     producer: ThreadedProducer<Deliveries>,
     outcomes: Arc<Outcomes>,
@@ -83,7 +82,7 @@ impl KafkaWriter {
 
 impl Writer for KafkaWriter {
     fn append(&self, entry: Entry) -> PendingAppend {
-        let (to, appended) = oneshot::channel();
+        let (sender, appended) = oneshot::channel();
         let deadline = Instant::now() + self.settings.delivery_timeout;
         let topic = self.settings.topic(entry.topic);
         let headers = (!entry.headers.is_empty()).then(|| {
@@ -97,7 +96,7 @@ impl Writer for KafkaWriter {
             key: entry.key.as_deref(),
             timestamp: entry.timestamp_ms.map(|time| i64::try_from(time).unwrap_or(i64::MAX)),
             headers,
-            delivery_opaque: Box::new(Told { to, deadline }),
+            delivery_opaque: Box::new(Waiter { sender, deadline }),
         };
         loop {
             match self.producer.send(record) {
@@ -109,15 +108,15 @@ impl Writer for KafkaWriter {
                     std::thread::sleep(FULL_PAUSE);
                 }
                 Err((error, back)) => {
-                    // It never entered the queue, whatever the reason.
+                    // The record never entered the queue, so it is certainly not written.
                     let why = match (self.producer.client().fatal_error(), failure(&error, topic)) {
                         (Some((code, reason)), _) => AppendError::NotWritten(format!(
-                            "{topic}: the producer is beyond repair ({code}: {reason}): restart the process"
+                            "{topic}: the producer failed for good ({code}: {reason}): restart the process"
                         )),
                         (None, AppendError::Unknown(sentence)) => AppendError::NotWritten(sentence),
                         (None, why) => why,
                     };
-                    self.outcomes.tell(*back.delivery_opaque, Err(why));
+                    self.outcomes.resolve(*back.delivery_opaque, Err(why));
                     return appended;
                 }
             }
@@ -138,10 +137,10 @@ impl Writer for KafkaWriter {
 }
 
 impl Drop for KafkaWriter {
-    /// A producer that is dropped purges what is queued, so this flushes first.
+    /// Flushes first, because a dropped producer purges its queue.
     fn drop(&mut self) {
-        if let Err(error) = self.flush(self.settings.delivery_timeout + ASK_TIMEOUT + Duration::from_secs(1)) {
-            tracing::warn!(%error, "the Kafka log is closed with an append that failed");
+        if let Err(error) = self.flush(self.settings.delivery_timeout + QUERY_TIMEOUT + Duration::from_secs(1)) {
+            tracing::warn!(%error, "the Kafka log closes after a failed append");
         }
         self.outcomes.close();
     }
@@ -152,17 +151,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_no_broker_can_hold_is_called_not_written() {
+    fn only_certain_refusals_count_as_not_written() {
         use RDKafkaErrorCode as Code;
-        let fate = |code| failure(&KafkaError::MessageProduction(code), "t");
-        assert!(matches!(fate(Code::MessageSizeTooLarge), AppendError::TooLarge(_)));
+        let judged = |code| failure(&KafkaError::MessageProduction(code), "t");
+        assert!(matches!(judged(Code::MessageSizeTooLarge), AppendError::TooLarge(_)));
         for code in [Code::QueueFull, Code::InvalidRecord, Code::UnknownPartition, Code::PurgeQueue] {
-            assert!(matches!(fate(code), AppendError::NotWritten(_)), "{code}");
+            assert!(matches!(judged(code), AppendError::NotWritten(_)), "{code}");
         }
         for code in
             [Code::MessageTimedOut, Code::PurgeInflight, Code::RequestTimedOut, Code::NotEnoughReplicasAfterAppend]
         {
-            assert!(matches!(fate(code), AppendError::Unknown(_)), "{code}");
+            assert!(matches!(judged(code), AppendError::Unknown(_)), "{code}");
         }
     }
 }

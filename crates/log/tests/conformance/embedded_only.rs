@@ -1,6 +1,6 @@
-//! What only the embedded log promises: one file, one process, durable through a kill.
+//! What only the embedded log does: one file, one process, durable after a kill.
 
-use crate::support::{PATIENCE, Remembers, entry, hear_all};
+use crate::support::{RecordingAssignment, TIME_LIMIT, entry, read_all};
 use receipts_log::embedded::{EmbeddedLog, OpenError};
 use receipts_log::{Entry, Inspect, Log, Topic};
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Names the log's folder to the child process of a crash test.
+/// Passes the log's folder to the child process of a crash test.
 const CHILD_DIR: &str = "RECEIPTS_LOG_CRASH_DIR";
 
 fn open(dir: &Path) -> EmbeddedLog {
@@ -25,9 +25,9 @@ fn append(log: &EmbeddedLog, entry: Entry) -> u64 {
     log.writer().append(entry).blocking_recv().unwrap().unwrap().offset
 }
 
-/// Not a test by itself: appends and prints what was acknowledged, until it is killed.
+/// Not a test by itself: appends and prints the acknowledgements until it is killed.
 #[test]
-fn child_that_appends_until_it_is_killed() {
+fn child_appends_until_it_is_killed() {
     let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
     let log = open(Path::new(&dir));
     let writer = log.writer();
@@ -38,7 +38,7 @@ fn child_that_appends_until_it_is_killed() {
             .collect();
         for (number, appended) in appended {
             let written = appended.blocking_recv().unwrap().unwrap();
-            // In one write, so that a kill leaves no half of a line to be taken for an offset.
+            // One write, so that a kill cannot leave half a line that parses as another offset.
             let line = format!("ack {} {} {number}\n", written.partition, written.offset);
             out.write_all(line.as_bytes()).unwrap();
         }
@@ -51,7 +51,7 @@ fn everything_acknowledged_survives_kill_9() {
     let mut acknowledged = Vec::new();
     for life in 0..5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["embedded_only::child_that_appends_until_it_is_killed", "--exact", "--nocapture"])
+            .args(["embedded_only::child_appends_until_it_is_killed", "--exact", "--nocapture"])
             .env(CHILD_DIR, dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -61,7 +61,7 @@ fn everything_acknowledged_survives_kill_9() {
         for (count, line) in lines.map_while(Result::ok).filter(|line| line.starts_with("ack ")).enumerate() {
             let numbers: Vec<u64> = line[4..].split(' ').map(|number| number.parse().unwrap()).collect();
             acknowledged.push((numbers[0] as u32, numbers[1], numbers[2].to_string()));
-            // Killed between commits and in the midst of them; what was printed by then still counts.
+            // Kills the child between commits and during them; lines printed before still count.
             if count == 150 + 77 * life {
                 child.kill().unwrap();
             }
@@ -70,8 +70,8 @@ fn everything_acknowledged_survives_kill_9() {
         let log = open(dir.path());
         for partition in 0..4 {
             let records = log.read(Topic::Events, partition, 0, usize::MAX).unwrap();
-            for (place, record) in records.iter().enumerate() {
-                assert_eq!(record.offset, place as u64, "no gap and nothing double");
+            for (index, record) in records.iter().enumerate() {
+                assert_eq!(record.offset, index as u64, "no gap and no duplicate");
             }
             for (_, offset, value) in acknowledged.iter().filter(|(of, ..)| *of == partition) {
                 assert_eq!(records[*offset as usize].value.as_deref(), Some(value.as_bytes()), "life {life}");
@@ -82,20 +82,20 @@ fn everything_acknowledged_survives_kill_9() {
 }
 
 #[test]
-fn a_log_killed_while_it_is_made_can_be_opened() {
+fn a_log_killed_during_creation_can_be_opened() {
     for round in 0..30 {
         let dir = tempfile::tempdir().unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["embedded_only::child_that_appends_until_it_is_killed", "--exact"])
+            .args(["embedded_only::child_appends_until_it_is_killed", "--exact"])
             .env(CHILD_DIR, dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // From its first file on, a little later each time.
-        let deadline = Instant::now() + PATIENCE;
+        // Kills the child after it has created its first file, a little later each round.
+        let deadline = Instant::now() + TIME_LIMIT;
         while std::fs::read_dir(dir.path()).unwrap().next().is_none() {
-            assert!(Instant::now() < deadline, "the child makes no log");
+            assert!(Instant::now() < deadline, "the child creates no log");
         }
         std::thread::sleep(Duration::from_micros(200 * round));
         child.kill().unwrap();
@@ -106,7 +106,7 @@ fn a_log_killed_while_it_is_made_can_be_opened() {
 }
 
 #[test]
-fn what_is_left_of_a_log_that_was_never_made_is_removed() {
+fn leftovers_of_an_unfinished_creation_are_removed() {
     let whole = tempfile::tempdir().unwrap();
     drop(open(whole.path()));
     let whole = std::fs::read(whole.path().join("log.redb")).unwrap();
@@ -125,7 +125,7 @@ fn what_is_left_of_a_log_that_was_never_made_is_removed() {
 }
 
 #[test]
-fn of_those_that_make_a_log_at_the_same_time_one_has_it_and_the_others_are_refused() {
+fn one_of_several_concurrent_creators_gets_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let opened: Vec<_> = std::thread::scope(|scope| {
         let all: Vec<_> = (0..8).map(|_| scope.spawn(|| EmbeddedLog::open(dir.path(), None))).collect();
@@ -139,7 +139,7 @@ fn of_those_that_make_a_log_at_the_same_time_one_has_it_and_the_others_are_refus
 }
 
 #[test]
-fn a_reopened_log_goes_on_where_it_ended() {
+fn a_reopened_log_continues_at_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     for number in 0..3 {
@@ -158,7 +158,7 @@ fn a_reopened_log_goes_on_where_it_ended() {
 }
 
 #[test]
-fn what_is_queued_is_written_before_the_log_closes() {
+fn queued_entries_are_written_before_the_log_closes() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     let writer = log.writer();
@@ -170,7 +170,7 @@ fn what_is_queued_is_written_before_the_log_closes() {
 }
 
 #[test]
-fn a_log_in_use_is_refused_with_what_to_do() {
+fn a_log_in_use_is_refused_with_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     let error = EmbeddedLog::open(dir.path(), None).err().unwrap();
@@ -181,7 +181,7 @@ fn a_log_in_use_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn the_partition_count_is_that_of_the_creation() {
+fn the_partition_count_never_changes() {
     let dir = tempfile::tempdir().unwrap();
     drop(EmbeddedLog::open(dir.path(), NonZeroU32::new(7)).unwrap());
     assert_eq!(EmbeddedLog::open(dir.path(), None).unwrap().partition_count(), 7);
@@ -190,7 +190,7 @@ fn the_partition_count_is_that_of_the_creation() {
 }
 
 #[test]
-fn timestamps_never_go_back_within_a_partition_not_even_when_reopened() {
+fn timestamps_never_fall_within_a_partition() {
     let dir = tempfile::tempdir().unwrap();
     let at = |time| Entry { timestamp_ms: Some(time), ..entry(0, "k", time) };
     let log = open(dir.path());
@@ -216,13 +216,13 @@ fn a_damaged_row_stops_the_reader_and_is_never_served() {
     let path = dir.path().join("log.redb");
     let mut bytes = std::fs::read(&path).unwrap();
     let needle = b"easy to find";
-    let places: Vec<usize> = (0..bytes.len() - needle.len()).filter(|&at| bytes[at..].starts_with(needle)).collect();
-    assert!(!places.is_empty());
-    for place in places {
-        bytes[place] ^= 1;
+    let positions: Vec<usize> = (0..bytes.len() - needle.len()).filter(|&at| bytes[at..].starts_with(needle)).collect();
+    assert!(!positions.is_empty());
+    for position in positions {
+        bytes[position] ^= 1;
     }
     std::fs::write(&path, bytes).unwrap();
-    // The last row of each partition is looked at when the log is opened.
+    // Opening a log reads the last row of each partition.
     let error = EmbeddedLog::open(dir.path(), None).err().unwrap().to_string();
     assert!(error.contains("events/0 at 0") && error.contains("checksum"), "{error}");
 }
@@ -231,23 +231,23 @@ fn a_damaged_row_stops_the_reader_and_is_never_served() {
 fn a_waiting_reader_is_woken_by_an_append() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
-    let mut reader = log.reader("g", Arc::new(Remembers::default())).unwrap();
-    hear_all(&mut *reader);
+    let mut reader = log.reader("g", Arc::new(RecordingAssignment::default())).unwrap();
+    read_all(&mut *reader);
     std::thread::scope(|scope| {
         let acknowledged = scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(100));
             append(&log, entry(0, "k", "v"));
             Instant::now()
         });
-        assert_eq!(reader.poll(1, PATIENCE, &mut |_| {}).unwrap(), 1);
+        assert_eq!(reader.poll(1, TIME_LIMIT, &mut |_| {}).unwrap(), 1);
         let woken = Instant::now();
-        // No interval is polled: it comes with the acknowledgement, give or take the scheduler.
+        // The reader does not poll at an interval: it wakes with the acknowledgement, about.
         assert!(woken.saturating_duration_since(acknowledged.join().unwrap()) < Duration::from_secs(5));
     });
 }
 
 #[test]
-fn to_look_for_a_log_makes_none() {
+fn looking_for_a_log_creates_none() {
     let dir = tempfile::tempdir().unwrap();
     let below = dir.path().join("below");
     assert!(!EmbeddedLog::is_in(dir.path()) && !EmbeddedLog::is_in(&below));

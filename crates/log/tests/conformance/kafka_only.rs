@@ -1,6 +1,6 @@
-//! What only Kafka does: groups, other clients' partitioning, brokers that die, topics that others made.
+//! What only Kafka does: groups, partitioning by other clients, broker failures, topics of other makers.
 
-use crate::support::{Fixture, Heard, PARTITIONS, PATIENCE, admin, entry, settings};
+use crate::support::{Fixture, PARTITIONS, Received, TIME_LIMIT, admin, entry, settings};
 use parking_lot::Mutex;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use receipts_log::kafka::{ConnectError, CreateTopics, KafkaLog, KafkaSettings};
@@ -19,9 +19,9 @@ fn create(bootstrap: &str, name: &str, partitions: i32, properties: &[(&str, &st
     results.into_iter().for_each(|result| _ = result.unwrap());
 }
 
-/// The golden vectors of the event crate: what librdkafka really does with each key, and what we compute.
+/// Checks the golden vectors of the event crate against librdkafka.
 #[test]
-fn librdkafka_puts_every_golden_key_where_partition_of_says() {
+fn librdkafka_and_partition_of_choose_the_same_partition() {
     let Some(broker) = Broker::shared() else { return };
     let golden = include_str!("../../../event/testdata/murmur2.txt");
     let rows: Vec<Vec<&str>> = golden
@@ -48,30 +48,30 @@ fn librdkafka_puts_every_golden_key_where_partition_of_says() {
 }
 
 #[test]
-fn a_topic_of_updates_with_another_number_of_partitions_is_refused() {
+fn an_update_topic_with_other_partitions_is_refused() {
     let Some(broker) = Broker::shared() else { return };
     let settings = settings(broker);
     create(&settings.bootstrap, &settings.updates, 2, &[]);
     let refused = KafkaLog::connect(settings.clone()).err().unwrap();
     assert!(matches!(refused, ConnectError::Partitions { held: 2, events: PARTITIONS, .. }), "{refused}");
     assert!(refused.to_string().contains("--log-updates-topic"), "{refused}");
-    // Who only looks at events has no part in that.
+    // A process that only reads events does not need the topic.
     KafkaLog::connect(KafkaSettings { required: &[Topic::Events], ..settings }).unwrap();
 }
 
-/// State that two readers of a group hand to one another, as projectors do through their stores.
+/// State that two readers of a group pass on to each other, as projectors do through their stores.
 #[derive(Default)]
-struct Handed {
-    /// By partition: the offset to go on at, and what was applied.
+struct SharedState {
+    /// By partition: the next offset, and the applied values.
     state: Mutex<BTreeMap<u32, (u64, Vec<String>)>>,
     owners: Mutex<BTreeMap<u32, u32>>,
 }
 
-/// One reader's side of it.
+/// One of the readers.
 struct Member {
     name: u32,
-    all: Arc<Handed>,
-    /// Records are in hand: no call may come now.
+    all: Arc<SharedState>,
+    /// True while a poll passes records on; no assignment call may come then.
     in_hand: AtomicBool,
     held: AtomicU32,
 }
@@ -101,7 +101,7 @@ impl Assignment for Member {
 }
 
 impl Member {
-    fn new(name: u32, all: &Arc<Handed>) -> Arc<Self> {
+    fn new(name: u32, all: &Arc<SharedState>) -> Arc<Self> {
         Arc::new(Member { name, all: all.clone(), in_hand: AtomicBool::new(false), held: AtomicU32::new(0) })
     }
 
@@ -125,9 +125,9 @@ impl Member {
 }
 
 #[test]
-fn two_readers_of_a_group_hand_partitions_over_and_nothing_is_skipped() {
+fn readers_of_a_group_skip_nothing_in_a_handover() {
     let Some(fixture) = Fixture::kafka() else { return };
-    let (all, done) = (Arc::new(Handed::default()), AtomicBool::new(false));
+    let (all, done) = (Arc::new(SharedState::default()), AtomicBool::new(false));
     let written = std::thread::scope(|scope| {
         let producer = scope.spawn(|| {
             let (writer, mut appended) = (fixture.log.writer(), Vec::new());
@@ -140,7 +140,7 @@ fn two_readers_of_a_group_hand_partitions_over_and_nothing_is_skipped() {
             }
             appended.into_iter().map(|(p, a)| (p, a.blocking_recv().unwrap().unwrap())).collect::<Vec<_>>()
         });
-        // Ends the producer where an assertion fails, or the scope would wait for it for ever.
+        // Ends the producer if an assertion fails; otherwise the scope would wait for it for ever.
         struct Ends<'a>(&'a AtomicBool);
         impl Drop for Ends<'_> {
             fn drop(&mut self) {
@@ -148,7 +148,7 @@ fn two_readers_of_a_group_hand_partitions_over_and_nothing_is_skipped() {
             }
         }
         let ends = Ends(&done);
-        let deadline = Instant::now() + 3 * PATIENCE;
+        let deadline = Instant::now() + 3 * TIME_LIMIT;
         let first = Member::new(1, &all);
         let mut one = fixture.log.reader(&fixture.group, first.clone()).unwrap();
         while first.held.load(Ordering::SeqCst) < PARTITIONS {
@@ -163,7 +163,7 @@ fn two_readers_of_a_group_hand_partitions_over_and_nothing_is_skipped() {
             assert!(Instant::now() < deadline, "the second reader is not given half");
         }
         assert_eq!(first.held.load(Ordering::SeqCst), PARTITIONS / 2);
-        // The second is dropped while the first does not poll, and is not waited for.
+        // The second reader is dropped while the first one does not poll, and does not wait for it.
         drop(two);
         assert_eq!(second.held.load(Ordering::SeqCst), 0);
         while first.held.load(Ordering::SeqCst) < PARTITIONS {
@@ -172,10 +172,10 @@ fn two_readers_of_a_group_hand_partitions_over_and_nothing_is_skipped() {
         }
         drop(ends);
         let written = producer.join().unwrap();
-        let heard = |all: &Handed| all.state.lock().values().map(|(_, values)| values.len()).sum::<usize>();
-        while heard(&all) < written.len() {
+        let received = |all: &SharedState| all.state.lock().values().map(|(_, values)| values.len()).sum::<usize>();
+        while received(&all) < written.len() {
             first.step(&mut *one);
-            assert!(Instant::now() < deadline, "heard {} of {}", heard(&all), written.len());
+            assert!(Instant::now() < deadline, "received {} of {}", received(&all), written.len());
         }
         written
     });
@@ -186,18 +186,18 @@ fn two_readers_of_a_group_hand_partitions_over_and_nothing_is_skipped() {
 }
 
 #[test]
-fn everything_acknowledged_survives_a_broker_that_is_killed_and_restarted() {
+fn everything_acknowledged_survives_a_broker_restart() {
     if !enabled() {
         return;
     }
     let broker = Broker::start(1).unwrap_or_else(|error| panic!("{error}"));
     let delivery_timeout = Duration::from_secs(90);
     let log = KafkaLog::connect(KafkaSettings { delivery_timeout, ..settings(&broker) }).unwrap();
-    // The group may take a reader's partitions away while its broker is gone, so this one goes on where it stood.
-    let all = Arc::new(Handed::default());
+    // The group may revoke partitions while the broker is down, so this reader resumes at its own state.
+    let all = Arc::new(SharedState::default());
     let member = Member::new(1, &all);
     let mut reader = log.reader(&unique("group"), member.clone()).unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     while member.held.load(Ordering::SeqCst) < PARTITIONS {
         member.step(&mut *reader);
         assert!(Instant::now() < deadline, "the reader is not given all");
@@ -208,7 +208,7 @@ fn everything_acknowledged_survives_a_broker_that_is_killed_and_restarted() {
             let number = appended.len();
             appended.push(writer.append(entry(number as u32 % PARTITIONS, "k", number)));
             member.step(&mut *reader);
-            // A step comes back at once where every broker is down.
+            // A step returns at once while every broker is down.
             std::thread::sleep(Duration::from_millis(5));
         }
     };
@@ -218,10 +218,10 @@ fn everything_acknowledged_survives_a_broker_that_is_killed_and_restarted() {
     broker.restart(1).unwrap();
     go_on(200, &mut appended);
     log.writer().flush(delivery_timeout).unwrap();
-    let heard = || all.state.lock().values().map(|(_, values)| values.len()).sum::<usize>();
-    let deadline = Instant::now() + PATIENCE;
-    while heard() < appended.len() {
-        assert!(Instant::now() < deadline, "heard {} of {}", heard(), appended.len());
+    let received = || all.state.lock().values().map(|(_, values)| values.len()).sum::<usize>();
+    let deadline = Instant::now() + TIME_LIMIT;
+    while received() < appended.len() {
+        assert!(Instant::now() < deadline, "received {} of {}", received(), appended.len());
         member.step(&mut *reader);
     }
     for partition in 0..PARTITIONS {
@@ -230,8 +230,8 @@ fn everything_acknowledged_survives_a_broker_that_is_killed_and_restarted() {
         let end = log.bounds(Topic::Events, partition).unwrap().end;
         assert_eq!(end, wanted.len() as u64, "each is in the log exactly once");
         assert_eq!(all.state.lock()[&partition], (end, wanted), "in order, without a gap");
-        // So the records stand at 0, 1, 2. Of one acknowledged only after a retry the writer may know no more than that
-        // it stands before the end.
+        // So the records are at 0, 1, 2. If a record was acknowledged only after a retry, the writer may
+        // know only that it is before the end.
         for (own, appended) in (0..).zip(appended.iter_mut().skip(partition as usize).step_by(PARTITIONS as usize)) {
             let written = appended.try_recv().expect("resolved before the flush returned").unwrap();
             assert_eq!(written.partition, partition);
@@ -241,7 +241,7 @@ fn everything_acknowledged_survives_a_broker_that_is_killed_and_restarted() {
 }
 
 #[test]
-fn an_append_that_no_broker_answers_has_an_open_outcome() {
+fn an_unanswered_append_has_an_unknown_outcome() {
     if !enabled() {
         return;
     }
@@ -252,13 +252,13 @@ fn an_append_that_no_broker_answers_has_an_open_outcome() {
     broker.kill(1).unwrap();
     let error = log.writer().append(entry(0, "k", "after")).blocking_recv().unwrap().unwrap_err();
     assert!(matches!(error, AppendError::Unknown(_)), "{error}");
-    assert!(matches!(log.writer().flush(PATIENCE), Err(AppendError::Unknown(_))));
+    assert!(matches!(log.writer().flush(TIME_LIMIT), Err(AppendError::Unknown(_))));
 }
 
 #[test]
-fn a_log_trimmed_under_its_reader_stops_it_rather_than_skipping() {
+fn a_log_trimmed_during_a_read_stops_the_reader() {
     let Some(fixture) = Fixture::kafka() else { return };
-    // Twice as much as a reader holds ready, and no compression makes it less.
+    // Twice the size of a reader's fetch queue, and incompressible.
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     let mut noise = || {
         seed ^= seed << 13;
@@ -269,20 +269,20 @@ fn a_log_trimmed_under_its_reader_stops_it_rather_than_skipping() {
     let mut value = || (0..2500).flat_map(|_| noise()).collect::<Vec<u8>>();
     fixture.append((0..3200).map(|_| Entry { value: Some(value().into()), ..entry(0, "k", "") }));
     let mut reader = fixture.reader();
-    let mut heard = Heard::default();
-    while heard.records.is_empty() {
-        heard.poll(&mut *reader, 1, Duration::from_millis(100)).unwrap();
+    let mut received = Received::default();
+    while received.records.is_empty() {
+        received.poll(&mut *reader, 1, Duration::from_millis(100)).unwrap();
     }
     (fixture.trim)(0, 3200);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     let sentence = loop {
-        assert!(Instant::now() < deadline, "read {} records and did not stop", heard.records.len());
-        if let Err(ReadError::Stop(sentence)) = heard.poll(&mut *reader, 1000, Duration::from_millis(100)) {
+        assert!(Instant::now() < deadline, "read {} records and did not stop", received.records.len());
+        if let Err(ReadError::Stop(sentence)) = received.poll(&mut *reader, 1000, Duration::from_millis(100)) {
             break sentence;
         }
     };
     assert!(sentence.contains("not in the log any more"), "{sentence}");
-    let offsets: Vec<u64> = heard.records.iter().map(|record| record.offset).collect();
+    let offsets: Vec<u64> = received.records.iter().map(|record| record.offset).collect();
     assert_eq!(offsets, (0..offsets.len() as u64).collect::<Vec<_>>(), "nothing was skipped before it stopped");
 }
 
@@ -299,7 +299,7 @@ fn a_compacted_event_topic_is_refused() {
 }
 
 #[test]
-fn missing_topics_are_named_with_how_to_create_them() {
+fn missing_topics_are_named_with_a_remedy() {
     let Some(broker) = Broker::shared() else { return };
     let settings = KafkaSettings { create_topics: None, ..settings(broker) };
     let events = settings.events.clone();
@@ -308,7 +308,7 @@ fn missing_topics_are_named_with_how_to_create_them() {
 }
 
 #[test]
-fn topics_that_exist_keep_their_number_of_partitions() {
+fn existing_topics_keep_their_partition_counts() {
     let Some(broker) = Broker::shared() else { return };
     let settings = settings(broker);
     let first = KafkaLog::connect(settings.clone()).unwrap();
@@ -319,7 +319,7 @@ fn topics_that_exist_keep_their_number_of_partitions() {
 }
 
 #[test]
-fn a_broker_that_cannot_be_reached_is_named() {
+fn an_unreachable_broker_is_named() {
     let settings = KafkaSettings {
         bootstrap: "127.0.0.1:9".into(),
         connect_timeout: Duration::from_secs(1),

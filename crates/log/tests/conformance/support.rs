@@ -1,4 +1,4 @@
-//! What the cases stand on: a log of their own, an assignment that remembers, and ways to read a log out.
+//! Test support: a new log per case, an assignment that records its calls, and helpers that read a log.
 //!
 //! It asserts only that time limits hold; the cases assert the rest.
 
@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Longer than anything here takes, on a machine that does much else.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any step takes on a busy machine.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const PARTITIONS: u32 = 4;
 
 type Trim = Box<dyn Fn(u32, u64)>;
 
-/// A new log of [`PARTITIONS`] partitions, a consumer group of its own, and a way to trim the event topic.
+/// A new log with [`PARTITIONS`] partitions, its own consumer group, and a way to trim the event topic.
 pub(crate) struct Fixture {
     pub(crate) log: Arc<dyn Inspect>,
     pub(crate) group: String,
@@ -49,12 +49,12 @@ impl Fixture {
         Some(Fixture { log, group: unique("group"), trim, _dir: None })
     }
 
-    /// A reader that begins every partition at its first offset.
+    /// Returns a reader that starts every partition at its first offset.
     pub(crate) fn reader(&self) -> Box<dyn Reader> {
-        self.log.reader(&self.group, Arc::new(Remembers::default())).unwrap()
+        self.log.reader(&self.group, Arc::new(RecordingAssignment::default())).unwrap()
     }
 
-    /// Appends and waits for all acknowledgements.
+    /// Appends entries and waits for all acknowledgements.
     pub(crate) fn append(&self, entries: impl IntoIterator<Item = Entry>) -> Vec<Location> {
         let writer = self.log.writer();
         let appended: Vec<_> = entries.into_iter().map(|entry| writer.append(entry)).collect();
@@ -62,7 +62,7 @@ impl Fixture {
     }
 }
 
-/// Settings with topics of their own.
+/// Returns settings with unused topic names.
 pub(crate) fn settings(broker: &Broker) -> KafkaSettings {
     KafkaSettings {
         bootstrap: broker.bootstrap(),
@@ -89,26 +89,26 @@ pub(crate) fn entry(partition: impl Into<Option<u32>>, key: &str, value: impl To
     }
 }
 
-/// What an assignment was told.
+/// A call of an assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     Assigned { partition: u32, first: u64, end: u64 },
     Revoked(Vec<u32>),
 }
 
-/// Remembers its calls; begins where it is told, at the first offset otherwise.
+/// RecordingAssignment its calls; begins where it is told, at the first offset otherwise.
 #[derive(Default)]
-pub(crate) struct Remembers {
+pub(crate) struct RecordingAssignment {
     pub(crate) calls: Mutex<Vec<Call>>,
     pub(crate) starts: BTreeMap<u32, u64>,
     pub(crate) refuses: Option<u32>,
-    /// Whether it looks at records.
+    /// If true, it looks at records.
     pub(crate) looks: bool,
-    /// What it saw in each partition at the first offset, at the next, and at the end.
+    /// The records that it saw in each partition at the first offset, the next one, and the end.
     pub(crate) seen: Mutex<BTreeMap<(u32, u64), Option<OwnedRecord>>>,
 }
 
-impl Assignment for Remembers {
+impl Assignment for RecordingAssignment {
     fn assigned(
         &self,
         partition: u32,
@@ -131,15 +131,15 @@ impl Assignment for Remembers {
     }
 }
 
-/// What one or more polls handed over.
+/// The items of one or more polls.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct Received {
     pub(crate) records: Vec<OwnedRecord>,
-    /// (partition, next offset), in the order told.
+    /// (partition, next offset), in the order of the polls.
     pub(crate) ends: Vec<(u32, u64)>,
 }
 
-impl Heard {
+impl Received {
     pub(crate) fn values(&self, partition: u32) -> Vec<String> {
         let of = self.records.iter().filter(|record| record.partition == partition);
         of.map(|record| String::from_utf8(record.value.clone().unwrap().into()).unwrap()).collect()
@@ -147,7 +147,7 @@ impl Heard {
 
     pub(crate) fn poll(&mut self, reader: &mut dyn Reader, max: usize, timeout: Duration) -> Result<usize, ReadError> {
         let before = self.records.len();
-        let handed = reader.poll(max, timeout, &mut |polled| match polled {
+        let count = reader.poll(max, timeout, &mut |polled| match polled {
             Polled::Records(records) => {
                 assert!(!records.is_empty() && records.len() <= SLICE_RECORDS_MAX, "a slice has its limits");
                 assert!(records.iter().all(|record| record.partition == records[0].partition), "of one partition");
@@ -155,36 +155,41 @@ impl Heard {
             }
             Polled::End { partition, next_offset } => self.ends.push((partition, next_offset)),
         })?;
-        assert_eq!(handed, self.records.len() - before, "poll returns how many records it handed over");
-        Ok(handed)
+        assert_eq!(count, self.records.len() - before, "poll returns its number of records");
+        Ok(count)
     }
 }
 
-/// Polls until `enough`.
-pub(crate) fn hear_until(reader: &mut dyn Reader, mut enough: impl FnMut(&Heard) -> bool) -> Heard {
-    let (mut heard, deadline) = (Heard::default(), Instant::now() + PATIENCE);
-    while !enough(&heard) {
-        assert!(Instant::now() < deadline, "too late, heard only {} records, {:?}", heard.records.len(), heard.ends);
-        match heard.poll(reader, 1000, Duration::from_millis(100)) {
+/// Polls until `enough` returns true.
+pub(crate) fn read_until(reader: &mut dyn Reader, mut enough: impl FnMut(&Received) -> bool) -> Received {
+    let (mut received, deadline) = (Received::default(), Instant::now() + TIME_LIMIT);
+    while !enough(&received) {
+        assert!(
+            Instant::now() < deadline,
+            "too late, received only {} records, {:?}",
+            received.records.len(),
+            received.ends
+        );
+        match received.poll(reader, 1000, Duration::from_millis(100)) {
             Ok(_) | Err(ReadError::Retry(_)) => {}
             Err(stop) => panic!("{stop}"),
         }
     }
-    heard
+    received
 }
 
-/// Polls until the end of every partition was told.
-pub(crate) fn hear_all(reader: &mut dyn Reader) -> Heard {
-    hear_until(reader, |heard| {
-        heard.ends.iter().map(|(partition, _)| partition).collect::<BTreeSet<_>>().len() == PARTITIONS as usize
+/// Polls until the end of every partition was reported.
+pub(crate) fn read_all(reader: &mut dyn Reader) -> Received {
+    read_until(reader, |received| {
+        received.ends.iter().map(|(partition, _)| partition).collect::<BTreeSet<_>>().len() == PARTITIONS as usize
     })
 }
 
-/// Polls until the reader stops, and says with what sentence.
-pub(crate) fn hear_stop(reader: &mut dyn Reader) -> String {
-    let deadline = Instant::now() + PATIENCE;
+/// Polls until the reader stops, and returns the sentence of the error.
+pub(crate) fn read_until_stop(reader: &mut dyn Reader) -> String {
+    let deadline = Instant::now() + TIME_LIMIT;
     while Instant::now() < deadline {
-        if let Err(ReadError::Stop(sentence)) = Heard::default().poll(reader, 10, Duration::from_millis(100)) {
+        if let Err(ReadError::Stop(sentence)) = Received::default().poll(reader, 10, Duration::from_millis(100)) {
             return sentence;
         }
     }

@@ -96,7 +96,7 @@ pub(crate) enum Call {
     Revoked(Vec<u32>),
 }
 
-/// RecordingAssignment its calls; begins where it is told, at the first offset otherwise.
+/// Records its calls. Starts partitions at `starts`, or else at their first offset.
 #[derive(Default)]
 pub(crate) struct RecordingAssignment {
     pub(crate) calls: Mutex<Vec<Call>>,

@@ -1,9 +1,9 @@
-//! A backend in small: writes a chat, asks who has read it, and follows what happens, until Ctrl-C.
+//! A small backend: writes a chat, prints its readers, and follows the updates until Ctrl-C.
 //!
-//! `receipts serve`, and beside it
-//! `cargo run -p receipts-client --example follow -- [URL] [TOKEN]`, by default `http://127.0.0.1:8080` without a token.
+//! Start `receipts serve`, then
+//! `cargo run -p receipts-client --example follow -- [URL] [TOKEN]`; default: `http://127.0.0.1:8080` without a token.
 
-#![allow(clippy::print_stdout, reason = "a program that shows what it does")]
+#![allow(clippy::print_stdout, reason = "an example that prints its results")]
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -19,9 +19,9 @@ async fn main() -> anyhow::Result<()> {
         None => builder.build()?,
     };
 
-    // First the stream, then the chat: everything of it comes.
+    // The stream opens before the chat begins, so that it carries all its updates.
     let updates = client.updates_of_conversation("picnic").on_interruption(|error, wait| {
-        println!("… {error}; connecting again in {} ms", wait.as_millis());
+        println!("… {error}; reconnecting in {} ms", wait.as_millis());
     });
     let mut updates = updates.open().await.with_context(|| format!("no stream of {url}"))?;
 
@@ -33,7 +33,7 @@ async fn main() -> anyhow::Result<()> {
         ])
         .await?;
 
-    // The client waits for its own writes by itself.
+    // A client's reads include its own writes.
     if let Some(counts) = client.receipt("picnic", "m1").await?.counts {
         println!("read by {} of {}", counts.read_count, counts.audience_count);
     }
@@ -50,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
             }
             Ok(Update::ReadMark(update)) => println!("{} has read on", update.mark.reader_id),
             Ok(_) => {}
-            // Ask for the receipts on show anew; the stream itself goes on from now.
+            // Query the shown receipts again; the stream continues from now on.
             Err(error @ Error::UpdatesGone(_)) => println!("{error}"),
             Err(error) => return Err(error.into()),
         }

@@ -1,4 +1,4 @@
-//! Where the service is, who asks, and how patient the client is. Asks nothing itself.
+//! The settings of a client: URL, credentials, timeouts and retries. It sends no request.
 
 use crate::client::Client;
 use crate::error::{BoxError, Error};
@@ -10,14 +10,14 @@ use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Three heartbeats of the service's default.
+/// Three heartbeats at the service's default interval.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(45);
 const RETRIES: u32 = 3;
 
 type Customize = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>;
 
-/// Makes a [`Client`].
-#[must_use = "build() makes the client"]
+/// Builds a [`Client`].
+#[must_use = "build() returns the client"]
 pub struct Builder {
     base_url: String,
     credential: Option<Credential>,
@@ -45,13 +45,14 @@ impl Builder {
         }
     }
 
-    /// A bearer token for as long as the client lives. Tenant, person and scopes come from it.
+    /// Sets a bearer token for the lifetime of the client. It determines tenant, person and scopes.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.credential = Some(Credential::Token(token.into()));
         self
     }
 
-    /// What gets a bearer token: called before every request, so it keeps its token and renews it in time.
+    /// Sets a function that returns a bearer token. It is called before every request, so it should cache
+    /// the token and renew it in time.
     ///
     /// ```
     /// # async fn current_token() -> Result<String, std::io::Error> { Ok("eyJ…".to_owned()) }
@@ -71,45 +72,48 @@ impl Builder {
         self
     }
 
-    /// Whose data; only where the service trusts its network and has no tokens configured.
+    /// Sets the tenant. Only for a service that trusts its network and has no tokens configured.
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = Some(tenant.into());
         self
     }
 
-    /// The person who asks; only there too. Without it, a service asks, with all scopes.
+    /// Sets the calling person. Only for a service that trusts its network. Without it, the caller is a
+    /// service with all scopes.
     pub fn caller(mut self, caller: impl Into<String>) -> Self {
         self.caller = Some(caller.into());
         self
     }
 
-    /// How long a read may wait for what this client has seen or written, in whole milliseconds, at most 30 s; the
-    /// service's default, 1 s, without it.
+    /// Sets how long a read may wait for the client's position, in whole milliseconds, at most 30 s.
+    /// Default: the service's default of 1 s.
     pub const fn wait(mut self, wait: Duration) -> Self {
         self.wait = Some(wait);
         self
     }
 
-    /// How long one try of a request may take, beside what a read waits; 30 s by default. Streams know no such limit.
+    /// Sets the time limit of one attempt, in addition to the wait of a read. 30 s by default. Streams
+    /// have no such limit.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// After how long without a byte a stream's connection is taken for dead; 45 s by default, three of the service's
-    /// heartbeats.
+    /// Sets how long a stream may be silent before its connection counts as dead. 45 s by default: three
+    /// of the service's heartbeats.
     pub const fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
         self.heartbeat_timeout = timeout;
         self
     }
 
-    /// How often a request that may be repeated is tried again; 3 by default.
+    /// Sets how often a repeatable request is retried. 3 by default.
     pub const fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
     }
 
-    /// Changes the HTTP client below: proxies, certificates, addresses. Called twice, once for streams.
+    /// Customizes the HTTP client: proxies, certificates, addresses. `customize` is called twice, the second
+    /// time for streams.
     pub fn http(
         mut self,
         customize: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
@@ -118,23 +122,23 @@ impl Builder {
         self
     }
 
-    /// The client. Nothing is asked yet.
+    /// Returns the client. Sends no request.
     ///
     /// # Errors
-    /// [`Error::Usage`] where the base URL is none, or a tenant or caller stands beside a token.
+    /// [`Error::Usage`] if the base URL is invalid, or a tenant or caller is set together with a token.
     pub fn build(self) -> Result<Client, Error> {
         let base = self.base_url.trim_end_matches('/').to_owned();
         match reqwest::Url::parse(&base) {
             Ok(url)
                 if matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none() => {}
             Ok(_) => {
-                return Err(Error::Usage(format!("the base URL must be http or https and end with a path: {base}")));
+                return Err(Error::Usage(format!("the base URL must be http or https without a query or fragment: {base}")));
             }
-            Err(error) => return Err(Error::Usage(format!("the base URL {base:?} is none: {error}"))),
+            Err(error) => return Err(Error::Usage(format!("the base URL {base:?} is invalid: {error}"))),
         }
         let credential = match self.credential {
             Some(_) if self.tenant.is_some() || self.caller.is_some() => {
-                return Err(Error::Usage("tenant and caller come from the token: give either, not both".to_owned()));
+                return Err(Error::Usage("tenant and caller come from the token: set either, not both".to_owned()));
             }
             Some(credential) => credential,
             None => Credential::Headers { tenant: self.tenant, caller: self.caller },
@@ -146,7 +150,7 @@ impl Builder {
                 None => builder.build(),
             }
         };
-        let failed = |error: reqwest::Error| Error::Usage(format!("no HTTP client: {}", chain(&error)));
+        let failed = |error: reqwest::Error| Error::Usage(format!("the HTTP client cannot be built: {}", chain(&error)));
         Ok(Client::new(Arc::new(Transport {
             base,
             http: customized(reqwest::Client::builder()).map_err(failed)?,
@@ -171,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_asked_is_refused_before_anything_is() {
+    fn invalid_settings_are_refused_at_build_time() {
         for base in ["receipts.example.com", "ftp://host", "http://host/?a=b", ""] {
             assert!(matches!(Builder::new(base).build(), Err(Error::Usage(_))), "{base}");
         }

@@ -1,9 +1,9 @@
-//! The calls: what can be told and asked. Holds no state of its own but the positions that the transport remembers.
+//! The calls of the API. The only state is the positions, which the transport keeps.
 
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::event::{Body, Event};
-use crate::transport::{Ask, Transport, encode, segment};
+use crate::transport::{Request, Transport, encode, segment};
 use crate::types::{Accepted, Filter, Member, MembersPage, ReadMark, Receipt, ReceiptsAnswer};
 use crate::updates::Subscription;
 use futures_util::stream::{Stream, TryStreamExt as _, iter, try_unfold};
@@ -12,16 +12,17 @@ use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
 
-/// Messages of one query, events of one body, members of one page at most; the contract's numbers.
+/// The contract's limits: messages per query, events per body, members per page.
 const MESSAGES_MAX: usize = 100;
 const EVENTS_MAX: usize = 1_000;
 const PAGE_MAX: u32 = 1_000;
-/// Half of what a body may have by default.
+/// Half of the service's default limit of a body.
 const BODY_BYTES: usize = 512 << 10;
 
-/// Tells and asks a read-receipt service. Cheap to clone; clones share connections and positions.
+/// Calls a read-receipt service. Cheap to clone; clones share connections and positions.
 ///
-/// What one client has written or seen, its later reads see too: it sends the newest positions that it was given.
+/// A client's later reads include everything that it has written or seen, because it sends the newest
+/// positions that it has received.
 ///
 /// ```no_run
 /// use receipts_client::{Client, event};
@@ -43,7 +44,7 @@ const BODY_BYTES: usize = 512 << 10;
 #[derive(Clone)]
 pub struct Client(Arc<Transport>);
 
-/// What a batch asks for.
+/// The body of a query for several receipts.
 #[derive(Serialize)]
 struct Query<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,7 +53,7 @@ struct Query<'a> {
 }
 
 impl Client {
-    /// A client of the service that answers at this URL: `https://receipts.example.com`.
+    /// Returns a builder for a client of the service at this URL: `https://receipts.example.com`.
     pub fn builder(base_url: impl Into<String>) -> Builder {
         Builder::new(base_url)
     }
@@ -61,30 +62,35 @@ impl Client {
         Self(transport)
     }
 
-    /// What this client has written or seen. Handed to another one's [`Self::observe_position`], that one sees it too.
+    /// Returns the position of everything that this client has written or seen. Another client that gets
+    /// it with [`Self::observe_position`] sees the same.
     #[must_use]
     pub fn position(&self) -> String {
         self.0.position()
     }
 
-    /// Makes later reads wait for a position that came another way, such as from the backend that sent the message.
+    /// Makes later reads wait for a position that came from elsewhere, for instance from the backend that
+    /// sent the message.
     pub fn observe_position(&self, position: &str) {
         self.0.observe(position);
     }
 
-    /// Writes events, in order, and returns once the log has acknowledged them. Needs the scope `receipts:write`.
+    /// Writes events in order, and returns once the log has acknowledged them. Needs the scope
+    /// `receipts:write`.
     ///
-    /// What does not fit into one request (1,000 events, 512 KiB) goes by several: each is all or nothing. A request is tried
-    /// again only where that changes nothing twice, which is so of reads and sends: a changed roster, a recall, a policy or
-    /// an erasure with an open outcome is the caller's to decide, and so is what was in the same request.
+    /// More than one request's worth (1,000 events, 512 KiB) is split; each request is written as a whole
+    /// or not at all. A request is retried only if a repetition changes nothing, as for reads and sends. If
+    /// the outcome of a changed roster, a recall, a policy or an erasure is unknown, the caller decides
+    /// about that whole request.
     ///
     /// # Errors
-    /// [`Error::Problem`] with the offending events by JSON Pointer, and nothing is written; or whether something is, is open
-    /// (`outcome-open`, [`Error::Unanswered`]); [`Error::PartlyWritten`] where a request before was written.
+    /// [`Error::Problem`] names the offending events by JSON Pointer, and nothing is written. The outcome
+    /// is unknown for the problem `outcome-open` and for [`Error::Unanswered`]. [`Error::PartlyWritten`]
+    /// if an earlier request of the call was written.
     pub async fn post_events(&self, events: &[Event<'_>]) -> Result<Accepted, Error> {
         let mut whole = Accepted { accepted: 0, position: String::new() };
         for (body, is_repeatable) in bodies(events) {
-            let ask = Ask {
+            let request = Request {
                 what: "events",
                 method: Method::POST,
                 path: "/v1/events".to_owned(),
@@ -92,7 +98,7 @@ impl Client {
                 is_repeatable,
                 is_read: false,
             };
-            match self.0.ask::<Accepted>(&ask).await {
+            match self.0.call::<Accepted>(&request).await {
                 Ok(answer) => {
                     self.observe_position(&answer.position);
                     whole.accepted += answer.accepted;
@@ -110,14 +116,14 @@ impl Client {
         Ok(whole)
     }
 
-    /// Answers the receipts of messages: one each, in their order; `status` says what there is to say. Of more than 100
-    /// messages by several requests.
+    /// Returns one receipt per message, in the given order; `status` says whether there are counts. More
+    /// than 100 messages take several requests.
     ///
-    /// Without a conversation they are looked for in all of the tenant's; an id that stands in several is answered by the
-    /// greatest `sent_at_ms`.
+    /// Without a conversation the service looks in all conversations of the tenant. If an id is in several
+    /// of them, it returns the message with the greatest `sent_at_ms`.
     ///
     /// # Errors
-    /// Where a request fails.
+    /// If a request fails.
     pub async fn receipts<I: AsRef<str>>(
         &self,
         conversation_id: Option<&str>,
@@ -126,7 +132,7 @@ impl Client {
         let mut receipts = Vec::with_capacity(message_ids.len());
         for some in message_ids.chunks(MESSAGES_MAX) {
             let query = Query { conversation_id, message_ids: some.iter().map(AsRef::as_ref).collect() };
-            let ask = Ask {
+            let request = Request {
                 what: "a query of receipts",
                 method: Method::POST,
                 path: "/v1/receipts/query".to_owned(),
@@ -134,15 +140,17 @@ impl Client {
                 is_repeatable: true,
                 is_read: true,
             };
-            receipts.extend(self.0.ask::<ReceiptsAnswer>(&ask).await?.receipts);
+            receipts.extend(self.0.call::<ReceiptsAnswer>(&request).await?.receipts);
         }
         Ok(receipts)
     }
 
-    /// Answers the receipt of one message; its status is [`Status::NotFound`](crate::Status::NotFound) where there is none.
+    /// Returns the receipt of one message. Its status is [`Status::NotFound`](crate::Status::NotFound) if
+    /// there is no such message.
     ///
     /// # Errors
-    /// `forbidden` for those who may not ask, whether there is such a message or not; or where the request fails.
+    /// `forbidden` if the caller may not see the receipt, whether the message exists or not; or if the
+    /// request fails.
     pub async fn receipt(&self, conversation_id: &str, message_id: &str) -> Result<Receipt, Error> {
         let path = format!("{}/receipt", message_path(conversation_id, message_id)?);
         match self.read("a receipt", path).await {
@@ -154,12 +162,12 @@ impl Client {
         }
     }
 
-    /// Answers a page of those who have read a message, have not, or left without having read: at most `limit` (1 to
-    /// 1,000), from `cursor` on, the `next_cursor` of the page before.
+    /// Returns a page of the members who have read a message, have not read it, or left without reading:
+    /// at most `limit` (1 to 1,000), from `cursor` on, which is the `next_cursor` of the previous page.
     ///
     /// # Errors
-    /// `not-ok` where the message has no lists, with its receipt; `bad-cursor` for one of another list; or where the
-    /// request fails.
+    /// `not-ok`, with the receipt, if the message has no lists; `bad-cursor` for a cursor of another list;
+    /// or if the request fails.
     pub async fn members_page(
         &self,
         conversation_id: &str,
@@ -176,8 +184,8 @@ impl Client {
         self.read("a page of members", path).await
     }
 
-    /// Walks through a whole list, a page of 1,000 at a time as it is read. Nobody comes twice, and everybody whose state
-    /// does not change meanwhile comes once. The first error ends it.
+    /// Streams a whole list and fetches pages of 1,000 as they are needed. No member appears twice, and
+    /// every member whose state does not change meanwhile appears once. The first error ends the stream.
     ///
     /// ```no_run
     /// use futures_util::TryStreamExt as _;
@@ -206,10 +214,10 @@ impl Client {
         pages.map_ok(|members| iter(members.into_iter().map(Ok))).try_flatten()
     }
 
-    /// Answers up to where a person has read a conversation; `None` where there is no read mark.
+    /// Returns how far a person has read a conversation; `None` if there is no read mark.
     ///
     /// # Errors
-    /// `forbidden` for those who may not ask; or where the request fails.
+    /// `forbidden` if the caller may not see the read mark; or if the request fails.
     pub async fn read_mark(&self, conversation_id: &str, user_id: &str) -> Result<Option<ReadMark>, Error> {
         let path = format!("/v1/conversations/{}/read-marks/{}", segment(conversation_id)?, segment(user_id)?);
         match self.read("a read mark", path).await {
@@ -219,13 +227,13 @@ impl Client {
         }
     }
 
-    /// The updates of the messages that a person sent, and of the read marks of those who share a direct conversation with
-    /// the person: for that person, and for callers with the scope `receipts:members`.
+    /// Subscribes to the updates of the messages that a person sent, and of the read marks of that person's
+    /// partners in direct conversations. For that person, and for callers with the scope `receipts:members`.
     pub fn updates_of_sender(&self, sender_id: &str) -> Subscription {
         Subscription::new(Arc::clone(&self.0), format!("/v1/updates?sender_id={}", encode(sender_id)))
     }
 
-    /// The updates of a conversation: for callers with the scope `receipts:members`.
+    /// Subscribes to the updates of a conversation. For callers with the scope `receipts:members`.
     pub fn updates_of_conversation(&self, conversation_id: &str) -> Subscription {
         Subscription::new(Arc::clone(&self.0), format!("/v1/updates?conversation_id={}", encode(conversation_id)))
     }
@@ -235,7 +243,7 @@ impl Client {
         what: &'static str,
         path: String,
     ) -> Result<Answer, Error> {
-        self.0.ask(&Ask { what, method: Method::GET, path, body: None, is_repeatable: true, is_read: true }).await
+        self.0.call(&Request { what, method: Method::GET, path, body: None, is_repeatable: true, is_read: true }).await
     }
 }
 
@@ -249,14 +257,14 @@ fn message_path(conversation_id: &str, message_id: &str) -> Result<String, Error
     Ok(format!("/v1/conversations/{}/messages/{}", segment(conversation_id)?, segment(message_id)?))
 }
 
-/// Events by request, as many as a body may hold by number and by bytes: a JSON array each, and whether it may be sent
-/// twice.
+/// Splits events into requests, as many per request as its number and bytes allow. Returns for each the
+/// JSON array and whether it may be sent twice.
 fn bodies(events: &[Event<'_>]) -> Vec<(Vec<u8>, bool)> {
     let mut bodies: Vec<(Vec<u8>, bool)> = Vec::new();
     let mut count = 0;
     for event in events {
         let json = event.to_json();
-        // Written twice, these change nothing the second time.
+        // A repetition of these changes nothing.
         let is_repeatable =
             matches!(event.body, Body::MessageRead(_) | Body::ConversationRead(_) | Body::MessageSent(_));
         match bodies.last_mut() {
@@ -282,7 +290,7 @@ mod tests {
     use crate::event::{members_changed, message_read, message_recalled};
 
     #[test]
-    fn events_go_by_as_few_requests_as_hold_them_and_in_order() {
+    fn events_go_in_few_requests_and_in_order() {
         let read = |n: usize, bytes: usize| message_read("g", "bob", [format!("{n:0>bytes$}")]).build();
         let all = |events: &[Event<'_>]| -> Vec<(Vec<serde_json::Value>, bool)> {
             bodies(events)
@@ -297,16 +305,16 @@ mod tests {
         let events: Vec<_> = (0..2_500).map(|n| read(n, 8)).collect();
         let by_number = all(&events);
         assert_eq!(by_number.iter().map(|(some, _)| some.len()).collect::<Vec<_>>(), [1_000, 1_000, 500]);
-        let told: Vec<_> =
+        let ids: Vec<_> =
             by_number.iter().flat_map(|(some, _)| some).map(|event| event["message_ids"][0].clone()).collect();
-        assert!(told.iter().enumerate().all(|(n, id)| *id == format!("{n:08}")));
+        assert!(ids.iter().enumerate().all(|(n, id)| *id == format!("{n:08}")));
         let people = || (0..9_000).map(|n| format!("{n:060}"));
         let large: Vec<_> = (0..3).map(|_| members_changed("g").joined(people()).build()).collect();
         assert_eq!(all(&large).len(), 3);
     }
 
     #[test]
-    fn a_request_may_be_sent_twice_only_where_all_of_it_may() {
+    fn a_request_is_repeatable_only_if_all_its_events_are() {
         let is_repeatable = |events: &[Event<'_>]| bodies(events)[0].1;
         let (read, recall) = (message_read("g", "bob", ["m"]).build(), message_recalled("g", "m").build());
         assert!(is_repeatable(std::slice::from_ref(&read)));

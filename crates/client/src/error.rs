@@ -1,5 +1,5 @@
-//! What can go wrong: the service's own word for it (RFC 9457), or that none came. Decides nothing: what may be tried again
-//! stands in the transport.
+//! Errors: problems that the service reports (RFC 9457), and missing or unreadable answers. The transport
+//! decides about retries.
 
 use crate::types::Receipt;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -7,52 +7,54 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
-/// Before the code in every problem's `type`.
+/// The prefix of the code in every problem's `type`.
 const TYPE_PREFIX: &str = "urn:receipts:problem:";
 
-/// Whatever a caller's own code may fail with.
+/// Any error of the caller's own code.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a call has failed.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The service refused, with a stable `type` and the offending items. What may be tried again was.
+    /// The service refused, with a stable `type` and the offending items. Retryable problems were retried.
     #[error("{0}")]
     Problem(Box<Problem>),
-    /// Updates that a stream would have to go on with are not kept any more (410): ask for the receipts on show anew.
-    #[error("updates were missed that are not kept any more, ask for the receipts anew: {0}")]
+    /// The service no longer keeps updates that the stream would have to continue with (410). Query the
+    /// shown receipts again.
+    #[error("the stream missed updates that the service no longer keeps: query the receipts again ({0})")]
     UpdatesGone(Box<Problem>),
-    /// Nobody answered, or not in time, however often it was tried where that does no harm. What a write has done is open.
-    #[error("the service did not answer; look at its address, and whether it runs")]
+    /// The service did not answer in time, even after harmless retries. The outcome of a write is unknown.
+    #[error("the service did not answer: check its address and whether it runs")]
     Unanswered(#[source] BoxError),
-    /// What came is not what the service writes: a proxy's page, or a version that this client is too old for.
-    #[error("the answer to {what} cannot be read; look at what answers at the base URL")]
+    /// The answer is not in the service's format: it is a proxy's page, or from a version that this client
+    /// does not know.
+    #[error("the answer to {what} cannot be read: check which program answers at the base URL")]
     Malformed {
-        /// What was asked.
+        /// The request.
         what: &'static str,
-        /// What is wrong with the answer.
+        /// The error in the answer.
         #[source]
         source: serde_json::Error,
     },
-    /// The token's source failed, so nothing was asked.
-    #[error("no token")]
+    /// The token source failed, so no request was sent.
+    #[error("the token source returned no token")]
     Token(#[source] BoxError),
-    /// The call cannot be made; nothing was asked.
+    /// The call is invalid, so no request was sent.
     #[error("{0}")]
     Usage(String),
-    /// Of several requests that a call needed, one failed: what went before it is written.
-    #[error("{accepted} events are written, and the ones behind them failed: {source}")]
+    /// One of several requests of a call failed. The earlier ones are written.
+    #[error("{accepted} events are written, and the request after them failed: {source}")]
     PartlyWritten {
-        /// Events of the call that are written, counted from its first one. Pointers in `source` count from there.
+        /// Events of the call that are written, counted from the first. Pointers in `source` count from there.
         accepted: u64,
-        /// Why the request behind them failed.
+        /// Why the next request failed.
         source: Box<Error>,
     },
 }
 
 impl Error {
-    /// What the service said, if it was the service.
+    /// Returns the service's problem, if the service answered.
     #[must_use]
     pub fn problem(&self) -> Option<&Problem> {
         match self {
@@ -62,33 +64,33 @@ impl Error {
         }
     }
 
-    /// Whether this is the service's problem of a code: `error.is("forbidden")`.
+    /// Returns true if this is the service's problem with that code: `error.is("forbidden")`.
     #[must_use]
     pub fn is(&self, code: &str) -> bool {
         self.problem().is_some_and(|problem| problem.is(code))
     }
 }
 
-/// An answer that is an error, by RFC 9457.
+/// A problem report of the service (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// What went wrong, stable: `urn:receipts:problem:forbidden`; `about:blank` where something before the service answered.
+    /// The stable type: `urn:receipts:problem:forbidden`; `about:blank` if a proxy answered.
     #[serde(rename = "type")]
     pub type_uri: String,
-    /// The same, for a person.
+    /// The type in words.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What exactly went wrong, for a person.
+    /// The details in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Which items are at fault.
+    /// The offending items.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ProblemItem>,
-    /// With `not-found` and `not-ok` about a message: its receipt.
+    /// The message's receipt, with `not-found` and `not-ok`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Box<Receipt>>,
-    /// When the service asks to come again.
+    /// When the service allows a retry.
     #[serde(skip)]
     pub retry_after: Option<Duration>,
 }
@@ -96,33 +98,34 @@ pub struct Problem {
 /// An offending item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProblemItem {
-    /// A JSON Pointer into the body, empty for all of it; for anything else a slash and the name of the parameter or header.
+    /// A JSON Pointer into the body, empty for the whole body; else a slash and the name of the parameter
+    /// or header.
     pub pointer: String,
-    /// What is wrong there, for a person.
+    /// What is wrong with the item, in words.
     pub detail: String,
 }
 
 impl Problem {
-    /// Whether this is the problem of a code: `problem.is("forbidden")`.
+    /// Returns true if this problem has that code: `problem.is("forbidden")`.
     #[must_use]
     pub fn is(&self, code: &str) -> bool {
         self.code() == Some(code)
     }
 
-    /// The code of a problem of the service: `forbidden`. The list of codes is in `schemas/openapi.yaml`.
+    /// Returns the code of a problem of the service: `forbidden`. `schemas/openapi.yaml` lists the codes.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.type_uri.strip_prefix(TYPE_PREFIX)
     }
 
-    /// The problem of an answer whose status is an error, whoever between here and the service wrote it.
+    /// Reads the problem of an error response, which the service or a proxy may have written.
     pub(crate) async fn of(response: reqwest::Response) -> Box<Self> {
         let (status, headers) = (response.status(), response.headers());
         let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let is_problem =
             headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/problem+json"));
         let body = response.bytes().await.unwrap_or_default();
-        // One that was cut off on its way is told by its status, as the answer of a proxy is.
+        // A truncated body is reported by its status, like a proxy's answer.
         let read = is_problem.then(|| serde_json::from_slice(&body).ok()).flatten();
         let mut problem: Self = read.unwrap_or_else(|| Self {
             type_uri: "about:blank".to_owned(),

@@ -1,5 +1,5 @@
-//! What a backend writes: one function for each type of event, with what must be said as arguments and what may be said as
-//! methods. Checks nothing: the service names what is wrong.
+//! Builders of events: one function per type, with required fields as arguments and optional fields as
+//! methods. They check nothing; the service reports errors.
 //!
 //! ```
 //! use receipts_client::event;
@@ -17,15 +17,15 @@ pub use receipts_event::{
 
 use std::borrow::Cow;
 
-/// How many messages one `message.read` names at most; the contract's number.
+/// The maximum number of messages of one `message.read` (contract).
 pub const MESSAGE_IDS_MAX: usize = 100;
 
-/// An id that an event keeps.
+/// An owned id of an event.
 type Id = Cow<'static, str>;
 
-/// An event that is not whole yet; `B` says of which type it is.
+/// An event that is being built; `B` is its type.
 #[derive(Debug, Clone)]
-#[must_use = "an event is written by Client::post_events"]
+#[must_use = "post events with Client::post_events"]
 pub struct Draft<B> {
     tenant: Option<String>,
     event_id: Option<String>,
@@ -38,19 +38,19 @@ impl<B> Draft<B> {
         Self { tenant: None, event_id: None, body, wrap }
     }
 
-    /// Names the tenant, which must be the caller's; without it, it is.
+    /// Sets the tenant, which must be the caller's. Default: the caller's tenant.
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = Some(tenant.into());
         self
     }
 
-    /// The producer's own id, kept for tracing.
+    /// Sets the producer's own id, which is kept for tracing.
     pub fn event_id(mut self, event_id: impl Into<String>) -> Self {
         self.event_id = Some(event_id.into());
         self
     }
 
-    /// The event.
+    /// Returns the event.
     pub fn build(self) -> Event<'static> {
         Event {
             tenant: self.tenant.map_or(Cow::Borrowed(receipts_event::TENANT_DEFAULT), Cow::Owned),
@@ -74,7 +74,7 @@ fn ids<I: Into<String>>(ids: impl IntoIterator<Item = I>) -> Vec<Id> {
     ids.into_iter().map(id).collect()
 }
 
-/// `conversation.configured`: creates or changes a conversation. One that never is, is a group of type `default`.
+/// `conversation.configured`: creates or changes a conversation. Default: a group of type `default`.
 pub fn conversation_configured(
     conversation_id: impl Into<String>,
     kind: Kind,
@@ -84,33 +84,33 @@ pub fn conversation_configured(
 }
 
 impl Draft<ConversationConfigured<'static>> {
-    /// The type of the group, which policies speak of; `default` without it.
+    /// Sets the group type, which policies refer to. Default: `default`.
     pub fn group_type(mut self, group_type: impl Into<String>) -> Self {
         self.body.group_type = Some(id(group_type));
         self
     }
 }
 
-/// `members.changed`: joins and leaves, of which those who leave go first. At most 10,000 ids in all.
+/// `members.changed`: members join and leave. `left` is applied first. At most 10,000 ids in all.
 pub fn members_changed(conversation_id: impl Into<String>) -> Draft<MembersChanged<'static>> {
     let (joined, left, observers) = (Vec::new(), Vec::new(), Vec::new());
     Draft::new(MembersChanged { conversation_id: id(conversation_id), joined, left, observers }, Body::MembersChanged)
 }
 
 impl Draft<MembersChanged<'static>> {
-    /// Who joins as a member.
+    /// Adds people who join as members.
     pub fn joined<I: Into<String>>(mut self, people: impl IntoIterator<Item = I>) -> Self {
         self.body.joined.extend(ids(people));
         self
     }
 
-    /// Who leaves.
+    /// Adds people who leave.
     pub fn left<I: Into<String>>(mut self, people: impl IntoIterator<Item = I>) -> Self {
         self.body.left.extend(ids(people));
         self
     }
 
-    /// Who is on the roster from here on, but in no audience by roster: bots, auditors.
+    /// Adds observers: people on the roster who are in no audience by roster, such as bots and auditors.
     pub fn observers<I: Into<String>>(mut self, people: impl IntoIterator<Item = I>) -> Self {
         self.body.observers.extend(ids(people));
         self
@@ -136,20 +136,21 @@ pub fn message_sent(
 }
 
 impl Draft<MessageSent<'static>> {
-    /// The sender asks for a receipt.
+    /// Requests a receipt.
     pub const fn need_read_receipt(mut self) -> Self {
         self.body.need_read_receipt = true;
         self
     }
 
-    /// The audience, whoever that is, in the place of the roster; nobody is an audience too.
+    /// Sets the audience instead of the roster; an empty audience is allowed.
     pub fn recipients<I: Into<String>>(mut self, people: impl IntoIterator<Item = I>) -> Self {
         self.body.recipients.get_or_insert_default().extend(ids(people));
         self
     }
 }
 
-/// `message.read`: a reader has read messages, 1 to 100 of them; [`Draft::split`] makes several events of more.
+/// `message.read`: a reader has read 1 to 100 messages. [`Draft::split`] turns more messages into several
+/// events.
 pub fn message_read<I: Into<String>>(
     conversation_id: impl Into<String>,
     reader_id: impl Into<String>,
@@ -166,19 +167,19 @@ pub fn message_read<I: Into<String>>(
 }
 
 impl Draft<MessageRead<'static>> {
-    /// When, by the reader's device, Unix milliseconds; when it is written without it.
+    /// Sets the read time by the reader's device, Unix milliseconds. Default: the time of the write.
     pub const fn read_at_ms(mut self, read_at_ms: u64) -> Self {
         self.body.read_at_ms = Some(read_at_ms);
         self
     }
 
-    /// Counts the read without naming the reader to anybody.
+    /// Counts the read without naming the reader to anyone.
     pub const fn hidden(mut self) -> Self {
         self.body.hidden = true;
         self
     }
 
-    /// As many events as the messages need, 100 in each; none for none.
+    /// Returns as many events as needed, with 100 messages each; none if there are no messages.
     pub fn split(self) -> Vec<Event<'static>> {
         let part = |some: &[Id]| {
             let mut draft = self.clone();
@@ -189,7 +190,7 @@ impl Draft<MessageRead<'static>> {
     }
 }
 
-/// `conversation.read`: moves a reader's mark forward and reads what stands before it.
+/// `conversation.read`: moves a reader's mark forward and marks all messages before it as read.
 ///
 /// ```
 /// use receipts_client::event::{UpTo, conversation_read};
@@ -213,13 +214,13 @@ pub fn conversation_read(
 }
 
 impl Draft<ConversationRead<'static>> {
-    /// When, by the reader's device, Unix milliseconds; when it is written without it.
+    /// Sets the read time by the reader's device, Unix milliseconds. Default: the time of the write.
     pub const fn read_at_ms(mut self, read_at_ms: u64) -> Self {
         self.body.read_at_ms = Some(read_at_ms);
         self
     }
 
-    /// Counts the reads without naming the reader to anybody, and leaves the mark where it is.
+    /// Counts the reads without naming the reader to anyone, and does not move the mark.
     pub const fn hidden(mut self) -> Self {
         self.body.hidden = true;
         self
@@ -235,8 +236,8 @@ pub fn message_recalled(
     Draft::new(body, Body::MessageRecalled)
 }
 
-/// `policy.changed`: which group types support receipts, for messages sent after it; `"*"` stands for all others. Replaces
-/// the tenant's policy before it as a whole.
+/// `policy.changed`: says which group types support receipts, for later messages; `"*"` stands for all
+/// other types. Replaces the tenant's whole policy.
 pub fn policy_changed<I: Into<String>>(
     read_receipts: impl IntoIterator<Item = (I, bool)>,
 ) -> Draft<PolicyChanged<'static>> {
@@ -245,20 +246,20 @@ pub fn policy_changed<I: Into<String>>(
 }
 
 impl Draft<PolicyChanged<'static>> {
-    /// Writes one partition's copy alone; without it, the service writes into every partition.
+    /// Writes the copy of one partition only. Default: the service writes a copy to every partition.
     pub const fn partition(mut self, partition: u32) -> Self {
         self.body.partition = Some(partition);
         self
     }
 }
 
-/// `user.erased`: the person's id and read times disappear from every answer, for ever; counts stay.
+/// `user.erased`: removes the person's id and read times from every answer for ever; counts stay.
 pub fn user_erased(user_id: impl Into<String>) -> Draft<UserErased<'static>> {
     Draft::new(UserErased { user_id: id(user_id), partition: None }, Body::UserErased)
 }
 
 impl Draft<UserErased<'static>> {
-    /// Writes one partition's copy alone; without it, the service writes into every partition.
+    /// Writes the copy of one partition only. Default: the service writes a copy to every partition.
     pub const fn partition(mut self, partition: u32) -> Self {
         self.body.partition = Some(partition);
         self
@@ -270,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_of_more_messages_than_an_event_holds_are_several_events() {
+    fn reads_of_many_messages_are_several_events() {
         let of = |count: usize| message_read("g1", "bob", (0..count).map(|n| format!("m{n}"))).read_at_ms(5).split();
         assert!(of(0).is_empty());
         let sizes: Vec<usize> = of(250)

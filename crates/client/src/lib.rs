@@ -1,11 +1,13 @@
-//! The typed client of the read-receipt service: events in, receipts, member lists, read marks and updates out, over its HTTP
-//! API. For chat backends and applications on tokio; knows nothing of how the service is made.
+//! The typed client of the read-receipt service. It posts events and returns receipts, member lists,
+//! read marks and updates, over the service's HTTP API. It is for chat backends and applications on
+//! tokio, and depends on no other part of the service but the event types.
 //!
 //! ```no_run
 //! use receipts_client::{Client, Status, event};
 //!
 //! # async fn run() -> Result<(), receipts_client::Error> {
-//! // In a trusted network a service asks, with all scopes; elsewhere `.token(…)` or `.token_from(…)`.
+//! // In a trusted network a client without credentials is a service with all scopes. Elsewhere use
+//! // `.token(…)` or `.token_from(…)`.
 //! let backend = Client::builder("http://127.0.0.1:8080").build()?;
 //! backend
 //!     .post_events(&[
@@ -23,15 +25,19 @@
 //! # }
 //! ```
 //!
-//! # What it does by itself
-//! - **It sees its own writes.** Each answer carries a position; later reads of the same client wait until that is folded.
-//!   [`Client::position`] and [`Client::observe_position`] hand it on, from the backend that sent a message to whoever shows it.
-//! - **It tries again** where the service asks for that (503, 429: not before `Retry-After`) or did not answer: reads, and
-//!   of events those that change nothing twice. A changed roster with an open outcome is the caller's to decide.
-//! - **A stream outlives its connections** and goes on without a gap: [`Updates`].
-//! - **Errors are typed**: [`Error::Problem`] has `type`, `status` and the offending items of RFC 9457.
+//! # Guarantees
+//! - **It sees its own writes.** Each answer carries a position, and later reads of the same client wait
+//!   until the service has folded the log up to it. [`Client::position`] and
+//!   [`Client::observe_position`] pass it on, for instance from the backend that sends a message to the
+//!   process that shows it.
+//! - **It retries** if the service asks for it (503, 429: not before `Retry-After`) or does not answer. It
+//!   repeats reads, and posts of events that change nothing the second time. If the outcome of a
+//!   changed roster is unknown, the caller decides.
+//! - **A stream outlives its connections** and continues without a gap: [`Updates`].
+//! - **Errors are typed**: [`Error::Problem`] has the `type`, the `status` and the offending items of RFC 9457.
 //!
-//! Ids that are `.` or `..` cannot stand in a URL's path; single receipts, lists and read marks of such are refused.
+//! The ids `.` and `..` cannot be part of a URL's path. The client refuses single receipts, lists and read
+//! marks with such ids.
 
 mod builder;
 mod client;

@@ -1,4 +1,4 @@
-//! One request and its answer: who asks, from which position, how often it is tried. Knows no call's own shapes.
+//! One HTTP request and its answer: credentials, positions and retries. It knows no call's data types.
 
 use crate::error::{BoxError, Error, Problem};
 use futures_util::future::BoxFuture;
@@ -16,48 +16,49 @@ const TENANT: HeaderName = HeaderName::from_static("receipts-tenant");
 const CALLER: HeaderName = HeaderName::from_static("receipts-caller");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Tokens kept at most: a client that only writes never learns that its writes are folded.
+/// The maximum number of kept tokens. A client that only writes never learns that its writes are folded.
 const POSITIONS_MAX: usize = 32;
 const BACKOFF: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// Problems of writes that say that nothing was written, whatever it was.
+/// Problem codes which say that nothing was written.
 const NOTHING_WRITTEN: [&str; 3] = ["not-written", "overloaded", "rate-limited"];
-/// What stays as it is in a path, a query or `Receipts-Caller`: what RFC 3986 calls unreserved.
+/// The characters that stay unencoded in a path, a query or `Receipts-Caller`: RFC 3986's unreserved ones.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What gets a token: called before every request.
+/// A function that returns a token; called before every request.
 pub(crate) type TokenSource = Box<dyn Fn() -> BoxFuture<'static, Result<String, BoxError>> + Send + Sync>;
 
-/// Who asks.
+/// The caller's credentials.
 pub(crate) enum Credential {
     Token(String),
     Source(TokenSource),
-    /// Where the service trusts its network.
+    /// Headers, for a service that trusts its network.
     Headers {
         tenant: Option<String>,
         caller: Option<String>,
     },
 }
 
-/// What is asked.
-pub(crate) struct Ask {
+/// A request.
+pub(crate) struct Request {
+    /// The request in words, for errors.
     pub(crate) what: &'static str,
     pub(crate) method: Method,
-    /// Behind the base URL, encoded.
+    /// The encoded path and query after the base URL.
     pub(crate) path: String,
     /// JSON.
     pub(crate) body: Option<Vec<u8>>,
-    /// Whether it changes nothing more where it is done twice.
+    /// True if a repetition changes nothing.
     pub(crate) is_repeatable: bool,
-    /// A read, which waits for what this client has seen.
+    /// True for a read, which waits for the client's positions.
     pub(crate) is_read: bool,
 }
 
-/// Speaks HTTP with the service, and remembers the positions it was given.
+/// Sends requests to the service and keeps the positions of its answers.
 pub(crate) struct Transport {
     pub(crate) base: String,
     pub(crate) http: reqwest::Client,
-    /// The same, but for answers without end.
+    /// The same client with timeouts for endless answers.
     pub(crate) streams: reqwest::Client,
     pub(crate) credential: Credential,
     pub(crate) wait: Option<Duration>,
@@ -67,21 +68,21 @@ pub(crate) struct Transport {
     pub(crate) positions: Mutex<Vec<String>>,
 }
 
-/// An id, or a token, as a part of a URL.
+/// Encodes an id or a token as part of a URL.
 pub(crate) fn encode(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
 
-/// An id as a segment of a path.
+/// Encodes an id as a path segment.
 pub(crate) fn segment(id: &str) -> Result<String, Error> {
     if matches!(id, "." | "..") {
-        // Written in whatever way, URLs take them for steps between folders.
-        return Err(Error::Usage(format!("an id that is {id:?} cannot be asked for by path")));
+        // URLs treat `.` and `..` as path steps even when they are encoded.
+        return Err(Error::Usage(format!("the id {id:?} cannot be part of a URL: use a query for several receipts")));
     }
     Ok(encode(id))
 }
 
-/// Half fixed, half chance, doubling: clients that lost the same service do not come back at the same time.
+/// Returns a doubling wait with a random half, so that clients of one service do not return together.
 pub(crate) fn backoff(attempt: u32, first: Duration, max: Duration) -> Duration {
     let whole = first.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX)).min(max);
     let chance = f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX);
@@ -89,17 +90,17 @@ pub(crate) fn backoff(attempt: u32, first: Duration, max: Duration) -> Duration 
 }
 
 impl Transport {
-    /// Whoever panicked with the lock held has left whole tokens.
+    /// Ignores poisoning: a panic with the lock held leaves complete tokens.
     fn positions(&self) -> MutexGuard<'_, Vec<String>> {
         self.positions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything that this client has seen or written, as one value for `Receipts-Min-Position`; empty at first.
+    /// Returns all positions as one value for `Receipts-Min-Position`; empty at first.
     pub(crate) fn position(&self) -> String {
         self.positions().join(",")
     }
 
-    /// Later reads stand at least at this position.
+    /// Makes later reads wait at least for this position.
     pub(crate) fn observe(&self, position: &str) {
         let mut positions = self.positions();
         for token in position.split(',').map(str::trim).filter(|token| !token.is_empty()) {
@@ -114,12 +115,12 @@ impl Transport {
         self.positions().retain(|token| !tokens.contains(token));
     }
 
-    /// Asks, and asks again where the service says so, or did not answer, and it does no harm.
-    pub(crate) async fn ask<Answer: DeserializeOwned>(&self, ask: &Ask) -> Result<Answer, Error> {
-        self.persist(ask.is_repeatable, || self.once(ask)).await
+    /// Sends a request, and retries it if that is harmless and the service asks for it or does not answer.
+    pub(crate) async fn call<Answer: DeserializeOwned>(&self, request: &Request) -> Result<Answer, Error> {
+        self.persist(request.is_repeatable, || self.once(request)).await
     }
 
-    /// Tries until it succeeds, or may not be tried again.
+    /// Tries until success or until a retry is not allowed.
     pub(crate) async fn persist<T, F: Future<Output = Result<T, Error>>>(
         &self,
         is_repeatable: bool,
@@ -134,47 +135,47 @@ impl Transport {
                 done => return done,
             }
         }
-        unreachable!("the loop ends with its last try")
+        unreachable!("the loop ends with the last attempt")
     }
 
-    async fn once<Answer: DeserializeOwned>(&self, ask: &Ask) -> Result<Answer, Error> {
+    async fn once<Answer: DeserializeOwned>(&self, call: &Request) -> Result<Answer, Error> {
         let mut headers = self.credentials().await?;
         let mut waited_for = Vec::new();
-        if ask.is_read {
+        if call.is_read {
             waited_for.clone_from(&self.positions());
             if !waited_for.is_empty() {
                 headers.insert(MIN_POSITION, value("a position", &waited_for.join(","))?);
             }
             headers.extend(self.wait.map(|wait| (WAIT, HeaderValue::from(wait.as_millis() as u64))));
         }
-        let mut request = self.http.request(ask.method.clone(), format!("{}{}", self.base, ask.path));
-        if let Some(body) = &ask.body {
+        let mut request = self.http.request(call.method.clone(), format!("{}{}", self.base, call.path));
+        if let Some(body) = &call.body {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             request = request.body(body.clone());
         }
-        // What the service is asked to wait comes on top of what it may take.
-        let timeout = self.timeout + if ask.is_read { self.wait.unwrap_or_default() } else { Duration::ZERO };
+        // The requested wait comes on top of the time limit.
+        let timeout = self.timeout + if call.is_read { self.wait.unwrap_or_default() } else { Duration::ZERO };
         let response = request.headers(headers).timeout(timeout).send().await.map_err(unanswered)?;
         if !response.status().is_success() {
             let problem = Problem::of(response).await;
             if problem.is("bad-position") {
-                // Tokens of another log, such as one that was set up anew, would spoil every read from here on.
+                // Tokens of another log, for instance after a new setup, would break every later read.
                 self.forget(&waited_for);
             }
             return Err(Error::Problem(problem));
         }
         let position = response.headers().get(POSITION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = response.bytes().await.map_err(unanswered)?;
-        let answer = serde_json::from_slice(&body).map_err(|source| Error::Malformed { what: ask.what, source })?;
+        let answer = serde_json::from_slice(&body).map_err(|source| Error::Malformed { what: call.what, source })?;
         if let Some(position) = position {
-            // The answer's position stands for everything that it waited for.
+            // The answer's position includes everything that the read waited for.
             self.forget(&waited_for);
             self.observe(&position);
         }
         Ok(answer)
     }
 
-    /// Connects to the stream of updates. One try; the answer has no end.
+    /// Connects to the stream of updates, in one attempt. The answer does not end.
     pub(crate) async fn stream(&self, path: &str, last_event_id: &str) -> Result<reqwest::Response, Error> {
         let mut headers = self.credentials().await?;
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
@@ -192,7 +193,7 @@ impl Transport {
         }
     }
 
-    /// The headers that say who asks.
+    /// Returns the headers with the credentials.
     async fn credentials(&self) -> Result<HeaderMap, Error> {
         let mut headers = HeaderMap::new();
         let token = match &self.credential {
@@ -216,21 +217,20 @@ impl Transport {
 }
 
 fn value(what: &str, text: &str) -> Result<HeaderValue, Error> {
-    let unfit =
-        |_| Error::Usage(format!("{what} holds a line break or another control character, which no header can"));
+    let unfit = |_| Error::Usage(format!("{what} contains a line break or another control character: remove it"));
     HeaderValue::from_bytes(text.as_bytes()).map_err(unfit)
 }
 
 fn unanswered(error: reqwest::Error) -> Error {
     if error.is_builder() {
-        // Only the URL is left to be wrong: everything else was checked before.
-        return Error::Usage(format!("the base URL cannot be asked: {}", chain(&error)));
+        // Everything but the URL was checked before.
+        return Error::Usage(format!("the base URL cannot be used: {}", chain(&error)));
     }
-    // Addresses hold ids of conversations and people, which are nobody's business in a log.
+    // URLs contain ids of conversations and people, which must not appear in logs.
     Error::Unanswered(Box::new(error.without_url()))
 }
 
-/// An error with its causes, in one line.
+/// Formats an error and its causes in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -243,7 +243,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 fn may_repeat(is_repeatable: bool, error: &Error) -> bool {
     match error {
-        // Where no answer came, nobody knows what was done.
+        // Without an answer the outcome is unknown.
         Error::Unanswered(_) => is_repeatable,
         Error::Problem(problem) => {
             matches!(problem.status, 429 | 503)
@@ -258,13 +258,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_encoded_so_that_nothing_of_them_is_read_as_a_url() {
+    fn ids_are_encoded_for_urls() {
         assert_eq!(segment("a/b?c#d %é~-_.").ok().as_deref(), Some("a%2Fb%3Fc%23d%20%25%C3%A9~-_."));
         assert!(segment(".").is_err() && segment("..").is_err() && segment("...").is_ok());
     }
 
     #[test]
-    fn each_wait_is_longer_up_to_the_longest_and_never_the_same_for_all() {
+    fn waits_grow_to_a_maximum_and_are_random() {
         let (first, max) = (Duration::from_millis(200), Duration::from_secs(10));
         for attempt in 0..80 {
             let whole = Duration::from_millis(200).saturating_mul(1 << attempt.min(20)).min(max);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_changed_a_roster_is_not_sent_again() {
+    fn roster_changes_are_not_sent_again() {
         let problem = |status, code: &str| {
             Error::Problem(Box::new(Problem {
                 type_uri: format!("urn:receipts:problem:{code}"),

@@ -1,66 +1,66 @@
-//! The shapes of answers and updates: as the service writes them, in its own field names (`schemas/openapi.yaml`,
-//! `schemas/update/v1`). Fields that this version does not know are ignored; holds no logic.
+//! The data types of answers and updates, with the service's field names (`schemas/openapi.yaml`,
+//! `schemas/update/v1`). Unknown fields are ignored. No logic.
 
 pub use receipts_event::Kind;
 
 use serde::{Deserialize, Serialize};
 
-/// What a receipt says about its message.
+/// The status of a receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Status {
-    /// The message has an audience, and the receipt its counts.
+    /// The message has an audience, and the receipt has counts.
     Ok,
-    /// No such message, or it is past its retention.
+    /// There is no such message, or its retention is over.
     NotFound,
-    /// The sender did not ask.
+    /// The sender did not request a receipt.
     NotRequested,
     /// The group type did not support receipts when it was sent.
     Unsupported,
     /// The message was recalled.
     Recalled,
-    /// The caller may not ask; to a user, that is also what does not exist.
+    /// The caller may not see the receipt. Users also get this for messages that do not exist.
     Forbidden,
     /// A status that this version of the client does not know.
     #[serde(other)]
     Other,
 }
 
-/// The answer about one message. Of two copies the one with the higher `version` is the newer.
+/// The receipt of one message. Of two copies the one with the higher `version` is newer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// Whose.
+    /// The tenant.
     pub tenant: String,
-    /// Absent where the message was asked for without a conversation and not found.
+    /// Absent if the query named no conversation and the message was not found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation_id: Option<String>,
     /// The message.
     pub message_id: String,
-    /// What is said.
+    /// The status.
     pub status: Status,
-    /// Frozen at the send; absent where not found.
+    /// Fixed when the message was sent; absent if not found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
-    /// Absent where not found, or erased.
+    /// Absent if not found or erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender_id: Option<String>,
-    /// Unix milliseconds; absent where not found.
+    /// Unix milliseconds; absent if not found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at_ms: Option<u64>,
-    /// There where the status is [`Status::Ok`], and nowhere else.
+    /// Present exactly if the status is [`Status::Ok`].
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
     /// The greatest read time, Unix milliseconds; absent before the first read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_read_at_ms: Option<u64>,
-    /// The other party of a direct chat with an audience of one.
+    /// The other party of a direct conversation with an audience of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     /// When that party read, Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_at_ms: Option<u64>,
-    /// Absent where not found.
+    /// Absent if not found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
 }
@@ -68,34 +68,34 @@ pub struct Receipt {
 /// The counts of a receipt: `read + unread + hidden + departed = audience`, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// How many must read it.
+    /// People who must read the message.
     pub audience_count: u32,
-    /// How many have, openly; never falls.
+    /// People who have read it openly; never falls.
     pub read_count: u32,
-    /// How many have not, and are still there.
+    /// Members who have not read it.
     pub unread_count: u32,
-    /// How many have, hidden.
+    /// People who have read it hidden.
     pub hidden_count: u32,
-    /// How many have not, and left.
+    /// People who left without reading it.
     pub departed_count: u32,
     /// `unread_count = 0 and hidden_count = 0`.
     pub all_read: bool,
 }
 
-/// Which members a list names.
+/// The filter of a member list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
-    /// Those who have read, openly.
+    /// People who have read the message openly.
     Read,
-    /// Those who have not, and are still there.
+    /// Members who have not read it.
     Unread,
-    /// Those who have not, and left.
+    /// People who left without reading it.
     Departed,
 }
 
 impl Filter {
-    /// The filter as it stands in a URL.
+    /// Returns the filter's name in a URL.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -109,12 +109,12 @@ impl Filter {
 /// One row of a member list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Who.
+    /// The person.
     pub user_id: String,
-    /// When they read, Unix milliseconds; only in the list of those who have.
+    /// When the person read, Unix milliseconds; only in the list of readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_at_ms: Option<u64>,
-    /// True for those who once were on the roster and are not now.
+    /// True if the person was on the roster and is not now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
 }
@@ -122,51 +122,51 @@ pub struct Member {
 /// A page of a member list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembersPage {
-    /// At most as many as asked for; a page may hold fewer, or none, before the last.
+    /// At most the requested number; any page may have fewer members, or none.
     pub members: Vec<Member>,
-    /// Where the next page begins; `None` on the last.
+    /// The cursor of the next page; `None` on the last page.
     pub next_cursor: Option<String>,
-    /// Whether this is the last page.
+    /// True on the last page.
     pub is_finished: bool,
-    /// The receipt in the same state as this page.
+    /// The receipt from the same state as the page.
     pub receipt: Receipt,
 }
 
-/// Up to where a person has read a conversation.
+/// How far a person has read a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadMark {
-    /// Who.
+    /// The person.
     pub reader_id: String,
-    /// Absent where a time moved the mark.
+    /// Absent if the mark was set to a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up_to_message_id: Option<String>,
-    /// Unix milliseconds.
+    /// The time up to which messages count as read, Unix milliseconds.
     pub up_to_sent_at_ms: u64,
-    /// Unix milliseconds.
+    /// When the mark was set, Unix milliseconds.
     pub read_at_ms: u64,
-    /// Of two copies the one with the higher version is the newer.
+    /// Of two copies the one with the higher version is newer.
     pub version: u64,
 }
 
-/// The answer to events that were written.
+/// The answer to posted events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// How many; copies into partitions do not count.
+    /// The number of events; copies into partitions do not count.
     pub accepted: u64,
-    /// A token: a read that waits for it sees all of these events.
+    /// A token: a read that waits for it sees all these events.
     pub position: String,
 }
 
-/// The answer to a batch.
+/// The answer to a query for several receipts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiptsAnswer {
-    /// One receipt for each id, in the order asked for.
+    /// One receipt per id, in the requested order.
     pub receipts: Vec<Receipt>,
-    /// A token: up to where the log was folded.
+    /// A token of the position up to which the log was folded.
     pub position: String,
 }
 
-/// What the stream of updates carries.
+/// An update of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]
 #[non_exhaustive]
@@ -179,40 +179,40 @@ pub enum Update {
     ReadMark(Box<ReadMarkUpdate>),
 }
 
-/// The receipt of a message as it stood when the update was published, and who newly read it. The same update may come
-/// twice, and an older one after a newer: the higher `version` holds.
+/// The receipt of a message when the update was published, and its new readers. An update may come twice,
+/// and an older one after a newer one: the higher `version` is right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiptUpdate {
-    /// The receipt; conversation, kind, time of sending and version are always there.
+    /// The receipt. Its conversation, kind, sending time and version are always present.
     #[serde(flatten)]
     pub receipt: Receipt,
-    /// Who read openly since the update before, at most 100; the counts hold all of them.
+    /// People who read openly since the previous update, at most 100; the counts include all of them.
     pub newly_read: Vec<NewReader>,
-    /// Whether more than 100 did.
+    /// True if there were more than 100.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub newly_read_truncated: bool,
 }
 
-/// Who read a message since the update before.
+/// A person who read a message since the previous update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewReader {
-    /// Who.
+    /// The person.
     pub user_id: String,
-    /// Unix milliseconds.
+    /// When the person read, Unix milliseconds.
     pub read_at_ms: u64,
 }
 
-/// A read mark of a direct conversation has moved: what a sender shows as "read up to here".
+/// The read mark of a direct conversation moved. A sender's client shows it as "read up to here".
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadMarkUpdate {
-    /// Whose.
+    /// The tenant.
     pub tenant: String,
-    /// Where.
+    /// The conversation.
     pub conversation_id: String,
-    /// Who is shown it: the one other member of the conversation.
+    /// The person who sees the mark: the other member of the conversation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_id: Option<String>,
-    /// The mark.
+    /// The read mark.
     #[serde(flatten)]
     pub mark: ReadMark,
 }

@@ -1,4 +1,4 @@
-//! The stream of updates: connects, goes on where it broke off, and gives up only where coming again cannot help.
+//! The stream of updates. It connects, resumes after interruptions, and ends only if a retry cannot help.
 
 use crate::error::{BoxError, Error, Problem};
 use crate::transport::{Transport, backoff};
@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// Before the second connection, where the service does not say.
+/// The first wait before a reconnect, unless the service sends `retry`.
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 type OnInterruption = Box<dyn Fn(&Error, Duration) + Send>;
 
-/// A stream of updates that is not opened yet.
+/// A subscription that is not open yet.
 #[must_use = "open() opens the stream"]
 pub struct Subscription {
     transport: Arc<Transport>,
@@ -31,24 +31,25 @@ impl Subscription {
         Self { transport, path, since: String::new(), on_interruption: None }
     }
 
-    /// Everything since comes first: [`Updates::last_event_id`] of before, or a position of the service's answers.
+    /// Starts with all updates since an earlier [`Updates::last_event_id`] or a position of an answer.
     pub fn since(mut self, since: impl Into<String>) -> Self {
         self.since = since.into();
         self
     }
 
-    /// Calls this when a connection was lost, or could not be made again, with how long it is until the next try.
-    pub fn on_interruption(mut self, heard: impl Fn(&Error, Duration) + Send + 'static) -> Self {
-        self.on_interruption = Some(Box::new(heard));
+    /// Calls `callback` when a connection is lost or a reconnect fails, with the error and the wait before
+    /// the next attempt.
+    pub fn on_interruption(mut self, callback: impl Fn(&Error, Duration) + Send + 'static) -> Self {
+        self.on_interruption = Some(Box::new(callback));
         self
     }
 
-    /// Opens the stream. What happens from here on comes on it: ask for the receipts on show once this has returned, and
-    /// nothing falls between.
+    /// Opens the stream. It carries everything that happens from now on. Query the shown receipts after
+    /// this call, and no change is missed.
     ///
     /// # Errors
-    /// [`Error::UpdatesGone`] where what came since is not kept any more; where it is refused, or nobody answers after some
-    /// tries.
+    /// [`Error::UpdatesGone`] if updates since the given position are no longer kept; or if the service
+    /// refuses or does not answer after some attempts.
     pub async fn open(self) -> Result<Updates, Error> {
         let Self { transport, path, since, on_interruption } = self;
         let connected = transport.persist(true, || connect(&transport, &path, &since)).await?;
@@ -59,11 +60,11 @@ impl Subscription {
             connection: Some(connected),
             attempt: 0,
             first_backoff: BACKOFF,
-            gone: None,
+            missed: None,
             has_ended: false,
             on_interruption,
         };
-        Ok(Updates { last_event_id: since, heard: unfold(feed, Feed::hear).boxed() })
+        Ok(Updates { last_event_id: since, items: unfold(feed, Feed::next_item).boxed() })
     }
 }
 
@@ -73,17 +74,17 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// A subscription that outlives its connections: a [`Stream`] of updates. Dropping it ends it.
+/// An open subscription: a [`Stream`] of updates that outlives its connections. Dropping it ends it.
 ///
-/// A connection that breaks off, or says nothing for three heartbeats, is made again by itself, later each time and not at the
-/// same moment as all others', and goes on behind the last update that was taken from here. An update may come twice, and an
-/// older one after a newer: the higher `version` holds.
+/// If a connection breaks, or is silent for three heartbeats, the stream reconnects with growing, random
+/// waits and continues after the last update that the caller took. An update may come twice, and an older
+/// one after a newer one: the higher `version` is right.
 ///
-/// An error is one of these:
-/// - [`Error::UpdatesGone`]: what was missed is not kept any more. The stream is connected again and goes on from now: ask
-///   for the receipts on show anew.
-/// - [`Error::Malformed`]: an update cannot be read; the stream goes on behind it.
-/// - Anything else: the stream was refused and ends. A new token, or another question, is needed.
+/// Errors:
+/// - [`Error::UpdatesGone`]: missed updates are no longer kept. The stream has reconnected and continues
+///   from now on. Query the shown receipts again.
+/// - [`Error::Malformed`]: one update cannot be read. The stream continues after it.
+/// - All others: the service refused the stream, and it ends. Use a new token or another subscription.
 ///
 /// ```no_run
 /// use futures_util::StreamExt as _;
@@ -95,7 +96,7 @@ impl fmt::Debug for Subscription {
 ///     match update {
 ///         Ok(Update::Receipt(update)) => println!("{}: {:?}", update.receipt.message_id, update.receipt.counts),
 ///         Ok(_) => {}
-///         Err(Error::UpdatesGone(_)) => println!("to be asked for anew"),
+///         Err(Error::UpdatesGone(_)) => println!("query the receipts again"),
 ///         Err(error) => return Err(error),
 ///     }
 /// }
@@ -105,12 +106,12 @@ impl fmt::Debug for Subscription {
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct Updates {
     last_event_id: String,
-    heard: BoxStream<'static, (Heard, String)>,
+    items: BoxStream<'static, (Item, String)>,
 }
 
 impl Updates {
-    /// Up to where updates were taken from here: kept and given to [`Subscription::since`], it lets the next process go on
-    /// without a gap. Empty until the service has said anything.
+    /// Returns the id of the last update that the caller took. Pass it to [`Subscription::since`], and
+    /// another process continues without a gap. Empty until the service has sent anything.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
@@ -122,11 +123,11 @@ impl Stream for Updates {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let Some((heard, id)) = ready!(self.heard.poll_next_unpin(context)) else { return Poll::Ready(None) };
+            let Some((item, id)) = ready!(self.items.poll_next_unpin(context)) else { return Poll::Ready(None) };
             self.last_event_id = id;
-            match heard {
-                Heard::SignOfLife => {}
-                Heard::Update(update) => return Poll::Ready(Some(update)),
+            match item {
+                Item::KeepAlive => {}
+                Item::Update(update) => return Poll::Ready(Some(update)),
             }
         }
     }
@@ -138,26 +139,26 @@ impl fmt::Debug for Updates {
     }
 }
 
-enum Heard {
-    /// Nothing but a newer place to go on from.
-    SignOfLife,
+enum Item {
+    /// Only a newer id to resume from.
+    KeepAlive,
     Update(Result<Update, Error>),
 }
 
 type Connection = SseStream<reqwest::Body>;
 
-/// What hears the service, connection after connection.
+/// Reads the service's stream over one connection after another.
 struct Feed {
     transport: Arc<Transport>,
     path: String,
-    /// Up to where was heard; empty for "from now".
+    /// The id of the last received event; empty for "from now on".
     last_event_id: String,
     connection: Option<Connection>,
-    /// Connections that failed since anything was heard.
+    /// Connections that failed since the last received event.
     attempt: u32,
     first_backoff: Duration,
-    /// What is to be told once it is connected again.
-    gone: Option<Box<Problem>>,
+    /// The problem to report after the reconnect, because updates were missed.
+    missed: Option<Box<Problem>>,
     has_ended: bool,
     on_interruption: Option<OnInterruption>,
 }
@@ -168,16 +169,16 @@ async fn connect(transport: &Transport, path: &str, last_event_id: &str) -> Resu
 }
 
 impl Feed {
-    async fn hear(mut self) -> Option<((Heard, String), Self)> {
+    async fn next_item(mut self) -> Option<((Item, String), Self)> {
         if self.has_ended {
             return None;
         }
-        let heard = self.next().await;
+        let item = self.next().await;
         let id = self.last_event_id.clone();
-        Some(((heard, id), self))
+        Some(((item, id), self))
     }
 
-    async fn next(&mut self) -> Heard {
+    async fn next(&mut self) -> Item {
         loop {
             let failure = match &mut self.connection {
                 Some(connection) => match connection.next().await {
@@ -188,20 +189,21 @@ impl Feed {
                 None => match connect(&self.transport, &self.path, &self.last_event_id).await {
                     Ok(connection) => {
                         self.connection = Some(connection);
-                        match self.gone.take() {
-                            Some(problem) => return Heard::Update(Err(Error::UpdatesGone(problem))),
+                        match self.missed.take() {
+                            Some(problem) => return Item::Update(Err(Error::UpdatesGone(problem))),
                             None => continue,
                         }
                     }
                     Err(Error::UpdatesGone(problem)) if !self.last_event_id.is_empty() => {
-                        // What was missed is not there any more: only the caller can ask for it anew, and it goes on from now.
+                        // Missed updates are lost to the stream, so it continues from now on. The caller
+                        // must query the receipts.
                         self.last_event_id.clear();
-                        self.gone = Some(problem);
+                        self.missed = Some(problem);
                         continue;
                     }
                     Err(error) if is_final(&error) => {
                         self.has_ended = true;
-                        return Heard::Update(Err(error));
+                        return Item::Update(Err(error));
                     }
                     Err(error) => error,
                 },
@@ -217,7 +219,7 @@ impl Feed {
         }
     }
 
-    fn take(&mut self, event: Sse) -> Heard {
+    fn take(&mut self, event: Sse) -> Item {
         self.attempt = 0;
         if let Some(retry_ms) = event.retry {
             self.first_backoff = Duration::from_millis(retry_ms);
@@ -228,15 +230,15 @@ impl Feed {
         match (event.data, event.event.as_deref()) {
             (Some(data), Some("receipt.updated" | "read_mark.updated")) => {
                 let update = serde_json::from_str(&data);
-                Heard::Update(update.map_err(|source| Error::Malformed { what: "a stream of updates", source }))
+                Item::Update(update.map_err(|source| Error::Malformed { what: "a stream of updates", source }))
             }
-            // Types of updates may be added.
-            _ => Heard::SignOfLife,
+            // Later versions may add types of updates.
+            _ => Item::KeepAlive,
         }
     }
 }
 
-/// Whether the same request would be refused again.
+/// Returns true if the service would refuse the same request again.
 fn is_final(error: &Error) -> bool {
     match error {
         Error::Problem(problem) | Error::UpdatesGone(problem) => {

@@ -1,5 +1,5 @@
-//! INV-CLIENT: the client's types are the shapes of `schemas/`: what a schema has, the type has, and nothing is lost on the
-//! way through it.
+//! INV-CLIENT: the client's types match `schemas/`: each type has all properties of its schema, and a round
+//! trip loses nothing.
 
 use crate::error::Problem;
 use crate::event::{self, Event, Kind, UpTo};
@@ -26,7 +26,7 @@ fn schema(name: &str) -> &'static Value {
     schema
 }
 
-/// A value that a schema allows, with all of its properties, or only with those that it requires.
+/// Returns a value that a schema allows, with all its properties or only the required ones.
 fn example(schema: &Value, with_all: bool) -> Value {
     if let Some(reference) = schema["$ref"].as_str() {
         return example(&SCHEMAS[reference.rsplit('/').next().unwrap()], with_all);
@@ -50,13 +50,13 @@ fn example(schema: &Value, with_all: bool) -> Value {
     }
 }
 
-/// Reads a value and writes it again: a field that the type does not know, or holds differently, is not there any more.
+/// Checks that a round trip keeps the value. A field that the type lacks would disappear.
 fn keeps<T: DeserializeOwned + Serialize>(value: &Value) {
     let read: T = serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error}: {value}"));
     assert_eq!(&serde_json::to_value(read).unwrap(), value);
 }
 
-/// Holds a type to a schema of the document.
+/// Checks a type against a schema of the document.
 fn is<T: DeserializeOwned + Serialize>(name: &str) {
     keeps::<T>(&example(schema(name), true));
     keeps::<T>(&example(schema(name), false));
@@ -67,7 +67,7 @@ fn is<T: DeserializeOwned + Serialize>(name: &str) {
 
 /// INV-CLIENT
 #[test]
-fn the_types_of_answers_have_every_property_of_their_schemas() {
+fn answer_types_have_every_property_of_their_schemas() {
     is::<Receipt>("Receipt");
     is::<ReceiptsAnswer>("ReceiptsAnswer");
     is::<Member>("Member");
@@ -83,7 +83,7 @@ fn the_types_of_answers_have_every_property_of_their_schemas() {
 
 /// INV-CLIENT
 #[test]
-fn the_types_know_every_word_of_the_schemas_lists() {
+fn enums_know_every_value_of_their_schemas() {
     let mut statuses = schema("Status")["enum"].as_array().unwrap().iter();
     assert!(statuses.all(|name| serde_json::from_value::<Status>(name.clone()).unwrap() != Status::Other));
     schema("Status")["enum"].as_array().unwrap().iter().for_each(keeps::<Status>);
@@ -93,7 +93,7 @@ fn the_types_know_every_word_of_the_schemas_lists() {
 
 /// INV-CLIENT
 #[test]
-fn every_example_of_an_update_is_read_whole() {
+fn every_example_update_round_trips() {
     let mut count = 0;
     for entry in std::fs::read_dir(folder("update/v1/examples")).unwrap() {
         let text = std::fs::read(entry.unwrap().path()).unwrap();
@@ -105,7 +105,7 @@ fn every_example_of_an_update_is_read_whole() {
 
 /// INV-CLIENT
 #[test]
-fn the_types_of_updates_have_every_property_of_their_schemas() {
+fn update_types_have_every_property_of_their_schemas() {
     for name in ["receipt.updated", "read_mark.updated"] {
         let text = std::fs::read(folder(&format!("update/v1/{name}.schema.json"))).unwrap();
         let schema: Value = serde_json::from_slice(&text).unwrap();
@@ -124,9 +124,9 @@ fn the_types_of_updates_have_every_property_of_their_schemas() {
     }
 }
 
-/// INV-CLIENT, INV-FORMAT: what a builder can say is what the event's schema has.
+/// INV-CLIENT, INV-FORMAT: the builders can set every property of an event's schema.
 #[test]
-fn the_builders_of_events_say_everything_that_the_schemas_have() {
+fn event_builders_set_every_property_of_their_schemas() {
     let all = [
         event::conversation_configured("c", Kind::Group).group_type("t").tenant("a").event_id("e").build(),
         event::members_changed("c").joined(["a"]).left(["b"]).observers(["o"]).tenant("a").event_id("e").build(),
@@ -158,7 +158,7 @@ fn the_builders_of_events_say_everything_that_the_schemas_have() {
     assert_eq!(types.len(), said.len());
     for name in types.iter().map(|of| of["$ref"].as_str().unwrap().rsplit('/').next().unwrap()) {
         for property in schema(name)["properties"].as_object().unwrap().keys() {
-            assert!(said[name].contains(property), "no builder says {property} of {name}");
+            assert!(said[name].contains(property), "no builder sets {property} of {name}");
         }
     }
 }

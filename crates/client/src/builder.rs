@@ -132,7 +132,9 @@ impl Builder {
             Ok(url)
                 if matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none() => {}
             Ok(_) => {
-                return Err(Error::Usage(format!("the base URL must be http or https without a query or fragment: {base}")));
+                return Err(Error::Usage(format!(
+                    "the base URL must be http or https without a query or fragment: {base}"
+                )));
             }
             Err(error) => return Err(Error::Usage(format!("the base URL {base:?} is invalid: {error}"))),
         }
@@ -150,7 +152,8 @@ impl Builder {
                 None => builder.build(),
             }
         };
-        let failed = |error: reqwest::Error| Error::Usage(format!("the HTTP client cannot be built: {}", chain(&error)));
+        let failed =
+            |error: reqwest::Error| Error::Usage(format!("the HTTP client cannot be built: {}", chain(&error)));
         Ok(Client::new(Arc::new(Transport {
             base,
             http: customized(reqwest::Client::builder()).map_err(failed)?,

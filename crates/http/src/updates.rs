@@ -8,7 +8,9 @@ mod hub;
 mod redact;
 mod resume;
 mod stream;
+mod update;
 
 pub use feed::Updates;
-pub(crate) use redact::Interest;
+
 pub(crate) use stream::{Stream, View};
+pub(crate) use update::Interest;

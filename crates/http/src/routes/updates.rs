@@ -83,8 +83,8 @@ pub(crate) async fn stream_updates(
     let permit = updates.permit().ok_or_else(|| Problem::new(Code::TooManyStreams))?;
     // Before the stream begins, so that everything beyond is on it.
     let positions = freshness.with(query.answers.positions());
-    let names = access.read.permits(by_scope, by_sender);
-    let view = View { tenant: caller.tenant, interest, names, expires: caller.expires };
+    let show_readers = access.read.permits(by_scope, by_sender);
+    let view = View { tenant: caller.tenant, interest, show_readers, expires: caller.expires };
     let (answers, timeout) = (Arc::clone(&query.answers), query.limits.request_timeout);
     let stream = Stream::open(updates, answers, timeout, view, since, permit).await?;
     let body = unfold(stream, async |mut stream| {

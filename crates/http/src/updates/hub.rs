@@ -1,8 +1,10 @@
-//! One follower of the topic of updates a process, and everybody who waits for some of them.
+//! Follows the topic of updates once per process and delivers each update to the streams that
+//! subscribed to it.
 //!
-//! Must not wait for a stream: one whose buffer is full is cut off. What an update may show is not decided here.
+//! It must not wait for a stream: it cuts off a stream whose buffer is full. It does not decide what
+//! a stream may show.
 
-use super::redact::addressees;
+use super::update::{Parsed, Update};
 use bytes::Bytes;
 use receipts_log::{Inspect, Polled, ReadError, Record, Tail, Topic};
 use std::collections::HashMap;
@@ -11,26 +13,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Updates that wait for one stream, at most.
+/// The most updates that wait for one stream.
 const BUFFER_UPDATES: usize = 256;
-/// Records of one poll.
+/// The most records of one poll.
 const POLL_RECORDS: usize = 1_024;
-/// How long a poll waits for a record: also how late a stop may be noticed.
+/// How long a poll waits for a record. A stop is noticed within this time.
 const POLL_WAIT: Duration = Duration::from_millis(100);
-/// How long to wait before a log that cannot be read is tried again.
+/// The pause before a log that cannot be read is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A record of the topic of updates.
-#[derive(Debug)]
-pub(crate) struct Update {
-    pub(crate) partition: u32,
-    pub(crate) offset: u64,
-    /// JSON, as it stands in the topic.
-    pub(crate) value: Bytes,
-}
-
 /// Follows the topic on a thread of its own until it is dropped.
-pub(crate) struct Hub {
+pub(super) struct Hub {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -42,26 +35,27 @@ struct Shared {
 
 #[derive(Default)]
 struct Registry {
-    /// By partition: everything below was handed to the streams. Empty while the topic is not followed.
-    next: Vec<u64>,
+    /// By partition: every update below this offset was delivered. Empty while the topic is not
+    /// followed.
+    next_offsets: Vec<u64>,
     /// By addressee.
     streams: HashMap<String, Vec<Registered>>,
-    /// Streams ever.
+    /// Streams that were ever registered; numbers them.
     count: u64,
     closed: bool,
 }
 
 struct Registered {
     number: u64,
-    to: mpsc::Sender<Arc<Update>>,
+    sender: mpsc::Sender<Arc<Update>>,
 }
 
 impl Hub {
-    /// Begins to follow the topic at its end. Blocks until that is known.
+    /// Begins to follow the topic at its end. Blocks until the log has told where that is.
     ///
     /// # Errors
-    /// Where the log cannot be read.
-    pub(crate) fn start(log: Arc<dyn Inspect>) -> Result<Self, ReadError> {
+    /// When the log cannot be read.
+    pub(super) fn start(log: Arc<dyn Inspect>) -> Result<Self, ReadError> {
         let shared = Arc::new(Shared { log, registry: Mutex::default() });
         let tail = shared.follow()?;
         let run = {
@@ -75,29 +69,35 @@ impl Hub {
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// The log that is followed.
-    pub(crate) fn log(&self) -> &Arc<dyn Inspect> {
+    /// The log that the hub follows.
+    pub(super) fn log(&self) -> &Arc<dyn Inspect> {
         &self.shared.log
     }
 
-    /// Registers a stream; `None` where the topic is not followed just now, or never again.
-    pub(crate) fn subscribe(&self, addressee: &str) -> Option<Subscription> {
+    /// Registers a stream. Returns `None` while the topic is not followed, and after a close.
+    pub(super) fn subscribe(&self, addressee: &str) -> Option<Subscription> {
         let mut registry = self.shared.registry();
-        if registry.closed || registry.next.is_empty() {
+        if registry.closed || registry.next_offsets.is_empty() {
             return None;
         }
-        let (to, updates) = mpsc::channel(BUFFER_UPDATES);
+        let (sender, updates) = mpsc::channel(BUFFER_UPDATES);
         registry.count += 1;
         let number = registry.count;
-        registry.streams.entry(addressee.to_owned()).or_default().push(Registered { number, to });
-        let next = registry.next.clone();
+        registry.streams.entry(addressee.to_owned()).or_default().push(Registered { number, sender });
+        let live_from = registry.next_offsets.clone();
         drop(registry);
         metrics::gauge!("receipts_streams").increment(1.0);
-        Some(Subscription { shared: Arc::clone(&self.shared), addressee: addressee.to_owned(), number, next, updates })
+        Some(Subscription {
+            shared: Arc::clone(&self.shared),
+            addressee: addressee.to_owned(),
+            number,
+            live_from,
+            updates,
+        })
     }
 
-    /// Ends every stream and follows no more; the log is let go before this returns.
-    pub(crate) fn close(&self) {
+    /// Ends every stream and stops following. Returns after the thread has released the log.
+    pub(super) fn close(&self) {
         {
             let mut registry = self.shared.registry();
             registry.closed = true;
@@ -118,23 +118,25 @@ impl Drop for Hub {
     }
 }
 
-/// A stream's place in the registry, given back with the drop.
-pub(crate) struct Subscription {
+/// The registration of a stream. It ends when it is dropped.
+pub(super) struct Subscription {
     shared: Arc<Shared>,
     addressee: String,
     number: u64,
-    /// By partition: every update from here on comes by `updates`.
-    pub(crate) next: Vec<u64>,
-    /// Ends where the stream was cut off, behind what it was given before.
-    pub(crate) updates: mpsc::Receiver<Arc<Update>>,
+    /// By partition: every update from this offset on arrives in `updates`.
+    pub(super) live_from: Vec<u64>,
+    /// Ends if the stream was cut off, after the updates that were delivered before.
+    pub(super) updates: mpsc::Receiver<Arc<Update>>,
 }
 
 impl Subscription {
-    /// By partition: everything below was received. `None` where something waits, or was left out.
-    pub(crate) fn received(&self) -> Option<Vec<u64>> {
+    /// Returns the next offset by partition: the stream has received every update below it. Returns
+    /// `None` if updates wait in the buffer, or if the stream was cut off.
+    pub(super) fn received(&self) -> Option<Vec<u64>> {
         let registry = self.shared.registry();
-        let is_here = registry.streams.get(&self.addressee)?.iter().any(|stream| stream.number == self.number);
-        (is_here && self.updates.is_empty() && !registry.next.is_empty()).then(|| registry.next.clone())
+        let is_registered = registry.streams.get(&self.addressee)?.iter().any(|stream| stream.number == self.number);
+        let is_complete = is_registered && self.updates.is_empty() && !registry.next_offsets.is_empty();
+        is_complete.then(|| registry.next_offsets.clone())
     }
 }
 
@@ -152,7 +154,8 @@ impl Drop for Subscription {
 }
 
 impl Shared {
-    /// Whoever panicked with the lock held has left nothing half done that matters: streams end one by one.
+    /// Locks the registry. A panic under the lock leaves no half-done work that matters, because
+    /// streams end one by one.
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,10 +163,10 @@ impl Shared {
     /// Goes to the end of every partition.
     fn follow(&self) -> Result<Box<dyn Tail>, ReadError> {
         let ends = (0..self.log.partition_count()).map(|partition| self.log.bounds(Topic::Updates, partition));
-        let next: Vec<u64> = ends.map(|bounds| Ok(bounds?.end)).collect::<Result<_, ReadError>>()?;
-        let starts: Vec<(u32, u64)> = (0..).zip(next.iter().copied()).collect();
+        let next_offsets: Vec<u64> = ends.map(|bounds| Ok(bounds?.end)).collect::<Result<_, ReadError>>()?;
+        let starts: Vec<(u32, u64)> = (0..).zip(next_offsets.iter().copied()).collect();
         let tail = self.log.tail(Topic::Updates, &starts)?;
-        self.registry().next = next;
+        self.registry().next_offsets = next_offsets;
         Ok(tail)
     }
 
@@ -176,13 +179,14 @@ impl Shared {
             };
             match read {
                 Ok(()) => continue,
-                Err(ReadError::Retry(why)) => tracing::warn!(why, "updates cannot be read just now"),
+                Err(ReadError::Retry(why)) => tracing::warn!(why, "updates cannot be read; retrying"),
                 Err(ReadError::Stop(why)) => {
-                    // What comes next is not what comes next in the topic: streams go on from where each of them stands.
-                    tracing::error!(why, "updates cannot be followed; all streams end");
+                    // After a restart the hub begins at the new end, so updates between are missing. Each stream has to
+                    // resume from its own position.
+                    tracing::error!(why, "updates cannot be followed; all streams end and have to resume");
                     tail = None;
                     let mut registry = self.registry();
-                    registry.next.clear();
+                    registry.next_offsets.clear();
                     registry.streams.clear();
                 }
             }
@@ -193,7 +197,7 @@ impl Shared {
     fn take(&self, polled: Polled<'_>) {
         let mut registry = self.registry();
         match polled {
-            Polled::Records(records) => records.iter().for_each(|record| registry.hand_out(record)),
+            Polled::Records(records) => records.iter().for_each(|record| registry.deliver(record)),
             Polled::End { partition, next_offset } => registry.advance(partition, next_offset),
         }
     }
@@ -201,32 +205,34 @@ impl Shared {
 
 impl Registry {
     fn advance(&mut self, partition: u32, next_offset: u64) {
-        if let Some(next) = self.next.get_mut(partition as usize) {
+        if let Some(next) = self.next_offsets.get_mut(partition as usize) {
             *next = next_offset.max(*next);
         }
     }
 
-    /// Gives an update to everybody who waits for it; who cannot take it gets nothing more.
-    fn hand_out(&mut self, record: &Record<'_>) {
+    /// Parses an update once and delivers it to every stream that receives it. A stream whose buffer
+    /// is full receives nothing more.
+    fn deliver(&mut self, record: &Record<'_>) {
         self.advance(record.partition, record.offset + 1);
         let Some(value) = record.value.filter(|_| !self.streams.is_empty()) else { return };
-        let Some(addressees) = addressees(value) else { return };
-        let mut update = None;
-        for addressee in addressees {
-            let Some(streams) = self.streams.get_mut(&addressee) else { continue };
-            let update = update.get_or_insert_with(|| {
-                let value = Bytes::copy_from_slice(value);
-                Arc::new(Update { partition: record.partition, offset: record.offset, value })
-            });
+        let Some(parsed) = Parsed::parse(value) else { return };
+        let addressees = parsed.addressees();
+        if !addressees.iter().flatten().any(|addressee| self.streams.contains_key(addressee)) {
+            return;
+        }
+        let json = Bytes::copy_from_slice(value);
+        let update = Arc::new(parsed.into_update(record.partition, record.offset, json));
+        for addressee in addressees.iter().flatten() {
+            let Some(streams) = self.streams.get_mut(addressee) else { continue };
             streams.retain(|stream| {
-                let sent = stream.to.try_send(Arc::clone(update));
+                let sent = stream.sender.try_send(Arc::clone(&update));
                 if matches!(sent, Err(mpsc::error::TrySendError::Full(_))) {
                     metrics::counter!("receipts_streams_cut_total").increment(1);
                 }
                 sent.is_ok()
             });
             if streams.is_empty() {
-                self.streams.remove(&addressee);
+                self.streams.remove(addressee);
             }
         }
     }
@@ -234,7 +240,7 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::redact::Interest;
+    use super::super::update::Interest;
     use super::*;
     use receipts_log::embedded::EmbeddedLog;
     use receipts_log::{Entry, Log as _};
@@ -270,7 +276,7 @@ mod tests {
 
     /// INV-STREAM
     #[test]
-    fn an_update_goes_to_its_conversation_and_its_sender_and_to_nobody_else() {
+    fn update_reaches_only_its_conversation_and_its_sender() {
         let bench = bench();
         let mut streams = [
             Interest::Conversation("g1".to_owned()),
@@ -284,13 +290,13 @@ mod tests {
         let [g1, alice, g2, other] = &mut streams;
         let one = g1.updates.blocking_recv().unwrap();
         assert_eq!(one.offset, alice.updates.blocking_recv().unwrap().offset);
-        assert_ne!(g2.updates.blocking_recv().unwrap().value, one.value);
+        assert_ne!(g2.updates.blocking_recv().unwrap().json, one.json);
         assert!(other.updates.is_empty() && g1.updates.is_empty() && alice.updates.is_empty());
     }
 
     /// INV-STREAM
     #[test]
-    fn a_stream_that_does_not_read_is_cut_off_behind_what_it_was_given_without_a_hole() {
+    fn slow_stream_is_cut_off_without_a_gap() {
         let bench = bench();
         let (mut slow, mut quick) =
             (bench.subscribe(Interest::Sender("alice".into())), bench.subscribe(Interest::Conversation("g1".into())));
@@ -298,17 +304,17 @@ mod tests {
             bench.publish("g1", "alice", BUFFER_UPDATES / 2);
             (0..BUFFER_UPDATES / 2).for_each(|_| _ = quick.updates.blocking_recv().unwrap());
         }
-        assert_eq!(slow.received(), None, "what was left out is not called received");
+        assert_eq!(slow.received(), None, "a cut stream has not received everything");
         let mut offsets = Vec::new();
         while let Some(update) = slow.updates.blocking_recv() {
             offsets.push(update.offset);
         }
         assert_eq!(offsets, (0..BUFFER_UPDATES as u64).collect::<Vec<_>>());
-        assert!(quick.received().is_some(), "nobody else is");
+        assert!(quick.received().is_some(), "the other stream has received everything");
     }
 
     #[test]
-    fn a_stream_that_goes_leaves_nothing_behind_and_a_hub_that_closes_ends_all() {
+    fn closed_streams_leave_nothing_and_closed_hub_ends_all() {
         let bench = bench();
         drop(bench.subscribe(Interest::Sender("alice".into())));
         assert!(bench.hub.shared.registry().streams.is_empty());

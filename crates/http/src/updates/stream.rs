@@ -1,12 +1,14 @@
-//! One stream: first what was missed, read from the topic, then what the hub hands over, with a sign of life in between.
-//! Every event carries the place behind it, so that a stream that broke off goes on without a gap (INV-STREAM).
+//! One stream: first the missed updates, read from the topic, then live updates from the hub, with a
+//! heartbeat in between. Every event carries the position after it, so that an interrupted stream
+//! resumes without a gap (INV-STREAM).
 //!
-//! Must not be fed faster than its client reads: nothing is read ahead of what was sent.
+//! It must not run ahead of its client: it reads nothing before it has sent the last batch.
 
 use super::feed::Updates;
-use super::hub::{Subscription, Update};
-use super::redact::{Interest, addressees, people, shown};
-use super::resume;
+use super::hub::Subscription;
+use super::redact::redact;
+use super::resume::{self, ResumePoint};
+use super::update::{Interest, Parsed, Update};
 use crate::problem::{Code, Problem};
 use bytes::Bytes;
 use receipts_log::{ReadError, Topic};
@@ -17,45 +19,45 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Updates that are made ready together, at most.
+/// The most updates that are rendered together.
 const BATCH_UPDATES: usize = 32;
-/// Records that one look into the topic takes.
+/// The most records of one read from the topic.
 const REPLAY_BLOCK_RECORDS: usize = 1_024;
-/// How far a stream may be behind, records of all its partitions together. Beyond, to ask for the receipts anew costs
-/// less than to read all of this, of which most is somebody else's.
-pub(crate) const REPLAY_RECORDS_MAX: u64 = 1_000_000;
-/// How long to wait before a state that cannot be asked is asked again.
+/// How far a stream may be behind, in records of all its partitions together. Beyond this, asking for
+/// the receipts again costs less than reading a topic that mostly holds other streams' updates.
+const REPLAY_RECORDS_MAX: u64 = 1_000_000;
+/// The pause before a state that cannot be asked is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a client waits before it connects again, milliseconds; as SSE has it.
+/// How long a client waits before it connects again, milliseconds; the `retry` field of SSE.
 const RETRY_MS: u64 = 1_000;
 
-/// Whose stream, and what of.
+/// Which updates a stream has, and what it shows of them.
 pub(crate) struct View {
     pub(crate) tenant: String,
     pub(crate) interest: Interest,
-    /// Whether it names who newly read.
-    pub(crate) names: bool,
-    /// When the credential ends, and with it the stream.
+    /// Whether it names new readers.
+    pub(crate) show_readers: bool,
+    /// When the credential expires. The stream ends with it.
     pub(crate) expires: Option<Instant>,
 }
 
-/// A partition that feeds a stream.
-struct Place {
+/// How far a stream is in one partition of the topic.
+struct Progress {
     partition: u32,
-    /// Everything below was sent, or is not for this stream.
-    sent: u64,
-    /// From here on the hub hands over.
-    live: u64,
+    /// Every update below this offset was sent, or is not for this stream.
+    next_offset: u64,
+    /// The hub delivers every update from this offset on.
+    live_from: u64,
 }
 
-/// Updates on their way to the client.
+/// Updates that are about to be sent.
 struct Batch {
     updates: Vec<Arc<Update>>,
-    /// Once they are sent: which place stands where.
-    then: Option<(usize, u64)>,
+    /// After they are sent: which progress moves to which offset.
+    progress_after: Option<(usize, u64)>,
 }
 
-/// A stream that was accepted.
+/// An accepted stream.
 pub(crate) struct Stream {
     feed: Updates,
     answers: Arc<dyn Answers>,
@@ -63,11 +65,11 @@ pub(crate) struct Stream {
     timeout: Duration,
     view: View,
     subscription: Subscription,
-    places: Vec<Place>,
-    /// What could not be made ready yet.
-    waiting: Option<Batch>,
-    /// When anything was last sent; `None` before the first bytes.
-    said: Option<Instant>,
+    progress: Vec<Progress>,
+    /// A batch that could not be rendered yet.
+    pending: Option<Batch>,
+    /// When bytes were last sent; `None` before the first.
+    last_sent: Option<Instant>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -75,7 +77,7 @@ impl Stream {
     /// Registers a stream and finds where it begins.
     ///
     /// # Errors
-    /// The problem to be answered: what was missed is not there any more, or cannot be asked for just now.
+    /// The problem to answer with: the missed updates are no longer kept, or cannot be read now.
     pub(crate) async fn open(
         feed: Updates,
         answers: Arc<dyn Answers>,
@@ -100,176 +102,181 @@ impl Stream {
             timeout,
             view,
             subscription,
-            places: Vec::with_capacity(partitions.len()),
-            waiting: None,
-            said: None,
+            progress: Vec::with_capacity(partitions.len()),
+            pending: None,
+            last_sent: None,
             _permit: permit,
         };
         let mut missed = 0;
         for partition in partitions {
-            let live = stream.subscription.next.get(partition as usize).copied().unwrap_or_default();
-            let sent = match &since {
-                None => live,
-                Some(since) => stream.find(partition, live, since).await?,
+            let live_from = stream.subscription.live_from.get(partition as usize).copied().unwrap_or_default();
+            let next_offset = match &since {
+                None => live_from,
+                Some(since) => stream.resume(partition, live_from, since).await?,
             };
-            missed += live.saturating_sub(sent);
-            stream.places.push(Place { partition, sent, live });
+            missed += live_from.saturating_sub(next_offset);
+            stream.progress.push(Progress { partition, next_offset, live_from });
         }
         if missed > REPLAY_RECORDS_MAX {
-            return Err(gone());
+            return Err(updates_lost());
         }
         Ok(stream)
     }
 
-    /// Where the stream goes on in a partition.
-    async fn find(&self, partition: u32, live: u64, since: &Since) -> Result<u64, Problem> {
-        let place = since.positions().next_offset(partition);
-        let found = match since {
-            Since::Stream(_) if place == live => return Ok(live),
-            Since::Stream(_) => self.feed.read(move |log| resume::by_offset(log, partition, place)).await,
+    /// Returns the offset at which the stream resumes in a partition.
+    async fn resume(&self, partition: u32, live_from: u64, since: &Since) -> Result<u64, Problem> {
+        let position = since.positions().next_offset(partition);
+        let point = match since {
+            Since::Stream(_) if position == live_from => return Ok(live_from),
+            Since::Stream(_) => self.feed.read(move |log| resume::by_offset(log, partition, position)).await,
             Since::Events(_) => {
-                self.feed.read(move |log| resume::by_position(log, partition, place, REPLAY_RECORDS_MAX)).await
+                self.feed.read(move |log| resume::by_position(log, partition, position, REPLAY_RECORDS_MAX)).await
             }
         };
-        let found = found.map_err(|error| {
-            tracing::warn!(partition, %error, "the updates that a stream has missed cannot be read");
+        let point = point.map_err(|error| {
+            tracing::warn!(partition, %error, "the missed updates of a stream cannot be read");
             Problem::new(Code::Unavailable)
         })?;
-        match (found, since) {
-            (resume::Found::From(offset), _) => Ok(offset),
-            (resume::Found::Gone { end }, Since::Events(_)) => {
-                // Nobody knows what was published before the first update that is kept. Where nothing was folded since,
-                // nothing was published either.
+        match (point, since) {
+            (ResumePoint::At(offset), _) => Ok(offset),
+            (ResumePoint::Lost { end }, Since::Events(_)) => {
+                // The topic does not tell what was published before its first kept update. If no event was folded since,
+                // no update was published either.
                 let folded = timeout(self.timeout, self.answers.are_erased(&self.view.tenant, partition, &[])).await;
                 let folded = folded.unwrap_or(Err(Unavailable::NoOwner { partition }))?;
-                if folded.positions.next_offset(partition) <= place { Ok(end) } else { Err(gone()) }
+                if folded.positions.next_offset(partition) <= position { Ok(end) } else { Err(updates_lost()) }
             }
-            (resume::Found::Gone { .. }, Since::Stream(_)) => Err(gone()),
+            (ResumePoint::Lost { .. }, Since::Stream(_)) => Err(updates_lost()),
         }
     }
 
-    /// The next bytes for the client; `None` ends the stream.
+    /// Returns the next bytes for the client; `None` ends the stream.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         match self.view.expires {
-            // Asked first: whoever always has something to say would never be asked behind it.
+            // Checked first, because a busy stream would otherwise never reach its timeout.
             Some(expires) if Instant::now() >= expires => None,
-            Some(expires) => timeout_at(expires, self.go_on()).await.unwrap_or(None),
-            None => self.go_on().await,
+            Some(expires) => timeout_at(expires, self.next_bytes()).await.unwrap_or(None),
+            None => self.next_bytes().await,
         }
     }
 
-    async fn go_on(&mut self) -> Option<Bytes> {
-        let Some(said) = self.said else {
-            return Some(self.say(format!("retry: {RETRY_MS}\n: connected\nid: {}\n\n", self.id()).into()));
+    async fn next_bytes(&mut self) -> Option<Bytes> {
+        let Some(last_sent) = self.last_sent else {
+            return Some(self.sent(format!("retry: {RETRY_MS}\n: connected\nid: {}\n\n", self.id()).into()));
         };
-        let silent_until = said + self.feed.heartbeat();
+        let heartbeat_at = last_sent + self.feed.heartbeat();
         loop {
-            let batch = match self.waiting.take() {
+            let batch = match self.pending.take() {
                 Some(batch) => batch,
-                None => match self.places.iter().position(|place| place.sent < place.live) {
-                    Some(_) if Instant::now() >= silent_until => return Some(self.sign_of_life()),
+                None => match self.progress.iter().position(|progress| progress.next_offset < progress.live_from) {
+                    Some(_) if Instant::now() >= heartbeat_at => return Some(self.heartbeat()),
                     Some(at) => self.replay(at).await?,
                     None => {
                         let mut updates = Vec::new();
                         let received = self.subscription.updates.recv_many(&mut updates, BATCH_UPDATES);
-                        match timeout_at(silent_until, received).await {
+                        match timeout_at(heartbeat_at, received).await {
                             Ok(0) => return None,
-                            Ok(_) => Batch { updates, then: None },
-                            Err(_) => return Some(self.sign_of_life()),
+                            Ok(_) => Batch { updates, progress_after: None },
+                            Err(_) => return Some(self.heartbeat()),
                         }
                     }
                 },
             };
             match self.render(&batch).await {
                 Ok(text) if text.is_empty() => {}
-                Ok(text) => return Some(self.say(text.into())),
+                Ok(text) => return Some(self.sent(text.into())),
                 Err(unavailable) => {
-                    tracing::debug!(%unavailable, "a stream waits for the state");
-                    self.waiting = Some(batch);
+                    tracing::debug!(%unavailable, "a stream waits until the state can be asked");
+                    self.pending = Some(batch);
                     tokio::time::sleep(PAUSE).await;
-                    return Some(self.say(Bytes::from_static(b": waiting\n\n")));
+                    return Some(self.sent(Bytes::from_static(b": waiting\n\n")));
                 }
             }
         }
     }
 
-    fn say(&mut self, text: Bytes) -> Bytes {
-        self.said = Some(Instant::now());
+    /// Notes the time of a send.
+    fn sent(&mut self, text: Bytes) -> Bytes {
+        self.last_sent = Some(Instant::now());
         text
     }
 
-    /// A comment, and the newest place: so that who hears nothing for days need not go back by days.
-    fn sign_of_life(&mut self) -> Bytes {
-        if self.places.iter().all(|place| place.sent >= place.live)
+    /// Returns a comment with the newest id, so that a client without updates for days need not
+    /// resume days back.
+    fn heartbeat(&mut self) -> Bytes {
+        if self.progress.iter().all(|progress| progress.next_offset >= progress.live_from)
             && let Some(received) = self.subscription.received()
         {
-            for place in &mut self.places {
-                place.sent = place.sent.max(received.get(place.partition as usize).copied().unwrap_or_default());
+            for progress in &mut self.progress {
+                let next_offset = received.get(progress.partition as usize).copied().unwrap_or_default();
+                progress.next_offset = progress.next_offset.max(next_offset);
             }
         }
-        self.say(format!(": \nid: {}\n\n", self.id()).into())
+        self.sent(format!(": \nid: {}\n\n", self.id()).into())
     }
 
     fn id(&self) -> StreamId {
-        StreamId(self.places.iter().map(|place| (place.partition, place.sent)).collect::<Positions>())
+        let positions = self.progress.iter().map(|progress| (progress.partition, progress.next_offset));
+        StreamId(positions.collect::<Positions>())
     }
 
-    /// Reads on in the topic, up to what the hub hands over; `None` where that is not possible any more.
+    /// Reads the next missed updates from the topic, up to the first that the hub delivers. Returns
+    /// `None` when they cannot be read any more.
     async fn replay(&self, at: usize) -> Option<Batch> {
-        let &Place { partition, sent, live } = &self.places[at];
-        let addressee = self.view.interest.addressee(&self.view.tenant);
+        let &Progress { partition, next_offset, live_from } = &self.progress[at];
+        let (tenant, interest) = (self.view.tenant.clone(), self.view.interest.clone());
         let read = self.feed.read(move |log| {
-            if log.bounds(Topic::Updates, partition)?.start > sent {
-                return Err(ReadError::Stop("what the stream has to send next was trimmed".to_owned()));
+            if log.bounds(Topic::Updates, partition)?.start > next_offset {
+                return Err(ReadError::Stop("the next update of the stream was trimmed".to_owned()));
             }
-            let records = log.read(Topic::Updates, partition, sent, REPLAY_BLOCK_RECORDS)?;
-            let whole = records.len() == REPLAY_BLOCK_RECORDS;
-            let next = records.last().filter(|_| whole).map_or(live, |last| live.min(last.offset + 1));
-            let updates = records.into_iter().filter(|record| record.offset < live).filter_map(|record| {
+            let records = log.read(Topic::Updates, partition, next_offset, REPLAY_BLOCK_RECORDS)?;
+            let is_full = records.len() == REPLAY_BLOCK_RECORDS;
+            let after = records.last().filter(|_| is_full).map_or(live_from, |last| live_from.min(last.offset + 1));
+            let updates = records.into_iter().filter(|record| record.offset < live_from).filter_map(|record| {
                 let value = record.value?;
-                let is_ours = addressees(&value)?.any(|other| other == addressee);
-                is_ours.then(|| Arc::new(Update { partition, offset: record.offset, value }))
+                let parsed = Parsed::parse(&value).filter(|parsed| parsed.is_for(&tenant, &interest))?;
+                Some(Arc::new(parsed.into_update(partition, record.offset, value.clone())))
             });
-            Ok(Batch { updates: updates.collect(), then: Some((at, next)) })
+            Ok(Batch { updates: updates.collect(), progress_after: Some((at, after)) })
         });
         match read.await {
             Ok(batch) => Some(batch),
             Err(error) => {
-                tracing::warn!(partition, %error, "a stream ends: what it has missed cannot be read");
+                tracing::warn!(partition, %error, "a stream ends because its missed updates cannot be read");
                 None
             }
         }
     }
 
-    /// The events of a batch, and everything that goes with having sent them.
+    /// Renders the events of a batch and moves the progress past them.
     async fn render(&mut self, batch: &Batch) -> Result<Vec<u8>, Unavailable> {
         let mut text = Vec::new();
         for updates in batch.updates.chunk_by(|a, b| a.partition == b.partition) {
             let partition = updates[0].partition;
             let erased = self.erased(partition, updates).await?;
-            let Some(at) = self.places.iter().position(|place| place.partition == partition) else { continue };
+            let Some(at) = self.progress.iter().position(|progress| progress.partition == partition) else { continue };
             for update in updates {
-                if update.offset < self.places[at].sent {
+                if update.offset < self.progress[at].next_offset {
                     continue;
                 }
-                self.places[at].sent = update.offset + 1;
-                if let Some(shown) = shown(&update.value, &self.view.interest, self.view.names, &erased) {
-                    text.extend_from_slice(format!("event: {}\nid: {}\ndata: ", shown.r#type, self.id()).as_bytes());
-                    text.extend_from_slice(&shown.json);
+                self.progress[at].next_offset = update.offset + 1;
+                if let Some(json) = redact(update, &self.view.interest, self.view.show_readers, &erased) {
+                    text.extend_from_slice(format!("event: {}\nid: {}\ndata: ", update.r#type, self.id()).as_bytes());
+                    text.extend_from_slice(&json);
                     text.extend_from_slice(b"\n\n");
                 }
             }
         }
-        if let Some((at, next)) = batch.then {
-            self.places[at].sent = self.places[at].sent.max(next);
+        if let Some((at, next_offset)) = batch.progress_after {
+            self.progress[at].next_offset = self.progress[at].next_offset.max(next_offset);
         }
         Ok(text)
     }
 
-    /// Who of the people that updates name was erased.
+    /// Returns the people whom the updates name and who were erased.
     async fn erased(&self, partition: u32, updates: &[Arc<Update>]) -> Result<HashSet<String>, Unavailable> {
-        let named: BTreeSet<String> = updates.iter().flat_map(|update| people(&update.value)).collect();
-        let named: Vec<String> = named.into_iter().collect();
+        let named: BTreeSet<&str> = updates.iter().flat_map(|update| update.people()).collect();
+        let named: Vec<String> = named.into_iter().map(str::to_owned).collect();
         if named.is_empty() {
             return Ok(HashSet::new());
         }
@@ -279,8 +286,9 @@ impl Stream {
     }
 }
 
-fn gone() -> Problem {
+fn updates_lost() -> Problem {
     Problem::new(Code::UpdatesGone).detail(
-        "updates since then are not kept any more, or too many: open a stream without it, then ask for the receipts",
+        "the updates since then are no longer kept, or there are too many: open a stream without a position, then query \
+         the receipts",
     )
 }

@@ -64,7 +64,7 @@ pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure>
             ));
         }
     };
-    tokio::spawn(tokens.clone().upkeep());
+    tokio::spawn(tokens.clone().keep_keys_fresh());
     Ok(Arc::new(tokens))
 }
 

@@ -21,11 +21,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 /// Wraps routes in the middleware that every edge has.
 ///
-/// It resolves the caller, enforces limits, turns panics and unknown routes into problems, and records each request in
-/// traces and metrics. The routes of `open` need no caller and have no limits.
+/// It resolves the caller, enforces limits, turns panics and unknown routes into problems, and
+/// records each request in traces and metrics. The routes of `open` need no caller and have no
+/// limits.
 pub fn edge(routes: Router, open: Router, authenticate: Arc<dyn Authenticate>, limits: &Limits) -> Router {
-    // axum boxes every layer of a router and clones the boxes per request, so all middleware is combined into one
-    // ServiceBuilder here and one in `observed`. The first layer of a builder is the outermost.
+    // axum boxes every layer of a router and clones the boxes per request, so all middleware is
+    // combined into one ServiceBuilder here and one in `observed`. The first layer of a builder is
+    // the outermost.
     let rate = limits::RateLimit::new(limits).map(|limit| from_fn_with_state(Arc::new(limit), limits::limit_rate));
     let permits = Arc::new(Semaphore::new(limits.concurrent_requests_max));
     let of_routes = ServiceBuilder::new()

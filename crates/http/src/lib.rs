@@ -1,10 +1,11 @@
 //! The HTTP edge of ingest and query, and the only home of axum.
 //!
 //! It must not know a store or Kafka: it writes through [`receipts_log::Writer`] and asks through
-//! [`receipts_query::Answers`]. Every error is a [`Problem`]. `schemas/openapi.yaml` is generated from this code.
+//! [`receipts_query::Answers`]. Every error is a [`Problem`]. `schemas/openapi.yaml` is generated
+//! from this code.
 //!
-//! A service composes the parts that it needs: [`router`] for all parts in one process, or [`edge`] around
-//! [`ingest_router`] or [`query_router`] with [`health_router`]; then [`serve`].
+//! A service composes the parts that it needs: [`router`] for all parts in one process, or [`edge`]
+//! around [`ingest_router`] or [`query_router`] with [`health_router`]; then [`serve`].
 //!
 //! Modules depend on one another in one direction only:
 //!
@@ -70,7 +71,8 @@ pub fn router(parts: Parts) -> Router {
     edge(routes, health_router(parts.health), parts.authenticate, &parts.limits)
 }
 
-/// Returns the routes of health and the OpenAPI document, without the middleware of [`edge`](edge()).
+/// Returns the routes of health and the OpenAPI document, without the middleware of
+/// [`edge`](edge()).
 pub fn health_router(health: Health) -> Router {
     routes::health::router(health).merge(openapi::router())
 }

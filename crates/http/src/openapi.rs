@@ -1,7 +1,8 @@
-//! The OpenAPI 3.1 document, made from the routes' own declarations, the problem codes and the event schemas.
+//! The OpenAPI 3.1 document, generated from the declarations of the routes, the problem codes and
+//! the event schemas.
 //!
-//! Must say nothing that the code does not do. `schemas/openapi.yaml` is this document; a test keeps them equal and
-//! writes the file anew with `RECEIPTS_TEST_WRITE_SCHEMAS=1`.
+//! It must not say anything that the code does not do. `schemas/openapi.yaml` is this document. A
+//! test keeps them equal, and rewrites the file with `RECEIPTS_TEST_WRITE_SCHEMAS=1`.
 
 use crate::problem::{Code, TYPE_PREFIX};
 use axum::Router;
@@ -13,19 +14,19 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use utoipa::OpenApi as _;
 
-/// The routes and what they declare of themselves.
+/// The routes with their own declarations.
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(
         title = "Read receipts",
-        description = "Who has read what: events in, receipts out. Tenant and caller come from the credential; without \
-                       authentication configured, from the headers `Receipts-Tenant` and `Receipts-Caller`. Every error \
-                       is an RFC 9457 problem."
+        description = "Read receipts: which members of a conversation have read which messages. Events go in, receipts \
+                       come out. Tenant and caller come from the credential, or, if no authentication is configured, \
+                       from the headers `Receipts-Tenant` and `Receipts-Caller`. Every error is an RFC 9457 problem."
     ),
     tags(
-        (name = "ingest", description = "What happened"),
-        (name = "query", description = "What can be asked"),
-        (name = "health", description = "How the service is")
+        (name = "ingest", description = "Write events"),
+        (name = "query", description = "Ask for receipts, member lists, read marks and updates"),
+        (name = "health", description = "Health of the service")
     ),
     paths(
         crate::routes::events::post_events,
@@ -43,7 +44,7 @@ use utoipa::OpenApi as _;
 )]
 struct Declared;
 
-/// The event schemas of the log, which are those of the body too: name and text of each.
+/// The event schemas of the log, which posted bodies use too: name and text of each.
 const EVENT_SCHEMAS: [(&str, &str); 10] = [
     ("event", include_str!("../../../schemas/event/v1/event.schema.json")),
     ("common", include_str!("../../../schemas/event/v1/common.schema.json")),
@@ -57,8 +58,8 @@ const EVENT_SCHEMAS: [(&str, &str); 10] = [
     ("user.erased", include_str!("../../../schemas/event/v1/user.erased.schema.json")),
 ];
 
-/// The statuses that an operation may answer with beside its own. 401, 429 and 500 stand with every operation that needs a
-/// caller, and 503 with all of these.
+/// The problem statuses of each operation. Every operation that needs a caller also has 401, 429
+/// and 500, and all of these have 503.
 const PROBLEMS: [(&str, &[u16]); 7] = [
     ("post_events", &[400, 403, 408, 413, 415]),
     ("query_receipts", &[400, 408, 413, 415]),
@@ -77,7 +78,7 @@ pub(crate) fn router() -> Router {
     Router::new().route("/openapi.json", get(openapi))
 }
 
-/// This document.
+/// Returns this document.
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "openapi", tag = "health",
     responses((status = 200, description = "OpenAPI 3.1.", body = Value, content_type = "application/json"))
@@ -86,7 +87,7 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], SERVED.as_str()).into_response()
 }
 
-/// Makes the document.
+/// Returns the document.
 pub fn document() -> Value {
     let mut document = serde_json::to_value(Declared::openapi()).unwrap_or_default();
     document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
@@ -99,22 +100,22 @@ pub fn document() -> Value {
     components["responses"] = problem_responses();
     components["securitySchemes"] = json!({"bearer": {
         "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-        "description": "Where tokens are configured (`auth.*`): tenant from the claim `tenant`, user from `sub`, scopes \
-                        `receipts:members` and `receipts:write` from `scope`, `scopes` or `scp`. A token without `sub` is a \
-                        service's.",
+        "description": "If tokens are configured (`auth.*`): the tenant is the claim `tenant`, the user is `sub`, and the scopes \
+                        `receipts:members` and `receipts:write` are in `scope`, `scopes` or `scp`. A token without `sub` \
+                        belongs to a service.",
     }});
     components["headers"] = headers();
     components["parameters"] = parameters();
     document
 }
 
-/// All operations of a document.
+/// Returns all operations of a document.
 fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
     let paths = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
     paths.filter_map(Value::as_object_mut).flat_map(Map::values_mut).filter(|operation| operation.is_object())
 }
 
-/// Gives an operation the parameters, headers and problems that it shares with others.
+/// Adds the parameters, headers and problems that an operation shares with others.
 fn complete(operation: &mut Value) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
     let needs_caller = operation["tags"] != json!(["health"]);
@@ -136,7 +137,7 @@ fn complete(operation: &mut Value) {
     if id == "post_events" {
         let schema = json!({"oneOf": [
             {"$ref": "#/components/schemas/event"},
-            {"type": "array", "minItems": 1, "maxItems": crate::EVENTS_MAX, "items": {"$ref": "#/components/schemas/event"}},
+            {"type": "array", "minItems": 1, "maxItems": crate::routes::events::EVENTS_MAX, "items": {"$ref": "#/components/schemas/event"}},
         ]});
         operation["requestBody"]["content"]["application/json"]["schema"] = schema;
         operation["requestBody"]["content"]["application/json"]["example"] = json!({
@@ -159,7 +160,7 @@ fn complete(operation: &mut Value) {
     }
 }
 
-/// Adds the event schemas, and what the derived schemas cannot say.
+/// Adds the event schemas, and the rules that derived schemas cannot express.
 fn add_schemas(schemas: &mut Value) {
     for (name, text) in EVENT_SCHEMAS {
         let mut schema: Value = serde_json::from_str(text).unwrap_or_default();
@@ -188,8 +189,8 @@ fn add_schemas(schemas: &mut Value) {
     schemas["Receipt"]["else"] = json!({"not": {"anyOf": none}});
 }
 
-/// Rewrites references between the event schema files into references between components: `common.schema.json#/$defs/id`
-/// becomes the component `common.id`.
+/// Rewrites references between the event schema files into references between components:
+/// `common.schema.json#/$defs/id` becomes the component `common.id`.
 fn point_into_components(schema: &mut Value, file: &str) {
     match schema {
         Value::Object(fields) => {
@@ -209,7 +210,7 @@ fn point_into_components(schema: &mut Value, file: &str) {
     }
 }
 
-/// One response for each status that problems have, with an example for each of its codes.
+/// Returns one response for each problem status, with an example for each of its codes.
 fn problem_responses() -> Value {
     let mut by_status = BTreeMap::<u16, Vec<Code>>::new();
     for code in Code::ALL {
@@ -241,50 +242,50 @@ fn problem_responses() -> Value {
     by_status.into_iter().map(response).collect::<Map<_, _>>().into()
 }
 
-/// The headers of answers.
+/// Returns the headers of answers.
 fn headers() -> Value {
     json!({
         "Receipts-Position": {
-            "description": "A token: up to where the log was folded for this answer, or what was written. Opaque; given back \
-                            in `Receipts-Min-Position`, a later read stands at least there.",
+            "description": "An opaque token: how far the log was folded for this answer, or the written events. A later read that \
+                            sends it in `Receipts-Min-Position` is at least as fresh.",
             "schema": {"type": "string"},
         },
-        "Retry-After": {"description": "When to come again, seconds.", "schema": {"type": "integer", "minimum": 1}},
+        "Retry-After": {"description": "When to retry, seconds.", "schema": {"type": "integer", "minimum": 1}},
         "WWW-Authenticate": {
-            "description": "`Bearer`, with `error=\"invalid_token\"` where there is a token that is not taken (RFC 6750).",
+            "description": "`Bearer`, with `error=\"invalid_token\"` if a token was sent and refused (RFC 6750).",
             "schema": {"type": "string"},
         },
         "X-Request-Id": {
-            "description": "The request's own `X-Request-Id`, or one of the service's.",
+            "description": "The `X-Request-Id` of the request, or one that the service generated.",
             "schema": {"type": "string"},
         },
     })
 }
 
-/// The headers of requests.
+/// Returns the headers of requests.
 fn parameters() -> Value {
     json!({
         "Receipts-Tenant": {
             "name": "Receipts-Tenant", "in": "header", "required": false,
-            "description": "Whose data. Only without authentication configured.",
+            "description": "The tenant. Only if no authentication is configured.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[^/]+$", "default": "default"},
         },
         "Receipts-Caller": {
             "name": "Receipts-Caller", "in": "header", "required": false,
-            "description": "The user who asks, percent-encoded; absent: a service with all scopes. Only without \
-                            authentication configured.",
-            // Each of at most 128 bytes may be three characters.
+            "description": "The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no \
+                            authentication is configured.",
+            // At most 128 bytes, each of which may take three characters.
             "schema": {"type": "string", "minLength": 1, "maxLength": 384, "pattern": "^([^%]|%[0-9A-Fa-f]{2})+$"},
         },
         "Receipts-Min-Position": {
             "name": "Receipts-Min-Position", "in": "header", "required": false,
-            "description": "A token, or several behind commas: the answer waits until all that it stands for is folded.",
+            "description": "A token, or several separated by commas. The answer waits until all their positions are folded.",
             "schema": {"type": "string", "minLength": 1},
         },
         "Receipts-Wait-Ms": {
             "name": "Receipts-Wait-Ms", "in": "header", "required": false,
-            "description": "How long it waits at most, milliseconds; then 503. More than 30,000 is taken as 30,000.",
-            "schema": {"type": "integer", "minimum": 0, "default": crate::WAIT_DEFAULT_MS},
+            "description": "The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000.",
+            "schema": {"type": "integer", "minimum": 0, "default": crate::edge::limits::WAIT_DEFAULT_MS},
         },
     })
 }

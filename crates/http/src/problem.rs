@@ -1,6 +1,7 @@
-//! Errors as answers: RFC 9457 problems with a stable type, and the offending items by JSON Pointer.
+//! Errors as answers: RFC 9457 problems with a stable type, and the offending items by JSON
+//! Pointer.
 //!
-//! Must not show causes: what went wrong inside stands in the log, under the request id that the answer carries too.
+//! A problem must not show internal causes. The log has them, under the request id of the answer.
 
 use crate::response::put_position;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -10,58 +11,60 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
-/// Before the code in every problem's `type`.
+/// The prefix of the code in every problem's `type`.
 pub const TYPE_PREFIX: &str = "urn:receipts:problem:";
 
-/// How many items one problem lists at most; its detail says when there are more.
+/// The most items that one problem lists. Its detail says if there are more.
 const ITEMS_MAX: usize = 100;
 
-/// What went wrong. The codes are a public promise: they are never renamed, and a retired one is never used again.
+/// The kinds of problems. Codes are a public promise: they are never renamed, and a retired code is
+/// never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// The request, or an item of it, is not what the contract asks for; nothing was done.
+    /// The request, or an item of it, violates the contract. Nothing was done.
     Invalid,
-    /// `Receipts-Min-Position` is no token of this log.
+    /// `Receipts-Min-Position` is not a token of this log.
     BadPosition,
-    /// The cursor is forged, or of another list.
+    /// The cursor is forged, or belongs to another list.
     BadCursor,
-    /// The credential is missing, or not valid.
+    /// The credential is missing or invalid.
     Unauthenticated,
-    /// The caller may not ask or do this. A message that does not exist answers strangers the same.
+    /// The caller may not ask or do this. Strangers get the same answer for a message that does not
+    /// exist.
     Forbidden,
-    /// There is no such message or read mark.
+    /// The message or read mark does not exist.
     NotFound,
-    /// There is no such route.
+    /// The route does not exist.
     NoRoute,
-    /// The route does not know the method.
+    /// The route does not have the method.
     MethodNotAllowed,
-    /// The request's body did not arrive in time.
+    /// The body of the request did not arrive in time.
     RequestTimeout,
-    /// A member list of a message that is not `ok`.
+    /// A message that is not `ok` has no member lists.
     NotOk,
-    /// The body is over its limit.
+    /// The body is larger than its limit.
     TooLarge,
-    /// The body's content type is none of those that the route reads.
+    /// The route does not read bodies of this content type.
     UnsupportedMediaType,
-    /// The caller asks more often than it may.
+    /// The caller sends more requests than it may.
     RateLimited,
-    /// A fault of the service.
+    /// The service has a fault.
     Internal,
-    /// The position that was to be waited for is not folded yet.
+    /// The requested position is not folded yet.
     Behind,
-    /// The state cannot be asked just now.
+    /// The state cannot be asked at the moment.
     Unavailable,
-    /// Nothing was written; to be sent again.
+    /// Nothing was written. The client should send it again.
     NotWritten,
-    /// Whether everything was written is not known; to be sent again.
+    /// It is unknown whether everything was written. The client should send it again.
     OutcomeOpen,
-    /// Updates that a stream would have to begin with are not kept any more.
+    /// The topic no longer keeps the updates at which a stream would resume.
     UpdatesGone,
-    /// Too many streams at once.
+    /// Too many streams are open.
     TooManyStreams,
-    /// Too many requests at once.
+    /// Too many requests are in progress.
     Overloaded,
-    /// The state is further behind the log than configured.
+    /// The state is further behind the log than the configured lag.
     NotReady,
 }
 
@@ -92,12 +95,13 @@ impl Code {
         Self::NotReady,
     ];
 
-    /// The code as it stands in `type`, behind [`TYPE_PREFIX`]; its HTTP status; its `title`.
+    /// Returns the code as it appears in `type` after [`TYPE_PREFIX`], its HTTP status, and its
+    /// `title`.
     pub const fn spec(self) -> (&'static str, StatusCode, &'static str) {
         match self {
             Self::Invalid => ("invalid", StatusCode::BAD_REQUEST, "The request is not valid"),
             Self::BadPosition => ("bad-position", StatusCode::BAD_REQUEST, "The position token is not valid"),
-            Self::BadCursor => ("bad-cursor", StatusCode::BAD_REQUEST, "The cursor is not of this list"),
+            Self::BadCursor => ("bad-cursor", StatusCode::BAD_REQUEST, "The cursor does not belong to this list"),
             Self::Unauthenticated => {
                 ("unauthenticated", StatusCode::UNAUTHORIZED, "The credential is missing or not valid")
             }
@@ -105,7 +109,7 @@ impl Code {
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "Not found"),
             Self::NoRoute => ("no-route", StatusCode::NOT_FOUND, "No such route"),
             Self::MethodNotAllowed => {
-                ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "The route does not know this method")
+                ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "The route does not have this method")
             }
             Self::RequestTimeout => ("request-timeout", StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
             Self::NotOk => ("not-ok", StatusCode::CONFLICT, "The message has no member lists"),
@@ -113,31 +117,36 @@ impl Code {
             Self::UnsupportedMediaType => {
                 ("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The content type is not supported")
             }
-            Self::RateLimited => ("rate-limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests of this caller"),
+            Self::RateLimited => ("rate-limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests from this caller"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "The service failed"),
             Self::Behind => ("behind", StatusCode::SERVICE_UNAVAILABLE, "The position is not folded yet"),
-            Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "The state cannot be asked just now"),
+            Self::Unavailable => {
+                ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "The state cannot be asked at the moment")
+            }
             Self::NotWritten => ("not-written", StatusCode::SERVICE_UNAVAILABLE, "Nothing was written"),
-            Self::OutcomeOpen => ("outcome-open", StatusCode::SERVICE_UNAVAILABLE, "The outcome is open"),
-            Self::UpdatesGone => ("updates-gone", StatusCode::GONE, "Updates since then are not kept any more"),
-            Self::TooManyStreams => ("too-many-streams", StatusCode::SERVICE_UNAVAILABLE, "Too many streams at once"),
-            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Too many requests at once"),
+            Self::OutcomeOpen => ("outcome-open", StatusCode::SERVICE_UNAVAILABLE, "The outcome is unknown"),
+            Self::UpdatesGone => ("updates-gone", StatusCode::GONE, "Updates since then are no longer kept"),
+            Self::TooManyStreams => ("too-many-streams", StatusCode::SERVICE_UNAVAILABLE, "Too many streams are open"),
+            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Too many requests are in progress"),
             Self::NotReady => ("not-ready", StatusCode::SERVICE_UNAVAILABLE, "Not ready"),
         }
     }
 }
 
 /// One offending item.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ProblemItem)]
 pub struct Item {
-    /// Where: a JSON Pointer (RFC 6901) into the body; for anything else the slash and the name of the path
-    /// parameter, query parameter or header.
+    /// A JSON Pointer (RFC 6901) into the body (`/3/message_ids/0`), empty for the whole body. In
+    /// NDJSON the first number is that of the event; blank lines do not count. For a path
+    /// parameter, query parameter or header it is a slash and the name.
     pub pointer: String,
-    /// What is wrong with it.
+    /// What is wrong with the item, for a human reader.
+    #[schema(value_type = String)]
     pub detail: Cow<'static, str>,
 }
 
-/// An error on its way to the caller.
+/// An error that becomes an answer.
 #[derive(Debug)]
 pub struct Problem(Box<Parts>);
 
@@ -153,7 +162,8 @@ struct Parts {
 }
 
 impl Problem {
-    /// A problem of this kind. What is 503 or 429 asks to come again after a second.
+    /// Creates a problem of a kind. One with status 503 or 429 asks the client to retry after a
+    /// second.
     pub fn new(code: Code) -> Self {
         let retry_after_s = matches!(code.spec().1.as_u16(), 429 | 503).then_some(1);
         Self(Box::new(Parts {
@@ -167,33 +177,33 @@ impl Problem {
         }))
     }
 
-    /// A 400 that names one offending item.
+    /// Creates a 400 that names one offending item.
     pub fn invalid(pointer: impl Into<String>, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::Invalid).item(pointer, detail)
     }
 
-    /// What exactly went wrong, for a person; never a cause inside the service.
+    /// Says what exactly went wrong, for a human reader. It must not be an internal cause.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.0.detail = Some(detail.into());
         self
     }
 
-    /// Names an offending item.
+    /// Adds an offending item.
     #[must_use]
     pub fn item(mut self, pointer: impl Into<String>, detail: impl Into<Cow<'static, str>>) -> Self {
         self.0.items.push(Item { pointer: pointer.into(), detail: detail.into() });
         self
     }
 
-    /// Names offending items; of more than 100 the first.
+    /// Sets the offending items. Only the first 100 are listed.
     #[must_use]
     pub fn items(mut self, items: Vec<Item>) -> Self {
         let count = items.len();
         self.0.items = items;
         self.0.items.truncate(ITEMS_MAX);
         if count > ITEMS_MAX {
-            self.0.detail = Some(format!("{count} items are concerned; the first {ITEMS_MAX} are listed").into());
+            self.0.detail = Some(format!("{count} items are invalid; the first {ITEMS_MAX} are listed").into());
         }
         self
     }
@@ -205,28 +215,29 @@ impl Problem {
         self
     }
 
-    /// When to come again, whole seconds.
+    /// Sets when the client may retry, in whole seconds.
     #[must_use]
     pub fn retry_after_s(mut self, seconds: u64) -> Self {
         self.0.retry_after_s = Some(seconds);
         self
     }
 
-    /// At which positions this was the answer.
+    /// Sets the positions of the state that gave this answer.
     #[must_use]
     pub fn at(mut self, positions: Positions) -> Self {
         self.0.positions = Some(positions);
         self
     }
 
-    /// What `WWW-Authenticate` says of a missing or bad credential; `Bearer` without this (RFC 6750, section 3).
+    /// Sets `WWW-Authenticate` for a missing or bad credential; `Bearer` by default (RFC 6750,
+    /// section 3).
     #[must_use]
     pub(crate) fn challenge(mut self, challenge: &'static str) -> Self {
         self.0.challenge = challenge;
         self
     }
 
-    /// What went wrong.
+    /// Returns the kind of the problem.
     pub fn code(&self) -> Code {
         self.0.code
     }
@@ -238,7 +249,7 @@ impl From<Unavailable> for Problem {
             Unavailable::Behind => Self::new(Code::Behind),
             Unavailable::NoOwner { .. } => Self::new(Code::Unavailable),
             Unavailable::Failed(cause) => {
-                tracing::warn!(%cause, "the state cannot be asked");
+                tracing::warn!(%cause, "the state cannot be asked; the request was answered 503");
                 Self::new(Code::Unavailable)
             }
         }
@@ -277,24 +288,24 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The answer to a path that leads nowhere.
+/// Answers an unknown path.
 pub(crate) async fn no_route() -> Problem {
     Problem::new(Code::NoRoute)
 }
 
-/// The answer to a method that a route does not know; axum adds `Allow`.
+/// Answers a method that the route does not have. axum adds `Allow`.
 pub(crate) async fn method_not_allowed() -> Problem {
     Problem::new(Code::MethodNotAllowed)
 }
 
-/// The answer where a handler panicked; the panic's text goes to the log.
+/// Answers a request whose handler panicked. The text of the panic goes to the log.
 pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let cause = panic
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no text");
-    tracing::error!(cause, "a request panicked");
+    tracing::error!(cause, "the handler of a request panicked");
     Problem::new(Code::Internal).into_response()
 }
 
@@ -304,25 +315,25 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn every_code_has_a_name_of_its_own() {
+    fn codes_have_distinct_names() {
         let names: HashSet<_> = Code::ALL.iter().map(|code| code.spec().0).collect();
         assert_eq!(names.len(), Code::ALL.len());
     }
 
     #[test]
-    fn what_may_pass_says_when_to_come_again() {
+    fn transient_problems_say_when_to_retry() {
         for code in Code::ALL {
             let response = Problem::new(code).into_response();
-            let passes = matches!(response.status().as_u16(), 429 | 503);
-            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), passes, "{code:?}");
+            let is_transient = matches!(response.status().as_u16(), 429 | 503);
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), is_transient, "{code:?}");
         }
     }
 
     #[test]
-    fn a_long_list_of_items_is_cut_and_says_so() {
+    fn long_list_of_items_is_cut_and_says_so() {
         let items = (0..150).map(|at| Item { pointer: format!("/{at}"), detail: "bad".into() }).collect();
         let problem = Problem::new(Code::Invalid).items(items);
         assert_eq!(problem.0.items.len(), ITEMS_MAX);
-        assert_eq!(problem.0.detail.as_deref(), Some("150 items are concerned; the first 100 are listed"));
+        assert_eq!(problem.0.detail.as_deref(), Some("150 items are invalid; the first 100 are listed"));
     }
 }

@@ -1,5 +1,5 @@
-//! Everything that read routes share: the state that they ask, the wait for a position, deadlines, and the receipt that a
-//! caller may see.
+//! Everything that read routes share: the state that they ask, the wait for a position, deadlines,
+//! and the receipt that a caller may see.
 //!
 //! It must not know a route's own shapes.
 
@@ -15,7 +15,8 @@ use receipts_query::{Answer, Answers, BadToken, Conversation, CursorKey, Positio
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Names the positions that must be folded before a read is answered: a token, or several separated by commas.
+/// Names the positions that must be folded before a read is answered: a token, or several separated
+/// by commas.
 pub const MIN_POSITION_HEADER: HeaderName = HeaderName::from_static("receipts-min-position");
 
 /// Limits the wait for [`MIN_POSITION_HEADER`], milliseconds.
@@ -52,7 +53,8 @@ impl QueryContext {
             return Err(Problem::new(Code::BadPosition).item("/Receipts-Min-Position", "must be a token of this log"));
         }
         let wait = self.answers.wait(&freshness.min, freshness.wait);
-        // The owner of the state keeps the time of the wait. This deadline is for an owner that is out of reach.
+        // The owner of the state keeps the time of the wait. This deadline is for an owner that is
+        // out of reach.
         let deadline = freshness.wait + self.limits.request_timeout;
         tokio::time::timeout(deadline, wait).await.unwrap_or(Err(Unavailable::Behind)).map_err(Problem::from)
     }
@@ -66,8 +68,9 @@ impl QueryContext {
         answer.unwrap_or_else(|_| Err(Unavailable::Failed("no answer in time".to_owned()))).map_err(Problem::from)
     }
 
-    /// Returns the receipt of a message as far as the caller may see it: a message of another sender looks like one that
-    /// does not exist. `None` means that the caller may see no receipt at all; then the state is not asked.
+    /// Returns the receipt of a message as far as the caller may see it: a message of another
+    /// sender looks like one that does not exist. `None` means that the caller may see no receipt
+    /// at all; then the state is not asked.
     pub(crate) async fn visible_receipt(
         &self,
         rule: AccessRule,
@@ -90,7 +93,7 @@ impl QueryContext {
 
 /// Returns the 404 of a message. It holds the receipt for clients that read the status there.
 pub(crate) fn not_found(receipt: &Receipt) -> Problem {
-    with_receipt(Problem::new(Code::NotFound).detail("there is no such message"), receipt)
+    with_receipt(Problem::new(Code::NotFound).detail("the message does not exist"), receipt)
 }
 
 /// Adds a receipt to a problem, as an extension member.
@@ -107,8 +110,8 @@ pub(crate) struct Freshness {
 }
 
 impl Freshness {
-    /// Returns the positions of an answer that was given after the wait. They include the positions that the request
-    /// waited for, so a client that passes on only the newest token loses nothing.
+    /// Returns the positions of an answer that was given after the wait. They include the positions
+    /// that the request waited for, so a client that passes on only the newest token loses nothing.
     pub(crate) fn with(&self, mut answered: Positions) -> Positions {
         answered.merge(&self.min);
         answered
@@ -130,7 +133,7 @@ impl FromRequestParts<Arc<QueryContext>> for Freshness {
         let mut waits = parts.headers.get_all(WAIT_HEADER).iter();
         let wait = match (waits.next(), waits.next()) {
             (None, _) => query.limits.wait_default,
-            (Some(_), Some(_)) => return Err(Problem::invalid("/Receipts-Wait-Ms", "must not stand more than once")),
+            (Some(_), Some(_)) => return Err(Problem::invalid("/Receipts-Wait-Ms", "must not appear more than once")),
             (Some(value), None) => value
                 .to_str()
                 .ok()

@@ -1,6 +1,6 @@
-//! What all routes read of a request: ids in paths, query parameters, the body, how fresh the answer must be.
+//! Reads the parts of a request that routes share: ids in paths, query parameters, and the body.
 //!
-//! Must not answer with anything but a problem that names the part at fault.
+//! Its only errors are problems that name the part at fault.
 
 use crate::problem::{Code, Problem};
 use axum::body::HttpBody as _;
@@ -13,11 +13,11 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::Duration;
 
-/// How much of a body that is too large is read and dropped, bytes, so that a client that writes before it reads gets
-/// to see the answer.
+/// How much of an oversized body is read and dropped, bytes. A client that writes before it reads
+/// can then see the answer.
 const DISCARD_BYTES_MAX: usize = 8 << 20;
 
-/// What a text lacks to be an id.
+/// Returns why a text is not an id, or `None` if it is one.
 pub(crate) fn id_problem(id: &str) -> Option<&'static str> {
     if id.is_empty() {
         Some("must not be empty")
@@ -28,13 +28,14 @@ pub(crate) fn id_problem(id: &str) -> Option<&'static str> {
     }
 }
 
-/// Decodes percent-encoding, strictly: a percent sign that encodes nothing is an error, and so is what is not UTF-8.
+/// Decodes percent-encoding strictly. A percent sign without two digits is an error, and so is a
+/// result that is not UTF-8.
 pub(crate) fn decode_percent(text: &str) -> Result<String, &'static str> {
     let mut rest = text.as_bytes();
     while let Some(at) = rest.iter().position(|&byte| byte == b'%') {
         match rest.get(at + 1..at + 3) {
             Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => rest = &rest[at + 3..],
-            _ => return Err("has a percent sign without two hexadecimal digits behind it"),
+            _ => return Err("has a percent sign that two hexadecimal digits do not follow"),
         }
     }
     match percent_encoding::percent_decode_str(text).decode_utf8() {
@@ -43,7 +44,7 @@ pub(crate) fn decode_percent(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// The ids in a route's path, in its order; each is one segment, percent-encoded.
+/// The ids in the path of a route, in its order. Each is one percent-encoded segment.
 pub(crate) struct PathIds<const N: usize>(pub(crate) [String; N]);
 
 impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathIds<N> {
@@ -64,15 +65,15 @@ impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathIds<N> {
     }
 }
 
-/// The query parameters of a request; unknown ones are ignored.
+/// The query parameters of a request. Unknown ones are ignored.
 pub(crate) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    /// The value of a parameter that may stand once.
+    /// Returns the value of a parameter that may appear once.
     pub(crate) fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
         let mut values = self.0.iter().filter(|(other, _)| other == name);
         match (values.next(), values.next()) {
-            (Some(_), Some(_)) => Err(Problem::invalid(format!("/{name}"), "must not stand more than once")),
+            (Some(_), Some(_)) => Err(Problem::invalid(format!("/{name}"), "must not appear more than once")),
             (value, _) => Ok(value.map(|(_, value)| value.as_str())),
         }
     }
@@ -94,17 +95,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     }
 }
 
-/// How a body is written down.
+/// The format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// One JSON text.
     Json,
-    /// A JSON text a line.
+    /// One JSON text per line.
     Lines,
 }
 
-/// The format that the content type names: `application/json`, anything `+json`, or `application/x-ndjson`; where
-/// there is none, JSON.
+/// Returns the format that the content type names: `application/json`, any `+json`, or
+/// `application/x-ndjson`. Without a content type it is JSON.
 pub(crate) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
     let unsupported = |pointer, detail| Problem::new(Code::UnsupportedMediaType).item(pointer, detail);
     if headers
@@ -112,34 +113,31 @@ pub(crate) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
         .iter()
         .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
-        return Err(unsupported("/Content-Encoding", "must not stand: bodies are read as they are"));
+        return Err(unsupported("/Content-Encoding", "must be absent or identity: encoded bodies are not supported"));
     }
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let value = match (values.next(), values.next()) {
         (None, _) => return Ok(Format::Json),
         (Some(value), None) => value,
-        (Some(_), Some(_)) => return Err(unsupported("/Content-Type", "must not stand more than once")),
+        (Some(_), Some(_)) => return Err(unsupported("/Content-Type", "must not appear more than once")),
     };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
         "application/json" => Ok(Format::Json),
         "application/x-ndjson" => Ok(Format::Lines),
         other if other.contains('/') && other.ends_with("+json") => Ok(Format::Json),
-        _ => Err(unsupported(
-            "/Content-Type",
-            "must be application/json, or application/x-ndjson where events are posted",
-        )),
+        _ => Err(unsupported("/Content-Type", "must be application/json, or application/x-ndjson to post events")),
     }
 }
 
-/// Reads a whole body of at most `max` bytes that arrives within `timeout`. Of a larger one some more is read and
-/// dropped before the refusal.
+/// Reads a whole body of at most `max` bytes within `timeout`. Up to [`DISCARD_BYTES_MAX`] of a
+/// larger body are read and dropped before the refusal.
 ///
 /// # Errors
-/// The problem to be answered: too large, too late, or broken off.
+/// The problem to answer with: the body is too large, too late, or incomplete.
 pub(crate) async fn read_body(request: Request, max: usize, timeout: Duration) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
-    let too_large = || Problem::new(Code::TooLarge).detail(format!("a body has at most {max} bytes"));
+    let too_large = || Problem::new(Code::TooLarge).detail(format!("a body may have at most {max} bytes"));
     let announced =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let refuse_unread = |announced: u64| {
@@ -152,7 +150,7 @@ pub(crate) async fn read_body(request: Request, max: usize, timeout: Duration) -
         let mut body = body;
         let (mut whole, mut seen) = (BytesMut::new(), 0_usize);
         while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-            let frame = frame.map_err(|_| Problem::invalid("", "the body broke off"))?;
+            let frame = frame.map_err(|_| Problem::invalid("", "the body is incomplete"))?;
             let Some(data) = frame.data_ref() else { continue };
             seen += data.len();
             if seen <= max {
@@ -181,14 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn an_id_has_1_to_128_bytes() {
+    fn ids_have_1_to_128_bytes() {
         assert!(id_problem("").is_some());
         assert!(id_problem(&"é".repeat(64)).is_none());
         assert!(id_problem(&"é".repeat(65)).is_some());
     }
 
     #[test]
-    fn json_and_lines_are_told_by_the_content_type_and_all_else_is_refused() {
+    fn content_type_selects_json_or_lines_and_nothing_else() {
         let of = |text: &'static str| {
             let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(text))]);
             format(&headers).map_err(|problem| problem.code())

@@ -7,7 +7,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 use receipts_query::Positions;
 
-/// Carries a position token: of a read, how far the log was folded for the answer; of a write, the written events.
+/// Carries a position token: of a read, how far the log was folded for the answer; of a write, the
+/// written events.
 pub const POSITION_HEADER: HeaderName = HeaderName::from_static("receipts-position");
 
 /// Sets the position token of an answer.
@@ -17,7 +18,8 @@ pub(crate) fn put_position(headers: &mut HeaderMap, positions: &Positions) {
     }
 }
 
-/// Returns a 200 with JSON and its positions. Answers change and belong to one caller, so caches must not keep them.
+/// Returns a 200 with JSON and its positions. Answers change and belong to one caller, so caches
+/// must not keep them.
 pub(crate) fn answered(json: Vec<u8>, positions: &Positions) -> Response {
     let mut response = Response::new(Body::from(json));
     let headers = response.headers_mut();

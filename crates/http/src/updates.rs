@@ -1,7 +1,7 @@
 //! Streams of updates, fed from the topic of updates.
 //!
-//! It must not know which process published an update: any process that reaches the log and can ask the state may serve
-//! streams.
+//! It must not know which process published an update: any process that reaches the log and can ask
+//! the state may serve streams.
 
 mod feed;
 mod hub;

@@ -1,6 +1,6 @@
-//! Cursors of member lists: where the next page begins, signed and bound to the list they were given for.
+//! Cursors of member lists: the start of the next page, signed and bound to one list.
 //!
-//! Must not carry anything of the members themselves: a page is found by the slot alone, at the same cost at any depth.
+//! A cursor must not hold data of members. It holds a slot, so any page is found at the same cost.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,27 +9,28 @@ use receipts_fold::view::MemberFilter;
 use sha2::Sha256;
 use std::fmt;
 
-/// The layout of a cursor's bytes: this version, the slot as four bytes little-endian, the signature's first 16 bytes.
+/// The first byte of a cursor. The slot follows in four bytes, little-endian, then the first 16
+/// bytes of the signature.
 const CURSOR_VERSION: u8 = 1;
 
-/// How much of the HMAC-SHA256 a cursor carries, in bytes: 128 bits, the least that RFC 2104 (section 5) advises.
+/// Bytes of the HMAC-SHA256 in a cursor: 128 bits, the least that RFC 2104 (section 5) advises.
 const SIGNATURE_BYTES: usize = 16;
 
-/// The list that a cursor belongs to.
+/// Names the list of a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListId<'a> {
-    /// Whose.
+    /// The tenant.
     pub tenant: &'a str,
-    /// Of which conversation.
+    /// The conversation.
     pub conversation_id: &'a str,
-    /// Of which message.
+    /// The message.
     pub message_id: &'a str,
-    /// Which members.
+    /// The members of the list.
     pub filter: MemberFilter,
 }
 
-/// Signs cursors and opens them. All edges of a service share one key, and it outlives restarts; where it changes, open
-/// walks end in a refusal and begin anew.
+/// Signs and opens cursors. All edges of a service share one key, which survives restarts. If the
+/// key changes, walks in progress are refused and have to start again.
 ///
 /// ```
 /// use receipts_fold::view::MemberFilter;
@@ -44,23 +45,24 @@ pub struct ListId<'a> {
 #[derive(Clone)]
 pub struct CursorKey([u8; 32]);
 
-/// A cursor that was forged, or given for another list, or under another key.
+/// The cursor was forged, or made for another list or with another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a cursor of this list")]
+#[error("the cursor does not belong to this list")]
 pub struct BadCursor;
 
 impl CursorKey {
-    /// A key of 32 bytes that nobody can guess.
+    /// Creates a key of 32 random bytes.
     pub const fn new(key: [u8; 32]) -> Self {
         Self(key)
     }
 
-    /// The key itself.
+    /// Returns the bytes of the key.
     pub const fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The cursor of a list that goes on at `next_slot`: 28 characters, safe in a query string.
+    /// Returns the cursor of a page that begins at `next_slot`: 28 characters, safe in a query
+    /// string.
     pub fn sign(&self, list: ListId<'_>, next_slot: u32) -> String {
         let mut bytes = [0; 1 + 4 + SIGNATURE_BYTES];
         bytes[0] = CURSOR_VERSION;
@@ -69,10 +71,10 @@ impl CursorKey {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The slot that the list goes on at.
+    /// Returns the slot at which the page begins.
     ///
     /// # Errors
-    /// [`BadCursor`] unless this key signed exactly this cursor for exactly this list.
+    /// [`BadCursor`] unless this key signed this cursor for this list.
     pub fn open(&self, list: ListId<'_>, cursor: &str) -> Result<u32, BadCursor> {
         let mut bytes = [0; 1 + 4 + SIGNATURE_BYTES];
         let length = URL_SAFE_NO_PAD.decode_slice(cursor, &mut bytes).map_err(|_| BadCursor)?;
@@ -84,8 +86,8 @@ impl CursorKey {
         Ok(next_slot)
     }
 
-    /// The signature of everything a cursor says and is bound to. Each id goes in behind its length, so that no two
-    /// lists give the same bytes.
+    /// Signs the slot and the list of a cursor. Each id follows its length, so no two lists give
+    /// the same bytes.
     fn signature(&self, list: ListId<'_>, next_slot: u32) -> Hmac<Sha256> {
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
         mac.update(b"receipts cursor");
@@ -104,7 +106,7 @@ impl CursorKey {
     }
 }
 
-/// Shows that there is a key, never the key.
+/// Hides the key.
 impl fmt::Debug for CursorKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CursorKey(..)")
@@ -132,25 +134,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_opens_for_the_list_it_was_given_for(list in list(), slot in any::<u32>()) {
+        fn cursor_opens_for_its_own_list(list in list(), slot in any::<u32>()) {
             prop_assert_eq!(KEY.open(id(&list), &KEY.sign(id(&list), slot)), Ok(slot));
         }
 
         #[test]
-        fn a_cursor_with_any_flipped_bit_is_refused(list in list(), slot in any::<u32>(), at in 0_usize..28, bit in 0_u8..7) {
+        fn cursor_with_a_flipped_bit_is_refused(list in list(), slot in any::<u32>(), at in 0_usize..28, bit in 0_u8..7) {
             let mut cursor = KEY.sign(id(&list), slot).into_bytes();
             cursor[at] ^= 1 << bit;
             prop_assert_eq!(KEY.open(id(&list), &String::from_utf8(cursor).unwrap()), Err(BadCursor));
         }
 
         #[test]
-        fn a_cursor_of_another_list_is_refused(given in list(), asked in list(), slot in any::<u32>()) {
+        fn cursor_of_another_list_is_refused(given in list(), asked in list(), slot in any::<u32>()) {
             prop_assume!(given != asked);
             prop_assert_eq!(KEY.open(id(&asked), &KEY.sign(id(&given), slot)), Err(BadCursor));
         }
 
         #[test]
-        fn a_cursor_of_another_key_is_refused(list in list(), slot in any::<u32>(), other in any::<[u8; 32]>()) {
+        fn cursor_of_another_key_is_refused(list in list(), slot in any::<u32>(), other in any::<[u8; 32]>()) {
             prop_assume!(other != KEY.0);
             prop_assert_eq!(KEY.open(id(&list), &CursorKey::new(other).sign(id(&list), slot)), Err(BadCursor));
         }
@@ -162,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn a_slash_in_an_id_makes_no_two_lists_alike() {
+    fn slash_in_an_id_keeps_lists_apart() {
         let one = ListId { tenant: "t", conversation_id: "a/b", message_id: "c", filter: MemberFilter::Read };
         let two = ListId { conversation_id: "a", message_id: "b/c", ..one };
         assert_eq!(KEY.open(two, &KEY.sign(one, 9)), Err(BadCursor));
     }
 
     #[test]
-    fn a_key_is_never_shown() {
+    fn debug_output_hides_the_key() {
         assert_eq!(format!("{KEY:?}"), "CursorKey(..)");
     }
 }

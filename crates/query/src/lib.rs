@@ -1,6 +1,8 @@
-//! What can be asked: positions and their tokens, member-list cursors, who answers, and how answers and updates are written.
+//! The query port: the questions that an edge asks the owner of the state, positions and their
+//! tokens, cursors of member lists, and the JSON of answers.
 //!
-//! Knows no HTTP, no log and no store: an edge asks through [`Answers`], whoever keeps the state implements it.
+//! It must not know HTTP, the log or a store: an edge asks through [`Answers`], and the owner of
+//! the state implements it.
 
 mod answers;
 mod cursor;

@@ -1,7 +1,7 @@
-//! Positions in the event log and in the topic of updates, and the opaque tokens that carry them between answers and
-//! requests.
+//! Positions in the event log and in the topic of updates, and the opaque tokens that carry them.
 //!
-//! Must not be read as a proof: a token is checked against accidents, not signed. Whoever invents one only waits for it.
+//! A token must not serve as proof of anything: it has a checksum, not a signature. A client that
+//! invents one only waits longer.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,25 +9,26 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::str::FromStr;
 
-/// The header of an update in its topic: the position of its partition of the event topic that it was rendered at, in digits.
-/// Everything below that offset is in it or was in an earlier one.
+/// The header of an update in its topic: the position of the event partition at which it was
+/// rendered, in digits. Every change below that offset is in this update or an earlier one.
 pub const UPDATE_POSITION_HEADER: &str = "receipts-position";
 
-/// The layout of a token's bytes: this version, then per partition two varints (partitions since the one before, next
-/// offset), then the CRC-32 of all that, little-endian.
+/// The first byte of a token. Two varints per partition follow (partitions skipped since the one
+/// before, and the next offset), then the CRC-32 of all these bytes, little-endian.
 const TOKEN_VERSION: u8 = 1;
 
-/// The same layout for positions in the topic of updates. Another first byte, so that the two are never taken for one
-/// another.
+/// The first byte of a token for the topic of updates, with the same layout. It tells the two
+/// apart.
 const STREAM_VERSION: u8 = 2;
 
-/// The checksum's length in bytes.
+/// Bytes of the checksum.
 const CHECKSUM_BYTES: usize = 4;
 
-/// How far each partition is written or applied: the offset that comes *next*, so an event at offset `o` is in it where
-/// the next offset is at least `o + 1`. A partition that is not named stands at 0, which everything covers.
+/// How far each partition is written or applied, as the *next* offset: an event at offset `o` is
+/// included if the next offset is at least `o + 1`. A partition that is not named is at 0, which
+/// all positions cover.
 ///
-/// Positions only ever grow: [`raise`](Self::raise) and [`merge`](Self::merge) take the greater of two.
+/// Positions only grow: [`raise`](Self::raise) and [`merge`](Self::merge) keep the greater one.
 ///
 /// ```
 /// use receipts_query::Positions;
@@ -41,28 +42,28 @@ const CHECKSUM_BYTES: usize = 4;
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Positions {
-    /// (partition, next offset), partitions rising, no next offset 0.
+    /// (partition, next offset), by rising partition, without next offsets of 0.
     entries: Vec<(u32, u64)>,
 }
 
 impl Positions {
-    /// Positions that everything covers.
+    /// Creates positions that all others cover.
     pub const fn new() -> Self {
         Self { entries: Vec::new() }
     }
 
-    /// One partition, applied up to but without `next_offset`.
+    /// Creates positions of one partition that is applied up to, but not including, `next_offset`.
     pub fn applied(partition: u32, next_offset: u64) -> Self {
         let entries = if next_offset == 0 { Vec::new() } else { vec![(partition, next_offset)] };
         Self { entries }
     }
 
-    /// One partition, through the event that was written at `offset`.
+    /// Creates positions of one partition that include the event written at `offset`.
     pub fn written(partition: u32, offset: u64) -> Self {
         Self::applied(partition, offset.saturating_add(1))
     }
 
-    /// The next offset of a partition; 0 where it is not named.
+    /// Returns the next offset of a partition; 0 if it is not named.
     pub fn next_offset(&self, partition: u32) -> u64 {
         self.entries.binary_search_by_key(&partition, |entry| entry.0).map_or(0, |at| self.entries[at].1)
     }
@@ -76,29 +77,30 @@ impl Positions {
         }
     }
 
-    /// Moves every partition forward to where `other` is, never back.
+    /// Moves every partition forward to its position in `other`, never back.
     pub fn merge(&mut self, other: &Self) {
         for (partition, next_offset) in other.iter() {
             self.raise(partition, next_offset);
         }
     }
 
-    /// Whether everything before `other` is before these too.
+    /// Whether these positions include every event before `other`.
     pub fn covers(&self, other: &Self) -> bool {
         other.iter().all(|(partition, next_offset)| self.next_offset(partition) >= next_offset)
     }
 
-    /// (partition, next offset) of all that stand beyond 0, partitions rising.
+    /// Returns (partition, next offset) of every partition beyond 0, by rising partition.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (u32, u64)> + '_ {
         self.entries.iter().copied()
     }
 
-    /// The highest partition that is named; a token that names one the log does not have is refused by this.
+    /// Returns the highest partition that is named. Edges refuse a token that names a partition
+    /// beyond the log.
     pub fn highest_partition(&self) -> Option<u32> {
         self.entries.last().map(|entry| entry.0)
     }
 
-    /// Whether no partition stands beyond 0.
+    /// Whether no partition is beyond 0.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -114,15 +116,15 @@ impl FromIterator<(u32, u64)> for Positions {
     }
 }
 
-/// Where a stream of updates goes on: positions in the topic of updates, of the partitions that the stream is fed from.
-/// Its text is what a stream gives as the `id` of an event.
+/// Where a stream of updates resumes: positions in the topic of updates, of the partitions that
+/// feed the stream. Its text is the `id` of a stream event.
 ///
 /// ```
 /// use receipts_query::{Positions, Since, StreamId};
 ///
 /// let id = StreamId(Positions::applied(3, 42));
 /// assert_eq!(id.to_string().parse(), Ok(Since::Stream(id.clone())));
-/// assert!(id.to_string().parse::<Positions>().is_err(), "it says nothing of the event log");
+/// assert!(id.to_string().parse::<Positions>().is_err(), "it has no position of the event log");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct StreamId(pub Positions);
@@ -133,17 +135,17 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// What a stream of updates may be resumed from: either token tells by itself which it is.
+/// A token from which a stream of updates may resume. Its first byte tells which kind it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Since {
-    /// A position of the event log: what an answer carried.
+    /// A position of the event log, from an answer.
     Events(Positions),
-    /// The `id` of an event of a stream.
+    /// The `id` of a stream event.
     Stream(StreamId),
 }
 
 impl Since {
-    /// The positions, whichever topic they are in.
+    /// Returns the positions of either kind.
     pub fn positions(&self) -> &Positions {
         match self {
             Self::Events(positions) | Self::Stream(StreamId(positions)) => positions,
@@ -162,7 +164,8 @@ impl FromStr for Since {
     }
 }
 
-/// The token: base64url without padding, safe in headers and query strings. About 8 bytes a partition.
+/// Writes the token: base64url without padding, safe in headers and query strings, about 8 bytes
+/// per partition.
 impl fmt::Display for Positions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(TOKEN_VERSION, f)
@@ -194,7 +197,7 @@ impl Positions {
         f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// Reads a token of any version that has this layout.
+    /// Reads a token of either version.
     fn read(token: &str) -> Result<(u8, Self), BadToken> {
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| BadToken::Garbled)?;
         let (body, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(BadToken::Garbled)?;
@@ -220,21 +223,21 @@ impl Positions {
     }
 }
 
-/// Why a text is no token.
+/// Why a text is not a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadToken {
-    /// Not a token, or one that was cut, changed or invented.
-    #[error("not a position token of this service")]
+    /// The text is not a token, or was cut, changed or invented.
+    #[error("must be a position token of this service")]
     Garbled,
-    /// A stream's `id` where a position of the event log is asked for.
-    #[error("the id of a stream's event, which is no position of the event log")]
+    /// The text is the `id` of a stream event instead of a position of the event log.
+    #[error("must be a position of the event log, not the id of a stream event")]
     OfStream,
-    /// A token of a later release; an edge that is older than its client's last answer.
-    #[error("a position token of an unknown version")]
+    /// The token is from a later release, so this edge is older than the one that gave it.
+    #[error("must be a position token of a known version")]
     UnknownVersion,
 }
 
-/// Appends LEB128: seven bits a byte, the lowest first.
+/// Appends LEB128: seven bits per byte, the lowest first.
 fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push((value & 0x7f) as u8 | 0x80);
@@ -243,7 +246,8 @@ fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push(value as u8);
 }
 
-/// Takes LEB128 off the front; refuses what is longer than it needs to be, so that every position has one token.
+/// Takes LEB128 off the front. It refuses encodings longer than needed, so that every position has
+/// one token.
 fn take_varint(bytes: &mut &[u8]) -> Result<u64, BadToken> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
@@ -285,12 +289,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_comes_back_as_the_positions_it_was_made_of(positions in positions()) {
+        fn token_round_trips_to_its_positions(positions in positions()) {
             prop_assert_eq!(positions.to_string().parse(), Ok(positions));
         }
 
         #[test]
-        fn a_token_with_any_flipped_bit_is_refused(positions in positions(), at in any::<prop::sample::Index>(), bit in 0_u8..7) {
+        fn token_with_a_flipped_bit_is_refused(positions in positions(), at in any::<prop::sample::Index>(), bit in 0_u8..7) {
             let mut token = positions.to_string().into_bytes();
             let at = at.index(token.len());
             token[at] ^= 1 << bit;
@@ -299,7 +303,7 @@ mod tests {
         }
 
         #[test]
-        fn a_token_that_was_cut_is_refused(positions in positions(), at in any::<prop::sample::Index>()) {
+        fn cut_token_is_refused(positions in positions(), at in any::<prop::sample::Index>()) {
             let token = positions.to_string();
             prop_assert!(token[..at.index(token.len())].parse::<Positions>().is_err());
         }
@@ -328,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn an_append_is_covered_once_the_next_offset_stands_behind_it() {
+    fn append_is_covered_once_next_offset_is_beyond() {
         let written = Positions::written(7, 10);
         assert!(!Positions::applied(7, 10).covers(&written));
         assert!(Positions::applied(7, 11).covers(&written));
@@ -337,7 +341,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_two_kinds_of_token_are_never_taken_for_one_another(positions in positions()) {
+        fn two_kinds_of_tokens_are_never_confused(positions in positions()) {
             let id = StreamId(positions.clone());
             prop_assert_eq!(id.to_string().parse::<Positions>(), Err(BadToken::OfStream));
             prop_assert_eq!(id.to_string().parse(), Ok(Since::Stream(id)));
@@ -346,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_covered_by_everything_and_has_a_token() {
+    fn empty_positions_are_covered_and_have_a_token() {
         let nothing = Positions::applied(5, 0);
         assert_eq!(nothing, Positions::new());
         assert!(Positions::new().covers(&nothing));
@@ -354,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_a_later_version_is_told_apart_from_a_garbled_one() {
+    fn token_of_later_version_differs_from_garbled_one() {
         let mut bytes = vec![STREAM_VERSION + 1];
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         assert_eq!(URL_SAFE_NO_PAD.encode(bytes).parse::<Positions>(), Err(BadToken::UnknownVersion));
@@ -362,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_256_partitions_fits_a_header() {
+    fn token_of_256_partitions_fits_a_header() {
         let all: Positions = (0..256).map(|partition| (partition, 10_000_000_000)).collect();
         assert!(all.to_string().len() < 2_500);
     }

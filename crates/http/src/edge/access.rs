@@ -1,44 +1,44 @@
-//! Who may ask for counts and lists, as configured.
+//! The configured rules that say which callers may ask for counts and member lists.
 //!
-//! Must not look anything up: a decision is a function of the caller and the receipt.
+//! It must not look anything up: a decision is a function of the caller and the receipt.
 
 use crate::edge::caller::{Caller, Scope};
 use receipts_fold::view::{MemberFilter, Receipt, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// Who may ask for one kind of answer. Nobody else ever may.
+/// The callers that may ask for one kind of answer. All others are refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccessRule {
     /// The sender, and callers with the scope `receipts:members`.
     #[default]
     SenderAndScope,
-    /// The sender alone.
+    /// The sender only.
     Sender,
-    /// Callers with the scope `receipts:members` alone.
+    /// Callers with the scope `receipts:members` only.
     Scope,
-    /// Nobody: the answer is switched off.
+    /// No caller: the answer is switched off.
     Nobody,
 }
 
-/// Who may ask for the counts and for each list. A list's answer holds the receipt too: who may ask for a list sees
-/// the counts with it.
+/// The rules for counts and for each member list. The answer of a list includes the receipt, so a
+/// caller that may ask for a list sees the counts too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
-    /// Receipts.
+    /// For receipts.
     pub counts: AccessRule,
-    /// The list of those who have read.
+    /// For the list of members who have read.
     pub read: AccessRule,
-    /// The list of those who have not.
+    /// For the list of members who have not read.
     pub unread: AccessRule,
-    /// The list of those who have not and left.
+    /// For the list of members who left without having read.
     pub departed: AccessRule,
 }
 
 impl Access {
-    /// Who may ask for a list.
+    /// Returns the rule for a list.
     pub const fn list(&self, filter: MemberFilter) -> AccessRule {
         match filter {
             MemberFilter::Read => self.read,
@@ -48,17 +48,17 @@ impl Access {
     }
 }
 
-/// Who may ask for what, of which tenant.
+/// The rules of every tenant.
 #[derive(Debug, Clone, Default)]
 pub struct AccessByTenant {
-    /// Of all tenants but those below.
+    /// The rules of all tenants that have none of their own.
     pub all: Access,
-    /// Of tenants that have rules of their own.
+    /// The rules of tenants that have their own.
     pub tenants: HashMap<String, Access>,
 }
 
 impl AccessByTenant {
-    /// The rules of a tenant.
+    /// Returns the rules of a tenant.
     pub fn of(&self, tenant: &str) -> &Access {
         self.tenants.get(tenant).unwrap_or(&self.all)
     }
@@ -71,20 +71,21 @@ impl From<Access> for AccessByTenant {
     }
 }
 
-/// Of which messages a caller may have an answer.
+/// The messages that a caller may see under a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visibility<'a> {
-    /// Of all.
+    /// All messages.
     All,
-    /// Of those that this person sent. The state is asked for no others, so that it cannot tell of them.
+    /// The messages that this person sent. The state is asked for these only, so that its answer
+    /// cannot reveal others.
     SentBy(&'a str),
-    /// Of none: the state is not asked at all.
+    /// None: the state is not asked at all.
     Nothing,
 }
 
 impl<'a> Visibility<'a> {
-    /// Returns the sender whose messages alone the state is asked for, or `None` for the messages of all senders. Nothing is
-    /// returned where the state is not asked at all.
+    /// Returns the sender to ask the state for, `Some(None)` for all senders, or `None` if the
+    /// state must not be asked.
     pub(crate) const fn sender_id(self) -> Option<Option<&'a str>> {
         match self {
             Self::All => Some(None),
@@ -95,7 +96,7 @@ impl<'a> Visibility<'a> {
 }
 
 impl AccessRule {
-    /// Of which messages a caller may have an answer.
+    /// Returns the messages that a caller may see.
     pub(crate) fn visibility(self, caller: &Caller) -> Visibility<'_> {
         let own = caller.user.as_deref().map_or(Visibility::Nothing, Visibility::SentBy);
         match (self, caller.scopes.has(Scope::Members)) {
@@ -105,14 +106,14 @@ impl AccessRule {
         }
     }
 
-    /// Whether a caller may have an answer about this message. A message that is not there has no sender, so to a
-    /// user it answers as one of somebody else.
+    /// Whether a caller may see this receipt. A message that does not exist has no sender, so to a
+    /// user it looks like a message of another sender.
     pub fn admit(self, caller: &Caller, receipt: &Receipt) -> bool {
         let by_sender = receipt.sender_id.as_deref().is_some_and(|sender| caller.is(sender));
         self.permits(caller.scopes.has(Scope::Members), by_sender)
     }
 
-    /// Whether somebody may have an answer who has the scope, or is the sender, or both.
+    /// Whether a caller that has the scope, or is the sender, or both, may have the answer.
     pub const fn permits(self, by_scope: bool, by_sender: bool) -> bool {
         match self {
             Self::SenderAndScope => by_scope || by_sender,
@@ -123,7 +124,8 @@ impl AccessRule {
     }
 }
 
-/// What a batch says of a message that the caller may not ask about: nothing that the caller did not say itself.
+/// Returns the item of a batch for a message that the caller may not see. It repeats only ids that
+/// the caller sent.
 pub(crate) fn forbidden(receipt: Receipt, conversation_id: Option<&str>) -> Receipt {
     Receipt::bare(receipt.tenant, conversation_id, receipt.message_id, Status::Forbidden)
 }
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sender_and_the_scope_are_admitted_as_configured_and_nobody_else() {
+    fn rules_admit_the_sender_and_the_scope_as_configured() {
         let service =
             Caller { tenant: "default".to_owned(), user: None, service: None, scopes: Scopes::ALL, expires: None };
         let user = |id: &str| Caller { user: Some(id.to_owned()), scopes: Scopes::NONE, ..service.clone() };
@@ -171,21 +173,21 @@ mod tests {
         }
     }
 
-    /// INV-STRANGER: what the state is asked for is never more than what is shown.
+    /// INV-STRANGER: the state is asked only for messages that the caller may see.
     #[test]
-    fn a_caller_reaches_what_it_is_admitted_to_and_no_more() {
+    fn visibility_equals_admission() {
         for user in [None, Some("alice".to_owned())] {
             for scopes in [Scopes::NONE, Scopes::ALL] {
                 let caller =
                     Caller { tenant: "default".to_owned(), user: user.clone(), service: None, scopes, expires: None };
                 for rule in [AccessRule::SenderAndScope, AccessRule::Sender, AccessRule::Scope, AccessRule::Nobody] {
                     for sender in [Some("alice"), Some("bob"), None] {
-                        let reached = match rule.visibility(&caller) {
+                        let is_visible = match rule.visibility(&caller) {
                             Visibility::All => true,
                             Visibility::SentBy(user) => sender == Some(user),
                             Visibility::Nothing => false,
                         };
-                        assert_eq!(reached, rule.admit(&caller, &sent_by(sender)), "{rule:?} {caller:?} {sender:?}");
+                        assert_eq!(is_visible, rule.admit(&caller, &sent_by(sender)), "{rule:?} {caller:?} {sender:?}");
                     }
                 }
             }
@@ -193,13 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn a_forbidden_item_repeats_only_what_the_caller_said() {
+    fn forbidden_item_repeats_only_the_request() {
         let shown = serde_json::to_value(forbidden(sent_by(Some("alice")), None)).unwrap();
         assert_eq!(shown, serde_json::json!({"tenant": "default", "message_id": "m1", "status": "forbidden"}));
     }
 
     #[test]
-    fn the_configuration_names_each_list_and_leaves_the_rest_at_its_default() {
+    fn configured_lists_change_and_others_keep_the_default() {
         let access: Access = serde_json::from_str(r#"{"unread": "scope", "departed": "nobody"}"#).unwrap();
         assert_eq!(
             (access.counts, access.list(MemberFilter::Read)),

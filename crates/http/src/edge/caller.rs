@@ -1,6 +1,6 @@
-//! Who asks: tenant, user and scopes of a request, resolved once, before anything else is looked at.
+//! The caller of a request: its tenant, user and scopes, resolved once before the route runs.
 //!
-//! Must not decide what a caller may do; that stands with the routes and in [`crate::Access`].
+//! It must not decide what a caller may do; the routes and [`crate::Access`] do.
 
 use crate::problem::{Code, Problem};
 use crate::request::{decode_percent, id_problem};
@@ -10,23 +10,23 @@ use axum::http::{HeaderMap, HeaderName};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// The tenant, as it is; absent stands for `default`.
+/// Names the tenant, unencoded. Without it the tenant is `default`.
 pub const TENANT_HEADER: HeaderName = HeaderName::from_static("receipts-tenant");
 
-/// The user, percent-encoded; absent stands for a service with all scopes.
+/// Names the user, percent-encoded. Without it the caller is a service with all scopes.
 pub const CALLER_HEADER: HeaderName = HeaderName::from_static("receipts-caller");
 
-/// What a caller may do beyond what it may as a user.
+/// A permission beyond those of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// `receipts:members`: counts and lists of all messages, and all read marks.
+    /// `receipts:members`: see counts and lists of all messages, and all read marks.
     Members,
-    /// `receipts:write`: events.
+    /// `receipts:write`: write events.
     Write,
 }
 
 impl Scope {
-    /// The scope of this name.
+    /// Returns the scope of this name.
     pub(crate) fn named(name: &str) -> Option<Self> {
         match name {
             "receipts:members" => Some(Self::Members),
@@ -48,58 +48,59 @@ impl Scope {
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// What a user has.
+    /// The scopes of a user.
     pub const NONE: Self = Self(0);
 
-    /// What a service has where no authentication is configured.
+    /// The scopes of a service when no authentication is configured.
     pub const ALL: Self = Self(Scope::Members.bit() | Scope::Write.bit());
 
-    /// This set and one more.
+    /// Returns this set with one more scope.
     #[must_use]
     pub const fn with(self, scope: Scope) -> Self {
         Self(self.0 | scope.bit())
     }
 
-    /// Whether the set holds a scope.
+    /// Whether the set has a scope.
     pub const fn has(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
 }
 
-/// Who asks.
+/// The person or service that sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Whose data it sees; never any other.
+    /// The tenant. A caller never sees data of another one.
     pub tenant: String,
-    /// Which person; `None` for a service.
+    /// The user; `None` for a service.
     pub user: Option<String>,
-    /// Which service, where there is no person and the credential says so. Decides nothing but whose requests are counted
-    /// together.
+    /// The service, if the caller is not a user and the credential names one. It decides only which
+    /// requests the rate limit counts together.
     pub service: Option<String>,
-    /// What it may do beyond that.
+    /// The permissions beyond those of a user.
     pub scopes: Scopes,
-    /// When its credential ends, and with it what is still under way; `None` for one that does not.
+    /// When the credential expires; open streams end then. `None` if it does not expire.
     pub expires: Option<Instant>,
 }
 
 impl Caller {
-    /// Whether this is a certain person.
+    /// Whether the caller is this user.
     pub fn is(&self, user_id: &str) -> bool {
         self.user.as_deref() == Some(user_id)
     }
 }
 
-/// Tells from a request's headers who asks. Called on every request, on a runtime thread: it must not block.
+/// Resolves the caller from the headers of a request. It runs on an async thread for every request,
+/// so it must not block.
 pub trait Authenticate: Send + Sync + 'static {
-    /// Who asks.
+    /// Returns the caller.
     ///
     /// # Errors
-    /// The problem to be answered where the credential is missing or bad.
+    /// The problem to answer with, if the credential is missing or bad.
     fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem>;
 }
 
-/// Believes what the headers `Receipts-Tenant` and `Receipts-Caller` say. Only for a listener that nobody but trusted
-/// callers reaches, such as loopback.
+/// Believes the headers `Receipts-Tenant` and `Receipts-Caller`. Only for a listener that only
+/// trusted callers reach, such as loopback.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TrustedHeaders;
 
@@ -110,7 +111,7 @@ impl Authenticate for TrustedHeaders {
             Some(tenant) => match id_problem(tenant) {
                 Some(detail) => return Err(Problem::invalid("/Receipts-Tenant", detail)),
                 None if tenant.contains('/') => {
-                    return Err(Problem::invalid("/Receipts-Tenant", "must have no slash"));
+                    return Err(Problem::invalid("/Receipts-Tenant", "must not contain a slash"));
                 }
                 None => tenant,
             },
@@ -130,18 +131,19 @@ impl Authenticate for TrustedHeaders {
     }
 }
 
-/// The text of a header that may stand once. Twice is refused: which of the two holds is anybody's guess.
+/// Returns the text of a header that may appear once. Two values are refused, because either could
+/// be meant.
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Problem> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let pointer = if *name == TENANT_HEADER { "/Receipts-Tenant" } else { "/Receipts-Caller" };
     if values.next().is_some() {
-        return Err(Problem::invalid(pointer, "must not stand more than once"));
+        return Err(Problem::invalid(pointer, "must not appear more than once"));
     }
     std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| Problem::invalid(pointer, "must be UTF-8"))
 }
 
-/// The middleware that resolves the caller, or answers for it.
+/// Middleware that resolves the caller, or answers with its problem.
 pub(crate) async fn resolve(
     State(authenticate): State<Arc<dyn Authenticate>>,
     mut request: Request,
@@ -151,13 +153,13 @@ pub(crate) async fn resolve(
     Ok(request)
 }
 
-/// The caller as a handler's argument.
+/// Gives handlers the caller as an argument.
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         parts.extensions.remove().ok_or_else(|| {
-            tracing::error!("a route is composed without the middleware that resolves its caller");
+            tracing::error!("a route lacks the middleware that resolves its caller");
             Problem::new(Code::Internal)
         })
     }
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn without_headers_the_caller_is_a_service_of_the_default_tenant_with_all_scopes() {
+    fn request_without_headers_comes_from_a_default_service() {
         let service = caller(&[]).unwrap();
         let wanted =
             Caller { tenant: "default".to_owned(), user: None, service: None, scopes: Scopes::ALL, expires: None };
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_caller_is_percent_decoded_and_has_no_scopes() {
+    fn named_caller_is_percent_decoded_and_has_no_scopes() {
         let user = caller(&[(TENANT_HEADER, b"acme"), (CALLER_HEADER, b"zo%C3%AB%2Fa%25b")]).unwrap();
         assert_eq!(user.user.as_deref(), Some("zoë/a%b"));
         assert_eq!((user.tenant.as_str(), user.scopes), ("acme", Scopes::NONE));
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_hold_no_id_are_refused() {
+    fn headers_without_a_valid_id_are_refused() {
         let long = [b'a'; 129];
         for header in [
             (TENANT_HEADER, &b""[..]),
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_named_twice_is_refused() {
+    fn caller_named_twice_is_refused() {
         assert_eq!(caller(&[(CALLER_HEADER, b"a"), (CALLER_HEADER, b"b")]), Err(Code::Invalid));
     }
 }

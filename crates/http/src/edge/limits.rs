@@ -1,6 +1,7 @@
-//! Limits that protect the service from its callers: how many requests at once, and how often one caller.
+//! Limits that protect the service from its callers: concurrent requests, and requests per second
+//! of a caller and of a tenant.
 //!
-//! Must not stand before health checks: a service that is busy is alive.
+//! They must not apply to health checks, because a busy service is alive.
 
 use crate::edge::caller::Caller;
 use crate::problem::{Code, Problem};
@@ -16,39 +17,42 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// After how many requests a meter looks for callers to forget: so many more than matter it may hold.
+/// Requests between two sweeps of a meter. A sweep forgets idle callers; between sweeps the meter
+/// may hold this many of them.
 const REQUESTS_BETWEEN_SWEEPS: u64 = 10_000;
 
-/// How long a read waits for its position where neither the request nor [`Limits`] says, milliseconds; the contract's number.
+/// The default wait of a read for its position, milliseconds; the contract's number.
 pub const WAIT_DEFAULT_MS: u64 = 1_000;
 
-/// What requests may cost.
+/// Bounds what requests may cost.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// How large a body may be, bytes.
+    /// The largest body, bytes.
     pub body_bytes_max: usize,
-    /// How long a body may take to arrive, and the state to answer beyond the wait that a caller asks for.
+    /// How long a body may take to arrive, and how long the state may take to answer beyond the
+    /// wait that a caller asks for.
     pub request_timeout: Duration,
-    /// How long a read waits for its position where the request does not say.
+    /// How long a read waits for its position if the request does not say.
     pub wait_default: Duration,
-    /// How many requests are worked on at once; those beyond are refused at once.
+    /// Requests in progress at once. More are refused immediately.
     pub concurrent_requests_max: usize,
-    /// How often one caller may ask, a user or a service; `None` for as often as it likes.
+    /// The rate of one caller, a user or a service; `None` for no limit.
     pub rate: Option<Rate>,
-    /// How often all callers of a tenant may ask together; `None` for as often as they like.
+    /// The rate of all callers of a tenant together; `None` for no limit.
     pub tenant_rate: Option<Rate>,
 }
 
-/// How often somebody may ask. Services that their credentials do not tell apart count as one.
+/// A rate of requests. Services whose credentials do not tell them apart count as one caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Requests a second in the long run.
+    /// Requests per second in the long run.
     pub per_second: NonZeroU32,
     /// Requests at once after a pause.
     pub burst: NonZeroU32,
 }
 
-/// 1 MiB and a wait of 1 second (the contract's numbers), 30 seconds, 1,024 requests at once, no rate limit.
+/// 1 MiB and a wait of 1 second (the contract's numbers), 30 seconds, 1,024 requests at once, no
+/// rate limit.
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -62,19 +66,19 @@ impl Default for Limits {
     }
 }
 
-/// Lets so many requests in at once.
-pub(crate) async fn shed(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    match places.try_acquire() {
-        Ok(_place) => next.run(request).await,
+/// Middleware that refuses a request when no permit is free.
+pub(crate) async fn shed(State(permits): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    match permits.try_acquire() {
+        Ok(_permit) => next.run(request).await,
         Err(_) => Problem::new(Code::Overloaded).into_response(),
     }
 }
 
-/// Counts requests by whoever makes them. Names are kept as hashes, so a long one takes no more memory than a short one,
-/// and only while they matter: those who have their whole burst back are forgotten.
+/// Counts requests by name. It keeps hashes, so a long name takes no more memory than a short one,
+/// and it forgets a name once its whole burst is available again.
 struct Meter {
     limiter: DefaultKeyedRateLimiter<[u64; 2]>,
-    /// Drawn once a process, so that nobody can find two names that share a hash.
+    /// Random per process, so that a caller cannot construct two names that share a hash.
     hashers: [RandomState; 2],
     requests: AtomicU64,
 }
@@ -89,7 +93,7 @@ impl Meter {
         }
     }
 
-    /// Takes note of a request; how long to wait where it is one too many.
+    /// Counts a request. If it is one too many, the error is how long to wait.
     fn check(&self, name: impl Hash) -> Result<(), Duration> {
         if self.requests.fetch_add(1, Ordering::Relaxed).is_multiple_of(REQUESTS_BETWEEN_SWEEPS) {
             self.limiter.retain_recent();
@@ -107,30 +111,34 @@ pub(crate) struct RateLimit {
 }
 
 impl RateLimit {
-    /// `None` where nothing is limited.
+    /// Returns `None` if no rate is limited.
     pub(crate) fn new(limits: &Limits) -> Option<Self> {
         let limit = Self { callers: limits.rate.map(Meter::new), tenants: limits.tenant_rate.map(Meter::new) };
         (limit.callers.is_some() || limit.tenants.is_some()).then_some(limit)
     }
 
-    /// Whether a caller may ask now; if not, after how many seconds, rounded up, and who asks too often.
+    /// Checks whether a caller may ask now. If not, the error is the seconds to wait, rounded up,
+    /// and which limit was reached.
     fn check(&self, caller: &Caller) -> Result<(), (u64, &'static str)> {
         let Caller { tenant, user, service, .. } = caller;
         let seconds = |wait: Duration| (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
         if let Some(callers) = &self.callers {
-            callers.check((tenant, user, service)).map_err(|wait| (seconds(wait), "this caller asks too often"))?;
+            callers
+                .check((tenant, user, service))
+                .map_err(|wait| (seconds(wait), "this caller sends too many requests"))?;
         }
-        // What the tenant is refused was counted for the caller: who goes on regardless is not to wait the less for it.
+        // A request that the tenant's limit refuses has counted for the caller too, so a caller
+        // that keeps sending does not wait less.
         match &self.tenants {
-            Some(tenants) => {
-                tenants.check(tenant).map_err(|wait| (seconds(wait), "the callers of this tenant ask too often"))
-            }
+            Some(tenants) => tenants
+                .check(tenant)
+                .map_err(|wait| (seconds(wait), "the callers of this tenant send too many requests")),
             None => Ok(()),
         }
     }
 }
 
-/// The middleware that answers those who ask too often; stands behind the one that resolves the caller.
+/// Middleware that refuses callers over their rate. It runs after the one that resolves the caller.
 pub(crate) async fn limit_rate(State(limit): State<Arc<RateLimit>>, request: Request, next: Next) -> Response {
     let checked = request.extensions().get::<Caller>().map_or(Ok(()), |caller| limit.check(caller));
     match checked {
@@ -152,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn one_callers_haste_is_not_anothers() {
+    fn callers_are_limited_separately() {
         let limit = RateLimit::new(&Limits { rate: Some(ONE), ..Limits::default() }).expect("limited");
         for other in [
             caller("a", None, None),
@@ -162,29 +170,29 @@ mod tests {
             caller("a", None, Some("crm")),
         ] {
             assert_eq!(limit.check(&other), Ok(()));
-            assert_eq!(limit.check(&other), Err((1, "this caller asks too often")));
+            assert_eq!(limit.check(&other), Err((1, "this caller sends too many requests")));
         }
     }
 
     #[test]
-    fn the_callers_of_a_tenant_are_limited_together_where_that_is_set() {
+    fn callers_of_a_tenant_share_its_rate() {
         let two = Rate { burst: NonZeroU32::new(2).expect("two"), ..ONE };
         let limit = RateLimit::new(&Limits { tenant_rate: Some(two), ..Limits::default() }).expect("limited");
         let ask = |tenant: &str, user: &str| limit.check(&caller(tenant, Some(user), None));
         assert_eq!((ask("a", "u"), ask("a", "v")), (Ok(()), Ok(())));
-        assert_eq!(ask("a", "w"), Err((1, "the callers of this tenant ask too often")));
+        assert_eq!(ask("a", "w"), Err((1, "the callers of this tenant send too many requests")));
         assert_eq!(ask("b", "w"), Ok(()));
         assert!(RateLimit::new(&Limits::default()).is_none());
     }
 
     #[test]
-    fn callers_are_forgotten_once_they_have_their_whole_burst_back() {
+    fn idle_callers_are_forgotten() {
         let fast = Rate { per_second: NonZeroU32::new(1_000_000).expect("many"), burst: NonZeroU32::MIN };
         let meter = Meter::new(fast);
         for name in 0..10 * REQUESTS_BETWEEN_SWEEPS {
             assert_eq!(meter.check(name), Ok(()));
         }
-        // A microsecond later each has its burst back, so no sweep leaves more than a few behind.
+        // Each name has its burst back after a microsecond, so a sweep leaves only a few.
         assert!(meter.limiter.len() as u64 <= 2 * REQUESTS_BETWEEN_SWEEPS, "{}", meter.limiter.len());
     }
 }

@@ -1,6 +1,7 @@
-//! What is seen of each request from outside: an id, a span, a count and a duration.
+//! Records each request: an id, a span, a count and a duration.
 //!
-//! Must not put into a label what callers choose: routes are named by their template, methods by a fixed list.
+//! It must not put values that callers choose into labels: it names routes by their template and
+//! methods from a fixed list.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
@@ -16,14 +17,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-/// The request's id: the caller's own where it is printable ASCII of at most 128 bytes, or else one of ours. Every
-/// answer carries it.
+/// The id of the request, on every answer: the caller's own if it is printable ASCII of at most 128
+/// bytes, or else one of ours.
 pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Tells this process's ids from those of its neighbours and its past.
+/// Tells the ids of this process from those of other processes and earlier runs.
 static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("request id"));
 
-/// Requests since the process began.
+/// Ids given since the process began.
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 fn request_id(request: &Request) -> HeaderValue {
@@ -37,7 +38,7 @@ fn request_id(request: &Request) -> HeaderValue {
     HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
 }
 
-/// A method as a label.
+/// Returns a method as a label.
 fn label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -51,11 +52,12 @@ fn label(method: &Method) -> &'static str {
     }
 }
 
-/// Counters and histograms by route, kept: to look one up by labels made anew costs more than many an answer.
+/// Counters and histograms by route. They are kept, because a lookup by freshly made labels costs
+/// more than many answers.
 #[derive(Default)]
 pub(crate) struct Meters(RwLock<HashMap<String, Vec<Meter>>>);
 
-/// Those of one method and status.
+/// The meters of one route, method and status.
 struct Meter {
     method: &'static str,
     status: u16,
@@ -64,13 +66,13 @@ struct Meter {
 }
 
 impl Meters {
-    fn answered(&self, route: &str, method: &'static str, status: u16, took: Duration) {
+    fn record(&self, route: &str, method: &'static str, status: u16, took: Duration) {
         let count = |meter: &Meter| {
             meter.requests.increment(1);
             meter.seconds.record(took.as_secs_f64());
         };
-        let is_its = |meter: &&Meter| meter.method == method && meter.status == status;
-        if let Some(meter) = self.0.read().get(route).and_then(|meters| meters.iter().find(is_its)) {
+        let is_same = |meter: &&Meter| meter.method == method && meter.status == status;
+        if let Some(meter) = self.0.read().get(route).and_then(|meters| meters.iter().find(is_same)) {
             return count(meter);
         }
         let name = || route.to_owned();
@@ -89,8 +91,8 @@ impl Meters {
     }
 }
 
-/// The middleware around everything. Counts `receipts_http_requests_total{route,method,status}` and measures
-/// `receipts_http_request_duration_seconds{route,method}`.
+/// Middleware around all routes. Counts `receipts_http_requests_total{route,method,status}` and
+/// measures `receipts_http_request_duration_seconds{route,method}`.
 pub(crate) async fn observe(State(meters): State<Arc<Meters>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(&request);
@@ -100,7 +102,7 @@ pub(crate) async fn observe(State(meters): State<Arc<Meters>>, request: Request,
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.in_scope(|| tracing::debug!(status, took_us = took.as_micros() as u64, "answered"));
-    meters.answered(route, method, status, took);
+    meters.record(route, method, status, took);
     response.headers_mut().insert(REQUEST_ID_HEADER, id);
     response
 }

@@ -1,6 +1,6 @@
-//! Listens, serves, and drains with a deadline.
+//! Accepts connections, serves them, and drains them with a deadline.
 //!
-//! Must not decide when to stop: whoever composes the service does.
+//! It must not decide when to stop; its caller does.
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -15,27 +15,29 @@ use tokio::net::TcpListener;
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DrainOutcome {
-    /// Every request that had begun was answered.
+    /// Every request in progress was answered.
     Fully,
-    /// The deadline came first; what was still open is cut off once the runtime goes.
+    /// The deadline came first. Open requests are cut off when the runtime shuts down.
     DeadlineReached,
 }
 
-/// How patient a listener is.
+/// The timeouts of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// How long the head of a request may take, from the end of the one before on: so this is also how long a connection
-    /// is kept that asks nothing. Then it is closed.
+    /// How long the head of a request may take, counted from the end of the request before. An idle
+    /// connection is closed after this time too.
     pub head: Duration,
-    /// How long what has begun may take once the service is to stop.
+    /// How long requests in progress may take after the service begins to stop.
     pub drain: Duration,
 }
 
-/// Serves HTTP/1.1 until `shutdown`, then takes no more connections, lets what has begun end for as long as it may take,
-/// and returns. Not axum's own `serve`: that one waits for the head of a request for ever.
+/// Serves HTTP/1.1 until `shutdown`, then accepts no more connections, waits at most
+/// `timeouts.drain` for requests in progress, and returns.
+///
+/// axum's own `serve` has no timeout for the head of a request.
 ///
 /// # Errors
-/// None at present: a connection that cannot be taken is logged and tried again.
+/// None at present: a failed accept is logged and tried again.
 pub async fn serve(
     mut listener: TcpListener,
     router: Router,
@@ -47,20 +49,20 @@ pub async fn serve(
     let connections = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        // The listener that axum knows takes connections again after whatever went wrong with one.
+        // axum's listener accepts again after any error.
         let (stream, _) = tokio::select! {
             accepted = axum::serve::Listener::accept(&mut listener) => accepted,
             () = &mut shutdown => break,
         };
-        // Answers are small and whole: waiting for more to put into a segment only delays them.
+        // Answers are small and written at once, so Nagle's algorithm would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
+            tracing::debug!(%error, "TCP_NODELAY cannot be set on a connection");
         }
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke off");
+                tracing::debug!(%error, "a connection failed");
             }
         });
     }
@@ -69,7 +71,7 @@ pub async fn serve(
         Ok(()) => Ok(DrainOutcome::Fully),
         Err(_) => {
             let drain_ms = timeouts.drain.as_millis() as u64;
-            tracing::warn!(drain_ms, "requests were still open when the time to drain was over");
+            tracing::warn!(drain_ms, "requests were still open when the drain timeout ended");
             Ok(DrainOutcome::DeadlineReached)
         }
     }

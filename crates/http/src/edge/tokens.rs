@@ -1,7 +1,8 @@
-//! Who asks, by a signed token: `Authorization: Bearer` with a JWT (RFC 7519, RFC 6750).
+//! Resolves the caller from a signed token: `Authorization: Bearer` with a JWT (RFC 7519, RFC
+//! 6750).
 //!
-//! Must not ask anybody while a request waits: keys are in memory, and are read again beside the requests. What is wrong with
-//! a token is told in general terms only.
+//! A request must not wait for keys: they are in memory, and a background task reads them again. A
+//! refusal must not tell a forger what exactly is wrong with a token.
 
 mod keys;
 mod source;
@@ -22,13 +23,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long a start waits before it asks once more for keys that it could not have.
+/// The pause before a start asks again for keys that it did not get.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
-/// How a token may be signed.
+/// An algorithm that may sign tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signature {
-    /// HMAC with SHA-256, by the shared secret.
+    /// HMAC with SHA-256 and the shared secret.
     Hs256,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     Rs256,
@@ -49,34 +50,35 @@ impl From<Signature> for Algorithm {
     }
 }
 
-/// What tokens are taken.
+/// Says which tokens are accepted.
 #[derive(Debug, Clone)]
 pub struct TokenSettings {
-    /// Who must have issued them: `iss`.
+    /// The required issuer: `iss`.
     pub issuer: String,
-    /// Whom they must be for: `aud`, or one of it.
+    /// The required audience: `aud`, or one of its values.
     pub audience: String,
-    /// How they may be signed; nothing else is looked at, whatever a token says.
+    /// The accepted algorithms. A token that names another one is refused.
     pub signatures: Vec<Signature>,
-    /// The file with the secret of HS256, without the white space at its ends.
+    /// The file with the secret of HS256. White space at its ends is ignored.
     pub secret_file: Option<PathBuf>,
-    /// Where the public keys are, a JWK Set (RFC 7517).
+    /// The source of the public keys, a JWK Set (RFC 7517).
     pub keys: Option<KeySource>,
-    /// How often they are read again.
+    /// The interval at which the keys are read again.
     pub refresh: Duration,
-    /// How long at least lies between two readings, however many tokens name keys that are not there.
+    /// The shortest time between two reads, however many tokens name unknown keys.
     pub refresh_pause: Duration,
-    /// How long a start tries to have keys from a URL.
+    /// How long a start tries to get keys from a URL.
     pub start_timeout: Duration,
-    /// How far `exp` and `nbf` may be off; whole seconds count.
+    /// The tolerance for `exp` and `nbf`, in whole seconds.
     pub leeway: Duration,
     /// The claim that names the tenant.
     pub tenant_claim: String,
-    /// A claim that, where it is true or a text, says that the token is a service's whatever its `sub`.
+    /// A claim that marks the token of a service if it is true or a non-empty string, with any
+    /// `sub`.
     pub service_claim: Option<String>,
 }
 
-/// Why tokens cannot be taken.
+/// Why tokens cannot be accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum BadKeys {
     /// The secret cannot be used.
@@ -84,20 +86,20 @@ pub enum BadKeys {
     Secret {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         problem: String,
     },
-    /// The public keys cannot be used. From a URL that may pass.
+    /// The public keys cannot be used. Keys from a URL may be usable later.
     #[error("{from}: {problem}")]
     Keys {
-        /// Where they are.
+        /// The source.
         from: KeySource,
-        /// What is wrong with them.
+        /// What is wrong with the keys.
         problem: String,
     },
 }
 
-/// Takes tokens. Cheap to clone.
+/// Accepts tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct Tokens(Arc<Inner>);
 
@@ -107,15 +109,16 @@ struct Inner {
     secret: Option<DecodingKey>,
     reader: Option<Reader>,
     keys: RwLock<Vec<Key>>,
-    /// A token has named a key that is not there.
+    /// Wakes the background task after a token has named an unknown key.
     unknown_key: Notify,
 }
 
 impl Tokens {
-    /// Reads the keys. A file is read once; a URL is asked until it gives a usable set, or patience is over.
+    /// Reads the keys. A file is read once. A URL is asked until it returns a usable set, at most
+    /// for `start_timeout`.
     ///
     /// # Errors
-    /// Where the secret or the keys cannot be used.
+    /// When the secret or the keys cannot be used.
     pub async fn open(settings: TokenSettings) -> Result<Self, BadKeys> {
         let secret = settings.secret_file.as_deref().map(read_secret).transpose()?;
         let algorithms: Vec<Algorithm> = settings.signatures.iter().copied().map(Algorithm::from).collect();
@@ -124,18 +127,18 @@ impl Tokens {
             let bad = |problem| BadKeys::Keys { from: from.clone(), problem };
             let ready = Reader::new(from).map_err(bad)?;
             let until = Instant::now() + settings.start_timeout;
-            let mut said = String::new();
+            let mut last_problem = String::new();
             keys = loop {
                 match read_keys(&ready, &algorithms).await {
                     Ok(keys) => break keys,
                     Err(problem) => {
-                        let may_pass = matches!(from, KeySource::Url { .. });
-                        if !may_pass || Instant::now() + START_PAUSE > until {
+                        let is_transient = matches!(from, KeySource::Url { .. });
+                        if !is_transient || Instant::now() + START_PAUSE > until {
                             return Err(bad(problem));
                         }
-                        if said != problem {
-                            tracing::warn!(%from, problem, "the keys of tokens cannot be had yet");
-                            said = problem;
+                        if last_problem != problem {
+                            tracing::warn!(%from, problem, "the keys of tokens cannot be read yet; retrying");
+                            last_problem = problem;
                         }
                         tokio::time::sleep(START_PAUSE).await;
                     }
@@ -147,10 +150,12 @@ impl Tokens {
         Ok(Self(Arc::new(Inner { settings, algorithms, secret, reader, keys, unknown_key })))
     }
 
-    /// Reads the public keys again and again, as often as configured, and soon after a token has named one that is not
-    /// there. Where that fails the keys of before stay, for as long as it takes: to take tokens of nobody would help nobody
-    /// but who keeps the keys out of reach. Never returns; to be spawned.
-    pub async fn upkeep(self) {
+    /// Reads the public keys again at the configured interval, and soon after a token has named an
+    /// unknown key. It never returns; spawn it.
+    ///
+    /// If a read fails, the previous keys stay for as long as the source fails. Refusing all tokens
+    /// would help only an attacker who blocks the source.
+    pub async fn keep_keys_fresh(self) {
         let Inner { settings, reader: Some(reader), .. } = &*self.0 else { return };
         loop {
             let began = Instant::now();
@@ -163,7 +168,7 @@ impl Tokens {
                 Ok(keys) => *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
                 Err(problem) => {
                     let from = settings.keys.as_ref().map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(from, problem, "the keys of tokens cannot be read; those of before stay");
+                    tracing::warn!(from, problem, "the keys of tokens cannot be read; the previous keys stay");
                 }
             }
         }
@@ -176,16 +181,16 @@ async fn read_keys(reader: &Reader, algorithms: &[Algorithm]) -> Result<Vec<Key>
 
 fn read_secret(path: &Path) -> Result<DecodingKey, BadKeys> {
     let bad = |problem| BadKeys::Secret { path: path.to_owned(), problem };
-    let bytes = std::fs::read(path).map_err(|error| bad(format!("it cannot be read: {error}")))?;
+    let bytes = std::fs::read(path).map_err(|error| bad(format!("the file cannot be read: {error}")))?;
     let secret = bytes.trim_ascii();
-    // RFC 7518, section 3.2: a key is at least as long as the hash.
+    // RFC 7518, section 3.2: the key must be at least as long as the hash.
     if secret.len() < 32 {
         return Err(bad(format!("the secret has {} bytes; HS256 needs at least 32", secret.len())));
     }
     Ok(DecodingKey::from_secret(secret))
 }
 
-/// The answer to a token that is none of ours. What exactly is wrong with it is not for whoever may have forged it.
+/// Returns the answer to a token that is not accepted. It does not help a forger with details.
 fn invalid(detail: &'static str) -> Problem {
     Problem::new(Code::Unauthenticated).detail(detail).challenge("Bearer error=\"invalid_token\"")
 }
@@ -194,7 +199,10 @@ impl Authenticate for Tokens {
     fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         for (name, pointer) in [(TENANT_HEADER, "/Receipts-Tenant"), (CALLER_HEADER, "/Receipts-Caller")] {
             if headers.contains_key(name) {
-                return Err(Problem::invalid(pointer, "must not stand where the credential says who asks"));
+                return Err(Problem::invalid(
+                    pointer,
+                    "must not be sent: the credential names the tenant and the caller",
+                ));
             }
         }
         let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
@@ -208,7 +216,7 @@ impl Authenticate for Tokens {
     }
 }
 
-/// The token of a credential; the scheme's name may have any case (RFC 9110, section 11.1).
+/// Returns the token of a credential. The scheme may have any case (RFC 9110, section 11.1).
 fn bearer(credential: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = credential.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii()).filter(|token| !token.is_empty())
@@ -216,10 +224,10 @@ fn bearer(credential: &[u8]) -> Option<&[u8]> {
 
 impl Inner {
     fn caller(&self, token: &[u8]) -> Result<Caller, Problem> {
-        let head = jsonwebtoken::decode_header(token).map_err(|_| invalid("the token cannot be read"))?;
-        // What a critical extension would change is not known here (RFC 7515, section 4.1.11).
+        let head = jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is not a JWT"))?;
+        // A critical extension that is unknown here must be refused (RFC 7515, section 4.1.11).
         if !self.algorithms.contains(&head.alg) || head.crit.is_some() {
-            return Err(invalid("the token is signed in a way that is not taken here"));
+            return Err(invalid("the token is signed with an algorithm that is not accepted"));
         }
         let mut rules = Validation::new(head.alg);
         rules.set_required_spec_claims(&["exp", "iss", "aud"]);
@@ -231,7 +239,7 @@ impl Inner {
         self.caller_of(&claims)
     }
 
-    /// The claims of a token that one of our keys has signed.
+    /// Verifies that one of our keys has signed a token, and returns its claims.
     fn verified(
         &self,
         token: &[u8],
@@ -242,7 +250,7 @@ impl Inner {
         let decode = |key: &DecodingKey| jsonwebtoken::decode::<Map<String, Value>>(token, key, rules);
         if algorithm == Algorithm::HS256 {
             let claims = self.secret.as_ref().and_then(|secret| decode(secret).ok());
-            return claims.map(|token| token.claims).ok_or_else(|| invalid("the token is not valid, or not any more"));
+            return claims.map(|token| token.claims).ok_or_else(|| invalid("the token is invalid or expired"));
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let is_named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
@@ -251,7 +259,7 @@ impl Inner {
             self.unknown_key.notify_one();
         }
         let claims = named.find_map(|key| decode(&key.key).ok());
-        claims.map(|token| token.claims).ok_or_else(|| invalid("the token is not valid, or not any more"))
+        claims.map(|token| token.claims).ok_or_else(|| invalid("the token is invalid or expired"))
     }
 
     fn caller_of(&self, claims: &Map<String, Value>) -> Result<Caller, Problem> {
@@ -266,7 +274,7 @@ impl Inner {
         let user = match claims.get("sub") {
             Some(Value::String(user)) if id_problem(user).is_none() => Some(user.clone()).filter(|_| !is_service),
             None => None,
-            Some(_) => return Err(invalid("the token's sub is no id")),
+            Some(_) => return Err(invalid("the sub of the token is not an id")),
         };
         let names =
             ["scope", "scopes", "scp"].into_iter().filter_map(|name| claims.get(name)).flat_map(|claim| match claim {
@@ -279,7 +287,7 @@ impl Inner {
         let names_service = [service_claim, Some("client_id"), Some("azp"), Some("sub")];
         let service = names_service.into_iter().flatten().find_map(text).filter(|_| user.is_none()).map(str::to_owned);
         let scopes = names.filter_map(Scope::named).fold(Scopes::NONE, Scopes::with);
-        // Verified above: the claim is there and is a number.
+        // The validation above required the claim and that it is a number.
         let expires_s =
             claims.get("exp").and_then(Value::as_f64).unwrap_or_default() + self.settings.leeway.as_secs_f64();
         let left_s = (expires_s - jsonwebtoken::get_current_timestamp() as f64).clamp(0.0, 1e9);

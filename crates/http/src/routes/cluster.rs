@@ -1,6 +1,8 @@
-//! Internal calls: questions of query edges to a projector, and an operator's request for snapshots.
+//! Internal calls: questions of query edges to a projector, and an operator's request for
+//! snapshots.
 //!
-//! Users must not reach them: they check only that the caller knows the secret, not who the caller is.
+//! Users must not reach them: they check only that the caller knows the secret, not who the caller
+//! is.
 
 use crate::edge::limits::shed;
 use crate::problem;
@@ -51,7 +53,8 @@ pub(crate) fn router(peer: Peer) -> Router {
     Router::new().route(STATE_PATH, get(state)).route(ASK_PATH, post(ask)).layer(of_routes).with_state(peer)
 }
 
-/// Refuses a caller that does not show the credential of the secret. Without a secret it admits every caller.
+/// Refuses a caller that does not show the credential of the secret. Without a secret it admits
+/// every caller.
 async fn admit(State(secret): State<Arc<Option<Secret>>>, request: Request, next: Next) -> Response {
     let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
@@ -78,10 +81,11 @@ async fn ask(State(peer): State<Arc<Peer>>, Json(request): Json<PeerRequest>) ->
 
 type Control = Option<Arc<dyn SnapshotControl>>;
 
-/// Returns the route by which an operator requests snapshots and looks at their progress. No call waits for a snapshot.
+/// Returns the route by which an operator requests snapshots and looks at their progress. No call
+/// waits for a snapshot.
 ///
-/// `control` takes the snapshots; without it the process takes none. The route always asks for the secret, because a caller
-/// can fill a bucket.
+/// `control` takes the snapshots; without it the process takes none. The route always asks for the
+/// secret, because a caller can fill a bucket.
 pub fn snapshot_router(control: Option<Arc<dyn SnapshotControl>>, secret: Secret) -> Router {
     Router::new()
         .route(SNAPSHOTS_PATH, get(snapshot_statuses).post(request_snapshots))

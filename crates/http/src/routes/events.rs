@@ -1,6 +1,7 @@
-//! Events over HTTP: `POST /v1/events` checks a whole body, writes all of it, and answers once the log has it.
+//! `POST /v1/events`: checks a whole body, writes all of its events, and answers after the log has
+//! acknowledged them.
 //!
-//! Must not touch the state, and must not claim that nothing happened where something may have.
+//! It must not ask the state, and must not say that nothing was written if something may have been.
 
 mod body;
 
@@ -24,44 +25,44 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What ingest needs.
+/// The parts of ingest.
 #[derive(Clone)]
 pub struct Ingest {
-    /// Where events are written.
+    /// Writes events to the log.
     pub writer: Arc<dyn Writer>,
     /// Partitions of the event topic, at least 1.
     pub partition_count: u32,
-    /// How long a body may take to arrive, and how large it may be.
+    /// Bounds the size of a body and the time that it takes to arrive.
     pub limits: Limits,
-    /// How long an answer waits for the log, from the first append on. Longer than the log's own delivery timeout, it
-    /// never cuts an outcome short.
+    /// How long an answer waits for the log, counted from the first append. It must be longer than
+    /// the log's own delivery timeout, so that every outcome is known.
     pub acknowledge_timeout: Duration,
 }
 
-/// The route of ingest, without what [`crate::edge`] puts around it.
+/// Returns the route of ingest, without the middleware of [`crate::edge`](crate::edge()).
 pub fn router(ingest: Ingest) -> Router {
     Router::new().route("/v1/events", post(post_events)).with_state(Arc::new(ingest))
 }
 
-/// The answer to events that were written.
+/// The answer after events were written.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Accepted {
-    /// How many events the body held; copies into partitions do not count.
+    /// How many events the body held. Copies in several partitions count once.
     #[schema(minimum = 1, maximum = 1000, example = 2)]
     accepted: usize,
-    /// A token: a read with it in `Receipts-Min-Position` sees all of these events.
+    /// A token. A read that sends it in `Receipts-Min-Position` sees all of these events.
     #[schema(example = "AQMqMCkVDg")]
     position: String,
 }
 
-/// Writes events: all of them, or none where any is bad.
+/// Writes events: all of them, or none if any is invalid.
 ///
-/// One event, an array of 1 to 1,000, or NDJSON. Events are written as they are; one that names no tenant is given the
-/// caller's. `policy.changed` and `user.erased` without `partition` are written into every partition. Only for
-/// callers with the scope `receipts:write`.
+/// The body is one event, an array of 1 to 1,000, or NDJSON. Events are written unchanged, but an
+/// event without a tenant gets the caller's. `policy.changed` and `user.erased` without `partition`
+/// are written into every partition. Only for callers with the scope `receipts:write`.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "post_events", tag = "ingest",
-    request_body(description = "What happened.", content(
+    request_body(description = "The events.", content(
         (serde_json::Value = "application/json"),
         (String = "application/x-ndjson", example = json!("{\"type\":\"message.recalled\",\"conversation_id\":\"g1\",\"message_id\":\"m1\"}\n")),
     )),
@@ -73,7 +74,7 @@ pub(crate) async fn post_events(
     request: Request,
 ) -> Result<Response, Problem> {
     if !caller.scopes.has(Scope::Write) {
-        return Err(Problem::new(Code::Forbidden).detail("events are written by callers with the scope receipts:write"));
+        return Err(Problem::new(Code::Forbidden).detail("only callers with the scope receipts:write may write events"));
     }
     let format = format(request.headers())?;
     let body = read_body(request, ingest.limits.body_bytes_max, ingest.limits.request_timeout).await?;
@@ -88,19 +89,20 @@ pub(crate) async fn post_events(
 }
 
 impl Ingest {
-    /// Appends all entries and waits for every outcome. Runs to its end where the client goes away.
+    /// Appends all entries and waits for every outcome. The appends finish even if the client
+    /// disconnects.
     async fn write(&self, mut batch: PostedEvents) -> Result<Positions, Problem> {
         let entries = std::mem::take(&mut batch.entries);
         let writer = Arc::clone(&self.writer);
         let deadline = Instant::now() + self.acknowledge_timeout;
-        // An append blocks where the log's queue is full.
+        // An append blocks while the log's queue is full.
         let appending = tokio::task::spawn_blocking(move || {
             entries.into_iter().map(|(index, entry)| (index, writer.append(entry))).collect::<Vec<_>>()
         });
         let appended = match tokio::time::timeout_at(deadline, appending).await {
             Ok(Ok(appended)) => appended,
             Ok(Err(error)) => {
-                tracing::error!(%error, "appending broke off");
+                tracing::error!(%error, "the appends of a request panicked");
                 return Err(Problem::new(Code::OutcomeOpen));
             }
             Err(_) => return Err(Problem::new(Code::OutcomeOpen)),
@@ -113,13 +115,13 @@ impl Ingest {
     }
 }
 
-/// What became of the entries of one body.
+/// The outcomes of the appends of one body.
 #[derive(Default)]
 struct Outcomes {
     positions: Positions,
     written_count: usize,
     open_count: usize,
-    /// Index of the event, whether its outcome is open; an event once.
+    /// Each failed event once: its index, and whether its outcome is unknown.
     failed: Vec<(usize, bool)>,
 }
 

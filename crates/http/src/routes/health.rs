@@ -1,6 +1,7 @@
-//! How the service is: alive, ready, its figures, and its own description.
+//! The routes of health: liveness, readiness and metrics.
 //!
-//! Must not need a caller, nor wait for anything: orchestrators ask while everything else fails.
+//! They must not need a caller or wait for anything, because orchestrators ask while all else
+//! fails.
 
 use crate::problem::{Code, Problem};
 use axum::extract::State;
@@ -11,16 +12,17 @@ use axum::{Json, Router};
 use receipts_query::Readiness;
 use std::sync::Arc;
 
-/// What the health routes need.
+/// The parts of the health routes.
 #[derive(Clone)]
 pub struct Health {
-    /// How far behind the service is. Called on a runtime thread: it must not block.
+    /// Returns how far the service is behind the log. It runs on an async thread, so it must not
+    /// block.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
-    /// The metrics in Prometheus' text format.
+    /// Returns the metrics in the text format of Prometheus.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
-/// The routes of health, without what [`crate::edge`] puts around them.
+/// Returns the routes of health, without the middleware of [`crate::edge`](crate::edge()).
 pub(crate) fn router(health: Health) -> Router {
     Router::new()
         .route("/livez", get(livez))
@@ -29,7 +31,7 @@ pub(crate) fn router(health: Health) -> Router {
         .with_state(Arc::new(health))
 }
 
-/// Says that the process serves requests.
+/// Returns 200 while the process serves requests.
 #[utoipa::path(
     get, path = "/livez", operation_id = "livez", tag = "health",
     responses((status = 200, description = "The process is alive.", body = String, content_type = "text/plain", example = "alive\n"))
@@ -38,10 +40,10 @@ pub(crate) async fn livez() -> &'static str {
     "alive\n"
 }
 
-/// Says whether the service is caught up with the log, within the configured lag.
+/// Returns whether the service has caught up with the log, within the configured lag.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "readyz", tag = "health",
-    responses((status = 200, description = "Caught up.", body = crate::shapes::ReadinessAnswer))
+    responses((status = 200, description = "The service has caught up.", body = crate::shapes::ReadinessAnswer))
 )]
 pub(crate) async fn readyz(State(health): State<Arc<Health>>) -> Response {
     let readiness = (health.readiness)();
@@ -58,10 +60,10 @@ pub(crate) async fn readyz(State(health): State<Arc<Health>>) -> Response {
     .into_response()
 }
 
-/// The service's metrics, for Prometheus.
+/// Returns the metrics of the service, for Prometheus.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "metrics", tag = "health",
-    responses((status = 200, description = "Prometheus' text format.", body = String, content_type = "text/plain"))
+    responses((status = 200, description = "The text format of Prometheus.", body = String, content_type = "text/plain"))
 )]
 pub(crate) async fn metrics(State(health): State<Arc<Health>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (health.render_metrics)()).into_response()

@@ -1,6 +1,7 @@
-//! Member lists and read marks: who has read, who has not, who left, and up to where somebody has read.
+//! `GET …/members`: lists the members who have read a message, have not, or left without reading
+//! it.
 //!
-//! Must not walk a list: a page is a seek to the cursor's slot, at any depth.
+//! It must not walk a list: a page seeks to the slot of its cursor, at the same cost at any depth.
 
 use crate::edge::access::Visibility;
 use crate::edge::caller::Caller;
@@ -16,10 +17,10 @@ use receipts_fold::view::{MemberFilter, Status};
 use receipts_query::{ListId, json};
 use std::sync::Arc;
 
-/// How many members a page has where the request does not say; the contract's number.
+/// Members of a page if the request does not say; the contract's number.
 pub const LIMIT_DEFAULT: usize = 100;
 
-/// How many members a page has at most; the contract's number.
+/// The most members of a page; the contract's number.
 pub const LIMIT_MAX: usize = 1_000;
 
 /// Returns the route of member lists.
@@ -46,10 +47,11 @@ fn limit(parameters: &Parameters) -> Result<usize, Problem> {
     }
 }
 
-/// Lists who has read, who has not, or who left without having read.
+/// Lists the members who have read, have not read, or left without having read.
 ///
-/// Over a walk with `next_cursor` nobody appears twice, and everybody whose state does not change appears exactly once.
-/// A cursor is bound to tenant, message and filter; the limit may change from page to page.
+/// In a walk with `next_cursor` no member appears twice, and a member whose state does not change
+/// appears exactly once. A cursor is bound to tenant, message and filter. The limit may change
+/// between pages.
 #[utoipa::path(
     get, path = "/v1/conversations/{conversation_id}/messages/{message_id}/members", operation_id = "list_members",
     tag = "query",
@@ -68,14 +70,15 @@ pub(crate) async fn list_members(
     let from_slot = match parameters.one("cursor")? {
         None => 0,
         Some(cursor) => query.cursor_key.open(list, cursor).map_err(|_| {
-            Problem::new(Code::BadCursor).item("/cursor", "must be the next_cursor of a page of this very list")
+            Problem::new(Code::BadCursor).item("/cursor", "must be the next_cursor of a page of this list")
         })?,
     };
     query.wait(&freshness).await?;
     let conversation = query.locate(&caller, &conversation_id);
     let rule = query.access.of(&caller.tenant).list(filter);
     if rule.visibility(&caller) != Visibility::All {
-        // Before the list is looked at: its length is not to be told by the time that a refusal takes.
+        // The caller is checked before the list is read, so that the time of a refusal does not
+        // reveal its length.
         let answer = query.visible_receipt(rule, &caller, &conversation_id, &message_id).await?;
         let answer = answer.ok_or_else(|| Problem::new(Code::Forbidden))?;
         if !rule.admit(&caller, &answer.value) {

@@ -19,9 +19,10 @@ pub(super) fn router() -> Router<Arc<QueryContext>> {
     Router::new().route("/v1/conversations/{conversation_id}/read-marks/{user_id}", get(get_read_mark))
 }
 
-/// Answers up to where a person has read a conversation.
+/// Returns up to where a person has read a conversation.
 ///
-/// For callers with the scope `receipts:members`, for the person, and for whoever is on the conversation's roster now.
+/// For callers with the scope `receipts:members`, for the person, and for current members and
+/// observers of the conversation.
 #[utoipa::path(
     get, path = "/v1/conversations/{conversation_id}/read-marks/{user_id}", operation_id = "get_read_mark",
     tag = "query",
@@ -51,6 +52,6 @@ pub(crate) async fn get_read_mark(
     let positions = freshness.with(answer.positions);
     match answer.value {
         Some(mark) => Ok(answered(json::read_mark(&mark), &positions)),
-        None => Err(Problem::new(Code::NotFound).detail("there is no such read mark").at(positions)),
+        None => Err(Problem::new(Code::NotFound).detail("the read mark does not exist").at(positions)),
     }
 }

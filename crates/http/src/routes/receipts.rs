@@ -1,6 +1,7 @@
-//! Receipts: many at once, and one.
+//! `POST /v1/receipts/query` and `GET …/receipt`: the receipts of many messages, and of one.
 //!
-//! Must not tell a stranger whether a message exists: to a user, one that does not is somebody else's.
+//! They must not tell a stranger whether a message exists: to a user, a missing message looks like
+//! one of another sender.
 
 use crate::edge::access::forbidden;
 use crate::edge::caller::Caller;
@@ -18,7 +19,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// How many messages one query names at most; the contract's number.
+/// The most messages of one query; the contract's number.
 pub const MESSAGE_IDS_MAX: usize = 100;
 
 /// Returns the routes of receipts.
@@ -28,30 +29,35 @@ pub(super) fn router() -> Router<Arc<QueryContext>> {
         .route("/v1/conversations/{conversation_id}/messages/{message_id}/receipt", get(get_receipt))
 }
 
-/// What a batch asks for.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-struct Asked {
+/// The messages of a batch.
+#[derive(Debug, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+pub(crate) struct ReceiptsQuery {
+    /// Their conversation. Absent or null to search all conversations of the tenant.
+    #[schema(min_length = 1, max_length = 128, example = "g1")]
     conversation_id: Option<String>,
+    /// The messages. An id that appears twice is answered twice.
+    #[schema(min_items = 1, max_items = 100, example = json!(["m1", "m2"]))]
     message_ids: Vec<String>,
 }
 
-impl Asked {
+impl ReceiptsQuery {
     /// Reads a body. Unknown fields are ignored.
     fn read(body: &[u8]) -> Result<Self, Problem> {
-        // To serde an array is a struct as well.
+        // serde would accept an array as a struct too.
         let is_object = body.trim_ascii_start().starts_with(b"{");
         match is_object.then(|| serde_json::from_slice::<Self>(body)) {
-            Some(Ok(asked)) if asked.is_fit() => Ok(asked),
+            Some(Ok(asked)) if asked.is_valid() => Ok(asked),
             _ => Self::diagnose(body),
         }
     }
 
-    fn is_fit(&self) -> bool {
+    fn is_valid(&self) -> bool {
         let mut ids = self.message_ids.iter().chain(&self.conversation_id);
         (1..=MESSAGE_IDS_MAX).contains(&self.message_ids.len()) && ids.all(|id| id_problem(id).is_none())
     }
 
-    /// Reads a body by hand, so that every item that is wrong is named. Of a field that stands twice the last one holds.
+    /// Reads a body by hand, to name every invalid item. If a field appears twice, the last one
+    /// counts.
     fn diagnose(body: &[u8]) -> Result<Self, Problem> {
         let body: Value =
             serde_json::from_slice(body).map_err(|error| Problem::invalid("", format!("must be JSON: {error}")))?;
@@ -82,7 +88,7 @@ impl Asked {
     }
 }
 
-/// The id that a JSON value is, or `None` with an item that says what it lacks.
+/// Returns the id in a JSON value, or `None` after adding an item that says what is wrong.
 fn id(value: Value, pointer: impl FnOnce() -> String, items: &mut Vec<Item>) -> Option<String> {
     let detail = match value {
         Value::String(id) => match id_problem(&id) {
@@ -95,15 +101,16 @@ fn id(value: Value, pointer: impl FnOnce() -> String, items: &mut Vec<Item>) -> 
     None
 }
 
-/// Answers many receipts at once: one each, in the order asked for.
+/// Returns many receipts at once: one for each id, in the order of the request.
 ///
-/// Without `conversation_id` the ids are looked for in all conversations of the tenant; an id that stands in several is
-/// answered by the greatest `sent_at_ms` among those that the caller may ask about. What it may not ask about has the status
-/// `forbidden`; to a user without the scope `receipts:members`, that is also what does not exist. Serves ids that cannot stand
-/// in a path, too: `.` and `..`.
+/// Without `conversation_id` the ids are searched in all conversations of the tenant. If an id
+/// exists in several, the message with the greatest `sent_at_ms` among those that the caller may
+/// see is answered. A message that the caller may not see has the status `forbidden`; for a user
+/// without the scope `receipts:members` a missing message has it too. This route also serves the
+/// ids `.` and `..`, which cannot appear in a path.
 #[utoipa::path(
     post, path = "/v1/receipts/query", operation_id = "query_receipts", tag = "query",
-    request_body(description = "Which messages.", content = crate::shapes::ReceiptsQuery),
+    request_body(description = "The messages.", content = ReceiptsQuery),
     responses((status = 200, description = "One receipt for each id.", body = crate::shapes::ReceiptsAnswer))
 )]
 pub(crate) async fn query_receipts(
@@ -116,7 +123,7 @@ pub(crate) async fn query_receipts(
         return Err(Problem::new(Code::UnsupportedMediaType).item("/Content-Type", "must be application/json"));
     }
     let body = read_body(request, query.limits.body_bytes_max, query.limits.request_timeout).await?;
-    let asked = Asked::read(&body)?;
+    let asked = ReceiptsQuery::read(&body)?;
     query.wait(&freshness).await?;
     let (rule, ids) = (query.access.of(&caller.tenant).counts, &asked.message_ids);
     let conversation = asked.conversation_id.as_deref();
@@ -130,7 +137,11 @@ pub(crate) async fn query_receipts(
         Answer { value: ids.iter().map(bare).collect(), positions: query.answers.positions() }
     };
     if answer.value.len() != asked.message_ids.len() {
-        tracing::error!(asked = asked.message_ids.len(), answered = answer.value.len(), "not one receipt for each id");
+        tracing::error!(
+            asked = asked.message_ids.len(),
+            answered = answer.value.len(),
+            "the state did not return one receipt for each id"
+        );
         return Err(Problem::new(Code::Internal));
     }
     for receipt in &mut answer.value {
@@ -142,10 +153,10 @@ pub(crate) async fn query_receipts(
     Ok(answered(json::receipts(&answer.value, &positions.to_string()), &positions))
 }
 
-/// Answers one receipt.
+/// Returns one receipt.
 ///
-/// 404 only where its status is `not_found`, and only to callers with the scope `receipts:members`; a user who is not
-/// the sender of an existing message is answered 403 either way.
+/// The answer is 404 only if the message does not exist, and only to callers with the scope
+/// `receipts:members`. A user who did not send the message gets 403, whether it exists or not.
 #[utoipa::path(
     get, path = "/v1/conversations/{conversation_id}/messages/{message_id}/receipt", operation_id = "get_receipt",
     tag = "query",
@@ -179,13 +190,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_read_with_unknown_fields_ignored_and_null_as_absence() {
-        let asked = Asked::read(br#"{"message_ids":["a","a"],"conversation_id":null,"limit":3}"#).unwrap();
-        assert_eq!(asked, Asked { conversation_id: None, message_ids: vec!["a".to_owned(), "a".to_owned()] });
+    fn query_ignores_unknown_fields_and_reads_null_as_absent() {
+        let asked = ReceiptsQuery::read(br#"{"message_ids":["a","a"],"conversation_id":null,"limit":3}"#).unwrap();
+        assert_eq!(asked, ReceiptsQuery { conversation_id: None, message_ids: vec!["a".to_owned(), "a".to_owned()] });
     }
 
     #[test]
-    fn what_is_read_at_once_is_what_the_diagnosis_reads() {
+    fn fast_path_and_diagnosis_read_the_same() {
         let long = format!(r#"{{"message_ids":["{}"]}}"#, "a".repeat(129));
         let many = format!(r#"{{"message_ids":[{}]}}"#, ["1"; 101].map(|id| format!("\"{id}\"")).join(","));
         let bodies = [
@@ -209,8 +220,12 @@ mod tests {
             &many,
         ];
         for body in bodies {
-            let read = |asked: Result<Asked, Problem>| asked.map_err(|problem| format!("{problem:?}"));
-            assert_eq!(read(Asked::read(body.as_bytes())), read(Asked::diagnose(body.as_bytes())), "{body}");
+            let outcome = |asked: Result<ReceiptsQuery, Problem>| asked.map_err(|problem| format!("{problem:?}"));
+            assert_eq!(
+                outcome(ReceiptsQuery::read(body.as_bytes())),
+                outcome(ReceiptsQuery::diagnose(body.as_bytes())),
+                "{body}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `GET /v1/updates`: Server-Sent Events of one conversation, or of the messages that one person sent.
+//! `GET /v1/updates`: Server-Sent Events of one conversation, or of the messages that one person
+//! sent.
 //!
 //! It must not read the topic itself; [`crate::updates`] does.
 
@@ -22,13 +23,14 @@ use std::sync::Arc;
 /// Says where an interrupted stream resumes. Clients of Server-Sent Events send it on their own.
 pub const LAST_EVENT_ID_HEADER: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Returns the route of updates. Without `updates` the process reaches no log, and the route says so.
+/// Returns the route of updates. Without `updates` the process reaches no log, and the route says
+/// so.
 pub(super) fn router(updates: Option<Updates>) -> Router<Arc<QueryContext>> {
     let stream = move |State(query), caller, parameters, freshness, headers| {
         let updates = updates.clone();
         async move {
             let Some(updates) = updates else {
-                let detail = "this edge has no streams, for it reaches no log: it needs --kafka-bootstrap";
+                let detail = "this edge serves no streams because it has no log: set --kafka-bootstrap";
                 return Err(Problem::new(Code::NoRoute).detail(detail));
             };
             stream_updates(updates, query, caller, parameters, freshness, headers).await
@@ -37,27 +39,29 @@ pub(super) fn router(updates: Option<Updates>) -> Router<Arc<QueryContext>> {
     Router::new().route("/v1/updates", get(stream))
 }
 
-/// Streams updates as Server-Sent Events, of one conversation or of the messages that one person sent.
+/// Streams updates of one conversation, or of the messages of one sender, as Server-Sent Events.
 ///
-/// `event` is the update's `type`, `data` the update, and `id` a token with which a stream that broke off goes on without
-/// a gap: in `Last-Event-ID`, as clients of Server-Sent Events do by themselves, or in `since`. A position of the event log,
-/// as answers carry it, does as well: everything that changed since comes first. At least once: an update may come again,
-/// also after a newer one of the same message; the higher `version` holds. A comment with the newest `id` comes at least
-/// every 15 s by default. The stream ends, and is to be resumed, where the client reads too slowly, the credential expires,
-/// or the service stops.
+/// `event` is the `type` of the update, `data` is the update, and `id` is a token. An interrupted
+/// stream resumes from it without a gap: in `Last-Event-ID`, which clients of Server-Sent Events
+/// send on their own, or in `since`. `since` also takes a position of the event log from an answer;
+/// everything that changed since then comes first. Delivery is at least once: an update may come
+/// again, even after a newer one of the same message; the higher `version` is the newer. A comment
+/// with the newest `id` comes at least every 15 s by default. The stream ends if the client reads
+/// too slowly, the credential expires, or the service stops; the client should then resume it.
 ///
-/// Of a conversation: for callers with the scope `receipts:members`. Of a sender: for that person, and for callers with the
-/// scope; it has the receipts of the person's messages, and the read marks of those who share a direct conversation with the
-/// person. Who was erased is not named, whenever the update was published.
+/// A stream of a conversation is for callers with the scope `receipts:members`. A stream of a
+/// sender is for that person, and for callers with the scope. It has the receipts of the person's
+/// messages, and the read marks of the other members of the person's direct conversations. Erased
+/// people are never named, whenever the update was published.
 #[utoipa::path(
     get, path = "/v1/updates", operation_id = "stream_updates", tag = "query",
     params(
         crate::shapes::StreamParameters,
         ("Last-Event-ID" = Option<String>, Header, nullable = false,
-         description = "The `id` of the last event that the client has seen of such a stream, or a position of the event log."),
+         description = "The `id` of the last event that the client has seen on such a stream, or a position of the event log."),
     ),
     responses((
-        status = 200, description = "A stream without end.", body = String, content_type = "text/event-stream",
+        status = 200, description = "An endless stream.", body = String, content_type = "text/event-stream",
         example = json!("event: read_mark.updated\nid: AgENgEBvmw\ndata: {\"type\":\"read_mark.updated\",…}\n\n")
     ))
 )]
@@ -81,7 +85,7 @@ pub(crate) async fn stream_updates(
     let since = since(&headers, &parameters, query.answers.partition_count())?;
     query.wait(&freshness).await?;
     let permit = updates.permit().ok_or_else(|| Problem::new(Code::TooManyStreams))?;
-    // Before the stream begins, so that everything beyond is on it.
+    // Read before the stream begins, so that every later update is on it.
     let positions = freshness.with(query.answers.positions());
     let show_readers = access.read.permits(by_scope, by_sender);
     let view = View { tenant: caller.tenant, interest, show_readers, expires: caller.expires };
@@ -95,13 +99,13 @@ pub(crate) async fn stream_updates(
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // nginx would collect what is to go out at once.
+    // Without it nginx buffers the stream.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     put_position(headers, &positions);
     Ok(response)
 }
 
-/// What the stream is to be of.
+/// Returns what the stream is about.
 fn interest(parameters: &Parameters) -> Result<Interest, Problem> {
     let id = |name: &str| -> Result<Option<String>, Problem> {
         let Some(id) = parameters.one(name)? else { return Ok(None) };
@@ -113,15 +117,13 @@ fn interest(parameters: &Parameters) -> Result<Interest, Problem> {
     match (id("conversation_id")?, id("sender_id")?) {
         (Some(id), None) => Ok(Interest::Conversation(id)),
         (None, Some(id)) => Ok(Interest::Sender(id)),
-        (Some(_), Some(_)) => Err(Problem::invalid("/sender_id", "must not stand beside conversation_id")),
-        (None, None) => {
-            Err(Problem::invalid("/conversation_id", "is missing, and so is sender_id: one of them is needed"))
-        }
+        (Some(_), Some(_)) => Err(Problem::invalid("/sender_id", "must not be combined with conversation_id")),
+        (None, None) => Err(Problem::invalid("/conversation_id", "is missing: send conversation_id or sender_id")),
     }
 }
 
-/// From where the stream is to go on. The header is the newer: it comes from a client that has heard something since it
-/// was given its URL.
+/// Returns where the stream resumes. The header wins, because a client sends it after it has
+/// received events from its URL.
 fn since(headers: &HeaderMap, parameters: &Parameters, partition_count: u32) -> Result<Option<Since>, Problem> {
     let header = headers.get(&LAST_EVENT_ID_HEADER).map(|id| id.to_str().unwrap_or("\u{fffd}"));
     let (pointer, token) = match (header.filter(|id| !id.is_empty()), parameters.one("since")?) {

@@ -1,4 +1,5 @@
-//! The source of all streams of a process: the hub, and bounded access to the topic for streams that resume.
+//! The source of all streams of a process: the hub, and bounded access to the topic for streams
+//! that resume.
 //!
 //! It must not know what a stream shows.
 
@@ -8,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Concurrent reads of the topic, of all streams together. Each holds a thread, and on Kafka a connection.
+/// Concurrent reads of the topic, of all streams together. Each holds a thread, and on Kafka a
+/// connection.
 const CONCURRENT_READS: usize = 4;
 
 /// The source of all streams of a process. Cheap to clone.
@@ -26,7 +28,8 @@ struct Feed {
 impl Updates {
     /// Begins to follow the topic of updates. Blocks until the log has answered.
     ///
-    /// At most `streams_max` streams are open at once. Each sends bytes at least once per `heartbeat`.
+    /// At most `streams_max` streams are open at once. Each sends bytes at least once per
+    /// `heartbeat`.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -39,7 +42,8 @@ impl Updates {
         })))
     }
 
-    /// Ends every stream, refuses new ones, and releases the log. Blocks for at most one poll, 100 ms.
+    /// Ends every stream, refuses new ones, and releases the log. Blocks for at most one poll, 100
+    /// ms.
     pub fn close(&self) {
         self.0.hub.close();
     }

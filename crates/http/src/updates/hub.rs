@@ -1,8 +1,8 @@
 //! Follows the topic of updates once per process and delivers each update to the streams that
 //! subscribed to it.
 //!
-//! It must not wait for a stream: it cuts off a stream whose buffer is full. It does not decide what
-//! a stream may show.
+//! It must not wait for a stream: it cuts off a stream whose buffer is full. It does not decide
+//! what a stream may show.
 
 use super::update::{Parsed, Update};
 use bytes::Bytes;
@@ -181,8 +181,8 @@ impl Shared {
                 Ok(()) => continue,
                 Err(ReadError::Retry(why)) => tracing::warn!(why, "updates cannot be read; retrying"),
                 Err(ReadError::Stop(why)) => {
-                    // After a restart the hub begins at the new end, so updates between are missing. Each stream has to
-                    // resume from its own position.
+                    // After a restart the hub begins at the new end, so updates between are
+                    // missing. Each stream has to resume from its own position.
                     tracing::error!(why, "updates cannot be followed; all streams end and have to resume");
                     tail = None;
                     let mut registry = self.registry();
@@ -210,8 +210,8 @@ impl Registry {
         }
     }
 
-    /// Parses an update once and delivers it to every stream that receives it. A stream whose buffer
-    /// is full receives nothing more.
+    /// Parses an update once and delivers it to every stream that receives it. A stream whose
+    /// buffer is full receives nothing more.
     fn deliver(&mut self, record: &Record<'_>) {
         self.advance(record.partition, record.offset + 1);
         let Some(value) = record.value.filter(|_| !self.streams.is_empty()) else { return };

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-/// Returns the JSON of an update as a stream of `interest` may show it, on one line, or `None` if it
-/// may show nothing. New readers are named only with `show_readers`.
+/// Returns the JSON of an update as a stream of `interest` may show it, on one line, or `None` if
+/// it may show nothing. New readers are named only with `show_readers`.
 ///
 /// The text is passed on byte for byte where nothing is left out. All streams that hide only the
 /// readers share one shorter text. An update that names an erased person is rare; its text is

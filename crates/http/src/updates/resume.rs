@@ -16,8 +16,8 @@ const BLOCK_RECORDS: Range<u64> = 64..4_096;
 pub(super) enum ResumePoint {
     /// At this offset.
     At(u64),
-    /// Nowhere, because updates that the stream needs may be trimmed. The end of the partition tells
-    /// whether any were published since.
+    /// Nowhere, because updates that the stream needs may be trimmed. The end of the partition
+    /// tells whether any were published since.
     Lost {
         /// The end of the partition.
         end: u64,
@@ -64,8 +64,8 @@ pub(super) fn by_position(
         any_before |= before;
         (to, block) = (begin, (block * 2).min(BLOCK_RECORDS.end));
     }
-    // The walk reached the beginning. Nothing is missing if nothing was trimmed, or if an update from
-    // before `position` is left.
+    // The walk reached the beginning. Nothing is missing if nothing was trimmed, or if an update
+    // from before `position` is left.
     Ok(if to <= start && (start == 0 || any_before) { ResumePoint::At(from) } else { ResumePoint::Lost { end } })
 }
 

@@ -1,5 +1,5 @@
-//! One stream: first the missed updates, read from the topic, then live updates from the hub, with a
-//! heartbeat in between. Every event carries the position after it, so that an interrupted stream
+//! One stream: first the missed updates, read from the topic, then live updates from the hub, with
+//! a heartbeat in between. Every event carries the position after it, so that an interrupted stream
 //! resumes without a gap (INV-STREAM).
 //!
 //! It must not run ahead of its client: it reads nothing before it has sent the last batch.
@@ -23,8 +23,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 const BATCH_UPDATES: usize = 32;
 /// The most records of one read from the topic.
 const REPLAY_BLOCK_RECORDS: usize = 1_024;
-/// How far a stream may be behind, in records of all its partitions together. Beyond this, asking for
-/// the receipts again costs less than reading a topic that mostly holds other streams' updates.
+/// How far a stream may be behind, in records of all its partitions together. Beyond this, asking
+/// for the receipts again costs less than reading a topic that mostly holds other streams' updates.
 const REPLAY_RECORDS_MAX: u64 = 1_000_000;
 /// The pause before a state that cannot be asked is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -140,8 +140,8 @@ impl Stream {
         match (point, since) {
             (ResumePoint::At(offset), _) => Ok(offset),
             (ResumePoint::Lost { end }, Since::Events(_)) => {
-                // The topic does not tell what was published before its first kept update. If no event was folded since,
-                // no update was published either.
+                // The topic does not tell what was published before its first kept update. If no
+                // event was folded since, no update was published either.
                 let folded = timeout(self.timeout, self.answers.are_erased(&self.view.tenant, partition, &[])).await;
                 let folded = folded.unwrap_or(Err(Unavailable::NoOwner { partition }))?;
                 if folded.positions.next_offset(partition) <= position { Ok(end) } else { Err(updates_lost()) }

@@ -1,4 +1,5 @@
-//! What stands around all routes: problems for everything, limits, health, ids and metrics, serving and draining.
+//! Tests the middleware around all routes: problems, limits, health, request ids, serving and
+//! draining.
 
 use crate::common::table::Mood;
 use crate::common::{App, Setup};
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 const ONE: &str = "/v1/conversations/g1/messages/m1/receipt";
 
 #[tokio::test]
-async fn an_unknown_route_is_a_404_problem() {
+async fn unknown_route_is_a_404_problem() {
     let app = App::new();
     for uri in ["/", "/v1", "/v2/events", "/v1/conversations/g1/messages/m1"] {
         app.get(uri, &[]).await.is_problem(404, "no-route", &[]);
@@ -24,7 +25,7 @@ async fn an_unknown_route_is_a_404_problem() {
 }
 
 #[tokio::test]
-async fn a_method_that_a_route_does_not_know_is_a_405_that_says_which_it_does() {
+async fn unknown_method_is_a_405_with_allow() {
     let app = App::new();
     let answer = app.get("/v1/events", &[]).await;
     answer.is_problem(405, "method-not-allowed", &[]);
@@ -34,13 +35,13 @@ async fn a_method_that_a_route_does_not_know_is_a_405_that_says_which_it_does() 
 }
 
 #[tokio::test]
-async fn a_bad_caller_is_a_400_that_names_the_header() {
+async fn bad_caller_is_a_400_naming_the_header() {
     let app = App::new();
     app.get(ONE, &[("receipts-caller", "%zz")]).await.is_problem(400, "invalid", &["/Receipts-Caller"]);
 }
 
 #[tokio::test]
-async fn a_panic_is_a_500_without_its_cause() {
+async fn panic_is_a_500_without_its_cause() {
     let app = App::new();
     *app.table.mood.lock().unwrap() = Mood::Panicking;
     let answer = app.get(ONE, &[]).await;
@@ -49,7 +50,7 @@ async fn a_panic_is_a_500_without_its_cause() {
 }
 
 #[tokio::test]
-async fn a_request_id_is_kept_where_it_is_sound_and_given_where_it_is_not() {
+async fn sound_request_id_is_kept_and_others_replaced() {
     let app = App::new();
     assert_eq!(app.get("/livez", &[("x-request-id", "mine-7")]).await.header("x-request-id"), "mine-7");
     let given = app.get("/livez", &[]).await.header("x-request-id").to_owned();
@@ -58,12 +59,12 @@ async fn a_request_id_is_kept_where_it_is_sound_and_given_where_it_is_not() {
 }
 
 #[tokio::test]
-async fn more_requests_at_once_than_there_is_room_for_are_a_503() {
+async fn too_many_concurrent_requests_are_a_503() {
     let limits = Limits { concurrent_requests_max: 1, ..Limits::default() };
     let app = App::with(Setup { limits, ..Setup::default() });
     *app.table.mood.lock().unwrap() = Mood::Silent;
     tokio::select! {
-        _ = app.get(ONE, &[]) => panic!("the state never answers"),
+        _ = app.get(ONE, &[]) => panic!("the silent state answered"),
         () = async {
             tokio::task::yield_now().await;
             app.get(ONE, &[]).await.is_problem(503, "overloaded", &[]);
@@ -75,7 +76,7 @@ async fn more_requests_at_once_than_there_is_room_for_are_a_503() {
 }
 
 #[tokio::test]
-async fn a_caller_over_its_rate_is_a_429_that_says_when_to_come_again() {
+async fn caller_over_its_rate_gets_429_with_retry_after() {
     let rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::new(2).unwrap() };
     let app = App::with(Setup { limits: Limits { rate: Some(rate), ..Limits::default() }, ..Setup::default() });
     app.table.put("g1", "m1", "alice", 1, Status::Ok);
@@ -90,7 +91,7 @@ async fn a_caller_over_its_rate_is_a_429_that_says_when_to_come_again() {
 }
 
 #[tokio::test]
-async fn the_callers_of_a_tenant_share_a_rate_where_that_is_set() {
+async fn callers_share_the_configured_tenant_rate() {
     let rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::new(2).unwrap() };
     let app = App::with(Setup { limits: Limits { tenant_rate: Some(rate), ..Limits::default() }, ..Setup::default() });
     app.get(ONE, &[("receipts-caller", "alice")]).await.is_problem(403, "forbidden", &[]);
@@ -124,7 +125,7 @@ async fn the_openapi_document_is_served() {
     assert_eq!(answer.header("content-type"), "application/json");
 }
 
-/// Serves a router on a free port of the loopback until the sender is used or dropped.
+/// Serves a router on a free loopback port until the sender is used or dropped.
 async fn listen(
     router: Router,
     drain: Duration,
@@ -153,7 +154,7 @@ async fn read_some(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_in_time_is_a_408() {
+async fn late_body_is_a_408() {
     let limits = Limits { request_timeout: Duration::from_millis(50), ..Limits::default() };
     let app = App::with(Setup { limits, ..Setup::default() });
     let (mut client, _stop, _serving) = listen(app.router.clone(), Duration::from_secs(1)).await;
@@ -163,7 +164,7 @@ async fn a_body_that_does_not_arrive_in_time_is_a_408() {
 }
 
 #[tokio::test]
-async fn a_client_that_writes_a_body_too_large_to_its_end_gets_to_see_the_413() {
+async fn client_that_writes_an_oversized_body_sees_the_413() {
     let app = App::new();
     let (mut client, _stop, _serving) = listen(app.router.clone(), Duration::from_secs(1)).await;
     let body = vec![b' '; 5 << 20];
@@ -175,7 +176,7 @@ async fn a_client_that_writes_a_body_too_large_to_its_end_gets_to_see_the_413() 
 }
 
 #[tokio::test]
-async fn a_client_that_asks_before_it_sends_a_body_too_large_is_refused_at_once() {
+async fn expect_continue_of_oversized_body_is_refused_at_once() {
     let app = App::new();
     let (mut client, _stop, _serving) = listen(app.router.clone(), Duration::from_secs(1)).await;
     let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2000000\r\n\r\n";
@@ -184,16 +185,19 @@ async fn a_client_that_asks_before_it_sends_a_body_too_large_is_refused_at_once(
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
-/// Reads until the other side closes, and returns what it has said.
+/// Reads until the server closes the connection, and returns the text.
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes)).await.expect("it closes").unwrap();
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes))
+        .await
+        .expect("the server closes")
+        .unwrap();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// INV-HEAD
 #[tokio::test]
-async fn a_connection_that_does_not_send_the_head_of_a_request_in_time_is_closed() {
+async fn connection_with_a_late_request_head_is_closed() {
     let timeouts = Timeouts { head: Duration::from_millis(100), drain: Duration::from_secs(1) };
     let (mut silent, _stop, _serving) = listen_with(App::new().router.clone(), timeouts).await;
     let address = silent.peer_addr().unwrap();
@@ -203,19 +207,19 @@ async fn a_connection_that_does_not_send_the_head_of_a_request_in_time_is_closed
     assert_eq!(read_to_end(&mut slow).await, "");
     let mut idle = TcpStream::connect(address).await.unwrap();
     idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    assert!(read_to_end(&mut idle).await.starts_with("HTTP/1.1 200 "), "answered, and closed once nothing more came");
+    assert!(read_to_end(&mut idle).await.starts_with("HTTP/1.1 200 "), "answered, and closed after the head timeout");
 }
 
 /// INV-HEAD
 #[tokio::test]
-async fn an_answer_may_take_longer_than_the_head_of_a_request() {
+async fn answer_may_take_longer_than_the_head_timeout() {
     let timeouts = Timeouts { head: Duration::from_millis(50), drain: Duration::from_secs(1) };
     let (mut client, _stop, _serving) = listen_with(slow(Duration::from_millis(400)), timeouts).await;
     client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert!(read_to_end(&mut client).await.starts_with("HTTP/1.1 200 "));
 }
 
-/// A route that answers after a while.
+/// A route that answers after `took`.
 fn slow(took: Duration) -> Router {
     let handler = move || async move {
         tokio::time::sleep(took).await;
@@ -225,7 +229,7 @@ fn slow(took: Duration) -> Router {
 }
 
 #[tokio::test]
-async fn what_has_begun_is_answered_before_the_service_ends() {
+async fn requests_in_progress_are_answered_before_exit() {
     let (mut client, stop, serving) = listen(slow(Duration::from_millis(200)), Duration::from_secs(20)).await;
     client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -235,7 +239,7 @@ async fn what_has_begun_is_answered_before_the_service_ends() {
 }
 
 #[tokio::test]
-async fn what_takes_too_long_does_not_keep_the_service_from_ending() {
+async fn slow_request_does_not_delay_exit() {
     let (mut client, stop, serving) = listen(slow(Duration::from_secs(3_600)), Duration::from_millis(50)).await;
     client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;

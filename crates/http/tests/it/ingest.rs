@@ -1,4 +1,4 @@
-//! `POST /v1/events` as the contract has it, over a true embedded log.
+//! Tests `POST /v1/events` against the contract, over a real embedded log.
 
 use crate::common::{App, PARTITIONS, Setup, event_of};
 use receipts_event::partition_of;
@@ -17,7 +17,7 @@ fn read(conversation_id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn one_event_is_written_byte_for_byte_where_its_key_belongs() {
+async fn event_is_written_unchanged_under_its_key() {
     let app = App::new();
     let body =
         "{ \"type\": \"message.recalled\",\n\"conversation_id\":\"g\\u0031/x\", \"message_id\":\"m\", \"mine\": 1.50 }";
@@ -31,7 +31,7 @@ async fn one_event_is_written_byte_for_byte_where_its_key_belongs() {
 }
 
 #[tokio::test]
-async fn the_position_of_the_answer_covers_every_event_and_stands_in_the_header_too() {
+async fn position_covers_every_event_in_body_and_header() {
     let app = App::new();
     let events: Vec<_> = (0..20).map(|at| read(&format!("g{at}"))).collect();
     let answer = app.post("/v1/events", &[], json!(events)).await;
@@ -47,7 +47,7 @@ async fn the_position_of_the_answer_covers_every_event_and_stands_in_the_header_
 }
 
 #[tokio::test]
-async fn events_of_one_conversation_keep_the_order_of_the_array() {
+async fn events_of_a_conversation_keep_their_order() {
     let app = App::new();
     let events: Vec<_> = (0..50)
         .map(|at| json!({"type": "message.recalled", "conversation_id": "g", "message_id": format!("m{at}")}))
@@ -59,7 +59,7 @@ async fn events_of_one_conversation_keep_the_order_of_the_array() {
 }
 
 #[tokio::test]
-async fn ndjson_is_read_line_by_line_and_blank_lines_are_ignored() {
+async fn ndjson_is_read_by_line_and_blanks_skipped() {
     let app = App::new();
     let body = format!("\n{}\r\n   \n{}", read("a"), read("b"));
     let answer = app.post("/v1/events", &[NDJSON], body).await;
@@ -68,7 +68,7 @@ async fn ndjson_is_read_line_by_line_and_blank_lines_are_ignored() {
 }
 
 #[tokio::test]
-async fn where_any_event_is_bad_nothing_is_written_and_every_bad_one_is_named() {
+async fn one_bad_event_stops_the_whole_body() {
     let app = App::new();
     let mut bad = read("g");
     bad["message_ids"] = json!([]);
@@ -82,7 +82,7 @@ async fn where_any_event_is_bad_nothing_is_written_and_every_bad_one_is_named() 
 }
 
 #[tokio::test]
-async fn what_is_no_json_or_holds_no_event_is_a_400() {
+async fn body_without_events_is_a_400() {
     let app = App::new();
     app.post("/v1/events", &[], "{").await.is_problem(400, "invalid", &[""]);
     app.post("/v1/events", &[], "").await.is_problem(400, "invalid", &[""]);
@@ -94,7 +94,7 @@ async fn what_is_no_json_or_holds_no_event_is_a_400() {
 }
 
 #[tokio::test]
-async fn a_thousand_events_are_taken_and_one_more_is_refused() {
+async fn body_takes_1000_events_and_no_more() {
     let app = App::new();
     let events = |count: usize| vec![read("g").to_string(); count];
     let taken = app.post("/v1/events", &[], format!("[{}]", events(1_000).join(","))).await;
@@ -107,7 +107,7 @@ async fn a_thousand_events_are_taken_and_one_more_is_refused() {
 }
 
 #[tokio::test]
-async fn times_that_are_no_integer_milliseconds_and_both_kinds_of_mark_are_refused() {
+async fn invalid_times_and_double_marks_are_refused() {
     let app = App::new();
     for time in ["1.78e12", "-1", "9007199254740993", "\"1\"", "1.0"] {
         let body = format!(
@@ -125,7 +125,7 @@ async fn times_that_are_no_integer_milliseconds_and_both_kinds_of_mark_are_refus
 }
 
 #[tokio::test]
-async fn an_event_is_written_under_the_callers_tenant() {
+async fn event_is_written_under_the_callers_tenant() {
     let app = App::new();
     let mut named = read("g");
     named["tenant"] = "acme".into();
@@ -141,7 +141,7 @@ async fn an_event_is_written_under_the_callers_tenant() {
 }
 
 #[tokio::test]
-async fn a_tenant_in_an_event_that_is_not_the_callers_is_a_400() {
+async fn foreign_tenant_in_an_event_is_a_400() {
     let app = App::new();
     let mut foreign = read("g");
     foreign["tenant"] = "other".into();
@@ -158,7 +158,7 @@ async fn a_tenant_in_an_event_that_is_not_the_callers_is_a_400() {
 }
 
 #[tokio::test]
-async fn control_events_are_written_into_every_partition_and_counted_once() {
+async fn control_events_reach_every_partition_and_count_once() {
     let app = App::new();
     let policy = json!({"type": "policy.changed", "read_receipts": {"meeting": false, "*": true}});
     let erased = json!({"type": "user.erased", "user_id": "bob", "partition": null});
@@ -176,7 +176,7 @@ async fn control_events_are_written_into_every_partition_and_counted_once() {
 }
 
 #[tokio::test]
-async fn a_control_event_with_a_partition_is_written_there_alone() {
+async fn control_event_with_partition_is_written_only_there() {
     let app = App::new();
     let erased = |partition: u32| json!({"type": "user.erased", "user_id": "bob", "partition": partition});
     assert_eq!(app.post("/v1/events", &[], erased(2)).await.status, 202);
@@ -189,14 +189,14 @@ async fn a_control_event_with_a_partition_is_written_there_alone() {
 }
 
 #[tokio::test]
-async fn a_user_may_not_write_events() {
+async fn users_may_not_write_events() {
     let app = App::new();
     app.post("/v1/events", &[("receipts-caller", "bob")], read("g")).await.is_problem(403, "forbidden", &[]);
     assert!(app.records().is_empty());
 }
 
 #[tokio::test]
-async fn a_content_type_that_is_not_read_is_a_415() {
+async fn unknown_content_type_is_a_415() {
     let app = App::new();
     for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/xml"] {
         let answer = app.post("/v1/events", &[("content-type", content_type)], read("g")).await;
@@ -210,7 +210,7 @@ async fn a_content_type_that_is_not_read_is_a_415() {
 }
 
 #[tokio::test]
-async fn a_body_of_one_mebibyte_is_read_and_a_byte_more_is_a_413() {
+async fn body_may_have_one_mebibyte_and_no_more() {
     let app = App::new();
     let event = read("g").to_string();
     let padded = |bytes: usize| event.clone() + &" ".repeat(bytes - event.len());
@@ -219,7 +219,7 @@ async fn a_body_of_one_mebibyte_is_read_and_a_byte_more_is_a_413() {
     assert_eq!(app.records().len(), 1);
 }
 
-/// A log of which every second append ends as told.
+/// A log whose odd and even appends end with the given errors.
 struct Shaky {
     calls: AtomicUsize,
     odd: Option<AppendError>,
@@ -248,7 +248,7 @@ impl Writer for Shaky {
 }
 
 #[tokio::test]
-async fn an_open_outcome_is_a_503_that_names_the_events_and_hides_the_cause() {
+async fn open_outcome_names_events_and_hides_the_cause() {
     let unknown = Some(AppendError::Unknown("broker 10.0.0.7 hung up".to_owned()));
     let app = Shaky::app(None, unknown.clone());
     let answer = app.post("/v1/events", &[], json!([read("a"), read("b"), read("c"), read("d")])).await;
@@ -258,7 +258,7 @@ async fn an_open_outcome_is_a_503_that_names_the_events_and_hides_the_cause() {
 }
 
 #[tokio::test]
-async fn nothing_written_is_told_apart_from_an_open_outcome() {
+async fn nothing_written_differs_from_an_open_outcome() {
     let not = Some(AppendError::NotWritten("queue full".to_owned()));
     let app = Shaky::app(not.clone(), not.clone());
     app.post("/v1/events", &[], json!([read("a"), read("b")])).await.is_problem(503, "not-written", &["/0", "/1"]);
@@ -282,7 +282,7 @@ impl Writer for Mute {
 }
 
 #[tokio::test]
-async fn a_log_that_does_not_answer_in_time_leaves_the_outcome_open() {
+async fn silent_log_leaves_the_outcome_open() {
     let writer = Arc::new(Mute(std::sync::Mutex::default()));
     let setup = Setup { writer: Some(writer), acknowledge_timeout: Duration::from_millis(50), ..Setup::default() };
     App::with(setup).post("/v1/events", &[], read("a")).await.is_problem(503, "outcome-open", &[""]);

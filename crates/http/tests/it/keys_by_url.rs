@@ -1,4 +1,5 @@
-//! Keys of tokens from a URL: a true server that rotates, fails, hangs, and answers with what is no set.
+//! Tests keys from a URL: a real server that rotates keys, fails, hangs, and answers with invalid
+//! sets.
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use axum::Router;
@@ -18,11 +19,11 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// What the server does when it is asked.
+/// How the server answers.
 #[derive(Clone)]
-enum Does {
+enum Behavior {
     Answers(StatusCode, Vec<u8>),
-    /// Sends its head and no end.
+    /// Sends the head and never ends.
     Hangs,
     Redirects(String),
 }
@@ -30,41 +31,41 @@ enum Does {
 /// An issuer that publishes its keys.
 struct Issuer {
     address: SocketAddr,
-    does: Arc<Mutex<Does>>,
+    behavior: Arc<Mutex<Behavior>>,
     asked: Arc<AtomicUsize>,
     serving: JoinHandle<()>,
 }
 
-type Shared = (Arc<Mutex<Does>>, Arc<AtomicUsize>);
+type Shared = (Arc<Mutex<Behavior>>, Arc<AtomicUsize>);
 
-async fn answer(State((does, asked)): State<Shared>) -> Response {
+async fn answer(State((behavior, asked)): State<Shared>) -> Response {
     asked.fetch_add(1, Ordering::SeqCst);
-    let does = does.lock().unwrap().clone();
-    match does {
-        Does::Answers(status, body) => (status, body).into_response(),
-        Does::Hangs => {
+    let behavior = behavior.lock().unwrap().clone();
+    match behavior {
+        Behavior::Answers(status, body) => (status, body).into_response(),
+        Behavior::Hangs => {
             Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>()).into_response()
         }
-        Does::Redirects(to) => (StatusCode::FOUND, [("location", to)]).into_response(),
+        Behavior::Redirects(to) => (StatusCode::FOUND, [("location", to)]).into_response(),
     }
 }
 
 impl Issuer {
-    async fn at(address: &str, does: Does) -> Self {
+    async fn at(address: &str, behavior: Behavior) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (does, asked) = (Arc::new(Mutex::new(does)), Arc::new(AtomicUsize::new(0)));
-        let router = Router::new().route("/keys", get(answer)).with_state((Arc::clone(&does), Arc::clone(&asked)));
+        let (behavior, asked) = (Arc::new(Mutex::new(behavior)), Arc::new(AtomicUsize::new(0)));
+        let router = Router::new().route("/keys", get(answer)).with_state((Arc::clone(&behavior), Arc::clone(&asked)));
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, does, asked, serving }
+        Self { address, behavior, asked, serving }
     }
 
     async fn with(keys: &[&Key]) -> Self {
         Self::at("127.0.0.1:0", published(keys)).await
     }
 
-    fn now(&self, does: Does) {
-        *self.does.lock().unwrap() = does;
+    fn now(&self, behavior: Behavior) {
+        *self.behavior.lock().unwrap() = behavior;
     }
 
     fn asked(&self) -> usize {
@@ -112,14 +113,14 @@ impl Key {
     }
 }
 
-fn published(keys: &[&Key]) -> Does {
+fn published(keys: &[&Key]) -> Behavior {
     let public = |key: &&Key| {
         let mut public = Jwk::from_encoding_key(&key.key, Algorithm::EdDSA).unwrap();
         public.common.key_id = Some(key.id.clone());
         public
     };
     let set = JwkSet { keys: keys.iter().map(public).collect() };
-    Does::Answers(StatusCode::OK, serde_json::to_vec(&set).unwrap())
+    Behavior::Answers(StatusCode::OK, serde_json::to_vec(&set).unwrap())
 }
 
 fn is_taken(tokens: &Tokens, token: &str) -> bool {
@@ -128,22 +129,22 @@ fn is_taken(tokens: &Tokens, token: &str) -> bool {
     tokens.authenticate(&headers).is_ok()
 }
 
-/// Waits for what is to come without a bound of its own; the test's harness has one.
+/// Waits until a condition holds, at most a minute.
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let given_up = Instant::now() + Duration::from_secs(60);
     while !is_so() {
-        assert!(Instant::now() < given_up, "{what} does not come");
+        assert!(Instant::now() < given_up, "{what} did not happen");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// INV-CALLER
 #[tokio::test]
-async fn a_new_key_is_fetched_once_a_token_names_it_and_one_taken_back_is_refused() {
+async fn unknown_key_is_fetched_and_withdrawn_key_refused() {
     let (old, new) = (Key::new("old"), Key::new("new"));
     let issuer = Issuer::with(&[&old]).await;
     let tokens = Tokens::open(issuer.settings()).await.unwrap();
-    tokio::spawn(tokens.clone().upkeep());
+    tokio::spawn(tokens.clone().keep_keys_fresh());
     assert!(is_taken(&tokens, &old.token()) && !is_taken(&tokens, &new.token()));
     issuer.now(published(&[&new]));
     until("the new key", || is_taken(&tokens, &new.token())).await;
@@ -157,60 +158,60 @@ async fn keys_are_fetched_again_by_schedule() {
     let issuer = Issuer::with(&[&old]).await;
     let settings = TokenSettings { refresh: Duration::from_millis(20), ..issuer.settings() };
     let tokens = Tokens::open(settings).await.unwrap();
-    tokio::spawn(tokens.clone().upkeep());
+    tokio::spawn(tokens.clone().keep_keys_fresh());
     issuer.now(published(&[&new]));
-    // Nobody names a key meanwhile.
+    // No token names a key meanwhile.
     until("three fetches", || issuer.asked() >= 4).await;
     assert!(is_taken(&tokens, &new.token()) && !is_taken(&tokens, &old.token()));
 }
 
 /// INV-CALLER
 #[tokio::test]
-async fn however_many_tokens_name_unknown_keys_there_is_no_fetch_for_each() {
+async fn unknown_keys_do_not_cause_a_fetch_each() {
     let (good, unknown) = (Key::new("good"), Key::new("unknown"));
     let issuer = Issuer::with(&[&good]).await;
     let pause = Duration::from_millis(200);
     let tokens = Tokens::open(TokenSettings { refresh_pause: pause, ..issuer.settings() }).await.unwrap();
-    tokio::spawn(tokens.clone().upkeep());
+    tokio::spawn(tokens.clone().keep_keys_fresh());
     let (began, token) = (Instant::now(), unknown.token());
     for _ in 0..5_000 {
         assert!(!is_taken(&tokens, &token));
         tokio::task::yield_now().await;
     }
     until("a fetch", || issuer.asked() > 1).await;
-    // One at the start, and one for each whole pause; the one that is under way was counted by the server already.
+    // One fetch at the start, one per whole pause, and one in progress.
     let most = 2 + began.elapsed().as_millis() / pause.as_millis();
     assert!(issuer.asked() as u128 <= most, "{} fetches, at most {most}", issuer.asked());
-    assert!(is_taken(&tokens, &good.token()), "who has a good token notices nothing");
+    assert!(is_taken(&tokens, &good.token()), "a good token stays accepted");
 }
 
 /// INV-CALLER
 #[tokio::test]
-async fn the_keys_of_before_stay_through_an_outage_and_whatever_else_is_no_set() {
+async fn previous_keys_survive_outages_and_invalid_sets() {
     let (old, new) = (Key::new("old"), Key::new("new"));
     let issuer = Issuer::with(&[&old]).await;
     let settings = TokenSettings { refresh: Duration::from_millis(10), ..issuer.settings() };
     let tokens = Tokens::open(settings).await.unwrap();
-    tokio::spawn(tokens.clone().upkeep());
-    let ok = |body: &[u8]| Does::Answers(StatusCode::OK, body.to_vec());
-    let Does::Answers(_, set) = published(&[&new]) else { unreachable!() };
-    for (what, does) in [
-        ("an error", Does::Answers(StatusCode::INTERNAL_SERVER_ERROR, set.clone())),
-        ("no content", Does::Answers(StatusCode::NO_CONTENT, Vec::new())),
+    tokio::spawn(tokens.clone().keep_keys_fresh());
+    let ok = |body: &[u8]| Behavior::Answers(StatusCode::OK, body.to_vec());
+    let Behavior::Answers(_, set) = published(&[&new]) else { unreachable!() };
+    for (what, behavior) in [
+        ("an error", Behavior::Answers(StatusCode::INTERNAL_SERVER_ERROR, set.clone())),
+        ("no content", Behavior::Answers(StatusCode::NO_CONTENT, Vec::new())),
         ("half a set", ok(&set[..set.len() / 2])),
         ("a page", ok(b"<html>")),
         ("a set without keys", ok(br#"{"keys":[]}"#)),
         ("a set too large", ok(&[&set[..], &[b' '; 600 << 10]].concat())),
-        ("no end", Does::Hangs),
-        ("a redirect", Does::Redirects(format!("http://{}/keys", issuer.address))),
+        ("no end", Behavior::Hangs),
+        ("a redirect", Behavior::Redirects(format!("http://{}/keys", issuer.address))),
     ] {
-        issuer.now(does);
+        issuer.now(behavior);
         let asked = issuer.asked();
         until(what, || issuer.asked() >= asked + 2).await;
         assert!(is_taken(&tokens, &old.token()), "{what}");
         assert!(!is_taken(&tokens, &new.token()), "{what}");
     }
-    // Nobody is there at all, and then somebody is again, with new keys.
+    // The server stops, and another one starts at its address with new keys.
     issuer.serving.abort();
     let _ = issuer.serving.await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -222,17 +223,17 @@ async fn the_keys_of_before_stay_through_an_outage_and_whatever_else_is_no_set()
 
 /// INV-CALLER
 #[tokio::test]
-async fn a_start_waits_for_the_keys_and_says_what_is_wrong_with_them_when_they_do_not_come() {
+async fn start_waits_for_keys_and_reports_failures() {
     let key = Key::new("k");
     let issuer = Issuer::with(&[&key]).await;
-    for (does, wanted) in [
-        (Does::Answers(StatusCode::NOT_FOUND, Vec::new()), "it answered 404"),
-        (Does::Answers(StatusCode::OK, b"<html>".to_vec()), "no JWK Set"),
-        (Does::Answers(StatusCode::OK, vec![b' '; 600 << 10]), "no whole set of at most 524288 bytes"),
-        (Does::Hangs, "no whole answer within 500 ms"),
-        (Does::Redirects("/elsewhere".to_owned()), "it answered 302"),
+    for (behavior, wanted) in [
+        (Behavior::Answers(StatusCode::NOT_FOUND, Vec::new()), "the server answered 404"),
+        (Behavior::Answers(StatusCode::OK, b"<html>".to_vec()), "not a JWK Set"),
+        (Behavior::Answers(StatusCode::OK, vec![b' '; 600 << 10]), "no complete set of at most 524288 bytes"),
+        (Behavior::Hangs, "no complete answer within 500 ms"),
+        (Behavior::Redirects("/elsewhere".to_owned()), "the server answered 302"),
     ] {
-        issuer.now(does);
+        issuer.now(behavior);
         let said = issuer.fails_to_open().await;
         assert!(said.contains(wanted) && said.contains(&format!("http://{}/keys: ", issuer.address)), "{said}");
     }

@@ -1,4 +1,4 @@
-//! Member lists and read marks as the contract has them.
+//! Tests member lists and read marks against the contract.
 
 use crate::common::{App, Setup};
 use receipts_fold::view::{Member, MemberFilter, ReadMark, Status};
@@ -14,7 +14,7 @@ fn member(at: usize) -> Member {
     Member { user_id: format!("u{at}"), read_at_ms: None, left: false }
 }
 
-/// A message of alice's that 2,500 have not read, one has, and one left.
+/// A message of alice that 2,500 members have not read, one has read, and one left.
 fn app() -> App {
     filled(App::new())
 }
@@ -45,7 +45,7 @@ async fn each_filter_has_its_own_list() {
 }
 
 #[tokio::test]
-async fn a_walk_with_cursors_names_everybody_once() {
+async fn walk_with_cursors_names_every_member_once() {
     let app = app();
     let (mut seen, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
     loop {
@@ -66,7 +66,7 @@ async fn a_walk_with_cursors_names_everybody_once() {
 }
 
 #[tokio::test]
-async fn a_page_has_a_hundred_members_by_default_and_a_thousand_at_most() {
+async fn page_has_100_members_by_default_1000_at_most() {
     let app = app();
     let members = async |query: &str| {
         let answer = app.get(&format!("{LIST}?filter=unread{query}"), &[]).await;
@@ -82,7 +82,7 @@ async fn a_page_has_a_hundred_members_by_default_and_a_thousand_at_most() {
 }
 
 #[tokio::test]
-async fn a_filter_is_needed_and_known_and_stands_once() {
+async fn filter_must_be_known_and_appear_once() {
     let app = app();
     for query in ["", "?filter=", "?filter=hidden", "?filter=READ", "?filter=read&filter=unread"] {
         app.get(&format!("{LIST}{query}"), &[]).await.is_problem(400, "invalid", &["/filter"]);
@@ -91,7 +91,7 @@ async fn a_filter_is_needed_and_known_and_stands_once() {
 }
 
 #[tokio::test]
-async fn a_forged_or_foreign_cursor_is_a_400() {
+async fn forged_or_foreign_cursor_is_a_400() {
     let app = app();
     let page = app.get(&format!("{LIST}?filter=unread&limit=5"), &[]).await;
     let cursor = page.json["next_cursor"].as_str().unwrap();
@@ -114,7 +114,7 @@ async fn a_forged_or_foreign_cursor_is_a_400() {
 }
 
 #[tokio::test]
-async fn a_list_is_for_the_sender_and_services_and_tells_strangers_nothing() {
+async fn list_tells_strangers_nothing() {
     let app = app();
     assert_eq!(app.get(&format!("{LIST}?filter=read"), &[ALICE]).await.status, 200);
     let there = app.get(&format!("{LIST}?filter=read"), &[BOB]).await;
@@ -124,7 +124,7 @@ async fn a_list_is_for_the_sender_and_services_and_tells_strangers_nothing() {
 }
 
 #[tokio::test]
-async fn who_is_asked_at_all_is_configured_per_list() {
+async fn access_is_configured_per_list() {
     let access = Access {
         unread: AccessRule::Scope,
         read: AccessRule::Sender,
@@ -141,7 +141,7 @@ async fn who_is_asked_at_all_is_configured_per_list() {
 }
 
 #[tokio::test]
-async fn a_list_of_a_message_that_is_not_ok_is_a_409_and_of_none_a_404() {
+async fn list_of_bad_message_is_409_or_404() {
     let app = app();
     for (status, name) in
         [(Status::NotRequested, "not_requested"), (Status::Unsupported, "unsupported"), (Status::Recalled, "recalled")]
@@ -169,7 +169,7 @@ fn mark() -> ReadMark {
 }
 
 #[tokio::test]
-async fn a_read_mark_is_answered_to_services_members_and_the_reader() {
+async fn services_members_and_the_reader_get_a_read_mark() {
     let app = app();
     app.table.put_mark("g1", mark());
     app.table.join("g1", "carol");
@@ -190,7 +190,7 @@ async fn a_read_mark_moved_by_time_names_no_message() {
 }
 
 #[tokio::test]
-async fn strangers_may_not_read_marks_whether_there_are_any_or_not() {
+async fn strangers_get_no_read_mark_existing_or_not() {
     let app = app();
     app.table.put_mark("g1", mark());
     app.table.join("g1", "carol");
@@ -207,7 +207,7 @@ async fn strangers_may_not_read_marks_whether_there_are_any_or_not() {
 }
 
 #[tokio::test]
-async fn a_read_mark_that_is_not_there_is_a_404() {
+async fn missing_read_mark_is_a_404() {
     let app = app();
     app.table.join("g1", "carol");
     for headers in [&[][..], &[BOB], &[("receipts-caller", "carol")]] {

@@ -1,4 +1,4 @@
-//! `schemas/openapi.yaml` is the document that the code makes.
+//! Tests that `schemas/openapi.yaml` is the document that the code generates.
 
 use serde_json::Value;
 use std::path::Path;
@@ -6,11 +6,11 @@ use yaml_serde::Mapping;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/openapi.yaml");
 
-/// Fields that a reader looks for first, in this order; all others follow by name.
+/// Fields that come first, in this order. All others follow by name.
 const FIRST: [&str; 9] =
     ["openapi", "info", "tags", "paths", "components", "operationId", "summary", "description", "type"];
 
-/// The document with its fields in a fixed order, whatever order the JSON library keeps.
+/// Returns the document with its fields in a fixed order, independent of the JSON library.
 fn ordered(value: &Value) -> yaml_serde::Value {
     match value {
         Value::Object(fields) => {
@@ -26,7 +26,7 @@ fn ordered(value: &Value) -> yaml_serde::Value {
 }
 
 #[test]
-fn the_file_is_the_document_that_the_code_makes() {
+fn file_equals_the_generated_document() {
     let document = receipts_http::openapi_document();
     let text = format!(
         "# Made by the tests of crates/http with RECEIPTS_TEST_WRITE_SCHEMAS=1; changed there, not here.\n{}",
@@ -74,14 +74,14 @@ fn every_component_is_used_by_some_reference() {
 }
 
 #[test]
-fn the_document_says_that_it_is_openapi_3_1() {
+fn document_is_openapi_3_1() {
     let document = receipts_http::openapi_document();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     assert_eq!(document["paths"].as_object().unwrap().len(), 10);
 }
 
 #[test]
-fn the_token_of_the_example_is_a_true_one() {
+fn example_token_is_valid() {
     let document = receipts_http::openapi_document();
     let token = &document["components"]["schemas"]["Accepted"]["properties"]["position"]["example"];
     assert_eq!(token.as_str().unwrap().parse(), Ok(receipts_query::Positions::written(3, 41)));

@@ -32,7 +32,7 @@ fn statuses(answer: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_receipt_is_answered_with_its_counts_and_its_position() {
+async fn receipt_has_counts_and_a_position() {
     let app = app();
     let answer = app.get(ONE, &[]).await;
     assert_eq!(answer.status, 200);
@@ -48,7 +48,7 @@ async fn a_receipt_is_answered_with_its_counts_and_its_position() {
 }
 
 #[tokio::test]
-async fn one_receipt_is_a_404_only_where_its_status_is_not_found() {
+async fn receipt_is_404_only_if_not_found() {
     let app = app();
     for (message_id, status) in [("quiet", "not_requested"), ("off", "unsupported"), ("gone", "recalled")] {
         let answer = app.get(&format!("/v1/conversations/g1/messages/{message_id}/receipt"), &[]).await;
@@ -62,7 +62,7 @@ async fn one_receipt_is_a_404_only_where_its_status_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_batch_is_answered_in_request_order_one_each_repetitions_too() {
+async fn batch_keeps_request_order_and_repetitions() {
     let app = app();
     let ids = ["gone", "m1", "nope", "m1", "off", "quiet"];
     let answer = app.post(MANY, &[], json!({"conversation_id": "g1", "message_ids": ids})).await;
@@ -74,7 +74,7 @@ async fn a_batch_is_answered_in_request_order_one_each_repetitions_too() {
 }
 
 #[tokio::test]
-async fn without_a_conversation_the_greatest_sent_at_of_the_tenant_is_answered() {
+async fn query_without_conversation_returns_the_latest_sent() {
     let app = app();
     let asked = json!({"message_ids": ["m1", "nope"], "conversation_id": null});
     let answer = app.post(MANY, &[], &asked).await;
@@ -88,7 +88,7 @@ async fn without_a_conversation_the_greatest_sent_at_of_the_tenant_is_answered()
 }
 
 #[tokio::test]
-async fn the_sender_and_services_may_ask_and_nobody_else() {
+async fn only_sender_and_services_may_ask() {
     let app = app();
     assert_eq!(app.get(ONE, &[]).await.status, 200);
     assert_eq!(app.get(ONE, &[ALICE]).await.status, 200);
@@ -96,7 +96,7 @@ async fn the_sender_and_services_may_ask_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_stranger_cannot_tell_a_message_that_exists_from_one_that_does_not() {
+async fn stranger_cannot_tell_whether_a_message_exists() {
     let app = app();
     let there = app.get("/v1/conversations/g1/messages/gone/receipt", &[BOB]).await;
     let nowhere = app.get("/v1/conversations/g1/messages/nope/receipt", &[BOB]).await;
@@ -117,7 +117,7 @@ async fn a_stranger_cannot_tell_a_message_that_exists_from_one_that_does_not() {
 }
 
 #[tokio::test]
-async fn a_batch_answers_per_item_what_the_caller_may_ask() {
+async fn batch_decides_access_per_item() {
     let app = app();
     app.table.put("g1", "bobs", "bob", 300, Status::Ok);
     let answer = app.post(MANY, &[BOB], json!({"conversation_id": "g1", "message_ids": ["m1", "bobs", "nope"]})).await;
@@ -126,7 +126,7 @@ async fn a_batch_answers_per_item_what_the_caller_may_ask() {
 }
 
 #[tokio::test]
-async fn who_is_asked_at_all_is_configured() {
+async fn access_to_counts_is_configured() {
     let access = Access { counts: AccessRule::Scope, ..Access::default() };
     let app = filled(App::with(Setup { access: access.into(), ..Setup::default() }));
     assert_eq!(app.get(ONE, &[]).await.status, 200);
@@ -134,7 +134,7 @@ async fn who_is_asked_at_all_is_configured() {
 }
 
 #[tokio::test]
-async fn a_tenant_may_have_rules_of_its_own() {
+async fn tenant_may_have_its_own_rules() {
     let nobody = Access { counts: AccessRule::Nobody, read: AccessRule::Nobody, ..Access::default() };
     let access = AccessByTenant { tenants: [("default".to_owned(), nobody)].into(), ..AccessByTenant::default() };
     let app = filled(App::with(Setup { access, ..Setup::default() }));
@@ -147,13 +147,13 @@ async fn a_tenant_may_have_rules_of_its_own() {
         assert_eq!(app.get(&ONE.replace("receipt", "members?filter=unread"), caller).await.status, 200);
     }
     app.get("/v1/updates?sender_id=alice", &[ALICE]).await.is_problem(403, "forbidden", &[]);
-    // Of another tenant nothing is switched off.
+    // Another tenant keeps the default rules.
     app.get(ONE, &[("receipts-tenant", "acme")]).await.is_problem(404, "not-found", &[]);
 }
 
-/// INV-STRANGER: who is refused whatever there is has no question asked.
+/// INV-STRANGER: the state is not asked for a caller that is refused anyway.
 #[tokio::test]
-async fn where_nobody_may_ask_the_state_is_not_asked() {
+async fn state_is_not_asked_for_refused_callers() {
     let access = Access { counts: AccessRule::Scope, unread: AccessRule::Nobody, ..Access::default() };
     let app = filled(App::with(Setup { access: access.into(), ..Setup::default() }));
     *app.table.mood.lock().unwrap() = Mood::Panicking;
@@ -163,9 +163,9 @@ async fn where_nobody_may_ask_the_state_is_not_asked() {
     app.get(&ONE.replace("receipt", "members?filter=unread"), &[]).await.is_problem(403, "forbidden", &[]);
 }
 
-/// INV-STRANGER: that somebody else's message has the same id, and is newer, is not told to a sender.
+/// INV-STRANGER: a newer message of another sender with the same id stays hidden.
 #[tokio::test]
-async fn a_sender_finds_its_own_message_whatever_others_have_the_same_id() {
+async fn sender_finds_its_own_message_among_equal_ids() {
     let app = app();
     let of = async |caller: (&str, &str)| app.post(MANY, &[caller], json!({"message_ids": ["m1"]})).await.json;
     assert_eq!(of(ALICE).await["receipts"][0]["conversation_id"], "g1");
@@ -173,7 +173,7 @@ async fn a_sender_finds_its_own_message_whatever_others_have_the_same_id() {
 }
 
 #[tokio::test]
-async fn a_bad_batch_names_every_bad_item() {
+async fn bad_batch_names_every_bad_item() {
     let app = app();
     let long = "x".repeat(129);
     let cases = [
@@ -193,7 +193,7 @@ async fn a_bad_batch_names_every_bad_item() {
 }
 
 #[tokio::test]
-async fn a_batch_is_json_and_of_bounded_size() {
+async fn batch_is_json_of_bounded_size() {
     let app = app();
     for content_type in ["text/plain", "application/x-ndjson"] {
         let answer = app.post(MANY, &[("content-type", content_type)], json!({"message_ids": ["m"]})).await;
@@ -215,7 +215,7 @@ async fn ids_in_paths_are_percent_encoded() {
 }
 
 #[tokio::test]
-async fn a_path_that_holds_no_id_is_a_400() {
+async fn path_without_an_id_is_a_400() {
     let app = app();
     let long = "x".repeat(129);
     app.get("/v1/conversations//messages/m1/receipt", &[]).await.is_problem(400, "invalid", &["/conversation_id"]);
@@ -227,7 +227,7 @@ async fn a_path_that_holds_no_id_is_a_400() {
 }
 
 #[tokio::test]
-async fn a_read_waits_until_its_position_is_folded() {
+async fn read_waits_until_its_position_is_folded() {
     let app = app();
     let partition = Conversation::locate("default", "g1", crate::common::PARTITIONS).partition;
     let token = Positions::written(partition, 10).to_string();
@@ -244,7 +244,7 @@ async fn a_read_waits_until_its_position_is_folded() {
 }
 
 #[tokio::test]
-async fn a_position_that_is_not_folded_in_time_is_a_503() {
+async fn position_not_folded_in_time_is_a_503() {
     let app = app();
     let token = Positions::written(0, 1_000).to_string();
     for wait_ms in ["0", "20"] {
@@ -257,7 +257,7 @@ async fn a_position_that_is_not_folded_in_time_is_a_503() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_waits_for_a_second_by_default_and_for_thirty_at_most() {
+async fn read_waits_1_s_by_default_30_at_most() {
     let app = app();
     let token = Positions::written(0, 1_000).to_string();
     let began = tokio::time::Instant::now();
@@ -269,7 +269,7 @@ async fn a_read_waits_for_a_second_by_default_and_for_thirty_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_waits_as_long_as_the_service_is_set_where_the_request_does_not_say() {
+async fn configured_wait_is_the_default() {
     let limits = Limits { wait_default: Duration::from_secs(7), ..Limits::default() };
     let app = App::with(Setup { limits, ..Setup::default() });
     let token = Positions::written(0, 1_000).to_string();
@@ -282,7 +282,7 @@ async fn a_read_waits_as_long_as_the_service_is_set_where_the_request_does_not_s
 }
 
 #[tokio::test]
-async fn the_answer_also_stands_at_what_was_waited_for_elsewhere() {
+async fn answer_includes_awaited_positions_of_other_partitions() {
     let app = app();
     let all = receipts_query::Answers::positions(&*app.table);
     let answer = app.get(ONE, &[("receipts-min-position", &all.to_string())]).await;
@@ -300,7 +300,7 @@ async fn several_tokens_are_waited_for_together() {
 }
 
 #[tokio::test]
-async fn a_garbled_position_and_a_bad_wait_are_a_400() {
+async fn garbled_position_and_bad_wait_are_400() {
     let app = app();
     let beyond = Positions::written(crate::common::PARTITIONS, 1).to_string();
     let cut = Positions::written(1, 1).to_string().split_off(1);
@@ -308,7 +308,7 @@ async fn a_garbled_position_and_a_bad_wait_are_a_400() {
         let answer = app.get(ONE, &[("receipts-min-position", token)]).await;
         answer.is_problem(400, "bad-position", &["/Receipts-Min-Position"]);
     }
-    // More than any number holds is more than the most, and taken for that.
+    // A number that does not fit is shortened to the maximum.
     assert_eq!(app.get(ONE, &[("receipts-wait-ms", "99999999999999999999")]).await.status, 200);
     let twice = [("receipts-wait-ms", "1"), ("receipts-wait-ms", "1")];
     app.get(ONE, &twice).await.is_problem(400, "invalid", &["/Receipts-Wait-Ms"]);
@@ -318,7 +318,7 @@ async fn a_garbled_position_and_a_bad_wait_are_a_400() {
 }
 
 #[tokio::test]
-async fn every_answer_carries_a_position_problems_too() {
+async fn every_answer_and_problem_has_a_position() {
     let app = app();
     for (uri, headers) in [(ONE, vec![]), (ONE, vec![BOB]), ("/v1/conversations/g1/messages/%ff/receipt", vec![])] {
         let answer = app.get(uri, &headers).await;
@@ -327,7 +327,7 @@ async fn every_answer_carries_a_position_problems_too() {
 }
 
 #[tokio::test]
-async fn a_state_that_cannot_be_asked_is_a_503_without_its_cause() {
+async fn unavailable_state_is_a_503_without_its_cause() {
     let app = app();
     *app.table.mood.lock().unwrap() = Mood::Failing;
     let answer = app.get(ONE, &[]).await;
@@ -337,7 +337,7 @@ async fn a_state_that_cannot_be_asked_is_a_503_without_its_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_state_that_never_answers_is_a_503_after_the_request_timeout() {
+async fn silent_state_is_a_503_after_the_timeout() {
     let limits = Limits { request_timeout: Duration::from_secs(5), ..Limits::default() };
     let app = filled(App::with(Setup { limits, ..Setup::default() }));
     *app.table.mood.lock().unwrap() = Mood::Silent;

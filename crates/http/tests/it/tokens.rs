@@ -1,4 +1,5 @@
-//! Callers by their tokens: every way to sign, everything that is refused, keys that change, and what is answered.
+//! Tests callers by their tokens: accepted signatures, refused tokens, changing keys, and the
+//! answers.
 
 use crate::common::{App, Setup};
 use aws_lc_rs::encoding::AsDer as _;
@@ -20,7 +21,7 @@ use tower::ServiceExt as _;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const ONE: &str = "/v1/conversations/g1/messages/m1/receipt";
 
-/// A key of an issuer, by its id.
+/// A key of an issuer, with its id.
 struct Issued {
     algorithm: Algorithm,
     id: &'static str,
@@ -30,7 +31,7 @@ struct Issued {
 impl Issued {
     fn rsa(id: &'static str) -> Self {
         let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
-        // PKCS #1, which PKCS #8 holds behind 26 bytes that say that it is RSA.
+        // PKCS #1, which follows 26 bytes of an RSA header in PKCS #8.
         let key = EncodingKey::from_rsa_der(&pair.as_der().unwrap().as_ref()[26..]);
         Self { algorithm: Algorithm::RS256, id, key }
     }
@@ -71,7 +72,7 @@ fn publish(path: &Path, keys: &[&Issued]) {
     std::fs::write(path, set(keys)).unwrap();
 }
 
-/// Claims that are taken, with some changed; null takes one away.
+/// Accepted claims with changes; null removes a claim.
 fn claims(changes: Value) -> Value {
     let mut claims = json!({"iss": "https://id.example", "aud": ["receipts", "other"], "exp": get_current_timestamp() + 600,
         "tenant": "default", "sub": "alice"});
@@ -124,7 +125,7 @@ fn ask(tokens: &Tokens, token: &str) -> Result<Caller, Code> {
 
 /// INV-CALLER
 #[tokio::test]
-async fn a_token_of_each_kind_says_who_asks() {
+async fn token_of_each_kind_names_the_caller() {
     let keys = [Issued::rsa("r"), Issued::ec("e"), Issued::ed("d"), Issued::secret()];
     let bench = Bench::new(&[&keys[0], &keys[1], &keys[2]]);
     let tokens = bench.tokens().await;
@@ -137,7 +138,7 @@ async fn a_token_of_each_kind_says_who_asks() {
 
 /// INV-CALLER
 #[tokio::test]
-async fn a_token_without_a_person_is_a_service_with_exactly_its_scopes() {
+async fn token_without_sub_is_a_service_with_its_scopes() {
     let mut bench = Bench::new(&[&Issued::ed("d")]);
     let scopes = |tokens: &Tokens, changes: Value| {
         let caller = ask(tokens, &Issued::secret().sign(&claims(changes))).unwrap();
@@ -156,7 +157,7 @@ async fn a_token_without_a_person_is_a_service_with_exactly_its_scopes() {
 }
 
 #[tokio::test]
-async fn services_are_told_apart_by_what_their_tokens_call_them() {
+async fn services_are_told_apart_by_token_claims() {
     let mut bench = Bench::new(&[&Issued::ed("d")]);
     bench.settings.service_claim = Some("robot".to_owned());
     let tokens = bench.tokens().await;
@@ -175,7 +176,7 @@ async fn services_are_told_apart_by_what_their_tokens_call_them() {
 
 /// INV-CALLER
 #[tokio::test]
-async fn what_is_not_signed_as_configured_or_not_for_us_is_refused() {
+async fn unacceptable_tokens_are_refused() {
     let (rsa, stranger) = (Issued::rsa("r"), Issued::rsa("r"));
     let mut bench = Bench::new(&[&rsa, &Issued::ec("e")]);
     let tokens = bench.tokens().await;
@@ -185,9 +186,9 @@ async fn what_is_not_signed_as_configured_or_not_for_us_is_refused() {
         ("without an end", json!({"exp": null})),
         ("not yet", json!({"nbf": now + 30})),
         ("of another issuer", json!({"iss": "https://evil.example"})),
-        ("of nobody", json!({"iss": null})),
+        ("without an issuer", json!({"iss": null})),
         ("for another audience", json!({"aud": "other"})),
-        ("for nobody", json!({"aud": null})),
+        ("without an audience", json!({"aud": null})),
         ("without a tenant", json!({"tenant": null})),
         ("of a tenant with a slash", json!({"tenant": "a/b"})),
         ("with an empty sub", json!({"sub": ""})),
@@ -196,12 +197,16 @@ async fn what_is_not_signed_as_configured_or_not_for_us_is_refused() {
         assert_eq!(ask(&tokens, &rsa.sign(&claims(changes))), Err(Code::Unauthenticated), "{what}");
     }
     ask(&tokens, &rsa.sign(&claims(json!({"exp": now - 2, "nbf": now + 2})))).expect("within the leeway");
-    assert_eq!(ask(&tokens, &stranger.sign(&claims(json!({})))), Err(Code::Unauthenticated), "another's key");
-    // HS256 with the public key for a secret, as old libraries took it.
+    assert_eq!(
+        ask(&tokens, &stranger.sign(&claims(json!({})))),
+        Err(Code::Unauthenticated),
+        "the key of another issuer"
+    );
+    // HS256 with the public key as its secret, an attack that old libraries accepted.
     let public = serde_json::to_vec(&rsa.public()).unwrap();
     let forged = Issued { algorithm: Algorithm::HS256, id: "r", key: EncodingKey::from_secret(&public) };
     assert_eq!(ask(&tokens, &forged.sign(&claims(json!({})))), Err(Code::Unauthenticated));
-    // "none", and what is no token.
+    // The algorithm "none", a cut token, and a text that is not a token.
     let good = rsa.sign(&claims(json!({})));
     let (_, rest) = good.split_once('.').unwrap();
     let (payload, _) = rest.split_once('.').unwrap();
@@ -214,30 +219,30 @@ async fn what_is_not_signed_as_configured_or_not_for_us_is_refused() {
 
 /// INV-CALLER
 #[tokio::test]
-async fn keys_change_while_the_service_runs_and_stay_where_the_new_ones_cannot_be_read() {
+async fn keys_change_at_runtime_and_survive_unreadable_files() {
     let (old, new) = (Issued::ec("old"), Issued::ed("new"));
     let bench = Bench::new(&[&old]);
     let file = bench.dir.path().join("keys.json");
     let tokens = bench.tokens().await;
-    tokio::spawn(tokens.clone().upkeep());
+    tokio::spawn(tokens.clone().keep_keys_fresh());
     publish(&file, &[&new]);
     let token = new.sign(&claims(json!({})));
-    assert_eq!(ask(&tokens, &token), Err(Code::Unauthenticated), "a key that is not known yet is looked for");
+    assert_eq!(ask(&tokens, &token), Err(Code::Unauthenticated), "an unknown key is refused until it is read");
     let comes = async || {
         while ask(&tokens, &token).is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), comes()).await.unwrap();
-    assert_eq!(ask(&tokens, &old.sign(&claims(json!({})))), Err(Code::Unauthenticated), "a key that was taken back");
+    assert_eq!(ask(&tokens, &old.sign(&claims(json!({})))), Err(Code::Unauthenticated), "a withdrawn key is refused");
     std::fs::write(&file, "{").unwrap();
     _ = ask(&tokens, &old.sign(&claims(json!({}))));
     tokio::time::sleep(Duration::from_millis(500)).await;
-    ask(&tokens, &token).expect("the keys of before");
+    ask(&tokens, &token).expect("the previous keys stay");
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_used_are_refused_at_the_start() {
+async fn unusable_keys_are_refused_at_start() {
     let bench = Bench::new(&[&Issued::ed("d")]);
     std::fs::write(bench.dir.path().join("secret"), "short").unwrap();
     assert!(Tokens::open(bench.settings.clone()).await.err().unwrap().to_string().contains("at least 32"));
@@ -246,14 +251,14 @@ async fn keys_that_cannot_be_used_are_refused_at_the_start() {
     assert!(Tokens::open(bench.settings.clone()).await.err().unwrap().to_string().contains("no public key"));
 }
 
-/// An edge that takes tokens.
+/// An edge that accepts tokens.
 async fn app(bench: &Bench) -> App {
     App::with(Setup { authenticate: Arc::new(bench.tokens().await), ..Setup::default() })
 }
 
 /// INV-CALLER, INV-STRANGER
 #[tokio::test]
-async fn without_a_good_token_everything_is_a_401_and_what_a_token_may_not_is_a_403() {
+async fn bad_token_is_401_and_missing_permission_403() {
     let app = app(&Bench::new(&[&Issued::ed("d")])).await;
     app.table.put("g1", "m1", "alice", 1, Status::Ok);
     let bearer = |changes: Value| format!("Bearer {}", Issued::secret().sign(&claims(changes)));
@@ -274,7 +279,7 @@ async fn without_a_good_token_everything_is_a_401_and_what_a_token_may_not_is_a_
     let (there, not_there) =
         (app.get(ONE, &[("authorization", &bob)]).await, "/v1/conversations/g1/messages/no/receipt");
     there.is_problem(403, "forbidden", &[]);
-    assert_eq!(app.get(not_there, &[("authorization", &bob)]).await.json, there.json, "nothing tells them apart");
+    assert_eq!(app.get(not_there, &[("authorization", &bob)]).await.json, there.json, "the answers do not differ");
     let event = json!({"type": "members.changed", "conversation_id": "g1", "joined": ["bob"]});
     app.post("/v1/events", &[("authorization", &bob)], event.clone()).await.is_problem(403, "forbidden", &[]);
     let writer = bearer(json!({"sub": null, "scope": "receipts:write"}));
@@ -285,7 +290,7 @@ async fn without_a_good_token_everything_is_a_401_and_what_a_token_may_not_is_a_
 
 /// INV-CALLER
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_ends_with_the_token() {
+async fn stream_ends_when_the_token_expires() {
     let mut bench = Bench::new(&[&Issued::ed("d")]);
     bench.settings.leeway = Duration::ZERO;
     let app = app(&bench).await;
@@ -294,5 +299,5 @@ async fn a_stream_ends_with_the_token() {
     let response = app.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), 200);
     let body = response.into_body().into_data_stream();
-    tokio::time::timeout(Duration::from_secs(10), body.collect::<Vec<_>>()).await.expect("it ends");
+    tokio::time::timeout(Duration::from_secs(10), body.collect::<Vec<_>>()).await.expect("the stream ends");
 }

@@ -1,4 +1,5 @@
-//! `GET /v1/updates` as the contract has it, over a true topic of updates and answers from a table.
+//! Tests `GET /v1/updates` against the contract, over a real topic of updates and answers from a
+//! table.
 
 use crate::common::table::Mood;
 use crate::common::{App, PARTITIONS, Setup};
@@ -15,7 +16,7 @@ use tower::ServiceExt as _;
 
 const ALICE: (&str, &str) = ("receipts-caller", "alice");
 
-/// An open stream as its client sees it.
+/// The client of an open stream.
 struct Listener {
     headers: HeaderMap,
     body: BodyDataStream,
@@ -47,7 +48,7 @@ impl Listener {
         listener
     }
 
-    /// The next block; `None` at the end.
+    /// Returns the next block, or `None` at the end.
     async fn next(&mut self) -> Option<Heard> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -65,7 +66,7 @@ impl Listener {
         }
     }
 
-    /// The message of the next update.
+    /// Returns message and id of the next update.
     async fn message(&mut self) -> (String, String) {
         loop {
             let heard = self.next().await.expect("an update");
@@ -76,7 +77,8 @@ impl Listener {
     }
 }
 
-/// Publishes the update of a message of `alice` that `bob` has read, as rendered at a position of its partition.
+/// Publishes the update of a message of `alice` that `bob` has read, rendered at a position of its
+/// partition.
 async fn publish(app: &App, conversation_id: &str, message_id: &str, position: u64) -> u64 {
     let update = json!({"type": "receipt.updated", "tenant": "default", "conversation_id": conversation_id,
         "message_id": message_id, "status": "ok", "sender_id": "alice", "read_count": 1, "version": position,
@@ -95,9 +97,10 @@ fn partition(conversation_id: &str) -> u32 {
 
 /// INV-STREAM
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_begins_now_and_goes_on_from_the_id_of_any_event_without_a_gap() {
+async fn stream_resumes_from_any_event_id_without_gap() {
     let app = App::new();
-    // "Now" is what the service has read of the topic, a moment behind its end: another stream tells that it has read this.
+    // A new stream begins where the service has read the topic, which is shortly before its end.
+    // The earlier stream shows that the service has read this update.
     let mut earlier = Listener::open(&app, "conversation_id=g1", &[]).await;
     publish(&app, "g1", "before", 1).await;
     assert_eq!(earlier.message().await.0, "before");
@@ -126,7 +129,7 @@ async fn a_stream_begins_now_and_goes_on_from_the_id_of_any_event_without_a_gap(
 
 /// INV-STREAM
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_goes_on_from_a_position_of_the_event_log() {
+async fn stream_resumes_from_a_position_of_the_log() {
     let app = App::new();
     for position in 10..60 {
         publish(&app, "g1", &format!("at {position}"), position).await;
@@ -134,7 +137,7 @@ async fn a_stream_goes_on_from_a_position_of_the_event_log() {
     let since = Positions::applied(partition("g1"), 40);
     let mut stream = Listener::open(&app, &format!("conversation_id=g1&since={since}"), &[]).await;
     assert_eq!(stream.message().await.0, "at 41");
-    // For a sender every partition counts.
+    // A stream of a sender reads every partition.
     let all: Positions = (0..PARTITIONS).map(|partition| (partition, 58)).collect();
     let mut stream = Listener::open(&app, &format!("sender_id=alice&since={all}"), &[ALICE]).await;
     assert_eq!(stream.message().await.0, "at 59");
@@ -142,7 +145,7 @@ async fn a_stream_goes_on_from_a_position_of_the_event_log() {
 
 /// INV-STREAM
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_kept_any_more_is_a_410_and_what_nothing_happened_since_is_not() {
+async fn resume_after_trimming_is_410_unless_nothing_happened() {
     let app = App::new();
     let at = partition("g1");
     for position in 10..60 {
@@ -153,7 +156,7 @@ async fn what_is_not_kept_any_more_is_a_410_and_what_nothing_happened_since_is_n
     app.log.trim(Topic::Updates, at, 30).unwrap();
     ask(StreamId(Positions::applied(at, 29)).to_string()).await.is_problem(410, "updates-gone", &[]);
     ask(Positions::applied(at, 20).to_string()).await.is_problem(410, "updates-gone", &[]);
-    // An id from beyond the end is one of another topic under the same name.
+    // An id beyond the end is from another topic of the same name.
     ask(StreamId(Positions::applied(at, 51)).to_string()).await.is_problem(410, "updates-gone", &[]);
     app.log.trim(Topic::Updates, at, 50).unwrap();
     ask(Positions::applied(at, 58).to_string()).await.is_problem(410, "updates-gone", &[]);
@@ -164,7 +167,7 @@ async fn what_is_not_kept_any_more_is_a_410_and_what_nothing_happened_since_is_n
 }
 
 #[tokio::test]
-async fn a_stream_is_of_one_conversation_or_one_sender_and_of_a_token_of_this_log() {
+async fn stream_needs_one_subject_and_a_valid_token() {
     let app = App::new();
     let get = async |query: &str| app.get(&format!("/v1/updates{query}"), &[]).await;
     get("").await.is_problem(400, "invalid", &["/conversation_id"]);
@@ -180,7 +183,7 @@ async fn a_stream_is_of_one_conversation_or_one_sender_and_of_a_token_of_this_lo
 
 /// INV-STRANGER
 #[tokio::test(flavor = "multi_thread")]
-async fn a_conversation_is_for_services_and_a_sender_for_that_person_and_services() {
+async fn streams_admit_services_and_the_sender_only() {
     let app = App::new();
     app.get("/v1/updates?conversation_id=g1", &[ALICE]).await.is_problem(403, "forbidden", &[]);
     app.get("/v1/updates?sender_id=bob", &[ALICE]).await.is_problem(403, "forbidden", &[]);
@@ -200,7 +203,7 @@ async fn a_conversation_is_for_services_and_a_sender_for_that_person_and_service
 
 /// INV-STREAM, INV-TENANT
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_has_updates_of_its_own_tenant_only() {
+async fn stream_has_updates_of_its_own_tenant_only() {
     let app = App::with(Setup { heartbeat: Duration::from_millis(50), ..Setup::default() });
     let start = StreamId::default().to_string();
     publish(&app, "g1", "default's", 1).await;
@@ -208,13 +211,13 @@ async fn a_stream_has_updates_of_its_own_tenant_only() {
     let mut acme = Listener::open(&app, "sender_id=alice", &headers).await;
     publish(&app, "g1", "default's", 2).await;
     for _ in 0..3 {
-        assert_eq!(acme.next().await.unwrap().event, None, "a sign of life, and no update");
+        assert_eq!(acme.next().await.unwrap().event, None, "a heartbeat, and no update");
     }
 }
 
 /// INV-STREAM
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_erased_is_in_no_update_that_is_sent_from_then_on() {
+async fn later_updates_never_name_an_erased_person() {
     let app = App::new();
     publish(&app, "g1", "m1", 1).await;
     app.table.erased.lock().unwrap().insert("bob".to_owned());
@@ -231,12 +234,12 @@ async fn who_is_erased_is_in_no_update_that_is_sent_from_then_on() {
     app.table.erased.lock().unwrap().insert("alice".to_owned());
     let mut of_sender = Listener::open(&app, "sender_id=alice", &[("last-event-id", &start)]).await;
     for _ in 0..3 {
-        assert_eq!(of_sender.next().await.unwrap().event, None, "an erased sender hears nothing");
+        assert_eq!(of_sender.next().await.unwrap().event, None, "an erased sender gets no update");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_waits_for_a_state_that_cannot_be_asked_and_leaves_nothing_out() {
+async fn stream_waits_for_the_state_without_losing_updates() {
     let app = App::new();
     let mut stream = Listener::open(&app, "conversation_id=g1", &[]).await;
     *app.table.mood.lock().unwrap() = Mood::Failing;
@@ -249,7 +252,7 @@ async fn a_stream_waits_for_a_state_that_cannot_be_asked_and_leaves_nothing_out(
 
 /// INV-STREAM
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_stream_gives_signs_of_life_whose_id_moves_on() {
+async fn heartbeats_of_a_quiet_stream_move_its_id() {
     let app = App::with(Setup { heartbeat: Duration::from_millis(50), ..Setup::default() });
     let mut stream = Listener::open(&app, "conversation_id=quiet", &[]).await;
     let first = stream.next().await.unwrap();
@@ -261,7 +264,7 @@ async fn a_quiet_stream_gives_signs_of_life_whose_id_moves_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_beyond_the_limit_are_refused_and_leave_room_for_everything_else() {
+async fn streams_beyond_the_limit_are_refused() {
     let app = App::with(Setup { streams_max: 2, ..Setup::default() });
     let one = Listener::open(&app, "sender_id=alice", &[]).await;
     let _two = Listener::open(&app, "sender_id=alice", &[]).await;

@@ -1,16 +1,16 @@
-//! The public keys of a JWK Set (RFC 7517) that may verify a token here, each for the one algorithm that it is for.
+//! Reads the public keys of a JWK Set (RFC 7517) that may verify tokens, each for one algorithm.
 //!
-//! Must not take a key for anything but what it says and what is configured.
+//! It must not use a key for a purpose or an algorithm that the key or the configuration excludes.
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// How many keys of a set may be usable. Issuers have a handful; a token that names none is tried with each.
+/// The most usable keys of a set. Issuers have a few. A token that names no key is tried with each.
 const KEYS_MAX: usize = 100;
 
-/// A key, the id that tokens name it by, and what it verifies.
+/// A key, the id by which tokens name it, and its algorithm.
 pub(super) struct Key {
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,
@@ -22,19 +22,19 @@ struct Set {
     keys: Vec<Value>,
 }
 
-/// Reads a set. Keys of kinds that are not known or not wanted here are passed over, as the RFC asks for (section 5), and
-/// so are shared secrets, which do not belong into a set that is public.
+/// Reads a set. It skips keys of unknown or unwanted kinds, as the RFC asks (section 5), and shared
+/// secrets, which do not belong in a public set.
 ///
 /// # Errors
-/// In words, where it is no set, holds no usable key, or too many.
+/// A text, if it is not a set, or holds no usable key or too many.
 pub(super) fn read(text: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
-    let Set { keys } = serde_json::from_slice(text).map_err(|error| format!("no JWK Set: {error}"))?;
+    let Set { keys } = serde_json::from_slice(text).map_err(|error| format!("not a JWK Set: {error}"))?;
     let keys: Vec<Key> = keys.into_iter().filter_map(|key| usable(key, algorithms)).collect();
     if keys.is_empty() {
         let wanted: Vec<_> = algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect();
-        Err(format!("it holds no public key for signatures by {}", wanted.join(", ")))
+        Err(format!("the set has no public key for signatures by {}", wanted.join(", ")))
     } else if keys.len() > KEYS_MAX {
-        Err(format!("it holds {} public keys for signatures, more than {KEYS_MAX}", keys.len()))
+        Err(format!("the set has {} public keys for signatures, more than {KEYS_MAX}", keys.len()))
     } else {
         Ok(keys)
     }
@@ -54,8 +54,9 @@ fn usable(key: Value, algorithms: &[Algorithm]) -> Option<Key> {
     };
     let is_for_signatures = key.common.public_key_use.as_ref().is_none_or(|r#use| *r#use == PublicKeyUse::Signature)
         && key.common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
-    let is_for_this = key.common.key_algorithm.is_none_or(|of_key| of_key == named) && algorithms.contains(&algorithm);
-    let usable = is_for_signatures && is_for_this;
+    let is_for_algorithm =
+        key.common.key_algorithm.is_none_or(|of_key| of_key == named) && algorithms.contains(&algorithm);
+    let usable = is_for_signatures && is_for_algorithm;
     usable.then(|| DecodingKey::from_jwk(&key).ok()).flatten().map(|decoding| Key {
         id: key.common.key_id.clone(),
         algorithm,
@@ -95,7 +96,7 @@ mod tests {
 
     /// INV-CALLER
     #[test]
-    fn a_key_is_taken_only_for_what_it_says_it_is_for() {
+    fn key_is_used_only_for_its_declared_purpose() {
         let good =
             [ed(json!({"kid": "d", "use": "sig", "alg": "EdDSA"})), ec(json!({"kid": "e", "key_ops": ["verify"]}))];
         let taken = [("d".to_owned(), Algorithm::EdDSA), ("e".to_owned(), Algorithm::ES256)];
@@ -118,17 +119,17 @@ mod tests {
 
     /// INV-CALLER
     #[test]
-    fn a_key_whose_algorithm_is_not_on_the_list_is_passed_over() {
+    fn keys_of_unlisted_algorithms_are_skipped() {
         let keys = [ed(json!({"kid": "d"})), ec(json!({"kid": "e"}))];
         assert_eq!(read_keys(&keys, &[Algorithm::ES256]), Ok(vec![("e".to_owned(), Algorithm::ES256)]));
         let refused = read_keys(&keys, &[Algorithm::RS256]);
-        assert_eq!(refused, Err("it holds no public key for signatures by RS256".to_owned()));
+        assert_eq!(refused, Err("the set has no public key for signatures by RS256".to_owned()));
     }
 
     #[test]
-    fn what_is_no_set_or_holds_too_many_keys_is_refused_in_words() {
+    fn invalid_or_oversized_set_is_refused_with_a_reason() {
         for text in ["", "{", "[]", "{}", r#"{"keys":{}}"#, "\u{feff}{}", "<html>"] {
-            assert!(read(text.as_bytes(), &ALL).is_err_and(|problem| problem.starts_with("no JWK Set: ")), "{text}");
+            assert!(read(text.as_bytes(), &ALL).is_err_and(|problem| problem.starts_with("not a JWK Set: ")), "{text}");
         }
         let many = vec![ed(json!({})); KEYS_MAX + 1];
         assert_eq!(read_keys(&many[1..], &ALL).map(|keys| keys.len()), Ok(KEYS_MAX));

@@ -1,6 +1,7 @@
-//! Where public keys come from: a file, or a URL that is asked within bounds of time and size.
+//! Reads public keys from a file, or from a URL within bounds of time and size.
 //!
-//! Must not follow a redirect: whoever may redirect would say whose tokens are taken.
+//! It must not follow a redirect, because a redirecting host could decide whose tokens are
+//! accepted.
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, Uri, header};
@@ -16,17 +17,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How large a set may be, bytes. A key has less than 1 KiB, or 3 with a chain of certificates.
+/// The largest set, bytes. A key has less than 1 KiB, or 3 KiB with a chain of certificates.
 pub(super) const SET_BYTES_MAX: usize = 512 << 10;
 
-/// Where a JWK Set is.
+/// The source of a JWK Set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// In a file.
+    /// A file.
     File(PathBuf),
-    /// At a URL, `https` or `http`.
+    /// A URL, `https` or `http`.
     Url {
-        /// Which.
+        /// The URL.
         url: String,
         /// How long one fetch may take.
         timeout: Duration,
@@ -42,7 +43,7 @@ impl fmt::Display for KeySource {
     }
 }
 
-/// A source that can be read.
+/// A source that is ready to be read.
 pub(super) enum Reader {
     File(PathBuf),
     Url(Box<Fetcher>),
@@ -56,7 +57,7 @@ pub(super) struct Fetcher {
 
 impl Reader {
     /// # Errors
-    /// In words, where the URL is none, or the system has no certificates to tell a server by.
+    /// A text, if the URL is invalid, or the system has no certificates to verify a server with.
     pub(super) fn new(source: &KeySource) -> Result<Self, String> {
         match source {
             KeySource::File(path) => Ok(Self::File(path.clone())),
@@ -64,32 +65,33 @@ impl Reader {
         }
     }
 
-    /// The set as it is now.
+    /// Returns the current set.
     ///
     /// # Errors
-    /// In words.
+    /// A text.
     pub(super) async fn read(&self) -> Result<Bytes, String> {
         match self {
             Self::File(path) => match tokio::fs::read(path).await {
                 Ok(text) => Ok(text.into()),
-                Err(error) => Err(format!("it cannot be read: {error}")),
+                Err(error) => Err(format!("the file cannot be read: {error}")),
             },
             Self::Url(fetcher) => tokio::time::timeout(fetcher.timeout, fetcher.fetch())
                 .await
-                .unwrap_or_else(|_| Err(format!("no whole answer within {} ms", fetcher.timeout.as_millis()))),
+                .unwrap_or_else(|_| Err(format!("no complete answer within {} ms", fetcher.timeout.as_millis()))),
         }
     }
 }
 
 impl Fetcher {
     fn new(url: &str, timeout: Duration) -> Result<Self, String> {
-        let url: Uri = url.parse().map_err(|error| format!("no URL: {error}"))?;
+        let url: Uri = url.parse().map_err(|error| format!("not a URL: {error}"))?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
-        // The system's certificates are those that its operator trusts, one of their own among them; nobody else is asked.
+        // Trust the certificates of the system, which its operator chooses and may extend; no
+        // others.
         let config = if url.scheme_str() == Some("https") {
             config
                 .with_native_roots()
@@ -111,15 +113,15 @@ impl Fetcher {
             .map_err(|error| error.to_string())?;
         let answer = self.client.request(request).await.map_err(|error| chain(&error))?;
         if answer.status() != StatusCode::OK {
-            return Err(format!("it answered {} where 200 with the set is wanted", answer.status().as_u16()));
+            return Err(format!("the server answered {} instead of 200 with the set", answer.status().as_u16()));
         }
         axum::body::to_bytes(Body::new(answer.into_body()), SET_BYTES_MAX)
             .await
-            .map_err(|error| format!("no whole set of at most {SET_BYTES_MAX} bytes: {}", chain(&error)))
+            .map_err(|error| format!("no complete set of at most {SET_BYTES_MAX} bytes: {}", chain(&error)))
     }
 }
 
-/// An error with its causes: that of a client says little without them.
+/// Returns the text of an error with its causes, because a client error says little without them.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

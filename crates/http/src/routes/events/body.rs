@@ -1,6 +1,6 @@
-//! From a posted body to the log entries it asks for: split, check everything, place every event.
+//! Turns a posted body into log entries: splits it, checks every event, and finds the key of each.
 //!
-//! Writes nothing, and changes no byte of an event beyond naming its tenant or its partition where it names none.
+//! It must not write, and must not change an event beyond adding a missing tenant or partition.
 
 use crate::problem::{Code, Item, Problem};
 use crate::request::Format;
@@ -11,31 +11,32 @@ use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// How many events one body has at most; the contract's number.
+/// The most events of one body; the contract's number.
 pub const EVENTS_MAX: usize = 1_000;
 
-/// What a body asks to be written.
+/// The checked events of a body.
 #[derive(Debug)]
 pub(crate) struct PostedEvents {
-    /// How many events it holds.
+    /// Events in the body.
     pub(crate) event_count: usize,
-    /// The entries in the order of the events, each with the pointer of its event. A control event without a
-    /// partition is one event and as many entries as there are partitions.
+    /// The entries in the order of the events, each with the index of its event. A control event
+    /// without a partition has an entry per partition.
     pub(crate) entries: Vec<(usize, Entry)>,
-    /// Whether the body is one event and no list of them.
+    /// Whether the body is one event instead of a list.
     single: bool,
 }
 
 impl PostedEvents {
-    /// The JSON Pointer of the event of this index.
+    /// Returns the JSON Pointer of the event with this index.
     pub(crate) fn pointer(&self, index: usize) -> String {
         if self.single { String::new() } else { format!("/{index}") }
     }
 
-    /// Reads a body that a caller of this tenant posted. An event that names no tenant is the caller's.
+    /// Reads a body that a caller of this tenant posted. An event without a tenant gets the
+    /// caller's.
     ///
     /// # Errors
-    /// A 400 that names every offending item; then nothing of the body is to be written.
+    /// A 400 that names every offending item. Nothing of the body may be written then.
     pub(crate) fn read(body: &Bytes, format: Format, tenant: &str, partition_count: u32) -> Result<Self, Problem> {
         let (events, single) = match format {
             Format::Lines => (lines(body)?, false),
@@ -47,21 +48,21 @@ impl PostedEvents {
         if events.is_empty() {
             return Err(Problem::invalid("", "must hold at least one event"));
         }
-        let mut batch = Self { event_count: events.len(), entries: Vec::with_capacity(events.len()), single };
+        let mut posted = Self { event_count: events.len(), entries: Vec::with_capacity(events.len()), single };
         let mut items = Vec::new();
         for (index, value) in events.into_iter().enumerate() {
-            let place = Place { body, value, index, tenant, partition_count };
-            if let Err(problems) = place.entries(&mut batch.entries) {
-                let before = batch.pointer(index);
-                items.extend(problems.into_iter().map(|item| Item { pointer: before.clone() + &item.pointer, ..item }));
+            let event = PostedEvent { body, value, index, tenant, partition_count };
+            if let Err(problems) = event.entries(&mut posted.entries) {
+                let prefix = posted.pointer(index);
+                items.extend(problems.into_iter().map(|item| Item { pointer: prefix.clone() + &item.pointer, ..item }));
             }
         }
-        if items.is_empty() { Ok(batch) } else { Err(Problem::new(Code::Invalid).items(items)) }
+        if items.is_empty() { Ok(posted) } else { Err(Problem::new(Code::Invalid).items(items)) }
     }
 }
 
-/// One event of a body on its way to its entries.
-struct Place<'a> {
+/// One event of a body, and what its entries need.
+struct PostedEvent<'a> {
     body: &'a Bytes,
     value: &'a [u8],
     index: usize,
@@ -69,15 +70,18 @@ struct Place<'a> {
     partition_count: u32,
 }
 
-impl Place<'_> {
-    /// Appends the event's entries, or says what is wrong with it, by pointers into the event.
+impl PostedEvent<'_> {
+    /// Appends the entries of the event.
+    ///
+    /// # Errors
+    /// The invalid items, by pointers into the event.
     fn entries(&self, entries: &mut Vec<(usize, Entry)>) -> Result<(), Vec<Item>> {
         let event = receipts_event::decode(self.value).map_err(|rejection| {
             let items = rejection.problems.into_iter();
             items.map(|problem| Item { pointer: problem.pointer, detail: problem.detail.into() }).collect::<Vec<_>>()
         })?;
-        let names_no_tenant = event.tenant != self.tenant && !names_field(self.value, "tenant");
-        if event.tenant != self.tenant && !names_no_tenant {
+        let lacks_tenant = event.tenant != self.tenant && !names_field(self.value, "tenant");
+        if event.tenant != self.tenant && !lacks_tenant {
             return Err(vec![Item { pointer: "/tenant".to_owned(), detail: "must be the caller's tenant".into() }]);
         }
         let key = match event.conversation_id() {
@@ -85,7 +89,7 @@ impl Place<'_> {
             None => receipts_event::control_key(self.tenant),
         };
         let key = Bytes::from(key);
-        let value = if names_no_tenant {
+        let value = if lacks_tenant {
             Bytes::from(with_field(self.value, "tenant", &serde_json::json!(self.tenant).to_string()))
         } else {
             self.body.slice_ref(self.value)
@@ -108,7 +112,7 @@ impl Place<'_> {
     }
 }
 
-/// Whether an event belongs to partitions and not to a conversation.
+/// Whether an event belongs to partitions instead of a conversation.
 fn is_control(event: &Event<'_>) -> bool {
     matches!(event.body, Body::PolicyChanged(_) | Body::UserErased(_))
 }
@@ -117,7 +121,8 @@ fn too_many() -> Problem {
     Problem::invalid("", format!("must hold at most {EVENTS_MAX} events"))
 }
 
-/// The events of NDJSON, one a line; lines of white space alone are none, and are not counted by pointers either.
+/// Returns the events of NDJSON, one per line. Blank lines are skipped, and pointers do not count
+/// them.
 fn lines(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     let mut events = Vec::new();
     for line in body.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
@@ -129,7 +134,7 @@ fn lines(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     Ok(events)
 }
 
-/// The events of a JSON array, each as it is written there.
+/// Returns the events of a JSON array, each with its own bytes.
 fn array(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     let mut events = Vec::new();
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -141,7 +146,7 @@ fn array(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     }
 }
 
-/// Collects the elements of an array as they are written, one more than there may be at most.
+/// Collects the elements of an array with their bytes. It stops one above the maximum.
 struct Elements<'e, 'a>(&'e mut Vec<&'a [u8]>);
 
 impl<'de: 'a, 'a> Visitor<'de> for Elements<'_, 'a> {
@@ -173,7 +178,7 @@ mod tests {
     fn read(body: &str, format: Format, tenant: &str) -> Result<Vec<(usize, Entry)>, Vec<u8>> {
         let body = Bytes::copy_from_slice(body.as_bytes());
         PostedEvents::read(&body, format, tenant, 4)
-            .map(|batch| batch.entries)
+            .map(|posted| posted.entries)
             .map_err(|problem| format!("{problem:?}").into())
     }
 
@@ -183,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_an_array_and_of_lines_keep_their_bytes() {
+    fn events_of_arrays_and_lines_keep_their_bytes() {
         assert_eq!(values(&format!(" [ {READ} ,\n{READ}]"), "default"), [READ, READ]);
         assert_eq!(values(&format!("\r\n{READ} "), "default"), [READ]);
         let lines = read(&format!("\n{READ}\r\n \n{READ}"), Format::Lines, "default").unwrap();
@@ -192,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_a_tenant_is_given_the_callers_and_keeps_all_else() {
+    fn event_without_tenant_gets_only_the_callers_tenant() {
         let named = format!(r#"{{"tenant":"ac\"me",{}"#, &READ[1..]);
         assert_eq!(values(READ, "ac\"me"), [named]);
         let null = READ.replace(" , ", r#","tenant" : null ,"#);
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_event_without_a_partition_is_written_into_each_with_its_number() {
+    fn control_event_is_copied_into_every_partition() {
         let erased = r#"{"type":"user.erased","user_id":"u","partition":null}"#;
         let entries = read(erased, Format::Json, "acme").unwrap();
         assert_eq!(entries.len(), 4);
@@ -215,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_accepted_decodes_to_the_key_it_is_written_under(
+        fn accepted_events_decode_to_their_key(
             tenant in "[a-z\"\\\\ é]{1,4}", conversation in "[a-z/\"\\\\ é]{1,4}", spaced in any::<bool>(), named in any::<bool>(),
         ) {
             let mut event = serde_json::json!({"type": "message.recalled", "conversation_id": conversation, "message_id": "m"});

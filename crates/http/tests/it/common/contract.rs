@@ -1,12 +1,12 @@
-//! Holds answers and accepted bodies to the OpenAPI document: the status is declared, the body has the declared shape
-//! and no field beyond it, and the headers that every answer has are there.
+//! Checks answers and accepted bodies against the OpenAPI document: the status is declared, the
+//! body has the declared shape and no other field, and the common headers are present.
 
 use super::Answer;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
-/// The document, with the shapes of answers closed: what is not declared is an error.
+/// The document with closed shapes of answers: an undeclared field is an error.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let mut document = receipts_http::openapi_document();
     for name in ["Accepted", "Receipt", "ReceiptsAnswer", "Member", "MembersPage", "ReadMark", "ReadinessAnswer"] {
@@ -41,13 +41,13 @@ pub(crate) fn check(method: &str, path: &str, answer: &Answer) {
     }
     if operation["tags"] == json!(["query"]) && !matches!(answer.code(), "overloaded" | "rate-limited" | "internal") {
         let seen = answer.headers.contains_key("receipts-position");
-        // A bad caller is refused before the read is looked at.
+        // A bad caller is refused before the read begins.
         let pointer = answer.json["errors"][0]["pointer"].as_str().unwrap_or_default();
         assert!(seen || status == 401 || pointer.starts_with("/Receipts-"), "{answer:?}");
     }
 }
 
-/// Checks that a JSON body that was accepted is one that the document allows.
+/// Checks that the document allows an accepted JSON body.
 pub(crate) fn check_accepted_body(body: &str) {
     if let Ok(body) = serde_json::from_str(body) {
         conforms(
@@ -57,7 +57,7 @@ pub(crate) fn check_accepted_body(body: &str) {
     }
 }
 
-/// The operation of a method and a path, by the templates.
+/// Finds the operation of a method and a path, by the templates.
 fn operation(method: &str, path: &str) -> Option<&'static Value> {
     let matches = |template: &str| {
         template.split('/').count() == path.split('/').count()

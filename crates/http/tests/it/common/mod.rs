@@ -1,7 +1,7 @@
-//! What the tests of this crate share: the true router over a true embedded log, answers from a table, and a check of
-//! every answer against the OpenAPI document.
+//! The service under test: the real router over a real embedded log, with answers from a table.
+//! Every answer is checked against the OpenAPI document.
 //!
-//! Must not fold: what the state answers is written into the table by each test.
+//! It must not fold events: each test writes the answers of the state into the table.
 
 pub(crate) mod contract;
 pub(crate) mod table;
@@ -34,7 +34,7 @@ pub(crate) struct App {
     _dir: tempfile::TempDir,
 }
 
-/// What a test may want different.
+/// The parts that a test may change.
 pub(crate) struct Setup {
     pub(crate) access: AccessByTenant,
     pub(crate) limits: Limits,
@@ -59,33 +59,33 @@ impl Default for Setup {
     }
 }
 
-/// An answer, read to its end.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
-    /// Null where the body is no JSON.
+    /// Null if the body is not JSON.
     pub(crate) json: Value,
 }
 
 impl Answer {
-    /// A header, which must be there.
+    /// Returns a header that must be present.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).unwrap_or_else(|| panic!("no header {name}: {self:?}")).to_str().unwrap()
     }
 
-    /// The problem's code, behind the prefix of its type.
+    /// Returns the code of the problem, without the prefix of its type.
     pub(crate) fn code(&self) -> &str {
         self.json["type"].as_str().and_then(|uri| uri.strip_prefix(receipts_http::TYPE_PREFIX)).unwrap_or_default()
     }
 
-    /// The pointers of the offending items.
+    /// Returns the pointers of the offending items.
     pub(crate) fn pointers(&self) -> Vec<&str> {
         self.json["errors"].as_array().into_iter().flatten().map(|item| item["pointer"].as_str().unwrap()).collect()
     }
 
-    /// Holds the answer to be this problem.
+    /// Asserts that the answer is this problem.
     pub(crate) fn is_problem(&self, status: u16, code: &str, pointers: &[&str]) {
         assert_eq!((self.status.as_u16(), self.code()), (status, code), "{self:?}");
         assert_eq!(self.pointers(), pointers, "{self:?}");
@@ -126,7 +126,7 @@ impl App {
         Self { router, table, log, _dir: dir }
     }
 
-    /// Sends a request through the router, and holds the answer to the contract.
+    /// Sends a request through the router, and checks the answer against the contract.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
@@ -139,7 +139,7 @@ impl App {
         answer
     }
 
-    /// `GET` with headers.
+    /// Sends a `GET` with headers.
     pub(crate) async fn get(&self, uri: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::get(uri);
         for (name, value) in headers {
@@ -148,7 +148,7 @@ impl App {
         self.send(request.body(Body::empty()).unwrap()).await
     }
 
-    /// `POST` of JSON with headers.
+    /// Sends a `POST` of JSON with headers.
     pub(crate) async fn post(&self, uri: &str, headers: &[(&str, &str)], body: impl ToString) -> Answer {
         let mut request = Request::post(uri);
         if !headers.iter().any(|(name, _)| *name == "content-type") {
@@ -165,14 +165,14 @@ impl App {
         answer
     }
 
-    /// Everything in the event log, by partition and offset.
+    /// Returns all records of the event log, by partition and offset.
     pub(crate) fn records(&self) -> Vec<OwnedRecord> {
         let partitions = 0..self.log.partition_count();
         partitions.flat_map(|partition| self.log.read(Topic::Events, partition, 0, 10_000).unwrap()).collect()
     }
 }
 
-/// A record's event, which must stand under its own key.
+/// Returns the event of a record, which must have the right key.
 pub(crate) fn event_of(record: &OwnedRecord) -> Event<'_> {
     let event = decode(record.value.as_deref().unwrap()).unwrap();
     assert!(event.key_matches(record.key.as_deref().unwrap()), "{record:?}");

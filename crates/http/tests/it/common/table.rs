@@ -1,4 +1,4 @@
-//! Answers from a table that a test fills.
+//! Answers from a table that each test fills.
 
 use async_trait::async_trait;
 use receipts_fold::view::{Counts, Member, MemberFilter, Members, ReadMark, Receipt, Status};
@@ -17,7 +17,7 @@ pub(crate) enum Mood {
     Panicking,
 }
 
-/// What is known of one message.
+/// The answers about one message.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) receipt: Receipt,
@@ -31,7 +31,7 @@ pub(crate) struct Table {
     rows: Mutex<BTreeMap<Key, Row>>,
     marks: Mutex<HashMap<Key, ReadMark>>,
     rosters: Mutex<HashSet<Key>>,
-    /// People of the tenant `default` who were erased.
+    /// Erased people of the tenant `default`.
     pub(crate) erased: Mutex<HashSet<String>>,
     positions: watch::Sender<Positions>,
     pub(crate) mood: Mutex<Mood>,
@@ -42,7 +42,7 @@ fn key(tenant: &str, conversation_id: &str, id: &str) -> Key {
     (tenant.to_owned(), conversation_id.to_owned(), id.to_owned())
 }
 
-/// The receipt of a message that is not there.
+/// Returns the receipt of a missing message.
 pub(crate) fn not_found(tenant: &str, conversation_id: Option<&str>, message_id: &str) -> Receipt {
     Receipt {
         tenant: tenant.to_owned(),
@@ -80,7 +80,7 @@ impl Table {
         }
     }
 
-    /// Puts in a message of the tenant `default`; only `ok` gets counts.
+    /// Adds a message of the tenant `default`. Only status `ok` gets counts.
     pub(crate) fn put(
         &self,
         conversation_id: &str,
@@ -148,7 +148,7 @@ impl Table {
         let mood = *self.mood.lock().unwrap();
         match mood {
             Mood::Well => Ok(()),
-            Mood::Failing => Err(Unavailable::Failed("the disk at 10.0.0.7 is gone".to_owned())),
+            Mood::Failing => Err(Unavailable::Failed("the disk at 10.0.0.7 failed".to_owned())),
             Mood::Silent => std::future::pending().await,
             Mood::Panicking => panic!("the table was told to"),
         }

@@ -1,8 +1,8 @@
 //! The OpenAPI 3.1 document, generated from the declarations of the routes, the problem codes and
 //! the event schemas.
 //!
-//! It must not say anything that the code does not do. `schemas/openapi.yaml` is this document. A
-//! test keeps them equal, and rewrites the file with `RECEIPTS_TEST_WRITE_SCHEMAS=1`.
+//! It must not say anything that the code does not do (INV-OPENAPI). `schemas/openapi.yaml` is this
+//! document. A test keeps them equal, and rewrites the file with `RECEIPTS_TEST_WRITE_SCHEMAS=1`.
 
 use crate::problem::{Code, TYPE_PREFIX};
 use axum::Router;

@@ -1,6 +1,7 @@
 //! Cursors of member lists: the start of the next page, signed and bound to one list.
 //!
-//! A cursor must not hold data of members. It holds a slot, so any page is found at the same cost.
+//! A cursor opens only its own list (INV-CURSOR). It must not hold data of members. It holds a
+//! slot, so any page is found at the same cost.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -37,7 +38,8 @@ pub struct ListId<'a> {
 /// use receipts_query::{CursorKey, ListId};
 ///
 /// let key = CursorKey::new([7; 32]);
-/// let list = ListId { tenant: "default", conversation_id: "g1", message_id: "m1", filter: MemberFilter::Unread };
+/// let filter = MemberFilter::Unread;
+/// let list = ListId { tenant: "default", conversation_id: "g1", message_id: "m1", filter };
 /// let cursor = key.sign(list, 400);
 /// assert_eq!(key.open(list, &cursor), Ok(400));
 /// assert!(key.open(ListId { message_id: "m2", ..list }, &cursor).is_err());

@@ -28,7 +28,8 @@ const CHECKSUM_BYTES: usize = 4;
 /// included if the next offset is at least `o + 1`. A partition that is not named is at 0, which
 /// all positions cover.
 ///
-/// Positions only grow: [`raise`](Self::raise) and [`merge`](Self::merge) keep the greater one.
+/// Positions only grow (INV-POSITION): [`raise`](Self::raise) and [`merge`](Self::merge) keep the
+/// greater one.
 ///
 /// ```
 /// use receipts_query::Positions;

@@ -34,7 +34,7 @@ pub struct Timeouts {
 /// Serves HTTP/1.1 until `shutdown`, then accepts no more connections, waits at most
 /// `timeouts.drain` for requests in progress, and returns.
 ///
-/// axum's own `serve` has no timeout for the head of a request.
+/// axum's own `serve` has no timeout for the head of a request (INV-HEAD).
 ///
 /// # Errors
 /// None at present: a failed accept is logged and tried again.

@@ -36,7 +36,8 @@ impl PostedEvents {
     /// caller's.
     ///
     /// # Errors
-    /// A 400 that names every offending item. Nothing of the body may be written then.
+    /// A 400 that names every offending item. Nothing of the body may be written then
+    /// (INV-ALL-OR-NOTHING).
     pub(crate) fn read(body: &Bytes, format: Format, tenant: &str, partition_count: u32) -> Result<Self, Problem> {
         let (events, single) = match format {
             Format::Lines => (lines(body)?, false),

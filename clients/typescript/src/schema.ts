@@ -11,7 +11,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Says that the process serves requests. */
+        /** Returns 200 while the process serves requests. */
         get: operations["livez"];
         put?: never;
         post?: never;
@@ -28,7 +28,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The service's metrics, for Prometheus. */
+        /** Returns the metrics of the service, for Prometheus. */
         get: operations["metrics"];
         put?: never;
         post?: never;
@@ -45,7 +45,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** This document. */
+        /** Returns this document. */
         get: operations["openapi"];
         put?: never;
         post?: never;
@@ -62,7 +62,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Says whether the service is caught up with the log, within the configured lag. */
+        /** Returns whether the service has caught up with the log, within the configured lag. */
         get: operations["readyz"];
         put?: never;
         post?: never;
@@ -80,9 +80,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Lists who has read, who has not, or who left without having read.
-         * @description Over a walk with `next_cursor` nobody appears twice, and everybody whose state does not change appears exactly once.
-         *     A cursor is bound to tenant, message and filter; the limit may change from page to page.
+         * Lists the members who have read, have not read, or left without having read.
+         * @description In a walk with `next_cursor` no member appears twice, and a member whose state does not change
+         *     appears exactly once. A cursor is bound to tenant, message and filter. The limit may change
+         *     between pages.
          */
         get: operations["list_members"];
         put?: never;
@@ -101,9 +102,9 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Answers one receipt.
-         * @description 404 only where its status is `not_found`, and only to callers with the scope `receipts:members`; a user who is not
-         *     the sender of an existing message is answered 403 either way.
+         * Returns one receipt.
+         * @description The answer is 404 only if the message does not exist, and only to callers with the scope
+         *     `receipts:members`. A user who did not send the message gets 403, whether it exists or not.
          */
         get: operations["get_receipt"];
         put?: never;
@@ -122,8 +123,9 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Answers up to where a person has read a conversation.
-         * @description For callers with the scope `receipts:members`, for the person, and for whoever is on the conversation's roster now.
+         * Returns up to where a person has read a conversation.
+         * @description For callers with the scope `receipts:members`, for the person, and for current members and
+         *     observers of the conversation.
          */
         get: operations["get_read_mark"];
         put?: never;
@@ -144,10 +146,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Writes events: all of them, or none where any is bad.
-         * @description One event, an array of 1 to 1,000, or NDJSON. Events are written as they are; one that names no tenant is given the
-         *     caller's. `policy.changed` and `user.erased` without `partition` are written into every partition. Only for
-         *     callers with the scope `receipts:write`.
+         * Writes events: all of them, or none if any is invalid.
+         * @description The body is one event, an array of 1 to 1,000, or NDJSON. Events are written unchanged, but an
+         *     event without a tenant gets the caller's. `policy.changed` and `user.erased` without `partition`
+         *     are written into every partition. Only for callers with the scope `receipts:write`.
          */
         post: operations["post_events"];
         delete?: never;
@@ -166,11 +168,12 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Answers many receipts at once: one each, in the order asked for.
-         * @description Without `conversation_id` the ids are looked for in all conversations of the tenant; an id that stands in several is
-         *     answered by the greatest `sent_at_ms` among those that the caller may ask about. What it may not ask about has the status
-         *     `forbidden`; to a user without the scope `receipts:members`, that is also what does not exist. Serves ids that cannot stand
-         *     in a path, too: `.` and `..`.
+         * Returns many receipts at once: one for each id, in the order of the request.
+         * @description Without `conversation_id` the ids are searched in all conversations of the tenant. If an id
+         *     exists in several, the message with the greatest `sent_at_ms` among those that the caller may
+         *     see is answered. A message that the caller may not see has the status `forbidden`; for a user
+         *     without the scope `receipts:members` a missing message has it too. This route also serves the
+         *     ids `.` and `..`, which cannot appear in a path.
          */
         post: operations["query_receipts"];
         delete?: never;
@@ -187,17 +190,19 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Streams updates as Server-Sent Events, of one conversation or of the messages that one person sent.
-         * @description `event` is the update's `type`, `data` the update, and `id` a token with which a stream that broke off goes on without
-         *     a gap: in `Last-Event-ID`, as clients of Server-Sent Events do by themselves, or in `since`. A position of the event log,
-         *     as answers carry it, does as well: everything that changed since comes first. At least once: an update may come again,
-         *     also after a newer one of the same message; the higher `version` holds. A comment with the newest `id` comes at least
-         *     every 15 s by default. The stream ends, and is to be resumed, where the client reads too slowly, the credential expires,
-         *     or the service stops.
+         * Streams updates of one conversation, or of the messages of one sender, as Server-Sent Events.
+         * @description `event` is the `type` of the update, `data` is the update, and `id` is a token. An interrupted
+         *     stream resumes from it without a gap: in `Last-Event-ID`, which clients of Server-Sent Events
+         *     send on their own, or in `since`. `since` also takes a position of the event log from an answer;
+         *     everything that changed since then comes first. Delivery is at least once: an update may come
+         *     again, even after a newer one of the same message; the higher `version` is the newer. A comment
+         *     with the newest `id` comes at least every 15 s by default. The stream ends if the client reads
+         *     too slowly, the credential expires, or the service stops; the client should then resume it.
          *
-         *     Of a conversation: for callers with the scope `receipts:members`. Of a sender: for that person, and for callers with the
-         *     scope; it has the receipts of the person's messages, and the read marks of those who share a direct conversation with the
-         *     person. Who was erased is not named, whenever the update was published.
+         *     A stream of a conversation is for callers with the scope `receipts:members`. A stream of a
+         *     sender is for that person, and for callers with the scope. It has the receipts of the person's
+         *     messages, and the read marks of the other members of the person's direct conversations. Erased
+         *     people are never named, whenever the update was published.
          */
         get: operations["stream_updates"];
         put?: never;
@@ -212,31 +217,31 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description The answer to events that were written. */
+        /** @description The answer after events were written. */
         Accepted: {
             /**
-             * @description How many events the body held; copies into partitions do not count.
+             * @description How many events the body held. Copies in several partitions count once.
              * @example 2
              */
             accepted: number;
             /**
-             * @description A token: a read with it in `Receipts-Min-Position` sees all of these events.
+             * @description A token. A read that sends it in `Receipts-Min-Position` sees all of these events.
              * @example AQMqMCkVDg
              */
             position: string;
         };
         /**
-         * @description Direct chat or group.
+         * @description The kind of a conversation.
          * @enum {string}
          */
         Kind: "direct" | "group";
         /** @description One row of a member list. */
         Member: {
-            /** @description True for those who once were on the roster and are not now; absent for all others. */
+            /** @description True for members who have left the conversation; absent for all others. */
             left?: boolean;
             /**
              * Format: int64
-             * @description When they read, Unix milliseconds; only in the list of those who have.
+             * @description When the member read, Unix milliseconds. Only in the list `read`.
              */
             read_at_ms?: number;
             user_id: string;
@@ -245,17 +250,17 @@ export interface components {
         MembersPage: {
             /** @description Whether this is the last page. */
             is_finished: boolean;
-            /** @description At most as many as asked for; a page may hold fewer, or none, before the last. */
+            /** @description At most `limit` members. A page before the last may have fewer, or none. */
             members: components["schemas"]["Member"][];
-            /** @description Where the next page begins; null on the last. */
+            /** @description The cursor of the next page; null on the last page. */
             next_cursor: string | null;
-            /** @description The receipt in the same state as this page. */
+            /** @description The receipt, from the same state as this page. */
             receipt: components["schemas"]["Receipt"];
         };
-        /** @description An error, by RFC 9457. More members may stand beside these. */
+        /** @description An error according to RFC 9457. It may have more members than these. */
         Problem: {
             /**
-             * @description What went wrong; stable.
+             * @description The kind of the problem. It is stable.
              * @example urn:receipts:problem:invalid
              * @example urn:receipts:problem:bad-position
              * @example urn:receipts:problem:bad-cursor
@@ -280,33 +285,33 @@ export interface components {
              * @example urn:receipts:problem:not-ready
              */
             type: string;
-            /** @description What exactly went wrong, for a person. */
+            /** @description What exactly went wrong, for a human reader. */
             detail?: string;
-            /** @description Which items are at fault. */
+            /** @description The invalid items. */
             errors?: components["schemas"]["ProblemItem"][];
-            /** @description With `not-found` and `not-ok` about a message: its receipt. */
+            /** @description The receipt of the message, with `not-found` and `not-ok`. */
             receipt?: components["schemas"]["Receipt"];
             /**
              * Format: int32
              * @description The HTTP status.
              */
             status: number;
-            /** @description The same, for a person. */
+            /** @description The kind of the problem, for a human reader. */
             title: string;
         };
-        /** @description An offending item. */
+        /** @description One offending item. */
         ProblemItem: {
-            /** @description What is wrong there, for a person. */
+            /** @description What is wrong with the item, for a human reader. */
             detail: string;
             /**
-             * @description A JSON Pointer into the body (`/3/message_ids/0`; of NDJSON the first number is that of the event, blank lines not
-             *     counted), empty for the whole body; for anything else a slash and the name of the path parameter, query
-             *     parameter or header.
+             * @description A JSON Pointer (RFC 6901) into the body (`/3/message_ids/0`), empty for the whole body. In
+             *     NDJSON the first number is that of the event; blank lines do not count. For a path
+             *     parameter, query parameter or header it is a slash and the name.
              */
             pointer: string;
         };
         /**
-         * @description Up to where a person has read a conversation.
+         * @description How far a person has read a conversation.
          * @example {
          *       "read_at_ms": 1780000004000,
          *       "reader_id": "bob",
@@ -322,7 +327,7 @@ export interface components {
              */
             read_at_ms: number;
             reader_id: string;
-            /** @description Absent where a time moved the mark. */
+            /** @description Absent if a time moved the mark. */
             up_to_message_id?: string;
             /**
              * Format: int64
@@ -331,33 +336,34 @@ export interface components {
             up_to_sent_at_ms: number;
             /**
              * Format: int64
-             * @description Of two copies the one with the higher version is the newer.
+             * @description The copy with the higher version is the newer one.
              */
             version: number;
         };
-        /** @description How far behind the log the service is. */
+        /** @description How far the service is behind the log. */
         ReadinessAnswer: {
             /** @description Whether every partition is within the configured lag. */
             caught_up: boolean;
             /**
              * Format: int64
-             * @description Records written and not yet folded; absent while unknown.
+             * @description Records that are written and not yet folded. Absent while unknown.
              */
             lag_records?: number;
             /**
              * Format: int32
-             * @description Partitions that are answered for.
+             * @description Partitions that the service answers for.
              */
             partitions: number;
             /**
              * Format: int32
-             * @description Those of them that are within the lag.
+             * @description Partitions within the lag.
              */
             partitions_caught_up: number;
         };
         /**
-         * @description The answer about one message. `read + unread + hidden + departed = audience`, always; only a receipt with the status
-         *     `ok` has counts. In a batch `forbidden` says that the caller may not ask.
+         * @description The receipt of one message. Always `read + unread + hidden + departed = audience`. Only a
+         *     receipt with the status `ok` has counts. In a batch, `forbidden` means that the caller may not
+         *     see the receipt.
          * @example {
          *       "all_read": false,
          *       "audience_count": 5,
@@ -381,40 +387,40 @@ export interface components {
             all_read?: boolean;
             /**
              * Format: int32
-             * @description How many must read it.
+             * @description Members who are to read the message.
              */
             audience_count?: number;
-            /** @description Absent where the message was asked for without a conversation and not found. */
+            /** @description Absent if the query named no conversation and the message was not found. */
             conversation_id?: string;
             /**
              * Format: int32
-             * @description How many have not, and left.
+             * @description Members who left without having read it.
              */
             departed_count?: number;
             /**
              * Format: int32
-             * @description How many have, hidden.
+             * @description Members who have read it and hide that.
              */
             hidden_count?: number;
-            /** @description Frozen at the send. */
+            /** @description As it was when the message was sent. */
             kind?: components["schemas"]["Kind"];
             /**
              * Format: int64
-             * @description The greatest read time, Unix milliseconds.
+             * @description The latest read time, Unix milliseconds.
              */
             last_read_at_ms?: number;
             message_id: string;
             /**
              * Format: int64
-             * @description That party's read time, Unix milliseconds.
+             * @description When that person read, Unix milliseconds.
              */
             read_at_ms?: number;
             /**
              * Format: int32
-             * @description The number of people who have read it openly; never falls.
+             * @description Members who have read it and show that. Never decreases.
              */
             read_count?: number;
-            /** @description Absent where not found, or erased. */
+            /** @description Absent if the message was not found or the sender was erased. */
             sender_id?: string;
             /**
              * Format: int64
@@ -422,37 +428,37 @@ export interface components {
              */
             sent_at_ms?: number;
             status: components["schemas"]["Status"];
-            /** @description Whose. */
+            /** @description The tenant of the message. */
             tenant: string;
             /**
              * Format: int32
-             * @description The number of people who have not read it and are still in the conversation.
+             * @description Members who have not read it and are still in the conversation.
              */
             unread_count?: number;
-            /** @description The other party of a direct chat with an audience of one. */
+            /** @description The other person of a direct conversation with an audience of one. */
             user_id?: string;
             /**
              * Format: int64
-             * @description Of two copies the one with the higher version is the newer.
+             * @description The copy with the higher version is the newer one.
              */
             version?: number;
         };
         /** @description The answer to a batch. */
         ReceiptsAnswer: {
-            /** @description The token that the header `Receipts-Position` holds too. */
+            /** @description The same token as in the header `Receipts-Position`. */
             position: string;
-            /** @description One receipt for each id, in the order asked for. */
+            /** @description One receipt for each id, in the order of the request. */
             receipts: components["schemas"]["Receipt"][];
         };
-        /** @description Which messages a batch asks about. */
+        /** @description The messages of a batch. */
         ReceiptsQuery: {
             /**
-             * @description Their conversation; absent or null to look in all conversations of the tenant.
+             * @description Their conversation. Absent or null to search all conversations of the tenant.
              * @example g1
              */
             conversation_id?: string | null;
             /**
-             * @description The messages; one that is named twice is answered twice.
+             * @description The messages. An id that appears twice is answered twice.
              * @example [
              *       "m1",
              *       "m2"
@@ -461,7 +467,7 @@ export interface components {
             message_ids: string[];
         };
         /**
-         * @description What a receipt says about its message.
+         * @description The status of a message.
          * @enum {string}
          */
         Status: "ok" | "not_found" | "not_requested" | "unsupported" | "recalled" | "forbidden";
@@ -623,7 +629,7 @@ export interface components {
         };
     };
     responses: {
-        /** @description `invalid`: The request is not valid. `bad-position`: The position token is not valid. `bad-cursor`: The cursor is not of this list. */
+        /** @description `invalid`: The request is not valid. `bad-position`: The position token is not valid. `bad-cursor`: The cursor does not belong to this list. */
         400: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -664,7 +670,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `method-not-allowed`: The route does not know this method. */
+        /** @description `method-not-allowed`: The route does not have this method. */
         405: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -694,7 +700,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `updates-gone`: Updates since then are not kept any more. */
+        /** @description `updates-gone`: Updates since then are no longer kept. */
         410: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -724,7 +730,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `rate-limited`: Too many requests of this caller. */
+        /** @description `rate-limited`: Too many requests from this caller. */
         429: {
             headers: {
                 "Retry-After": components["headers"]["Retry-After"];
@@ -745,7 +751,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `behind`: The position is not folded yet. `unavailable`: The state cannot be asked just now. `not-written`: Nothing was written. `outcome-open`: The outcome is open. `too-many-streams`: Too many streams at once. `overloaded`: Too many requests at once. `not-ready`: Not ready. */
+        /** @description `behind`: The position is not folded yet. `unavailable`: The state cannot be asked at the moment. `not-written`: Nothing was written. `outcome-open`: The outcome is unknown. `too-many-streams`: Too many streams are open. `overloaded`: Too many requests are in progress. `not-ready`: Not ready. */
         503: {
             headers: {
                 "Retry-After": components["headers"]["Retry-After"];
@@ -758,24 +764,24 @@ export interface components {
         };
     };
     parameters: {
-        /** @description The user who asks, percent-encoded; absent: a service with all scopes. Only without authentication configured. */
+        /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
         "Receipts-Caller": string;
-        /** @description A token, or several behind commas: the answer waits until all that it stands for is folded. */
+        /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
         "Receipts-Min-Position": string;
-        /** @description Whose data. Only without authentication configured. */
+        /** @description The tenant. Only if no authentication is configured. */
         "Receipts-Tenant": string;
-        /** @description How long it waits at most, milliseconds; then 503. More than 30,000 is taken as 30,000. */
+        /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
         "Receipts-Wait-Ms": number;
     };
     requestBodies: never;
     headers: {
-        /** @description A token: up to where the log was folded for this answer, or what was written. Opaque; given back in `Receipts-Min-Position`, a later read stands at least there. */
+        /** @description An opaque token: how far the log was folded for this answer, or the written events. A later read that sends it in `Receipts-Min-Position` is at least as fresh. */
         "Receipts-Position": string;
-        /** @description When to come again, seconds. */
+        /** @description When to retry, seconds. */
         "Retry-After": number;
-        /** @description `Bearer`, with `error="invalid_token"` where there is a token that is not taken (RFC 6750). */
+        /** @description `Bearer`, with `error="invalid_token"` if a token was sent and refused (RFC 6750). */
         "WWW-Authenticate": string;
-        /** @description The request's own `X-Request-Id`, or one of the service's. */
+        /** @description The `X-Request-Id` of the request, or one that the service generated. */
         "X-Request-Id": string;
     };
     pathItems: never;
@@ -813,7 +819,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Prometheus' text format. */
+            /** @description The text format of Prometheus. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -855,7 +861,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Caught up. */
+            /** @description The service has caught up. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -871,32 +877,32 @@ export interface operations {
     list_members: {
         parameters: {
             query: {
-                /** @description Which list. */
+                /** @description The list. */
                 filter: "read" | "unread" | "departed";
-                /** @description How many members at most. */
+                /** @description The most members of the page. */
                 limit?: number;
-                /** @description `next_cursor` of the page before; absent for the first page. */
+                /** @description The `next_cursor` of the page before. Absent for the first page. */
                 cursor?: string;
             };
             header?: {
-                /** @description Whose data. Only without authentication configured. */
+                /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The user who asks, percent-encoded; absent: a service with all scopes. Only without authentication configured. */
+                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
-                /** @description A token, or several behind commas: the answer waits until all that it stands for is folded. */
+                /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
-                /** @description How long it waits at most, milliseconds; then 503. More than 30,000 is taken as 30,000. */
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
             };
             path: {
                 /**
-                 * @description The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients take `.` and `..` out of a path, encoded
-                 *     or not: such ids are asked for by `POST /v1/receipts/query`.
+                 * @description The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients remove `.`
+                 *     and `..` from a path, encoded or not. Ask for such ids with `POST /v1/receipts/query`.
                  * @example g1
                  */
                 conversation_id: string;
                 /**
-                 * @description The message, likewise.
+                 * @description The message, encoded in the same way.
                  * @example m1
                  */
                 message_id: string;
@@ -930,24 +936,24 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Whose data. Only without authentication configured. */
+                /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The user who asks, percent-encoded; absent: a service with all scopes. Only without authentication configured. */
+                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
-                /** @description A token, or several behind commas: the answer waits until all that it stands for is folded. */
+                /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
-                /** @description How long it waits at most, milliseconds; then 503. More than 30,000 is taken as 30,000. */
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
             };
             path: {
                 /**
-                 * @description The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients take `.` and `..` out of a path, encoded
-                 *     or not: such ids are asked for by `POST /v1/receipts/query`.
+                 * @description The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients remove `.`
+                 *     and `..` from a path, encoded or not. Ask for such ids with `POST /v1/receipts/query`.
                  * @example g1
                  */
                 conversation_id: string;
                 /**
-                 * @description The message, likewise.
+                 * @description The message, encoded in the same way.
                  * @example m1
                  */
                 message_id: string;
@@ -980,24 +986,24 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Whose data. Only without authentication configured. */
+                /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The user who asks, percent-encoded; absent: a service with all scopes. Only without authentication configured. */
+                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
-                /** @description A token, or several behind commas: the answer waits until all that it stands for is folded. */
+                /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
-                /** @description How long it waits at most, milliseconds; then 503. More than 30,000 is taken as 30,000. */
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
             };
             path: {
                 /**
-                 * @description The conversation, percent-encoded, a slash as `%2F`. Where a client takes `.` and `..` out of a path, read marks of such ids
-                 *     are out of its reach.
+                 * @description The conversation, percent-encoded, a slash as `%2F`. A client that removes `.` and `..` from
+                 *     a path cannot get the read marks of such ids.
                  * @example g1
                  */
                 conversation_id: string;
                 /**
-                 * @description The person, likewise.
+                 * @description The person, encoded in the same way.
                  * @example bob
                  */
                 user_id: string;
@@ -1030,15 +1036,15 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Whose data. Only without authentication configured. */
+                /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The user who asks, percent-encoded; absent: a service with all scopes. Only without authentication configured. */
+                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
             };
             path?: never;
             cookie?: never;
         };
-        /** @description What happened. */
+        /** @description The events. */
         requestBody: {
             content: {
                 /**
@@ -1084,19 +1090,19 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Whose data. Only without authentication configured. */
+                /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The user who asks, percent-encoded; absent: a service with all scopes. Only without authentication configured. */
+                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
-                /** @description A token, or several behind commas: the answer waits until all that it stands for is folded. */
+                /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
-                /** @description How long it waits at most, milliseconds; then 503. More than 30,000 is taken as 30,000. */
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
             };
             path?: never;
             cookie?: never;
         };
-        /** @description Which messages. */
+        /** @description The messages. */
         requestBody: {
             content: {
                 "application/json": components["schemas"]["ReceiptsQuery"];
@@ -1128,29 +1134,30 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description The conversation; this or `sender_id`.
+                 * @description The conversation. Send this or `sender_id`.
                  * @example g1
                  */
                 conversation_id?: string;
-                /** @description The person; this or `conversation_id`. */
+                /** @description The sender. Send this or `conversation_id`. */
                 sender_id?: string;
                 /**
-                 * @description The `id` of an event of such a stream, or a position of the event log: a token of an answer. `Last-Event-ID` wins
-                 *     over it. A partition that a token does not name is read from its beginning, so for a sender it has to be one that
-                 *     stands for all: a stream's own, or that of a query without `conversation_id`.
+                 * @description The `id` of an event of such a stream, or a position of the event log from an answer.
+                 *     `Last-Event-ID` takes precedence. A partition that the token does not name is read from its
+                 *     beginning. A stream of a sender therefore needs a token of all partitions: one of a stream
+                 *     of a sender, or of a query without `conversation_id`.
                  */
                 since?: string;
             };
             header?: {
-                /** @description The `id` of the last event that the client has seen of such a stream, or a position of the event log. */
+                /** @description The `id` of the last event that the client has seen on such a stream, or a position of the event log. */
                 "Last-Event-ID"?: string;
-                /** @description Whose data. Only without authentication configured. */
+                /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The user who asks, percent-encoded; absent: a service with all scopes. Only without authentication configured. */
+                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
-                /** @description A token, or several behind commas: the answer waits until all that it stands for is folded. */
+                /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
-                /** @description How long it waits at most, milliseconds; then 503. More than 30,000 is taken as 30,000. */
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
             };
             path?: never;
@@ -1158,7 +1165,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A stream without end. */
+            /** @description An endless stream. */
             200: {
                 headers: {
                     "Receipts-Position": components["headers"]["Receipts-Position"];

@@ -105,7 +105,7 @@ pub(crate) async fn stream_updates(
     Ok(response)
 }
 
-/// Returns what the stream is about.
+/// Returns the subject of the stream.
 fn interest(parameters: &Parameters) -> Result<Interest, Problem> {
     let id = |name: &str| -> Result<Option<String>, Problem> {
         let Some(id) = parameters.one(name)? else { return Ok(None) };

@@ -51,7 +51,7 @@ struct Registered {
 }
 
 impl Hub {
-    /// Begins to follow the topic at its end. Blocks until the log has told where that is.
+    /// Begins to follow the topic at its end. Blocks until the log has returned the end.
     ///
     /// # Errors
     /// When the log cannot be read.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-/// What a stream is about.
+/// The subject of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Interest {
     /// Updates of one conversation.

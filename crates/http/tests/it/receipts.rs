@@ -1,4 +1,4 @@
-//! Receipts as the contract has them: one and many, who may ask, and how fresh the answer is.
+//! Tests receipts against the contract: one and many, access, and the freshness of answers.
 
 use crate::common::table::Mood;
 use crate::common::{App, Setup};

@@ -52,7 +52,6 @@ const OLD_WORDS: &[OldWord] = &[
     old("hot pages", "cached pages"),
     old("note places", "write_sled_snapshot"),
     old("noted places", "sled snapshot"),
-    old("left since", "departed since"),
     old("sign of life", "heartbeat"),
     old("signs of life", "heartbeats"),
     old("ImageSource", "SnapshotSource"),
@@ -83,7 +82,7 @@ const OLD_WORDS: &[OldWord] = &[
     old("Patience", "Timeouts"),
     old("Drained", "DrainOutcome"),
     old("Halves", "ProbeTable"),
-    old("Leaves", "Departures"),
+    old("table id leaves", "departures"),
     old("Place", "Position, Location, Slot or Path: say which"),
 ];
 

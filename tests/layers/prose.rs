@@ -153,9 +153,63 @@ fn every_decision_is_in_the_index() {
 }
 
 /// Documents that name files of before, until they are rewritten.
-const LINKS_STILL_TO_DO: &[&str] = &["crates/"];
+const LINKS_STILL_TO_DO: &[&str] = &["crates/fold/"];
 /// Where test names are still longer: an area that is done leaves this list, and nothing new enters
 /// it.
-const NAMES_STILL_TO_DO: &[&str] = &["crates/", "services/", "tests/"];
+const NAMES_STILL_TO_DO: &[&str] = &[
+    "crates/analytics/",
+    "crates/backfill/",
+    "crates/client/",
+    "crates/event/",
+    "crates/fold/",
+    "crates/log/",
+    "crates/objects/",
+    "crates/projection/",
+    "crates/runtime/",
+    "crates/snapshots/",
+    "crates/store/",
+    "crates/testkit/",
+    "services/receipts/",
+    "tests/it/",
+    "tests/kafka/",
+    "tests/long/",
+];
 /// Where comment lines are still longer, likewise.
-const COLUMNS_STILL_TO_DO: &[&str] = &["crates/", "services/", "tests/", "clients/", ".ci/", "Cargo.toml"];
+const COLUMNS_STILL_TO_DO: &[&str] = &[
+    ".ci/run",
+    "Cargo.toml",
+    "clients/typescript/check",
+    "clients/typescript/src/client.ts",
+    "clients/typescript/src/http.ts",
+    "clients/typescript/src/stream.ts",
+    "crates/analytics/",
+    "crates/assembly/",
+    "crates/backfill/",
+    "crates/client/",
+    "crates/cluster/",
+    "crates/event/",
+    "crates/fold/",
+    "crates/http/",
+    "crates/log/",
+    "crates/objects/",
+    "crates/projection/",
+    "crates/runtime/",
+    "crates/snapshots/",
+    "crates/store/",
+    "crates/testkit/",
+    "services/ingest/",
+    "services/projector/",
+    "services/query/",
+    "services/receipts/",
+    "tests/Cargo.toml",
+    "tests/benches/",
+    "tests/fuzz/",
+    "tests/install",
+    "tests/it/",
+    "tests/kafka/",
+    "tests/kills/",
+    "tests/long/",
+    "tests/run",
+    "tests/src/",
+    "tests/tools/",
+];

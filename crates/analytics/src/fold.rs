@@ -1,5 +1,5 @@
-//! Folds a prefix of a partition for analysis, with its own consumer and its own state: in memory and,
-//! beyond its memory, in a temporary directory. Touches no store of a service.
+//! Folds a prefix of a partition for analysis, with its own consumer and its own state: in memory
+//! and, beyond its memory, in a temporary directory. Touches no store of a service.
 
 use crate::Error;
 use receipts_fold::effects::{DeadLetter, Effects};
@@ -23,7 +23,8 @@ pub trait ProgressMonitor {
     /// Reports that this many more offsets of the log were read.
     fn advanced(&self, offsets: u64);
 
-    /// Reports offsets that need not be read: a snapshot holds them, or an earlier run has read them.
+    /// Reports offsets that need not be read: a snapshot holds them, or an earlier run has read
+    /// them.
     fn skipped(&self, _offsets: u64) {}
 
     /// Tells whether to stop at the next opportunity.
@@ -35,8 +36,9 @@ pub trait ProgressMonitor {
 pub enum UpTo {
     /// The current end of the log.
     End,
-    /// Before the first record whose timestamp (Unix milliseconds) is later. Records after that one are
-    /// left out even if their own timestamps are earlier, because a state is that of a prefix (INV-ASOF).
+    /// Before the first record whose timestamp (Unix milliseconds) is later. Records after that one
+    /// are left out even if their own timestamps are earlier, because a state is that of a prefix
+    /// (INV-ASOF).
     Time(u64),
     /// Everything below an offset.
     Offset(u64),
@@ -100,7 +102,8 @@ fn retrying<T>(mut ask: impl FnMut() -> Result<T, ReadError>) -> Result<T, Error
     }
 }
 
-/// Reads a range of the log in order. It resumes after a transient error as long as it makes progress.
+/// Reads a range of the log in order. It resumes after a transient error as long as it makes
+/// progress.
 ///
 /// # Errors
 /// If the log cannot be read any further, `each` fails, or the monitor stops it.
@@ -163,8 +166,8 @@ pub struct FoldReport {
     /// The next offset of the snapshot that the fold began with, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_offset: Option<u64>,
-    /// The first offset that events, dead letters and times cover, if [`Scratch::fold_from`] set one.
-    /// Earlier records were folded for the state alone.
+    /// The first offset that events, dead letters and times cover, if [`Scratch::fold_from`] set
+    /// one. Earlier records were folded for the state alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_offset: Option<u64>,
     /// The offset after the last record that was read.
@@ -213,9 +216,9 @@ impl Scratch {
         self.fold_and_report(log, span, None, monitor)
     }
 
-    /// Folds a range of a partition and reports only its records from an offset on. The state still is
-    /// that of the whole range: records below the offset come from the newest snapshot at or below it,
-    /// else from the log.
+    /// Folds a range of a partition and reports only its records from an offset on. The state still
+    /// is that of the whole range: records below the offset come from the newest snapshot at or
+    /// below it, else from the log.
     ///
     /// # Errors
     /// As [`Self::fold`].
@@ -276,7 +279,8 @@ impl Scratch {
         Ok((dir, store))
     }
 
-    /// Restores the newest snapshot within the range; returns its next offset, or `None` without one.
+    /// Restores the newest snapshot within the range; returns its next offset, or `None` without
+    /// one.
     fn restore(
         &self,
         store: &SledStore,
@@ -304,7 +308,8 @@ impl Scratch {
         }))
     }
 
-    /// Restores the newest snapshot within the range into a temporary store; `None` if none is usable.
+    /// Restores the newest snapshot within the range into a temporary store; `None` if none is
+    /// usable.
     ///
     /// # Errors
     /// If the destination or the temporary disk fails, or the monitor stops it.
@@ -330,8 +335,8 @@ impl receipts_snapshots::Watch for Restoring<'_> {
     }
 }
 
-/// Folds a range of a partition into a state at its first offset, and writes the counters into its pages.
-/// Beyond its memory the state goes to its store.
+/// Folds a range of a partition into a state at its first offset, and writes the counters into its
+/// pages. Beyond its memory the state goes to its store.
 ///
 /// # Errors
 /// If the log, the disk or the state fails, or the monitor stops it.

@@ -1,13 +1,18 @@
-//! The projector beside what it cannot be faster than, in one run on one Kafka: rdkafka alone, rdkafka and decoding, then
-//! the projector whole (consume, decode, fold, checkpoint, publish), and the same without updates, which is a rebuild.
+//! Compares the projector with its upper bounds, in one run on one Kafka: rdkafka alone, rdkafka
+//! with decoding, then the whole projector (consume, decode, fold, checkpoint, publish), and the
+//! projector without updates, which is a rebuild. Asserts only that both projectors give the same
+//! answers.
 //!
-//! `cargo bench -p receipts-projection --bench end_to_end -- [--messages N] [--cap N] [--ids N] [--receipts-per-message N] [--hot MEMBERS] [--partitions N] [--fold-threads N] [--memory-mb N] [--seed N] [--json FILE]`
-//! Starts a broker of its own by `tests/kafka/broker/kafka.sh` (Java 17, Maven), or reads a topic that is there already:
-//! `--bootstrap HOST:PORT --topic NAME`. `--hot MEMBERS` is one group with one message that all of them read.
+//! `cargo bench -p receipts-projection --bench end_to_end -- [--messages N] [--cap N] [--ids N]
+//! [--receipts-per-message N] [--hot MEMBERS] [--partitions N] [--fold-threads N] [--memory-mb N]
+//! [--seed N] [--json FILE]` Starts a broker of its own by `tests/kafka/broker/kafka.sh` (Java 17,
+//! Maven), or reads an existing topic: `--bootstrap HOST:PORT --topic NAME`. `--hot MEMBERS` is one
+//! group with one message that all members read.
 //!
-//! A phase begins with its first record: joining the group is no work. The projector's phases end with everything folded,
-//! checkpointed, in sled, and acknowledged. The checksum is taken of what the store answers: messages that were read, the
-//! sum of their read counts, and the sum of the squares.
+//! A phase begins with its first record, so that joining the consumer group does not count. The
+//! projector's phases end when everything is folded, checkpointed, in sled, and acknowledged. The
+//! checksum is computed from answers: the messages that were read, the sum of their read counts,
+//! and the sum of the squares.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
@@ -34,16 +39,16 @@ const POLL_RECORDS: usize = 1_024;
 const POLL_WAIT: Duration = Duration::from_millis(20);
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 
-/// One phase: how long it took, and how much of both processors, the broker's share not counted.
+/// One phase: its duration, and the CPU time of this process, without the broker.
 struct Phase {
     name: &'static str,
     seconds: f64,
     cpu_seconds: f64,
-    /// The same by the names of threads.
+    /// CPU seconds by thread name.
     threads: BTreeMap<String, f64>,
 }
 
-/// What the process has used so far.
+/// The time and the CPU time of the process at the start of a phase.
 struct Clock {
     at: Instant,
     cpu_seconds: f64,
@@ -74,12 +79,12 @@ impl Assignment for FromTheStart {
     fn revoked(&self, _: &[u32]) {}
 }
 
-/// What is measured: a workload of this run, or a topic that is there already.
+/// The topic to measure: a generated workload, or an existing topic.
 struct Subject {
     log: KafkaLog,
-    /// Ends with the run.
+    /// Stopped when it is dropped.
     _broker: Option<Broker>,
-    /// What a report says of it.
+    /// Its description in the report.
     described: Value,
 }
 
@@ -93,7 +98,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let decoding = consume("rdkafka and decoding", &log, |record| {
         let event = record.value.map(decode).and_then(Result::ok).expect("an event");
         let key = record.key.expect("a key");
-        assert!(event.key_matches(key) && partition_of(key, partitions) == record.partition, "an event in its place");
+        assert!(
+            event.key_matches(key) && partition_of(key, partitions) == record.partition,
+            "the event is in its partition"
+        );
         records += 1;
         match &event.body {
             Body::MessageSent(_) => messages += 1,
@@ -106,14 +114,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (whole, folded) = project("projector, updates published", &log, true)?;
     let updates = count(&log, Topic::Updates)? - updates_before;
     let (rebuild, rebuilt) = project("projector, rebuild", &log, false)?;
-    assert_eq!(folded.checksum, rebuilt.checksum, "the same log, the same answers");
+    assert_eq!(folded.checksum, rebuilt.checksum, "the same log must give the same answers");
     let phases = [alone, decoding, whole, rebuild];
 
     let roofline = phases[1].seconds;
-    println!("{:<30} {:>9} {:>12} {:>12} {:>19}", "", "seconds", "receipts/s", "of decoding", "CPU s a M receipts");
+    println!("{:<30} {:>9} {:>12} {:>12} {:>21}", "", "seconds", "receipts/s", "of decoding", "CPU s per M receipts");
     for phase in &phases {
         println!(
-            "{:<30} {:>9.2} {:>12.0} {:>11.0}% {:>19.2}",
+            "{:<30} {:>9.2} {:>12.0} {:>11.0}% {:>21.2}",
             phase.name,
             phase.seconds,
             receipts as f64 / phase.seconds,
@@ -127,12 +135,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         let named: Vec<_> = by_cpu.iter().take(5).map(|(thread, cpu)| format!("{thread} {cpu:.2}")).collect();
         println!("CPU s by thread, {name}: {}", named.join(", "));
     }
-    let a_message = |bytes: u64| bytes as f64 / messages as f64;
-    println!("{:.0} bytes a value; {updates} updates published", bytes as f64 / records as f64);
+    let per_message = |bytes: u64| bytes as f64 / messages as f64;
+    println!("{:.0} bytes per value; {updates} updates published", bytes as f64 / records as f64);
     println!(
-        "bytes a message: {:.0} of disk, {:.0} of pages in memory",
-        a_message(folded.disk_bytes),
-        a_message(folded.page_bytes)
+        "bytes per message: {:.0} on disk, {:.0} of pages in memory",
+        per_message(folded.disk_bytes),
+        per_message(folded.page_bytes)
     );
     let [read, sum, squares] = folded.checksum;
     println!("checksum: {read} / {sum} / {squares}");
@@ -154,7 +162,7 @@ fn subject() -> Result<Subject, Box<dyn Error>> {
     let partitions = number("partitions", 4) as u32;
     if let Some(topic) = text("topic") {
         let bootstrap = text("bootstrap").ok_or("--topic needs --bootstrap HOST:PORT")?;
-        // Updates stand in the partitions of their events, so these topics belong to this one.
+        // Updates go to the partitions of their events, so they need topics of their own.
         let settings = KafkaSettings {
             bootstrap,
             updates: format!("{topic}.updates"),
@@ -189,21 +197,23 @@ fn subject() -> Result<Subject, Box<dyn Error>> {
             json!({"hot": members})
         }
     };
-    println!("made and written in {:.1} s", begun.elapsed().as_secs_f64());
+    println!("workload generated and written in {:.1} s", begun.elapsed().as_secs_f64());
     Ok(Subject { log, _broker: Some(broker), described })
 }
 
-/// One group, one message, and each member reads it, a thousand a second.
+/// Writes one group with one message that each member reads, a thousand members per second.
 fn write_hot(log: &KafkaLog, members: u64) -> Result<(), AppendError> {
     const SENT_AT_MS: u64 = 1_780_000_000_000;
-    const A_RECORD: usize = LISTED_IDS_MAX;
-    let joins = (members as usize).div_ceil(A_RECORD);
+    const JOINS_PER_RECORD: usize = LISTED_IDS_MAX;
+    let joins = (members as usize).div_ceil(JOINS_PER_RECORD);
     write_events(log, joins + members as usize, TIME_LIMIT, |i, key, value| {
         *key = receipts_event::key("default", "hot");
         let event = match i.checked_sub(joins) {
             None => {
-                let joined: Vec<_> =
-                    (i * A_RECORD..members as usize).take(A_RECORD).map(|member| format!("u{member}")).collect();
+                let joined: Vec<_> = (i * JOINS_PER_RECORD..members as usize)
+                    .take(JOINS_PER_RECORD)
+                    .map(|member| format!("u{member}"))
+                    .collect();
                 json!({"type": "members.changed", "conversation_id": "hot", "joined": joined})
             }
             Some(0) => json!({"type": "message.sent", "conversation_id": "hot", "message_id": "m", "sender_id": "u0",
@@ -216,13 +226,13 @@ fn write_hot(log: &KafkaLog, members: u64) -> Result<(), AppendError> {
     })
 }
 
-/// Records in a topic.
+/// Counts the records of a topic.
 fn count(log: &KafkaLog, topic: Topic) -> Result<u64, ReadError> {
     let bounds = (0..log.partition_count()).map(|partition| log.bounds(topic, partition));
     bounds.map(|bounds| bounds.map(|b| b.end - b.start)).sum()
 }
 
-/// Hands each record of the log to `each`.
+/// Consumes the log and passes each record to `each`.
 fn consume(name: &'static str, log: &KafkaLog, mut each: impl FnMut(&Record<'_>)) -> Result<Phase, Box<dyn Error>> {
     let mut reader = log.reader(&unique("bench"), Arc::new(FromTheStart))?;
     let (mut clock, mut has_begun, mut at_end) = (Clock::start(), false, BTreeSet::new());
@@ -244,13 +254,13 @@ fn consume(name: &'static str, log: &KafkaLog, mut each: impl FnMut(&Record<'_>)
     Ok(clock.stop(name))
 }
 
-/// What a projector came to.
+/// The result of a projector.
 struct Folded {
     /// Messages that were read, the sum of their read counts, the sum of the squares.
     checksum: [u64; 3],
-    /// Of the store, once it is closed.
+    /// The size of the closed store.
     disk_bytes: u64,
-    /// Of the pages that were in memory at the end.
+    /// The size of the pages in memory at the end.
     page_bytes: u64,
 }
 
@@ -285,7 +295,7 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, 
     }
     println!("{name}: everything folded after {:.2} s", clock.at.elapsed().as_secs_f64());
     let (threads, partitions) = (cpu_by_thread(), projector.partitions().clone());
-    // Asked while it still owns its partitions; the time that takes is not counted.
+    // The partitions are queried while the projector owns them. This time is subtracted below.
     let mut folded = Folded { checksum: [0; 3], disk_bytes: 0, page_bytes: 0 };
     let asking = Instant::now();
     for partition in 0..log.partition_count() {
@@ -304,7 +314,7 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, 
     let asking = asking.elapsed();
     projector.stop()?;
     let mut phase = clock.stop(name);
-    // Those that ended by now are counted to what they had used before.
+    // Threads that have ended count with the CPU time measured before.
     for (name, cpu) in threads {
         let used = cpu - clock.threads.get(&name).unwrap_or(&0.0);
         let known = phase.threads.entry(name).or_default();
@@ -317,11 +327,12 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, 
     Ok((phase, folded))
 }
 
-/// CPU seconds of the threads that run, by their names, which several may share; the system's resolution is 10 ms.
+/// Returns CPU seconds of the running threads by name, which several threads may share. The
+/// system's resolution is 10 ms.
 fn cpu_by_thread() -> BTreeMap<String, f64> {
     let mut all = BTreeMap::new();
     for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-        // A thread may end between the two looks.
+        // A thread may end between the two reads.
         let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
         let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { continue };
         let ticks: f64 = rest.split(' ').skip(12).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
@@ -330,7 +341,7 @@ fn cpu_by_thread() -> BTreeMap<String, f64> {
     all
 }
 
-/// CPU seconds of this process so far, all threads.
+/// Returns the CPU seconds of all threads of this process so far.
 fn process_cpu() -> f64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9

@@ -1,6 +1,6 @@
 //! Copies records out of the log's memory and decodes them, so that they can go from the reader's
-//! thread to a worker. All bytes of a batch go into one block of memory; decoding costs far more than
-//! this copy.
+//! thread to a worker. All bytes of a batch go into one block of memory; decoding costs far more
+//! than this copy.
 
 use crate::partition::{Decoded, decode};
 use crate::source::SourceItem;

@@ -8,9 +8,9 @@ use crate::source::Source;
 use std::time::{Duration, Instant};
 
 impl Shard {
-    /// Checkpoints one due partition, if there is any. With `check_memory`, partitions with too many
-    /// changed pages in memory become due as well. It is one per step, so that polls, updates and
-    /// queries get in between.
+    /// Checkpoints one due partition, if there is any. With `check_memory`, partitions with too
+    /// many changed pages in memory become due as well. It is one per step, so that polls, updates
+    /// and queries get in between.
     pub(crate) fn checkpoint_next(&self, source: &mut dyn Source, check_memory: bool) -> Result<(), ProjectError> {
         self.commit_applied(source);
         let now = Instant::now();
@@ -32,8 +32,8 @@ impl Shard {
         if !self.pre_encode(number) {
             return Ok(());
         }
-        // INV-UPDATE-LAST: publish first. After the checkpoint, an update lost with the process would
-        // never be published again.
+        // INV-UPDATE-LAST: publish first. After the checkpoint, an update lost with the process
+        // would never be published again.
         if !self.publish_and_wait(&[number])? {
             tracing::warn!("the log does not acknowledge updates and dead letters; checkpoints are postponed");
             self.schedule.lock().postpone(Instant::now() + settings.publish_timeout);

@@ -1,8 +1,8 @@
-//! Compares this machine's clock with the timestamps of records. Warns, and makes readiness careful;
-//! no answer depends on it.
+//! Compares this machine's clock with the timestamps of records. Warns, and makes readiness
+//! careful; no answer depends on it.
 
-/// A record may be dated this far ahead before one of the two clocks is called wrong: more than clocks
-/// kept by NTP ever differ, less than the hour that Kafka accepts by default
+/// A record may be dated this far ahead before one of the two clocks is called wrong: more than
+/// clocks kept by NTP ever differ, less than the hour that Kafka accepts by default
 /// (`message.timestamp.after.max.ms`).
 const AHEAD_MAX_MS: u64 = 5 * 60_000;
 

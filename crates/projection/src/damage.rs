@@ -15,8 +15,8 @@ pub(crate) fn is_damage(e: &FoldError) -> bool {
     }
 }
 
-/// The damaged partitions of a store. Each has a marker `pN.damaged` in the store's directory, whose
-/// text is the reason.
+/// The damaged partitions of a store. Each has a marker `pN.damaged` in the store's directory,
+/// whose text is the reason.
 pub(crate) struct Damage {
     dir: PathBuf,
 }

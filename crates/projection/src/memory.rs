@@ -1,8 +1,8 @@
 //! Divides the memory for pages among partitions. Knows only the numbers of partitions.
 
-/// The memory of all partitions together. Each partition is guaranteed an equal share. A partition may
-/// borrow memory that others do not use, and returns it when they need it: groups differ in size, and
-/// a large one would not fit its share while most memory is idle (ADR 0029).
+/// The memory of all partitions together. Each partition is guaranteed an equal share. A partition
+/// may borrow memory that others do not use, and returns it when they need it: groups differ in
+/// size, and a large one would not fit its share while most memory is idle (ADR 0029).
 pub(crate) struct Memory {
     bytes_max: usize,
     /// Bytes used per partition, as last reported.
@@ -30,8 +30,8 @@ impl Memory {
         metrics::gauge!("receipts_memory_bytes", "partition" => partition.to_string()).set(bytes as f64);
     }
 
-    /// Returns the partitions that must return borrowed memory: those beyond their guaranteed share,
-    /// while all together use too much.
+    /// Returns the partitions that must return borrowed memory: those beyond their guaranteed
+    /// share, while all together use too much.
     pub(crate) fn over_share(&self) -> Vec<u32> {
         if self.used.iter().sum::<usize>() <= self.bytes_max {
             return Vec::new();

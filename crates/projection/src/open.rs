@@ -13,8 +13,8 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 impl Shard {
-    /// Opens a partition; returns the offset at which reading begins. INV-OFFSET: the store names that
-    /// offset, and nothing else does.
+    /// Opens a partition; returns the offset at which reading begins. INV-OFFSET: the store names
+    /// that offset, and nothing else does.
     fn open(&self, number: u32, first_offset: u64, end_offset: u64, log: &dyn Peek) -> Result<u64, ProjectError> {
         let opened = self.open_store(number)?;
         let opened = match &self.shared.settings.snapshots {
@@ -115,8 +115,8 @@ impl Assignment for Shard {
         self.open(partition, first_offset, end_offset, log).map_err(Into::into)
     }
 
-    /// Releases the partitions; their states become durable unless the reader is dropped by a panic,
-    /// which may have left a record applied in part.
+    /// Releases the partitions; their states become durable unless the reader is dropped by a
+    /// panic, which may have left a record applied in part.
     fn revoked(&self, partitions: &[u32]) {
         if let Err(e) = self.release(partitions, !std::thread::panicking()) {
             *self.failure.lock() = Some(e);

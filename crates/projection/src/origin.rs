@@ -1,5 +1,5 @@
-//! Decides whether a state may be folded on from this log under these settings, and words a refusal.
-//! Opens and repairs nothing.
+//! Decides whether a state may be folded on from this log under these settings, and words a
+//! refusal. Opens and repairs nothing.
 
 use receipts_fold::{LastRecord, Limits, Origin};
 use receipts_log::{Peek, ReadError};

@@ -1,5 +1,6 @@
-//! The step from records to state, and from state to disk: shared by the projector and by analytics.
-//! Also holds a partition that a projector owns. Decides nothing about when a step happens.
+//! The step from records to state, and from state to disk: shared by the projector and by
+//! analytics. Also holds a partition that a projector owns. Decides nothing about when a step
+//! happens.
 
 use crate::clock::ClockWatch;
 use crate::publish::DeadRecord;
@@ -96,8 +97,8 @@ pub(crate) struct Partition {
     pub(crate) behind: Option<Duration>,
     /// The store's number of the last checkpoint.
     saved: u64,
-    /// False while a record is being applied and after an error within it. The state is then that of
-    /// no prefix, and must be neither queried nor saved (INV-PREFIX).
+    /// False while a record is being applied and after an error within it. The state is then that
+    /// of no prefix, and must be neither queried nor saved (INV-PREFIX).
     whole: bool,
 }
 
@@ -135,7 +136,8 @@ impl Partition {
         self.whole
     }
 
-    /// Tells whether the store is still applying the last checkpoint, whose pages must stay in memory.
+    /// Tells whether the store is still applying the last checkpoint, whose pages must stay in
+    /// memory.
     pub(crate) fn is_saving(&self) -> bool {
         self.fold.pages().backend().applied() < self.saved
     }

@@ -1,5 +1,5 @@
-//! The partitions that workers and queries share: each state under a lock, and how far it is folded.
-//! Folds nothing.
+//! The partitions that workers and queries share: each state under a lock, and how far it is
+//! folded. Folds nothing.
 
 use crate::clock::is_ahead;
 use crate::damage::Damage;
@@ -36,8 +36,8 @@ pub(crate) struct PartitionCell {
     pub(crate) position: AtomicU64,
     /// True if the last poll ended at the end of the partition.
     pub(crate) at_end: AtomicBool,
-    /// The end of the log when the partition was assigned. Under constant load a poll may never reach
-    /// the end.
+    /// The end of the log when the partition was assigned. Under constant load a poll may never
+    /// reach the end.
     pub(crate) end_offset: AtomicU64,
     /// True once everything below `end_offset` is folded.
     pub(crate) caught_up: AtomicBool,
@@ -78,8 +78,8 @@ impl Partitions {
         &self.0.damage
     }
 
-    /// Queries an owned partition, whose next offset is the second argument of `ask`. Returns `None`
-    /// if it is not owned or not far enough, or if its last record was applied in part.
+    /// Queries an owned partition, whose next offset is the second argument of `ask`. Returns
+    /// `None` if it is not owned or not far enough, or if its last record was applied in part.
     ///
     /// The fold of this partition, and later queries, wait meanwhile: microseconds if the pages are
     /// in memory, milliseconds if many must be read, as for a page of a long member list in a group
@@ -143,8 +143,8 @@ impl Partitions {
             readiness.partitions += 1;
             let timestamp_ms = cell.timestamp_ms.load(Ordering::Acquire);
             let lag_ms = now_ms.saturating_sub(timestamp_ms);
-            // A record dated in the future has no known age. Only the end of the log then proves that
-            // the partition has caught up.
+            // A record dated in the future has no known age. Only the end of the log then proves
+            // that the partition has caught up.
             let dated = !is_ahead(timestamp_ms, now_ms);
             let fresh = dated && u128::from(lag_ms) <= self.0.ready_lag.as_millis();
             let near = cell.at_end.load(Ordering::Acquire) || fresh;

@@ -1,5 +1,5 @@
-//! A running projector: one thread per worker, until it is stopped or a worker stops by itself. Decides
-//! nothing about a worker's steps.
+//! A running projector: one thread per worker, until it is stopped or a worker stops by itself.
+//! Decides nothing about a worker's steps.
 
 use crate::partitions::Partitions;
 use crate::settings::{ProjectError, Settings};
@@ -71,8 +71,8 @@ impl Projector {
         Ok(projector)
     }
 
-    /// Makes the next start over a store quick, see [`SledStore::note_places`]. No projector may have the
-    /// store open.
+    /// Makes the next start over a store quick, see [`SledStore::note_places`]. No projector may
+    /// have the store open.
     ///
     /// # Errors
     /// If the store cannot be opened.
@@ -95,7 +95,8 @@ impl Projector {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Resolves when the projector has stopped by itself, because of an error that [`Self::stop`] returns.
+    /// Resolves when the projector has stopped by itself, because of an error that [`Self::stop`]
+    /// returns.
     pub async fn stopped(&mut self) {
         _ = self.running.recv().await;
     }

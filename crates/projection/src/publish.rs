@@ -1,4 +1,5 @@
-//! Publishes receipt updates and dead letters of a shard. Decides nothing about when the fold may go on.
+//! Publishes receipt updates and dead letters of a shard. Decides nothing about when the fold may
+//! go on.
 
 mod dead_letter;
 mod outbox;
@@ -78,8 +79,8 @@ impl Publisher {
     /// Appends due updates to the log, and all pending updates of the partitions in `flushed`.
     ///
     /// # Errors
-    /// The partition that cannot be queried. Its changes are lost, so the caller must not checkpoint
-    /// any more.
+    /// The partition that cannot be queried. Its changes are lost, so the caller must not
+    /// checkpoint any more.
     pub(crate) fn publish(
         &mut self,
         partitions: &Partitions,

@@ -1,7 +1,7 @@
 //! Reads and decodes the log on one thread, while each worker folds earlier records on its own.
-//! Folds nothing and decides nothing about partitions. When the reader assigns or revokes a partition,
-//! the worker of its shard answers, after the records before. A revoke therefore still comes after the
-//! last record of its partition, and is a barrier (INV-HANDOVER).
+//! Folds nothing and decides nothing about partitions. When the reader assigns or revokes a
+//! partition, the worker of its shard answers, after the records before. A revoke therefore still
+//! comes after the last record of its partition, and is a barrier (INV-HANDOVER).
 
 use crate::batch::{Batch, Rows};
 use crate::shard::shard_of;
@@ -207,8 +207,8 @@ fn read_on(
         }
         if let Err(error) = polled {
             let is_fatal = matches!(error, ReadError::Stop(_));
-            // A transient error goes to one worker, which logs it. A fatal one goes to every worker,
-            // so that the worker that exits first can report the cause.
+            // A transient error goes to one worker, which logs it. A fatal one goes to every
+            // worker, so that the worker that exits first can report the cause.
             for worker in &workers[..if is_fatal { workers.len() } else { 1 }] {
                 _ = worker.send(Message::Failed(error.clone()));
             }

@@ -1,5 +1,5 @@
-//! Restores the newest usable snapshot of a partition whose store cannot go on. Without one it decides
-//! nothing: the caller rebuilds from the log or refuses.
+//! Restores the newest usable snapshot of a partition whose store cannot go on. Without one it
+//! decides nothing: the caller rebuilds from the log or refuses.
 
 use crate::damage::is_damage;
 use crate::partition::{FoldError, Partition};
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 /// How often a restore logs its progress.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a destination is not tried again after it failed. Otherwise each partition to open would
-/// wait for it, and none of them is folded meanwhile.
+/// How long a destination is not tried again after it failed. Otherwise each partition to open
+/// would wait for it, and none of them is folded meanwhile.
 const BACKOFF: Duration = Duration::from_secs(300);
 
 /// The time at which the snapshots' destination failed last.
@@ -27,9 +27,9 @@ impl Backoff {
     }
 }
 
-/// Restores a snapshot if the store is empty, damaged (`Err` with the reason), or older than the log's
-/// first record. INV-RESTORE: any other state is returned as it is. Without a usable snapshot it
-/// returns the opened state, or the inner `Err` if no state is left.
+/// Restores a snapshot if the store is empty, damaged (`Err` with the reason), or older than the
+/// log's first record. INV-RESTORE: any other state is returned as it is. Without a usable snapshot
+/// it returns the opened state, or the inner `Err` if no state is left.
 ///
 /// # Errors
 /// If the store fails, or the process is about to stop.

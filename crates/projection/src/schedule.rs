@@ -1,13 +1,15 @@
-//! Which partitions a worker has to publish or checkpoint next, so that a step costs what changed and
-//! not what is owned. Knows only the numbers of partitions.
+//! Which partitions a worker has to publish or checkpoint next, so that a step costs what changed
+//! and not what is owned. Knows only the numbers of partitions.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
-/// The partitions of a shard that need work. Its lock is taken last: no other lock is taken under it.
+/// The partitions of a shard that need work. Its lock is taken last: no other lock is taken under
+/// it.
 #[derive(Default)]
 pub(crate) struct Schedule {
-    /// Folded since the last publish, or with pages that a checkpoint in flight still keeps in memory.
+    /// Folded since the last publish, or with pages that a checkpoint in flight still keeps in
+    /// memory.
     enqueued: Vec<u32>,
     /// Changed since their last checkpoint.
     unsaved: BTreeSet<u32>,

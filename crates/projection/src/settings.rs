@@ -19,8 +19,8 @@ pub struct Settings {
     pub group: String,
     /// The settings that decide answers.
     pub limits: Limits,
-    /// Threads that fold. Each partition is folded by one thread, so there are never more threads than
-    /// partitions.
+    /// Threads that fold. Each partition is folded by one thread, so there are never more threads
+    /// than partitions.
     pub fold_threads: u32,
     /// Memory for the pages of all partitions and for sled's cache, in bytes.
     pub memory_bytes: usize,
@@ -45,8 +45,8 @@ pub struct Settings {
     /// Whether a partition answers before it has caught up for the first time. False if another
     /// process may still answer for it from a later position.
     pub answer_while_behind: bool,
-    /// Returns the time of day, Unix milliseconds. Readiness, warnings and update windows use it; no
-    /// folded state depends on it.
+    /// Returns the time of day, Unix milliseconds. Readiness, warnings and update windows use it;
+    /// no folded state depends on it.
     pub now_ms: fn() -> u64,
     /// Where snapshots are kept, if anywhere.
     pub snapshots: Option<SnapshotSettings>,

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A partition is behind if more records are to come and its newest folded record is older than this.
+/// A partition is behind if more records are to come and its newest folded record is older than
+/// this.
 const BEHIND: Duration = Duration::from_secs(5);
 
 /// Names a shard: the partitions of one of `count` workers.
@@ -124,7 +125,8 @@ impl Shard {
                 partition.apply(record, event).map_err(|e| self.failed(number, &e))?;
                 cell.set_folded(partition.position);
                 cell.timestamp_ms.store(record.timestamp_ms, Ordering::Release);
-                // Lets a waiting query in after each record: one record may join thousands of members.
+                // Lets a waiting query in after each record: one record may join thousands of
+                // members.
                 RwLockWriteGuard::bump(&mut guard);
             }
             let Some(partition) = guard.as_mut() else { return Ok(()) };

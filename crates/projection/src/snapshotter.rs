@@ -1,5 +1,5 @@
-//! Takes snapshots on a schedule and on request, on a thread of its own. The fold never waits for it; a
-//! failure is logged, shown to operators and tried again. Restores nothing.
+//! Takes snapshots on a schedule and on request, on a thread of its own. The fold never waits for
+//! it; a failure is logged, shown to operators and tried again. Restores nothing.
 
 use crate::partitions::Partitions;
 use crate::settings::{SnapshotSchedule, SnapshotSettings};
@@ -182,8 +182,8 @@ impl Snapshotter {
         });
     }
 
-    /// Takes a snapshot unless the newest one is recent enough or equals the state. Returns the time until
-    /// the next check.
+    /// Takes a snapshot unless the newest one is recent enough or equals the state. Returns the
+    /// time until the next check.
     fn take_if_due(&self, number: u32, plan: &mut Plan, is_requested: bool) -> Result<Duration, Error> {
         let now_ms = (self.now_ms)();
         if plan.newest.is_none() {

@@ -4,7 +4,8 @@ use crate::partition::{Decoded, decode};
 use receipts_log::{Polled, ReadError, Reader, Record};
 use std::time::Duration;
 
-/// Records of one poll at most. They are folded before waiting queries are woken and effects published.
+/// Records of one poll at most. They are folded before waiting queries are woken and effects
+/// published.
 pub(crate) const POLL_RECORDS: usize = 1_024;
 
 /// One item of a poll.

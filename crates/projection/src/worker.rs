@@ -39,7 +39,8 @@ pub struct Worker {
 
 impl Worker {
     /// Returns one worker for all partitions, which reads and decodes the log within its steps. The
-    /// steps therefore determine everything that happens. The log assigns the partitions during them.
+    /// steps therefore determine everything that happens. The log assigns the partitions during
+    /// them.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -87,7 +88,8 @@ impl Worker {
         &self.shard.shared.partitions
     }
 
-    /// Returns the token that stops all workers. Cancelling it also interrupts a restore within a step.
+    /// Returns the token that stops all workers. Cancelling it also interrupts a restore within a
+    /// step.
     pub(crate) fn stop(&self) -> CancellationToken {
         self.shard.shared.stop.clone()
     }
@@ -97,7 +99,8 @@ impl Worker {
         self.shard.shared.abandoned.load(Ordering::Acquire)
     }
 
-    /// Polls once and folds the records, publishes due updates, and checkpoints at most one partition.
+    /// Polls once and folds the records, publishes due updates, and checkpoints at most one
+    /// partition.
     ///
     /// # Errors
     /// If going on would lose or invent something: the caller must not fold or checkpoint any more.

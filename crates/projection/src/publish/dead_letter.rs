@@ -1,5 +1,5 @@
-//! Dead letters: records that could not be applied, published untouched with the reason (INV-DEADLETTER).
-//! Sends nothing itself.
+//! Dead letters: records that could not be applied, published untouched with the reason
+//! (INV-DEADLETTER). Sends nothing itself.
 
 use crate::partition::headers_of;
 use bytes::Bytes;
@@ -43,8 +43,8 @@ impl DeadRecord {
         }
     }
 
-    /// Returns the entry for the topic of dead letters: the record's own key, value and headers, and
-    /// headers that say where it stands and why it is dead.
+    /// Returns the entry for the topic of dead letters: the record's own key, value and headers,
+    /// and headers that say where it stands and why it is dead.
     pub(crate) fn into_entry(self, partition: u32, events_topic: &str) -> Entry {
         let mut headers: Vec<(String, Option<Bytes>)> = self
             .headers

@@ -1,6 +1,7 @@
-//! Appends that the log has not acknowledged yet. None is dropped without an acknowledgement: a failed
-//! dead letter is sent again as it is; a failed update goes back to be rendered again, because its bytes
-//! may be older than an update published since (INV-UPDATE-LAST). Renders nothing itself.
+//! Appends that the log has not acknowledged yet. None is dropped without an acknowledgement: a
+//! failed dead letter is sent again as it is; a failed update goes back to be rendered again,
+//! because its bytes may be older than an update published since (INV-UPDATE-LAST). Renders nothing
+//! itself.
 
 use super::window::Change;
 use receipts_log::{AppendError, Entry, PendingAppend, Writer};
@@ -162,8 +163,8 @@ impl Outbox {
     }
 
     fn resend(&mut self, mut entry: Entry, attempts: u32, why: &AppendError) {
-        // A dead letter is larger than its record, which may have had the maximum size. Its headers say
-        // where the record is.
+        // A dead letter is larger than its record, which may have had the maximum size. Its headers
+        // say where the record is.
         let too_large = matches!(why, AppendError::TooLarge(_));
         if too_large && attempts == ATTEMPTS_WITH_VALUE && entry.value.take().is_some() {
             tracing::error!(%why, "a dead letter is too large for the log; it is sent without its value");

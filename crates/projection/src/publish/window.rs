@@ -1,5 +1,5 @@
-//! Receipt updates: changes of a message within a window become one update, and the last update always
-//! equals the state (INV-UPDATE-LAST). Sends nothing itself.
+//! Receipt updates: changes of a message within a window become one update, and the last update
+//! always equals the state (INV-UPDATE-LAST). Sends nothing itself.
 
 use crate::partition::{Fold, FoldError};
 use hashbrown::HashMap;
@@ -19,8 +19,8 @@ const NEWLY_READ_MAX: usize = 100;
 /// The window grows with the audience up to this many members.
 const AUDIENCE_WITH_LONGEST_WINDOW: u32 = 100_000;
 
-/// While a partition is behind, changes are gathered for this fraction of its lag. An update would be
-/// that old anyway, and the next one would follow soon.
+/// While a partition is behind, changes are gathered for this fraction of its lag. An update would
+/// be that old anyway, and the next one would follow soon.
 const FRACTION_OF_LAG: u32 = 5;
 
 /// But for no more than this many windows.
@@ -150,7 +150,8 @@ impl UpdateWindow {
         Self { window, pending: Pending::default(), bytes_max, marks: BTreeSet::new(), behind: None }
     }
 
-    /// Tells whether an update is due at `now`, or pending if that is `None`. Read marks are due at once.
+    /// Tells whether an update is due at `now`, or pending if that is `None`. Read marks are due at
+    /// once.
     pub(crate) fn is_due(&self, now: Option<Instant>) -> bool {
         self.is_message_due(now) || !self.marks.is_empty() || self.pending.bytes > self.bytes_max
     }
@@ -174,7 +175,8 @@ impl UpdateWindow {
         self.marks.extend(marks);
     }
 
-    /// Takes back the change of a failed update. It joins later changes and is due after another window.
+    /// Takes back the change of a failed update. It joins later changes and is due after another
+    /// window.
     pub(crate) fn retry(&mut self, change: Change, now: Instant) {
         match change {
             Change::Message(message, earlier) => self.pending.put_back(message, earlier, now + self.window),
@@ -187,8 +189,8 @@ impl UpdateWindow {
         self.pending.due.first().map(|(at, _)| *at)
     }
 
-    /// Renders the updates that are due at `now`, or all pending ones if that is `None`, from the fold at
-    /// `position`.
+    /// Renders the updates that are due at `now`, or all pending ones if that is `None`, from the
+    /// fold at `position`.
     pub(crate) fn publish(
         &mut self,
         fold: &Fold,
@@ -196,8 +198,8 @@ impl UpdateWindow {
         now: Option<Instant>,
         mut send: impl FnMut(Entry, Change),
     ) -> Result<(), FoldError> {
-        // Beyond the limit a quarter of the memory is freed at once, because one large batch costs the log
-        // less than many single appends.
+        // Beyond the limit a quarter of the memory is freed at once, because one large batch costs
+        // the log less than many single appends.
         let is_over_limit = self.pending.bytes > self.bytes_max;
         let bytes_max = if is_over_limit { self.bytes_max / 4 * 3 } else { self.bytes_max };
         while self.is_message_due(now) || self.pending.bytes > bytes_max {

@@ -1,6 +1,7 @@
-//! Damage that shows only when a cold page is needed: noted, and healed by the next start where the log can.
+//! Damage that is found only when a page is read from disk: it is recorded, and the next start
+//! rebuilds the partition from the log if it can.
 
-use crate::bench::Bench;
+use crate::harness::Harness;
 use receipts_event::partition_of;
 use receipts_fold::State;
 use receipts_log::{Inspect as _, Topic};
@@ -16,19 +17,20 @@ fn read_of(reader: &str) -> Value {
     json!({"type": "message.read", "conversation_id": "g1", "reader_id": reader, "message_ids": ["m1"]})
 }
 
-/// A store with one message, read by one of two, and a flipped bit in the page of its conversation: opening does not need it.
-fn damaged(partitions: u32) -> Bench {
-    let bench = Bench::new(partitions);
+/// Makes a store with one message, read by one of two recipients, and flips a bit in the page of
+/// its conversation. Opening the store does not read that page.
+fn damaged(partitions: u32) -> Harness {
+    let harness = Harness::new(partitions);
     let own = partition_of(b"default/g1", partitions);
-    bench.post(&json!({"type": "members.changed", "conversation_id": "g1", "joined": ["a", "b", "c"]}));
-    bench.post(&json!({"type": "message.sent", "conversation_id": "g1", "message_id": "m1", "sender_id": "a",
+    harness.post(&json!({"type": "members.changed", "conversation_id": "g1", "joined": ["a", "b", "c"]}));
+    harness.post(&json!({"type": "message.sent", "conversation_id": "g1", "message_id": "m1", "sender_id": "a",
         "sent_at_ms": 1, "need_read_receipt": true}));
-    bench.post(&read_of("b"));
-    let running = bench.start();
+    harness.post(&read_of("b"));
+    let running = harness.start();
     running.folded();
     running.stop().unwrap();
 
-    let store = SledStore::open(&bench.settings.dir, SledSettings { cache_bytes: 1 << 20, sync: false }).unwrap();
+    let store = SledStore::open(&harness.settings.dir, SledSettings { cache_bytes: 1 << 20, sync: false }).unwrap();
     let backend = store.partition(own).unwrap();
     let keys = backend.keys(&[HEADS]).unwrap();
     assert!(!keys.is_empty());
@@ -43,21 +45,21 @@ fn damaged(partitions: u32) -> Bench {
     backend.wait().unwrap();
     drop(backend);
     drop(store);
-    bench
+    harness
 }
 
-fn is_noted(bench: &Bench) -> bool {
-    bench.settings.dir.join("p0.damaged").exists()
+fn is_recorded(harness: &Harness) -> bool {
+    harness.settings.dir.join("p0.damaged").exists()
 }
 
-fn heals(bench: &Bench, reads: u32) {
-    let running = bench.start();
+fn assert_healed(harness: &Harness, reads: u32) {
+    let running = harness.start();
     running.folded();
     assert_eq!(running.receipt("g1", "m1").counts.unwrap().read_count, reads);
-    assert!(!is_noted(bench));
+    assert!(!is_recorded(harness));
     running.stop().unwrap();
-    // And it stays so.
-    let running = bench.start();
+    // A further start gives the same answer.
+    let running = harness.start();
     assert_eq!(
         {
             running.folded();
@@ -69,60 +71,60 @@ fn heals(bench: &Bench, reads: u32) {
 }
 
 #[test]
-fn damage_that_the_fold_meets_stops_it_and_the_next_start_heals_it() {
-    let bench = damaged(1);
-    bench.post(&read_of("c"));
-    let why = bench.start().stopped();
+fn damage_found_by_the_fold_heals_at_restart() {
+    let harness = damaged(1);
+    harness.post(&read_of("c"));
+    let why = harness.start().stopped();
     assert!(matches!(why, ProjectError::Damaged { partition: 0, .. }), "{why}");
-    assert!(is_noted(&bench));
-    heals(&bench, 2);
+    assert!(is_recorded(&harness));
+    assert_healed(&harness, 2);
 }
 
-/// Loops share the partitions out: the end of one is that of all, and what the others have folded is durable.
+/// The end of one worker ends all of them, and the records that the others have folded are durable.
 #[test]
-fn damage_in_one_partition_stops_all_and_costs_no_other_one_anything() {
+fn damage_in_one_partition_stops_all_and_spares_others() {
     const PARTITIONS: u32 = 3;
-    let bench = damaged(PARTITIONS);
-    assert!(bench.settings.fold_threads >= PARTITIONS, "a loop each");
+    let harness = damaged(PARTITIONS);
+    assert!(harness.settings.fold_threads >= PARTITIONS, "a worker per partition");
     let own = partition_of(b"default/g1", PARTITIONS);
     for n in 0..20 {
-        bench.post(&json!({"type": "members.changed", "conversation_id": format!("h{n}"), "joined": ["a", "b"]}));
+        harness.post(&json!({"type": "members.changed", "conversation_id": format!("h{n}"), "joined": ["a", "b"]}));
     }
-    let running = bench.start();
+    let running = harness.start();
     running.folded();
-    bench.post(&read_of("c"));
+    harness.post(&read_of("c"));
     let why = running.stopped();
     assert!(matches!(why, ProjectError::Damaged { partition, .. } if partition == own), "{why}");
 
-    let store = SledStore::open(&bench.settings.dir, SledSettings { cache_bytes: 1 << 20, sync: false }).unwrap();
+    let store = SledStore::open(&harness.settings.dir, SledSettings { cache_bytes: 1 << 20, sync: false }).unwrap();
     for partition in (0..PARTITIONS).filter(|partition| *partition != own) {
         let pages = Paged::new(store.partition(partition).unwrap(), partition, 1 << 20);
-        let end = bench.log.bounds(Topic::Events, partition).unwrap().end;
+        let end = harness.log.bounds(Topic::Events, partition).unwrap().end;
         assert!(end > 0);
-        assert_eq!(State::open(pages, bench.settings.limits).unwrap().next_offset(), end, "partition {partition}");
+        assert_eq!(State::open(pages, harness.settings.limits).unwrap().next_offset(), end, "partition {partition}");
     }
 }
 
 #[test]
-fn damage_that_a_question_meets_is_never_served_and_the_next_start_heals_it() {
-    let bench = damaged(1);
-    let running = bench.start();
+fn damage_found_by_a_query_is_not_served() {
+    let harness = damaged(1);
+    let running = harness.start();
     running.folded();
     assert!(matches!(running.try_receipt("g1", "m1"), Err(Unavailable::Failed(_))));
-    assert!(is_noted(&bench));
+    assert!(is_recorded(&harness));
     running.stop().unwrap();
-    heals(&bench, 1);
+    assert_healed(&harness, 1);
 }
 
 #[test]
-fn a_damaged_partition_that_the_log_cannot_rebuild_is_refused_and_kept() {
-    let bench = damaged(1);
-    let running = bench.start();
+fn damage_that_the_log_cannot_rebuild_is_refused() {
+    let harness = damaged(1);
+    let running = harness.start();
     running.folded();
     running.try_receipt("g1", "m1").unwrap_err();
     running.stop().unwrap();
-    bench.log.trim(Topic::Events, 0, 1).unwrap();
-    let why = bench.start().stopped().to_string();
+    harness.log.trim(Topic::Events, 0, 1).unwrap();
+    let why = harness.start().stopped().to_string();
     assert!(why.contains("is damaged") && why.contains("cannot rebuild it"), "{why}");
-    assert!(is_noted(&bench));
+    assert!(is_recorded(&harness));
 }

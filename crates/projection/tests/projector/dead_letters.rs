@@ -1,6 +1,7 @@
-//! INV-DEADLETTER: what cannot be applied goes to the dead letters with its reason, untouched, once; and the fold goes on.
+//! INV-DEADLETTER: a record that cannot be applied becomes a dead letter once, untouched and with
+//! its reason, and the fold goes on.
 
-use crate::bench::{Bench, EPOCH_MS};
+use crate::harness::{EPOCH_MS, Harness};
 use receipts_log::{OwnedRecord, Topic};
 use serde_json::{Value, json};
 
@@ -10,14 +11,15 @@ fn header(record: &OwnedRecord, name: &str) -> String {
     String::from_utf8(value.to_vec()).unwrap()
 }
 
-/// A record as it is written: its key and value; and the reason and the words of the detail that it is refused with.
+/// A bad record: its key and value, the reason code of its dead letter, and a part of the letter's
+/// detail.
 type Bad<'a> = (&'a str, String, &'a str, &'a str);
 
 #[test]
-fn every_kind_of_bad_record_is_a_dead_letter_untouched_and_the_fold_goes_on() {
-    let mut bench = Bench::new(1);
-    bench.settings.limits.parked_max = 1;
-    bench.settings.limits.parked_age_ms = 60_000;
+fn every_bad_record_becomes_one_untouched_dead_letter() {
+    let mut harness = Harness::new(1);
+    harness.settings.limits.parked_max = 1;
+    harness.settings.limits.parked_age_ms = 60_000;
     let read =
         |id: &str| json!({"type": "message.read", "conversation_id": "g1", "reader_id": "b", "message_ids": [id]});
     let text = |event: Value| event.to_string();
@@ -50,41 +52,41 @@ fn every_kind_of_bad_record_is_a_dead_letter_untouched_and_the_fold_goes_on() {
             "no-roster",
             "recipients",
         ),
-        // The second pushes the first out, and ages out itself.
+        // The second record displaces the first, and then expires itself.
         ("default/g1", text(read("first")), "parked-overflow", "first"),
         ("default/g1", text(read("second")), "parked-expired", "second"),
     ];
-    bench.post(&json!({"type": "members.changed", "conversation_id": "g1", "joined": ["a", "b"]}));
-    for (place, (key, value, _, _)) in bad.iter().enumerate() {
-        let appended = bench.append(Some(0), EPOCH_MS, (*key).into(), value.clone().into_bytes());
-        assert_eq!(appended.blocking_recv().unwrap().unwrap().offset, 1 + place as u64);
+    harness.post(&json!({"type": "members.changed", "conversation_id": "g1", "joined": ["a", "b"]}));
+    for (index, (key, value, _, _)) in bad.iter().enumerate() {
+        let appended = harness.append(Some(0), EPOCH_MS, (*key).into(), value.clone().into_bytes());
+        assert_eq!(appended.blocking_recv().unwrap().unwrap().offset, 1 + index as u64);
     }
-    // Nothing but time passes.
-    bench.post_at(EPOCH_MS + 60_001, &json!({"type": "members.changed", "conversation_id": "g1"}));
-    bench.post(&json!({"type": "message.sent", "conversation_id": "g1", "message_id": "m1", "sender_id": "a",
+    // Only time passes.
+    harness.post_at(EPOCH_MS + 60_001, &json!({"type": "members.changed", "conversation_id": "g1"}));
+    harness.post(&json!({"type": "message.sent", "conversation_id": "g1", "message_id": "m1", "sender_id": "a",
         "sent_at_ms": EPOCH_MS, "need_read_receipt": true}));
-    bench.post(&read("m1"));
-    let running = bench.start();
+    harness.post(&read("m1"));
+    let running = harness.start();
     running.folded();
     assert_eq!(running.receipt("g1", "m1").counts.unwrap().read_count, 1, "the fold went on");
     running.stop().unwrap();
-    // What a later start folds again is nothing: the checkpoint of the stop has all of it.
-    let running = bench.start();
+    // The stop has checkpointed everything, so the next start folds nothing again.
+    let running = harness.start();
     running.folded();
     running.stop().unwrap();
 
-    let mut dead = bench.records(Topic::DeadLetters);
+    let mut dead = harness.records(Topic::DeadLetters);
     let reasons: Vec<String> = dead.iter().map(|record| header(record, "dead-letter-reason")).collect();
     assert_eq!(dead.len(), bad.len(), "each once: {reasons:?}");
     dead.sort_by_key(|record| header(record, "dead-letter-offset").parse::<u64>().unwrap());
-    for ((place, (key, value, reason, words)), record) in bad.iter().enumerate().zip(&dead) {
+    for ((index, (key, value, reason, words)), record) in bad.iter().enumerate().zip(&dead) {
         assert_eq!(header(record, "dead-letter-reason"), *reason, "{value}");
         let detail = header(record, "dead-letter-detail");
         assert!(detail.contains(words), "{detail} says {words:?}");
         assert_eq!(header(record, "dead-letter-topic"), "receipts.events");
         assert_eq!(header(record, "dead-letter-partition"), "0");
-        assert_eq!(header(record, "dead-letter-offset"), (1 + place).to_string());
-        assert_eq!(header(record, "trace"), "t1", "its own headers stay");
+        assert_eq!(header(record, "dead-letter-offset"), (1 + index).to_string());
+        assert_eq!(header(record, "trace"), "t1", "its own headers are kept");
         assert_eq!(record.key.as_deref(), Some(key.as_bytes()));
         assert_eq!(record.value.as_deref(), Some(value.as_bytes()));
     }

@@ -1,6 +1,6 @@
-//! A log that misbehaves as told, around the embedded one, and what the projector makes of it.
+//! Wraps the embedded log with faults on demand, and tests how the projector handles them.
 
-use crate::bench::{Bench, eventually};
+use crate::harness::{Harness, eventually};
 use parking_lot::Mutex;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{
@@ -21,15 +21,15 @@ type Held = oneshot::Sender<Result<Location, AppendError>>;
 /// The embedded log with faults.
 pub(crate) struct Faulty {
     log: Arc<EmbeddedLog>,
-    /// The record with these bytes in its value has headers that panic.
+    /// Reading the headers of the record whose value contains this text panics.
     panic_at: Option<&'static str>,
     updates: Arc<UpdateFaults>,
 }
 
-/// What happens to updates.
+/// The faults of appended updates.
 #[derive(Default)]
 pub(crate) struct UpdateFaults {
-    /// The first one is not written, and that is told only when the sender is taken from here.
+    /// The first update is not written. Its append stays open until a test sends on `held`.
     hold_first: bool,
     held: Mutex<Option<Held>>,
     fail_every: Option<u64>,
@@ -37,13 +37,13 @@ pub(crate) struct UpdateFaults {
 }
 
 impl Faulty {
-    pub(crate) fn new(bench: &Bench, updates: UpdateFaults) -> Self {
-        Self { log: Arc::clone(&bench.log), panic_at: None, updates: Arc::new(updates) }
+    pub(crate) fn new(harness: &Harness, updates: UpdateFaults) -> Self {
+        Self { log: Arc::clone(&harness.log), panic_at: None, updates: Arc::new(updates) }
     }
 }
 
 impl UpdateFaults {
-    /// Every so many fail, by turns before and after they are written.
+    /// Fails each `every`th append, alternately before and after it is written.
     pub(crate) fn fail_every(every: u64) -> Self {
         Self { fail_every: Some(every), ..Self::default() }
     }
@@ -73,7 +73,7 @@ struct Panics;
 
 impl Headers for Panics {
     fn to_vec(&self) -> Vec<(String, Option<bytes::Bytes>)> {
-        panic!("as the test wants it");
+        panic!("a fault of the test");
     }
 }
 
@@ -109,20 +109,20 @@ impl Writer for FaultyWriter {
             return self.writer.append(entry);
         }
         let seen = self.faults.seen.fetch_add(1, Ordering::SeqCst);
-        let (told, appended) = oneshot::channel();
+        let (outcome, appended) = oneshot::channel();
         if self.faults.hold_first && seen == 0 {
-            *self.faults.held.lock() = Some(told);
+            *self.faults.held.lock() = Some(outcome);
             return appended;
         }
         match self.faults.fail_every {
             Some(every) if seen.is_multiple_of(2 * every) => {
-                _ = told.send(Err(AppendError::NotWritten("as the test wants it".into())));
+                _ = outcome.send(Err(AppendError::NotWritten("a fault of the test".into())));
                 appended
             }
             Some(every) if seen.is_multiple_of(every) => {
                 let written = self.writer.append(entry);
                 assert!(written.blocking_recv().unwrap().is_ok());
-                _ = told.send(Err(AppendError::Unknown("as the test wants it".into())));
+                _ = outcome.send(Err(AppendError::Unknown("a fault of the test".into())));
                 appended
             }
             _ => self.writer.append(entry),
@@ -134,65 +134,67 @@ impl Writer for FaultyWriter {
     }
 }
 
-/// A read of a message that has not come is parked with its headers: where they panic, and no thread reads ahead, the fold
-/// does in the middle of that record, when the next offset is already past it.
+/// INV-PREFIX: a read of a message that has not been sent yet is parked with its headers. Without
+/// read-ahead, headers that panic do so in the middle of that record, when the state's next offset
+/// is already past it.
 #[test]
-fn a_record_that_panics_is_folded_again_by_the_next_start() {
-    let bench = Bench::new(1);
-    let faulty = bench_with_a_record_that_panics(&bench);
+fn a_record_that_panics_is_folded_at_restart() {
+    let harness = Harness::new(1);
+    let faulty = harness_with_a_record_that_panics(&harness);
     let fold = AssertUnwindSafe(|| {
         let sled = SledSettings { cache_bytes: 1 << 20, sync: false };
-        let store = Arc::new(SledStore::open(&bench.settings.dir, sled).unwrap());
-        let (settings, lag) = (bench.settings.clone(), Duration::from_secs(1));
+        let store = Arc::new(SledStore::open(&harness.settings.dir, sled).unwrap());
+        let (settings, lag) = (harness.settings.clone(), Duration::from_secs(1));
         let mut worker = Worker::inline(store, &faulty, "receipts.events", settings, lag).unwrap();
         while worker.step().is_ok() {}
     });
     assert!(catch_unwind(fold).is_err());
-    must_be_folded_by_the_next_start(&bench);
+    assert_folded_at_restart(&harness);
 }
 
-/// Where a thread reads ahead, headers are copied there: its panic is the projector's.
+/// With read-ahead, the reader thread copies headers, and its panic stops the projector.
 #[test]
-fn a_panic_of_the_thread_that_reads_stops_the_projector() {
-    let bench = Bench::new(1);
-    let faulty = bench_with_a_record_that_panics(&bench);
-    assert!(matches!(bench.start_over(&faulty).stopped(), ProjectError::Panicked));
-    must_be_folded_by_the_next_start(&bench);
+fn a_panic_of_the_reader_thread_stops_the_projector() {
+    let harness = Harness::new(1);
+    let faulty = harness_with_a_record_that_panics(&harness);
+    assert!(matches!(harness.start_over(&faulty).stopped(), ProjectError::Panicked));
+    assert_folded_at_restart(&harness);
 }
 
-fn bench_with_a_record_that_panics(bench: &Bench) -> Faulty {
-    bench.post(&json!({"type": "members.changed", "conversation_id": "g1", "joined": ["a", "b"]}));
-    bench.post(&json!({"type": "message.read", "conversation_id": "g1", "reader_id": "b", "message_ids": ["early"]}));
-    Faulty { panic_at: Some("early"), ..Faulty::new(bench, UpdateFaults::default()) }
+fn harness_with_a_record_that_panics(harness: &Harness) -> Faulty {
+    harness.post(&json!({"type": "members.changed", "conversation_id": "g1", "joined": ["a", "b"]}));
+    harness.post(&json!({"type": "message.read", "conversation_id": "g1", "reader_id": "b", "message_ids": ["early"]}));
+    Faulty { panic_at: Some("early"), ..Faulty::new(harness, UpdateFaults::default()) }
 }
 
-fn must_be_folded_by_the_next_start(bench: &Bench) {
-    bench.post(&json!({"type": "message.sent", "conversation_id": "g1", "message_id": "early", "sender_id": "a",
+fn assert_folded_at_restart(harness: &Harness) {
+    harness.post(&json!({"type": "message.sent", "conversation_id": "g1", "message_id": "early", "sender_id": "a",
         "sent_at_ms": 1, "need_read_receipt": true}));
-    let running = bench.start();
+    let running = harness.start();
     running.folded();
     assert_eq!(running.receipt("g1", "early").counts.unwrap().read_count, 1);
     running.stop().unwrap();
 }
 
-/// INV-UPDATE-LAST: an update that the log refuses late is not sent as it was, behind a newer one.
+/// INV-UPDATE-LAST: an update that the log refuses late is rendered again, because a newer one may
+/// have been written since.
 #[test]
-fn an_update_that_failed_is_rendered_anew() {
-    let bench = Bench::new(1);
-    let faulty = Faulty::new(&bench, UpdateFaults { hold_first: true, ..UpdateFaults::default() });
+fn a_failed_update_is_rendered_again() {
+    let harness = Harness::new(1);
+    let faulty = Faulty::new(&harness, UpdateFaults { hold_first: true, ..UpdateFaults::default() });
     let held = || faulty.updates.held.lock();
-    let running = bench.start_over(&faulty);
-    bench.post(&json!({"type": "members.changed", "conversation_id": "g1", "joined": ["a", "b"]}));
-    bench.post(&json!({"type": "message.sent", "conversation_id": "g1", "message_id": "m1", "sender_id": "a",
+    let running = harness.start_over(&faulty);
+    harness.post(&json!({"type": "members.changed", "conversation_id": "g1", "joined": ["a", "b"]}));
+    harness.post(&json!({"type": "message.sent", "conversation_id": "g1", "message_id": "m1", "sender_id": "a",
         "sent_at_ms": 1, "need_read_receipt": true}));
     eventually("the first update is held", || held().is_some());
-    bench.post(&json!({"type": "message.read", "conversation_id": "g1", "reader_id": "b", "message_ids": ["m1"]}));
-    eventually("the second update is written", || bench.updates().len() == 1);
-    let told = held().take().unwrap();
-    told.send(Err(AppendError::NotWritten("as the test wants it".into()))).unwrap();
-    eventually("the first update is written after all", || bench.updates().len() == 2);
+    harness.post(&json!({"type": "message.read", "conversation_id": "g1", "reader_id": "b", "message_ids": ["m1"]}));
+    eventually("the second update is written", || harness.updates().len() == 1);
+    let outcome = held().take().unwrap();
+    outcome.send(Err(AppendError::NotWritten("a fault of the test".into()))).unwrap();
+    eventually("the first update is rendered again and written", || harness.updates().len() == 2);
     running.stop().unwrap();
-    let updates = bench.updates();
+    let updates = harness.updates();
     let reads: Vec<_> = updates.iter().map(|update| update["read_count"].as_u64().unwrap()).collect();
     assert_eq!(reads, [1, 1], "the last one is the state");
 }

@@ -1,5 +1,5 @@
-//! The schemas of `schemas/update/v1`, closed: a field that they do not name is an error here, so that none is published
-//! that is not described. Fetches nothing.
+//! Validates updates against the schemas of `schemas/update/v1`. A field that they do not name is
+//! an error here, so that every published field is described. Fetches nothing.
 
 use jsonschema::{Registry, Validator};
 use serde_json::Value;
@@ -9,7 +9,7 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas").join(name)
 }
 
-/// Every JSON file right in a folder, by name.
+/// Reads every JSON file directly in a folder, sorted by name.
 fn files(folder: &Path) -> Vec<(String, Value)> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
@@ -18,7 +18,7 @@ fn files(folder: &Path) -> Vec<(String, Value)> {
     paths.iter().map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), read(path))).collect()
 }
 
-/// The validator of any update.
+/// Returns the validator for any update.
 pub(crate) fn validator() -> Validator {
     let mut registry = Registry::new();
     let mut root = None;
@@ -40,14 +40,14 @@ pub(crate) fn validator() -> Validator {
     jsonschema::options().with_registry(&registry).build(&root.unwrap()).expect("the schema compiles")
 }
 
-/// Says what is wrong with an update.
+/// Asserts that an update matches its schema.
 pub(crate) fn check(validator: &Validator, update: &Value) {
     let wrong: Vec<String> = validator.iter_errors(update).map(|e| format!("{e:#?}")).collect();
     assert!(wrong.is_empty(), "{update:#}\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn every_golden_update_is_one() {
+fn every_golden_update_matches_its_schema() {
     let validator = validator();
     let examples = files(&folder("update/v1/examples"));
     assert!(examples.len() >= 10);

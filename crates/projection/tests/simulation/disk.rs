@@ -1,5 +1,6 @@
-//! A disk in memory that dies as disks do: a killed process loses what was not flushed, a power cut what was not synced,
-//! in part or as a whole, in order. Its writes fail as told, before they take effect or after.
+//! A simulated disk. A killed process loses unflushed writes; a power cut loses unsynced writes.
+//! Either may lose all of them or keep the first ones in order. Writes fail on demand, before or
+//! after their effect.
 
 use parking_lot::Mutex;
 use receipts_store::{Disk, Error, KeyValue, Map, Value};
@@ -8,44 +9,44 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-/// What a name stands for; `None` once it is removed.
+/// Changes of names: each with its inode, or `None` if it is removed.
 type Names = Vec<(String, Option<usize>)>;
 type Values = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// How a process ends that nobody asked.
+/// How a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Death {
-    /// The kernel lives on, and with it what was handed to it.
+    /// The process is killed. Writes that the kernel holds survive.
     Kill,
-    /// Only what was synced is sure to be there.
+    /// The power is cut. Only synced writes surely survive.
     PowerCut,
 }
 
-/// What goes wrong until further notice.
+/// The faults until the next [`SimDisk::set`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
-    /// How often a write, a sync or a removal fails.
+    /// The probability that a write, a sync or a removal fails.
     pub(crate) p_write: f64,
-    /// How often a read does.
+    /// The probability that a read fails.
     pub(crate) p_read: f64,
-    /// The process dies at that change of the disk from now.
+    /// The process dies after this many further changes of the disk.
     pub(crate) dies_at: Option<u64>,
 }
 
 #[derive(Default)]
 struct State {
-    /// By number: the bytes of a file, and whether they were synced.
+    /// The bytes of each file, and whether they were synced.
     inodes: Vec<(Vec<u8>, bool)>,
     names: BTreeMap<String, usize>,
-    /// Names as a power cut leaves them for certain, and the changes since, in order.
+    /// The names that surely survive a power cut, and the changes since, in order.
     synced_names: BTreeMap<String, usize>,
     unsynced_names: Names,
     maps: BTreeMap<u32, Contents>,
     faults: Faults,
     random: Option<Random>,
-    /// Nothing is done any more: the process is dead and does not know.
+    /// True after a simulated death. Every call fails until the process is restarted.
     dead: bool,
-    /// As sled is after a failure: of no use until it is opened again.
+    /// True after a failed write. Like sled, the map is of no use until the store is opened again.
     poisoned: bool,
 }
 
@@ -57,15 +58,18 @@ struct Contents {
     live: Values,
 }
 
-/// The disk of one member. Clones are the same one.
+/// The disk of one member. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct SimDisk(Arc<Mutex<State>>);
 
+/// The outcome of a change of the disk.
 #[derive(PartialEq)]
-enum Fate {
-    Good,
-    Before,
-    After,
+enum Outcome {
+    Success,
+    /// Fails before its effect.
+    FailsBefore,
+    /// Fails after its effect.
+    FailsAfter,
 }
 
 impl SimDisk {
@@ -79,17 +83,17 @@ impl SimDisk {
         self.0.lock().faults = faults;
     }
 
-    /// Whether the process that uses it has died at one of its writes.
+    /// Tells whether the process has died at one of its writes.
     pub(crate) fn is_dead(&self) -> bool {
         self.0.lock().dead
     }
 
-    /// Whether the map of values has failed since the store was opened.
+    /// Tells whether the map of values has failed since the store was opened.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.0.lock().poisoned
     }
 
-    /// The process is gone. What the next one finds.
+    /// Ends the process. Leaves the content that the next process finds.
     pub(crate) fn die(&self, death: Death) {
         let state = &mut *self.0.lock();
         let mut random = state.random.take().expect("a stream");
@@ -99,7 +103,7 @@ impl SimDisk {
             change_names(&mut state.synced_names, &changes[..kept]);
             state.names = state.synced_names.clone();
             for (bytes, synced) in state.inodes.iter_mut().filter(|(_, synced)| !synced) {
-                // A tail that was never written is missing, or reads as zeros.
+                // An unwritten tail is missing, or reads as zeros.
                 let kept = random.index(bytes.len() + 1);
                 if random.chance(0.5) {
                     bytes.truncate(kept)
@@ -111,12 +115,12 @@ impl SimDisk {
         }
         for map in state.maps.values_mut() {
             let mut values = std::mem::take(&mut map.synced);
-            let mut unsure = std::mem::take(&mut map.flushed);
-            let sure = if death == Death::Kill { unsure.len() } else { 0 };
-            unsure.append(&mut map.fresh);
-            let kept = sure + random.index(unsure.len() - sure + 1);
-            apply(&mut values, &unsure[..kept]);
-            // What has come back from the disk is on it.
+            let mut unsynced = std::mem::take(&mut map.flushed);
+            let certain = if death == Death::Kill { unsynced.len() } else { 0 };
+            unsynced.append(&mut map.fresh);
+            let kept = certain + random.index(unsynced.len() - certain + 1);
+            apply(&mut values, &unsynced[..kept]);
+            // The surviving values are on the disk, so they count as synced.
             map.live = values.clone();
             map.synced = values;
         }
@@ -124,7 +128,7 @@ impl SimDisk {
         (state.dead, state.poisoned, state.faults) = (false, false, Faults::default());
     }
 
-    /// The process has ended in order: sled has closed its file.
+    /// Ends the process in order: sled closes its file.
     pub(crate) fn close(&self) {
         let state = &mut *self.0.lock();
         for map in state.maps.values_mut() {
@@ -160,7 +164,7 @@ impl State {
         if full && !self.dead { io::ErrorKind::StorageFull.into() } else { io::Error::from_raw_os_error(5) }
     }
 
-    fn fate(&mut self) -> Fate {
+    fn outcome(&mut self) -> Outcome {
         if let Some(left) = &mut self.faults.dies_at {
             match left.checked_sub(1) {
                 Some(less) => *left = less,
@@ -170,21 +174,21 @@ impl State {
         let p = self.faults.p_write;
         let random = self.random.as_mut().expect("a stream");
         if self.dead {
-            Fate::Before
+            Outcome::FailsBefore
         } else if p > 0.0 && random.chance(p) {
-            if random.chance(0.5) { Fate::Before } else { Fate::After }
+            if random.chance(0.5) { Outcome::FailsBefore } else { Outcome::FailsAfter }
         } else {
-            Fate::Good
+            Outcome::Success
         }
     }
 
-    /// Does something, or fails, or both.
+    /// Makes a change, or fails, or both.
     fn change(&mut self, act: impl FnOnce(&mut Self)) -> io::Result<()> {
-        let fate = self.fate();
-        if fate != Fate::Before {
+        let outcome = self.outcome();
+        if outcome != Outcome::FailsBefore {
             act(self);
         }
-        if fate == Fate::Good { Ok(()) } else { Err(self.failure()) }
+        if outcome == Outcome::Success { Ok(()) } else { Err(self.failure()) }
     }
 
     fn may_read(&mut self) -> io::Result<()> {
@@ -207,7 +211,7 @@ impl Disk for SimDisk {
     }
 
     fn drop_map(&self, _: u32) -> Result<(), Error> {
-        panic!("a partition is called damaged and dropped, and nothing here damages any");
+        panic!("a partition is called damaged and dropped, but nothing here damages one");
     }
 
     fn bytes(&self) -> u64 {
@@ -230,12 +234,12 @@ impl Disk for SimDisk {
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let state = &mut *self.0.lock();
         let torn = state.random.as_mut().map_or(0, |random| random.index(bytes.len() + 1));
-        let fate = state.fate();
-        let whole = fate == Fate::Good;
-        // A write that fails has written something.
+        let outcome = state.outcome();
+        let whole = outcome == Outcome::Success;
+        // A failed write has written a part of the bytes.
         state.inodes.push((if whole { bytes } else { &bytes[..torn] }.to_vec(), false));
         let inode = state.inodes.len() - 1;
-        if fate != Fate::Before {
+        if outcome != Outcome::FailsBefore {
             state.rename(name, Some(inode));
         }
         if whole { Ok(()) } else { Err(state.failure()) }
@@ -252,7 +256,7 @@ impl Disk for SimDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.0.lock().change(|state| {
             let inode = state.names.get(from).copied();
-            // One change, not two: a name is never seen in both places or in neither.
+            // A single change, so that the file always has exactly one of the two names.
             change_names(&mut state.names, &[(from.to_owned(), None), (to.to_owned(), inode)]);
             state.unsynced_names.push((to.to_owned(), inode));
             state.unsynced_names.push((from.to_owned(), None));

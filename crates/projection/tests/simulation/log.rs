@@ -1,5 +1,6 @@
-//! A log in memory: sparse offsets, two members of one group, records handed over in any portions and sometimes again,
-//! acknowledgements that fail before the effect or after it, or come late. Kafka's own behaviour is tested elsewhere.
+//! A simulated log: sparse offsets, two members of one group, records delivered in random portions
+//! and sometimes again, and acknowledgements that fail before or after the effect, or come late.
+//! Kafka's own behaviour is tested elsewhere.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -13,14 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Projectors that take turns.
+/// The projectors of the group.
 pub(crate) const MEMBERS: usize = 2;
 
 /// One partition of the event topic.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Partition {
     pub(crate) records: Vec<OwnedRecord>,
-    /// The first offset that is kept.
+    /// The first offset that the log still holds.
     pub(crate) first: u64,
 }
 
@@ -33,17 +34,17 @@ impl Partition {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) partitions: Vec<Partition>,
-    /// What was written to the other two topics, in order.
+    /// The entries of the other two topics, in order.
     pub(crate) updates: Vec<Entry>,
     pub(crate) dead_letters: Vec<Entry>,
-    /// Who is to have each partition, and who has it.
+    /// The member that each partition is assigned to, and the member that holds it.
     pub(crate) wanted: Vec<Option<usize>>,
     pub(crate) held: Vec<Option<usize>>,
-    /// How far each member's store is durable, by what it committed.
+    /// The offsets up to which each member's store is durable, as the members committed them.
     pub(crate) committed: Vec<[u64; MEMBERS]>,
-    /// How often an append of an update or a dead letter does not go well.
+    /// The probability that an append of an update or a dead letter goes wrong.
     pub(crate) p_append: f64,
-    /// How often a poll hands something over again, or fails for a moment.
+    /// The probability that a poll repeats records, or fails for a moment.
     pub(crate) p_poll: f64,
     waiting: Vec<(oneshot::Sender<Result<Location, AppendError>>, bool)>,
     random: Option<Random>,
@@ -55,7 +56,7 @@ impl State {
     }
 }
 
-/// The log; clones are the same one.
+/// The log. Clones share it.
 #[derive(Clone)]
 pub(crate) struct SimLog(pub(crate) Arc<Mutex<State>>);
 
@@ -71,11 +72,11 @@ impl SimLog {
         })))
     }
 
-    /// A member is gone: what it held is free.
+    /// Frees the partitions of a member that has ended.
     pub(crate) fn forget(&self, member: usize) {
         let mut state = self.0.lock();
         state.held.iter_mut().filter(|held| **held == Some(member)).for_each(|held| *held = None);
-        // Nobody waits any more.
+        // The member no longer waits for acknowledgements.
         state.waiting.clear();
     }
 }
@@ -88,7 +89,7 @@ impl Log for SimLog {
 
     fn reader(&self, group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError> {
         let member = group.parse().expect("groups are named by their one member here");
-        Ok(Box::new(SimReader { log: self.clone(), member, assignment, places: BTreeMap::new() }))
+        Ok(Box::new(SimReader { log: self.clone(), member, assignment, positions: BTreeMap::new() }))
     }
 
     fn writer(&self) -> Arc<dyn Writer> {
@@ -98,27 +99,28 @@ impl Log for SimLog {
 
 impl Writer for SimLog {
     fn append(&self, entry: Entry) -> PendingAppend {
-        let (told, appended) = oneshot::channel();
+        let (outcome, appended) = oneshot::channel();
         let state = &mut *self.0.lock();
         let p = state.p_append;
         let random = state.random();
         let goes_wrong = p > 0.0 && random.chance(p);
-        let what = if goes_wrong { random.index(5) } else { 5 };
-        // Refused late or at once, or unknown, without an effect and with one; acknowledged late; acknowledged.
-        if matches!(what, 2..) {
+        let fault = if goes_wrong { random.index(5) } else { 5 };
+        // 0 and 1: refused at once or late. 2 and 3: unknown, with the effect. 4: acknowledged
+        // late. 5: at once.
+        if matches!(fault, 2..) {
             match entry.topic {
                 Topic::Updates => state.updates.push(entry),
                 Topic::DeadLetters => state.dead_letters.push(entry),
                 Topic::Events => panic!("a projector writes no events"),
             }
         }
-        match what {
-            0 => _ = told.send(Err(AppendError::NotWritten("refused".into()))),
-            1 => state.waiting.push((told, false)),
-            2 => _ = told.send(Err(AppendError::Unknown("no answer".into()))),
-            3 => drop(told),
-            4 => state.waiting.push((told, true)),
-            _ => _ = told.send(Ok(Location { partition: 0, offset: 0 })),
+        match fault {
+            0 => _ = outcome.send(Err(AppendError::NotWritten("refused".into()))),
+            1 => state.waiting.push((outcome, false)),
+            2 => _ = outcome.send(Err(AppendError::Unknown("no answer".into()))),
+            3 => drop(outcome),
+            4 => state.waiting.push((outcome, true)),
+            _ => _ = outcome.send(Ok(Location { partition: 0, offset: 0 })),
         }
         appended
     }
@@ -126,14 +128,13 @@ impl Writer for SimLog {
     fn flush(&self, _: Duration) -> Result<(), AppendError> {
         let state = &mut *self.0.lock();
         let mut failed = false;
-        for (told, written) in std::mem::take(&mut state.waiting) {
+        for (outcome, written) in std::mem::take(&mut state.waiting) {
             failed |= !written;
-            let outcome = if written {
+            _ = outcome.send(if written {
                 Ok(Location { partition: 0, offset: 0 })
             } else {
                 Err(AppendError::NotWritten("refused late".into()))
-            };
-            _ = told.send(outcome);
+            });
         }
         if failed { Err(AppendError::Unknown("something failed".into())) } else { Ok(()) }
     }
@@ -143,8 +144,8 @@ struct SimReader {
     log: SimLog,
     member: usize,
     assignment: Arc<dyn Assignment>,
-    /// The offset of the next record of each partition that is ours, and whether its end was told.
-    places: BTreeMap<u32, (u64, bool)>,
+    /// The next offset of each held partition, and whether its end was delivered.
+    positions: BTreeMap<u32, (u64, bool)>,
 }
 
 struct At<'a>(&'a SimLog, u32);
@@ -167,21 +168,21 @@ impl Headers for Copied<'_> {
 }
 
 impl SimReader {
-    /// Does what the group wants.
+    /// Releases and takes partitions until it holds those that are assigned.
     fn rebalance(&mut self) -> Result<(), ReadError> {
         let me = Some(self.member);
-        let (given_up, taken): (Vec<u32>, Vec<u32>) = {
+        let (released, taken): (Vec<u32>, Vec<u32>) = {
             let state = self.log.0.lock();
             let of = |p: &u32| (state.wanted[*p as usize], state.held[*p as usize]);
             let all = 0..state.partitions.len() as u32;
-            let given_up = all.clone().filter(|p| of(p).0 != me && of(p).1 == me).collect();
-            (given_up, all.filter(|p| of(p).0 == me && of(p).1.is_none()).collect())
+            let released = all.clone().filter(|p| of(p).0 != me && of(p).1 == me).collect();
+            (released, all.filter(|p| of(p).0 == me && of(p).1.is_none()).collect())
         };
-        if !given_up.is_empty() {
-            self.assignment.revoked(&given_up);
+        if !released.is_empty() {
+            self.assignment.revoked(&released);
         }
-        for partition in given_up {
-            self.places.remove(&partition);
+        for partition in released {
+            self.positions.remove(&partition);
             self.log.0.lock().held[partition as usize] = None;
         }
         for partition in taken {
@@ -193,9 +194,11 @@ impl SimReader {
             let start = start.map_err(|error| ReadError::Stop(error.to_string()))?;
             self.log.0.lock().held[partition as usize] = me;
             if start < first || start > end {
-                return Err(ReadError::Stop(format!("INV-REFUSE: {start} was taken, of {first} to {end}")));
+                return Err(ReadError::Stop(format!(
+                    "INV-REFUSE: a reader begins at {start}, outside {first} to {end}"
+                )));
             }
-            self.places.insert(partition, (start, false));
+            self.positions.insert(partition, (start, false));
         }
         Ok(())
     }
@@ -204,17 +207,21 @@ impl SimReader {
 impl Reader for SimReader {
     fn poll(&mut self, max: usize, _: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError> {
         self.rebalance()?;
-        let mut handed = 0;
-        for (&partition, (next, told)) in &mut self.places {
+        let mut delivered = 0;
+        for (&partition, (next, at_end)) in &mut self.positions {
             let (records, end) = {
                 let state = &mut *self.log.0.lock();
                 let p = state.p_poll;
                 if p > 0.0 && state.random().chance(p) {
-                    return if handed > 0 { Ok(handed) } else { Err(ReadError::Retry("not just now".into())) };
+                    return if delivered > 0 {
+                        Ok(delivered)
+                    } else {
+                        Err(ReadError::Retry("a fault of the test".into()))
+                    };
                 }
                 let at_most = 1 + state.random().index(max.min(2 * SLICE_RECORDS_MAX));
-                let again = p > 0.0 && state.random().chance(p);
-                let steps_back = if again { state.random().below(4) } else { 0 };
+                let repeats = p > 0.0 && state.random().chance(p);
+                let steps_back = if repeats { state.random().below(4) } else { 0 };
                 let held = &state.partitions[partition as usize];
                 if *next < held.first {
                     return Err(ReadError::Stop(format!("begins at offset {}, trimmed past {next}", held.first)));
@@ -235,16 +242,16 @@ impl Reader for SimReader {
                 });
                 each(Polled::Records(&lent.collect::<Vec<_>>()));
             }
-            handed += records.len();
+            delivered += records.len();
             let reached = records.last().map_or(*next, |record| record.offset + 1);
-            *told &= reached <= *next;
+            *at_end &= reached <= *next;
             *next = reached.max(*next);
-            if *next >= end && !*told {
-                *told = true;
+            if *next >= end && !*at_end {
+                *at_end = true;
                 each(Polled::End { partition, next_offset: *next });
             }
         }
-        Ok(handed)
+        Ok(delivered)
     }
 
     fn commit(&mut self, partition: u32, next_offset: u64) {

@@ -1,5 +1,6 @@
-//! What happens, by seed: events come, projectors take turns, die, come back and hand partitions over, disk and log fail.
-//! And what must be true whenever all is quiet.
+//! The simulated world of a seed. Events arrive; projectors step, die, restart and move partitions;
+//! disk and log fail. Whenever all is quiet it checks answers, updates and dead letters against the
+//! oracle.
 
 use crate::disk::{Death, Faults, SimDisk};
 use crate::log::{MEMBERS, Partition, SimLog};
@@ -23,10 +24,10 @@ use tempfile::TempDir;
 const PARTITIONS: u32 = 2;
 const PARKED_COUNT: usize = 12;
 const PARKED_AGE_MS: u64 = 20_000;
-/// What may happen in a step, and how often it does.
+/// The actions of a step, and their relative frequencies.
 const STEPS: [&str; 11] = [
-    "events come",
-    "takes a turn",
+    "events arrive",
+    "steps",
     "is killed",
     "loses power",
     "stops",
@@ -38,12 +39,12 @@ const STEPS: [&str; 11] = [
     "its store applies",
 ];
 const WEIGHTS: [u32; STEPS.len()] = [30, 60, 6, 3, 3, 4, 5, 5, 3, 2, 6];
-const NOBODY_BUT_THESE: Duration = Duration::from_secs(3_600);
+const NEVER: Duration = Duration::from_secs(3_600);
 
-/// What came to pass, so that one sees that it was met.
+/// Counts of what happened, so that a test can require each of them.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Figures {
-    pub(crate) turns: usize,
+    pub(crate) steps: usize,
     pub(crate) kills: usize,
     pub(crate) power_cuts: usize,
     pub(crate) deaths_at_a_write: usize,
@@ -58,7 +59,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     pub(crate) fn add(&mut self, other: &Self) {
-        self.turns += other.turns;
+        self.steps += other.steps;
         self.kills += other.kills;
         self.power_cuts += other.power_cuts;
         self.deaths_at_a_write += other.deaths_at_a_write;
@@ -76,14 +77,14 @@ impl Figures {
 struct Projector {
     disk: SimDisk,
     store: Option<Arc<SledStore>>,
-    runs: Option<Runs>,
+    workers: Option<Workers>,
 }
 
-/// The loops of a projector, which take their turns one after the other.
-struct Runs(Vec<Worker>);
+/// The workers of a projector, which are stepped one after the other.
+struct Workers(Vec<Worker>);
 
-impl Runs {
-    fn turn(&mut self) -> Result<(), ProjectError> {
+impl Workers {
+    fn step(&mut self) -> Result<(), ProjectError> {
         self.0.iter_mut().try_for_each(|worker| worker.step().map(|_| ()))
     }
 
@@ -91,20 +92,20 @@ impl Runs {
         self.0[0].partitions()
     }
 
-    /// Closes all of them, whatever comes of one.
+    /// Closes all of them, even if one fails.
     fn close(self, all_went_well: bool) -> Result<(), ProjectError> {
         let closed: Vec<_> = self.0.into_iter().map(|worker| worker.close(all_went_well)).collect();
         closed.into_iter().collect()
     }
 }
 
-/// What one partition's log asks for.
-struct Truth {
+/// The expected answers, updates and dead letters of one partition.
+struct Expected {
     oracle: Oracle,
-    asks: Questions,
-    /// Offset and reason.
+    questions: Questions,
+    /// The offset and reason of each dead letter.
     dead: BTreeSet<(u64, String)>,
-    /// What the last update of a message may say, by conversation and message.
+    /// The states that the last update of a message may have, by tenant, conversation and message.
     updates: BTreeMap<[String; 3], Vec<Value>>,
 }
 
@@ -112,22 +113,22 @@ pub(crate) struct World {
     random: Random,
     log: SimLog,
     members: Vec<Projector>,
-    truths: Vec<Truth>,
+    expected: Vec<Expected>,
     history: Vec<(At, Event<'static>)>,
     settings: Settings,
-    /// Whether checkpoints are synced: only then power may be cut.
+    /// Whether checkpoints are synced. Only then the power may be cut.
     sync: bool,
-    /// Whether partitions move between the members.
+    /// Whether partitions move between members.
     moves: bool,
-    /// Loops of a projector, ahead of which a thread reads: then a seed does not say in which order things happen. `None`: one
-    /// loop that reads in its own turns.
-    ahead: Option<u32>,
+    /// The number of workers, for which a thread reads ahead. A seed then does not determine the
+    /// order of events. `None`: one worker that reads within its steps.
+    workers: Option<u32>,
     figures: Figures,
     _dir: TempDir,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, ahead: Option<u32>) -> Self {
+    pub(crate) fn new(seed: u64, workers: Option<u32>) -> Self {
         let mut random = Random::new(seed);
         let shape = Shape { events: 160, p_jump: 0.0, p_mid_group: 0.02, p_large_group: 0.0, ..Shape::wild() };
         let mut history = History::generate(random.bits(), &shape);
@@ -144,16 +145,16 @@ impl World {
             dir: dir.path().to_owned(),
             group: String::new(),
             limits,
-            fold_threads: ahead.unwrap_or(1),
+            fold_threads: workers.unwrap_or(1),
             memory_bytes: if random.chance(0.5) { 0 } else { 64 << 20 },
             checkpoint_records: [1, 3, 10, 30][random.index(4)],
             pre_encode_bytes: [1, 300, PRE_ENCODE_BYTES][random.index(3)],
-            checkpoint_interval: NOBODY_BUT_THESE,
+            checkpoint_interval: NEVER,
             sync: true,
             publish: true,
             answer_while_behind: true,
             publish_updates: true,
-            update_window: if random.chance(0.5) { Duration::ZERO } else { NOBODY_BUT_THESE },
+            update_window: if random.chance(0.5) { Duration::ZERO } else { NEVER },
             publish_timeout: Duration::ZERO,
             now_ms: || receipts_testkit::history::EPOCH_MS,
         };
@@ -163,23 +164,23 @@ impl World {
             parked_age_ms: limits.parked_age_ms,
             ..receipts_testkit::Limits::default()
         };
-        let truth = || Truth {
+        let expected = || Expected {
             oracle: Oracle::new(oracle_limits.clone()),
-            asks: Questions::default(),
+            questions: Questions::default(),
             dead: BTreeSet::new(),
             updates: BTreeMap::new(),
         };
         Self {
             log: SimLog::new(random.bits(), PARTITIONS as usize),
             members: (0..MEMBERS)
-                .map(|_| Projector { disk: SimDisk::new(random.bits()), store: None, runs: None })
+                .map(|_| Projector { disk: SimDisk::new(random.bits()), store: None, workers: None })
                 .collect(),
-            truths: (0..PARTITIONS).map(|_| truth()).collect(),
+            expected: (0..PARTITIONS).map(|_| expected()).collect(),
             history,
             settings,
             sync: random.chance(0.6),
             moves: random.chance(0.6),
-            ahead,
+            workers,
             figures: Figures::default(),
             random,
             _dir: dir,
@@ -212,7 +213,7 @@ impl World {
     fn step(&mut self, member: usize, what: usize) -> Result<(), String> {
         match what {
             0 => (0..1 + self.random.index(6)).for_each(|_| self.produce()),
-            1 => self.turn(member)?,
+            1 => self.poll(member)?,
             2 => self.die(member, Death::Kill),
             3 => self.die(member, if self.sync { Death::PowerCut } else { Death::Kill }),
             4 => self.stop(member)?,
@@ -226,7 +227,7 @@ impl World {
             8 => self.trim(),
             9 => self.be_quiet()?,
             _ => {
-                // The store's thread gets its turn at any time.
+                // The store's thread may run at any time.
                 if let Some(store) = &self.members[member].store {
                     store.apply_queued();
                 }
@@ -235,7 +236,7 @@ impl World {
         Ok(())
     }
 
-    /// Appends the next event, or something that is none.
+    /// Appends the next event, or a record that is no event.
     fn produce(&mut self) {
         if self.random.chance(0.03) {
             let partition = self.random.below(u64::from(PARTITIONS)) as u32;
@@ -265,7 +266,7 @@ impl World {
         let (key, value) = (Some(key.into()), Some(value.into()));
         held.records.push(OwnedRecord { partition, offset, timestamp_ms, key, value, headers: Vec::new() });
         let record = held.records.last().unwrap();
-        self.truths[partition as usize].fold(record);
+        self.expected[partition as usize].fold(record);
     }
 
     fn start(&mut self, member: usize) -> Result<(), String> {
@@ -273,22 +274,22 @@ impl World {
         let store = Arc::new(SledStore::over(Arc::new(projector.disk.clone()), self.sync));
         let settings = Settings { group: member.to_string(), sync: self.sync, ..self.settings.clone() };
         let (log, topic, lag) = (&self.log, "receipts.events", Duration::MAX);
-        let runs = match self.ahead {
+        let workers = match self.workers {
             None => Worker::inline(store.clone(), log, topic, settings, lag).map(|worker| vec![worker]),
             Some(_) => Worker::with_read_ahead(store.clone(), log, topic, settings, lag),
         };
-        (projector.store, projector.runs) = (Some(store), Some(Runs(runs.map_err(|e| e.to_string())?)));
+        (projector.store, projector.workers) = (Some(store), Some(Workers(workers.map_err(|e| e.to_string())?)));
         Ok(())
     }
 
-    /// One turn of a projector, which is started first where it does not run.
-    fn turn(&mut self, member: usize) -> Result<(), String> {
-        if self.members[member].runs.is_none() {
+    /// Steps the workers of a projector once. Starts it first if it does not run.
+    fn poll(&mut self, member: usize) -> Result<(), String> {
+        if self.members[member].workers.is_none() {
             self.start(member)?;
         }
-        self.figures.turns += 1;
+        self.figures.steps += 1;
         let projector = &mut self.members[member];
-        let result = projector.runs.as_mut().unwrap().turn();
+        let result = projector.workers.as_mut().unwrap().step();
         let journals = projector.disk.list().unwrap_or_default();
         self.figures.journals += usize::from(journals.iter().any(|name| name.ends_with(".journal")));
         if projector.disk.is_dead() {
@@ -300,13 +301,13 @@ impl World {
         match result {
             Ok(_) => Ok(()),
             Err(ProjectError::Damaged { .. } | ProjectError::Panicked) => Err(format!("{result:?}")),
-            // Only a disk that fails stops a projector here. It ends in order, and is started again.
+            // Only a failing disk stops a projector here. It ends in order, and is started again.
             Err(why) => {
-                if !is_of_the_disk(&why) {
-                    return Err(format!("a projector stops without a reason: {why}"));
+                if !is_disk_failure(&why) {
+                    return Err(format!("a projector stops although its disk has not failed: {why}"));
                 }
                 self.figures.failures += 1;
-                _ = projector.runs.take().unwrap().close(false);
+                _ = projector.workers.take().unwrap().close(false);
                 self.closed(member);
                 Ok(())
             }
@@ -319,16 +320,16 @@ impl World {
             Death::PowerCut => self.figures.power_cuts += 1,
         }
         let projector = &mut self.members[member];
-        (projector.runs, projector.store) = (None, None);
+        (projector.workers, projector.store) = (None, None);
         projector.disk.die(death);
         self.log.forget(member);
     }
 
     fn stop(&mut self, member: usize) -> Result<(), String> {
-        let Some(runs) = self.members[member].runs.take() else { return Ok(()) };
+        let Some(workers) = self.members[member].workers.take() else { return Ok(()) };
         self.figures.stops += 1;
-        // What it cannot make durable is folded again.
-        _ = runs.close(true);
+        // Records that it cannot make durable are folded again.
+        _ = workers.close(true);
         self.closed(member);
         Ok(())
     }
@@ -362,7 +363,7 @@ impl World {
         self.members[member].disk.set(faults);
     }
 
-    /// Retention takes what every store is past.
+    /// Trims records that are durable in every store.
     fn trim(&mut self) {
         let state = &mut *self.log.0.lock();
         for (partition, committed) in state.partitions.iter_mut().zip(&state.committed) {
@@ -374,7 +375,7 @@ impl World {
         }
     }
 
-    /// All faults end, everything is folded and published, and then all must be as the oracle has it.
+    /// Ends all faults, lets everything be folded and published, and checks it against the oracle.
     fn be_quiet(&mut self) -> Result<(), String> {
         self.figures.quiet += 1;
         {
@@ -382,21 +383,22 @@ impl World {
             (state.p_append, state.p_poll) = (0.0, 0.0);
         }
         (0..MEMBERS).for_each(|member| self.members[member].disk.set(Faults::default()));
-        // A store that failed before is of no use until it is opened again: now, or then once more.
+        // A store that has failed is of no use until it is opened again.
         for member in (0..MEMBERS).filter(|member| self.members[*member].disk.is_poisoned()).collect::<Vec<_>>() {
             self.stop(member)?;
         }
-        // And once more than that: what a log that was bad refuses late is left to the next start, which folds it again.
+        // A second pass is needed, because appends that a bad log refuses late are left to the next
+        // start.
         let mut passes = 0;
         while passes < 2 {
             self.fold_all()?;
             self.check_answers()?;
             passes += 1;
-            // What waits for its window goes out with the checkpoint at the end.
+            // The checkpoint at the end publishes updates whose window is still open.
             for member in 0..MEMBERS {
-                if let Some(runs) = self.members[member].runs.take() {
-                    match runs.close(true) {
-                        Err(e) if is_of_the_disk(&e) && self.figures.failures < 1_000 => {
+                if let Some(workers) = self.members[member].workers.take() {
+                    match workers.close(true) {
+                        Err(e) if is_disk_failure(&e) && self.figures.failures < 1_000 => {
                             self.figures.failures += 1;
                             passes = 0;
                         }
@@ -412,18 +414,18 @@ impl World {
     fn fold_all(&mut self) -> Result<(), String> {
         for _ in 0..2_000 {
             for member in 0..MEMBERS {
-                self.turn(member)?;
+                self.poll(member)?;
             }
             if self.is_folded() {
                 return Ok(());
             }
         }
-        Err("it does not come to an end".into())
+        Err("the projectors do not fold the whole log within 2,000 steps".into())
     }
 
     fn partitions(&self, partition: u32) -> Option<&Partitions> {
         let holder = self.log.0.lock().held[partition as usize]?;
-        Some(self.members[holder].runs.as_ref()?.partitions())
+        Some(self.members[holder].workers.as_ref()?.partitions())
     }
 
     fn is_folded(&self) -> bool {
@@ -436,9 +438,9 @@ impl World {
     }
 
     fn check_answers(&self) -> Result<(), String> {
-        for (partition, truth) in (0..).zip(&self.truths) {
-            let partitions = self.partitions(partition).ok_or("nobody has a partition")?;
-            if let Some(differs) = truth.asks.difference(&truth.oracle, &Asked(partitions, partition)) {
+        for (partition, expected) in (0..).zip(&self.expected) {
+            let partitions = self.partitions(partition).ok_or("no member holds the partition")?;
+            if let Some(differs) = expected.questions.difference(&expected.oracle, &Asked(partitions, partition)) {
                 return Err(format!("INV-PREFIX: partition {partition}, oracle first, projector second: {differs}"));
             }
         }
@@ -455,8 +457,9 @@ impl World {
                     ["tenant", "conversation_id", "message_id"].map(|f| update[f].as_str().unwrap().to_owned());
                 let fields = update.as_object_mut().unwrap();
                 fields.retain(|name, _| !["type", "newly_read", "newly_read_truncated"].contains(&name.as_str()));
-                // A member whose store is older publishes what it folds again. Where it dies on the way, and one that was
-                // further goes on, what was published last is not the newest: readers go by the version.
+                // A member with an older store publishes again what it folds again. If it dies
+                // meanwhile, and a member with a newer store goes on, the last update is not the
+                // newest: readers compare versions.
                 let is_older = |held: &Value| self.moves && held["version"].as_u64() > update["version"].as_u64();
                 if !last.get(&message).is_some_and(is_older) {
                     last.insert(message, update);
@@ -472,11 +475,11 @@ impl World {
             let partition: usize = header("dead-letter-partition").parse().unwrap();
             dead[partition].insert((header("dead-letter-offset").parse().unwrap(), header("dead-letter-reason")));
         }
-        for (truth, dead) in self.truths.iter().zip(dead) {
-            if dead != truth.dead {
-                return Err(format!("INV-DEADLETTER: {dead:?} instead of {:?}", truth.dead));
+        for (expected, dead) in self.expected.iter().zip(dead) {
+            if dead != expected.dead {
+                return Err(format!("INV-DEADLETTER: {dead:?} instead of {:?}", expected.dead));
             }
-            for (message, states) in &truth.updates {
+            for (message, states) in &expected.updates {
                 match last.get(message) {
                     Some(update) if states.contains(update) => {}
                     update => {
@@ -488,7 +491,8 @@ impl World {
         Ok(())
     }
 
-    /// A log that lost what a store needs, and one that is another's, are refused, and no store is the worse for it.
+    /// Checks that a log that lost records, and another log, are refused, and that this damages no
+    /// store.
     fn must_refuse(&mut self) -> Result<(), String> {
         let good = self.log.0.lock().partitions.clone();
         for (partition, good) in good.into_iter().enumerate() {
@@ -500,21 +504,22 @@ impl World {
             let mut lost = good.clone();
             lost.records.retain(|record| record.offset + 1 < stands[member]);
             let trimmed = Partition { first: next + 5, records: Vec::new() };
-            let mut anew = good.clone();
-            for record in &mut anew.records {
+            let mut recreated = good.clone();
+            for record in &mut recreated.records {
                 record.timestamp_ms += 1;
             }
-            anew.records.push(OwnedRecord { offset: next + 9, ..anew.records.last().unwrap().clone() });
-            for (log, why) in [(lost, "ahead of the log"), (trimmed, "begins at offset"), (anew, "made anew")] {
+            recreated.records.push(OwnedRecord { offset: next + 9, ..recreated.records.last().unwrap().clone() });
+            for (log, why) in [(lost, "ahead of the log"), (trimmed, "begins at offset"), (recreated, "made anew")] {
                 self.log.0.lock().partitions[partition] = log;
                 self.start(member)?;
-                let runs = self.members[member].runs.as_mut().unwrap();
-                // A thread that reads is told of it by one loop, and tells another one.
-                match (0..2).find_map(|_| runs.turn().err()) {
+                let workers = self.members[member].workers.as_mut().unwrap();
+                // With read-ahead one worker refuses, and the reader thread passes the error to
+                // another one.
+                match (0..2).find_map(|_| workers.step().err()) {
                     Some(e) if e.to_string().contains(why) => self.figures.refusals += 1,
-                    other => return Err(format!("INV-REFUSE: a log {why} was not refused: {other:?}")),
+                    other => return Err(format!("INV-REFUSE: a log that is `{why}` was not refused: {other:?}")),
                 }
-                _ = self.members[member].runs.take().unwrap().close(false);
+                _ = self.members[member].workers.take().unwrap().close(false);
                 self.closed(member);
                 self.log.0.lock().partitions[partition] = good.clone();
             }
@@ -524,12 +529,12 @@ impl World {
     }
 }
 
-fn is_of_the_disk(why: &ProjectError) -> bool {
+fn is_disk_failure(why: &ProjectError) -> bool {
     let why = why.to_string();
     why.contains("error 5") || why.contains("no storage space")
 }
 
-impl Truth {
+impl Expected {
     fn fold(&mut self, record: &OwnedRecord) {
         let OwnedRecord { partition, offset, timestamp_ms, .. } = *record;
         let at = At { partition, offset, timestamp_ms };
@@ -537,20 +542,20 @@ impl Truth {
         let lent = Record { partition, offset, timestamp_ms, key, value, headers: &NoHeaders };
         let effects = match decode_record(lent.partition, lent.key, lent.value, PARTITIONS) {
             Ok(event) => {
-                let asks = Questions::of([&event]);
-                self.asks.messages.extend(asks.messages);
-                self.asks.people.extend(asks.people);
+                let questions = Questions::of([&event]);
+                self.questions.messages.extend(questions.messages);
+                self.questions.people.extend(questions.people);
                 let effects = self.oracle.apply(at, &event);
-                self.note(&effects);
+                self.add_updates(&effects);
                 if matches!(event.body, Body::MembersChanged(_) | Body::UserErased(_)) {
-                    self.note_leaves();
+                    self.add_departures();
                 }
                 effects
             }
             Err(rejection) => {
                 self.dead.insert((offset, rejection.reason.code().to_owned()));
                 let effects = self.oracle.pass(at);
-                self.note(&effects);
+                self.add_updates(&effects);
                 effects
             }
         };
@@ -561,7 +566,7 @@ impl Truth {
         }
     }
 
-    fn note(&mut self, effects: &[OracleEffect]) {
+    fn add_updates(&mut self, effects: &[OracleEffect]) {
         for effect in effects {
             if let OracleEffect::Changed { tenant, conversation_id, message_id, .. } = effect {
                 let state = json!(self.oracle.receipt(tenant, conversation_id, message_id));
@@ -571,8 +576,8 @@ impl Truth {
         }
     }
 
-    /// A leave changes receipts and publishes nothing: an update on its way may say it or not.
-    fn note_leaves(&mut self) {
+    /// A departure changes receipts and publishes nothing, so a pending update may show it or not.
+    fn add_departures(&mut self) {
         for ([tenant, conversation, message], states) in &mut self.updates {
             let state = json!(self.oracle.receipt(tenant, conversation, message));
             if !states.contains(&state) {
@@ -590,16 +595,16 @@ impl Headers for NoHeaders {
     }
 }
 
-/// A partition as its owner answers for it.
+/// Queries a partition through its owner.
 struct Asked<'a>(&'a Partitions, u32);
 
 impl Subject for Asked<'_> {
     fn apply(&mut self, _: At, _: &Event<'_>) -> Vec<OracleEffect> {
-        unreachable!("it folds by itself")
+        unreachable!("the projector folds by itself")
     }
 
     fn pass(&mut self, _: At) -> Vec<OracleEffect> {
-        unreachable!("it folds by itself")
+        unreachable!("the projector folds by itself")
     }
 
     fn receipt(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Receipt {

@@ -1,5 +1,5 @@
-//! What the tests stand on: a log and a store in a directory, a projector over them, and ways to post, to wait and to ask.
-//! Asserts only that time limits hold.
+//! The harness of these tests: a log and a store in a directory, a projector over them, and helpers
+//! to post, to wait and to query. Asserts only time limits.
 
 use bytes::Bytes;
 use receipts_cluster::SnapshotControl;
@@ -16,18 +16,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Longer than anything here takes, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any wait here takes, even on a busy machine.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// Record and send times start here, Unix milliseconds.
 pub(crate) const EPOCH_MS: u64 = 1_780_000_000_000;
 
-pub(crate) struct Bench {
+pub(crate) struct Harness {
     pub(crate) log: Arc<EmbeddedLog>,
     pub(crate) settings: Settings,
     _dir: TempDir,
 }
 
-impl Bench {
+impl Harness {
     pub(crate) fn new(partitions: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(&dir.path().join("log"), NonZeroU32::new(partitions)).unwrap();
@@ -52,7 +52,7 @@ impl Bench {
         Self { log: Arc::new(log), settings, _dir: dir }
     }
 
-    /// Writes an event where it belongs; control events into partition 0.
+    /// Writes an event into its partition; a control event names its own.
     pub(crate) fn post(&self, event: &Value) {
         self.post_at(EPOCH_MS, event);
     }
@@ -82,7 +82,7 @@ impl Bench {
         self.log.writer().append(entry)
     }
 
-    /// A projector of the bench's own log.
+    /// Starts a projector over the harness's log.
     pub(crate) fn start(&self) -> Running {
         self.start_over(&*self.log)
     }
@@ -93,12 +93,12 @@ impl Bench {
         Running { projector, log: Arc::clone(&self.log) }
     }
 
-    /// Everything in a topic of updates or dead letters, in order within each partition.
+    /// Returns all records of a topic, in order within each partition.
     pub(crate) fn records(&self, topic: Topic) -> Vec<OwnedRecord> {
         (0..self.log.partition_count()).flat_map(|p| self.log.read(topic, p, 0, usize::MAX).unwrap()).collect()
     }
 
-    /// All updates published so far, in order within each conversation.
+    /// Returns all updates published so far, in order within each conversation.
     pub(crate) fn updates(&self) -> Vec<Value> {
         let values = self.records(Topic::Updates).into_iter().map(|record| record.value.unwrap());
         values.map(|value| serde_json::from_slice(&value).unwrap()).collect()
@@ -115,9 +115,9 @@ impl Running {
         self.projector.partitions()
     }
 
-    /// Waits until everything in the log is folded, or the projector has stopped by itself: then false.
+    /// Waits until the whole log is folded; returns false if the projector stops by itself first.
     pub(crate) fn try_folded(&self) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         loop {
             let end = self.log.bounds(Topic::Events, 0).unwrap().end;
             if now(self.answers().wait(&Positions::applied(0, end), Duration::from_millis(200))).is_ok() {
@@ -130,7 +130,7 @@ impl Running {
         }
     }
 
-    /// Returns once everything in the log is folded.
+    /// Waits until the whole log is folded.
     pub(crate) fn folded(&self) {
         let mut end = Positions::default();
         for partition in 0..self.log.partition_count() {
@@ -139,7 +139,7 @@ impl Running {
                 end.raise(partition, bounds.end);
             }
         }
-        now(self.answers().wait(&end, PATIENCE)).expect("folded in time");
+        now(self.answers().wait(&end, TIME_LIMIT)).expect("folded in time");
     }
 
     pub(crate) fn try_receipt(&self, conversation_id: &str, message_id: &str) -> Result<Receipt, Unavailable> {
@@ -160,23 +160,35 @@ impl Running {
         self.projector.stop()
     }
 
-    /// Waits until the projector has stopped by itself, and says why.
+    /// Waits until the projector stops by itself; returns the reason.
     pub(crate) fn stopped(mut self) -> ProjectError {
-        now(async { tokio::time::timeout(PATIENCE, self.projector.stopped()).await }).expect("stops in time");
+        now(async { tokio::time::timeout(TIME_LIMIT, self.projector.stopped()).await }).expect("stops in time");
         self.projector.stop().expect_err("a reason")
     }
 }
 
-/// Runs a future to its end.
+/// Runs a future to completion.
 pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
-/// Returns once something is so.
+/// Waits until a condition holds.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     while !is_so() {
         assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Prints the command that repeats a failing step of a loop, if the step panics before it is
+/// dropped.
+pub(crate) struct Replay(pub(crate) String);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("\nRun this again with:\n  {}\n", self.0);
+        }
     }
 }

@@ -3,10 +3,14 @@
 //! projector without updates, which is a rebuild. Asserts only that both projectors give the same
 //! answers.
 //!
-//! `cargo bench -p receipts-projection --bench end_to_end -- [--messages N] [--cap N] [--ids N]
-//! [--receipts-per-message N] [--hot MEMBERS] [--partitions N] [--fold-threads N] [--memory-mb N]
-//! [--seed N] [--json FILE]` Starts a broker of its own by `tests/kafka/broker/kafka.sh` (Java 17,
-//! Maven), or reads an existing topic: `--bootstrap HOST:PORT --topic NAME`. `--hot MEMBERS` is one
+//! ```text
+//! cargo bench -p receipts-projection --bench end_to_end -- [--messages N] [--cap N] [--ids N]
+//!     [--receipts-per-message N] [--hot MEMBERS] [--partitions N] [--fold-threads N]
+//!     [--memory-mb N] [--seed N] [--json FILE]
+//! ```
+//!
+//! It starts its own broker with `tests/kafka/broker/kafka.sh` (Java 17, Maven). With
+//! `--bootstrap HOST:PORT --topic NAME` it reads an existing topic instead. `--hot MEMBERS` is one
 //! group with one message that all members read.
 //!
 //! A phase begins with its first record, so that joining the consumer group does not count. The

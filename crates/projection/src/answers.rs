@@ -1,4 +1,4 @@
-//! Answers from the partitions of this process.
+//! Answers queries from the partitions that this process owns. Knows no other process.
 
 use crate::partition::{Fold, FoldError};
 use crate::partitions::Partitions;
@@ -8,16 +8,20 @@ use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
 use receipts_query::{Answer, Answers, Conversation, Positions, Readiness, Unavailable};
 use std::time::Duration;
 
-type Asked<T> = Result<T, FoldError>;
-
 impl Partitions {
-    fn ask<T>(&self, partition: u32, ask: impl FnOnce(&Fold) -> Asked<T>) -> Result<Answer<T>, Unavailable> {
+    /// Queries an owned partition. Damage that the query finds is recorded, so that the next start
+    /// rebuilds the partition.
+    fn ask<T>(
+        &self,
+        partition: u32,
+        ask: impl FnOnce(&Fold) -> Result<T, FoldError>,
+    ) -> Result<Answer<T>, Unavailable> {
         let answer = self.read(partition, |fold, position| {
             ask(fold).map(|value| Answer { value, positions: Positions::applied(partition, position) })
         });
         let answer = answer.ok_or(Unavailable::NoOwner { partition })?;
         answer.map_err(|e| {
-            tracing::error!(partition, error = %e, "a question could not be answered");
+            tracing::error!(partition, error = %e, "a query failed because the partition's state cannot be read");
             self.damage().record(partition, &e);
             Unavailable::Failed("its store failed; see its log".into())
         })

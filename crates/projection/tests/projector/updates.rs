@@ -72,9 +72,9 @@ fn every_kind_of_update_matches_its_schema() {
             json!({"type": "message.sent", "conversation_id": "g", "message_id": "plain", "sender_id": "a", "sent_at_ms": 1}),
             sent("g", "g2", "a"),
             json!({"type": "message.read", "conversation_id": "g", "reader_id": "b", "message_ids": ["g2"], "hidden": true}),
-            sent("g", "gone", "a"),
-            read("g", "gone", "b"),
-            json!({"type": "message.recalled", "conversation_id": "g", "message_id": "gone"}),
+            sent("g", "recalled", "a"),
+            read("g", "recalled", "b"),
+            json!({"type": "message.recalled", "conversation_id": "g", "message_id": "recalled"}),
             json!({"type": "policy.changed", "read_receipts": {"*": false}, "partition": 0}),
             sent("g", "off", "a"),
         ],
@@ -98,9 +98,9 @@ fn every_kind_of_update_matches_its_schema() {
         assert!(updates.iter().any(is), "no update is {kind}:\n{updates:#?}");
     }
     // An update names no reader if the message was recalled within its window.
-    let gone: Vec<_> = updates.iter().filter(|u| u["message_id"] == "gone").collect();
-    assert_eq!(gone.len(), 1);
-    assert_eq!(gone[0]["newly_read"], json!([]));
+    let recalled: Vec<_> = updates.iter().filter(|u| u["message_id"] == "recalled").collect();
+    assert_eq!(recalled.len(), 1);
+    assert_eq!(recalled[0]["newly_read"], json!([]));
 }
 
 /// INV-UPDATE-LAST, while one append in seven fails, before or after its effect.

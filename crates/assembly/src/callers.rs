@@ -9,21 +9,24 @@ use receipts_runtime::exit::Failure;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The shortest time between two readings of a file of keys. Tokens that name unknown keys cause readings, but no more
-/// often than this.
+/// The shortest time between two readings of a file of keys. Tokens that name unknown keys cause
+/// readings, but no more often than this.
 const FILE_PAUSE: Duration = Duration::from_secs(1);
 /// The same for a URL, behind which is another party's service.
 const URL_PAUSE: Duration = Duration::from_secs(10);
 /// How long a start waits for keys from a URL; as long as for a broker.
 const KEYS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Returns how callers are authenticated: by tokens if keys are configured, and by headers otherwise. Headers are believed
-/// only on loopback, unless an operator states that strangers are kept out.
+/// Returns how callers are authenticated: by tokens if keys are configured, and by headers
+/// otherwise. Headers are believed only on loopback, unless an operator states that strangers are
+/// kept out.
 ///
-/// Waits for keys from a URL: without them every good token would be refused, which clients take for the end of a session.
+/// Waits for keys from a URL: without them every good token would be refused, which clients take
+/// for the end of a session.
 ///
 /// # Errors
-/// A usage failure where a secret or keys in files cannot be used; another failure where keys from a URL cannot be had.
+/// A usage failure where a secret or keys in files cannot be used; another failure where keys from
+/// a URL cannot be had.
 pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure> {
     if !auth.is_configured() {
         return Ok(Arc::new(TrustedHeaders));
@@ -75,16 +78,16 @@ pub fn access(access: &config::Access) -> AccessByTenant {
 }
 
 fn rules_of(rules: &config::AccessRules) -> Access {
-    let askers = |askers| match askers {
-        config::Askers::SenderAndScope => AccessRule::SenderAndScope,
-        config::Askers::Sender => AccessRule::Sender,
-        config::Askers::Scope => AccessRule::Scope,
-        config::Askers::Nobody => AccessRule::Nobody,
+    let rule = |rule| match rule {
+        config::AccessRule::SenderAndScope => AccessRule::SenderAndScope,
+        config::AccessRule::Sender => AccessRule::Sender,
+        config::AccessRule::Scope => AccessRule::Scope,
+        config::AccessRule::Nobody => AccessRule::Nobody,
     };
     Access {
-        counts: askers(rules.counts),
-        read: askers(rules.read),
-        unread: askers(rules.unread),
-        departed: askers(rules.departed),
+        counts: rule(rules.counts),
+        read: rule(rules.read),
+        unread: rule(rules.unread),
+        departed: rule(rules.departed),
     }
 }

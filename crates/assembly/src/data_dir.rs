@@ -1,13 +1,13 @@
 //! The data directory: its lock and its layout. Knows the formats of neither log nor store.
 //!
 //! ```text
-//! lock         held by the process that uses the directory, with its process id and, if it serves, its URL
+//! lock         held by the process that uses the directory: its process id and, if it serves, URL
 //! cursor.key   32 random bytes that sign cursors of member lists, so that they survive a restart
 //! log/         the embedded log, and `id`, which distinguishes it from every other log
 //! store/       the state, and `log.json`, which names the log that it was folded from
-//! rebuild/     a store that is folded anew beside the one in use; once `ready` is in it, the next start takes it
+//! rebuild/     a store that is folded anew; once `ready` is in it, the next start switches to it
 //! store-before-N/  a store that a rebuilt one has replaced, kept until an operator confirms
-//! spool/       snapshots on their way to their destination; worthless once no process uses the directory
+//! spool/       snapshots on their way to their destination; worthless once no process uses them
 //! ```
 
 mod cursor_key;

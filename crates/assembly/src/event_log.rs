@@ -1,4 +1,5 @@
-//! Opens the event log that the settings name: a Kafka, or the embedded log in the data directory. Reads no event.
+//! Opens the event log that the settings name: a Kafka, or the embedded log in the data directory.
+//! Reads no event.
 
 use crate::data_dir::{DataDir, InUse, LogIdentity};
 use anyhow::anyhow;
@@ -19,7 +20,8 @@ pub struct EventLog {
     pub identity: LogIdentity,
     /// Its name for people: `embedded`, or the brokers.
     pub name: String,
-    /// The data directory, if it was opened together with the log. No other process uses the directory meanwhile.
+    /// The data directory, if it was opened together with the log. No other process uses the
+    /// directory meanwhile.
     pub data: Option<DataDir>,
 }
 
@@ -34,7 +36,8 @@ pub(crate) fn open_log(settings: &Settings, data: &DataDir) -> Result<EventLog, 
     }
 }
 
-/// Opens a log that exists. Makes no log, topic or data directory: if there is none, the operator has named the wrong one.
+/// Opens a log that exists. Makes no log, topic or data directory: if there is none, the operator
+/// has named the wrong one.
 ///
 /// # Errors
 /// What failed, and what to do; [`crate::InUse`] where another process has the embedded log.
@@ -56,7 +59,8 @@ pub fn open_existing_log(settings: &Settings) -> Result<EventLog, Failure> {
     }
 }
 
-/// Opens a log that exists and the data directory whose store was folded from it; returns the store's folder too.
+/// Opens a log that exists and the data directory whose store was folded from it; returns the
+/// store's folder too.
 ///
 /// # Errors
 /// As [`open_existing_log`], and where there is no store, or it is bound to another log.
@@ -165,7 +169,8 @@ pub fn require_bootstrap<'s>(service: &str, settings: &'s Settings) -> Result<&'
     })
 }
 
-/// Connects to the Kafka at `bootstrap`, and makes topics that are missing; blocks until that is done or has failed.
+/// Connects to the Kafka at `bootstrap`, and makes topics that are missing; blocks until that is
+/// done or has failed.
 ///
 /// # Errors
 /// What failed, and what to do.

@@ -1,4 +1,5 @@
-//! The HTTP edge of a process: bound early, served on its own task, stopped with a deadline. Knows no route.
+//! The HTTP edge of a process: bound early, served on its own task, stopped with a deadline. Knows
+//! no route.
 
 use crate::process::on_thread;
 use anyhow::{Context as _, anyhow};
@@ -61,8 +62,8 @@ impl HttpEdge {
         self.ended = Some(ended);
     }
 
-    /// Takes no more requests, ends the streams of `updates`, and returns once requests that have begun are answered or
-    /// their time is over.
+    /// Takes no more requests, ends the streams of `updates`, and returns once requests that have
+    /// begun are answered or their time is over.
     ///
     /// # Errors
     /// Where the edge failed, panicked or had ended by itself.

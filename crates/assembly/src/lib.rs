@@ -1,7 +1,8 @@
-//! Assembles processes: opens the data directory, the log and the parts that the settings describe, and runs them as a
-//! service.
+//! Assembles processes: opens the data directory, the log and the parts that the settings describe,
+//! and runs them as a service.
 //!
-//! Must not decide which parts a service has, or in which order they start and stop: each main does.
+//! Must not decide which parts a service has, or in which order they start and stop: each main
+//! does.
 
 mod callers;
 mod data_dir;

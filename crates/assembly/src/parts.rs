@@ -16,10 +16,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long ingest and the operator's commands wait for the log to acknowledge. Longer than the log's own delivery timeout
-/// of 30 s, so that they learn every outcome.
+/// How long ingest and the operator's commands wait for the log to acknowledge. Longer than the
+/// log's own delivery timeout of 30 s, so that they learn every outcome.
 pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(35);
-/// How long the log may take to acknowledge updates and dead letters before a checkpoint is put off.
+/// How long the log may take to acknowledge updates and dead letters before a checkpoint is put
+/// off.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the limits of HTTP requests.
@@ -97,8 +98,8 @@ pub fn fold_limits(settings: &Settings) -> FoldLimits {
     }
 }
 
-/// Opens the log and readies the store for it: switches to a rebuilt store if there is one, and binds the store to the
-/// log.
+/// Opens the log and readies the store for it: switches to a rebuilt store if there is one, and
+/// binds the store to the log.
 ///
 /// # Errors
 /// Where the log cannot be opened, or the store is bound to another log.
@@ -109,8 +110,9 @@ pub fn open_log_and_store(settings: &Settings, data: &DataDir) -> Result<EventLo
     Ok(opened)
 }
 
-/// Opens the store in the data directory and starts to fold the log into it. A projector `among_others` answers for a
-/// partition only once it has caught up, because another projector may answer until then.
+/// Opens the store in the data directory and starts to fold the log into it. A projector
+/// `among_others` answers for a partition only once it has caught up, because another projector may
+/// answer until then.
 ///
 /// # Errors
 /// Where the store, the log or the snapshot destination cannot be used.

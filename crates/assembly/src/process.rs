@@ -1,4 +1,5 @@
-//! The set-up of a process that runs for long: logs, metrics, signals, and threads for blocking work. Opens nothing.
+//! The set-up of a process that runs for long: logs, metrics, signals, and threads for blocking
+//! work. Opens nothing.
 
 use anyhow::Context as _;
 use receipts_runtime::config::Settings;
@@ -7,8 +8,8 @@ use receipts_runtime::metrics::Metrics;
 use receipts_runtime::{shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 
-/// Sets the process up under a service's name and runs `work` to its end. The first signal cancels the token, on which
-/// `work` must end by itself.
+/// Sets the process up under a service's name and runs `work` to its end. The first signal cancels
+/// the token, on which `work` must end by itself.
 ///
 /// # Errors
 /// The error of `work`, or why the process could not be set up.
@@ -34,8 +35,9 @@ where
     result
 }
 
-/// Runs blocking work on a thread of its own and waits for it. If the wait is cancelled, the thread runs on and ends with
-/// the process; unlike a blocking task of the runtime, it never delays the exit.
+/// Runs blocking work on a thread of its own and waits for it. If the wait is cancelled, the thread
+/// runs on and ends with the process; unlike a blocking task of the runtime, it never delays the
+/// exit.
 ///
 /// # Errors
 /// The error of `work`, or that it panicked.

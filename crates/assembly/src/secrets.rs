@@ -1,5 +1,5 @@
-//! The secrets of internal calls: the one that projectors and query edges share, and the one that an operator's command
-//! sends to a running process. Sends nothing.
+//! The secrets of internal calls: the one that projectors and query edges share, and the one that
+//! an operator's command sends to a running process. Sends nothing.
 
 use crate::data_dir::DataDir;
 use receipts_cluster::{SECRET_BYTES_MIN, Secret, cursor_key_to_text};
@@ -24,8 +24,8 @@ pub fn shared_secret(settings: &Settings) -> Result<Option<Secret>, Failure> {
     Secret::new(text.trim_ascii()).ok_or_else(too_short).map(Some)
 }
 
-/// Returns the secret that an operator's call to this process must prove: the shared secret or, without one, the cursor
-/// key, which only readers of the data directory know.
+/// Returns the secret that an operator's call to this process must prove: the shared secret or,
+/// without one, the cursor key, which only readers of the data directory know.
 ///
 /// # Errors
 /// As [`shared_secret`] and [`DataDir::cursor_key`].

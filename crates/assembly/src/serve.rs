@@ -1,6 +1,7 @@
 //! Runs a service until a signal, or until one of its parts fails. The four mains share it.
 //!
-//! Must not know which parts a service has, or in which order they start and stop: the service does.
+//! Must not know which parts a service has, or in which order they start and stop: the service
+//! does.
 
 use crate::data_dir::DataDir;
 use crate::process::{on_thread, run};
@@ -23,7 +24,8 @@ pub trait Service {
     /// Resolves once the service is ready to be named so. Need not watch for parts that fail.
     fn ready(&self) -> impl Future<Output = ()> + 'static;
 
-    /// Resolves once a part has ended by itself; [`Service::stop`] then returns why. Must not be called after that.
+    /// Resolves once a part has ended by itself; [`Service::stop`] then returns why. Must not be
+    /// called after that.
     fn ended(&mut self) -> impl Future<Output = ()>;
 
     /// Stops the parts in order. Returns the data directory if the service folded a log into it.
@@ -33,11 +35,11 @@ pub trait Service {
     fn stop(self) -> impl Future<Output = Result<Option<DataDir>, Failure>>;
 }
 
-/// Starts a service under a name and runs it: prints the ready line on standard output, waits for a signal or for a part
-/// that ends by itself, and stops the service within `drain_ms`.
+/// Starts a service under a name and runs it: prints the ready line on standard output, waits for a
+/// signal or for a part that ends by itself, and stops the service within `drain_ms`.
 ///
-/// `start` takes the addresses and opens the parts. A signal cancels it: no caller is answered yet, and opened files
-/// survive a kill.
+/// `start` takes the addresses and opens the parts. A signal cancels it: no caller is answered yet,
+/// and opened files survive a kill.
 ///
 /// # Errors
 /// Why the service did not start, why a part ended by itself, or why it could not stop in order.
@@ -83,11 +85,13 @@ pub async fn until(mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Releases the data directory of a process that has stopped, after notes that make the next start over its store quick.
-/// May take seconds where the store is large; nothing is lost if the process is killed meanwhile.
+/// Releases the data directory of a process that has stopped, after notes that make the next start
+/// over its store quick. May take seconds where the store is large; nothing is lost if the process
+/// is killed meanwhile.
 ///
 /// # Errors
-/// Where no thread can be started. A store that cannot be read is only logged: the next start reports it.
+/// Where no thread can be started. A store that cannot be read is only logged: the next start
+/// reports it.
 async fn release(data: DataDir) -> Result<(), Failure> {
     on_thread("releasing", move || {
         if let Err(error) = Projector::write_sled_snapshot(&data.store()) {

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an edge lets a projector that is slightly behind catch up before it asks another one.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(100);
-/// How long one projector is asked to wait for a position before the edge looks at all projectors again.
+/// How long one projector is asked to wait for a position before the edge looks at all projectors
+/// again.
 const WAIT_ROUND: Duration = Duration::from_millis(500);
 /// How often a starting edge logs that no projector answers.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -46,8 +47,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Polls the projectors until one answers. From then on, as long as the runtime runs, a task polls them for the
-    /// partitions that they own.
+    /// Polls the projectors until one answers. From then on, as long as the runtime runs, a task
+    /// polls them for the partitions that they own.
     ///
     /// # Errors
     /// Where no HTTP client can be made, or the projectors fold logs of different partition counts.
@@ -76,8 +77,8 @@ impl Peers {
         Ok(Self { shared, partition_count })
     }
 
-    /// Returns the cursor key that all edges of this service agree on: derived from the secret or, without one, the
-    /// smallest key of any projector.
+    /// Returns the cursor key that all edges of this service agree on: derived from the secret or,
+    /// without one, the smallest key of any projector.
     pub fn cursor_key(&self) -> Option<CursorKey> {
         match &self.shared.settings.secret {
             Some(secret) => Some(secret.cursor_key()),
@@ -181,8 +182,8 @@ impl Answers for Peers {
         self.ask(conversation.partition, question).await
     }
 
-    /// Sends one question to each projector, however many ids and partitions it is about: each projector searches its own
-    /// indexes, which are by the hash of the id.
+    /// Sends one question to each projector, however many ids and partitions it is about: each
+    /// projector searches its own indexes, which are by the hash of the id.
     async fn find(
         &self,
         tenant: &str,

@@ -1,9 +1,10 @@
-//! What the processes of one service say to one another: which projector owns which partition, questions to it, and
-//! requests for snapshots.
+//! What the processes of one service say to one another: which projector owns which partition,
+//! questions to it, and requests for snapshots.
 //!
-//! Keeps no messages and decides nothing about callers. With the feature `client`, [`Peers`] asks the owner of a
-//! partition first, then its standbys. After a [`wait`](receipts_query::Answers::wait) no answer is older than the
-//! position waited for, from any projector.
+//! Keeps no messages and decides nothing about callers. With the feature `client`, [`Peers`] asks
+//! the owner of a partition first, then its standbys. After a
+//! [`wait`](receipts_query::Answers::wait) no answer is older than the position waited for, from
+//! any projector.
 
 #[cfg(feature = "client")]
 mod client;

@@ -4,8 +4,8 @@
 use receipts_fold::view::Receipt;
 use receipts_query::Answer;
 
-/// Merges several owners' answers into one; `None` if there are none. Each part holds one receipt per id, in the same
-/// order.
+/// Merges several owners' answers into one; `None` if there are none. Each part holds one receipt
+/// per id, in the same order.
 pub fn merge_found(parts: impl IntoIterator<Item = Answer<Vec<Receipt>>>) -> Option<Answer<Vec<Receipt>>> {
     parts.into_iter().reduce(|mut best, part| {
         best.positions.merge(&part.positions);
@@ -18,8 +18,8 @@ pub fn merge_found(parts: impl IntoIterator<Item = Answer<Vec<Receipt>>>) -> Opt
     })
 }
 
-/// Returns whether `one` answers instead of `other`: it has the greater `sent_at_ms` or, of equal ones, the conversation
-/// id that sorts last. A receipt that was not found has neither.
+/// Returns whether `one` answers instead of `other`: it has the greater `sent_at_ms` or, of equal
+/// ones, the conversation id that sorts last. A receipt that was not found has neither.
 fn takes_precedence(one: &Receipt, other: &Receipt) -> bool {
     (one.sent_at_ms, &one.conversation_id) > (other.sent_at_ms, &other.conversation_id)
 }

@@ -1,4 +1,5 @@
-//! The owner's side of the protocol: answers an edge's question from the partitions of this process.
+//! The owner's side of the protocol: answers an edge's question from the partitions of this
+//! process.
 //!
 //! Knows no transport. Must not answer from a state older than the position that the edge names.
 
@@ -29,7 +30,8 @@ pub trait Owner: Answers {
 /// Answers an edge's question.
 ///
 /// # Errors
-/// Where this process does not own a partition of `request.min`, or no answer is fresh enough in time.
+/// Where this process does not own a partition of `request.min`, or no answer is fresh enough in
+/// time.
 pub async fn answer_request(owner: &dyn Owner, request: &PeerRequest) -> PeerReply {
     let count = owner.partition_count();
     let owned = owner.owned_partitions();
@@ -60,7 +62,8 @@ pub async fn answer_request(owner: &dyn Owner, request: &PeerRequest) -> PeerRep
             to_json(owner.is_member(Conversation::locate(tenant, conversation_id, count), user_id).await?)
         }
     };
-    // Since the wait, a partition may have been lost and assigned again, and restarted from an earlier checkpoint.
+    // Since the wait, a partition may have been lost and assigned again, and restarted from an
+    // earlier checkpoint.
     let answer = answer?;
     let behind = answer.positions.iter().any(|(partition, next)| next < request.min.next_offset(partition));
     if behind { Err(Unavailable::Behind) } else { Ok(answer) }

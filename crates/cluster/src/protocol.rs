@@ -1,7 +1,8 @@
-//! The questions that edges ask projectors, their replies, and the state that a projector reports, version 1.
+//! The questions that edges ask projectors, their replies, and the state that a projector reports,
+//! version 1.
 //!
-//! Knows no transport. Must not change the JSON within a version: processes of two releases talk to one another. A
-//! position travels as its token.
+//! Knows no transport. Must not change the JSON within a version: processes of two releases talk to
+//! one another. A position travels as its token.
 
 use receipts_fold::view::MemberFilter;
 use receipts_query::{Answer, Positions, Unavailable};
@@ -28,8 +29,8 @@ pub struct PeerState {
     pub positions: Positions,
     /// The same partitions by number; a partition that holds no event yet has no position.
     pub partitions: Vec<u32>,
-    /// The key that signs cursors if no secret is shared: all edges take the smallest key that they find. 64 hexadecimal
-    /// digits.
+    /// The key that signs cursors if no secret is shared: all edges take the smallest key that they
+    /// find. 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor_key: Option<String>,
 }
@@ -125,7 +126,8 @@ pub enum Question {
 /// Decodes the answer of a reply.
 ///
 /// # Errors
-/// The reply's own error, or [`Unavailable::Failed`] where its value has another shape than the question asks for.
+/// The reply's own error, or [`Unavailable::Failed`] where its value has another shape than the
+/// question asks for.
 pub fn decode_reply<T: DeserializeOwned>(reply: PeerReply) -> Result<Answer<T>, Unavailable> {
     let Answer { value, positions } = reply?;
     let value = serde_json::from_value(value)

@@ -10,7 +10,8 @@ pub const SECRET_BYTES_MIN: usize = 32;
 
 /// The secret that projectors and query edges share, so that a projector answers no other caller.
 ///
-/// The credential of internal calls and the key that signs cursors are derived from it; the secret itself is never sent.
+/// The credential of internal calls and the key that signs cursors are derived from it; the secret
+/// itself is never sent.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
@@ -25,7 +26,8 @@ impl Secret {
         hex(&self.derive(b"receipts internal call 1").finalize().into_bytes())
     }
 
-    /// Returns whether `shown` is the credential. Every wrong one of the right length takes the same time.
+    /// Returns whether `shown` is the credential. Every wrong one of the right length takes the
+    /// same time.
     pub fn is_credential(&self, shown: &str) -> bool {
         unhex(shown).is_some_and(|shown| self.derive(b"receipts internal call 1").verify_slice(&shown).is_ok())
     }
@@ -40,7 +42,8 @@ impl Secret {
     }
 }
 
-/// Writes a projector's own cursor key as [`PeerState::cursor_key`](crate::PeerState::cursor_key) carries it.
+/// Writes a projector's own cursor key as [`PeerState::cursor_key`](crate::PeerState::cursor_key)
+/// carries it.
 pub fn cursor_key_to_text(key: &CursorKey) -> String {
     hex(key.bytes())
 }

@@ -84,7 +84,8 @@ pub struct TakenSnapshot {
 
 /// A process that takes snapshots on request.
 pub trait SnapshotControl: Send + Sync {
-    /// Requests a snapshot of each named partition that the process owns, or of all that it owns; returns these.
+    /// Requests a snapshot of each named partition that the process owns, or of all that it owns;
+    /// returns these.
     fn request(&self, partitions: Option<&[u32]>) -> Vec<u32>;
 
     /// Returns the status of every owned partition.

@@ -36,8 +36,7 @@ impl Failures {
     /// Stores a failure unless a failure at least as bad is stored.
     pub(crate) fn note(&self, error: &AppendError) {
         let mut worst = self.0.lock();
-        let may_have_happened = |error: &AppendError| matches!(error, AppendError::Unknown(_));
-        if worst.as_ref().is_none_or(|worst| !may_have_happened(worst) && may_have_happened(error)) {
+        if worst.as_ref().is_none_or(|worst| !worst.may_have_happened() && error.may_have_happened()) {
             *worst = Some(error.clone());
         }
     }

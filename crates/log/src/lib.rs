@@ -9,10 +9,12 @@
 mod check;
 pub mod embedded;
 pub mod kafka;
+mod outcome;
 mod port;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use outcome::outcome;
 pub use port::{
     AppendError, Assignment, Entry, Headers, Inspect, Location, Log, OwnedRecord, Peek, PendingAppend, Polled,
     ReadError, Reader, Record, SLICE_RECORDS_MAX, Tail, Topic, Writer,

@@ -1,13 +1,13 @@
-//! The ambient clock. The only place of the workspace that reads it, and nothing that decides what an answer says may
-//! call it: the fold has the times of its records, not the time of day.
+//! Reads the system clock. No other module of the workspace does, and no code that decides an
+//! answer may call it: the fold uses the times of its records.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Reads the time of day in Unix milliseconds. A clock before 1970 reads 0: that is a broken clock, and no reason to
-/// stop.
+/// Returns the time of day in Unix milliseconds. A clock before 1970 is broken and reads 0, which
+/// is no reason to stop.
 #[must_use]
 pub fn unix_ms() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock for all others")]
+    #[expect(clippy::disallowed_methods, reason = "the only module that reads the clock")]
     let now = SystemTime::now();
     millis_since_epoch(now)
 }

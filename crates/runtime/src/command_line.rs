@@ -14,8 +14,9 @@ pub struct CommandLine<C> {
     pub matches: ArgMatches,
 }
 
-/// Reads the command line of this process. The settings of `first` show in `-h`, all in `--help`. Prints help and version,
-/// and exits then, as clap does; so it does for arguments that it does not know.
+/// Reads the command line of this process. The settings of `first` show in `-h`, all in `--help`.
+/// Prints help and version, and exits then, as clap does; so it does for arguments that it does not
+/// know.
 ///
 /// # Errors
 /// All configuration mistakes, as a usage failure.

@@ -1,10 +1,12 @@
-//! Configuration from a file, the environment and flags alike; flags win over the environment, which wins over the file.
+//! Reads the configuration from a file, the environment and flags. Flags win over the environment,
+//! which wins over the file.
 //!
-//! All mistakes are reported at once, each naming where it came from and what is allowed. What the keys mean to the
-//! parts of the service is not known here; `docs/configuration.md` is written from [`reference()`].
+//! Reports all mistakes at once, each with its origin and the allowed values. Must not know what
+//! the keys mean to the parts of the service. `docs/configuration.md` is generated from
+//! [`reference()`].
 //!
-//! One key, three spellings: `http.body_bytes_max` in the file is `RECEIPTS_HTTP__BODY_BYTES_MAX` in the environment and
-//! `--http-body-bytes-max` as a flag.
+//! Each key has three spellings: `http.body_bytes_max` in the file is
+//! `RECEIPTS_HTTP__BODY_BYTES_MAX` in the environment and `--http-body-bytes-max` as a flag.
 
 mod flags;
 mod mistakes;
@@ -16,7 +18,7 @@ pub use flags::{FILE_FLAG, Named, file, overrides, with_flags};
 pub use mistakes::{Mistake, Mistakes, Origin};
 pub use reader::KeyDoc;
 pub use settings::{
-    Access, AccessRules, Algorithm, Askers, Auth, Http, Kafka, KafkaProperties, Log, LogFormat, Projector, Query,
+    Access, AccessRule, AccessRules, Algorithm, Auth, Http, Kafka, KafkaProperties, Log, LogFormat, Projector, Query,
     Settings, Snapshot, Telemetry,
 };
 
@@ -26,11 +28,11 @@ use std::path::Path;
 
 /// The environment variable that names the configuration file where no flag does.
 pub const FILE_ENV: &str = "RECEIPTS_CONFIG";
-/// The environment variable of the log filter, in the place of `RUST_LOG`.
+/// The environment variable of the log filter, used instead of `RUST_LOG`.
 pub const FILTER_ENV: &str = "RECEIPTS_LOG";
-/// What begins the name of every environment variable of ours.
+/// The prefix of every environment variable of this program.
 pub const ENV_PREFIX: &str = "RECEIPTS_";
-/// Variables with this prefix steer tests and are no configuration.
+/// The prefix of variables that steer tests and are no configuration.
 pub const ENV_PREFIX_TEST: &str = "RECEIPTS_TEST_";
 
 /// A value from the command line.
@@ -44,8 +46,9 @@ pub struct Override {
     pub flag: String,
 }
 
-/// Reads the configuration. `file` is the one named by flag or by [`FILE_ENV`] (see [`file()`]), `env` the process's
-/// environment ([`environment`]; others than `RECEIPTS_…` are passed over), and `flags` what the command line sets.
+/// Reads the configuration. `file` is named by flag or by [`FILE_ENV`] (see [`file()`]); `env` is
+/// the process's environment ([`environment`]; variables without the prefix `RECEIPTS_` are
+/// ignored); `flags` are those of the command line.
 ///
 /// ```
 /// use receipts_runtime::config::{self, Override};
@@ -54,14 +57,16 @@ pub struct Override {
 /// let settings = config::load(None, env, &[]).expect("no mistake");
 /// assert_eq!(settings.http.listen.port(), 9000);
 ///
-/// let flag = Override { key: "log.partitions".into(), value: "0".into(), flag: "log-partitions".into() };
-/// let mistakes = config::load(None, [("RECEIPTS_HTPP__LISTEN".into(), "x".into())], &[flag]).unwrap_err();
+/// let (key, flag) = ("log.partitions".into(), "log-partitions".into());
+/// let flag = Override { key, value: "0".into(), flag };
+/// let env = [("RECEIPTS_HTPP__LISTEN".into(), "x".into())];
+/// let mistakes = config::load(None, env, &[flag]).unwrap_err();
 /// assert_eq!(mistakes.as_slice().len(), 2);
 /// ```
 ///
 /// # Errors
-/// All mistakes in the three sources: a file that cannot be read or is no TOML, unknown keys, values that are not
-/// allowed, and values that contradict one another.
+/// All mistakes in the three sources: an unreadable file, invalid TOML, unknown keys, values that
+/// are not allowed, and values that contradict one another.
 pub fn load(
     file: Option<&Path>,
     env: impl IntoIterator<Item = (String, String)>,
@@ -79,8 +84,8 @@ pub fn load(
     Ok(settings)
 }
 
-/// Reads the configuration of a process whose command line was made by [`with_flags`]: its flags, its environment, and the
-/// file that either names.
+/// Reads the configuration of a process whose command line was made by [`with_flags`]: from its
+/// flags, its environment, and the file that either names.
 ///
 /// # Errors
 /// As [`load`].
@@ -90,7 +95,7 @@ pub fn of_process(matches: &clap::ArgMatches) -> Result<Settings, Mistakes> {
     load(file.as_deref(), env, &overrides(matches))
 }
 
-/// Copies what the process's environment says to us, for [`load`].
+/// Copies this program's variables from the process's environment, for [`load`].
 #[must_use]
 pub fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
@@ -99,7 +104,7 @@ pub fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Lists every key there is, in the order of the file, with its meaning, default and allowed values.
+/// Lists every key in the order of the reference, with its meaning, default and allowed values.
 #[must_use]
 pub fn reference() -> Vec<KeyDoc> {
     let mut reader = Reader::new(Sources::default());
@@ -107,18 +112,18 @@ pub fn reference() -> Vec<KeyDoc> {
     reader.into_docs()
 }
 
-/// Writes `docs/configuration.md`.
+/// Returns the text of `docs/configuration.md`.
 #[must_use]
 pub fn reference_markdown() -> String {
     use std::fmt::Write;
     let mut text = String::from(
-        "# Configuration\n\nWritten from `crates/runtime/src/config/settings.rs`; a test keeps it true \
+        "# Configuration\n\nGenerated from `crates/runtime/src/config/settings.rs`; a test keeps it up to date \
          (`RECEIPTS_TEST_BLESS=1 cargo test -p receipts-runtime` rewrites it).\n\n\
-         One key, three spellings: `http.body_bytes_max` in the file (TOML; `--config FILE` or `RECEIPTS_CONFIG`) is \
+         Each key has three spellings: `http.body_bytes_max` in the file (TOML; `--config FILE` or `RECEIPTS_CONFIG`) is \
          `RECEIPTS_HTTP__BODY_BYTES_MAX` in the\nenvironment and `--http-body-bytes-max` as a flag. Flags win over the \
          environment, which wins over the file. An empty variable counts as absent.\n`RECEIPTS_LOG` is a short name for \
-         `RECEIPTS_TELEMETRY__LOG_FILTER`. Lists are separated by commas outside the file. Times are in milliseconds, \
-         sizes in bytes.\nA mistake in any of the three ends the process with exit code 2, after all mistakes are named.\n\n\
+         `RECEIPTS_TELEMETRY__LOG_FILTER`. Outside the file, lists are separated by commas. Times are in milliseconds, \
+         sizes in bytes.\nA mistake in any source ends the process with exit code 2, after it has named all mistakes.\n\n\
          | key | default | allowed | meaning |\n| --- | --- | --- | --- |\n",
     );
     for doc in reference() {

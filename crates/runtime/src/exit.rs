@@ -1,18 +1,19 @@
-//! How a process ends: 0 done, 1 failed, 2 wrong usage or configuration. Only `main` converts; a library never exits.
+//! Exit codes: 0 for success, 1 for failure, 2 for wrong usage or configuration. Must not exit by
+//! itself: only `main` converts a failure into a code.
 
 use crate::config::Mistakes;
 use std::process::ExitCode;
 
 /// The exit code of a process that failed at its work.
 pub const CODE_FAILED: u8 = 1;
-/// The exit code of a process that was called or configured wrongly and did nothing.
+/// The exit code of a process that did nothing because its arguments or configuration are wrong.
 pub const CODE_USAGE: u8 = 2;
 
-/// Why a process ends without having done its work.
+/// The reason why a process ends without success.
 ///
-/// Every error converts by `?`: [`Mistakes`] of the configuration, also deep within an error's chain, become
-/// [`Failure::Usage`], all others [`Failure::Failed`]. It is deliberately no `std::error::Error`: it ends a process and
-/// is not passed on.
+/// Every error converts by `?`: [`Mistakes`] of the configuration, also deep within an error's
+/// chain, become [`Failure::Usage`], all others [`Failure::Failed`]. It is deliberately no
+/// `std::error::Error`, because it ends the process.
 #[derive(Debug)]
 pub enum Failure {
     /// The command line or the configuration is wrong: exit code 2.
@@ -22,12 +23,12 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Says that the command line is wrong, for what clap cannot know.
+    /// Makes a usage failure, for a rule of the command line that clap cannot check.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::Usage(anyhow::Error::msg(message.into()))
     }
 
-    /// The exit code of this failure.
+    /// Returns the exit code of this failure.
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
@@ -36,7 +37,8 @@ impl Failure {
         }
     }
 
-    /// What standard error shows: the error and its causes on one line, configuration mistakes on one line each.
+    /// Returns the text for standard error: the error and its causes on one line, or one line per
+    /// configuration mistake.
     #[must_use]
     pub fn message(&self) -> String {
         let (Self::Usage(error) | Self::Failed(error)) = self;
@@ -58,7 +60,7 @@ fn mistakes_in(error: &anyhow::Error) -> Option<&Mistakes> {
     error.chain().find_map(|cause| cause.downcast_ref::<Mistakes>())
 }
 
-/// Turns what a service's body returned into the process's exit code, and says on standard error why it failed.
+/// Turns the result of a process's work into its exit code, and writes a failure to standard error.
 ///
 /// ```
 /// use receipts_runtime::exit::{self, Failure};
@@ -77,7 +79,7 @@ pub fn report(result: Result<(), Failure>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             use std::io::Write;
-            // Nobody is left to be told when standard error itself is gone.
+            // If standard error is closed, there is no other way to report it.
             let _ = writeln!(std::io::stderr().lock(), "{}", failure.message());
             ExitCode::from(failure.code())
         }
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_fails_exits_with_1_and_names_its_causes() {
+    fn failed_work_exits_with_1_and_its_causes() {
         let io = std::io::Error::other("disk full");
         let failure = Failure::from(anyhow::Error::from(io).context("cannot write the export"));
         assert_eq!(failure.code(), 1);
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_mistake_exits_with_2_however_deep_it_lies() {
+    fn a_nested_configuration_mistake_exits_with_2() {
         let failure: Failure = Err::<(), _>(mistakes()).context("while starting").expect_err("a mistake").into();
         assert_eq!(failure.code(), 2);
         assert!(failure.message().contains("--log-partitions"), "{}", failure.message());

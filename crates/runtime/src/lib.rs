@@ -1,4 +1,5 @@
-//! Process things that every binary uses: configuration, logs and metrics, clock, shutdown, output and exit codes.
+//! Process things that every binary uses: configuration, logs and metrics, clock, shutdown, output
+//! and exit codes.
 //!
 //! Knows no event, no log and no store: must not depend on another crate of this workspace.
 //!
@@ -30,7 +31,8 @@
 //!     tokio::runtime::Runtime::new()?.block_on(async {
 //!         let stop = shutdown::on_signal()?;
 //!         let http = tokio::net::TcpListener::bind(settings.http.listen).await?;
-//!         Output::stdout(cli.json).ready("receipts-ingest", &[("http", format!("http://{}", http.local_addr()?))])?;
+//!         let url = format!("http://{}", http.local_addr()?);
+//!         Output::stdout(cli.json).ready("receipts-ingest", &[("http", url)])?;
 //!         // The parts of the service run here until `stop` is cancelled, and then end by themselves.
 //!         let work = stop.cancelled();
 //!         shutdown::drain(&stop, Duration::from_millis(settings.drain_ms), work).await?;

@@ -1,13 +1,16 @@
-//! The metrics recorder and its text. Opens no port: the HTTP edge of each service serves [`Metrics::render`].
+//! Records metrics and renders them as text. Must not open a port: the HTTP edge of each service
+//! serves [`Metrics::render`].
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::time::Duration;
 
-/// The upper bounds in seconds of every histogram whose name ends in `_seconds`: from a store read to a slow export.
+/// The upper bounds in seconds of every histogram whose name ends in `_seconds`: from a store read
+/// to a slow export.
 pub const BUCKETS_SECONDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// How often histograms are tidied up when nobody asks for them, in milliseconds; without it their samples would pile up.
+/// The interval at which histograms are compacted, in milliseconds. Without it samples would
+/// accumulate until the next scrape.
 const UPKEEP_EVERY_MS: u64 = 5_000;
 
 /// The recorder could not be installed.
@@ -15,14 +18,15 @@ const UPKEEP_EVERY_MS: u64 = 5_000;
 #[error("cannot install the metrics recorder, a process has one: {0}")]
 pub struct MetricsError(#[from] metrics_exporter_prometheus::BuildError);
 
-/// What the process has measured.
+/// The metrics of this process.
 #[derive(Clone)]
 pub struct Metrics {
     handle: PrometheusHandle,
 }
 
 impl Metrics {
-    /// Makes the recorder that all `metrics` macros write to, and says in `receipts_build_info` who runs.
+    /// Installs the recorder that all `metrics` macros write to, and names the binary in
+    /// `receipts_build_info`.
     ///
     /// # Errors
     /// If the process has a recorder already.
@@ -37,7 +41,8 @@ impl Metrics {
         Ok(Self { handle })
     }
 
-    /// Writes all metrics in the Prometheus text format, for `GET /metrics` (`text/plain; version=0.0.4`).
+    /// Writes all metrics in the Prometheus text format, for `GET /metrics` (`text/plain;
+    /// version=0.0.4`).
     #[must_use]
     pub fn render(&self) -> String {
         self.handle.render()
@@ -59,7 +64,7 @@ mod tests {
 
     // A process has one recorder, hence one test.
     #[test]
-    fn a_process_has_one_recorder_and_it_tells_who_runs_and_what_was_measured() {
+    fn a_process_has_one_recorder_that_renders_its_metrics() {
         let metrics = Metrics::install("receipts-query").expect("the first");
         metrics::counter!("receipts_folded_total").increment(3);
         metrics::histogram!("receipts_checkpoint_seconds").record(0.02);

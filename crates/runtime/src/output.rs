@@ -1,12 +1,13 @@
-//! Results on standard output, for people or, with `--json`, for machines: one JSON object a line. Logs never go here.
+//! Writes results to standard output, for people or, with `--json`, as one JSON object per line.
+//! Must not write logs.
 
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Writes results, each as a line of JSON or as its text for people.
+/// Writes results, each as a line of JSON or as text for people.
 ///
-/// A reader that went away (`receipts stats | head -1`) is not an error: from then on [`Output::is_closed`] is true,
-/// what is written vanishes, and a long command may stop early.
+/// A closed pipe (`receipts stats | head -1`) is not an error: from then on [`Output::is_closed`]
+/// is true, writes do nothing, and a long command may stop early.
 pub struct Output<W: Write = io::Stdout> {
     to: W,
     json: bool,
@@ -22,7 +23,7 @@ impl Output {
 }
 
 impl<W: Write> Output<W> {
-    /// Writes to `to`; as JSON lines if `json`.
+    /// Writes to `to`, as JSON lines if `json`.
     pub fn new(to: W, json: bool) -> Self {
         Self { to, json, closed: false }
     }
@@ -32,16 +33,16 @@ impl<W: Write> Output<W> {
         self.json
     }
 
-    /// True once the reader went away.
+    /// True once the reader has closed the pipe.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Writes one result: `value` as a line of JSON, or what `text` writes for people, who see lines, so `text` ends
-    /// its own. Flushes, so that a reader at the other end of a pipe sees it now.
+    /// Writes one result: `value` as a line of JSON, or the lines that `text` writes for people.
+    /// Flushes, so that the reader of a pipe sees the result now.
     ///
     /// # Errors
-    /// If standard output cannot be written, for any reason but a reader that went away.
+    /// If standard output cannot be written, unless the reader has closed the pipe.
     pub fn write<T: Serialize + ?Sized>(
         &mut self,
         value: &T,
@@ -64,21 +65,21 @@ impl<W: Write> Output<W> {
         }
     }
 
-    /// Writes the one line that a ready service prints: its name and its addresses, each with what listens there.
-    /// As JSON: `{"ready":"receipts-query","http":"http://127.0.0.1:8080"}`.
+    /// Writes the ready line of a service: its name, and its addresses with their labels. As JSON:
+    /// `{"ready":"receipts-query","http":"http://127.0.0.1:8080"}`.
     ///
     /// # Errors
     /// As [`Output::write`].
     pub fn ready(&mut self, service: &str, addresses: &[(&str, String)]) -> io::Result<()> {
         let mut line = serde_json::Map::new();
         line.insert("ready".into(), service.into());
-        for (what, address) in addresses {
-            line.insert((*what).into(), address.as_str().into());
+        for (label, address) in addresses {
+            line.insert((*label).into(), address.as_str().into());
         }
         self.write(&line, |to| {
             write!(to, "{service} ready")?;
-            for (what, address) in addresses {
-                write!(to, " {what}={address}")?;
+            for (label, address) in addresses {
+                write!(to, " {label}={address}")?;
             }
             writeln!(to)
         })
@@ -89,9 +90,9 @@ impl<W: Write> Output<W> {
 mod tests {
     use super::*;
 
-    struct Gone;
+    struct ClosedPipe;
 
-    impl Write for Gone {
+    impl Write for ClosedPipe {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             Err(io::ErrorKind::BrokenPipe.into())
         }
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn every_result_is_a_line_of_json_or_its_text() {
+    fn a_result_is_a_json_line_or_text() {
         for (json, wanted) in [(true, "{\"messages\":3}\n"), (false, "3 messages\n")] {
             let mut bytes = Vec::new();
             let value = serde_json::json!({"messages": 3});
@@ -132,9 +133,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_went_away_is_no_error() {
+    fn a_closed_pipe_is_no_error() {
         for json in [true, false] {
-            let mut output = Output::new(Gone, json);
+            let mut output = Output::new(ClosedPipe, json);
             output.write("x", |to| writeln!(to, "x")).expect("no error");
             assert!(output.is_closed());
         }

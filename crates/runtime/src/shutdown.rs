@@ -1,5 +1,5 @@
-//! Stopping: the first SIGINT or SIGTERM asks, the second one insists. Decides when to stop, not how: every part
-//! watches the token and ends its own work.
+//! Stops a process: the first SIGINT or SIGTERM begins an orderly stop, the second ends the process
+//! at once. Must not stop parts itself: every part watches the token and ends its own work.
 
 use crate::exit;
 use std::future::Future;
@@ -8,18 +8,18 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Drained work did not end in time.
+/// The work did not end before the deadline of the drain.
 #[derive(Debug, thiserror::Error)]
-#[error("not drained within {deadline_ms} ms: what was still under way is cut off, and done again from the log")]
+#[error("not drained within {deadline_ms} ms: unfinished work was cut off; the next start repeats it from the log")]
 pub struct DeadlineExceeded {
-    /// The time it had, in milliseconds.
+    /// The time that the work had, in milliseconds.
     pub deadline_ms: u64,
 }
 
 /// Watches the signals that end a process, from now until the process ends.
 ///
-/// The returned token is cancelled by the first SIGINT or SIGTERM; a thread of its own asks `is_cancelled`. The second
-/// signal ends the process at once with exit code 1: whoever sends it does not want to wait for the drain.
+/// The first SIGINT or SIGTERM cancels the returned token; threads poll its `is_cancelled`. The
+/// second signal ends the process at once with exit code 1, without waiting for the drain.
 ///
 /// # Errors
 /// If the handlers cannot be registered.
@@ -36,8 +36,8 @@ pub fn on_signal() -> io::Result<CancellationToken> {
         tracing::info!(signal = name, "stopping; a second signal stops at once");
         cancelled.cancel();
         let name = either(&mut interrupt, &mut terminate).await;
-        tracing::warn!(signal = name, "stopped before the drain was over");
-        #[expect(clippy::disallowed_methods, reason = "asked twice to stop, there is nothing left to wait for")]
+        tracing::warn!(signal = name, "stopped before the drain had ended");
+        #[expect(clippy::disallowed_methods, reason = "the second signal asks not to wait for the drain")]
         std::process::exit(i32::from(exit::CODE_FAILED));
     });
     Ok(token)
@@ -50,11 +50,11 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str 
     }
 }
 
-/// Runs `work` until it ends, but at most `deadline` after the token was cancelled. Before that it has all the time in
-/// the world.
+/// Runs `work` until it ends, at most until `deadline` after the token is cancelled. Until then its
+/// time is unlimited.
 ///
 /// # Errors
-/// If the deadline passed; `work` is dropped then.
+/// If the deadline has passed; `work` is then dropped.
 pub async fn drain<T>(
     token: &CancellationToken,
     deadline: Duration,
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_has_all_the_time_until_it_is_asked_to_stop() {
+    async fn work_has_no_deadline_before_the_stop() {
         let token = CancellationToken::new();
         let work = async {
             tokio::time::sleep(Duration::from_secs(3600)).await;
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_does_not_end_is_cut_off_at_the_deadline() {
+    async fn unfinished_work_is_cut_off_at_the_deadline() {
         let token = CancellationToken::new();
         token.cancel();
         let error = drain(&token, Duration::from_secs(10), pending::<()>()).await.expect_err("cut off");
@@ -109,14 +109,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_signal_cancels_the_token_and_leaves_the_process_alive() {
+    async fn the_first_signal_only_cancels_the_token() {
         let token = on_signal().expect("handlers");
         assert!(!token.is_cancelled());
         terminate(std::process::id());
         tokio::time::timeout(Duration::from_secs(10), token.cancelled()).await.expect("cancelled");
     }
 
-    /// Runs itself again as the process that is to be ended, for only a process of its own may be.
+    /// Runs this test again as a child process, because the signal ends its whole process.
     #[test]
     fn the_second_signal_ends_the_process_at_once() {
         const CHILD: &str = "RECEIPTS_TEST_SHUTDOWN_CHILD";

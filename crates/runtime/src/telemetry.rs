@@ -1,4 +1,4 @@
-//! Logs, on standard error and nowhere else: standard output belongs to results.
+//! Writes logs to standard error. Must not write to standard output, which carries results.
 
 use crate::config::{LogFormat, Telemetry};
 use std::io::IsTerminal;
@@ -6,31 +6,33 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Logs could not be set up.
+/// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter is no filter; the configuration checks it before.
+    /// The filter is invalid; the configuration checks it before.
     #[error("log filter {filter:?}: {cause}")]
     Filter {
-        /// What was given.
+        /// The filter.
         filter: String,
-        /// Why it is none.
+        /// Why it is invalid.
         cause: ParseError,
     },
-    /// Something else writes the logs of this process already.
-    #[error("logs are set up already: {0}")]
+    /// Another subscriber writes the logs of this process already.
+    #[error("logs are already set up: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Reads a filter such as `info,receipts_projection=debug`: levels by module, as `RUST_LOG` has them.
+/// Parses a filter such as `info,receipts_projection=debug`: levels by module, with the syntax of
+/// `RUST_LOG`.
 pub(crate) fn parse_filter(filter: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::builder().parse(filter)
 }
 
-/// Sends the logs of this process to standard error, and panics into the logs, so that machine-readable logs stay so.
+/// Sends the logs of this process to standard error. Panics go into the logs too, so that
+/// machine-readable logs stay machine-readable.
 ///
 /// # Errors
-/// If logs are set up already.
+/// If the filter is invalid, or logs are already set up.
 pub fn init(settings: &Telemetry) -> Result<(), TelemetryError> {
     use tracing_subscriber::util::SubscriberInitExt;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -38,9 +40,9 @@ pub fn init(settings: &Telemetry) -> Result<(), TelemetryError> {
         .map_err(|cause| TelemetryError::Filter { filter: settings.log_filter.clone(), cause })?;
     subscriber(settings.log_format, filter, colours, std::io::stderr).try_init()?;
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string);
+        let location = panic.location().map(ToString::to_string);
         let message = panic.payload_as_str().unwrap_or("without a message");
-        tracing::error!(place, message, backtrace = %std::backtrace::Backtrace::capture(), "panicked");
+        tracing::error!(place = location, message, backtrace = %std::backtrace::Backtrace::capture(), "panicked");
     }));
     Ok(())
 }
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_reads_one_object_a_line() {
+    fn json_logs_are_one_object_per_line() {
         let text = logged(LogFormat::Json, "info");
         let event: serde_json::Value = serde_json::from_str(text.trim_end()).expect("one object");
         assert_eq!(

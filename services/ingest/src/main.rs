@@ -33,12 +33,13 @@ const EXAMPLES: &str = "Examples:
 
 /// Takes events over HTTP and writes them to Kafka.
 ///
-/// Writes all events of a request or none, and answers once Kafka has acknowledged them. Creates missing topics. Prints
-/// one line on standard output once it serves. The first SIGINT or SIGTERM stops it in order, the second at once.
+/// Writes all events of a request or none, and answers once Kafka has acknowledged them. Creates
+/// missing topics. Prints one line on standard output once it serves. The first SIGINT or SIGTERM
+/// stops it in order, the second at once.
 #[derive(Parser)]
 #[command(name = "receipts-ingest", version, after_help = EXAMPLES)]
 struct Cli {
-    /// Print results as JSON lines
+    /// Prints results as JSON lines.
     #[arg(long)]
     json: bool,
 }
@@ -102,7 +103,8 @@ impl Service for Ingest {
     async fn stop(self) -> Result<Option<DataDir>, Failure> {
         self.http.stop(None).await?;
         let (writer, drain) = (self.log.writer(), self.drain);
-        // Every request has its answer or was cut off: only the operator still needs to know of a failure.
+        // Every request has its answer or was cut off: only the operator still needs to know of a
+        // failure.
         let flushed = on_thread("flushing", move || Ok(writer.flush(drain))).await?;
         if let Err(error) = flushed {
             tracing::warn!(%error, "not every written event is acknowledged");

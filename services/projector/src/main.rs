@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 const NAME: &str = "receipts-projector";
 
-/// Pages are allocated and freed by the million, on which glibc's allocator would spend a third of the time
-/// (docs/performance-log.md).
+/// Pages are allocated and freed by the million, on which glibc's allocator would spend a third of
+/// the time (docs/performance-log.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -51,14 +51,14 @@ const EXAMPLES: &str = "Examples:
 
 /// Folds its share of the event log's partitions, and answers the query edges for them.
 ///
-/// Projectors of one group share the partitions. A standby folds beside them as a group of its own, answers where they do
-/// not, and publishes nothing; each further --group makes a further group of standbys. Every process needs its own data
-/// directory. Prints one line on standard output once it has caught up. The first SIGINT or SIGTERM stops it in order, the
-/// second at once.
+/// Projectors of one group share the partitions. A standby folds beside them as a group of its own,
+/// answers where they do not, and publishes nothing; each further --group makes a further group of
+/// standbys. Every process needs its own data directory. Prints one line on standard output once it
+/// has caught up. The first SIGINT or SIGTERM stops it in order, the second at once.
 #[derive(Parser)]
 #[command(name = "receipts-projector", version, after_help = EXAMPLES)]
 struct Cli {
-    /// Print results as JSON lines
+    /// Prints results as JSON lines.
     #[arg(long)]
     json: bool,
 }

@@ -38,13 +38,13 @@ const EXAMPLES: &str = "Examples:
 
 /// Answers queries over HTTP from the projectors that own the partitions, or from their standbys.
 ///
-/// Any number of edges may run. Each polls every projector for the partitions that it owns. Prints one line on standard
-/// output once every partition has a projector that answers. The first SIGINT or SIGTERM stops it in order, the second
-/// at once.
+/// Any number of edges may run. Each polls every projector for the partitions that it owns. Prints
+/// one line on standard output once every partition has a projector that answers. The first SIGINT
+/// or SIGTERM stops it in order, the second at once.
 #[derive(Parser)]
 #[command(name = "receipts-query", version, after_help = EXAMPLES)]
 struct Cli {
-    /// Print results as JSON lines
+    /// Prints results as JSON lines.
     #[arg(long)]
     json: bool,
 }
@@ -64,7 +64,8 @@ fn run() -> Result<(), Failure> {
     receipts_assembly::serve(NAME, &settings, cli.json, async |metrics| QueryEdge::start(&settings, metrics).await)
 }
 
-/// The parts: the HTTP edge, the projectors that it asks, and the streams of updates if it knows the brokers.
+/// The parts: the HTTP edge, the projectors that it asks, and the streams of updates if it knows
+/// the brokers.
 struct QueryEdge {
     http: HttpEdge,
     peers: Peers,

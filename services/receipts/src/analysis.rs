@@ -1,5 +1,5 @@
-//! What the analysts' commands share: which stretch of the log is folded, who watches, and what is told at the end. Knows no
-//! question.
+//! The parts that the analysts' commands share: the range of the log to fold, the progress display,
+//! and the summary at the end. Must not know any command's question.
 
 use anyhow::anyhow;
 use chrono::DateTime;
@@ -21,13 +21,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-const SHOW_EVERY: Duration = Duration::from_millis(100);
-const SAY_EVERY_MS: u64 = 5_000;
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
+const LOG_INTERVAL_MS: u64 = 5_000;
 
-/// How much memory a fold aside may take.
+/// The memory that a fold may take.
 #[derive(Args, Clone)]
 pub(crate) struct Memory {
-    /// Memory for the pages of one partition, MiB; beyond that they go to a temporary directory.
+    /// Memory for the pages of one partition, MiB; further pages go to a temporary directory
     #[arg(long, global = true, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     memory_mb: u32,
 }
@@ -37,7 +37,8 @@ impl Memory {
         (self.memory_mb as usize) << 20
     }
 
-    /// Where states are folded aside; with the snapshots of the log, if the settings say where those are.
+    /// Returns how states are folded in a temporary directory, with the log's snapshots if the
+    /// settings name their destination.
     pub(crate) fn scratch(&self, settings: &Settings, log: &LogIdentity) -> Result<Scratch, Failure> {
         Ok(Scratch {
             limits: receipts_assembly::fold_limits(settings),
@@ -47,15 +48,18 @@ impl Memory {
     }
 }
 
-/// Which prefix of the log is folded.
+/// The prefix of the log to fold.
 #[derive(Args, Clone)]
 pub(crate) struct Prefix {
-    /// As it was then: RFC 3339 (2026-05-28T20:26:40Z) or Unix milliseconds. Of each partition the records before the first
-    /// one with a later timestamp.
+    /// Folds up to a time: RFC 3339 (2026-05-28T20:26:40Z) or Unix milliseconds.
+    ///
+    /// Each partition is folded up to its first record with a later timestamp.
     #[arg(long, global = true, value_name = "TIME", value_parser = time, conflicts_with = "position")]
     as_of: Option<u64>,
-    /// As it stood at a position: the token of an answer (Receipts-Position), or the offsets where partitions end, as
-    /// PARTITION:OFFSET,… Partitions that it does not name are empty.
+    /// Folds up to a position: the token of an answer (Receipts-Position), or PARTITION:OFFSET,…
+    ///
+    /// Each offset is the first one that is not folded. Partitions that the position does not name
+    /// are not folded.
     #[arg(long, global = true, value_name = "POSITION", value_parser = position)]
     position: Option<Positions>,
     #[command(flatten)]
@@ -63,14 +67,14 @@ pub(crate) struct Prefix {
 }
 
 impl Prefix {
-    /// Finds the stretches of partitions that belong to the prefix.
+    /// Finds the ranges of partitions that belong to the prefix.
     pub(crate) fn spans(
         &self,
         log: &dyn Inspect,
         partitions: impl IntoIterator<Item = u32>,
     ) -> Result<Vec<Span>, Failure> {
         if let Some(position) = &self.position {
-            is_of(log, position, "--position")?;
+            check_position(log, position, "--position")?;
         }
         let up_to = |partition| match (&self.position, self.as_of) {
             (Some(position), _) => UpTo::Offset(position.next_offset(partition)),
@@ -82,17 +86,18 @@ impl Prefix {
         Ok(spans?)
     }
 
-    /// Finds the offset of a stretch from which on it is told. Where a time is asked for, the first record that is as late.
+    /// Finds the first offset of a range that the summary covers: for a time, the first record with
+    /// that timestamp or a later one.
     pub(crate) fn start_in(&self, log: &dyn Inspect, start: &Start, span: &Span) -> Result<u64, Failure> {
         let Span { partition, end_offset, .. } = *span;
         match start {
             Start::Time(ms) => Ok(offset_at(log, partition, *ms)?.min(end_offset)),
             Start::Position(position) => {
-                is_of(log, position, "--from")?;
+                check_position(log, position, "--from")?;
                 let from_offset = position.next_offset(partition);
                 if from_offset > end_offset {
                     return Err(Failure::usage(format!(
-                        "--from begins partition {partition} at offset {from_offset}, and what is folded of it ends at {end_offset}"
+                        "--from begins partition {partition} at offset {from_offset}, but the fold of it ends at {end_offset}"
                     )));
                 }
                 Ok(from_offset)
@@ -100,18 +105,19 @@ impl Prefix {
         }
     }
 
-    /// Whether the prefix ends before a time whatever the log holds.
+    /// Returns whether the prefix ends before a time, for any log.
     pub(crate) fn ends_before(&self, start: &Start) -> bool {
         matches!((start, self.as_of), (Start::Time(start), Some(as_of)) if *start > as_of)
     }
 }
 
-/// From where on a stretch is told.
+/// The beginning of a summary.
 #[derive(Clone)]
 pub(crate) enum Start {
-    /// The first record of each partition whose timestamp is at least so late, Unix milliseconds.
+    /// The first record of each partition with this timestamp or a later one, Unix milliseconds.
     Time(u64),
-    /// Partitions that it does not name are told from their beginning.
+    /// The offset of each partition; partitions that it does not name are covered from their
+    /// beginning.
     Position(Positions),
 }
 
@@ -137,12 +143,12 @@ fn position(text: &str) -> Result<Positions, String> {
 }
 
 /// Refuses a position that names partitions which the log does not have.
-fn is_of(log: &dyn Inspect, position: &Positions, flag: &str) -> Result<(), Failure> {
+fn check_position(log: &dyn Inspect, position: &Positions, flag: &str) -> Result<(), Failure> {
     let count = log.partition_count();
     match position.highest_partition().filter(|highest| *highest >= count) {
         None => Ok(()),
         Some(highest) => Err(Failure::usage(format!(
-            "{flag} names partition {highest}, and the log has {count} partitions: it is another log's"
+            "{flag} names partition {highest}, but the log has {count} partitions: the position is another log's"
         ))),
     }
 }
@@ -160,18 +166,19 @@ pub(crate) fn time(text: &str) -> Result<u64, String> {
     if ms <= TIME_MS_MAX { Ok(ms) } else { Err(wrong()) }
 }
 
-/// Watches an analysis: a bar with rate and time left on a terminal, a line now and then elsewhere, and Ctrl-C.
+/// Shows the progress of an analysis, as a bar on a terminal and as log lines elsewhere, and stops
+/// it on Ctrl-C.
 pub(crate) struct Progress {
     stop: CancellationToken,
     begun: Instant,
     read: AtomicU64,
-    said_ms: AtomicU64,
+    logged_ms: AtomicU64,
     total: AtomicU64,
     bar: ProgressBar,
     unit: Unit,
 }
 
-/// What is counted while an analysis goes on.
+/// The unit of progress.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// Offsets of the log.
@@ -186,19 +193,19 @@ impl Progress {
             stop,
             begun: Instant::now(),
             read: AtomicU64::new(0),
-            said_ms: AtomicU64::new(0),
+            logged_ms: AtomicU64::new(0),
             total: AtomicU64::new(0),
             bar: ProgressBar::hidden(),
             unit: Unit::Offsets,
         }
     }
 
-    /// Says how many offsets there are to read.
+    /// Begins to show progress over a number of offsets.
     pub(crate) fn begin(&mut self, offsets: u64) {
         self.begin_with(Unit::Offsets, offsets);
     }
 
-    /// Says how much there is to read.
+    /// Begins to show progress over a total.
     pub(crate) fn begin_with(&mut self, unit: Unit, total: u64) {
         self.begun = Instant::now();
         self.unit = unit;
@@ -214,7 +221,7 @@ impl Progress {
             self.bar = ProgressBar::new(total);
             let style = style.expect("a template that indicatif knows");
             self.bar.set_style(style.with_key("whole_per_sec", whole_per_sec));
-            self.bar.enable_steady_tick(SHOW_EVERY);
+            self.bar.enable_steady_tick(BAR_INTERVAL);
         } else {
             match unit {
                 Unit::Offsets => tracing::info!(of = total, "reading the log"),
@@ -223,16 +230,16 @@ impl Progress {
         }
     }
 
-    /// Does something that writes lines, with the bar out of the way.
+    /// Runs `write`, which prints lines, with the bar hidden.
     pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
     }
 
-    /// Clears the bar, and says what was read.
-    pub(crate) fn end(&self, told: &[FoldReport]) {
+    /// Clears the bar, and logs a summary of each partition.
+    pub(crate) fn end(&self, reports: &[FoldReport]) {
         self.bar.finish_and_clear();
         let rate = self.rate();
-        for t in told {
+        for t in reports {
             let (first, newest) = (t.first_timestamp_ms, t.newest_timestamp_ms);
             tracing::info!(
                 partition = t.partition,
@@ -249,12 +256,12 @@ impl Progress {
         tracing::info!(offsets = self.read.load(Ordering::Relaxed), offsets_per_s = rate, "done");
     }
 
-    /// Clears the bar where nothing was read of the log.
+    /// Clears the bar without a summary.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 
-    /// Clears the bar, and adds to the sentence of an analysis that was stopped how far it had come.
+    /// Clears the bar, and adds to the error of an analysis that was stopped how far it had come.
     fn ended_early(&self, failure: Failure) -> Failure {
         self.bar.finish_and_clear();
         let Failure::Failed(error) = &failure else { return failure };
@@ -271,7 +278,7 @@ impl Progress {
         anyhow!("{error}. It had read {read} of {of} {what}, {} a second", self.rate()).into()
     }
 
-    /// What was read in a second since the beginning.
+    /// Returns the units read per second since the beginning.
     pub(crate) fn rate(&self) -> u64 {
         let seconds = self.begun.elapsed().as_secs_f64().max(1e-3);
         (self.read.load(Ordering::Relaxed) as f64 / seconds) as u64
@@ -283,8 +290,8 @@ impl ProgressMonitor for Progress {
         let read = self.read.fetch_add(offsets, Ordering::Relaxed) + offsets;
         self.bar.inc(offsets);
         let elapsed_ms = self.begun.elapsed().as_millis() as u64;
-        if self.bar.is_hidden() && elapsed_ms >= self.said_ms.load(Ordering::Relaxed) + SAY_EVERY_MS {
-            self.said_ms.store(elapsed_ms, Ordering::Relaxed);
+        if self.bar.is_hidden() && elapsed_ms >= self.logged_ms.load(Ordering::Relaxed) + LOG_INTERVAL_MS {
+            self.logged_ms.store(elapsed_ms, Ordering::Relaxed);
             let of = self.total.load(Ordering::Relaxed);
             let left_s = elapsed_ms as f64 / 1e3 * (of.saturating_sub(read)) as f64 / read.max(1) as f64;
             let (rate, left_s) = (self.rate(), left_s as u64);
@@ -295,7 +302,7 @@ impl ProgressMonitor for Progress {
         }
     }
 
-    /// What is skipped is no part of the work, and makes no rate.
+    /// Skipped offsets are no part of the work, and do not count towards the rate.
     fn skipped(&self, offsets: u64) {
         let left = self.total.load(Ordering::Relaxed).saturating_sub(offsets);
         self.total.store(left, Ordering::Relaxed);
@@ -307,11 +314,11 @@ impl ProgressMonitor for Progress {
     }
 }
 
-/// Runs an analysis on a thread of its own, with logs and signals set up. The first signal asks it to stop, the second ends
-/// the process.
+/// Runs an analysis on its own thread, with logs and signals set up. The first signal asks it to
+/// stop, the second ends the process.
 ///
 /// # Errors
-/// Those of `work`.
+/// The error of `work`.
 pub(crate) fn run(
     settings: Settings,
     work: impl FnOnce(&Settings, &mut Progress) -> Result<(), Failure> + Send + 'static,
@@ -326,27 +333,30 @@ pub(crate) fn run(
     })
 }
 
-/// Writes what was read of partitions as lines for people.
-pub(crate) fn write_told(to: &mut dyn Write, told: &FoldReport) -> io::Result<()> {
-    let FoldReport { partition, first_offset, next_offset, events, messages, .. } = told;
-    let from = told.from_offset.unwrap_or(*first_offset);
-    write!(to, "partition {partition}: offsets {from} to {next_offset}, {events} events, {messages} messages in all")?;
-    match (told.snapshot_offset, told.from_offset) {
+/// Writes a summary of a partition's fold as a line for people.
+pub(crate) fn write_summary(to: &mut dyn Write, report: &FoldReport) -> io::Result<()> {
+    let FoldReport { partition, first_offset, next_offset, events, messages, .. } = report;
+    let from = report.from_offset.unwrap_or(*first_offset);
+    write!(
+        to,
+        "partition {partition}: offsets {from} to {next_offset}, {events} events, {messages} messages in the state"
+    )?;
+    match (report.snapshot_offset, report.from_offset) {
         (Some(offset), _) => write!(to, ", folded from a snapshot at {offset}")?,
         (None, Some(_)) => write!(to, ", folded from {first_offset}")?,
         (None, None) => {}
     }
-    if let (Some(first), Some(newest)) = (told.first_timestamp_ms, told.newest_timestamp_ms) {
+    if let (Some(first), Some(newest)) = (report.first_timestamp_ms, report.newest_timestamp_ms) {
         write!(to, ", {} to {}", shown(first), shown(newest))?;
     }
-    let mut dead = told.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>();
+    let mut dead = report.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>();
     if dead.is_empty() {
         dead.push("none".to_owned());
     }
     writeln!(to, ", dead letters: {}", dead.join(", "))
 }
 
-/// A time for people.
+/// Formats a time for people.
 pub(crate) fn shown(ms: u64) -> String {
     let time = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
     time.map_or_else(|| format!("{ms} ms"), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))

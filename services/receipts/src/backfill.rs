@@ -1,5 +1,5 @@
-//! `receipts backfill`: receipts from somebody's tables into the log. Reads the command line and prints; importing is
-//! `receipts_backfill`'.
+//! `receipts backfill`: reads its arguments and prints the result. `receipts_backfill` imports
+//! tables into the log.
 
 use crate::analysis::{self, Unit};
 
@@ -23,38 +23,40 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts backfill --messages m.parquet --reads r.parquet --tenant acme --kafka-bootstrap localhost:9092 --json
   receipts backfill --reads seen.ndjson --column read_at_ms=seen_at --column message_id=id --column reads.user_id=who";
 
-/// What is imported.
+/// Arguments of `receipts backfill`.
 #[derive(Args)]
 pub(crate) struct Backfill {
-    /// A row a conversation and person: conversation_id, user_id; if there, tenant, role, kind, group_type, at_ms.
+    /// Table with a row per conversation and person. Columns: conversation_id, user_id; optional:
+    /// tenant, role, kind, group_type, at_ms.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["messages", "reads"])]
     members: Option<PathBuf>,
-    /// A row a message: conversation_id, message_id, sender_id, sent_at_ms; if there, tenant, need_read_receipt (true),
-    /// recipients, status.
+    /// Table with a row per message. Columns: conversation_id, message_id, sender_id, sent_at_ms;
+    /// optional: tenant, need_read_receipt (true if absent), recipients, status.
     #[arg(long, value_name = "FILE")]
     messages: Option<PathBuf>,
-    /// A row a message and reader: conversation_id, message_id, user_id, read_at_ms; if there, tenant, hidden.
+    /// Table with a row per message and reader. Columns: conversation_id, message_id, user_id,
+    /// read_at_ms; optional: tenant, hidden.
     #[arg(long, value_name = "FILE")]
     reads: Option<PathBuf>,
-    /// How the tables are written, where the names of their files do not end in .csv, .ndjson, .jsonl or .parquet.
+    /// Format of tables whose file names do not end in .csv, .ndjson, .jsonl or .parquet.
     #[arg(long, value_enum)]
     format: Option<Written>,
-    /// What a table calls a column; TABLE.NAME=THEIRS for one table only. May be given several times.
+    /// Name of a column in the tables; TABLE.NAME=THEIRS for one table only. May be repeated.
     #[arg(long = "column", value_name = "NAME=THEIRS")]
     columns: Vec<String>,
-    /// The tenant of rows that name none.
+    /// Tenant of rows that name none.
     #[arg(long, value_name = "TENANT", default_value = TENANT_DEFAULT, value_parser = tenant)]
     tenant: String,
-    /// What a row of reads without a time says: that nobody has read the message yet, or that nobody knows when.
+    /// Meaning of a row of reads without a time: not read yet, or read at an unknown time.
     #[arg(long, value_enum, default_value = "unread")]
     untimed: Meaning,
-    /// Judges every row and writes nothing but the report of rejects.
+    /// Checks every row, and writes only the file of rejects.
     #[arg(long)]
     dry_run: bool,
-    /// Where to remember how far the import is; beside the first table if not given.
+    /// File that records the progress of the import; beside the first table if not given.
     #[arg(long, value_name = "FILE")]
     progress: Option<PathBuf>,
-    /// Where to write rows that are rejected, as NDJSON; beside the first table if not given.
+    /// File for rejected rows, as NDJSON; beside the first table if not given.
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
 }
@@ -81,14 +83,14 @@ fn tenant(text: &str) -> Result<String, String> {
     }
 }
 
-/// What a machine is told.
+/// The result as JSON.
 #[derive(Serialize)]
 struct Report {
     log: String,
     dry_run: bool,
     #[serde(flatten)]
     done: ImportReport,
-    /// A token: a read with it in `Receipts-Min-Position` sees everything that this run wrote.
+    /// A token: a read with it in `Receipts-Min-Position` sees all events that this run wrote.
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<String>,
     progress: PathBuf,
@@ -99,7 +101,8 @@ struct Report {
 /// Imports.
 ///
 /// # Errors
-/// Wrong usage; where there is no log, another process has it, a table or the log fail, or rows were rejected.
+/// Wrong usage; where there is no log, another process has it, a table or the log fails, or rows
+/// were rejected.
 pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(), Failure> {
     let mut columns = Columns::default();
     for assignment in &asked.columns {
@@ -141,9 +144,9 @@ pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(),
         match &report.rejects {
             None => Ok(()),
             Some(path) => Err(anyhow!(
-                "{rejected} rows were rejected, {} has them with their reasons; all others {}",
+                "{rejected} rows were rejected, see {} for the reasons; all other rows {}",
                 path.display(),
-                if report.dry_run { "are events" } else { "are in the log" }
+                if report.dry_run { "would become events" } else { "are in the log" }
             )
             .into()),
         }
@@ -162,7 +165,7 @@ fn sources(asked: &Backfill) -> Result<Vec<Source>, Failure> {
         };
         let format = format.ok_or_else(|| {
             Failure::usage(format!(
-                "--{input} {}: say by --format how it is written, its name does not",
+                "--{input} {}: the file name does not tell the format, so name it by --format",
                 path.display()
             ))
         })?;
@@ -197,11 +200,11 @@ fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
     let events = counts.events.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ");
     writeln!(to, "events: {}", if events.is_empty() { "none" } else { &events })?;
     if report.dry_run {
-        return writeln!(to, "nothing was written, as asked");
+        return writeln!(to, "dry run: nothing was written");
     }
     write!(to, "written by this run: {written}")?;
     if *resumed {
-        write!(to, "; it went on from an earlier one, {already_written} more of whose events stood in the log")?;
+        write!(to, "; it continued an earlier run, of whose events {already_written} more were already in the log")?;
     }
     writeln!(to, "\nprogress {}", report.progress.display())?;
     report.position.iter().try_for_each(|position| writeln!(to, "position {position}"))

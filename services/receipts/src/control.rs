@@ -1,59 +1,51 @@
-//! Writes one control event into every partition of a log that is there, and says where it went. Does not know what the
-//! event means, and never says that nothing happened where something may have.
+//! Writes one control event into every partition of an existing log, and prints the locations.
+//!
+//! Must not know what the event means, and must not report "nothing was written" if a copy may be.
+//! INV-COPIES.
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use receipts_assembly::{ACKNOWLEDGE_TIMEOUT, InUse};
 use receipts_event::{Event, TENANT_DEFAULT, copies, decode};
-use receipts_log::{AppendError, Entry, PendingAppend, Writer};
+use receipts_log::{AppendError, Entry, Location, PendingAppend, Writer, outcome};
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;
 use serde::Serialize;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-/// Whose control event it is.
+/// The tenant argument of a control event.
 #[derive(Args)]
 pub(crate) struct Tenant {
-    /// The tenant that it holds for; others are not touched.
+    /// Tenant for which the command holds; other tenants do not change.
     #[arg(long, value_name = "TENANT", default_value = TENANT_DEFAULT)]
     pub(crate) tenant: String,
 }
 
-/// What became of one partition's copy.
-#[derive(Debug, PartialEq, Eq)]
-enum Outcome {
-    /// Acknowledged, at this offset.
-    Written(u64),
-    /// It may be there or may yet come, and why that is not known.
-    Open(String),
-    /// It certainly is not there, and why.
-    NotWritten(String),
-}
-
-/// What a machine is told.
+/// The result as JSON.
 #[derive(Serialize)]
 struct Report<'a> {
     log: &'a str,
     event: &'a Event<'a>,
-    written: Vec<Place>,
+    written: Vec<PartitionOffset>,
     /// A token: a read with it in `Receipts-Min-Position` sees the event.
     position: String,
 }
 
+/// The location of one copy.
 #[derive(Serialize)]
-struct Place {
+struct PartitionOffset {
     partition: u32,
     offset: u64,
 }
 
-/// Refuses an event that the log's readers would, in the words of the command line: `arguments` says which argument
-/// stands for which field, by the beginning of its JSON Pointer.
+/// Checks an event by the rules of the log's readers, and names problems by arguments. `arguments`
+/// maps the beginning of a field's JSON Pointer to its argument.
 ///
 /// # Errors
-/// Wrong usage, with every problem.
+/// A usage failure that lists every problem.
 pub(crate) fn check(event: &Event<'_>, arguments: &[(&str, &str)]) -> Result<(), Failure> {
     let Err(rejection) = decode(&event.to_json()) else { return Ok(()) };
     let problems = rejection.problems.iter().map(|problem| {
@@ -64,17 +56,18 @@ pub(crate) fn check(event: &Event<'_>, arguments: &[(&str, &str)]) -> Result<(),
     Err(Failure::usage(problems.collect::<Vec<_>>().join("; ")))
 }
 
-/// Writes a copy of the event into every partition and prints where they stand, for people below `headline`.
+/// Writes a copy of the event into every partition and prints the locations, for people below
+/// `headline`.
 ///
 /// # Errors
-/// Where there is no log, it is another process's, or a partition has not acknowledged its copy; then with what is known
-/// of each.
+/// Where there is no log, another process has it, or a partition has not acknowledged its copy; the
+/// last with the outcome of each partition.
 pub(crate) fn write(settings: &Settings, event: &Event<'_>, headline: &str, json: bool) -> Result<(), Failure> {
     let opened =
         receipts_assembly::open_existing_log(settings).map_err(|failure| elsewhere(failure, settings, event))?;
     let outcomes = append(&*opened.log.writer(), opened.log.partition_count(), event, ACKNOWLEDGE_TIMEOUT)?;
     let written = all_written(&outcomes)?;
-    let positions: Positions = written.iter().map(|place| (place.partition, place.offset + 1)).collect();
+    let positions: Positions = written.iter().map(|copy| (copy.partition, copy.offset + 1)).collect();
     let report = Report { log: &opened.name, event, written, position: positions.to_string() };
     let printed = Output::stdout(json).write(&report, |to| {
         writeln!(to, "{headline}")?;
@@ -84,21 +77,21 @@ pub(crate) fn write(settings: &Settings, event: &Event<'_>, headline: &str, json
             report.written.len(),
             receipts_assembly::log_location(settings)
         )?;
-        for Place { partition, offset } in &report.written {
+        for PartitionOffset { partition, offset } in &report.written {
             write!(to, " {partition}@{offset}")?;
         }
         writeln!(to, " (partition@offset)\nposition {}", report.position)
     });
-    Ok(printed.context("the event is in every partition, but that cannot be printed")?)
+    Ok(printed.context("the event is in every partition, but the result cannot be printed")?)
 }
 
-/// Appends all copies and waits for every outcome, in the order of the partitions.
+/// Appends all copies and waits for every outcome; returns them in the order of the partitions.
 fn append(
     writer: &dyn Writer,
     partition_count: u32,
     event: &Event<'_>,
     timeout: Duration,
-) -> std::io::Result<Vec<Outcome>> {
+) -> std::io::Result<Vec<Result<Location, AppendError>>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (key, value) = (event.key(), event.to_json());
     let entries = copies(&value, partition_count);
@@ -108,54 +101,49 @@ fn append(
         let deadline = Instant::now() + timeout;
         let mut outcomes = Vec::with_capacity(appended.len());
         for appended in appended {
-            outcomes.push(match timeout_at(deadline, appended).await {
-                Ok(Ok(Ok(written))) => Outcome::Written(written.offset),
-                Ok(Ok(Err(AppendError::NotWritten(cause) | AppendError::TooLarge(cause)))) => {
-                    Outcome::NotWritten(cause)
-                }
-                Ok(Ok(Err(AppendError::Unknown(cause)))) => Outcome::Open(cause),
-                Ok(Err(_)) => Outcome::Open("the log dropped the append".to_owned()),
-                Err(_) => Outcome::Open("the log did not answer in time".to_owned()),
-            });
+            outcomes.push(outcome(appended, deadline).await);
         }
         outcomes
     }))
 }
 
-/// Where all copies stand, or a sentence about those that do and those that do not.
-fn all_written(outcomes: &[Outcome]) -> anyhow::Result<Vec<Place>> {
+/// Returns the locations of all copies.
+///
+/// # Errors
+/// Where a copy was not acknowledged, with the partitions that have, may have or lack theirs.
+fn all_written(outcomes: &[Result<Location, AppendError>]) -> anyhow::Result<Vec<PartitionOffset>> {
     let (mut written, mut open, mut missing, mut cause) = (Vec::new(), Vec::new(), Vec::new(), None);
     for (partition, outcome) in (0..).zip(outcomes) {
-        let (list, why) = match outcome {
-            Outcome::Written(offset) => {
-                written.push(Place { partition, offset: *offset });
+        let error = match outcome {
+            Ok(location) => {
+                written.push(PartitionOffset { partition, offset: location.offset });
                 continue;
             }
-            Outcome::Open(why) => (&mut open, why),
-            Outcome::NotWritten(why) => (&mut missing, why),
+            Err(error) => error,
         };
+        let list = if error.may_have_happened() { &mut open } else { &mut missing };
         list.push(partition.to_string());
-        cause = cause.or(Some(why));
+        cause = cause.or(Some(error.cause()));
     }
     let Some(cause) = cause else { return Ok(written) };
     if written.is_empty() && open.is_empty() {
         return Err(anyhow!(
-            "nothing was written into any partition ({cause}): put that right and run the command again"
+            "nothing was written into any partition ({cause}): remove the cause and run the command again"
         ));
     }
-    let written: Vec<String> = written.iter().map(|place| place.partition.to_string()).collect();
+    let written: Vec<String> = written.iter().map(|written| written.partition.to_string()).collect();
     let parts = [("acknowledged by", written), ("open in", open), ("not written into", missing)];
     let parts = parts.iter().filter(|(_, partitions)| !partitions.is_empty());
     let parts: Vec<String> =
         parts.map(|(what, partitions)| format!("{what} partitions {}", partitions.join(", "))).collect();
     Err(anyhow!(
-        "the event is not known to be in every partition ({cause}): {}. Until it is, partitions may differ in what they \
-         answer. Run the same command again: where the event stands already, a second copy is harmless",
+        "not every partition has acknowledged the event ({cause}): {}. Until all have, answers of partitions may differ. \
+         Run the same command again; a second copy of the event changes nothing",
         parts.join("; ")
     ))
 }
 
-/// Where another process has the log, says how to give that one the event.
+/// Turns the failure that another process has the log into advice how to post the event to it.
 fn elsewhere(failure: Failure, settings: &Settings, event: &Event<'_>) -> Failure {
     let error = match failure {
         Failure::Failed(error) => error,
@@ -164,21 +152,22 @@ fn elsewhere(failure: Failure, settings: &Settings, event: &Event<'_>) -> Failur
     let Some(InUse { path, holder, url }) = error.downcast_ref::<InUse>() else { return Failure::Failed(error) };
     let path = path.display();
     let (advice, url) = match url {
-        Some(url) => ("post the event to that one, which", url.clone()),
+        Some(url) => ("post the event to that process, which", url.clone()),
         None => (
-            "wait until that one has ended; or, if it is `receipts serve`, post the event to it, which",
+            "wait until that process has ended; or, if it is `receipts serve`, post the event to it, which",
             format!("http://{}", settings.http.listen),
         ),
     };
     let curl = curl(&url, event, settings.auth.is_configured());
     anyhow!(
-        "nothing was written, for the data directory {path} is in use by {holder}: {advice} writes it into every \
+        "nothing was written, because the data directory {path} is in use by {holder}: {advice} writes it into every \
          partition:\n  {curl}"
     )
     .into()
 }
 
-/// The line for a shell that posts an event; `by_token` to a service that takes the tenant from a token of its tenant's.
+/// Returns the shell command that posts an event. `by_token`: the service takes the tenant from a
+/// token.
 fn curl(url: &str, event: &Event<'_>, by_token: bool) -> String {
     let caller = match &*event.tenant {
         _ if by_token => " -H \"Authorization: Bearer $TOKEN\"".to_owned(),
@@ -189,7 +178,7 @@ fn curl(url: &str, event: &Event<'_>, by_token: bool) -> String {
     format!("curl -sS '{url}/v1/events' -H 'Content-Type: application/json'{caller} -d {}", quoted(&json))
 }
 
-/// A text as one word of a shell.
+/// Quotes a text as one word of a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -198,7 +187,6 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use receipts_event::{Body, UserErased};
-    use receipts_log::Location;
     use std::sync::Mutex;
 
     fn erased(user_id: &str, tenant: &str) -> Event<'static> {
@@ -206,14 +194,15 @@ mod tests {
         Event { tenant: tenant.to_owned().into(), event_id: None, body }
     }
 
-    /// A log that answers partition 0 well, 1 with an open outcome, 2 with a refusal, 3 never, and drops 4.
+    /// A log that acknowledges partition 0, leaves the outcome of 1 open, refuses 2, never answers 3,
+    /// and drops 4.
     #[derive(Default)]
-    struct Moody {
+    struct UnreliableLog {
         taken: Mutex<Vec<Entry>>,
         kept: Mutex<Vec<tokio::sync::oneshot::Sender<Result<Location, AppendError>>>>,
     }
 
-    impl Writer for Moody {
+    impl Writer for UnreliableLog {
         fn append(&self, entry: Entry) -> PendingAppend {
             let (told, appended) = tokio::sync::oneshot::channel();
             let partition = entry.partition.expect("a copy names its partition");
@@ -235,13 +224,13 @@ mod tests {
 
     /// INV-COPIES, INV-ACK
     #[test]
-    fn every_partition_is_given_its_copy_and_no_outcome_is_called_better_than_it_is() {
-        let log = Moody::default();
+    fn every_partition_gets_a_copy_and_an_honest_outcome() {
+        let log = UnreliableLog::default();
         let event = erased("bob", "acme");
         let outcomes = append(&log, 5, &event, Duration::from_millis(50)).expect("asked");
-        assert_eq!(outcomes[0], Outcome::Written(7));
-        assert_eq!(outcomes[2], Outcome::NotWritten("too long".to_owned()));
-        assert!([1, 3, 4].iter().all(|at| matches!(outcomes[*at], Outcome::Open(_))), "{outcomes:?}");
+        assert_eq!(outcomes[0], Ok(Location { partition: 0, offset: 7 }));
+        assert_eq!(outcomes[2], Err(AppendError::NotWritten("too long".to_owned())));
+        assert!([1, 3, 4].iter().all(|at| matches!(outcomes[*at], Err(AppendError::Unknown(_)))), "{outcomes:?}");
         for (partition, entry) in (0..).zip(log.taken.lock().expect("unpoisoned").iter()) {
             assert_eq!((entry.partition, entry.key.as_deref()), (Some(partition), Some(&b"acme/"[..])));
             let value = entry.value.as_deref().expect("a value");
@@ -256,18 +245,19 @@ mod tests {
     }
 
     #[test]
-    fn only_where_every_partition_refused_is_it_said_that_nothing_was_written() {
-        let refused = || Outcome::NotWritten("no space".to_owned());
-        let sentence = |outcomes: &[Outcome]| all_written(outcomes).err().expect("not all").to_string();
+    fn nothing_was_written_only_if_all_partitions_refused() {
+        let refused = || Err(AppendError::NotWritten("no space".to_owned()));
+        let sentence =
+            |outcomes: &[Result<Location, AppendError>]| all_written(outcomes).err().expect("not all").to_string();
         assert!(sentence(&[refused(), refused()]).starts_with("nothing was written into any partition (no space)"));
-        assert!(!sentence(&[refused(), Outcome::Open("late".to_owned())]).contains("nothing was written"));
-        assert_eq!(all_written(&[Outcome::Written(3)]).expect("all").len(), 1);
+        assert!(!sentence(&[refused(), Err(AppendError::Unknown("late".to_owned()))]).contains("nothing was written"));
+        assert_eq!(all_written(&[Ok(Location { partition: 0, offset: 3 })]).expect("all").len(), 1);
     }
 
     #[test]
-    fn a_shell_hands_over_the_event_as_it_is() {
+    fn a_shell_passes_the_event_unchanged() {
         let event = erased("o'neil $(x) \"é\"", "ac'me");
-        // echo in the place of curl, one word a line.
+        // printf instead of curl, one word per line.
         let script = curl("http://h:1", &event, false).replacen("curl", "printf '%s\\n'", 1);
         let output = std::process::Command::new("sh").args(["-c", &script]).output().expect("a shell");
         let words = String::from_utf8(output.stdout).expect("UTF-8");
@@ -278,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_readers_would_refuse_is_refused_by_the_names_of_the_arguments() {
+    fn an_invalid_event_is_refused_by_argument_names() {
         let long = "x".repeat(129);
         for (user, tenant, parts) in [
             ("", "t", &["USER must not be empty"][..]),

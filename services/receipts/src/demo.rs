@@ -1,5 +1,5 @@
-//! `receipts demo`: the service, a chat fed into it, and what it answers about that chat. Shows only answers and
-//! measurements of this very run.
+//! `receipts demo`: starts the service, feeds a generated chat into it, and shows its answers. Must
+//! not show anything but answers and measurements of this run.
 
 mod ask;
 mod chat;
@@ -11,7 +11,7 @@ mod story;
 use crate::service::{AllInOne, NAME};
 use anyhow::{Context as _, Result, anyhow};
 use ask::Client;
-use chat::{Featured, Told};
+use chat::{Featured, Story};
 use feed::Fed;
 use receipts_assembly::Service as _;
 use receipts_event::TENANT_DEFAULT;
@@ -26,7 +26,8 @@ use std::path::Path;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// What the demo is told by its command line. A setting that nobody set gets the demo's own default.
+/// The arguments of the demo, and which settings are set: for the others the demo has its own
+/// defaults.
 pub(crate) struct Plan {
     pub(crate) stay: bool,
     pub(crate) seed: u64,
@@ -36,57 +37,56 @@ pub(crate) struct Plan {
     pub(crate) filter_set: bool,
 }
 
-/// Where and how one run of the demo does what its plan says.
+/// One run of the demo.
 struct Run {
     plan: Plan,
-    /// What the person should know of the addresses.
+    /// A warning about the address, if there is one.
     notice: Option<String>,
-    /// Where a demo that stays listens by default.
-    stays_at: SocketAddr,
+    /// The default address of a demo with --stay.
+    stay_address: SocketAddr,
 }
 
 /// Runs the demo.
 ///
 /// # Errors
-/// As [`receipts_assembly::serve`], and where the service does not take the chat or does not answer.
+/// As [`receipts_assembly::serve`], and where the service does not accept the chat or does not
+/// answer.
 pub(crate) fn run(mut settings: Settings, plan: Plan) -> Result<(), Failure> {
-    // The configuration file may set these too: then they are no defaults.
+    // The configuration file may set these too; then the demo keeps them.
     if settings.auth.is_configured() {
         return Err(Failure::usage(
-            "the demo asks without a token: leave auth.secret_file and auth.jwks_file (--auth-jwks-file) out",
+            "the demo sends no token: do not set auth.secret_file or auth.jwks_file (--auth-jwks-file)",
         ));
     }
-    let usual = receipts_runtime::config::load(None, [], &[])?;
-    let stays_at = settings.http.listen;
+    let defaults = receipts_runtime::config::load(None, [], &[])?;
+    let stay_address = settings.http.listen;
     let mut notice = None;
-    if !plan.listen_set && settings.http.listen == usual.http.listen {
+    if !plan.listen_set && settings.http.listen == defaults.http.listen {
         if !plan.stay {
             settings.http.listen.set_port(0);
         } else if TcpListener::bind(settings.http.listen).is_err() {
-            notice = Some(format!("{} is taken; this demo listens elsewhere", settings.http.listen));
+            notice = Some(format!("{} is taken, so this demo listens at another port", settings.http.listen));
             settings.http.listen.set_port(0);
         }
     }
     let mut temporary = None;
-    if !plan.data_dir_set && settings.data_dir == usual.data_dir {
-        let folder = tempfile::Builder::new()
-            .prefix("receipts-demo-")
-            .tempdir()
-            .context("no temporary directory can be made")?;
+    if !plan.data_dir_set && settings.data_dir == defaults.data_dir {
+        let folder =
+            tempfile::Builder::new().prefix("receipts-demo-").tempdir().context("cannot make a temporary directory")?;
         settings.data_dir = folder.path().to_owned();
         temporary = Some(folder);
     }
     if settings.kafka.bootstrap.is_some() && temporary.is_some() {
-        // A member of the usual group would take partitions away from a service that is running.
+        // As a member of the default group it would take partitions from a running service.
         settings.projector.group = format!("{}-demo-{:x}", settings.projector.group, clock::unix_ms());
     }
-    if !plan.filter_set && settings.telemetry.log_filter == usual.telemetry.log_filter {
+    if !plan.filter_set && settings.telemetry.log_filter == defaults.telemetry.log_filter {
         settings.telemetry.log_filter = "warn,receipts::demo=info".to_owned();
     }
-    let run = Run { plan, notice, stays_at };
+    let run = Run { plan, notice, stay_address };
     let done =
         receipts_assembly::run(NAME, &settings, async |stop, metrics| perform(&settings, &run, &stop, metrics).await);
-    // Only now, for the service had it open.
+    // The service has closed the directory only now.
     drop(temporary);
     done
 }
@@ -101,11 +101,11 @@ async fn perform(settings: &Settings, run: &Run, stop: &CancellationToken, metri
         started = AllInOne::start(settings, metrics) => started?,
         () = stop.cancelled() => return Ok(()),
     };
-    let told = tokio::select! {
-        told = tell_and_show(&mut service, run, &mut output) => told,
+    let shown = tokio::select! {
+        shown = feed_and_show(&mut service, run, &mut output) => shown,
         () = stop.cancelled() => Ok(None),
     };
-    if told.is_ok() && plan.stay && !stop.is_cancelled() {
+    if shown.is_ok() && plan.stay && !stop.is_cancelled() {
         tokio::select! {
             () = service.ended() => {}
             () = stop.cancelled() => {}
@@ -113,52 +113,53 @@ async fn perform(settings: &Settings, run: &Run, stop: &CancellationToken, metri
     }
     stop.cancel();
     shutdown::drain(stop, Duration::from_millis(settings.drain_ms), service.stop()).await??;
-    let go_on = told?;
-    // Only the last checkpoint brings everything to the disk.
+    let next_commands = shown?;
+    // The disk holds all pages only after the last checkpoint.
     let log_bytes = settings.kafka.bootstrap.is_none().then(|| disk_bytes(&settings.data_dir.join("log")));
     show::disk(&mut output, disk_bytes(&settings.data_dir.join("store")), log_bytes)?;
     if !plan.stay
-        && let Some(commands) = go_on
+        && let Some(commands) = next_commands
     {
-        show::commands(&mut output, "To go on, start `receipts demo --stay` and, while it stays:", &commands)?;
+        show::commands(&mut output, "To continue, start `receipts demo --stay` and, while it runs:", &commands)?;
     }
     Ok(())
 }
 
-/// Waits for the service, feeds the chat, asks and shows. Returns the commands to go on with once the demo is started
-/// again to stay; where it stays, it has shown them.
-async fn tell_and_show(service: &mut AllInOne, run: &Run, output: &mut Output) -> Result<Option<Vec<String>>, Failure> {
+/// Waits for the service, feeds the chat, asks questions and shows the answers. Returns the
+/// commands to continue with after a new start with --stay; a demo that stays shows them itself.
+async fn feed_and_show(service: &mut AllInOne, run: &Run, output: &mut Output) -> Result<Option<Vec<String>>, Failure> {
     tokio::select! {
         () = service.ready() => {}
         () = service.ended() => return Err(anyhow!("the service ended before it was ready").into()),
     }
     output.ready(NAME, &service.addresses())?;
-    // A chat that is fed twice would mix with itself: in a log that holds something it gets a tenant of its own.
+    // Two chats of one tenant would mix, so in a log that holds events the chat gets its own
+    // tenant.
     let now_ms = clock::unix_ms();
     let is_new = service.partitions().positions().is_empty();
     let tenant = if is_new { TENANT_DEFAULT.to_owned() } else { format!("demo-{now_ms:x}") };
     let (seed, partition_count) = (run.plan.seed, service.partitions().count());
-    let told = {
+    let story = {
         let tenant = tenant.clone();
-        receipts_assembly::on_thread("demo-story", move || Ok(story::tell(&tenant, partition_count, seed, now_ms)))
+        receipts_assembly::on_thread("demo-story", move || Ok(story::generate(&tenant, partition_count, seed, now_ms)))
             .await?
     };
-    let Told { happenings, conversations, featured } = told;
-    let fed = feed::feed(service, happenings).await?;
+    let Story { events, conversations, featured } = story;
+    let fed = feed::feed(service, events).await?;
     tracing::info!(events = fed.events, folded_ms = millis(fed.folded), "the chat is folded");
     let client = Client::new(service.url(), &tenant, &fed.positions)?;
     answers(output, &client, &featured).await?;
     show::figures(output, &figures(&fed, conversations))?;
     if run.plan.stay {
-        show::commands(output, "To go on (Ctrl-C ends it):", &commands(&service.url(), &tenant, &featured))?;
+        show::commands(output, "To continue (Ctrl-C stops the demo):", &commands(&service.url(), &tenant, &featured))?;
         return Ok(None);
     }
-    let url = format!("http://{}", run.stays_at);
+    let url = format!("http://{}", run.stay_address);
     Ok(Some(commands(&url, &tenant, &featured)))
 }
 
 async fn answers(output: &mut Output, client: &Client, featured: &[Featured]) -> Result<()> {
-    // The first request pays for the connection; it is not what is measured.
+    // The first request opens the connection, which the measurement must not include.
     client.receipts(&featured[..1]).await?;
     show::receipts(output, featured, &client.receipts(featured).await?)?;
     let mark = client.read_mark(story::DIRECT_ID, story::DIRECT_READER).await?;
@@ -186,7 +187,7 @@ fn figures(fed: &Fed, conversations: u64) -> show::Figures {
     }
 }
 
-/// The lines to go on with.
+/// Returns the commands to continue with.
 fn commands(url: &str, tenant: &str, featured: &[Featured]) -> Vec<String> {
     let header = if tenant == TENANT_DEFAULT { String::new() } else { format!(" -H 'Receipts-Tenant: {tenant}'") };
     let get = |path: String| format!("curl -s{header} '{url}{path}'");
@@ -207,7 +208,8 @@ fn commands(url: &str, tenant: &str, featured: &[Featured]) -> Vec<String> {
     commands
 }
 
-/// What the files below a folder take on the disk, bytes. A file that goes meanwhile counts as nothing.
+/// Returns the disk space of the files below a folder, in bytes. A file that is removed meanwhile
+/// counts as 0.
 fn disk_bytes(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let size = |entry: std::fs::DirEntry| match entry.metadata() {

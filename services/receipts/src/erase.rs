@@ -1,5 +1,5 @@
-//! `receipts erase`: a person disappears from every answer. Reads the command line and asks once more; writing is
-//! [`crate::control`]'s.
+//! `receipts erase`: reads its arguments and asks for confirmation. [`crate::control`] writes the
+//! event.
 
 use crate::control::{self, Tenant};
 use anyhow::anyhow;
@@ -16,15 +16,15 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts erase bob --data-dir /var/lib/receipts --json
   receipts erase -- -an-id-that-begins-with-a-dash";
 
-/// Who is to be erased.
+/// Arguments of `receipts erase`.
 #[derive(Args)]
 pub(crate) struct Erase {
-    /// The person's id, as events have it.
+    /// The person's id, as in events
     #[arg(value_name = "USER")]
     user: String,
     #[command(flatten)]
     tenant: Tenant,
-    /// Does not ask, on a terminal either. Without a terminal nothing is asked.
+    /// Asks for no confirmation; without a terminal the command never asks.
     #[arg(short, long)]
     yes: bool,
 }
@@ -40,22 +40,23 @@ pub(crate) fn run(settings: &Settings, erase: &Erase, json: bool) -> Result<(), 
     let event = Event { tenant: tenant.into(), event_id: None, body };
     control::check(&event, &[("/user_id", "USER")])?;
     let (input, errors) = (io::stdin(), io::stderr());
-    // A script has nobody to ask, and a question that nobody sees is never answered.
+    // Ask only if a person can see the question and answer it: a script can do neither.
     if !yes && input.is_terminal() && errors.is_terminal() {
-        let place = receipts_assembly::log_location(settings);
+        let log = receipts_assembly::log_location(settings);
         let question =
-            format!("Erase {user:?} of tenant {tenant:?} from all answers, through {place}? This cannot be undone.");
+            format!("Erase {user:?} of tenant {tenant:?} from all answers, through {log}? This cannot be undone.");
         if !consents(&question, &mut input.lock(), &mut errors.lock())? {
             return Err(anyhow!("not confirmed, so nothing was written").into());
         }
     }
-    let headline = format!("{user} of tenant {tenant} is erased: named by no answer from here on, counts stay");
+    let headline =
+        format!("{user} of tenant {tenant} is erased: no answer names this person from now on, and counts stay");
     control::write(settings, &event, &headline, json)
 }
 
-/// Asks, and takes nothing but a yes for one.
+/// Asks a question, and returns true only for the answer yes.
 fn consents(question: &str, input: &mut dyn BufRead, to: &mut dyn Write) -> io::Result<bool> {
-    write!(to, "{question} Type yes to go on: ")?;
+    write!(to, "{question} Type yes to continue: ")?;
     to.flush()?;
     let mut answer = String::new();
     input.read_line(&mut answer)?;
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_yes_is_one_and_the_question_says_what_it_is_about() {
+    fn only_yes_confirms_the_question() {
         for (answer, wanted) in [("yes\n", true), ("Yes \r\n", true), ("y\n", false), ("\n", false), ("", false)] {
             let mut shown = Vec::new();
             let consented = consents("Erase?", &mut answer.as_bytes(), &mut shown).expect("asked");

@@ -1,6 +1,7 @@
-//! `receipts export`: files for analysts. Reads the command line and prints; writing is `receipts_analytics`'.
+//! `receipts export`: reads its arguments and prints the result. `receipts_analytics` writes the
+//! files.
 
-use crate::analysis::{self, Prefix, write_told};
+use crate::analysis::{self, Prefix, write_summary};
 
 use clap::{Args, ValueEnum};
 use receipts_analytics::FoldReport;
@@ -16,17 +17,19 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts export --out s3://analysts/receipts --dataset reads
   receipts export --out /tmp/may --as-of 2026-06-01T00:00:00Z --kafka-bootstrap localhost:9092 --json";
 
-/// What is exported, and where to.
+/// Arguments of `receipts export`.
 #[derive(Args)]
 pub(crate) struct Export {
-    /// Where the files go: a directory, made where it is not there, or a URL: s3://, gs://, az://, file://. Credentials of
-    /// a cloud come from the environment (AWS_…, GOOGLE_…, AZURE_…).
+    /// Destination of the files: a directory, which is made if missing, or a URL (s3://, gs://,
+    /// az://, file://)
+    ///
+    /// Cloud credentials come from the environment (AWS_…, GOOGLE_…, AZURE_…).
     #[arg(long, value_name = "DIR-OR-URL")]
     out: String,
-    /// How files are written.
+    /// Format of the files
     #[arg(long, value_enum, default_value_t = Format::Parquet)]
     format: Format,
-    /// Only this dataset; may be given several times.
+    /// Exports only this dataset; may be repeated.
     #[arg(long = "dataset", value_name = "DATASET", value_enum)]
     datasets: Vec<Name>,
     #[command(flatten)]
@@ -48,7 +51,7 @@ enum Name {
     Events,
 }
 
-/// What a machine is told.
+/// The result as JSON.
 #[derive(Serialize)]
 struct Report {
     log: String,
@@ -60,7 +63,7 @@ struct Report {
 /// Exports.
 ///
 /// # Errors
-/// Where there is no log, or it, the temporary disk or the directory fail.
+/// Where there is no log, or the log, the temporary disk or the destination fails.
 pub(crate) fn run(settings: Settings, export: Export, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
         let opened = receipts_assembly::open_existing_log(settings)?;
@@ -79,10 +82,10 @@ pub(crate) fn run(settings: Settings, export: Export, json: bool) -> Result<(), 
         let report =
             Report { log: opened.name, out: plan.out.shown("").trim_end_matches('/').to_owned(), partitions, datasets };
         Ok(Output::stdout(json).write(&report, |to| {
-            report.partitions.iter().try_for_each(|told| write_told(to, told))?;
+            report.partitions.iter().try_for_each(|told| write_summary(to, told))?;
             for DatasetReport { dataset, rows, files, bytes, removed } in &report.datasets {
-                let place = plan.out.shown(dataset.name());
-                write!(to, "{place}: {rows} rows in {files} files, {bytes} bytes")?;
+                let folder = plan.out.shown(dataset.name());
+                write!(to, "{folder}: {rows} rows in {files} files, {bytes} bytes")?;
                 match removed {
                     0 => writeln!(to)?,
                     _ => writeln!(to, "; {removed} files of an earlier export removed")?,
@@ -93,15 +96,15 @@ pub(crate) fn run(settings: Settings, export: Export, json: bool) -> Result<(), 
     })
 }
 
-/// Those asked for, each once; all where none is.
-fn datasets(asked: &[Name]) -> Vec<Dataset> {
+/// Returns the named datasets, each once, or all if none is named.
+fn datasets(names: &[Name]) -> Vec<Dataset> {
     let name = |dataset: &Dataset| match dataset {
         Dataset::Messages => Name::Messages,
         Dataset::Reads => Name::Reads,
         Dataset::Rosters => Name::Rosters,
         Dataset::Events => Name::Events,
     };
-    Dataset::ALL.into_iter().filter(|dataset| asked.is_empty() || asked.contains(&name(dataset))).collect()
+    Dataset::ALL.into_iter().filter(|dataset| names.is_empty() || names.contains(&name(dataset))).collect()
 }
 
 impl From<Format> for export::Format {

@@ -1,5 +1,5 @@
-//! The binary `receipts`: all parts in one process, the demo, and the operator's commands. Reads the command line and hands over; what the parts
-//! do is theirs.
+//! The binary `receipts`: the service in one process, the demo, and the operator's commands. Reads
+//! the command line and runs one command, and does nothing else.
 
 mod analysis;
 mod backfill;
@@ -31,11 +31,12 @@ use stats::Stats;
 use std::process::ExitCode;
 use verify::Verify;
 
-/// Pages come and go by the million: glibc's allocator would spend a third of the time on it (docs/performance-log.md).
+/// Pages are allocated and freed by the million, on which glibc's allocator would spend a third of
+/// the time (docs/performance-log.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The settings that show in `-h`; `--help` shows all.
+/// The settings that `-h` shows; `--help` shows all.
 const FIRST: [Named; 4] = [
     Named::usual("http.listen"),
     Named::usual("data_dir"),
@@ -43,7 +44,7 @@ const FIRST: [Named; 4] = [
     Named::usual("telemetry.log_filter"),
 ];
 
-/// Who has read what: exact read receipts for chats, folded from an event log.
+/// Exact read receipts for chats, folded from an event log.
 #[derive(Parser)]
 #[command(name = "receipts", version, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
@@ -56,85 +57,98 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs all parts in one process: takes events, folds them, answers over HTTP.
+    /// Runs the service in one process: takes events, folds them, and answers over HTTP.
     ///
-    /// Without --kafka-bootstrap the event log is the embedded one, in the data directory: for one process. A line on
-    /// standard output says when it answers and has caught up with its log. The first SIGINT or SIGTERM ends it in
-    /// order, the second at once.
+    /// Without --kafka-bootstrap, the event log is the embedded one in the data directory, which
+    /// one process at a time can use. Prints one line on standard output once it answers and has
+    /// caught up with its log. The first SIGINT or SIGTERM stops it in order, the second at once.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve,
-    /// Serves, feeds a lively seeded chat, and shows the receipts and lists of it.
+    /// Starts the service, feeds it a generated chat, and shows receipts and member lists.
     ///
-    /// Keeps its data in a temporary directory unless --data-dir is given, and listens on a free port unless
-    /// --http-listen or --stay is. What it shows are answers of the running service.
+    /// Keeps its data in a temporary directory unless --data-dir is given, and listens on a free
+    /// port unless --http-listen or --stay is given. All receipts and lists that it shows are
+    /// answers of the running service.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
-    /// Says which group types support receipts.
+    /// Sets which group types support receipts.
     #[command(subcommand)]
     Policy(Policy),
-    /// Takes a person's id and read times out of every answer, for ever. Counts stay.
+    /// Erases a person: removes the id and the read times from all answers for ever. Counts stay.
     ///
-    /// This cannot be undone: an erased id stays unnamed even where it joins or reads again. On a terminal it asks first.
-    /// The person's records stay in the event log for as long as that keeps them; no answer names the person.
+    /// This cannot be undone: no answer names an erased id again, even if it joins or reads later.
+    /// On a terminal the command asks for confirmation. The person's records stay in the event log
+    /// for as long as the log keeps them.
     ///
-    /// One event is written into every partition of the event log. Exit code 0 says that every partition has
-    /// acknowledged it; after 1 the same command may be run again. A data directory that `receipts serve` uses is
-    /// refused: what to send to that service is said then.
+    /// The command writes one event into every partition of the event log. Exit code 0 means that
+    /// every partition has acknowledged it; after exit code 1 the same command may be run again. If
+    /// `receipts serve` uses the data directory, the command writes nothing and prints the request
+    /// to send to that service.
     #[command(after_help = erase::EXAMPLES)]
     Erase(Erase),
-    /// Folds the log up to now, a time or a position, and answers from that, or tells of a stretch of it.
+    /// Folds the log up to now, a time or a position, and answers a question from that state.
     ///
-    /// The state is folded aside, by a consumer of its own without a group: a running service on the same Kafka notices
-    /// nothing, and nothing is written but in a temporary directory (TMPDIR). It begins at the newest snapshot that fits,
-    /// where snapshot.url says where they are, else where the log begins. Without a question all partitions are
-    /// folded, and what they hold is told with a digest that is the same for every fold of the same prefix. The settings
-    /// of the projector decide answers here too: give those of the service.
+    /// The command has its own consumer without a group, so a running service on the same Kafka is
+    /// not disturbed. It writes only into a temporary directory (TMPDIR). It begins at the newest
+    /// snapshot that fits if snapshot.url is set, and otherwise where the log begins. Without a
+    /// question it folds all partitions and prints a summary of each, with a digest that is the
+    /// same for every fold of the same prefix; --from limits the summary to later records. The
+    /// projector's settings affect answers, so use those of the service.
     #[command(after_help = replay::EXAMPLES)]
     Replay(Replay),
-    /// Writes messages, reads, rosters and events as files for analysts: Parquet, NDJSON or CSV.
+    /// Exports messages, reads, rosters and events as files for analysts: Parquet, NDJSON or CSV.
     ///
-    /// Files lie in DIR/DATASET/tenant=TENANT/day=YYYY-MM-DD/, each whole or not there. The same prefix of the log gives
-    /// the same files, byte for byte; files of an earlier export of the same datasets that do not belong to this one are
-    /// removed at the end. Nobody who was erased and nobody who read hidden is named. schemas/export/v1.md has the columns.
+    /// Writes files into DIR/DATASET/tenant=TENANT/day=YYYY-MM-DD/; each is there whole or not at
+    /// all. The same prefix of the log gives the same files, byte for byte. At the end the command
+    /// removes files of an earlier export of the same datasets that are not part of this one. No
+    /// file names erased people or hidden readers. schemas/export/v1.md describes the columns.
     #[command(after_help = export::EXAMPLES)]
     Export(Export),
-    /// Counts how messages are read: rates, times to read, unread after 24 hours, hours of the day, what is largest.
+    /// Computes statistics of reading: read rates, times to read, unread after 24 hours, hours of
+    /// the day, largest conversations.
     ///
-    /// The log is folded aside as by `replay`. Tables go to standard output; --html writes a page with plots besides. No
-    /// reader is named. People who were erased are in counts only, as in every receipt, and so are hidden readers; neither
-    /// has a time. Quantiles are within 0.1 % of the exact ones, different readers of an hour within some 2 %.
-    /// schemas/stats/v1.schema.json is what --json prints.
+    /// Folds the log as `replay` does. Prints tables on standard output; --html also writes a page
+    /// with plots. Names no reader. Erased people and hidden readers are in counts only, as in
+    /// every receipt; neither has read times. Quantiles are within 0.1 % of the exact values,
+    /// distinct readers per hour within about 2 %. schemas/stats/v1.schema.json describes the
+    /// output of --json.
     #[command(after_help = stats::EXAMPLES)]
     Stats(Stats),
-    /// Imports receipts that a table holds: members, messages and reads, from CSV, NDJSON or Parquet.
+    /// Imports members, messages and reads from tables: CSV, NDJSON or Parquet.
     ///
-    /// A row of --reads is a message and who read it, one of --messages a message, one of --members somebody in a
-    /// conversation; schemas/backfill/v1.md has their columns. They become events: members and messages first, then reads. Each
-    /// is acknowledged by the log before the command ends. Rows that no event could say are written into a report with the
-    /// reason. A run that was interrupted goes on where it was, by its progress file; what is done already is not done
-    /// again. Exit code 1 says that rows were rejected; all others are in the log then. The embedded log must not be in use
-    /// by a service.
+    /// A row of --reads names a message and its reader, a row of --messages a message, a row of
+    /// --members a member of a conversation; schemas/backfill/v1.md describes the columns. Rows
+    /// become events: members and messages first, then reads. The log has acknowledged every event
+    /// before the command ends. Rows that cannot become events are written to a file of rejects,
+    /// each with its reason. An interrupted import continues from its progress file and repeats
+    /// nothing. Exit code 1 means that rows were rejected; all other rows are then in the log. No
+    /// service may use the embedded log meanwhile.
     #[command(after_help = backfill::EXAMPLES)]
     Backfill(Backfill),
-    /// Compares the store of a data directory with what its log folds to, and every message with itself.
+    /// Verifies the store of a data directory: compares it with a new fold of its log.
     ///
-    /// The log is folded aside exactly up to where the store stands. Exit code 0 says that nothing differs; 1 that
-    /// something does, and names the first difference of each partition with what either side says. Nothing is repaired.
-    /// A data directory that a service uses is refused: stop it first, or verify a copy.
+    /// Folds the log in a temporary directory, exactly up to the store's position, and compares
+    /// every page. Also checks the counts of every message against its bits and lists. Exit code 0
+    /// means that both are equal; 1 means that they differ, with the first difference of each
+    /// partition. Repairs nothing. A service must not use the data directory: stop it first, or
+    /// verify a copy.
     #[command(after_help = verify::EXAMPLES)]
     Verify(Verify),
-    /// Folds the log into a new store beside the one in use, compares the two, and has the next start take the new one.
+    /// Rebuilds the store: folds the log into a new store, compares it with the one in use, and
+    /// switches at the next start.
     ///
-    /// On a Kafka the service goes on meanwhile; an embedded log is its service's alone, which has to be stopped first. What is
-    /// compared is the store where no service uses it, else its newest snapshot. Where the two differ nothing is switched and
-    /// the exit code is 1: after a change of settings or of the program that may be meant (--even-if-different). The
-    /// replaced store is kept until --confirm, and --undo brings it back.
+    /// With Kafka the service runs on meanwhile; a service with an embedded log must be stopped
+    /// first. The comparison uses the store if no service uses it, and otherwise its newest
+    /// snapshot. If the two differ, nothing is switched and the exit code is 1; after a change of
+    /// settings or of the program a difference may be intended (--even-if-different). The replaced
+    /// store is kept until --confirm; --undo brings it back.
     #[command(after_help = rebuild::EXAMPLES)]
     Rebuild(Rebuild),
-    /// Keeps states elsewhere, and brings them back: lists, takes, restores and verifies snapshots.
+    /// Lists, takes, restores and verifies snapshots.
     ///
-    /// A snapshot is one partition's state as of one offset, in a directory or a bucket (--snapshot-url). A service takes them
-    /// on a schedule by itself; schemas/snapshot/v1.md has the format.
+    /// A snapshot is one partition's state at one offset, kept in a directory or a bucket
+    /// (--snapshot-url). A service takes snapshots by itself on a schedule. schemas/snapshot/v1.md
+    /// describes the format.
     #[command(subcommand)]
     Snapshot(Snapshot),
 }
@@ -153,13 +167,13 @@ const DEMO_EXAMPLES: &str = "Examples:
   receipts demo --seed 42 --json
   receipts demo --kafka-bootstrap localhost:9092";
 
-/// What the demo may be told.
+/// Arguments of the demo.
 #[derive(Args)]
 struct Demo {
-    /// Stays up until Ctrl-C, at 127.0.0.1:8080 if that is free.
+    /// Keeps serving until Ctrl-C, at 127.0.0.1:8080 if that is free.
     #[arg(long)]
     stay: bool,
-    /// Which chat: the same seed gives the same people, messages and delays.
+    /// Seed of the chat: the same seed gives the same people, messages and delays
     #[arg(long, value_name = "NUMBER", default_value_t = 7)]
     seed: u64,
 }
@@ -214,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_may_stand_before_and_after_the_command() {
+    fn settings_stand_before_or_after_the_command() {
         for line in [["receipts", "--data-dir", "d", "serve"], ["receipts", "serve", "--data-dir", "d"]] {
             let matches = config::with_flags(Cli::command(), &FIRST).get_matches_from(line);
             let settings = config::load(None, [], &config::overrides(&matches)).expect("no mistake");
@@ -223,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn every_example_of_the_help_is_understood() {
+    fn every_example_of_the_help_parses() {
         let examples = [
             SERVE_EXAMPLES,
             DEMO_EXAMPLES,

@@ -1,5 +1,4 @@
-//! `receipts policy set`: which group types of a tenant support receipts. Reads the command line; writing is
-//! [`crate::control`]'s.
+//! `receipts policy set`: reads its arguments. [`crate::control`] writes the event.
 
 use crate::control::{self, Tenant};
 use clap::{Args, Subcommand};
@@ -15,26 +14,27 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts policy set work=on '*=off' --tenant acme --kafka-bootstrap localhost:9092
   receipts policy set '*=on' --data-dir /var/lib/receipts --json";
 
-/// What may be done with policies.
+/// The commands of `receipts policy`.
 #[derive(Subcommand)]
 pub(crate) enum Policy {
-    /// Sets which group types support receipts, for messages sent from here on.
+    /// Sets which group types support receipts, for messages sent from now on.
     ///
-    /// A policy replaces the tenant's policy before it as a whole: types that are not named here are as '*' says, and on
-    /// where it is not named either. Messages that were sent before keep what they had. Direct chats have receipts
-    /// whatever the policy.
+    /// A policy replaces the tenant's previous policy as a whole. Types that it does not name have
+    /// the state of '*', or on if it does not name '*' either. Messages sent before do not change.
+    /// Direct chats always have receipts.
     ///
-    /// One event is written into every partition of the event log. Exit code 0 says that every partition has
-    /// acknowledged it; after 1 the same command may be run again. A data directory that `receipts serve` uses is
-    /// refused: what to send to that service is said then.
+    /// The command writes one event into every partition of the event log. Exit code 0 means that
+    /// every partition has acknowledged it; after exit code 1 the same command may be run again. If
+    /// `receipts serve` uses the data directory, the command writes nothing and prints the request
+    /// to send to that service.
     #[command(after_help = EXAMPLES)]
     Set(Set),
 }
 
-/// A policy.
+/// Arguments of `receipts policy set`.
 #[derive(Args)]
 pub(crate) struct Set {
-    /// A group type, on or off; '*' stands for all types that are not named.
+    /// Group type, on or off; '*' stands for all types that are not named
     #[arg(required = true, value_name = "TYPE=on|off", value_parser = entry)]
     entries: Vec<(String, bool)>,
     #[command(flatten)]
@@ -58,8 +58,7 @@ pub(crate) fn set(settings: &Settings, set: &Set, json: bool) -> Result<(), Fail
     control::check(&event, &[("/read_receipts", "TYPE=on|off")])?;
     let shown: Vec<String> = set.entries.iter().map(|(group_type, is_on)| shown(group_type, *is_on)).collect();
     let rest = if met.contains(&"*".to_owned()) { "" } else { ", all others on" };
-    let headline =
-        format!("policy of tenant {tenant}, in the place of the one before as a whole: {}{rest}", shown.join(", "));
+    let headline = format!("policy of tenant {tenant}, which replaces the previous one: {}{rest}", shown.join(", "));
     control::write(settings, &event, &headline, json)
 }
 
@@ -70,7 +69,7 @@ fn shown(group_type: &str, is_on: bool) -> String {
 /// Reads `TYPE=on` or `TYPE=off`. The type may hold an equals sign itself.
 fn entry(text: &str) -> Result<(String, bool), String> {
     let (group_type, state) =
-        text.rsplit_once('=').ok_or_else(|| format!("there is no '=' in it: write {text}=on or {text}=off"))?;
+        text.rsplit_once('=').ok_or_else(|| format!("it has no '=': write {text}=on or {text}=off"))?;
     let is_on = match state {
         "on" => true,
         "off" => false,
@@ -79,7 +78,7 @@ fn entry(text: &str) -> Result<(String, bool), String> {
     match group_type.len() {
         0 => Err(format!("the type before '=' is empty: write '*={state}' for all types that are not named")),
         1..=ID_BYTES_MAX => Ok((group_type.to_owned(), is_on)),
-        bytes => Err(format!("the type has {bytes} bytes, and at most {ID_BYTES_MAX} are allowed")),
+        bytes => Err(format!("the type has {bytes} bytes, but at most {ID_BYTES_MAX} are allowed")),
     }
 }
 
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_type_is_switched_on_or_off_whatever_its_name() {
+    fn any_type_name_is_switched_on_or_off() {
         for (text, wanted) in [("a=on", ("a", true)), ("*=off", ("*", false)), ("a=b=off", ("a=b", false))] {
             assert_eq!(entry(text), Ok((wanted.0.to_owned(), wanted.1)));
         }

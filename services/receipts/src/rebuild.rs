@@ -1,5 +1,5 @@
-//! `receipts rebuild`: a new store beside the one in use, compared, and taken by the next start. Reads the command line and
-//! prints; folding and comparing is `receipts_analytics`'.
+//! `receipts rebuild`: reads its arguments, prints the comparison and switches stores.
+//! `receipts_analytics` folds and compares.
 
 use crate::analysis::{self, Memory, Progress};
 use anyhow::{Context as _, anyhow};
@@ -24,64 +24,67 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts rebuild --data-dir /var/lib/receipts --kafka-bootstrap localhost:9092 --snapshot-url /backups/receipts
   receipts rebuild --data-dir /var/lib/receipts --confirm";
 
-/// What is done with the old store.
+/// Arguments of `receipts rebuild`.
 #[derive(Args)]
 pub(crate) struct Rebuild {
-    /// Has the next start take the new store though it differs from the old one, or there was none to compare.
+    /// Switches to the new store even if it differs from the old one, or there was none to compare.
     #[arg(long)]
     even_if_different: bool,
-    /// Removes the stores that rebuilt ones have replaced, and does nothing else.
+    /// Removes the stores that rebuilt ones have replaced, and rebuilds nothing.
     #[arg(long, conflicts_with_all = ["undo", "even_if_different"])]
     confirm: bool,
-    /// Brings the store back that a rebuilt one has replaced, and does nothing else.
+    /// Brings back the store that a rebuilt one has replaced, and rebuilds nothing.
     #[arg(long, conflicts_with = "even_if_different")]
     undo: bool,
     #[command(flatten)]
     memory: Memory,
 }
 
-/// Rebuilds, or decides what was rebuilt before.
+/// Rebuilds a store, or confirms or undoes an earlier rebuild.
 ///
 /// # Errors
 /// Where the log or the directory cannot be used, or the new store differs.
 pub(crate) fn run(settings: Settings, asked: Rebuild, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
         if asked.confirm || asked.undo {
-            return decide(&DataDir::open(&settings.data_dir)?, asked.undo);
+            return confirm_or_undo(&DataDir::open(&settings.data_dir)?, asked.undo);
         }
         rebuild(settings, &asked, progress, json)
     })
 }
 
-fn decide(data: &DataDir, undo: bool) -> Result<(), Failure> {
+fn confirm_or_undo(data: &DataDir, undo: bool) -> Result<(), Failure> {
     let replaced = data.replaced();
     let Some(newest) = replaced.last() else {
         return Err(anyhow!("no rebuilt store has replaced another one here: check --data-dir").into());
     };
     if !undo {
         for path in &replaced {
-            fs::remove_dir_all(path).with_context(|| format!("{} cannot be removed", path.display()))?;
-            tracing::info!(path = %path.display(), "removed");
+            fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))?;
+            tracing::info!(path = %path.display(), "removed a replaced store");
         }
         return Ok(());
     }
     let (store, aside) = (data.store(), data.store().with_extension("undone"));
-    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    fs::remove_dir_all(&aside).or_else(|error| if gone(&error) { Ok(()) } else { Err(error) })?;
-    fs::rename(&store, &aside).or_else(|error| if gone(&error) { Ok(()) } else { Err(error) })?;
-    fs::rename(newest, &store).with_context(|| format!("{} cannot be renamed", newest.display()))?;
-    fs::remove_dir_all(&aside).or_else(|error| if gone(&error) { Ok(()) } else { Err(error) })?;
-    tracing::info!(path = %newest.display(), "this store is the one in use again");
+    let ignore_missing = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    };
+    fs::remove_dir_all(&aside).or_else(ignore_missing)?;
+    fs::rename(&store, &aside).or_else(ignore_missing)?;
+    fs::rename(newest, &store).with_context(|| format!("cannot rename {}", newest.display()))?;
+    fs::remove_dir_all(&aside).or_else(ignore_missing)?;
+    tracing::info!(path = %newest.display(), "brought back the store that was in use before");
     Ok(())
 }
 
 fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: bool) -> Result<(), Failure> {
     let EventLog { log, identity, data, .. } = receipts_assembly::open_log_beside_service(settings)?;
     let count = log.partition_count();
-    let old = old(settings, &identity, data.as_ref(), count)?;
-    let place = DataDir::rebuild_in(&settings.data_dir);
+    let old = old_digests(settings, &identity, data.as_ref(), count)?;
+    let folder = DataDir::rebuild_in(&settings.data_dir);
     let memory_bytes = asked.memory.bytes();
-    begin(&place, &format!("{} {:?} {}", env!("CARGO_PKG_VERSION"), fold_limits(settings), identity.name()))?;
+    begin(&folder, &format!("{} {:?} {}", env!("CARGO_PKG_VERSION"), fold_limits(settings), identity.name()))?;
     let mut offsets = 0;
     for partition in 0..count {
         offsets += span(&*log, partition, UpTo::End)?.offsets();
@@ -90,7 +93,8 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
     let mut output = Output::stdout(json);
     let (mut told, mut different, mut uncompared) = (Vec::new(), Vec::new(), Vec::new());
     {
-        let store = SledStore::open_whole(&place, SledSettings { cache_bytes: (memory_bytes / 4) as u64, sync: true })?;
+        let store =
+            SledStore::open_whole(&folder, SledSettings { cache_bytes: (memory_bytes / 4) as u64, sync: true })?;
         let limits = fold_limits(settings);
         for partition in 0..count {
             let old = old.get(&partition);
@@ -101,20 +105,22 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
             told.push(rebuilt.report);
         }
     }
-    SledStore::note_places(&place)?;
+    SledStore::note_places(&folder)?;
     progress.end(&told);
     let is_equal = different.is_empty() && uncompared.is_empty();
     if !is_equal && !asked.even_if_different {
         let why = if different.is_empty() {
             format!(
-                "partitions {uncompared:?} could not be compared: stop the service, or let it take snapshots (snapshot.url)"
+                "partitions {uncompared:?} could not be compared: stop the service, or have it take snapshots (snapshot.url)"
             )
         } else {
-            format!("partitions {different:?} differ from the store in use: receipts verify names the first difference")
+            format!(
+                "partitions {different:?} differ from the store in use: `receipts verify` names the first difference"
+            )
         };
         return Err(anyhow!(
-            "{why}. The new store is in {} and nothing is switched; --even-if-different has the next start take it",
-            place.display()
+            "{why}. The new store is in {} and nothing is switched; --even-if-different switches nevertheless",
+            folder.display()
         )
         .into());
     }
@@ -122,28 +128,30 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
     match data {
         Some(data) => {
             data.adopt_rebuilt()?;
-            tracing::info!("switched; --confirm removes the store before it, --undo brings that back");
+            tracing::info!("switched to the new store; --confirm removes the replaced one, --undo brings it back");
         }
-        None => tracing::info!("the next start of the service takes the new store, and keeps the old one"),
+        None => tracing::info!("the next start of the service switches to the new store, and keeps the old one"),
     }
     Ok(())
 }
 
-/// Makes the folder, or goes on with what an earlier attempt left that was meant alike: same program, settings and log.
-fn begin(place: &Path, meant: &str) -> anyhow::Result<()> {
-    let note = place.join("meant");
-    if fs::read(&note).is_ok_and(|held| held == meant.as_bytes()) {
+/// Makes the folder of the new store. Keeps the folder of an earlier attempt with the same inputs:
+/// program, settings and log.
+fn begin(folder: &Path, inputs: &str) -> anyhow::Result<()> {
+    let note = folder.join("meant");
+    if fs::read(&note).is_ok_and(|held| held == inputs.as_bytes()) {
         return Ok(());
     }
-    if place.exists() {
-        fs::remove_dir_all(place).with_context(|| format!("{} cannot be removed", place.display()))?;
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
-    fs::create_dir_all(place).with_context(|| format!("{} cannot be made", place.display()))?;
-    fs::write(&note, meant).with_context(|| format!("{} cannot be written", note.display()))
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::write(&note, inputs).with_context(|| format!("cannot write {}", note.display()))
 }
 
-/// How the old store stands: by itself where no service uses it, else by its newest snapshot.
-fn old(
+/// Returns position and digest of each partition of the old store: from the store itself if no
+/// service uses it, and otherwise from its newest snapshot.
+fn old_digests(
     settings: &Settings,
     identity: &LogIdentity,
     data: Option<&DataDir>,
@@ -153,9 +161,9 @@ fn old(
     if let Some(data) = data {
         if data.bound_log()?.as_ref() == Some(identity) {
             for partition in 0..count {
-                // A store that is damaged is why one rebuilds: it is not compared.
-                match stands_at(settings, data, identity, partition, count) {
-                    Ok(stands) => old.extend(stands.map(|stands| (partition, stands))),
+                // A damaged store is a reason to rebuild, so it is only not compared.
+                match digest_of_store(settings, data, identity, partition, count) {
+                    Ok(digest) => old.extend(digest.map(|digest| (partition, digest))),
                     Err(error) => tracing::warn!(partition, %error, "the store in use cannot be compared"),
                 }
             }
@@ -174,8 +182,8 @@ fn old(
     Ok(old)
 }
 
-/// How a partition of a store stands that no service uses.
-fn stands_at(
+/// Returns position and digest of a partition of a store that no service uses.
+fn digest_of_store(
     settings: &Settings,
     data: &DataDir,
     identity: &LogIdentity,
@@ -198,11 +206,11 @@ fn stands_at(
 }
 
 fn write(to: &mut dyn io::Write, rebuilt: &RebuildReport) -> io::Result<()> {
-    analysis::write_told(to, &rebuilt.report)?;
+    analysis::write_summary(to, &rebuilt.report)?;
     match &rebuilt.compared {
         None => writeln!(to, "  not compared; digest {}", rebuilt.digest),
         Some(c) if c.old == c.new => {
-            writeln!(to, "  as the old one at offset {}; digest {}", c.next_offset, rebuilt.digest)
+            writeln!(to, "  agrees with the old store at offset {}; digest {}", c.next_offset, rebuilt.digest)
         }
         Some(c) => writeln!(to, "  differs at offset {}\n    old: {}\n    new: {}", c.next_offset, c.old, c.new),
     }

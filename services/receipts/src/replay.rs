@@ -1,7 +1,7 @@
-//! `receipts replay`: answers from a fold of a prefix of the log. Reads the command line and prints; folding is
-//! `receipts_analytics`'.
+//! `receipts replay`: reads its arguments and prints answers from a prefix of the log.
+//! `receipts_analytics` folds it.
 
-use crate::analysis::{self, Prefix, Progress, Start, shown, start, write_told};
+use crate::analysis::{self, Prefix, Progress, Start, shown, start, write_summary};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
@@ -23,46 +23,50 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts replay read-mark g1 bob --tenant acme --kafka-bootstrap localhost:9092
   receipts replay --position AQABAAEAAQABSHigHA receipt g1 m1 --data-dir /var/lib/receipts";
 
-/// Members of a list taken from the state at a time.
+/// Members of a list that are read from the state at a time.
 const MEMBERS_AT_ONCE: usize = 1_000;
 
-/// A fold, and what it is asked.
+/// Arguments of `receipts replay`.
 #[derive(Args)]
 pub(crate) struct Replay {
-    /// Tells of the records from there on alone: RFC 3339, Unix milliseconds, a token, or PARTITION:OFFSET,… Those before are
-    /// folded too, from the newest snapshot at or below where there is one, so that nothing is unknown. Not with a question.
+    /// Summarizes only records from here on: RFC 3339, Unix milliseconds, a token, or
+    /// PARTITION:OFFSET,…
+    ///
+    /// Earlier records are folded too, from the newest snapshot at or before this point if there is
+    /// one, so that the state is complete. Not allowed with a question.
     #[arg(long, value_name = "TIME-OR-POSITION", value_parser = start)]
     from: Option<Start>,
     #[command(flatten)]
     prefix: Prefix,
-    /// Whose conversation is asked for.
+    /// Tenant of the conversation.
     #[arg(long, global = true, value_name = "TENANT", default_value = TENANT_DEFAULT, value_parser = id)]
     tenant: String,
     #[command(subcommand)]
     question: Option<Question>,
 }
 
-/// A question about one conversation: its partition alone is folded.
+/// A question about one conversation, for which only its partition is folded.
 #[derive(Subcommand)]
 enum Question {
-    /// The receipts of messages, one line each; `not_found` where there is none.
+    /// Prints the receipts of messages, one line each; `not_found` for a message that is not in the
+    /// state.
     Receipt {
         #[arg(value_name = "CONVERSATION", value_parser = id)]
         conversation: String,
         #[arg(required = true, value_name = "MESSAGE", value_parser = id)]
         messages: Vec<String>,
     },
-    /// The whole list of who has read a message, has not, or left without having read.
+    /// Prints a whole member list of a message: read, unread, or departed without having read.
     Members {
         #[arg(value_name = "CONVERSATION", value_parser = id)]
         conversation: String,
         #[arg(value_name = "MESSAGE", value_parser = id)]
         message: String,
-        /// Which list.
+        /// The list.
         #[arg(long)]
         filter: MemberFilter,
     },
-    /// Up to where somebody has read a conversation.
+    /// Prints a person's read mark in a conversation.
     ReadMark {
         #[arg(value_name = "CONVERSATION", value_parser = id)]
         conversation: String,
@@ -91,11 +95,11 @@ impl From<MemberFilter> for view::MemberFilter {
 fn id(text: &str) -> Result<String, String> {
     match text.len() {
         1..=ID_BYTES_MAX => Ok(text.to_owned()),
-        bytes => Err(format!("an id has 1 to {ID_BYTES_MAX} bytes, and this one has {bytes}")),
+        bytes => Err(format!("an id has 1 to {ID_BYTES_MAX} bytes, but this one has {bytes}")),
     }
 }
 
-/// A list as HTTP answers it, in one page.
+/// A member list as HTTP answers it, in one page.
 #[derive(Serialize)]
 struct Page<'a> {
     members: &'a [Member],
@@ -104,11 +108,11 @@ struct Page<'a> {
     receipt: &'a Receipt,
 }
 
-/// What is told of a partition that was folded without a question.
+/// The summary of a partition that was folded without a question.
 #[derive(Serialize)]
 struct State<'a> {
     #[serde(flatten)]
-    told: &'a FoldReport,
+    report: &'a FoldReport,
     digest: &'a str,
     offsets_per_s: u64,
 }
@@ -122,11 +126,11 @@ pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), 
         if let Some(from) = &replay.from {
             if replay.question.is_some() {
                 return Err(Failure::usage(
-                    "--from is for a replay without a question: an answer is that of everything before --as-of or --position",
+                    "--from is for a replay without a question: an answer covers all records before --as-of or --position",
                 ));
             }
             if replay.prefix.ends_before(from) {
-                return Err(Failure::usage("--from is later than --as-of: there is nothing between them"));
+                return Err(Failure::usage("--from is later than --as-of: no record lies between them"));
             }
         }
         let opened = receipts_assembly::open_existing_log(settings)?;
@@ -148,7 +152,7 @@ pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), 
                     None => scratch.fold(log, span, progress)?,
                 };
                 let Folded { state, report, .. } = &folded;
-                tell(&mut output, report, &digest(state, span.partition, progress)?, progress)?;
+                print_summary(&mut output, report, &digest(state, span.partition, progress)?, progress)?;
                 all.push(report.clone());
             }
             progress.end(&all);
@@ -159,23 +163,23 @@ pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), 
             | Question::Members { conversation, .. }
             | Question::ReadMark { conversation, .. } => conversation,
         };
-        let place = Conversation::locate(&replay.tenant, conversation, log.partition_count());
-        let spans = replay.prefix.spans(log, [place.partition])?;
+        let conversation = Conversation::locate(&replay.tenant, conversation, log.partition_count());
+        let spans = replay.prefix.spans(log, [conversation.partition])?;
         progress.begin(spans.iter().map(|span| span.offsets()).sum());
         for span in &spans {
             let folded = scratch.fold(log, span, progress)?;
             progress.end(std::slice::from_ref(&folded.report));
-            answer(&mut output, &folded, place, question)?;
+            answer(&mut output, &folded, conversation, question)?;
         }
         Ok(())
     })
 }
 
-fn tell(output: &mut Output, told: &FoldReport, digest: &str, progress: &Progress) -> Result<(), Failure> {
-    let shown = State { told, digest, offsets_per_s: progress.rate() };
+fn print_summary(output: &mut Output, report: &FoldReport, digest: &str, progress: &Progress) -> Result<(), Failure> {
+    let shown = State { report, digest, offsets_per_s: progress.rate() };
     let write = || {
         output.write(&shown, |to| {
-            write_told(to, told)?;
+            write_summary(to, report)?;
             writeln!(to, "  digest {digest}, {} offsets/s so far", shown.offsets_per_s)
         })
     };
@@ -230,18 +234,14 @@ fn answer(
             output.write(&mark, |to| {
                 let message = mark.up_to_message_id.as_ref().map(|id| format!("{id}, ")).unwrap_or_default();
                 let (sent, read) = (shown(mark.up_to_sent_at_ms), shown(mark.read_at_ms));
-                writeln!(
-                    to,
-                    "{} has read {conversation_id} up to {message}sent {sent}, and did so {read}",
-                    mark.reader_id
-                )
+                writeln!(to, "{} has read {conversation_id} up to {message}sent {sent}; read {read}", mark.reader_id)
             })?;
         }
     }
     Ok(())
 }
 
-/// A receipt for people.
+/// Formats a receipt for people.
 fn line(receipt: &Receipt) -> String {
     let status = serde_json::to_value(receipt.status).unwrap_or_default();
     let name = format!("{} {}", receipt.message_id, status.as_str().unwrap_or_default());

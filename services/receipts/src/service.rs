@@ -30,8 +30,8 @@ pub(crate) struct AllInOne {
     state: State,
 }
 
-/// The parts that have threads of their own, in the order in which they end: streams follow the updates that the
-/// projector publishes through the log, and all of them are in the directory.
+/// The parts that have threads of their own, in the order in which they end: streams follow the
+/// updates that the projector publishes through the log, and all of them are in the directory.
 struct State {
     updates: Updates,
     projector: Projector,

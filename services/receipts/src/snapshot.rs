@@ -1,5 +1,5 @@
-//! `receipts snapshot`: list, take, restore and verify. Reads the command line and prints; what is done is
-//! `receipts_snapshots`'.
+//! `receipts snapshot`: reads the arguments of list, take, restore and verify, and prints results.
+//! `receipts_snapshots` does the work.
 
 mod progress;
 mod restore;
@@ -24,30 +24,32 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts snapshot restore --data-dir /var/lib/receipts --snapshot-url gs://backups/receipts
   receipts snapshot verify --snapshot-url /backups/receipts --all";
 
-/// What is done with snapshots.
+/// The commands of `receipts snapshot`.
 #[derive(Subcommand)]
 pub(crate) enum Snapshot {
-    /// Shows what is there, by log, partition and offset, from what each says of itself.
+    /// Lists snapshots by log, partition and offset, with the metadata that each holds.
     #[command(after_help = EXAMPLES)]
     List(Which),
-    /// Takes a snapshot of every partition: of a stopped data directory here, of a running service by asking it.
+    /// Takes a snapshot of every partition.
     ///
-    /// A running service is found through the data directory, takes the snapshots itself into its own snapshot.url, and goes
-    /// on serving. The state is that of the last checkpoint.
+    /// If a service uses the data directory, the command asks it to take the snapshots into its own
+    /// snapshot.url; the service goes on serving. Otherwise the command takes them itself. The
+    /// state is that of the last checkpoint.
     #[command(after_help = EXAMPLES)]
     Take(Which),
-    /// Restores the newest usable snapshot of every partition into a data directory that holds no state.
+    /// Restores the newest usable snapshot of every partition into a data directory that holds no
+    /// state.
     ///
-    /// The next start of the service folds what the log has beyond. A service that has `snapshot.url` set does the same by
-    /// itself where it finds no state.
+    /// The next start of the service folds the later records of the log. A service that has
+    /// snapshot.url set restores by itself if it finds no state.
     #[command(after_help = EXAMPLES)]
     Restore(restore::Restore),
-    /// Reads snapshots whole: every checksum, and every message's counts against its bits and lists.
+    /// Verifies snapshots: every checksum, and every message's counts against its bits and lists.
     #[command(after_help = EXAMPLES)]
     Verify(Verify),
 }
 
-/// Which partitions.
+/// Arguments that choose partitions.
 #[derive(Args)]
 pub(crate) struct Which {
     /// Only these partitions, separated by commas.
@@ -61,20 +63,20 @@ impl Which {
     }
 }
 
-/// Which snapshots are read.
+/// Arguments of `receipts snapshot verify`.
 #[derive(Args)]
 pub(crate) struct Verify {
     #[command(flatten)]
     which: Which,
-    /// All snapshots, and not the newest of each partition alone.
+    /// Verifies all snapshots instead of the newest of each partition.
     #[arg(long)]
     all: bool,
 }
 
-/// Runs the command on a thread of its own.
+/// Runs the command on its own thread.
 ///
 /// # Errors
-/// What kept it from its end.
+/// Why the command failed.
 pub(crate) fn run(settings: Settings, command: Snapshot, json: bool) -> Result<(), Failure> {
     let own = settings.clone();
     receipts_assembly::run(crate::service::NAME, &settings, async |stop, _| {
@@ -91,20 +93,21 @@ pub(crate) fn run(settings: Settings, command: Snapshot, json: bool) -> Result<(
     })
 }
 
-/// The destination that the settings name.
+/// Returns the destination that the settings name.
 fn destination(settings: &Settings) -> Result<Destination, Failure> {
-    receipts_assembly::snapshot_destination(settings)?
-        .ok_or_else(|| Failure::usage("snapshot.url is not set: --snapshot-url DIR-OR-URL says where snapshots are"))
+    receipts_assembly::snapshot_destination(settings)?.ok_or_else(|| {
+        Failure::usage("snapshot.url is not set: --snapshot-url DIR-OR-URL names the destination of snapshots")
+    })
 }
 
-/// Every log's snapshots at the destination.
+/// Returns every log's snapshots at the destination.
 fn all_logs(settings: &Settings) -> Result<Vec<Snapshots>, Failure> {
     let destination = destination(settings)?;
     let logs = Snapshots::logs_at(&destination)?;
     Ok(logs.into_iter().map(|log| Snapshots::new(destination.clone(), log)).collect())
 }
 
-/// A snapshot as a machine is told of it.
+/// A snapshot as JSON.
 #[derive(Serialize)]
 struct Shown<'a> {
     log: &'a str,
@@ -180,7 +183,7 @@ fn write_shown(to: &mut dyn Write, line: &Shown<'_>, first: bool) -> io::Result<
     }
 }
 
-/// What an audit of one snapshot found.
+/// The result of verifying one snapshot.
 #[derive(Serialize)]
 struct Verdict {
     place: String,
@@ -200,9 +203,8 @@ fn verify(settings: &Settings, asked: &Verify, progress: &Progress, json: bool) 
     for snapshots in all_logs(settings)? {
         let mut found = snapshots.list()?;
         found.retain(|found| asked.which.includes(found.partition));
-        let newest = |place: usize| found.get(place + 1).is_none_or(|next| next.partition != found[place].partition);
-        let chosen: Vec<&Found> =
-            (0..found.len()).filter(|place| asked.all || newest(*place)).map(|place| &found[place]).collect();
+        let newest = |at: usize| found.get(at + 1).is_none_or(|next| next.partition != found[at].partition);
+        let chosen: Vec<&Found> = (0..found.len()).filter(|at| asked.all || newest(*at)).map(|at| &found[at]).collect();
         progress.begin("verifying", chosen.iter().map(|found| found.bytes).sum());
         for found in chosen {
             let verdict = audited(&snapshots, found, progress)?;
@@ -215,8 +217,7 @@ fn verify(settings: &Settings, asked: &Verify, progress: &Progress, json: bool) 
                         Some(problem) => writeln!(to, "partition {partition} at offset {next_offset}: {problem}"),
                         None => writeln!(
                             to,
-                            "partition {partition} at offset {next_offset}: whole, {messages} messages agree with \
-                             themselves, digest {}",
+                            "partition {partition} at offset {next_offset}: intact, {messages} messages consistent, digest {}",
                             verdict.digest.as_deref().unwrap_or_default()
                         ),
                     }
@@ -230,7 +231,7 @@ fn verify(settings: &Settings, asked: &Verify, progress: &Progress, json: bool) 
     }
     if wrong > 0 {
         return Err(anyhow!(
-            "{wrong} of {all} snapshots are not to be used: a restore passes over damaged ones; remove them, and take new ones"
+            "{wrong} of {all} snapshots are unusable: a restore skips damaged ones; remove them, and take new ones"
         )
         .into());
     }
@@ -254,7 +255,7 @@ fn audited(snapshots: &Snapshots, found: &Found, progress: &Progress) -> Result<
             verdict.digest = Some(hex(&audit.summary.digest));
             verdict.problem = audit
                 .first_contradiction
-                .map(|first| format!("{} messages contradict themselves, the first is {first}", audit.contradictions));
+                .map(|first| format!("{} messages contradict themselves; the first is {first}", audit.contradictions));
         }
         Err(error @ receipts_snapshots::Error::Unusable { .. }) => verdict.problem = Some(error.to_string()),
         Err(error) => return Err(error.into()),
@@ -262,7 +263,7 @@ fn audited(snapshots: &Snapshots, found: &Found, progress: &Progress) -> Result<
     Ok(verdict)
 }
 
-/// A time for people.
+/// Formats a time for people.
 fn shown(ms: u64) -> String {
     let time = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
     time.map_or_else(|| format!("{ms} ms"), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))

@@ -1,7 +1,7 @@
-//! `receipts stats`: figures of how messages are read, as tables, as JSON and as a page. Reads the command line and prints;
-//! counting is `receipts_analytics`'.
+//! `receipts stats`: reads its arguments and prints tables, JSON and a page. `receipts_analytics`
+//! counts.
 
-use crate::analysis::{self, Prefix, time, write_told};
+use crate::analysis::{self, Prefix, time, write_summary};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -22,26 +22,27 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts stats --since 2026-05-01T00:00:00Z --as-of 2026-06-01T00:00:00Z --tenant acme --json
   receipts stats --top 50 --data-dir /var/lib/receipts";
 
-/// What is counted, and how it is shown.
+/// Arguments of `receipts stats`.
 #[derive(Args)]
 pub(crate) struct Stats {
-    /// Writes the figures as a page with plots too: one file that loads nothing from anywhere.
+    /// Also writes the statistics as a page with plots: one file that loads no other
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Only messages whose records are at least as young: RFC 3339 or Unix milliseconds.
+    /// Counts only messages whose records have this time or a later one: RFC 3339 or Unix
+    /// milliseconds
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "0", hide_default_value = true)]
     since: u64,
-    /// Only this tenant's conversations.
+    /// Counts only this tenant's conversations
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
-    /// How many conversations and messages each list names.
+    /// Conversations or messages that each list names
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=1_000))]
     top: u16,
     #[command(flatten)]
     prefix: Prefix,
 }
 
-/// What a machine is told.
+/// The result as JSON.
 #[derive(Serialize)]
 struct Report {
     log: String,
@@ -53,7 +54,7 @@ struct Report {
 /// Counts.
 ///
 /// # Errors
-/// Where there is no log, or it, the temporary disk or the page's file fail.
+/// Where there is no log, or the log, the temporary disk or the page's file fails.
 pub(crate) fn run(settings: Settings, asked: Stats, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
         let opened = receipts_assembly::open_existing_log(settings)?;
@@ -65,10 +66,9 @@ pub(crate) fn run(settings: Settings, asked: Stats, json: bool) -> Result<(), Fa
         let (partitions, stats) = stats::stats(log, &spans, &scratch, &plan, progress)?;
         progress.end(&partitions);
         if let Some(path) = &asked.html {
-            let text = page(&stats, &partitions, &opened.name).context("the page cannot be made")?;
-            write_whole(path, &text)
-                .with_context(|| format!("--html {}: the page cannot be written", path.display()))?;
-            tracing::info!(path = %path.display(), bytes = text.len(), "the page is written");
+            let text = page(&stats, &partitions, &opened.name).context("cannot make the page")?;
+            write_whole(path, &text).with_context(|| format!("--html {}: cannot write the page", path.display()))?;
+            tracing::info!(path = %path.display(), bytes = text.len(), "wrote the page");
         }
         let report = Report { log: opened.name, partitions, stats };
         Ok(Output::stdout(json).write(&report, |to| write_report(to, &report))?)
@@ -87,7 +87,7 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
-    report.partitions.iter().try_for_each(|told| write_told(to, told))?;
+    report.partitions.iter().try_for_each(|told| write_summary(to, told))?;
     let Figures { messages: m, readers: r, after_24_hours: after, .. } = &report.stats;
     writeln!(
         to,
@@ -106,7 +106,7 @@ fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
     )?;
     writeln!(
         to,
-        "24 hours after the send, of {} messages that are as old: {} unread; {} read within, {} later, {} untimed, {} hidden, \
+        "24 hours after sending, of {} messages that are that old: {} unread; {} read within, {} later, {} untimed, {} hidden, \
          {} still unread, {} departed",
         after.messages,
         percent(after.unread_percent),
@@ -163,12 +163,13 @@ fn percent(share: Share) -> String {
     share.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1} %"))
 }
 
-/// An id as a terminal may show it: what would move its cursor or colour it is told apart.
+/// Returns an id that a terminal can show: control characters are escaped.
 fn printable(id: &str) -> String {
     id.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
-/// Writes a table, the first `names` columns to the left and the rest to the right; nothing where it has no rows.
+/// Writes a table, with the first `names` columns left-aligned and the others right-aligned;
+/// nothing if it has no rows.
 fn table(
     to: &mut dyn Write,
     title: &str,

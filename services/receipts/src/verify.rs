@@ -1,7 +1,7 @@
-//! `receipts verify`: is the store what its log folds to? Reads the command line and prints; comparing is
-//! `receipts_analytics`'.
+//! `receipts verify`: reads its arguments and prints verdicts. `receipts_analytics` compares the
+//! store with its log.
 
-use crate::analysis::{self, Memory, Progress, write_told};
+use crate::analysis::{self, Memory, Progress, write_summary};
 
 use anyhow::anyhow;
 use clap::Args;
@@ -19,11 +19,13 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts verify --data-dir /var/lib/receipts --kafka-bootstrap localhost:9092 --json
   receipts verify --snapshots --snapshot-url s3://backups/receipts --kafka-bootstrap localhost:9092";
 
-/// How much memory it may take.
+/// Arguments of `receipts verify`.
 #[derive(Args)]
 pub(crate) struct Verify {
-    /// Compares the newest snapshot of each partition instead of a store, so that a service on the same Kafka goes on:
-    /// snapshot.url says where they are.
+    /// Verifies the newest snapshot of each partition instead of a store.
+    ///
+    /// A service on the same Kafka can run on meanwhile. --snapshot-url names the destination of
+    /// snapshots.
     #[arg(long)]
     snapshots: bool,
     #[command(flatten)]
@@ -33,7 +35,7 @@ pub(crate) struct Verify {
 /// Verifies all partitions.
 ///
 /// # Errors
-/// Where there is no log or no store, another process uses it, something fails, or anything differs.
+/// Where there is no log or no store, another process uses it, a read fails, or anything differs.
 pub(crate) fn run(settings: Settings, asked: Verify, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
         if asked.snapshots {
@@ -60,9 +62,8 @@ pub(crate) fn run(settings: Settings, asked: Verify, json: bool) -> Result<(), F
         progress.end(&told);
         if wrong > 0 {
             return Err(anyhow!(
-                "{wrong} of {} partitions are not what the log folds to: with {} moved away the service folds them anew, and \
-                 what was moved shows why. Limits other than the service's (--projector-retention-ms and the like) make \
-                 differences too",
+                "{wrong} of {} partitions differ from a fold of the log: move {} away, and the service folds the log again. \
+                 Settings other than the service's (such as --projector-retention-ms) also cause differences",
                 log.partition_count(),
                 dir.display()
             )
@@ -77,8 +78,8 @@ fn snapshots(settings: &Settings, asked: &Verify, progress: &mut Progress, json:
     let opened = receipts_assembly::open_existing_log(settings)?;
     let log = &*opened.log;
     let scratch = asked.memory.scratch(settings, &opened.identity)?;
-    let Some(place) = scratch.snapshots.as_ref().map(Snapshots::place) else {
-        return Err(Failure::usage("verify --snapshots: --snapshot-url DIR-OR-URL says where snapshots are"));
+    let Some(destination) = scratch.snapshots.as_ref().map(Snapshots::place) else {
+        return Err(Failure::usage("verify --snapshots needs --snapshot-url DIR-OR-URL, the destination of snapshots"));
     };
     let mut offsets = 0;
     for partition in 0..log.partition_count() {
@@ -89,7 +90,7 @@ fn snapshots(settings: &Settings, asked: &Verify, progress: &mut Progress, json:
     let (mut told, mut wrong, mut missing) = (Vec::new(), 0, 0);
     for partition in 0..log.partition_count() {
         let Some(verdict) = verify::snapshot(log, partition, &scratch, progress)? else {
-            tracing::warn!(partition, place, "there is no snapshot that can be compared");
+            tracing::warn!(partition, place = destination, "there is no snapshot that can be compared");
             missing += 1;
             continue;
         };
@@ -101,15 +102,15 @@ fn snapshots(settings: &Settings, asked: &Verify, progress: &mut Progress, json:
     let count = log.partition_count();
     if wrong > 0 {
         return Err(anyhow!(
-            "the snapshots of {wrong} of {count} partitions in {place} are not what the log folds to: the store that they were \
-             taken of was not either. Stop its service and `receipts verify` it, or `receipts rebuild`"
+            "the snapshots of {wrong} of {count} partitions in {destination} differ from a fold of the log, and so does the \
+             store that they were taken of: stop its service and run `receipts verify`, or run `receipts rebuild`"
         )
         .into());
     }
     if missing > 0 {
         return Err(anyhow!(
-            "{missing} of {count} partitions have no snapshot in {place} that can be compared: `receipts snapshot take` \
-             makes one of a running service; all that were compared are what the log folds to"
+            "{missing} of {count} partitions have no snapshot in {destination} that can be compared: `receipts snapshot take` \
+             makes one of a running service; all compared snapshots agree with the log"
         )
         .into());
     }
@@ -117,20 +118,20 @@ fn snapshots(settings: &Settings, asked: &Verify, progress: &mut Progress, json:
 }
 
 fn write_verdict(to: &mut dyn Write, verdict: &Verdict) -> io::Result<()> {
-    write_told(to, &verdict.report)?;
+    write_summary(to, &verdict.report)?;
     let behind = verdict.end_offset.saturating_sub(verdict.report.next_offset);
     if behind > 0 && verdict.digest_of_log.is_some() {
-        writeln!(to, "  {behind} offsets of the log are not folded into it yet and not compared")?;
+        writeln!(to, "  {behind} offsets of the log are not folded into it yet, so they are not compared")?;
     }
     if let Some(digest) = verdict.digest_of_log.as_ref().filter(|_| verdict.is_good()) {
-        return writeln!(to, "  as the log folds to; digest {digest}");
+        return writeln!(to, "  agrees with the log; digest {digest}");
     }
     if let Some(first) = &verdict.first_difference {
-        writeln!(to, "  differs first at {}\n    log:   {}\n    store: {}", first.location, first.log, first.store)?;
+        writeln!(to, "  first difference at {}\n    log:   {}\n    store: {}", first.location, first.log, first.store)?;
     }
     if let Some(first) = &verdict.first_contradiction {
         let count = verdict.contradictions;
-        writeln!(to, "  {count} messages contradict themselves, the first is {}: {}", first.location, first.store)?;
+        writeln!(to, "  {count} messages contradict themselves; the first is {}: {}", first.location, first.store)?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Small files that are there whole or not at all, and random bytes. Knows no path of the data directory.
+//! Small files that are there whole or not at all, and random bytes. Knows no path of the data
+//! directory.
 
 use anyhow::{Context as _, Result, anyhow};
 use std::fs::{self, File, OpenOptions};

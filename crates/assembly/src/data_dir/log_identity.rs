@@ -1,5 +1,5 @@
-//! The identity of an event log, and the binding of the store to it: a store is never folded on from another log.
-//! Opens no log.
+//! The identity of an event log, and the binding of the store to it: a store is never folded on
+//! from another log. Keeps INV-SAME-LOG. Opens no log.
 
 use super::DataDir;
 use super::files::{make_folder, random, read_if_exists, write_whole};
@@ -26,7 +26,8 @@ pub enum LogIdentity {
         events_topic: String,
         /// Its number of partitions, which decides the partition of every conversation.
         partitions: u32,
-        /// Its cluster's id; absent where the cluster reports none, and in stores from before it was recorded.
+        /// Its cluster's id; absent where the cluster reports none, and in stores from before it
+        /// was recorded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cluster_id: Option<String>,
     },
@@ -77,7 +78,8 @@ impl fmt::Display for LogIdentity {
 }
 
 impl DataDir {
-    /// Returns the identity of the embedded log in this directory; makes its id together with the log.
+    /// Returns the identity of the embedded log in this directory; makes its id together with the
+    /// log.
     ///
     /// # Errors
     /// Where the id cannot be read or made.

@@ -1,5 +1,5 @@
-//! A rebuilt store: folded beside the store in use, switched to at the next start, and the replaced store kept until an
-//! operator confirms. Folds nothing.
+//! A rebuilt store: folded beside the store in use, switched to at the next start, and the replaced
+//! store kept until an operator confirms. Folds nothing.
 
 use super::files::write_whole;
 use super::{DataDir, LogIdentity};
@@ -26,7 +26,8 @@ impl DataDir {
         write_whole(&folder.join(READY), b"", 0o644)
     }
 
-    /// Switches to a rebuilt store that is complete, and keeps the replaced store; returns the replaced store's folder.
+    /// Switches to a rebuilt store that is complete, and keeps the replaced store; returns the
+    /// replaced store's folder.
     ///
     /// # Errors
     /// Where a folder cannot be renamed. The next start then tries again.

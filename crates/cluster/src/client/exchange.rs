@@ -1,4 +1,5 @@
-//! The HTTP exchange with projectors: polls each projector's state, and sends one request to one projector.
+//! The HTTP exchange with projectors: polls each projector's state, and sends one request to one
+//! projector.
 //!
 //! Must not decide whether an answer is good enough: [`Peers`](super::Peers) does.
 
@@ -16,12 +17,13 @@ use std::sync::Weak;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long a projector may take for one reply, beyond the wait that the request asks for; one whose process is stopped
-/// never replies.
+/// How long a projector may take for one reply, beyond the wait that the request asks for; one
+/// whose process is stopped never replies.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long an unused connection is kept. A projector keeps it longer by default (`http.head_timeout_ms`), so that no
-/// request is sent on a connection that the projector is closing.
+/// How long an unused connection is kept. A projector keeps it longer by default
+/// (`http.head_timeout_ms`), so that no request is sent on a connection that the projector is
+/// closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The pause between two rounds of requests, and at least between two polls.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -132,8 +134,8 @@ impl Shared {
     }
 }
 
-/// Polls all projectors at every interval, and at once after a projector did not answer. Each poll is a task of its own,
-/// so that a projector that hangs delays no poll of the others.
+/// Polls all projectors at every interval, and at once after a projector did not answer. Each poll
+/// is a task of its own, so that a projector that hangs delays no poll of the others.
 pub(super) async fn keep_polling(shared: Weak<Shared>, interval: Duration) {
     loop {
         let Some(shared) = shared.upgrade() else { return };

@@ -39,13 +39,14 @@ impl Table {
         self.peers.retain(|address, _| addresses.contains(address));
     }
 
-    /// Notes that a projector left a request without a reply: others are asked before it until it reports its state.
+    /// Notes that a projector left a request without a reply: others are asked before it until it
+    /// reports its state.
     pub(crate) fn suspect(&mut self, url: &str) {
         self.peers.values_mut().filter(|peer| peer.url == url).for_each(|peer| peer.suspect = true);
     }
 
-    /// Returns the URLs of a partition's holders, best first: those that reply before suspects, then owners before
-    /// standbys, then by how far each has folded.
+    /// Returns the URLs of a partition's holders, best first: those that reply before suspects,
+    /// then owners before standbys, then by how far each has folded.
     pub(crate) fn candidates(&self, partition: u32) -> Vec<String> {
         let mut holders: Vec<&Peer> =
             self.peers.values().filter(|peer| peer.state.partitions.contains(&partition)).collect();
@@ -68,7 +69,8 @@ impl Table {
         answered.collect::<BTreeSet<_>>().len() as u32
     }
 
-    /// Returns the partition counts that the projectors report: one, unless they fold different logs.
+    /// Returns the partition counts that the projectors report: one, unless they fold different
+    /// logs.
     pub(crate) fn partition_counts(&self) -> BTreeSet<u32> {
         self.peers.values().map(|peer| peer.state.partition_count).collect()
     }

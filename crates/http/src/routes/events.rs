@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use body::PostedEvents;
-use receipts_log::{AppendError, PendingAppend, Writer};
+use receipts_log::{PendingAppend, Writer, outcome};
 use receipts_query::Positions;
 use serde::Serialize;
 use std::sync::Arc;
@@ -127,20 +127,18 @@ struct Outcomes {
 
 impl Outcomes {
     async fn add(&mut self, index: usize, appended: PendingAppend, deadline: Instant) {
-        let (cause, is_open) = match tokio::time::timeout_at(deadline, appended).await {
-            Ok(Ok(Ok(written))) => {
+        let error = match outcome(appended, deadline).await {
+            Ok(written) => {
                 self.positions.merge(&Positions::written(written.partition, written.offset));
                 self.written_count += 1;
                 return;
             }
-            Ok(Ok(Err(error @ (AppendError::NotWritten(_) | AppendError::TooLarge(_))))) => (error.to_string(), false),
-            Ok(Ok(Err(error @ AppendError::Unknown(_)))) => (error.to_string(), true),
-            Ok(Err(_)) => ("the log dropped the append".to_owned(), true),
-            Err(_) => ("the log did not answer in time".to_owned(), true),
+            Err(error) => error,
         };
+        let is_open = error.may_have_happened();
         self.open_count += usize::from(is_open);
         if self.failed.is_empty() {
-            tracing::warn!(%cause, is_open, "an event was not acknowledged");
+            tracing::warn!(cause = %error, is_open, "an event was not acknowledged");
         }
         match self.failed.last_mut() {
             Some((last, was_open)) if *last == index => *was_open |= is_open,

@@ -1,5 +1,6 @@
-//! A flag for every key, on the command line of any binary. Which flags come first in its help is the binary's choice;
-//! its own arguments are its own, in a clap struct of its own.
+//! Adds a flag for every key to the command line of a binary. Must not define the binary's own
+//! arguments: they stand in its own clap struct. The binary chooses the flags that its short help
+//! shows.
 
 use super::reader::env_name;
 use super::sources::NAMED_BY_USER;
@@ -10,31 +11,32 @@ use std::path::PathBuf;
 /// The flag that names the configuration file.
 pub const FILE_FLAG: &str = "config";
 
-/// A key that a binary puts first in its help, by the name that it has there.
+/// A key that the short help of a binary shows, by its name there.
 #[derive(Debug, Clone, Copy)]
 pub struct Named {
     /// The key: `projector.listen`.
     pub key: &'static str,
-    /// Its flag without dashes, if another name than the usual one (`projector-listen`, which stays as a second name).
+    /// Its flag without dashes, if it differs from the usual one, which remains as an alias
+    /// (`projector-listen`).
     pub flag: Option<&'static str>,
 }
 
 impl Named {
-    /// A key by its usual name.
+    /// A key with its usual flag.
     #[must_use]
     pub const fn usual(key: &'static str) -> Self {
         Self { key, flag: None }
     }
 
-    /// A key by a name of the binary's own.
+    /// A key with a flag of the binary's own.
     #[must_use]
     pub const fn by(key: &'static str, flag: &'static str) -> Self {
         Self { key, flag: Some(flag) }
     }
 }
 
-/// Adds `--config` and a flag for every key to a command and, where it has any, to its subcommands. The keys of `first`
-/// show in `-h`; all others in `--help` only.
+/// Adds `--config` and a flag for every key to a command and its subcommands. `-h` shows the keys
+/// of `first` only; `--help` shows all.
 ///
 /// ```
 /// use clap::{CommandFactory, FromArgMatches, Parser};
@@ -50,7 +52,8 @@ impl Named {
 ///
 /// let first = [Named::by("projector.listen", "listen"), Named::usual("kafka.bootstrap")];
 /// let command = config::with_flags(Cli::command(), &first);
-/// let matches = command.get_matches_from(["receipts-projector", "--listen", "127.0.0.1:7000", "--json"]);
+/// let line = ["receipts-projector", "--listen", "127.0.0.1:7000", "--json"];
+/// let matches = command.get_matches_from(line);
 /// let cli = Cli::from_arg_matches(&matches).expect("matches its own command");
 /// let settings = config::load(None, [], &config::overrides(&matches)).expect("no mistake");
 /// assert!(cli.json);
@@ -90,12 +93,12 @@ fn argument(doc: &KeyDoc, named: Option<&Named>) -> Arg {
         Some(flag) => argument.long(flag).alias(usual),
         None => argument,
     };
-    // A switch may stand alone: `--http-insecure-listen`; a value comes with `=`.
+    // A switch needs no value: `--http-insecure-listen`. If it has one, `=` precedes it.
     if is_switch { argument.num_args(0..=1).require_equals(true).default_missing_value("true") } else { argument }
 }
 
-/// Collects what the command line sets. The last of a repeated flag wins, but for those of entries that
-/// the user names, which add up.
+/// Collects the settings of the command line. The last of a repeated flag wins, except for entries
+/// that the user names, which add up.
 #[must_use]
 pub fn overrides(matches: &ArgMatches) -> Vec<Override> {
     let matches = innermost(matches);
@@ -111,7 +114,7 @@ pub fn overrides(matches: &ArgMatches) -> Vec<Override> {
     overrides
 }
 
-/// Names the configuration file: by flag, or else by [`FILE_ENV`] in `env`.
+/// Returns the path of the configuration file: named by flag, or else by [`FILE_ENV`] in `env`.
 #[must_use]
 pub fn file(matches: &ArgMatches, env: &[(String, String)]) -> Option<PathBuf> {
     let by_flag = innermost(matches).try_get_one::<PathBuf>(FILE_FLAG).ok().flatten().cloned();
@@ -119,7 +122,8 @@ pub fn file(matches: &ArgMatches, env: &[(String, String)]) -> Option<PathBuf> {
     by_flag.or_else(|| by_env().map(|(_, value)| value.into()))
 }
 
-/// Global flags given after a subcommand stand with the subcommand; those given before it are handed down to it.
+/// Returns the matches of the innermost subcommand: clap keeps global flags there, also those
+/// before it.
 fn innermost(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand().map_or(matches, |(_, nested)| innermost(nested))
 }

@@ -1,24 +1,24 @@
-//! Configuration mistakes: where each came from, what is wrong and what is allowed. Says nothing of values that may be
-//! secret.
+//! Configuration mistakes: the origin of each, what is wrong and what is allowed. Must not show
+//! values that may be secret.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A file, and the line in it, counted from 1.
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which line; none where the whole file is meant.
+        /// The line; `None` for the whole file.
         line: Option<usize>,
     },
     /// An environment variable.
     Env(String),
     /// A flag, without its dashes.
     Flag(String),
-    /// Nobody set it.
+    /// The default: no source sets the key.
     Default,
 }
 
@@ -37,9 +37,9 @@ impl fmt::Display for Origin {
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where the value came from.
+    /// The origin of the value.
     pub origin: Origin,
-    /// The key it was for; none where the whole source is meant.
+    /// The key; `None` for a whole source.
     pub key: Option<String>,
     /// What is wrong.
     pub problem: String,
@@ -48,7 +48,7 @@ pub struct Mistake {
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.origin, &self.key) {
-            // A variable's or flag's name is the key already.
+            // The name of a variable or a flag names the key already.
             (Origin::File { .. } | Origin::Default, Some(key)) => write!(f, "{}, key {key}: ", self.origin)?,
             _ => write!(f, "{}: ", self.origin)?,
         }
@@ -61,12 +61,13 @@ impl fmt::Display for Mistake {
 pub struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
-    /// Succeeds if there is none.
+    /// Succeeds if `mistakes` is empty.
     pub(super) fn none(mistakes: Vec<Mistake>) -> Result<(), Self> {
         if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
     }
 
-    /// The mistakes: those of whole files first, then unknown keys, then values in the order of the keys.
+    /// Returns the mistakes: those of whole files first, then unknown keys, then values in the
+    /// order of keys.
     #[must_use]
     pub fn as_slice(&self) -> &[Mistake] {
         &self.0
@@ -83,7 +84,8 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// Finds the known name that `given` most likely stands for: few letters apart, or the same name in another section.
+/// Finds the known name that `given` most likely means: a few letters apart, or the same name in
+/// another section.
 pub(super) fn nearest<'k>(given: &str, known: impl Iterator<Item = &'k str> + Clone) -> Option<&'k str> {
     let within = (given.chars().count() / 4).clamp(1, 3);
     let close = known.clone().map(|name| (distance(given, name), name)).min().filter(|(apart, _)| *apart <= within);
@@ -91,7 +93,8 @@ pub(super) fn nearest<'k>(given: &str, known: impl Iterator<Item = &'k str> + Cl
     close.map(|(_, name)| name).or_else(|| known.clone().find(|name| last(name) == last(given)))
 }
 
-/// How many letters must be inserted, left out or replaced to make `a` into `b` (Levenshtein).
+/// Returns how many letters must be inserted, removed or replaced to turn `a` into `b`
+/// (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_name_is_close_or_the_same_in_another_section() {
+    fn the_nearest_name_is_close_or_in_another_section() {
         let known = ["http.listen", "projector.group", "log.partitions"];
         for (given, wanted) in [
             ("http.listn", Some("http.listen")),

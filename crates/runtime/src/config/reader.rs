@@ -1,5 +1,6 @@
-//! Reads keys out of the sources, one call a key: the call is the key's only definition, with default, allowed values
-//! and meaning. A wrong value is noted and its default goes on, so that all mistakes come to light at once.
+//! Reads keys out of the sources, one call per key. The call is the key's only definition, with
+//! default, allowed values and meaning. Must not stop at a mistake: it notes a wrong value and
+//! continues with the default, so that all mistakes are reported at once.
 
 use super::mistakes::{Mistake, Mistakes, Origin, nearest};
 use super::sources::{Entry, NAMED_BY_USER, PROPERTIES, Raw, Sources, TENANTS};
@@ -7,24 +8,24 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
-/// What there is to know about a key.
+/// The reference of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyDoc {
-    /// Its name in the file.
+    /// Its name in the file: `http.listen`.
     pub key: &'static str,
-    /// What it means, in one sentence.
+    /// Its meaning, in one sentence.
     pub help: &'static str,
-    /// Its default, as one would write it; none if there is no value by default.
+    /// Its default as a user would write it; `None` if the key is not set by default.
     pub default: Option<String>,
-    /// What values are allowed.
+    /// The allowed values.
     pub allowed: String,
 }
 
-/// What a text may be.
+/// A rule that a text must keep.
 pub(super) struct Rule {
-    /// In words, after "allowed: ".
+    /// The rule in words, shown after "allowed: ".
     pub(super) allowed: &'static str,
-    /// In code.
+    /// The rule in code.
     pub(super) holds: fn(&str) -> bool,
 }
 
@@ -41,10 +42,11 @@ impl Reader {
         Self { sources, docs: Vec::new(), mistakes }
     }
 
-    /// A whole number within `allowed`.
+    /// Reads a whole number within `allowed`.
     ///
     /// # Panics
-    /// If `T` cannot hold what is allowed, or the default is not allowed: both are mistakes of ours.
+    /// If `T` cannot hold all allowed numbers, or the default is not allowed: both are mistakes in
+    /// this code.
     pub(super) fn integer<T: TryFrom<u64>>(
         &mut self,
         key: &'static str,
@@ -54,10 +56,11 @@ impl Reader {
     ) -> T {
         assert!(allowed.contains(&default), "{key}: its default is not allowed");
         let read = self.read_integer(key, help, Some(default), allowed);
-        T::try_from(read.unwrap_or(default)).unwrap_or_else(|_| panic!("{key}: its type cannot hold what is allowed"))
+        T::try_from(read.unwrap_or(default))
+            .unwrap_or_else(|_| panic!("{key}: its type cannot hold all allowed numbers"))
     }
 
-    /// As [`Reader::integer`], absent by default.
+    /// As [`Reader::integer`], but absent by default.
     pub(super) fn optional_integer<T: TryFrom<u64>>(
         &mut self,
         key: &'static str,
@@ -65,7 +68,7 @@ impl Reader {
         allowed: RangeInclusive<u64>,
     ) -> Option<T> {
         let read = self.read_integer(key, help, None, allowed)?;
-        Some(T::try_from(read).unwrap_or_else(|_| panic!("{key}: its type cannot hold what is allowed")))
+        Some(T::try_from(read).unwrap_or_else(|_| panic!("{key}: its type cannot hold all allowed numbers")))
     }
 
     fn read_integer(
@@ -86,7 +89,7 @@ impl Reader {
         })
     }
 
-    /// Yes or no.
+    /// Reads true or false; outside the file also on/off, yes/no and 1/0.
     pub(super) fn boolean(&mut self, key: &'static str, help: &'static str, default: bool) -> bool {
         let read = self.read(key, help, Some(default.to_string()), "true, false".to_owned(), |raw| match raw {
             Raw::Boolean(value) => Some(*value),
@@ -100,18 +103,19 @@ impl Reader {
         read.unwrap_or(default)
     }
 
-    /// A text that keeps a rule.
+    /// Reads a text that keeps a rule.
     pub(super) fn text(&mut self, key: &'static str, help: &'static str, default: &str, rule: &Rule) -> String {
         let read = self.read(key, help, Some(default.to_owned()), rule.allowed.to_owned(), |raw| text_of(raw, rule));
         read.unwrap_or_else(|| default.to_owned())
     }
 
-    /// As [`Reader::text`], absent by default.
+    /// As [`Reader::text`], but absent by default.
     pub(super) fn optional_text(&mut self, key: &'static str, help: &'static str, rule: &Rule) -> Option<String> {
         self.read(key, help, None, rule.allowed.to_owned(), |raw| text_of(raw, rule))
     }
 
-    /// Texts that keep a rule each; none by default. Outside the file they are separated by commas.
+    /// Reads a list of texts that keep a rule each; empty by default. Outside the file, commas
+    /// separate them.
     pub(super) fn list(&mut self, key: &'static str, help: &'static str, rule: &Rule) -> Vec<String> {
         let read = self.read(key, help, None, format!("a list, each {}", rule.allowed), |raw| {
             let items: Vec<String> = match raw {
@@ -125,7 +129,8 @@ impl Reader {
         read.unwrap_or_default()
     }
 
-    /// An address of this machine to listen at. `localhost` is 127.0.0.1; port 0 lets the system choose.
+    /// Reads an address to listen at. `localhost` is 127.0.0.1; with port 0 the system chooses a
+    /// port.
     pub(super) fn address(&mut self, key: &'static str, help: &'static str, default: SocketAddr) -> SocketAddr {
         let allowed = "IP:PORT, [IPV6]:PORT or localhost:PORT".to_owned();
         let read = self.read(key, help, Some(default.to_string()), allowed, |raw| match raw {
@@ -138,7 +143,7 @@ impl Reader {
         read.unwrap_or(default)
     }
 
-    /// One of a few names; the first is the default.
+    /// Reads one of a few names; the first is the default.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, help: &'static str, names: &[(&str, T)]) -> T {
         let allowed: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
         let read = self.read(key, help, Some(names[0].0.to_owned()), allowed.join(", "), |raw| match raw {
@@ -150,7 +155,8 @@ impl Reader {
         read.unwrap_or(names[0].1)
     }
 
-    /// Names and values that only the user knows, below [`PROPERTIES`]. Their values are never shown.
+    /// Reads names and values that the user chooses, below [`PROPERTIES`]. Never shows their
+    /// values.
     pub(super) fn properties(&mut self, help: &'static str) -> BTreeMap<String, String> {
         let allowed = "any names, each with a text, a whole number or a boolean".to_owned();
         self.docs.push(KeyDoc { key: PROPERTIES, help, default: None, allowed });
@@ -176,8 +182,8 @@ impl Reader {
         properties
     }
 
-    /// What tenants have of their own, below [`TENANTS`]: for `TENANT.ITEM` one of a few names. A tenant may have dots;
-    /// the item is what stands behind the last one.
+    /// Reads rules of single tenants, below [`TENANTS`]: one of a few names for each `TENANT.ITEM`.
+    /// A tenant may contain dots; the item follows the last one.
     pub(super) fn by_tenant<T: Copy>(
         &mut self,
         help: &'static str,
@@ -185,29 +191,29 @@ impl Reader {
         names: &[(&str, T)],
     ) -> BTreeMap<String, BTreeMap<&'static str, T>> {
         let values: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-        let places: Vec<String> = items.iter().map(|item| format!("TENANT.{item}")).collect();
-        let (values, places) = (values.join(", "), places.join(", "));
-        let allowed = format!("{places}, each {values}");
+        let keys: Vec<String> = items.iter().map(|item| format!("TENANT.{item}")).collect();
+        let (values, keys) = (values.join(", "), keys.join(", "));
+        let allowed = format!("{keys}, each {values}");
         self.docs.push(KeyDoc { key: TENANTS, help, default: None, allowed });
         let prefix = format!("{TENANTS}.");
         let mut tenants: BTreeMap<String, BTreeMap<&'static str, T>> = BTreeMap::new();
         for (key, Entry { raw, origin }) in &self.sources.entries {
             let Some(rest) = key.strip_prefix(&prefix) else { continue };
-            let place = rest.rsplit_once('.').and_then(|(tenant, item)| {
+            let rule = rest.rsplit_once('.').and_then(|(tenant, item)| {
                 Some((tenant, *items.iter().find(|known| **known == item)?)).filter(|_| is_tenant(tenant))
             });
             let value = match raw {
                 Raw::Typed(text) | Raw::Text(text) => names.iter().find(|(name, _)| name == text),
                 _ => None,
             };
-            let problem = match (place, value) {
+            let problem = match (rule, value) {
                 (Some((tenant, item)), Some((_, value))) => {
                     tenants.entry(tenant.to_owned()).or_default().insert(item, *value);
                     continue;
                 }
                 (Some(_), None) => format!("{} is not allowed for {rest}; allowed: {values}", shown(raw)),
                 (None, _) => {
-                    format!("{rest:?} is not allowed; allowed: {places}; a tenant has 1 to 128 bytes and no slash")
+                    format!("{rest:?} is not allowed; allowed: {keys}; a tenant has 1 to 128 bytes and no slash")
                 }
             };
             self.mistakes.push(Mistake { origin: origin.clone(), key: Some(key.clone()), problem });
@@ -215,13 +221,16 @@ impl Reader {
         tenants
     }
 
-    /// Notes that a value, allowed as such, contradicts another one.
+    /// Notes that an allowed value contradicts another one.
     pub(super) fn contradiction(&mut self, key: &'static str, problem: String) {
         let origin = self.sources.entries.get(key).map_or(Origin::Default, |entry| entry.origin.clone());
         self.mistakes.push(Mistake { origin, key: Some(key.to_owned()), problem });
     }
 
-    /// Ends the reading: whatever key nobody asked for is unknown.
+    /// Ends the reading. Each key of a source that no call has read is unknown.
+    ///
+    /// # Errors
+    /// All mistakes, if there are any.
     pub(super) fn finish(self) -> Result<(), Mistakes> {
         let Self { sources, docs, mistakes } = self;
         let known = || docs.iter().map(|doc| doc.key);
@@ -241,7 +250,7 @@ impl Reader {
         Mistakes::none(all)
     }
 
-    /// What was read, whatever the mistakes.
+    /// Returns the reference of all keys that were read.
     pub(super) fn into_docs(self) -> Vec<KeyDoc> {
         self.docs
     }
@@ -266,7 +275,7 @@ impl Reader {
     }
 }
 
-/// As the events have it.
+/// Returns whether a text is a tenant by the rules of events.
 fn is_tenant(text: &str) -> bool {
     (1..=128).contains(&text.len()) && !text.contains('/')
 }
@@ -285,12 +294,12 @@ fn shown(raw: &Raw) -> String {
         Raw::Integer(None) => "an integer beyond 64 bits".to_owned(),
         Raw::Boolean(value) => value.to_string(),
         Raw::List(Some(items)) => format!("{items:?}"),
-        Raw::List(None) => "a list of something else than texts".to_owned(),
+        Raw::List(None) => "a list whose items are not all texts".to_owned(),
         Raw::Other(what) => (*what).to_owned(),
     }
 }
 
-/// The name of the environment variable of a key.
+/// Returns the name of a key's environment variable.
 pub(super) fn env_name(key: &str) -> String {
     format!("{}{}", super::ENV_PREFIX, key.replace('.', "__").to_uppercase())
 }

@@ -1,10 +1,10 @@
-//! Every setting there is: key, meaning, default and allowed values, one call each. Holds no logic but the rules
-//! between settings.
+//! Defines every setting, in one call each: key, meaning, default and allowed values. Holds no
+//! logic except the rules between settings.
 
 mod callers;
 mod snapshot;
 
-pub use callers::{Access, AccessRules, Algorithm, Askers, Auth};
+pub use callers::{Access, AccessRule, AccessRules, Algorithm, Auth};
 pub use snapshot::Snapshot;
 
 use super::reader::{Reader, Rule};
@@ -17,26 +17,26 @@ use std::path::PathBuf;
 const DAY_MS: u64 = 24 * 3_600_000;
 const MIB: u64 = 1 << 20;
 
-/// The configuration of every binary; each reads its parts.
+/// The configuration of every binary. Each binary reads the parts that it needs.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the store and the embedded log keep their files; made on the first start.
+    /// The folder of the store and the embedded log; made on the first start.
     pub data_dir: PathBuf,
-    /// How long a stopping process waits for what is under way, in milliseconds.
+    /// Time for a stopping process to finish work that has begun, in milliseconds.
     pub drain_ms: u64,
     /// The public HTTP edge.
     pub http: Http,
-    /// Who callers are.
+    /// Authentication of callers.
     pub auth: Auth,
-    /// Who may ask for what.
+    /// Rules of who may ask for receipts and lists.
     pub access: Access,
-    /// The event log, whichever holds it.
+    /// The event log, embedded or in Kafka.
     pub log: Log,
     /// Apache Kafka.
     pub kafka: Kafka,
     /// The projector.
     pub projector: Projector,
-    /// States kept elsewhere.
+    /// Snapshots of states.
     pub snapshot: Snapshot,
     /// The query edge.
     pub query: Query,
@@ -47,34 +47,37 @@ pub struct Settings {
 /// The public HTTP edge.
 #[derive(Debug, Clone)]
 pub struct Http {
-    /// Where it listens; a loopback address unless `insecure_listen`.
+    /// The address to listen at; loopback, unless callers are authenticated or `insecure_listen`.
     pub listen: SocketAddr,
-    /// Listens at any address though callers are not authenticated.
+    /// Permits any address although callers are not authenticated.
     pub insecure_listen: bool,
-    /// The largest request body; more is a 413.
+    /// The largest request body in bytes; a larger one gets a 413.
     pub body_bytes_max: usize,
-    /// How long a request may take, but a stream of updates.
+    /// The longest time of a request in milliseconds, streams of updates excepted.
     pub timeout_ms: u64,
-    /// How long the head of a request may take, and how long a connection is kept without one.
+    /// The longest time for the head of a request to arrive, and for an idle connection to stay
+    /// open, in milliseconds.
     pub head_timeout_ms: u64,
-    /// How many requests a second one caller may make; more is a 429.
+    /// Requests per second that one caller may make; a further one gets a 429.
     pub rate_per_s: Option<u32>,
-    /// How many all callers of a tenant may make together; more is a 429.
+    /// Requests per second that all callers of a tenant may make together; a further one gets a
+    /// 429.
     pub tenant_rate_per_s: Option<u32>,
-    /// How long a read waits for its `Receipts-Min-Position` where the caller does not say.
+    /// The time that a read waits for its `Receipts-Min-Position` unless the caller sets one, in
+    /// milliseconds.
     pub wait_ms_default: u64,
-    /// How far behind its partitions' ends a ready service may be.
+    /// How far behind the ends of its partitions a ready service may be, in milliseconds.
     pub ready_lag_ms: u64,
-    /// How many streams of updates may be open at once; more is a 503.
+    /// Streams of updates that may be open at once; a further one gets a 503.
     pub streams_max: usize,
-    /// How often a stream of updates that has nothing to say gives a sign of life.
+    /// The interval of heartbeats on a stream without updates, in milliseconds.
     pub heartbeat_ms: u64,
 }
 
 /// The event log.
 #[derive(Debug, Clone)]
 pub struct Log {
-    /// How many partitions a topic gets when it is created; never changed in place.
+    /// Partitions of a new topic or embedded log; an existing one never changes.
     pub partitions: u32,
     /// The topic of events.
     pub events_topic: String,
@@ -87,16 +90,16 @@ pub struct Log {
 /// Apache Kafka.
 #[derive(Debug, Clone)]
 pub struct Kafka {
-    /// The first brokers to ask; absent: the embedded log.
+    /// The brokers to connect to first; if absent, the log is the embedded one.
     pub bootstrap: Option<String>,
-    /// The replication factor of topics when they are created; absent: the broker's default.
+    /// The replication factor of new topics; if absent, the broker's default.
     pub replication: Option<u16>,
-    /// Anything else for the client, as librdkafka names it.
+    /// Further properties of the client, by librdkafka's names.
     pub properties: KafkaProperties,
 }
 
-/// Properties of the Kafka client by librdkafka's names. Debug output names them but shows no value: there are passwords
-/// among them.
+/// Properties of the Kafka client by librdkafka's names. Debug output shows no value, because some
+/// are passwords.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct KafkaProperties(pub BTreeMap<String, String>);
 
@@ -109,55 +112,56 @@ impl fmt::Debug for KafkaProperties {
 /// The projector.
 #[derive(Debug, Clone)]
 pub struct Projector {
-    /// Where a projector of its own answers the query edges.
+    /// The address at which a projector answers the query edges.
     pub listen: SocketAddr,
-    /// Listens at any address: its callers are not authenticated, only a private network may reach it.
+    /// Permits any address although callers are not authenticated; for private networks only.
     pub insecure_listen: bool,
-    /// The `HOST:PORT` under which edges reach it; absent: where it listens.
+    /// The `HOST:PORT` at which edges reach it; if absent, the address at which it listens.
     pub advertise: Option<String>,
-    /// Its consumer group; another group is a standby or a second view.
+    /// Its consumer group; projectors of one group share the partitions.
     pub group: String,
-    /// Folds beside a group, answers where that does not, and publishes nothing.
+    /// Folds beside a group, answers where that group does not, and publishes nothing.
     pub standby: bool,
-    /// After how many events a checkpoint is written.
+    /// Events between two checkpoints of a partition, at most.
     pub checkpoint_events: u64,
-    /// After what time at most a checkpoint is written; partitions have times of their own, up to a quarter less, in milliseconds.
+    /// Time between two checkpoints of a partition, at most, in milliseconds. Each partition has
+    /// its own, up to a quarter shorter.
     pub checkpoint_interval_ms: u64,
-    /// How many threads fold, each its own partitions.
+    /// Threads that fold, each its own partitions.
     pub fold_threads: u32,
-    /// How much memory hot pages may take, in bytes.
+    /// Memory for cached pages, in bytes.
     pub memory_bytes: u64,
-    /// If receipt updates are published.
+    /// True if receipt updates are published.
     pub updates: bool,
-    /// Within what time updates of one message may be merged.
+    /// The time within which updates of one message are merged, in milliseconds.
     pub update_window_ms: u64,
-    /// How much older than its partition's newest record a message may grow.
+    /// How much older than its partition's newest record a message may become, in milliseconds.
     pub retention_ms: u64,
-    /// How many items may be parked in a partition for messages that have not come yet.
+    /// Items that a partition parks for messages that have not arrived yet.
     pub parked_count: u64,
-    /// How long they stay parked, in record time.
+    /// How long items stay parked, in milliseconds of record time.
     pub parked_age_ms: u64,
-    /// If read times per reader are kept; without them lists carry none.
+    /// True if the read time of every reader is kept; otherwise lists carry none.
     pub read_times: bool,
 }
 
 /// The query edge.
 #[derive(Debug, Clone)]
 pub struct Query {
-    /// The projectors to ask, each `HOST:PORT`; a name may stand for many addresses.
+    /// The projectors to ask, each `HOST:PORT`; a name may have many addresses.
     pub projectors: Vec<String>,
-    /// How often they are asked what partitions they own.
+    /// The interval at which they are asked for the partitions that they own, in milliseconds.
     pub poll_ms: u64,
-    /// A file with the secret that projectors and query edges share.
+    /// The file with the secret that projectors and query edges share.
     pub secret_file: Option<PathBuf>,
 }
 
 /// Logs.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
-    /// Levels by module.
+    /// Log levels by module.
     pub log_filter: String,
-    /// For people or for machines.
+    /// The format of logs.
     pub log_format: LogFormat,
 }
 
@@ -194,11 +198,11 @@ fn is_topic(text: &str) -> bool {
 }
 
 impl Settings {
-    /// Reads all keys, in the order in which `docs/configuration.md` lists them.
+    /// Reads all keys, in the order of `docs/configuration.md`.
     pub(super) fn read(from: &mut Reader) -> Self {
-        let help = "Where the store and the embedded log keep their files; made on the first start";
+        let help = "Folder of the store and the embedded log; made on the first start";
         let data_dir = from.text("data_dir", help, "receipts-data", &NOT_EMPTY).into();
-        let help = "How long a stopping process waits for what is under way";
+        let help = "Time for a stopping process to finish work that has begun, in milliseconds";
         let drain_ms = from.integer("drain_ms", help, 10_000, 0..=600_000);
         let settings = Self {
             data_dir,
@@ -244,7 +248,7 @@ impl Settings {
                     key,
                     format!(
                         "{address} is no loopback address, and callers are not authenticated; allowed: 127.0.0.1:PORT, \
-                         [::1]:PORT, or any address{otherwise} with {permission} = true where a private network or a proxy \
+                         [::1]:PORT, or any address{otherwise} with {permission} = true if a private network or a proxy \
                          keeps strangers out"
                     ),
                 );
@@ -259,13 +263,14 @@ impl Settings {
             if others.contains(&topic) {
                 from.contradiction(
                     key,
-                    format!("{topic:?} is another topic's name already; allowed: three different names"),
+                    format!("{topic:?} is already another topic's name; allowed: three different names"),
                 );
             }
         }
     }
 
-    /// Says what is allowed but dangerous; a service logs each of these as a warning.
+    /// Returns a sentence about each setting that is allowed but dangerous; a service logs them as
+    /// warnings.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let http_open = self.http.insecure_listen && !self.auth.is_configured();
@@ -275,7 +280,9 @@ impl Settings {
         ];
         let exposed = exposed.into_iter().filter(|(_, address, permitted)| *permitted && !address.ip().is_loopback());
         let open = exposed.map(|(what, address, _)| {
-            format!("{what}.insecure_listen: whoever reaches {address} may ask and write anything for any tenant")
+            format!(
+                "{what}.insecure_listen: every client that reaches {address} may read and write anything for any tenant"
+            )
         });
         open.chain(self.auth.warning()).collect()
     }
@@ -284,38 +291,44 @@ impl Settings {
 impl Http {
     fn read(from: &mut Reader) -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
-        let insecure = "Listens at any address though callers are not authenticated: for containers behind a proxy";
-        let wait = "How long a read waits for its Receipts-Min-Position where the caller does not say";
-        let head = "How long the head of a request may take to arrive, and how long a connection is kept without one";
-        let rate = "How many requests a second one caller may make, a person or a service; to open a stream is one";
+        let insecure =
+            "Permits http.listen at any address although callers are not authenticated; for containers behind a proxy";
+        let wait = "Time that a read waits for its Receipts-Min-Position unless the caller sets one, in milliseconds";
+        let head = "Longest time for the head of a request to arrive, and for an idle connection to stay open, in milliseconds";
+        let rate = "Requests per second that one caller may make, a person or a service; opening a stream is one request; unlimited if not set";
         Self {
-            listen: from.address("http.listen", "Where the public HTTP edge listens", listen),
+            listen: from.address("http.listen", "Address at which the public HTTP edge listens", listen),
             insecure_listen: from.boolean("http.insecure_listen", insecure, false),
-            body_bytes_max: from.integer("http.body_bytes_max", "The largest request body", MIB, 1..=64 * MIB),
-            timeout_ms: from.integer("http.timeout_ms", "How long a request may take", 30_000, 1..=600_000),
+            body_bytes_max: from.integer("http.body_bytes_max", "Largest request body, in bytes", MIB, 1..=64 * MIB),
+            timeout_ms: from.integer(
+                "http.timeout_ms",
+                "Longest time of a request, in milliseconds; streams of updates excepted",
+                30_000,
+                1..=600_000,
+            ),
             head_timeout_ms: from.integer("http.head_timeout_ms", head, 30_000, 1..=600_000),
             rate_per_s: from.optional_integer("http.rate_per_s", rate, 1..=1_000_000),
             tenant_rate_per_s: from.optional_integer(
                 "http.tenant_rate_per_s",
-                "How many requests a second all callers of a tenant may make together",
+                "Requests per second that all callers of a tenant may make together; unlimited if not set",
                 1..=1_000_000,
             ),
             wait_ms_default: from.integer("http.wait_ms_default", wait, 1_000, 0..=30_000),
             ready_lag_ms: from.integer(
                 "http.ready_lag_ms",
-                "How far behind its partitions' ends a ready service may be",
+                "How far behind the ends of its partitions a ready service may be, in milliseconds",
                 10_000,
                 0..=DAY_MS,
             ),
             streams_max: from.integer(
                 "http.streams_max",
-                "How many streams of updates may be open at once",
+                "Streams of updates that may be open at once",
                 10_000,
                 0..=1_000_000,
             ),
             heartbeat_ms: from.integer(
                 "http.heartbeat_ms",
-                "How often a stream of updates that has nothing to say gives a sign of life",
+                "Interval of heartbeats on a stream without updates, in milliseconds",
                 15_000,
                 10..=600_000,
             ),
@@ -325,14 +338,14 @@ impl Http {
 
 impl Log {
     fn read(from: &mut Reader) -> Self {
-        let partitions = "How many partitions a topic gets when it is created; never changed in place";
+        let partitions = "Partitions of a new topic or embedded log; an existing one never changes";
         Self {
             partitions: from.integer("log.partitions", partitions, 4, 1..=10_000),
-            events_topic: from.text("log.events_topic", "The topic of events", "receipts.events", &TOPIC),
-            updates_topic: from.text("log.updates_topic", "The topic of receipt updates", "receipts.updates", &TOPIC),
+            events_topic: from.text("log.events_topic", "Topic of events", "receipts.events", &TOPIC),
+            updates_topic: from.text("log.updates_topic", "Topic of receipt updates", "receipts.updates", &TOPIC),
             dead_letters_topic: from.text(
                 "log.dead_letters_topic",
-                "The topic of dead letters",
+                "Topic of dead letters",
                 "receipts.dead-letters",
                 &TOPIC,
             ),
@@ -342,9 +355,11 @@ impl Log {
 
 impl Kafka {
     fn read(from: &mut Reader) -> Self {
-        let bootstrap = "The first Kafka brokers to ask; without it the log is the embedded one, in the data directory";
-        let replication = "The replication factor of topics when they are created; the broker's default without it";
-        let properties = "Anything else for the Kafka client, by librdkafka's names (`security.protocol = \"SSL\"`)";
+        let bootstrap =
+            "Kafka brokers to connect to first; if not set, the event log is the embedded one in the data directory";
+        let replication = "Replication factor of new topics; if not set, the broker's default";
+        let properties =
+            "Further properties of the Kafka client, by librdkafka's names (`security.protocol = \"SSL\"`)";
         Self {
             bootstrap: from.optional_text("kafka.bootstrap", bootstrap, &HOST_PORTS),
             replication: from.optional_integer("kafka.replication", replication, 1..=32_767),
@@ -356,35 +371,38 @@ impl Kafka {
 impl Projector {
     fn read(from: &mut Reader) -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8081));
-        let insecure = "Listens at any address though callers are not authenticated: for private networks only";
-        let group = "The consumer group; projectors of one group share the partitions";
-        let standby = "Stands by: folds as a group of its own, GROUP-standby, answers where the first group does not, and publishes nothing";
-        let threads = "How many threads fold; a partition is folded by one of them";
-        let memory = "How much memory hot pages may take";
-        let window = "Within what time updates of one message may be merged; the more must read it the longer: times \
-                      1 + 4·√(audience / 100,000), at most 5; while the partition is behind a fifth of how far, at most 50 times this";
-        let retention = "How much older than its partition's newest record a message may grow before it is not_found";
-        let count = "How many items a partition parks for messages that have not come yet";
-        let times = "Keeps the read time of every reader; without it lists carry none";
+        let insecure =
+            "Permits projector.listen at any address although callers are not authenticated; for private networks only";
+        let group = "Consumer group; projectors of one group share the partitions";
+        let standby = "Makes this projector a standby: it folds as the group GROUP-standby, answers where GROUP does not, and publishes nothing";
+        let threads = "Threads that fold; each partition is folded by one of them";
+        let memory = "Memory for cached pages, in bytes";
+        let window = "Time within which updates of one message are merged, in milliseconds; multiplied by \
+                      1 + 4·√(audience / 100,000), at most 5, and while the partition is behind at least a fifth of its \
+                      lag, at most 50 times this";
+        let retention =
+            "Age at which a message becomes not_found, in milliseconds before its partition's newest record";
+        let count = "Items that a partition parks for messages that have not arrived yet";
+        let times = "Keeps the read time of every reader; if false, lists carry none";
         Self {
-            listen: from.address("projector.listen", "Where a projector answers the query edges", listen),
+            listen: from.address("projector.listen", "Address at which a projector answers the query edges", listen),
             insecure_listen: from.boolean("projector.insecure_listen", insecure, false),
             advertise: from.optional_text(
                 "projector.advertise",
-                "Under what address the edges reach a projector; where it listens without it",
+                "Address at which the edges reach a projector; if not set, the address at which it listens",
                 &HOST_PORT,
             ),
             group: from.text("projector.group", group, "receipts-projector", &NOT_EMPTY),
             standby: from.boolean("projector.standby", standby, false),
             checkpoint_events: from.integer(
                 "projector.checkpoint_events",
-                "After how many events a checkpoint is written",
+                "Most events between two checkpoints of a partition",
                 2_000_000,
                 1..=100_000_000,
             ),
             checkpoint_interval_ms: from.integer(
                 "projector.checkpoint_interval_ms",
-                "After what time at most a checkpoint is written; partitions have times of their own, up to a quarter less",
+                "Longest time between two checkpoints of a partition, in milliseconds; each partition has its own, up to a quarter shorter",
                 30_000,
                 10..=DAY_MS,
             ),
@@ -396,7 +414,7 @@ impl Projector {
             parked_count: from.integer("projector.parked_count", count, 10_000, 0..=10_000_000),
             parked_age_ms: from.integer(
                 "projector.parked_age_ms",
-                "How long they stay parked, in record time",
+                "Time that items stay parked, in milliseconds of record time",
                 3_600_000,
                 0..=365 * DAY_MS,
             ),
@@ -407,14 +425,14 @@ impl Projector {
 
 impl Query {
     fn read(from: &mut Reader) -> Self {
-        let secret = "A file with the secret that projectors and query edges share, at least 32 bytes: projectors then answer nobody else, \
-                      and all edges sign the same cursors";
-        let projectors = "The projectors a query edge asks; a name may stand for many addresses";
+        let secret = "File with the secret that projectors and query edges share, at least 32 bytes; projectors then answer no other \
+                      caller, and all edges sign cursors with the same key";
+        let projectors = "Projectors that a query edge asks; a name may have many addresses";
         Self {
             projectors: from.list("query.projectors", projectors, &HOST_PORT),
             poll_ms: from.integer(
                 "query.poll_ms",
-                "How often they are asked what partitions they own",
+                "Interval at which projectors are asked for the partitions that they own, in milliseconds",
                 500,
                 10..=60_000,
             ),
@@ -427,8 +445,12 @@ impl Telemetry {
     fn read(from: &mut Reader) -> Self {
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         Self {
-            log_filter: from.text("telemetry.log_filter", "What is logged", "info", &FILTER),
-            log_format: from.choice("telemetry.log_format", "Logs for people or for machines", &formats),
+            log_filter: from.text("telemetry.log_filter", "Log levels, also by module", "info", &FILTER),
+            log_format: from.choice(
+                "telemetry.log_format",
+                "Format of logs: lines for people, or JSON for machines",
+                &formats,
+            ),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The three sources of configuration, as raw values with their origin. Knows no key: what a key may hold is checked by
-//! the reader.
+//! Reads the three sources of configuration into raw values with their origin. Must not know any
+//! key: the reader checks values.
 
 use super::mistakes::{Mistake, Origin};
 use super::{ENV_PREFIX, ENV_PREFIX_TEST, FILE_ENV, FILTER_ENV, Override};
@@ -7,45 +7,45 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
-/// A key whose entries are named by the user: `kafka.properties.security.protocol`.
+/// A key whose entries the user names: `kafka.properties.security.protocol`.
 pub(super) const PROPERTIES: &str = "kafka.properties";
 /// Another one: `access.tenants.acme.unread`.
 pub(super) const TENANTS: &str = "access.tenants";
-/// All of them.
+/// All keys whose entries the user names.
 pub(super) const NAMED_BY_USER: [&str; 2] = [PROPERTIES, TENANTS];
 
 /// A value as its source has it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Raw {
-    /// From the environment or a flag, where everything is text: may be read as anything.
+    /// A text from the environment or a flag, which may be read as any type.
     Typed(String),
     /// A string of the file.
     Text(String),
-    /// An integer of the file, with its sign; none where it exceeds 64 bits.
+    /// An integer of the file, with its sign; `None` if it exceeds 64 bits.
     Integer(Option<i64>),
     /// A boolean of the file.
     Boolean(bool),
-    /// A list of the file; none where something else than strings is in it.
+    /// A list of the file; `None` if not all items are strings.
     List(Option<Vec<String>>),
-    /// What no key takes.
+    /// A value of a type that no key takes; the text names the type.
     Other(&'static str),
 }
 
-/// A value and where it came from.
+/// A value and its origin.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) raw: Raw,
     pub(super) origin: Origin,
 }
 
-/// All values there are.
+/// All values of all sources.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    /// The winners by key.
+    /// The winning value of each key.
     pub(super) entries: BTreeMap<String, Entry>,
-    /// Every key of every source, also where another source wins: unknown ones are mistakes all the same.
+    /// Every key of every source: an unknown key is a mistake even where another source wins.
     pub(super) seen: Vec<(String, Origin)>,
-    /// What is wrong with a source as a whole.
+    /// Mistakes that concern a whole source.
     pub(super) mistakes: Vec<Mistake>,
 }
 
@@ -63,7 +63,7 @@ impl Sources {
         let (table, errors) = DeTable::parse_recoverable(&text);
         let wrong = errors.iter().map(|error| {
             let line = error.span().map(|span| line_of(&text, span.start));
-            whole(format!("no TOML: {}", error.message()), line)
+            whole(format!("not valid TOML: {}", error.message()), line)
         });
         self.mistakes.extend(wrong);
         if errors.is_empty() {

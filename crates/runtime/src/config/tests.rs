@@ -36,7 +36,7 @@ fn defaults_need_no_configuration() {
 }
 
 #[test]
-fn flags_win_over_the_environment_which_wins_over_the_file() {
+fn flags_win_over_environment_and_environment_over_file() {
     let file = toml("drain_ms = 1\n[log]\npartitions = 1\nevents_topic = \"e\"\n");
     let env = env(&[("RECEIPTS_DRAIN_MS", "2"), ("RECEIPTS_LOG__PARTITIONS", "2")]);
     let settings = load(Some(file.path()), env, &[flag("log.partitions", "3")]).expect("no mistake");
@@ -46,7 +46,7 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
 }
 
 #[test]
-fn all_mistakes_are_reported_at_once_each_with_its_origin_and_what_is_allowed() {
+fn all_mistakes_are_reported_with_origin_and_allowed_values() {
     let file = toml("[http]\nlistn = \"127.0.0.1:1\"\n\n[log]\npartitions = \"four\"\n");
     let env = env(&[("RECEIPTS_PROJECTOR__UPDATES", "perhaps"), ("RECEIPTS_QUERY__POL_MS", "5")]);
     let mistakes = load(Some(file.path()), env, &[flag("kafka.bootstrap", "nowhere")]).expect_err("five mistakes");
@@ -63,7 +63,7 @@ fn all_mistakes_are_reported_at_once_each_with_its_origin_and_what_is_allowed() 
 }
 
 #[test]
-fn an_unknown_key_is_a_mistake_even_where_another_source_wins() {
+fn an_unknown_key_is_a_mistake_in_any_source() {
     assert_eq!(
         mistakes_of("[http]\ncolour = 1"),
         ["file F line 2, key http.colour: unknown key; docs/configuration.md lists all"]
@@ -76,7 +76,7 @@ fn an_unknown_key_is_a_mistake_even_where_another_source_wins() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_or_is_not_there_is_a_mistake() {
+fn a_missing_or_malformed_file_is_a_mistake() {
     let mistakes = mistakes_of("[http]\nlisten = \n");
     assert!(mistakes[0].starts_with("file F line 2: no TOML: "), "{mistakes:?}");
     let missing = load(Some("/nowhere/receipts.toml".as_ref()), [], &[]).expect_err("no file");
@@ -84,7 +84,7 @@ fn a_file_that_is_no_toml_or_is_not_there_is_a_mistake() {
 }
 
 #[test]
-fn values_of_the_wrong_kind_or_out_of_range_are_mistakes() {
+fn wrong_types_and_values_out_of_range_are_mistakes() {
     for (text, given) in [
         ("[log]\npartitions = 0", "0"),
         ("[log]\npartitions = -1", "-1"),
@@ -106,7 +106,7 @@ fn values_of_the_wrong_kind_or_out_of_range_are_mistakes() {
 }
 
 #[test]
-fn with_tokens_any_address_is_listened_at_and_it_is_said_whose_they_are() {
+fn tokens_permit_any_address_and_need_issuer_and_audience() {
     let listen = flag("http.listen", "0.0.0.0:80");
     let keys = [flag("auth.jwks_file", "keys.json"), flag("auth.issuer", "i"), flag("auth.audience", "a")];
     let settings = load(None, [], &[&[listen.clone()][..], &keys].concat()).expect("no mistake");
@@ -116,15 +116,18 @@ fn with_tokens_any_address_is_listened_at_and_it_is_said_whose_they_are() {
     assert!(refused.contains("flag --http-listen") && refused.contains("--auth-jwks-file"), "{refused}");
     let mistakes = |flags: &[Override]| load(None, [], flags).expect_err("mistakes").to_string();
     let unnamed = mistakes(&[flag("auth.secret_file", "s")]);
-    assert!(unnamed.contains("auth.issuer: must be set beside") && unnamed.contains("auth.audience"), "{unnamed}");
-    assert!(mistakes(&[flag("auth.issuer", "i")]).contains("says nothing without"));
+    assert!(
+        unnamed.contains("auth.issuer: must be set together with") && unnamed.contains("auth.audience"),
+        "{unnamed}"
+    );
+    assert!(mistakes(&[flag("auth.issuer", "i")]).contains("has no effect without"));
     let other = mistakes(&[&keys[..], &[flag("auth.algorithms", "HS256")]].concat());
     assert!(other.contains("--auth-algorithms") && other.contains("auth.secret_file"), "{other}");
     assert!(mistakes(&[&keys[..], &[flag("auth.algorithms", "none")]].concat()).contains("HS256, RS256"));
 }
 
 #[test]
-fn keys_of_tokens_are_fetched_from_a_url_that_is_one_and_from_nowhere_else_besides() {
+fn keys_come_from_one_valid_url_or_one_file() {
     let beside = [flag("auth.issuer", "i"), flag("auth.audience", "a")];
     let with = |more: &[Override]| load(None, [], &[&beside[..], more].concat());
     let url = "https://id.example:8443/keys?v=1";
@@ -156,11 +159,11 @@ fn keys_of_tokens_are_fetched_from_a_url_that_is_one_and_from_nowhere_else_besid
         assert!(mistakes.contains("--auth-jwks-url") && mistakes.contains("https://HOST/PATH"), "{mistakes}");
     }
     let both = with(&[flag("auth.jwks_url", url), flag("auth.jwks_file", "k")]).expect_err("both").to_string();
-    assert!(both.contains("--auth-jwks-url: must not stand beside auth.jwks_file"), "{both}");
+    assert!(both.contains("--auth-jwks-url: must not be set together with auth.jwks_file"), "{both}");
 }
 
 #[test]
-fn a_tenant_may_have_rules_of_its_own_and_what_it_does_not_say_is_as_for_all() {
+fn rules_of_a_tenant_complete_those_for_all() {
     let file = toml(
         "[access]\nread = \"scope\"\n[access.tenants.acme]\nunread = \"nobody\"\n[access.tenants.\"b.example\"]\nread = \"sender\"\n",
     );
@@ -168,23 +171,23 @@ fn a_tenant_may_have_rules_of_its_own_and_what_it_does_not_say_is_as_for_all() {
     let flags = [flag("access.tenants", "acme.unread=scope"), flag("access.tenants", "Zoë.counts=nobody")];
     let Access { all, tenants } = load(Some(file.path()), env, &flags).expect("no mistake").access;
     let wanted = AccessRules {
-        counts: Askers::SenderAndScope,
-        read: Askers::Scope,
-        unread: Askers::SenderAndScope,
-        departed: Askers::Nobody,
+        counts: AccessRule::SenderAndScope,
+        read: AccessRule::Scope,
+        unread: AccessRule::SenderAndScope,
+        departed: AccessRule::Nobody,
     };
     assert_eq!(all, wanted);
     let tenants: Vec<_> = tenants.iter().map(|(tenant, rules)| (tenant.as_str(), *rules)).collect();
     let wanted = [
-        ("Zoë", AccessRules { counts: Askers::Nobody, ..wanted }),
-        ("acme", AccessRules { counts: Askers::Sender, unread: Askers::Scope, ..wanted }),
-        ("b.example", AccessRules { read: Askers::Sender, ..wanted }),
+        ("Zoë", AccessRules { counts: AccessRule::Nobody, ..wanted }),
+        ("acme", AccessRules { counts: AccessRule::Sender, unread: AccessRule::Scope, ..wanted }),
+        ("b.example", AccessRules { read: AccessRule::Sender, ..wanted }),
     ];
     assert_eq!(tenants, wanted, "the flag wins over the file");
 }
 
 #[test]
-fn all_mistakes_in_the_rules_of_tenants_are_named_at_once() {
+fn all_mistakes_in_tenant_rules_are_reported() {
     let mistakes = mistakes_of(
         "[access.tenants]\nacme = \"nobody\"\n[access.tenants.\"a/b\"]\nread = \"sender\"\n[access.tenants.b]\nunred = \"scope\"\nread = \"all\"\ncounts = 1\n",
     );
@@ -225,7 +228,7 @@ fn topics_must_differ() {
 }
 
 #[test]
-fn kafka_properties_have_names_of_their_own_and_never_show_their_values() {
+fn kafka_properties_take_any_name_and_hide_values() {
     let file = toml("[kafka.properties]\n\"security.protocol\" = \"SASL_SSL\"\nsocket.timeout.ms = 5000\n");
     let env = env(&[("RECEIPTS_KAFKA__PROPERTIES__SASL__PASSWORD", "s3cret")]);
     let flags = [flag("kafka.properties", "client.id=a=b"), flag("kafka.properties", "linger.ms=5")];
@@ -248,7 +251,7 @@ fn kafka_properties_have_names_of_their_own_and_never_show_their_values() {
 }
 
 #[test]
-fn the_log_filter_has_a_short_name_that_its_full_name_wins_over() {
+fn the_full_name_of_the_log_filter_wins() {
     let short = ("RECEIPTS_LOG", "debug");
     let filter = |pairs: &[_]| load(None, env(pairs), &[]).expect("no mistake").telemetry.log_filter;
     assert_eq!(filter(&[short]), "debug");
@@ -261,7 +264,7 @@ fn the_log_filter_has_a_short_name_that_its_full_name_wins_over() {
 }
 
 #[test]
-fn variables_of_tests_of_others_and_empty_ones_are_passed_over() {
+fn test_variables_foreign_and_empty_ones_are_ignored() {
     let pairs = [
         ("RECEIPTS_TEST_KAFKA", "off"),
         ("RECEIPTS_CONFIG", "x.toml"),
@@ -277,7 +280,7 @@ fn command() -> clap::Command {
 }
 
 #[test]
-fn every_key_is_a_flag_before_or_after_the_subcommand() {
+fn every_key_is_a_flag_anywhere() {
     command().debug_assert();
     let arguments = [
         "receipts",
@@ -303,7 +306,7 @@ fn every_key_is_a_flag_before_or_after_the_subcommand() {
 }
 
 #[test]
-fn a_flag_of_the_binarys_own_keeps_its_usual_name() {
+fn a_renamed_flag_keeps_its_usual_name() {
     for name in ["--projectors", "--query-projectors"] {
         let matches = command().try_get_matches_from(["receipts", "serve", name, "a:1"]).expect("known");
         assert_eq!(load(None, [], &overrides(&matches)).expect("no mistake").query.projectors, ["a:1"]);
@@ -317,7 +320,7 @@ fn the_last_of_a_repeated_flag_wins() {
 }
 
 #[test]
-fn the_file_is_named_by_flag_or_else_by_the_environment() {
+fn a_flag_or_else_a_variable_names_the_file() {
     let env = env(&[(FILE_ENV, "env.toml")]);
     let by = |arguments: &[&str]| file(&command().try_get_matches_from(arguments).expect("known"), &env);
     assert_eq!(by(&["receipts", "serve", "--config", "flag.toml"]), Some("flag.toml".into()));
@@ -325,7 +328,7 @@ fn the_file_is_named_by_flag_or_else_by_the_environment() {
 }
 
 #[test]
-fn short_help_shows_what_the_binary_puts_first_and_long_help_shows_all() {
+fn short_help_shows_first_settings_long_help_all() {
     let short = command().render_help().to_string();
     assert!(short.contains("--http-listen") && short.contains("--projectors"), "{short}");
     assert!(!short.contains("--projector-memory-bytes"), "{short}");
@@ -334,7 +337,7 @@ fn short_help_shows_what_the_binary_puts_first_and_long_help_shows_all() {
 }
 
 #[test]
-fn the_reference_in_the_docs_is_the_one_in_the_code() {
+fn docs_hold_the_reference_of_the_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
     let wanted = reference_markdown();
     if std::env::var_os("RECEIPTS_TEST_BLESS").is_some() {

@@ -1,5 +1,5 @@
-//! A chat in the making: what happens in it is said here in the words of a chat, and comes out as records of the event
-//! log in the order of their times. Knows the events' form, and nothing of what they mean.
+//! Builds a chat: takes actions such as "send" and "read", and returns records of the event log in
+//! the order of their times. Knows the format of events; must not know their meaning.
 
 use super::random::Random;
 use receipts_event::{
@@ -9,29 +9,29 @@ use receipts_event::{
 use std::borrow::Cow;
 
 /// An event as it is written into the log.
-pub(crate) struct Happening {
+pub(crate) struct ChatEvent {
     at_ms: u64,
     /// The record's key.
     pub(crate) key: Vec<u8>,
-    /// The record's value; of a control event the copy for partition 0, 1, … each.
+    /// The record's value; for a control event the copies for partitions 0, 1, …
     pub(crate) values: Vec<Vec<u8>>,
-    /// Whether the values are copies of one event, one for each partition.
+    /// True if the values are copies of one event, one per partition.
     pub(crate) is_control: bool,
 }
 
-/// A message worth showing.
+/// A message that the demo shows.
 #[derive(Debug, Clone)]
 pub(crate) struct Featured {
     pub(crate) conversation_id: String,
     pub(crate) message_id: String,
     pub(crate) sender_id: String,
-    /// What it says; receipts never see that.
+    /// Its text, which no event holds.
     pub(crate) text: &'static str,
-    /// Why its receipt is worth a look.
+    /// What its receipt demonstrates.
     pub(crate) remark: &'static str,
 }
 
-/// A message as its conversation remembers it.
+/// A message that later actions refer to.
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
     pub(crate) id: String,
@@ -45,14 +45,14 @@ pub(crate) struct Chat {
     partition_count: u32,
     now_ms: u64,
     pub(crate) random: Random,
-    happenings: Vec<Happening>,
+    events: Vec<ChatEvent>,
     conversations: u64,
     featured: Vec<Featured>,
 }
 
-/// What is fed and shown.
-pub(crate) struct Told {
-    pub(crate) happenings: Vec<Happening>,
+/// The events to feed, and the messages to show.
+pub(crate) struct Story {
+    pub(crate) events: Vec<ChatEvent>,
     pub(crate) conversations: u64,
     pub(crate) featured: Vec<Featured>,
 }
@@ -64,13 +64,13 @@ impl Chat {
             partition_count,
             now_ms,
             random: Random::new(seed),
-            happenings: Vec::new(),
+            events: Vec::new(),
             conversations: 0,
             featured: Vec::new(),
         }
     }
 
-    /// The time so many seconds before now, Unix milliseconds.
+    /// Returns the time `seconds` before now, Unix milliseconds.
     pub(crate) fn ago(&self, seconds: u64) -> u64 {
         self.now_ms.saturating_sub(seconds * 1_000)
     }
@@ -79,7 +79,7 @@ impl Chat {
         self.now_ms
     }
 
-    /// Opens a conversation with its first members, in as many events as they need.
+    /// Creates a conversation with its first members, in as few events as possible.
     pub(crate) fn open(
         &mut self,
         at_ms: u64,
@@ -90,7 +90,7 @@ impl Chat {
     ) {
         self.conversations += 1;
         let group_type = group_type.map(Cow::Borrowed);
-        self.say(
+        self.push(
             at_ms,
             Body::ConversationConfigured(ConversationConfigured { conversation_id: owned(id), kind, group_type }),
         );
@@ -99,7 +99,7 @@ impl Chat {
         }
     }
 
-    /// Changes who is in a conversation; at most [`LISTED_IDS_MAX`] people at once.
+    /// Changes the members of a conversation; at most [`LISTED_IDS_MAX`] people at once.
     pub(crate) fn members(&mut self, at_ms: u64, id: &str, joined: &[String], left: &[String], observers: &[String]) {
         let list = |people: &[String]| people.iter().map(|person| owned(person)).collect();
         let body = MembersChanged {
@@ -108,7 +108,7 @@ impl Chat {
             left: list(left),
             observers: list(observers),
         };
-        self.say(at_ms, Body::MembersChanged(body));
+        self.push(at_ms, Body::MembersChanged(body));
     }
 
     /// Sends a message that asks for a receipt.
@@ -116,7 +116,7 @@ impl Chat {
         self.send_to(at_ms, id, message_id, sender_id, true, None)
     }
 
-    /// Sends a message in full detail.
+    /// Sends a message with all options.
     pub(crate) fn send_to(
         &mut self,
         at_ms: u64,
@@ -134,11 +134,11 @@ impl Chat {
             need_read_receipt,
             recipients: recipients.map(|people| people.iter().map(|person| owned(person)).collect()),
         };
-        self.say(at_ms, Body::MessageSent(body));
+        self.push(at_ms, Body::MessageSent(body));
         Message { id: message_id.to_owned(), sender_id: sender_id.to_owned(), at_ms }
     }
 
-    /// Remembers a message for the show.
+    /// Marks a message to be shown.
     pub(crate) fn feature(&mut self, id: &str, message: &Message, text: &'static str, remark: &'static str) {
         self.featured.push(Featured {
             conversation_id: id.to_owned(),
@@ -149,7 +149,7 @@ impl Chat {
         });
     }
 
-    /// Somebody reads messages.
+    /// Reads messages.
     pub(crate) fn read<'m>(
         &mut self,
         at_ms: u64,
@@ -167,11 +167,11 @@ impl Chat {
                 read_at_ms: Some(at_ms),
                 hidden,
             };
-            self.say(at_ms, Body::MessageRead(body));
+            self.push(at_ms, Body::MessageRead(body));
         }
     }
 
-    /// Somebody reads everything up to a message.
+    /// Reads all messages up to one.
     pub(crate) fn read_up_to(&mut self, at_ms: u64, id: &str, reader_id: &str, message_id: &str) {
         let body = ConversationRead {
             conversation_id: owned(id),
@@ -180,29 +180,29 @@ impl Chat {
             read_at_ms: Some(at_ms),
             hidden: false,
         };
-        self.say(at_ms, Body::ConversationRead(body));
+        self.push(at_ms, Body::ConversationRead(body));
     }
 
-    /// Takes a message back.
+    /// Recalls a message.
     pub(crate) fn recall(&mut self, at_ms: u64, id: &str, message_id: &str) {
-        self.say(
+        self.push(
             at_ms,
             Body::MessageRecalled(MessageRecalled { conversation_id: owned(id), message_id: owned(message_id) }),
         );
     }
 
-    /// Says which group types support receipts from here on.
+    /// Sets which group types support receipts from now on.
     pub(crate) fn policy(&mut self, at_ms: u64, read_receipts: &[(&'static str, bool)]) {
         let read_receipts = read_receipts.iter().map(|(group_type, is_on)| (Cow::Borrowed(*group_type), *is_on));
         let body = Body::PolicyChanged(PolicyChanged { read_receipts: read_receipts.collect(), partition: None });
         let event = Event { tenant: Cow::Borrowed(self.tenant.as_str()), event_id: None, body };
         let values = copies(&event.to_json(), self.partition_count).map(|(_, copy)| copy).collect();
-        self.happenings.push(Happening { at_ms, key: control_key(&self.tenant), values, is_control: true });
+        self.events.push(ChatEvent { at_ms, key: control_key(&self.tenant), values, is_control: true });
     }
 
-    /// Lets people read as people do: each opens the chat at times of their own and reads what is new to them, up to now
+    /// Simulates a reader, who opens the chat at random times and reads the new messages, until now
     /// or `until_ms`. `messages` are in the order of their times.
-    pub(crate) fn read_as_people_do(
+    pub(crate) fn simulate_reader(
         &mut self,
         id: &str,
         reader_id: &str,
@@ -226,18 +226,18 @@ impl Chat {
         }
     }
 
-    /// Everything in the order of its time.
-    pub(crate) fn tell(mut self) -> Told {
-        // Stable: what was said first of the same moment happened first.
-        self.happenings.sort_by_key(|happening| happening.at_ms);
-        Told { happenings: self.happenings, conversations: self.conversations, featured: self.featured }
+    /// Returns all events in the order of their times.
+    pub(crate) fn into_story(mut self) -> Story {
+        // The sort is stable: events of the same time keep their order.
+        self.events.sort_by_key(|event| event.at_ms);
+        Story { events: self.events, conversations: self.conversations, featured: self.featured }
     }
 
-    fn say(&mut self, at_ms: u64, body: Body<'static>) {
+    fn push(&mut self, at_ms: u64, body: Body<'static>) {
         let event = Event { tenant: Cow::Borrowed(self.tenant.as_str()), event_id: None, body };
         let key = key(&self.tenant, event.conversation_id().unwrap_or_default());
         let values = vec![event.to_json()];
-        self.happenings.push(Happening { at_ms, key, values, is_control: false });
+        self.events.push(ChatEvent { at_ms, key, values, is_control: false });
     }
 }
 

@@ -1,7 +1,7 @@
-//! Feeds the chat into the log as any producer does, and watches until the projector has folded it. Shows progress on
-//! standard error: a bar for people, a line now and then for others.
+//! Feeds the chat into the log, as any producer does, and waits until the projector has folded it.
+//! Shows progress on standard error, as a bar on a terminal and as log lines elsewhere.
 
-use super::chat::Happening;
+use super::chat::ChatEvent;
 use crate::service::AllInOne;
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,31 +15,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Appends that are on their way at once.
+/// The most appends without an outcome.
 const PENDING_MAX: usize = 32_768;
 /// How long folding may take after the last event is written.
 const FOLD_TIMEOUT: Duration = Duration::from_secs(300);
-const SHOW_EVERY: Duration = Duration::from_millis(100);
-const SAY_EVERY: Duration = Duration::from_secs(5);
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What was fed, and how long it took since the first append.
+/// The result of feeding. Times count from the first append.
 pub(crate) struct Fed {
-    /// Records; a control event counts once for each partition.
+    /// Number of records; a control event counts once per partition.
     pub(crate) events: u64,
-    /// Where the last of them stand.
+    /// The positions after the last records.
     pub(crate) positions: Positions,
-    /// Until the log had acknowledged all of them.
+    /// The time until the log had acknowledged all records.
     pub(crate) written: Duration,
-    /// Until all of them were folded.
+    /// The time until all records were folded.
     pub(crate) folded: Duration,
 }
 
-/// Feeds everything in order, and returns once it is folded.
+/// Feeds all events in order, and returns once they are folded.
 ///
 /// # Errors
-/// Where the log does not take an event, folding takes for ever, or the service ends by itself.
-pub(crate) async fn feed(service: &mut AllInOne, happenings: Vec<Happening>) -> Result<Fed, Failure> {
-    let events = happenings.iter().map(|happening| happening.values.len() as u64).sum();
+/// Where the log does not accept an event, folding takes too long, or the service ends by itself.
+pub(crate) async fn feed(service: &mut AllInOne, events: Vec<ChatEvent>) -> Result<Fed, Failure> {
+    let record_count = events.iter().map(|event| event.values.len() as u64).sum();
     let partitions = service.partitions().clone();
     let before = folded_records(&partitions.positions());
     let acknowledged = Arc::new(AtomicU64::new(0));
@@ -47,8 +47,9 @@ pub(crate) async fn feed(service: &mut AllInOne, happenings: Vec<Happening>) -> 
     let begun = Instant::now();
     let appender = {
         let writer = service.writer();
-        // Appending blocks where the log's queue is full. It ends early once nobody waits for outcomes any more.
-        std::thread::Builder::new().name("demo-feed".into()).spawn(move || append(&*writer, happenings, &sender))?
+        // Appending blocks while the log's queue is full. It ends early once the receiver of
+        // outcomes is dropped.
+        std::thread::Builder::new().name("demo-feed".into()).spawn(move || append(&*writer, events, &sender))?
     };
     let work = async {
         let positions = outcomes(receiver, &acknowledged).await?;
@@ -58,11 +59,11 @@ pub(crate) async fn feed(service: &mut AllInOne, happenings: Vec<Happening>) -> 
         let written = begun.elapsed();
         let folded = Answers::wait(&partitions, &positions, FOLD_TIMEOUT).await;
         folded.context("the events are written, but folding them takes too long")?;
-        Ok(Fed { events, positions, written, folded: begun.elapsed() })
+        Ok(Fed { events: record_count, positions, written, folded: begun.elapsed() })
     };
     tokio::pin!(work);
-    let mut progress = Progress::new(events);
-    let mut tick = tokio::time::interval(SHOW_EVERY);
+    let mut progress = Progress::new(record_count);
+    let mut tick = tokio::time::interval(BAR_INTERVAL);
     loop {
         tokio::select! {
             done = &mut work => {
@@ -78,8 +79,8 @@ pub(crate) async fn feed(service: &mut AllInOne, happenings: Vec<Happening>) -> 
     }
 }
 
-fn append(writer: &dyn Writer, happenings: Vec<Happening>, sender: &mpsc::Sender<PendingAppend>) {
-    for Happening { key, values, is_control, .. } in happenings {
+fn append(writer: &dyn Writer, events: Vec<ChatEvent>, sender: &mpsc::Sender<PendingAppend>) {
+    for ChatEvent { key, values, is_control, .. } in events {
         for (partition, value) in (0..).zip(values) {
             let entry = Entry::event(key.clone(), value, is_control.then_some(partition));
             if sender.blocking_send(writer.append(entry)).is_err() {
@@ -92,14 +93,16 @@ fn append(writer: &dyn Writer, happenings: Vec<Happening>, sender: &mpsc::Sender
 async fn outcomes(mut receiver: mpsc::Receiver<PendingAppend>, acknowledged: &AtomicU64) -> anyhow::Result<Positions> {
     let mut positions = Positions::new();
     while let Some(appended) = receiver.recv().await {
-        let written = appended.await.context("the log dropped an event")?.context("the log does not take the chat")?;
+        let written =
+            appended.await.context("the log dropped an event")?.context("the log does not accept the chat")?;
         positions.raise(written.partition, written.offset + 1);
         acknowledged.fetch_add(1, Ordering::Relaxed);
     }
     Ok(positions)
 }
 
-/// Records folded since the log began, by offsets: for progress only.
+/// Returns the number of records folded since the log began, by offsets; for the progress display
+/// only.
 fn folded_records(positions: &Positions) -> u64 {
     positions.iter().map(|(_, next_offset)| next_offset).sum()
 }
@@ -107,14 +110,14 @@ fn folded_records(positions: &Positions) -> u64 {
 /// Progress on standard error.
 enum Progress {
     Bar(ProgressBar),
-    Lines { events: u64, said: Instant },
+    Lines { events: u64, logged: Instant },
 }
 
 impl Progress {
     fn new(events: u64) -> Self {
         if !std::io::stderr().is_terminal() {
             tracing::info!(events, "feeding the chat");
-            return Self::Lines { events, said: Instant::now() };
+            return Self::Lines { events, logged: Instant::now() };
         }
         let bar = ProgressBar::new(events);
         let style = ProgressStyle::with_template("{bar:28} {human_pos} of {human_len} events folded · {elapsed}");
@@ -127,8 +130,8 @@ impl Progress {
             Self::Bar(bar) => {
                 bar.set_position(folded);
             }
-            Self::Lines { events, said } if said.elapsed() >= SAY_EVERY => {
-                *said = Instant::now();
+            Self::Lines { events, logged } if logged.elapsed() >= LOG_INTERVAL => {
+                *logged = Instant::now();
                 tracing::info!(events = *events, written, folded, "feeding the chat");
             }
             Self::Lines { .. } => {}

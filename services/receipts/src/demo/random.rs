@@ -1,6 +1,7 @@
-//! Randomness that a seed decides: the same seed gives the same chat on every machine. Not for secrets.
+//! A seeded generator of random numbers: the same seed gives the same chat on every machine. Must
+//! not make secrets.
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): small, quick, and good enough for a chat.
+/// SplitMix64 (Steele, Lea and Flood, 2014): small, fast, and random enough for a chat.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -16,15 +17,15 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// At least 0 and below 1.
+    /// Returns a number of at least 0 and below 1.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// At least 0 and below `end`, which is above 0.
+    /// Returns a number of at least 0 and below `end`, which must be above 0.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         assert!(end > 0, "an empty range holds nothing");
-        // The high half of the product; its bias of one in 2^64/end shows in no chat.
+        // The high half of the product has a bias of one in 2^64/end, which no chat shows.
         ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }
 
@@ -32,12 +33,12 @@ impl Random {
         self.unit() < probability
     }
 
-    /// One of many.
+    /// Returns one of the items.
     pub(crate) fn pick<'t, T>(&mut self, from: &'t [T]) -> &'t T {
         &from[self.below(from.len() as u64) as usize]
     }
 
-    /// The same items in another order.
+    /// Returns the items in random order.
     pub(crate) fn shuffled<T>(&mut self, mut items: Vec<T>) -> Vec<T> {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last as u64 + 1) as usize);
@@ -45,7 +46,8 @@ impl Random {
         items
     }
 
-    /// How long somebody takes to read, milliseconds: half of all within two minutes, and a long tail (log-logistic).
+    /// Returns a reader's delay in milliseconds: half of all are within two minutes, with a long
+    /// tail (log-logistic).
     pub(crate) fn reading_delay_ms(&mut self) -> u64 {
         const MEDIAN_MS: f64 = 120_000.0;
         const SHAPE: f64 = 1.2;
@@ -53,7 +55,7 @@ impl Random {
         (MEDIAN_MS * (unit / (1.0 - unit)).powf(1.0 / SHAPE)) as u64 + 800
     }
 
-    /// How many people a group has: at least `least`, at most `most`, by a power law.
+    /// Returns the size of a group, from `least` to `most`, by a power law.
     pub(crate) fn group_size(&mut self, least: u64, most: u64) -> u64 {
         let size = least as f64 / (1.0 - self.unit()).powf(0.8);
         (size as u64).min(most)
@@ -75,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_all_read_within_about_two_minutes_and_all_stays_in_its_range() {
+    fn random_values_follow_their_distributions() {
         let mut random = Random::new(1);
         let mut delays: Vec<u64> = (0..20_001).map(|_| random.reading_delay_ms()).collect();
         delays.sort_unstable();

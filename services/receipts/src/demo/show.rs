@@ -1,5 +1,5 @@
-//! Shows what the service answered: lines for people, or one JSON object a line. Invents nothing: every figure was
-//! answered or measured.
+//! Prints the service's answers, as lines for people or one JSON object per line. Must not invent
+//! figures: each was answered or measured.
 
 use super::ask::{Page, Timed};
 use super::chat::Featured;
@@ -10,13 +10,13 @@ use serde_json::json;
 use std::io;
 use std::time::Duration;
 
-/// How many members of a page are shown to people.
+/// Members of a page that are shown to people.
 const MEMBERS_SHOWN: usize = 5;
-/// How wide a message's text and its place are shown.
+/// Columns of a message's text, and of its sender and conversation.
 const TEXT_WIDTH: usize = 28;
-const PLACE_WIDTH: usize = 22;
+const ORIGIN_WIDTH: usize = 22;
 
-/// What a run measured.
+/// The measurements of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figures {
     pub(crate) events: u64,
@@ -26,14 +26,14 @@ pub(crate) struct Figures {
     pub(crate) folded_per_s: u64,
 }
 
-/// The receipts, all of one answer.
+/// Prints the receipts of one answer.
 pub(crate) fn receipts(output: &mut Output, featured: &[Featured], answer: &Timed<Vec<Receipt>>) -> io::Result<()> {
     heading(output, &format!("Receipts ({} in one query, {})", answer.value.len(), took(answer.took)))?;
     for (message, receipt) in featured.iter().zip(&answer.value) {
         output.write(&json!({"text": message.text, "receipt": receipt}), |to| {
             let text = format!("“{}”", message.text);
-            let place = format!("{} in {}", message.sender_id, message.conversation_id);
-            write!(to, "  {text:TEXT_WIDTH$} {place:PLACE_WIDTH$} {}", sentence(receipt))?;
+            let origin = format!("{} in {}", message.sender_id, message.conversation_id);
+            write!(to, "  {text:TEXT_WIDTH$} {origin:ORIGIN_WIDTH$} {}", sentence(receipt))?;
             if !message.remark.is_empty() {
                 write!(to, "  ({})", message.remark)?;
             }
@@ -43,7 +43,7 @@ pub(crate) fn receipts(output: &mut Output, featured: &[Featured], answer: &Time
     Ok(())
 }
 
-/// The beginning of a list.
+/// Prints the first members of a list.
 pub(crate) fn list(output: &mut Output, message: &Featured, filter: &str, answer: &Timed<Page>) -> io::Result<()> {
     let Page { members, receipt } = &answer.value;
     let value = json!({
@@ -67,7 +67,7 @@ pub(crate) fn list(output: &mut Output, message: &Featured, filter: &str, answer
     })
 }
 
-/// A read mark.
+/// Prints a read mark.
 pub(crate) fn read_mark(output: &mut Output, conversation_id: &str, mark: &ReadMark) -> io::Result<()> {
     output.write(&json!({"conversation_id": conversation_id, "read_mark": mark}), |to| {
         let up_to = mark
@@ -79,7 +79,7 @@ pub(crate) fn read_mark(output: &mut Output, conversation_id: &str, mark: &ReadM
     })
 }
 
-/// What the run measured.
+/// Prints the measurements of the run.
 pub(crate) fn figures(output: &mut Output, figures: &Figures) -> io::Result<()> {
     output.write(&json!({"figures": figures}), |to| {
         writeln!(to, "\nMeasured in this run")?;
@@ -99,7 +99,7 @@ pub(crate) fn figures(output: &mut Output, figures: &Figures) -> io::Result<()> 
     })
 }
 
-/// What is on the disk in the end.
+/// Prints the disk space at the end.
 pub(crate) fn disk(output: &mut Output, store_bytes: u64, log_bytes: Option<u64>) -> io::Result<()> {
     output.write(&json!({"disk": {"store_bytes": store_bytes, "log_bytes": log_bytes}}), |to| {
         write!(to, "  {} of store on disk", megabytes(store_bytes))?;
@@ -110,7 +110,7 @@ pub(crate) fn disk(output: &mut Output, store_bytes: u64, log_bytes: Option<u64>
     })
 }
 
-/// What to type next; `hint` says what for.
+/// Prints commands to type next, below a hint.
 pub(crate) fn commands(output: &mut Output, hint: &str, commands: &[String]) -> io::Result<()> {
     output.write(&json!({"commands": commands}), |to| {
         writeln!(to, "\n{hint}")?;
@@ -118,12 +118,12 @@ pub(crate) fn commands(output: &mut Output, hint: &str, commands: &[String]) -> 
     })
 }
 
-/// A line for people only.
+/// Prints a heading, for people only.
 pub(crate) fn heading(output: &mut Output, text: &str) -> io::Result<()> {
     if output.is_json() { Ok(()) } else { output.write(text, |to| writeln!(to, "\n{text}")) }
 }
 
-/// What a receipt says, as a person would.
+/// Formats a receipt as a sentence.
 fn sentence(receipt: &Receipt) -> String {
     match (receipt.status, receipt.counts) {
         (Status::Ok, Some(counts)) => {
@@ -148,26 +148,26 @@ fn sentence(receipt: &Receipt) -> String {
         (Status::Unsupported, _) => "no receipt: not supported here".to_owned(),
         (Status::Recalled, _) => "recalled".to_owned(),
         (Status::NotFound, _) => "not found".to_owned(),
-        (Status::Forbidden, _) => "not for this caller".to_owned(),
+        (Status::Forbidden, _) => "not visible to this caller".to_owned(),
         (Status::Ok, None) => "without counts".to_owned(),
     }
 }
 
 fn name(member: &Member, sent_at_ms: u64) -> String {
     let after = member.read_at_ms.map(|at_ms| format!(" after {}", span(at_ms.saturating_sub(sent_at_ms))));
-    let left = if member.left { ", left since" } else { "" };
+    let left = if member.left { ", left" } else { "" };
     match after {
         Some(after) => format!("{}{after}{left}", member.user_id),
         None => member.user_id.clone(),
     }
 }
 
-/// 12345 as 12,345.
+/// Formats 12345 as 12,345.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -175,7 +175,7 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
-/// A stretch of time as people say it.
+/// Formats a duration as people say it.
 fn span(ms: u64) -> String {
     match ms.div_ceil(1_000) {
         seconds @ 0..=99 => format!("{seconds} s"),

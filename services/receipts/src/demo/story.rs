@@ -1,18 +1,18 @@
-//! The conversations of the demo: a handful that are told by hand, one for each thing worth seeing, a group of 100,000,
-//! and a crowd of others so that it is lively. Times and readers are the seed's.
+//! The conversations of the demo: a few written by hand, each of which shows one feature, a group
+//! of 100,000, and many generated ones as background. The seed decides times and readers.
 
-use super::chat::{Chat, Message, Told};
+use super::chat::{Chat, Message, Story};
 use receipts_event::Kind;
 
-/// How many members the largest group has.
+/// Members of the largest group.
 pub(crate) const EVERYONE: usize = 100_000;
 /// The largest group.
 pub(crate) const EVERYONE_ID: &str = "g-everyone";
-/// The direct chat whose read mark is shown, and who has read there.
+/// The direct chat whose read mark is shown, and its reader.
 pub(crate) const DIRECT_ID: &str = "d-alice-bob";
 pub(crate) const DIRECT_READER: &str = "bob";
 
-/// Since when the chat goes on, seconds.
+/// The age of the chat, in seconds.
 const LENGTH_S: u64 = 3_600;
 const DIRECT_CHATS: u64 = 300;
 const GROUPS: u64 = 150;
@@ -25,14 +25,14 @@ const NAMES: [&str; 64] = [
     "diego", "elif", "farid", "gita", "hugo", "iris", "jin", "kaya", "luca", "mei",
 ];
 
-/// The name of somebody by number: `alice`, …, `mei`, `alice-1`, and so on.
+/// Returns the name of a person by number: `alice`, …, `mei`, `alice-1`, and so on.
 pub(crate) fn person(number: usize) -> String {
     let (round, name) = (number / NAMES.len(), NAMES[number % NAMES.len()]);
     if round == 0 { name.to_owned() } else { format!("{name}-{round}") }
 }
 
-/// Tells the chat that belongs to a seed, as it stands at `now_ms`.
-pub(crate) fn tell(tenant: &str, partition_count: u32, seed: u64, now_ms: u64) -> Told {
+/// Generates the chat of a seed, up to `now_ms`.
+pub(crate) fn generate(tenant: &str, partition_count: u32, seed: u64, now_ms: u64) -> Story {
     let mut chat = Chat::new(tenant, partition_count, seed, now_ms);
     let begin = chat.ago(LENGTH_S);
     chat.policy(begin, &[("broadcast", false), ("*", true)]);
@@ -43,30 +43,30 @@ pub(crate) fn tell(tenant: &str, partition_count: u32, seed: u64, now_ms: u64) -
     others(&mut chat);
     everyone(&mut chat);
     crowd(&mut chat);
-    chat.tell()
+    chat.into_story()
 }
 
 fn people(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// Two read, one leaves without having read, two have not read yet.
+/// Two members read, one departs without having read, two have not read yet.
 fn lunch(chat: &mut Chat) {
     const ID: &str = "g-lunch";
     let friends = people(&["bob", "carol", "dave", "erin", "frank"]);
     chat.open(chat.ago(3_000), ID, Kind::Group, None, &[people(&["alice"]), friends.clone()].concat());
     let lunch = chat.send(chat.ago(1_800), ID, "lunch-1", "alice");
-    chat.feature(ID, &lunch, "Lunch?", "who left without having read is counted apart");
+    chat.feature(ID, &lunch, "Lunch?", "a member who left without reading is counted apart");
     let order = chat.random.shuffled(friends);
     for (reader, after_ms) in order[..2].iter().zip([41_000, 95_000]) {
         chat.read(lunch.at_ms + after_ms, ID, reader, ["lunch-1"], false);
     }
     chat.members(chat.ago(900), ID, &[], &order[2..3], &[]);
     let chatter = chat.send_to(chat.ago(600), ID, "lunch-2", "alice", false, None);
-    chat.feature(ID, &chatter, "Or sushi, whatever", "sent without asking for a receipt");
+    chat.feature(ID, &chatter, "Or sushi?", "sent without asking for a receipt");
 }
 
-/// A second device, a hidden reader, a bot that observes, and somebody who came later.
+/// A second device, a hidden reader, a bot that observes, and a member who joins later.
 fn release(chat: &mut Chat) {
     const ID: &str = "g-release";
     chat.open(chat.ago(3_000), ID, Kind::Group, None, &people(&["heidi", "ivan", "judy", "kofi"]));
@@ -91,7 +91,7 @@ fn direct(chat: &mut Chat) {
     chat.feature(DIRECT_ID, &answer, "In the fridge.", "");
 }
 
-/// The message itself says whom it is for, one of them a guest.
+/// The message names its recipients, one of them a guest.
 fn board(chat: &mut Chat) {
     const ID: &str = "g-board";
     chat.open(chat.ago(3_000), ID, Kind::Group, None, &people(&["olivia", "peggy", "rosa", "sami"]));
@@ -102,7 +102,7 @@ fn board(chat: &mut Chat) {
     }
 }
 
-/// A message that is taken back, and a group type without receipts.
+/// A recalled message, and a group type without receipts.
 fn others(chat: &mut Chat) {
     const PARTY: &str = "g-party";
     chat.open(chat.ago(3_000), PARTY, Kind::Group, None, &people(&["grace", "maya", "noor", "uma"]));
@@ -116,7 +116,7 @@ fn others(chat: &mut Chat) {
     chat.feature(NEWS, &news, "The canteen has a new menu", "the policy switches receipts off for this group type");
 }
 
-/// 100,000 people, three announcements, some who leave and some who read hidden.
+/// 100,000 members and three announcements; some members depart, and some read hidden.
 fn everyone(chat: &mut Chat) {
     let members: Vec<String> = (0..EVERYONE).map(person).collect();
     chat.open(chat.ago(LENGTH_S - 60), EVERYONE_ID, Kind::Group, None, &members);
@@ -130,29 +130,29 @@ fn everyone(chat: &mut Chat) {
         chat.feature(EVERYONE_ID, &message, text, remark);
         announcements.push(message);
     }
-    // Who leaves: a few hundred, at four times between the announcements.
-    let mut leaves_at = vec![u64::MAX; members.len()];
+    // A few hundred members depart, at four times between the announcements.
+    let mut departs_at = vec![u64::MAX; members.len()];
     for seconds in [2_400, 1_500, 460, 90] {
         let at_ms = chat.ago(seconds);
-        let mut leavers = Vec::new();
+        let mut departing = Vec::new();
         for _ in 0..100 + chat.random.below(50) {
             let number = chat.random.below(members.len() as u64) as usize;
-            if leaves_at[number] == u64::MAX && members[number] != "olivia" {
-                leaves_at[number] = at_ms;
-                leavers.push(members[number].clone());
+            if departs_at[number] == u64::MAX && members[number] != "olivia" {
+                departs_at[number] = at_ms;
+                departing.push(members[number].clone());
             }
         }
-        chat.members(at_ms, EVERYONE_ID, &[], &leavers, &[]);
+        chat.members(at_ms, EVERYONE_ID, &[], &departing, &[]);
     }
-    for (member, leaves_at) in members.iter().zip(leaves_at) {
+    for (member, departs_at) in members.iter().zip(departs_at) {
         let (is_away, hidden) = (chat.random.chance(0.05), chat.random.chance(0.01));
         if !is_away && member != "olivia" {
-            chat.read_as_people_do(EVERYONE_ID, member, &announcements, leaves_at, hidden);
+            chat.simulate_reader(EVERYONE_ID, member, &announcements, departs_at, hidden);
         }
     }
 }
 
-/// Direct chats and small groups in which people write and read.
+/// Direct chats and small groups whose members send and read messages.
 fn crowd(chat: &mut Chat) {
     for number in 0..DIRECT_CHATS {
         let pair: Vec<String> = (0..2).map(|_| person(chat.random.below(5_000) as usize)).collect();
@@ -181,7 +181,7 @@ fn converse(chat: &mut Chat, id: &str, kind: Kind, members: &[String]) {
     }
     for member in members {
         if chat.random.chance(0.9) {
-            chat.read_as_people_do(id, member, &messages, chat.now_ms(), false);
+            chat.simulate_reader(id, member, &messages, chat.now_ms(), false);
         }
     }
 }
@@ -195,27 +195,27 @@ mod tests {
     const NOW_MS: u64 = 1_780_000_000_000;
 
     #[test]
-    fn a_seed_tells_the_same_chat_and_every_event_of_it_is_good() {
-        let (told, again) = (tell("default", 4, 7, NOW_MS), tell("default", 4, 7, NOW_MS));
-        let values = |told: &Told| told.happenings.iter().map(|happening| happening.values.clone()).collect::<Vec<_>>();
-        assert!(values(&told) == values(&again), "the same seed tells another chat");
-        assert!(values(&told) != values(&tell("default", 4, 8, NOW_MS)), "another seed tells the same chat");
+    fn a_seed_decides_a_chat_of_valid_events() {
+        let (story, again) = (generate("default", 4, 7, NOW_MS), generate("default", 4, 7, NOW_MS));
+        let values = |story: &Story| story.events.iter().map(|event| event.values.clone()).collect::<Vec<_>>();
+        assert!(values(&story) == values(&again), "the same seed gives another chat");
+        assert!(values(&story) != values(&generate("default", 4, 8, NOW_MS)), "another seed gives the same chat");
         let mut types = BTreeSet::new();
-        for happening in &told.happenings {
-            assert_eq!(happening.values.len(), if happening.is_control { 4 } else { 1 });
-            for value in &happening.values {
+        for record in &story.events {
+            assert_eq!(record.values.len(), if record.is_control { 4 } else { 1 });
+            for value in &record.values {
                 let event = decode(value).expect("a good event");
-                assert!(event.key_matches(&happening.key));
+                assert!(event.key_matches(&record.key));
                 types.insert(event.type_name());
             }
         }
-        assert!(told.happenings.len() > 200_000 && types.len() == 7, "{} of {types:?}", told.happenings.len());
+        assert!(story.events.len() > 200_000 && types.len() == 7, "{} of {types:?}", story.events.len());
     }
 
     #[test]
     fn nothing_happens_after_now() {
-        for happening in tell("default", 1, 3, NOW_MS).happenings {
-            let at_ms = match decode(&happening.values[0]).expect("a good event").body {
+        for event in generate("default", 1, 3, NOW_MS).events {
+            let at_ms = match decode(&event.values[0]).expect("a good event").body {
                 Body::MessageSent(body) => body.sent_at_ms,
                 Body::MessageRead(body) => body.read_at_ms.expect("said"),
                 Body::ConversationRead(body) => body.read_at_ms.expect("said"),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_of_the_large_group_has_a_name_of_their_own() {
+    fn members_of_the_large_group_have_unique_names() {
         let names: BTreeSet<String> = (0..EVERYONE).map(person).collect();
         assert_eq!((names.len(), person(0), person(65)), (EVERYONE, "alice".to_owned(), "bob-1".to_owned()));
     }

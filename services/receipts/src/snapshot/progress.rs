@@ -1,4 +1,5 @@
-//! Shows how far bytes are: a bar on a terminal, a line now and then elsewhere; and hears Ctrl-C. Counts nothing else.
+//! Shows the progress of a transfer, as a bar on a terminal and as log lines elsewhere, and stops
+//! it on Ctrl-C. Counts bytes only.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use receipts_snapshots::Watch;
@@ -7,8 +8,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-const SHOW_EVERY: Duration = Duration::from_millis(200);
-const SAY_EVERY: Duration = Duration::from_secs(10);
+const BAR_INTERVAL: Duration = Duration::from_millis(200);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) struct Progress {
     stop: CancellationToken,
@@ -18,7 +19,7 @@ pub(super) struct Progress {
 struct State {
     what: &'static str,
     begun: Instant,
-    said: Instant,
+    logged: Instant,
     bytes: u64,
     of: u64,
     bar: ProgressBar,
@@ -27,7 +28,7 @@ struct State {
 impl Progress {
     pub(super) fn new(stop: CancellationToken) -> Self {
         let now = Instant::now();
-        let state = State { what: "", begun: now, said: now, bytes: 0, of: 0, bar: ProgressBar::hidden() };
+        let state = State { what: "", begun: now, logged: now, bytes: 0, of: 0, bar: ProgressBar::hidden() };
         Self { stop, state: Mutex::new(state) }
     }
 
@@ -35,7 +36,7 @@ impl Progress {
         &self.stop
     }
 
-    /// Begins something of so many bytes; 0 where that is not known.
+    /// Begins a transfer of `of` bytes; 0 if that is not known.
     pub(super) fn begin(&self, what: &'static str, of: u64) {
         self.change(|state| {
             let now = Instant::now();
@@ -48,19 +49,19 @@ impl Progress {
                 bar = length.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
                 bar.set_style(ProgressStyle::with_template(template).expect("a template that indicatif knows"));
                 bar.set_message(what);
-                bar.enable_steady_tick(SHOW_EVERY);
+                bar.enable_steady_tick(BAR_INTERVAL);
             }
-            *state = State { what, begun: now, said: now, bytes: 0, of, bar };
+            *state = State { what, begun: now, logged: now, bytes: 0, of, bar };
         });
     }
 
-    /// Says that so many bytes are through in all.
+    /// Notes the number of bytes transferred so far.
     pub(super) fn reached(&self, bytes: u64) {
         let more = self.change(|state| bytes.saturating_sub(state.bytes));
         self.advanced(more);
     }
 
-    /// Prints without the bar in the way.
+    /// Runs `print` with the bar hidden.
     pub(super) fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
         let bar = self.change(|state| state.bar.clone());
         bar.suspend(print)
@@ -80,8 +81,8 @@ impl Watch for Progress {
         self.change(|state| {
             state.bytes += bytes;
             state.bar.inc(bytes);
-            if state.bar.is_hidden() && state.said.elapsed() >= SAY_EVERY {
-                state.said = Instant::now();
+            if state.bar.is_hidden() && state.logged.elapsed() >= LOG_INTERVAL {
+                state.logged = Instant::now();
                 let seconds = state.begun.elapsed().as_secs_f64();
                 let bytes_per_s = (state.bytes as f64 / seconds) as u64;
                 tracing::info!(bytes = state.bytes, of = state.of, bytes_per_s, "{}", state.what);

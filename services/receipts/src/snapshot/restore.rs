@@ -1,4 +1,5 @@
-//! `receipts snapshot restore`: the newest usable snapshot of every partition into a data directory that holds no state.
+//! `receipts snapshot restore`: restores the newest usable snapshot of every partition into a data
+//! directory without state. Must not overwrite a state.
 
 use super::Progress;
 use anyhow::{Context as _, anyhow};
@@ -13,13 +14,13 @@ use receipts_store::{SledSettings, SledStore};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
-/// Which snapshots.
+/// Arguments of `receipts snapshot restore`.
 #[derive(Args)]
 pub(crate) struct Restore {
-    /// Whose: the log's name as `list` shows it, where there are several.
+    /// Name of the log, as `list` shows it; needed only if there are several.
     #[arg(long, value_name = "NAME")]
     log: Option<String>,
-    /// The newest that is not beyond this offset, of every partition.
+    /// Restores of every partition the newest snapshot up to this offset.
     #[arg(long, value_name = "OFFSET")]
     at_most: Option<u64>,
 }
@@ -38,13 +39,13 @@ struct Report {
 /// Restores all partitions of which there are snapshots.
 ///
 /// # Errors
-/// Where there is a state already, there are no snapshots, or those of a partition cannot be used.
+/// Where there is a state already, there are no snapshots, or no snapshot of a partition is usable.
 pub(super) fn run(settings: &Settings, asked: &Restore, progress: &Progress, json: bool) -> Result<(), Failure> {
     let destination = super::destination(settings)?.stopped_by(progress.stop().clone());
     let data = DataDir::open(&settings.data_dir)?;
     if data.store().exists() {
         return Err(anyhow!(
-            "there is a state in {}: move it away to restore another one, or choose another --data-dir",
+            "there is a state in {}: move it away, or choose another --data-dir",
             data.store().display()
         )
         .into());
@@ -58,7 +59,7 @@ pub(super) fn run(settings: &Settings, asked: &Restore, progress: &Progress, jso
         (None, []) => return Err(anyhow!("there are no snapshots in {destination}").into()),
         (None, logs) => {
             let names = logs.join("\n  ");
-            return Err(Failure::usage(format!("there are snapshots of several logs: --log says which\n  {names}")));
+            return Err(Failure::usage(format!("there are snapshots of several logs: choose one by --log\n  {names}")));
         }
     };
     let identity = LogIdentity::from_name(&log)?;
@@ -67,12 +68,12 @@ pub(super) fn run(settings: &Settings, asked: &Restore, progress: &Progress, jso
     let partitions: BTreeSet<u32> = found.iter().map(|found| found.partition).collect();
     let newest = |partition| found.iter().rfind(|found| found.partition == partition).map_or(0, |found| found.bytes);
     progress.begin("restoring", partitions.iter().map(|partition| newest(*partition)).sum());
-    // Until all is there, it stands where no service looks for it.
+    // An incomplete state is kept where no service looks for it.
     let aside = data.store().with_extension("restoring");
     if aside.exists() {
-        std::fs::remove_dir_all(&aside).with_context(|| format!("{} cannot be removed", aside.display()))?;
+        std::fs::remove_dir_all(&aside).with_context(|| format!("cannot remove {}", aside.display()))?;
     }
-    std::fs::create_dir_all(&aside).with_context(|| format!("{} cannot be made", aside.display()))?;
+    std::fs::create_dir_all(&aside).with_context(|| format!("cannot make {}", aside.display()))?;
     let mut output = Output::stdout(json);
     {
         let sled = SledSettings { cache_bytes: settings.projector.memory_bytes / 4, sync: true };
@@ -85,7 +86,7 @@ pub(super) fn run(settings: &Settings, asked: &Restore, progress: &Progress, jso
                 next_offset: 0..=asked.at_most.unwrap_or(u64::MAX),
             };
             let restored = snapshots.restore_newest(&store, &wanted, progress)?.ok_or_else(|| {
-                anyhow!("no snapshot of partition {partition} is usable: the log above says why of each")
+                anyhow!("no snapshot of partition {partition} is usable: the log lines above name the reasons")
             })?;
             let report = Report {
                 partition,
@@ -108,7 +109,7 @@ pub(super) fn run(settings: &Settings, asked: &Restore, progress: &Progress, jso
         }
     }
     progress.end();
-    std::fs::rename(&aside, data.store()).with_context(|| format!("{} cannot be renamed", aside.display()))?;
+    std::fs::rename(&aside, data.store()).with_context(|| format!("cannot rename {}", aside.display()))?;
     data.bind_store(&identity)?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! `receipts snapshot take`: of a stopped data directory here, of a running service by asking it.
+//! `receipts snapshot take`: takes snapshots of a stopped data directory, or asks the running
+//! service to take them.
 
 use super::{Progress, Which};
 use anyhow::{Context as _, anyhow};
@@ -13,8 +14,8 @@ use receipts_store::snapshot::{Taking, Told};
 use receipts_store::{SledSettings, SledStore};
 use std::time::Duration;
 
-/// How often a running service is asked how far it is.
-const ASK_EVERY: Duration = Duration::from_millis(200);
+/// How often the status of a running service is read.
+const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Takes a snapshot of every partition.
 ///
@@ -25,16 +26,22 @@ pub(super) fn run(settings: &Settings, which: &Which, progress: &Progress, json:
         return Err(anyhow!("there is no state in {}: check --data-dir", settings.data_dir.display()).into());
     }
     match DataDir::open(&settings.data_dir) {
-        Ok(data) => here(settings, &data, which, progress, json),
+        Ok(data) => take_here(settings, &data, which, progress, json),
         Err(error) => match error.downcast::<InUse>() {
-            Ok(InUse { url: Some(url), .. }) => there(settings, &url, which, progress, json),
+            Ok(InUse { url: Some(url), .. }) => ask_service(settings, &url, which, progress, json),
             Ok(in_use) => Err(in_use.into()),
             Err(error) => Err(error.into()),
         },
     }
 }
 
-fn here(settings: &Settings, data: &DataDir, which: &Which, progress: &Progress, json: bool) -> Result<(), Failure> {
+fn take_here(
+    settings: &Settings,
+    data: &DataDir,
+    which: &Which,
+    progress: &Progress,
+    json: bool,
+) -> Result<(), Failure> {
     let destination = super::destination(settings)?.stopped_by(progress.stop().clone());
     let no_state = || anyhow!("there is no state in {}: check --data-dir", data.store().display());
     let log = data.bound_log()?.ok_or_else(no_state)?;
@@ -67,31 +74,31 @@ fn here(settings: &Settings, data: &DataDir, which: &Which, progress: &Progress,
     Ok(())
 }
 
-fn there(settings: &Settings, url: &str, which: &Which, progress: &Progress, json: bool) -> Result<(), Failure> {
+fn ask_service(settings: &Settings, url: &str, which: &Which, progress: &Progress, json: bool) -> Result<(), Failure> {
     let secret = receipts_assembly::operator_secret_of_holder(settings)?;
     let call = Call { url: format!("{url}{SNAPSHOTS_PATH}"), credential: secret.credential() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tracing::info!(url, "the data directory is served: asking that process for the snapshots");
-    let begun = runtime.block_on(call.ask(&SnapshotRequest { partitions: which.partitions.clone() }))?;
+    tracing::info!(url, "a process uses the data directory: asking it to take the snapshots");
+    let begun = runtime.block_on(call.request(&SnapshotRequest { partitions: which.partitions.clone() }))?;
     if begun.requested.is_empty() {
         return Err(
-            anyhow!("the process at {url} owns none of these partitions just now: ask the one that does").into()
+            anyhow!("the process at {url} owns none of these partitions now: ask the process that owns them").into()
         );
     }
     let before = |partition| begun.statuses.iter().find(|s| s.partition == partition).map_or(0, |s| s.attempts);
     progress.begin("taking", 0);
     let states = loop {
-        std::thread::sleep(ASK_EVERY);
+        std::thread::sleep(STATUS_INTERVAL);
         if progress.stop().is_cancelled() {
-            return Err(anyhow!("stopped waiting; the service goes on with what was asked").into());
+            return Err(anyhow!("stopped waiting; the service continues to take the requested snapshots").into());
         }
-        let reply = runtime.block_on(call.look())?;
-        let asked: Vec<SnapshotStatus> =
+        let reply = runtime.block_on(call.status())?;
+        let requested: Vec<SnapshotStatus> =
             reply.statuses.into_iter().filter(|state| begun.requested.contains(&state.partition)).collect();
-        progress.reached(asked.iter().map(|state| state.bytes).sum());
+        progress.reached(requested.iter().map(|state| state.bytes).sum());
         let is_done = |s: &SnapshotStatus| s.attempts > before(s.partition) && s.phase == SnapshotPhase::Idle;
-        if asked.iter().all(is_done) {
-            break asked;
+        if requested.iter().all(is_done) {
+            break requested;
         }
     };
     progress.end();
@@ -105,24 +112,25 @@ fn there(settings: &Settings, url: &str, which: &Which, progress: &Progress, jso
                 "partition {} at offset {}: {} bytes in {}",
                 state.partition, newest.next_offset, newest.bytes, newest.location
             ),
-            (None, None) => writeln!(to, "partition {}: nothing was ever checkpointed", state.partition),
+            (None, None) => writeln!(to, "partition {}: it has no checkpoint yet", state.partition),
         })?;
         failed.extend(state.failure.as_ref().map(|_| state.partition));
     }
     if failed.is_empty() { Ok(()) } else { Err(anyhow!("no snapshot of partitions {failed:?} was taken").into()) }
 }
 
+/// The call to the process that uses the data directory.
 struct Call {
     url: String,
     credential: String,
 }
 
 impl Call {
-    async fn ask(&self, ask: &SnapshotRequest) -> anyhow::Result<SnapshotReply> {
-        self.send(reqwest::Client::new().post(&self.url).json(ask)).await
+    async fn request(&self, request: &SnapshotRequest) -> anyhow::Result<SnapshotReply> {
+        self.send(reqwest::Client::new().post(&self.url).json(request)).await
     }
 
-    async fn look(&self) -> anyhow::Result<SnapshotReply> {
+    async fn status(&self) -> anyhow::Result<SnapshotReply> {
         self.send(reqwest::Client::new().get(&self.url)).await
     }
 
@@ -132,13 +140,13 @@ impl Call {
         let status = response.status();
         if status == reqwest::StatusCode::UNAUTHORIZED {
             return Err(anyhow!(
-                "{} does not know the secret: give its query.secret_file, or read the data directory as its user",
+                "{} refuses the secret: use its query.secret_file, or run this command as the user of its data directory",
                 self.url
             ));
         }
         if !status.is_success() {
-            return Err(anyhow!("{} says {status}: {}", self.url, response.text().await.unwrap_or_default()));
+            return Err(anyhow!("{} answers {status}: {}", self.url, response.text().await.unwrap_or_default()));
         }
-        response.json().await.with_context(|| format!("{} gives another answer than is known", self.url))
+        response.json().await.with_context(|| format!("{} answers in an unknown format", self.url))
     }
 }

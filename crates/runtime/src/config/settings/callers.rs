@@ -1,40 +1,40 @@
-//! Who callers are, and who of them may ask for what: the settings `auth.*` and `access.*`. Holds no logic but the rules
-//! between them.
+//! The settings `auth.*` and `access.*`: how callers are authenticated, and which callers may ask
+//! for receipts and lists. Holds no logic except the rules between these settings.
 
 use super::{DAY_MS, NOT_EMPTY};
 use crate::config::reader::{Reader, Rule};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Who callers are, by tokens they send; nothing is asked where no keys are configured.
+/// Authentication of callers by tokens; without keys, callers are not authenticated.
 #[derive(Debug, Clone)]
 pub struct Auth {
-    /// The file with the secret of tokens signed by HS256.
+    /// The file with the secret of tokens that are signed by HS256.
     pub secret_file: Option<PathBuf>,
-    /// The file with the public keys of tokens signed otherwise, a JWK Set.
+    /// The file with the public keys of tokens that are signed by another algorithm, a JWK Set.
     pub jwks_file: Option<PathBuf>,
-    /// Where that set is fetched instead.
+    /// The URL from which that set is fetched instead.
     pub jwks_url: Option<String>,
-    /// How long one fetch may take.
+    /// The longest time of one fetch, in milliseconds.
     pub jwks_timeout_ms: u64,
-    /// How often the set is read or fetched again.
+    /// The interval at which the set is read or fetched again, in milliseconds.
     pub jwks_refresh_ms: u64,
-    /// How tokens may be signed.
+    /// The allowed algorithms of signatures.
     pub algorithms: Vec<Algorithm>,
-    /// Who must have issued them.
+    /// The required issuer: `iss`.
     pub issuer: String,
-    /// Whom they must be for.
+    /// The required audience: `aud`.
     pub audience: String,
-    /// How far their times may be off.
+    /// The allowed difference between the clocks of issuer and service, in milliseconds.
     pub leeway_ms: u64,
-    /// The claim that names the tenant.
+    /// The claim that holds the tenant.
     pub tenant_claim: String,
-    /// A claim that makes a token a service's.
+    /// The claim that marks a token as a service's.
     pub service_claim: Option<String>,
 }
 
 impl Auth {
-    /// Whether callers have to say who they are.
+    /// Returns whether callers must authenticate.
     #[must_use]
     pub fn is_configured(&self) -> bool {
         self.secret_file.is_some() || self.has_public_keys()
@@ -45,7 +45,7 @@ impl Auth {
     }
 }
 
-/// How a token may be signed, as JWTs name it.
+/// An algorithm of signatures, as JWTs name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// `HS256`
@@ -58,38 +58,38 @@ pub enum Algorithm {
     EdDsa,
 }
 
-/// Who may ask for counts and for each list, of whom.
+/// The access rules of all tenants.
 #[derive(Debug, Clone)]
 pub struct Access {
-    /// Of all tenants but those below.
+    /// The rules of tenants that have none of their own.
     pub all: AccessRules,
-    /// Of tenants that have rules of their own; what such a tenant says nothing about is as for all.
+    /// The rules of tenants that have their own, completed by those for all.
     pub tenants: BTreeMap<String, AccessRules>,
 }
 
-/// Who may ask for counts and for each list.
+/// Which callers may ask for the counts of a message and for each list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccessRules {
     /// Receipts.
-    pub counts: Askers,
-    /// The list of those who have read.
-    pub read: Askers,
-    /// The list of those who have not.
-    pub unread: Askers,
-    /// The list of those who have not and left.
-    pub departed: Askers,
+    pub counts: AccessRule,
+    /// The list of members that have read.
+    pub read: AccessRule,
+    /// The list of members that have not read.
+    pub unread: AccessRule,
+    /// The list of people that departed without having read.
+    pub departed: AccessRule,
 }
 
-/// Who may ask.
+/// Which callers may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Askers {
-    /// The sender, and callers with the scope `receipts:members`.
+pub enum AccessRule {
+    /// The message's sender, and callers with the scope `receipts:members`.
     SenderAndScope,
-    /// The sender alone.
+    /// The message's sender only.
     Sender,
-    /// Callers with the scope alone.
+    /// Callers with the scope only.
     Scope,
-    /// Nobody.
+    /// No caller.
     Nobody,
 }
 
@@ -109,7 +109,7 @@ fn algorithm_of(text: &str) -> Option<Algorithm> {
     }
 }
 
-/// The host of an HTTP URL with its port, behind the scheme.
+/// Returns the host of an HTTP URL, with its port.
 fn authority(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     rest.split(['/', '?']).next().filter(|authority| !authority.is_empty())
@@ -132,7 +132,8 @@ fn is_http_url(text: &str) -> bool {
         })
 }
 
-/// Whether what is asked of a URL passes no network: the machine itself, by number or as `localhost`.
+/// Returns whether a URL is this machine's, by number or as `localhost`: requests then pass no
+/// network.
 fn is_loopback(url: &str) -> bool {
     let Some(authority) = authority(url) else { return false };
     let host = match authority.strip_prefix('[') {
@@ -144,18 +145,18 @@ fn is_loopback(url: &str) -> bool {
 
 impl Auth {
     pub(super) fn read(from: &mut Reader) -> Self {
-        let secret = "The file with the secret of tokens signed by HS256, at least 32 bytes";
-        let jwks = "The file with the public keys of tokens signed by RS256, ES256 or EdDSA, a JWK Set";
-        let url = "Where that set is fetched instead: `https://…`, or `http://…` within a network that is trusted";
-        let refresh =
-            "How often the set is read or fetched again; also, soon, once a token names a key that is not in it";
-        let algorithms = "How tokens may be signed; without it HS256 with a secret, and the others with public keys";
-        let service = "A claim that makes a token a service's where it is true or a text; without it whether `sub` is there \
-                       decides alone";
+        let secret = "File with the secret of tokens that are signed by HS256, at least 32 bytes";
+        let jwks = "File with the public keys of tokens that are signed by RS256, ES256 or EdDSA, a JWK Set";
+        let url = "URL from which that set is fetched instead: `https://…`, or `http://…` within a trusted network";
+        let refresh = "Interval at which the set is read or fetched again, in milliseconds; a token that names an unknown key also causes it, soon";
+        let algorithms =
+            "Allowed algorithms of signatures; if not set, HS256 with a secret, and the others with public keys";
+        let service = "Claim that marks a token as a service's if it is true or a text; if not set, a token without `sub` is a \
+                       service's";
         let secret_file: Option<PathBuf> = from.optional_text("auth.secret_file", secret, &NOT_EMPTY).map(Into::into);
         let jwks_file: Option<PathBuf> = from.optional_text("auth.jwks_file", jwks, &NOT_EMPTY).map(Into::into);
         let jwks_url = from.optional_text("auth.jwks_url", url, &URL);
-        let timeout = "How long one fetch of the set may take";
+        let timeout = "Longest time of one fetch of the set, in milliseconds";
         let jwks_timeout_ms = from.integer("auth.jwks_timeout_ms", timeout, 5_000, 1..=60_000);
         let jwks_refresh_ms = from.integer("auth.jwks_refresh_ms", refresh, 60_000, 1_000..=DAY_MS);
         let named = from.list("auth.algorithms", algorithms, &ALGORITHM);
@@ -173,72 +174,77 @@ impl Auth {
             jwks_refresh_ms,
             algorithms,
             issuer: from
-                .optional_text("auth.issuer", "Who must have issued tokens: `iss`", &NOT_EMPTY)
+                .optional_text("auth.issuer", "Required issuer of tokens: `iss`", &NOT_EMPTY)
                 .unwrap_or_default(),
             audience: from
-                .optional_text("auth.audience", "Whom tokens must be for: `aud`, or one of it", &NOT_EMPTY)
+                .optional_text("auth.audience", "Required audience of tokens: `aud`, or one of its values", &NOT_EMPTY)
                 .unwrap_or_default(),
             leeway_ms: from.integer(
                 "auth.leeway_ms",
-                "How far the times of tokens may be off; whole seconds count",
+                "Allowed clock difference for the times of tokens, in milliseconds; whole seconds count",
                 60_000,
                 0..=600_000,
             ),
-            tenant_claim: from.text("auth.tenant_claim", "The claim that names the tenant", "tenant", &NOT_EMPTY),
+            tenant_claim: from.text("auth.tenant_claim", "Claim that holds the tenant", "tenant", &NOT_EMPTY),
             service_claim: from.optional_text("auth.service_claim", service, &NOT_EMPTY),
         }
     }
 
-    /// Tokens are taken only where it is said whose they are.
+    /// Checks that tokens have an issuer, an audience and matching keys.
     pub(super) fn check(&self, from: &mut Reader) {
         let keys = "auth.secret_file, auth.jwks_file and auth.jwks_url";
         if self.jwks_file.is_some() && self.jwks_url.is_some() {
-            from.contradiction("auth.jwks_url", "must not stand beside auth.jwks_file".to_owned());
+            from.contradiction("auth.jwks_url", "must not be set together with auth.jwks_file".to_owned());
         }
         for (key, value) in [("auth.issuer", &self.issuer), ("auth.audience", &self.audience)] {
             if self.is_configured() == value.is_empty() {
                 let problem =
-                    if value.is_empty() { "must be set beside any of" } else { "says nothing without one of" };
+                    if value.is_empty() { "must be set together with any of" } else { "has no effect without one of" };
                 from.contradiction(key, format!("{problem} {keys}"));
             }
         }
         let has_secret = self.algorithms.contains(&Algorithm::Hs256);
         let has_public = self.algorithms.iter().any(|algorithm| *algorithm != Algorithm::Hs256);
         if self.secret_file.is_some() != has_secret || self.has_public_keys() != has_public {
-            let problem =
-                "HS256 goes with auth.secret_file, and RS256, ES256 and EdDSA with auth.jwks_file or auth.jwks_url";
+            let problem = "HS256 needs auth.secret_file; RS256, ES256 and EdDSA need auth.jwks_file or auth.jwks_url";
             from.contradiction("auth.algorithms", problem.to_owned());
         }
     }
 
-    /// What is allowed but dangerous.
+    /// Returns a sentence about a setting that is allowed but dangerous.
     pub(super) fn warning(&self) -> Option<String> {
         let url = self.jwks_url.as_ref().filter(|url| url.starts_with("http://") && !is_loopback(url))?;
-        Some(format!("auth.jwks_url: whoever stands between here and {url} may sign tokens of anybody; use https://"))
+        Some(format!(
+            "auth.jwks_url: every host between here and {url} can replace the keys and so forge tokens; use https://"
+        ))
     }
 }
 
 impl Access {
     pub(super) fn read(from: &mut Reader) -> Self {
         let names = [
-            ("sender_and_scope", Askers::SenderAndScope),
-            ("sender", Askers::Sender),
-            ("scope", Askers::Scope),
-            ("nobody", Askers::Nobody),
+            ("sender_and_scope", AccessRule::SenderAndScope),
+            ("sender", AccessRule::Sender),
+            ("scope", AccessRule::Scope),
+            ("nobody", AccessRule::Nobody),
         ];
-        let counts = "Who may ask for receipts: their message's sender, callers with the scope receipts:members, both, or nobody";
-        let departed = "Who may ask for the list of those who have not and left";
+        let counts = "Callers that may ask for receipts: the message's sender, callers with the scope receipts:members, both, or no caller";
+        let departed = "Callers that may ask for the list of people that departed without having read";
         let all = AccessRules {
             counts: from.choice("access.counts", counts, &names),
-            read: from.choice("access.read", "Who may ask for the list of those who have read", &names),
-            unread: from.choice("access.unread", "Who may ask for the list of those who have not", &names),
+            read: from.choice("access.read", "Callers that may ask for the list of members that have read", &names),
+            unread: from.choice(
+                "access.unread",
+                "Callers that may ask for the list of members that have not read",
+                &names,
+            ),
             departed: from.choice("access.departed", departed, &names),
         };
-        let tenants = "The same for a tenant of its own: `[access.tenants.acme]` with `unread = \"nobody\"`, \
-                       `--access-tenants acme.unread=nobody`; in the environment for tenants in lower case only. What is not \
-                       said here is as for all";
+        let tenants = "The same rules for one tenant, completed by those above: `[access.tenants.acme]` with \
+                       `unread = \"nobody\"`, or `--access-tenants acme.unread=nobody`; the environment can name only tenants \
+                       in lower case";
         let own = from.by_tenant(tenants, &["counts", "read", "unread", "departed"], &names);
-        let of = |own: BTreeMap<&str, Askers>| {
+        let of = |own: BTreeMap<&str, AccessRule>| {
             let rule = |list: &str, of_all| own.get(list).copied().unwrap_or(of_all);
             AccessRules {
                 counts: rule("counts", all.counts),

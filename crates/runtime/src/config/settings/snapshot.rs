@@ -3,28 +3,28 @@
 use super::super::reader::Reader;
 use super::{DAY_MS, NOT_EMPTY};
 
-/// States kept elsewhere.
+/// Snapshots: copies of the state at another location.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// Where snapshots are kept: a directory or a URL; absent: there are none.
+    /// The destination of snapshots, a directory or a URL; if absent, none are taken.
     pub url: Option<String>,
-    /// How old a partition's newest one may grow before the next is taken.
+    /// The age of a partition's newest snapshot at which the next is taken, in milliseconds.
     pub interval_ms: u64,
-    /// How many of the newest stay, of each partition.
+    /// The newest snapshots of each partition that are kept at any age.
     pub keep_count: usize,
-    /// Beyond those, all that are not older stay.
+    /// The age up to which further snapshots are kept, in milliseconds.
     pub keep_ms: u64,
 }
 
 impl Snapshot {
     pub(super) fn read(from: &mut Reader) -> Self {
-        let url = "Where snapshots are kept, and taken from by who has no state: a directory, file:///DIR, s3://BUCKET/PREFIX, \
-                   gs://BUCKET/PREFIX or az://CONTAINER/PREFIX, with credentials in the environment (`AWS_…`, `GOOGLE_…`, \
-                   `AZURE_…`)";
+        let url = "Destination of snapshots, and the source for a process without state: a directory, file:///DIR, \
+                   s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX, with credentials in the environment \
+                   (`AWS_…`, `GOOGLE_…`, `AZURE_…`); if not set, no snapshots are taken";
         let interval =
-            "How old the newest snapshot of a partition may grow before the next one is taken; a standby takes none";
-        let count = "How many of the newest snapshots of a partition stay, whatever their age";
-        let age = "Beyond those, snapshots that are not older stay too";
+            "Age of a partition's newest snapshot at which the next is taken, in milliseconds; a standby takes none";
+        let count = "Newest snapshots of a partition that are kept at any age";
+        let age = "Age up to which further snapshots are kept, in milliseconds";
         Self {
             url: from.optional_text("snapshot.url", url, &NOT_EMPTY),
             interval_ms: from.integer("snapshot.interval_ms", interval, 900_000, 10..=30 * DAY_MS),

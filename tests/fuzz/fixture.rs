@@ -4,7 +4,7 @@
 use crate::values::{part_key, payload, values};
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::{RecordMetadata, Limits, RawRecord, State};
 use receipts_store::{Backend, Batch, MemoryBackend, Paged};
 use receipts_testkit::history::{History, Shape};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,14 +39,14 @@ impl Fixture {
         for (at, event) in History::generate(7, &shape) {
             fold(
                 &mut state,
-                At { partition: 0, offset: at.offset, timestamp_ms: at.timestamp_ms },
+                RecordMetadata { partition: 0, offset: at.offset, timestamp_ms: at.timestamp_ms },
                 &event,
                 &mut effects,
             );
             next_offset = at.offset + 1;
             note(&event, &mut messages, &mut people);
         }
-        state.settle();
+        state.write_meta();
         let batch = state.pages().batch(next_offset);
         backend.commit(batch).expect("memory takes a batch");
         let pages = pages(&backend);
@@ -95,9 +95,9 @@ pub fn open(backend: &MemoryBackend) -> receipts_fold::Result<State<Paged<Memory
 }
 
 /// Folds one event; a state that cannot go on says so.
-pub fn fold(state: &mut State<Paged<MemoryBackend>>, at: At, event: &Event<'_>, effects: &mut Effects) -> bool {
+pub fn fold(state: &mut State<Paged<MemoryBackend>>, at: RecordMetadata, event: &Event<'_>, effects: &mut Effects) -> bool {
     let (key, value) = (event.key(), event.to_json());
-    let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+    let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
     state.apply(at, event, raw, effects).is_ok()
 }
 

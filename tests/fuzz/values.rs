@@ -1,6 +1,6 @@
 //! A page as the values of a store, written from `schemas/store/v1.md` and not from the store's code. Reads nothing back.
 
-use receipts_fold::page::{PageKey, TableId};
+use receipts_fold::pages::{PageKey, TableId};
 
 /// Bytes of a value at most, and those of the first one that are no payload.
 const PART_BYTES: usize = 4_000;

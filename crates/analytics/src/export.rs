@@ -17,7 +17,7 @@ use crate::{Error, FoldReport, ProgressMonitor, Scratch, Span, read};
 use files::Files;
 use receipts_event::decode_record;
 use receipts_event::{Body, Event};
-use receipts_fold::people::Role;
+use receipts_fold::pages::Role;
 use receipts_fold::view::{MemberFilter, Receipt};
 use receipts_fold::{Conversation, Pages, State};
 use receipts_log::Inspect;
@@ -137,7 +137,7 @@ fn messages<S: Pages<Error = receipts_store::Error>>(
     let partition = files.partition();
     for number in state.first_message()..state.messages() {
         is_stopped(monitor)?;
-        let Some(m) = state.placed(number).map_err(Error::state(partition))? else { continue };
+        let Some(m) = state.located_receipt(number).map_err(Error::state(partition))? else { continue };
         let c = state.conversation(m.conversation).map_err(Error::state(partition))?;
         let counts = |count: fn(&receipts_fold::view::Counts) -> u32| maybe(m.receipt.counts.as_ref().map(count));
         let r = &m.receipt;
@@ -214,7 +214,7 @@ fn rosters<S: Pages<Error = receipts_store::Error>>(
         let mut slot = Some(0);
         while let Some(from) = slot {
             is_stopped(monitor)?;
-            let roster = state.roster(number, from).map_err(Error::state(partition))?;
+            let roster = state.roster_page(number, from).map_err(Error::state(partition))?;
             slot = roster.next_slot;
             for (user_id, role) in roster.people {
                 let role = if role == Role::Member { "member" } else { "observer" };

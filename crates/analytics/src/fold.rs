@@ -3,7 +3,7 @@
 
 use crate::Error;
 use receipts_fold::effects::{DeadLetter, Effects};
-use receipts_fold::{LOOK_AHEAD_EVENTS, Limits, State};
+use receipts_fold::{Limits, PREFETCH_EVENTS, State};
 use receipts_log::{Inspect, ReadError, Record, Topic};
 use receipts_projection::partition::{Fold, apply, decode, write_checkpoint};
 use receipts_snapshots::{Snapshots, Wanted};
@@ -352,9 +352,9 @@ pub(crate) fn fold_into(
     let mut effects = Effects::default();
     let partitions = log.partition_count();
     read(log, span, monitor, &mut |records| {
-        for records in records.chunks(LOOK_AHEAD_EVENTS) {
+        for records in records.chunks(PREFETCH_EVENTS) {
             let events: Vec<_> = records.iter().map(|record| decode(record, partitions)).collect();
-            state.look_ahead(events.iter().flatten());
+            state.prefetch(events.iter().flatten());
             for (record, event) in records.iter().zip(&events) {
                 report.events += u64::from(event.is_ok());
                 apply(state, record, event, &mut effects).map_err(Error::state(partition))?;
@@ -372,7 +372,7 @@ pub(crate) fn fold_into(
         trim(state);
         Ok(())
     })?;
-    state.settle();
+    state.write_meta();
     report.newest_timestamp_ms = report.first_timestamp_ms.map(|_| state.newest_timestamp_ms());
     report.messages = state.messages();
     Ok(report)
@@ -380,7 +380,7 @@ pub(crate) fn fold_into(
 
 /// Writes the changed pages to the store. The store's settings say whether this waits for the disk.
 pub(crate) fn save(state: &mut Fold) -> Result<(), Error> {
-    state.settle();
+    state.write_meta();
     let written = write_checkpoint(state)?;
     state.pages_mut().saved(written.number);
     Ok(())

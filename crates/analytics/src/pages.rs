@@ -2,7 +2,7 @@
 //! one store format, and with the digest of a snapshot (`schemas/snapshot/v1.md`).
 
 use crate::{Error, ProgressMonitor};
-use receipts_fold::page::{PageKey, TableId};
+use receipts_fold::pages::{PageKey, TableId};
 use receipts_fold::{Pages, State};
 use receipts_store::snapshot::{self, Digest};
 
@@ -24,9 +24,9 @@ pub(crate) fn each_page<S: Pages<Error = receipts_store::Error>>(
         pages.iter().filter(|(table, _)| *table == wanted).try_for_each(|(table, key)| each(*table, *key))
     };
     let failed = Error::state(partition);
-    let own = state.own_pages().map_err(&failed)?;
+    let own = state.pages_of_partition().map_err(&failed)?;
     of(TableId::Meta, &own)?;
-    for table in [TableId::Heads, TableId::People, TableId::Marks, TableId::Leaves] {
+    for table in [TableId::Conversations, TableId::People, TableId::ReadMarks, TableId::Departures] {
         for conversation in 0..state.conversations() {
             of(table, &state.pages_of_conversation(conversation).map_err(&failed)?)?;
         }
@@ -37,10 +37,10 @@ pub(crate) fn each_page<S: Pages<Error = receipts_store::Error>>(
         }
     }
     of(TableId::Parked, &own)?;
-    of(TableId::Erased, &own)
+    of(TableId::Erasures, &own)
 }
 
-const MESSAGES_PER_PAGE: usize = receipts_fold::message::MESSAGES_PER_PAGE as usize;
+const MESSAGES_PER_PAGE: usize = receipts_fold::pages::MESSAGES_PER_PAGE as usize;
 
 /// Builds the digest of pages that are added in snapshot order.
 #[derive(Default)]

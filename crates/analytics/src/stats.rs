@@ -10,7 +10,7 @@ pub use figures::{After24Hours, Audience, Conversation, Hour, Message, Messages,
 
 use crate::{Error, FoldReport, Folded, ProgressMonitor, Scratch, Span};
 use figures::of;
-use receipts_fold::Placed;
+use receipts_fold::LocatedReceipt;
 use receipts_fold::view::{Counts, MemberFilter, Status};
 use receipts_log::Inspect;
 use times::{Hours, Sizes};
@@ -97,7 +97,7 @@ impl<'a> Counted<'a> {
             if monitor.is_stopped() {
                 return Err(Error::Stopped);
             }
-            let Some(placed) = state.placed(number).map_err(Error::state(partition))? else { continue };
+            let Some(placed) = state.located_receipt(number).map_err(Error::state(partition))? else { continue };
             if placed.timestamp_ms < self.plan.since_ms || !self.is_selected(&placed.receipt.tenant) {
                 continue;
             }
@@ -145,7 +145,7 @@ impl<'a> Counted<'a> {
     fn counts(
         &mut self,
         counts: &Counts,
-        placed: &Placed,
+        placed: &LocatedReceipt,
         group_type: impl FnOnce() -> Result<String, Error>,
     ) -> Result<(), Error> {
         self.readers.add(counts);
@@ -170,7 +170,7 @@ impl<'a> Counted<'a> {
     }
 
     /// Adds the named readers of a message that have a read time.
-    fn reads(&mut self, folded: &Folded, number: u64, placed: &Placed, newest_ms: u64) -> Result<(), Error> {
+    fn reads(&mut self, folded: &Folded, number: u64, placed: &LocatedReceipt, newest_ms: u64) -> Result<(), Error> {
         let Some(counts) = placed.receipt.counts else { return Ok(()) };
         let sent_at_ms = placed.receipt.sent_at_ms.unwrap_or(placed.timestamp_ms);
         let is_old = sent_at_ms.saturating_add(DAY_MS) <= newest_ms;

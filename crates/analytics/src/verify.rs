@@ -3,8 +3,7 @@
 
 use crate::pages::{PagesDigest, each_page};
 use crate::{Error, FoldReport, ProgressMonitor, Scratch, Span, UpTo, span};
-use receipts_fold::message::MESSAGES_PER_PAGE;
-use receipts_fold::page::{PageKey, TableId};
+use receipts_fold::pages::{MESSAGES_PER_PAGE, PageKey, TableId};
 use receipts_fold::view::MemberFilter;
 use receipts_fold::{Limits, State};
 use receipts_log::Inspect;
@@ -213,8 +212,8 @@ fn compare(truth: &Stored, stored: &Stored, monitor: &dyn ProgressMonitor, verdi
 
 /// Compares which pages of its own each side has: those that no other page refers to.
 fn unequal_keys(truth: &Stored, stored: &Stored) -> Result<Option<Difference>, StateError> {
-    let wanted = truth.own_pages()?;
-    let held = match stored.own_pages() {
+    let wanted = truth.pages_of_partition()?;
+    let held = match stored.pages_of_partition() {
         Ok(held) => held,
         Err(error) => {
             return Ok(Some(Difference::new("the partition's own pages", "can be listed", error.to_string())));
@@ -252,7 +251,7 @@ fn rosters_found_differently(
             if monitor.is_stopped() {
                 return Err(Error::Stopped);
             }
-            let roster = truth.roster(number, slot).map_err(&failed)?;
+            let roster = truth.roster_page(number, slot).map_err(&failed)?;
             next = roster.next_slot;
             for (user_id, _) in roster.people {
                 let held = stored.is_member(&conversation.tenant, &conversation.conversation_id, &user_id);
@@ -329,10 +328,12 @@ fn conversation_name(truth: &Stored, number: u32) -> Result<String, StateError> 
 
 fn page_name(truth: &Stored, table: TableId, key: PageKey) -> Result<String, StateError> {
     let of = match table {
-        TableId::Heads | TableId::People | TableId::Marks | TableId::Leaves => match u32::try_from(key.a) {
-            Ok(number) => format!(" of {}", conversation_name(truth, number)?),
-            Err(_) => String::new(),
-        },
+        TableId::Conversations | TableId::People | TableId::ReadMarks | TableId::Departures => {
+            match u32::try_from(key.a) {
+                Ok(number) => format!(" of {}", conversation_name(truth, number)?),
+                Err(_) => String::new(),
+            }
+        }
         _ => String::new(),
     };
     Ok(format!("table {table:?}, page ({}, {}){of}", key.a, key.b))

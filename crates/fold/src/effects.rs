@@ -1,23 +1,24 @@
-//! What a fold asks its caller to do. Effects are data: the fold performs none of them.
+//! Effects: the updates and dead letters that the caller must write after a fold. Effects are data;
+//! the fold performs none of them.
 
-use crate::small::Parked;
+use crate::pages::Parked;
 use receipts_event::Reason;
 
-/// What the events of a stretch of the log brought about.
+/// The effects of a range of the log.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Messages that changed themselves, in log order; the same one may come often.
-    pub changed: Vec<Changed>,
+    /// Messages that were sent, read or recalled, in log order. A message may occur often.
+    pub changed: Vec<MessageChanged>,
     /// Read marks of direct conversations that moved.
     pub marks: Vec<MarkMoved>,
     /// Records that could not be applied.
     pub dead_letters: Vec<DeadLetter>,
-    /// What happened, for metrics.
+    /// Counts for metrics.
     pub counters: Counters,
 }
 
 impl Effects {
-    /// Empties the lists and keeps their memory; counters go on.
+    /// Empties the lists and keeps their memory. The counters go on.
     pub fn clear(&mut self) {
         self.changed.clear();
         self.marks.clear();
@@ -27,12 +28,12 @@ impl Effects {
 
 /// A message that was sent, read or recalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Changed {
-    /// Its number in the partition.
+pub struct MessageChanged {
+    /// Number of the message in the partition.
     pub message: u64,
-    /// How many must read it.
+    /// The number of people who must read it.
     pub audience: u32,
-    /// Who read it openly, by slot, and when, Unix milliseconds.
+    /// The slot that read it openly, and when, Unix milliseconds.
     pub newly_read: Option<(u32, u64)>,
 }
 
@@ -45,31 +46,31 @@ pub struct MarkMoved {
     pub slot: u32,
 }
 
-/// A record to be written to the dead letters.
+/// A record that belongs in the dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Why.
+    /// The stable code.
     pub reason: Reason,
-    /// A sentence; of parked records it names the ids.
+    /// A sentence that says why. For a parked record it names the missing ids.
     pub detail: String,
-    /// The messages that the record could not be applied for.
+    /// The messages to which the record could not be applied.
     pub ids: Vec<Box<str>>,
-    /// The record, where it is an earlier one than that being applied.
+    /// The record itself if it was parked; `None` if it is the record being folded.
     pub parked: Option<Box<Parked>>,
 }
 
-/// How often something happened.
+/// How often each thing happened.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
     /// Records folded.
     pub records: u64,
     /// Messages sent.
     pub messages: u64,
-    /// Reads that counted, hidden ones included.
+    /// First reads, hidden ones included.
     pub reads: u64,
-    /// Reads by somebody who had read before.
+    /// Reads by a reader who had read before.
     pub repeated: u64,
-    /// Reads by somebody outside the audience, or of a message that has none.
+    /// Reads by a reader outside the audience, or of a message without an audience.
     pub not_in_audience: u64,
     /// Reads of expired messages.
     pub expired: u64,
@@ -82,9 +83,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_emptied_keeps_its_counters() {
+    fn cleared_effects_keep_their_counters() {
         let mut effects = Effects::default();
-        effects.changed.push(Changed { message: 1, audience: 2, newly_read: None });
+        effects.changed.push(MessageChanged { message: 1, audience: 2, newly_read: None });
         effects.marks.push(MarkMoved { conversation: 1, slot: 2 });
         let letter = DeadLetter { reason: Reason::NoRoster, detail: String::new(), ids: Vec::new(), parked: None };
         effects.dead_letters.push(letter);

@@ -1,40 +1,25 @@
-//! What it means: the pure state transition and the questions it can answer.
+//! The fold: the pure transition of a partition's state by its records, and the questions that a
+//! state answers.
 //!
-//! No IO of its own, no async, no clock, no randomness: time and position come from the record, pages from a
-//! [port](page::Table). The same prefix of a partition gives the same state, however often the process died on the way.
+//! Does no IO, reads no clock, draws no random number and is not async: time and position come from
+//! the record, pages from a [port](pages::Table). The same prefix of a partition gives the same
+//! state, however often the process died on the way.
+//!
+//! `rules` has one file per rule of the contract, `pages` one per table of the store, `index` finds
+//! messages by id, and `questions` answers.
 
-mod ahead;
-mod apply;
-mod ask;
-mod audit;
-pub mod chain;
 pub mod effects;
-pub mod head;
 pub mod index;
-mod left;
-mod lists;
-mod mark;
-mod memo;
-pub mod message;
-mod origin;
-pub mod page;
-mod park;
-pub mod people;
-mod read;
-pub mod reads;
-mod roster;
-mod send;
-pub mod small;
+pub mod pages;
+mod prefetch;
+mod questions;
+mod record;
+mod rules;
+pub mod skip_list;
 mod state;
-pub mod stretches;
-pub mod view;
-mod walk;
-pub mod wire;
-mod young;
 
-pub use ahead::LOOK_AHEAD_EVENTS;
-pub use origin::{LastRecord, Origin};
-pub use park::Raw;
-pub use small::Headers;
-pub use state::{At, Error, Limits, Pages, Result, State};
-pub use walk::{Conversation, Placed, Roster};
+pub use pages::{Headers, LastRecord, Origin, Pages};
+pub use prefetch::PREFETCH_EVENTS;
+pub use questions::{Conversation, LocatedReceipt, RosterPage, view};
+pub use record::{RawRecord, RecordMetadata};
+pub use state::{Error, Limits, Result, State};

@@ -8,7 +8,7 @@ use crate::settings::ProjectError;
 use parking_lot::RwLock;
 use receipts_event::{Event, Rejection, decode_record};
 use receipts_fold::effects::Effects;
-use receipts_fold::{At, Headers, Limits, Raw, State};
+use receipts_fold::{Headers, Limits, RawRecord, RecordMetadata, State};
 use receipts_log::Record;
 use receipts_store::{Backend as _, Paged, SledBackend, trim};
 use std::time::{Duration, Instant};
@@ -40,14 +40,14 @@ pub fn apply(
     event: &Decoded<'_>,
     effects: &mut Effects,
 ) -> Result<(), FoldError> {
-    let at = At { partition: record.partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
+    let at = RecordMetadata { partition: record.partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
     match event {
         Ok(event) => {
             let headers = || headers_of(record);
-            let raw = Raw { key: record.key, value: record.value.unwrap_or_default(), headers: &headers };
+            let raw = RawRecord { key: record.key, value: record.value.unwrap_or_default(), headers: &headers };
             fold.apply(at, event, raw, effects)
         }
-        Err(rejection) => fold.pass(at, rejection.reason, rejection.to_string(), effects),
+        Err(rejection) => fold.skip(at, rejection.reason, rejection.to_string(), effects),
     }
 }
 
@@ -160,7 +160,7 @@ pub(crate) fn checkpoint(number: u32, partition: &RwLock<Option<Partition>>) -> 
     {
         let mut guard = partition.write();
         let Some(partition) = guard.as_mut().filter(|p| p.whole) else { return Ok(None) };
-        partition.fold.settle();
+        partition.fold.write_meta();
     }
     // Only this thread changes the partition, so the pages are the same until `saved` below.
     let guard = partition.read();

@@ -11,7 +11,7 @@ use crate::shared::Shared;
 use crate::source::SourceItem;
 use crate::worker::POLL_WAIT;
 use parking_lot::{Mutex, RwLockWriteGuard};
-use receipts_fold::{LOOK_AHEAD_EVENTS, LastRecord};
+use receipts_fold::{LastRecord, PREFETCH_EVENTS};
 use receipts_log::{Log, Record};
 use receipts_store::trim;
 use std::sync::Arc;
@@ -112,12 +112,12 @@ impl Shard {
 
     /// Folds records of one partition.
     fn fold_records(&self, records: &[Record<'_>], events: &[Decoded<'_>]) -> Result<(), ProjectError> {
-        for (records, events) in records.chunks(LOOK_AHEAD_EVENTS).zip(events.chunks(LOOK_AHEAD_EVENTS)) {
+        for (records, events) in records.chunks(PREFETCH_EVENTS).zip(events.chunks(PREFETCH_EVENTS)) {
             let number = records[0].partition;
             let cell = self.cell(number);
             let mut guard = cell.partition.write();
             if let Some(partition) = guard.as_mut() {
-                partition.fold.look_ahead(events.iter().flatten());
+                partition.fold.prefetch(events.iter().flatten());
             }
             for (record, event) in records.iter().zip(events) {
                 // Revoked within this poll: its next owner continues from our last checkpoint.
@@ -131,7 +131,7 @@ impl Shard {
             }
             let Some(partition) = guard.as_mut() else { return Ok(()) };
             if let Some(last) = records.last() {
-                partition.fold.saw(LastRecord { offset: last.offset, fingerprint: last.fingerprint() });
+                partition.fold.note_last_record(LastRecord { offset: last.offset, fingerprint: last.fingerprint() });
                 let now_ms = (self.shared.settings.now_ms)();
                 partition.clock.check(number, last.offset, last.timestamp_ms, now_ms);
                 let behind = Duration::from_millis(now_ms.saturating_sub(last.timestamp_ms));

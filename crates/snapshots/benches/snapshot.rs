@@ -7,7 +7,7 @@
 #![allow(clippy::print_stdout, reason = "a program that measures and prints")]
 
 use receipts_fold::effects::Effects;
-use receipts_fold::{At, LOOK_AHEAD_EVENTS, Limits, Raw, State};
+use receipts_fold::{Limits, PREFETCH_EVENTS, RawRecord, RecordMetadata, State};
 use receipts_objects::Destination;
 use receipts_snapshots::{Snapshots, Taken, Wanted};
 use receipts_store::snapshot::{Taking, Told, hex};
@@ -42,12 +42,13 @@ impl Fold {
             }
             let to = events.end.min(from + CHUNK);
             let made: Vec<_> = (from..to).map(|i| (workload.event(i, &mut scratch).into_owned(), i)).collect();
-            for group in made.chunks(LOOK_AHEAD_EVENTS) {
-                self.state.look_ahead(group.iter().map(|(event, _)| event));
+            for group in made.chunks(PREFETCH_EVENTS) {
+                self.state.prefetch(group.iter().map(|(event, _)| event));
                 for (event, i) in group {
                     let key = event.key();
-                    let at = At { partition: 0, offset: *i as u64, timestamp_ms: workload.at(*i).timestamp_ms };
-                    let raw = Raw { key: Some(&key), value: b"", headers: &Vec::new };
+                    let at =
+                        RecordMetadata { partition: 0, offset: *i as u64, timestamp_ms: workload.at(*i).timestamp_ms };
+                    let raw = RawRecord { key: Some(&key), value: b"", headers: &Vec::new };
                     self.state.apply(at, event, raw, &mut effects).expect("the fold goes on");
                 }
                 effects.clear();
@@ -64,7 +65,7 @@ impl Fold {
 
     fn checkpoint(&mut self) {
         self.since = 0;
-        self.state.settle();
+        self.state.write_meta();
         let batch = self.state.pages().batch(self.state.next_offset());
         let saved = self.state.pages().backend().commit(batch).expect("a checkpoint");
         self.state.pages_mut().saved(saved);

@@ -9,7 +9,7 @@
 use parking_lot::RwLock;
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
-use receipts_fold::{At, LOOK_AHEAD_EVENTS, Limits, Raw, State};
+use receipts_fold::{Limits, PREFETCH_EVENTS, RawRecord, RecordMetadata, State};
 use receipts_store::{Backend, Paged, SledBackend, SledSettings, SledStore, trim};
 use receipts_testkit::bench::{disk_bytes, flag, number, params, reset_peak, status_bytes};
 use receipts_testkit::workload::{Scratch, Workload};
@@ -153,12 +153,12 @@ fn run(
         }
         let (started, cpu) = (Instant::now(), thread_cpu());
         let mut offset = from as u64;
-        for group in events.chunks(LOOK_AHEAD_EVENTS) {
+        for group in events.chunks(PREFETCH_EVENTS) {
             let mut fold = fold.write();
-            fold.look_ahead(group.iter().map(|(_, _, event)| event));
+            fold.prefetch(group.iter().map(|(_, _, event)| event));
             for (key, timestamp_ms, event) in group {
-                let raw = Raw { key: Some(key), value: b"", headers: &Vec::new };
-                let at = At { partition: 0, offset, timestamp_ms: *timestamp_ms };
+                let raw = RawRecord { key: Some(key), value: b"", headers: &Vec::new };
+                let at = RecordMetadata { partition: 0, offset, timestamp_ms: *timestamp_ms };
                 fold.apply(at, event, raw, &mut effects).expect("the fold goes on");
                 offset += 1;
             }
@@ -211,7 +211,7 @@ fn store_cpu() -> f64 {
 
 /// As the projection does it for a partition that is behind: in one go.
 fn checkpoint(fold: &RwLock<Fold>) {
-    fold.write().settle();
+    fold.write().write_meta();
     let guard = fold.read();
     let batch = guard.pages().batch(guard.next_offset());
     let number = guard.pages().backend().commit(batch).expect("a checkpoint");

@@ -5,9 +5,8 @@
 
 use receipts_event::{Body, ConversationConfigured, Event, Kind, MembersChanged, MessageRead, MessageSent};
 use receipts_fold::effects::Effects;
-use receipts_fold::message::Messages;
-use receipts_fold::page::{Store, Table, TableId};
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::pages::{Messages, Store, Table, TableId};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_store::{Backend, Paged, SledBackend, SledSettings, SledStore, trim};
 use receipts_testkit::bench::{disk_bytes, number, status_bytes};
 use receipts_testkit::workload::{EPOCH_MS, Params, Scratch, Workload};
@@ -109,15 +108,15 @@ fn main() {
 
 const TABLES: [(TableId, &str); 12] = [
     (TableId::Names, "names"),
-    (TableId::Heads, "heads"),
+    (TableId::Conversations, "heads"),
     (TableId::People, "people"),
     (TableId::PeopleIndex, "index of people"),
-    (TableId::Marks, "read marks"),
-    (TableId::Leaves, "leaves"),
+    (TableId::ReadMarks, "read marks"),
+    (TableId::Departures, "leaves"),
     (TableId::Messages, "messages"),
     (TableId::Chunks, "reads of large groups"),
     (TableId::Index, "index of messages"),
-    (TableId::Filters, "filters"),
+    (TableId::BloomFilters, "filters"),
     (TableId::Parked, "parked"),
     (TableId::Meta, "counters"),
 ];
@@ -228,8 +227,8 @@ impl Quarter {
 
     fn apply(&mut self, timestamp_ms: u64, event: &Event<'_>) {
         let key = event.key();
-        let at = At { partition: 0, offset: self.offset, timestamp_ms };
-        let raw = Raw { key: Some(&key), value: b"", headers: &Vec::new };
+        let at = RecordMetadata { partition: 0, offset: self.offset, timestamp_ms };
+        let raw = RawRecord { key: Some(&key), value: b"", headers: &Vec::new };
         self.fold.apply(at, event, raw, &mut self.effects).expect("the fold goes on");
         self.offset += 1;
         self.since_checkpoint += 1;
@@ -308,7 +307,7 @@ impl Quarter {
     /// As the projection does it.
     fn checkpoint(&mut self) {
         self.since_checkpoint = 0;
-        self.fold.settle();
+        self.fold.write_meta();
         let batch = self.fold.pages().batch(self.fold.next_offset());
         let number = self.fold.pages().backend().commit(batch).expect("a checkpoint");
         self.fold.pages_mut().saved(number);
@@ -320,9 +319,10 @@ impl Quarter {
         let backend = pages.backend();
         backend.wait().expect("the store keeps up");
         let mut row = Row { day, ..Row::default() };
-        let crowd = pages.conversation(format!("{TENANT}/{CROWD}").as_bytes()).expect("names").expect("the crowd");
+        let crowd =
+            pages.conversation_number(format!("{TENANT}/{CROWD}").as_bytes()).expect("names").expect("the crowd");
         let crowd = u64::from(crowd).to_be_bytes();
-        let of_roster = [TableId::People, TableId::PeopleIndex, TableId::Leaves].map(|table| table as u8);
+        let of_roster = [TableId::People, TableId::PeopleIndex, TableId::Departures].map(|table| table as u8);
         for key in backend.keys(&[]).expect("keys") {
             let bytes = backend.get(&key).expect("values").map_or(0, |value| value.as_ref().len() as u64);
             *row.tables.entry(key[0]).or_default() += bytes;
@@ -331,7 +331,7 @@ impl Quarter {
             }
         }
         for key in Table::<Messages>::keys(pages).expect("keys") {
-            let page = Table::<Messages>::get(pages, key).expect("a page").expect("a page");
+            let page = Table::<Messages>::read(pages, key).expect("a page").expect("a page");
             row.messages += page.len() as u64;
             row.reads += page.iter().map(|m| u64::from(m.read)).sum::<u64>();
         }

@@ -2,8 +2,8 @@
 //! not looked at lately make room.
 
 use hashbrown::HashTable;
-use receipts_fold::page::{Mut, Page, PageKey};
-use receipts_fold::wire::Writer;
+use receipts_fold::pages::codec::Writer;
+use receipts_fold::pages::{Mut, Page, PageKey};
 use rustc_hash::FxHasher;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};

@@ -9,7 +9,7 @@
 
 use crate::error::Error;
 use receipts_event::hex;
-use receipts_fold::page::{PageKey, TableId};
+use receipts_fold::pages::{PageKey, TableId};
 
 /// The format written; all up to this one are read.
 pub(crate) const VERSION: u8 = 1;

@@ -9,13 +9,12 @@ use crate::cache::{Cache, Change};
 use crate::envelope::{name_key, page_key, parse_page_key, part_key, unwrap, wrap};
 use crate::error::Error;
 use crate::names::Names;
-use receipts_fold::head::Head;
 use receipts_fold::index::{BloomFilter, IndexPage};
-use receipts_fold::message::{Chunk, Messages};
-use receipts_fold::page::{Mut, Page, PageKey, Ref, Store, Table};
-use receipts_fold::people::{People, PeopleIndex};
-use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
-use receipts_fold::wire::{Reader, Writer};
+use receipts_fold::pages::codec::{Reader, Writer};
+use receipts_fold::pages::{
+    Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Mut, Page, PageKey, Parked, People, PeopleIndex,
+    ReadMarks, Ref, Store, Table,
+};
 use receipts_fold::{Origin, State};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -31,17 +30,17 @@ pub struct Paged<B> {
     is_drafting: bool,
     names: Names,
     meta: Cache<Meta>,
-    heads: Cache<Head>,
+    heads: Cache<ConversationPage>,
     people: Cache<People>,
     people_index: Cache<PeopleIndex>,
-    marks: Cache<Marks>,
-    leaves: Cache<Leaves>,
+    marks: Cache<ReadMarks>,
+    leaves: Cache<Departures>,
     messages: Cache<Messages>,
     chunks: Cache<Chunk>,
     index: Cache<IndexPage>,
     filters: Cache<BloomFilter>,
     parked: Cache<Parked>,
-    erased: Cache<Erased>,
+    erased: Cache<Erasure>,
     origin: Cache<Origin>,
 }
 
@@ -347,7 +346,7 @@ fn write_table<P: Page>(cache: &Cache<P>, next_offset: u64, writer: &mut Writer,
 impl<B: Backend> Store for Paged<B> {
     type Error = Error;
 
-    fn conversation(&self, name: &[u8]) -> Result<Option<u32>, Error> {
+    fn conversation_number(&self, name: &[u8]) -> Result<Option<u32>, Error> {
         match self.names.get(name) {
             Some(number) => Ok(Some(number)),
             None => self.load_name(name),
@@ -358,15 +357,15 @@ impl<B: Backend> Store for Paged<B> {
         Names::hash(name)
     }
 
-    fn conversation_probably(&self, hash: u64) -> Option<u32> {
+    fn peek_conversation_number(&self, hash: u64) -> Option<u32> {
         self.names.probably(hash).map(|(_, number)| number)
     }
 
-    fn touch_conversation(&self, hash: u64) -> u8 {
+    fn prefetch_conversation(&self, hash: u64) -> u8 {
         self.names.probably(hash).and_then(|(name, _)| name.first().copied()).unwrap_or(0)
     }
 
-    fn conversation_hot(&mut self, name: &[u8]) -> Result<Option<u32>, Error> {
+    fn load_conversation_number(&mut self, name: &[u8]) -> Result<Option<u32>, Error> {
         if let Some(number) = self.names.hot(name) {
             return Ok(Some(number));
         }
@@ -385,18 +384,18 @@ impl<B: Backend> Store for Paged<B> {
 macro_rules! table {
     ($page:ty, $field:ident) => {
         impl<B: Backend> Table<$page> for Paged<B> {
-            fn get(&self, key: PageKey) -> Result<Option<Ref<'_, $page>>, Error> {
+            fn read(&self, key: PageKey) -> Result<Option<Ref<'_, $page>>, Error> {
                 match self.$field.find(key) {
-                    Some(place) => Ok(self.$field.at(place).map(Ref::Hot)),
-                    None => Ok(self.load(key)?.map(|page| Ref::Cold(Box::new(page)))),
+                    Some(place) => Ok(self.$field.at(place).map(Ref::Cached)),
+                    None => Ok(self.load(key)?.map(|page| Ref::Loaded(Box::new(page)))),
                 }
             }
 
-            fn at_hand(&self, key: PageKey) -> Option<&$page> {
+            fn peek(&self, key: PageKey) -> Option<&$page> {
                 self.$field.find(key).and_then(|place| self.$field.at(place))
             }
 
-            fn hot(&mut self, key: PageKey) -> Result<Option<Mut<'_, $page>>, Error> {
+            fn load_mut(&mut self, key: PageKey) -> Result<Option<Mut<'_, $page>>, Error> {
                 let place = match self.$field.find(key) {
                     Some(place) => place,
                     None => match self.load(key)? {
@@ -423,15 +422,15 @@ macro_rules! table {
 }
 
 table!(Meta, meta);
-table!(Head, heads);
+table!(ConversationPage, heads);
 table!(People, people);
 table!(PeopleIndex, people_index);
-table!(Marks, marks);
-table!(Leaves, leaves);
+table!(ReadMarks, marks);
+table!(Departures, leaves);
 table!(Messages, messages);
 table!(Chunk, chunks);
 table!(IndexPage, index);
 table!(BloomFilter, filters);
 table!(Parked, parked);
-table!(Erased, erased);
+table!(Erasure, erased);
 table!(Origin, origin);

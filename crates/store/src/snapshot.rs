@@ -12,7 +12,7 @@ pub use receipts_event::hex;
 pub use take::{Taking, Told};
 pub use write::Writer;
 
-use receipts_fold::page::{PageKey, TableId};
+use receipts_fold::pages::{PageKey, TableId};
 use sha2::{Digest as _, Sha256};
 
 /// The first bytes of every snapshot.
@@ -43,7 +43,7 @@ impl Digest {
     /// Adds a page by its key without part.
     pub fn add(&mut self, key: &[u8], payload: &[u8]) {
         const BESIDE_ANSWERS: [TableId; 5] =
-            [TableId::Names, TableId::PeopleIndex, TableId::Index, TableId::Filters, TableId::Origin];
+            [TableId::Names, TableId::PeopleIndex, TableId::Index, TableId::BloomFilters, TableId::Origin];
         if key.first().is_some_and(|table| BESIDE_ANSWERS.iter().all(|beside| *beside as u8 != *table)) {
             self.0.update(key);
             self.0.update((payload.len() as u64).to_be_bytes());

@@ -4,14 +4,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use receipts_fold::head::Head;
-use receipts_fold::index::{BloomFilter, Index, IndexPage, STRETCH, id_hash};
-use receipts_fold::message::{Chunk, Messages};
-use receipts_fold::page::{Page, PageKey, Table, TableId};
-use receipts_fold::people::{People, PeopleIndex};
-use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
+use receipts_fold::pages::{Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, PageKey, Parked, People, PeopleIndex, ReadMarks, Table, TableId};
+use receipts_fold::index::{BloomFilter, IndexPage, MessageIndex, SEGMENT_MESSAGES, id_hash};
 use receipts_fold::stretches::Stretches;
-use receipts_fold::wire::{Reader, Writer};
+use receipts_fold::pages::codec::{Reader, Writer};
 use receipts_fuzz::fixture::Fixture;
 use receipts_fuzz::seeds;
 use receipts_fuzz::values::{page_key, part_key, values};
@@ -45,7 +41,7 @@ fuzz_target!(
         journal.seal();
         seeds.push([&[JOURNAL], journal.bytes()].concat());
         seeds.push([&[SEALED_JOURNAL], &journal.bytes()[..journal.bytes().len() - 4]].concat());
-        let value = &values(&page_key(TableId::Leaves, KEY), 9, &[1, 4, 2])[0].1;
+        let value = &values(&page_key(TableId::Departures, KEY), 9, &[1, 4, 2])[0].1;
         seeds.push([&[VALUE], &value[..]].concat());
         seeds
     }),
@@ -54,17 +50,17 @@ fuzz_target!(
         match *what {
             1 => _ = page::<Meta>(bytes),
             2 => _ = Reader::new(bytes).small(),
-            3 => _ = page::<Head>(bytes),
+            3 => _ = page::<ConversationPage>(bytes),
             4 => people(bytes),
             5 => _ = page::<PeopleIndex>(bytes).map(|page| page.slots(u32::from(bytes[0])).count()),
-            6 => _ = page::<Marks>(bytes),
-            7 => _ = page::<Leaves>(bytes),
+            6 => _ = page::<ReadMarks>(bytes),
+            7 => _ = page::<Departures>(bytes),
             8 => messages(bytes),
             9 => chunk(bytes),
             10 => index_page(bytes),
             11 => filter_page(bytes),
             12 => _ = page::<Parked>(bytes),
-            13 => _ = page::<Erased>(bytes),
+            13 => _ = page::<Erasure>(bytes),
             14 => _ = page::<receipts_fold::Origin>(bytes),
             VALUE => value(bytes),
             JOURNAL => journal(bytes.to_vec()),
@@ -96,7 +92,7 @@ fn page<P: Page + PartialEq + Debug>(bytes: &[u8]) -> Option<P> {
 fn people(bytes: &[u8]) {
     let Some(page) = page::<People>(bytes) else { return };
     for (place, person) in page.iter().enumerate() {
-        _ = (person.in_audience_at(9), person.left_after(9), person.is_gone());
+        _ = (person.in_audience_at(9), person.left_after(9), person.is_former_member());
         let hash = page.hashes()[place];
         assert!(page.find(&person.id, hash).is_some_and(|found| found <= place as u32));
     }
@@ -147,22 +143,22 @@ fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: BloomFilter) {
         put(&backend, &values(&page_key(table, PageKey { a: 0, b: (id >> 56) as u32 }), 9, payload));
     }
     let paged = Paged::new(backend, 0, 1 << 20);
-    let index = Index::new(STRETCH, [(0, filter)], 1);
+    let index = MessageIndex::new(SEGMENT_MESSAGES, [(0, filter)], 1);
     let mut stretches = Stretches::default();
     stretches.add(0, 0);
     for conversation in [None, Some((0, &stretches)), Some((1, &stretches))] {
         let found = index.candidates(&paged, id, conversation).expect("pages that decode");
-        assert!(found.iter().all(|message| *message < STRETCH));
+        assert!(found.iter().all(|message| *message < SEGMENT_MESSAGES));
     }
 }
 
 /// A value as the medium has it: it is a page, or it is found to be damaged.
 fn value(bytes: &[u8]) {
     let backend = MemoryBackend::default();
-    let key = page_key(TableId::Leaves, KEY);
+    let key = page_key(TableId::Departures, KEY);
     put(&backend, &[(part_key(&key, 0), bytes.to_vec())]);
     let paged = Paged::new(backend, 0, 1 << 20);
-    if let Ok(Some(_)) = Table::<Leaves>::get(&paged, KEY) {
+    if let Ok(Some(_)) = Table::<Departures>::read(&paged, KEY) {
         // What is accepted is what was written, to the last bit.
         let payload = &bytes[15..];
         let offset = u64::from_le_bytes(bytes[7..15].try_into().expect("eight bytes"));
@@ -197,5 +193,5 @@ fn sealed_stretch() -> Vec<u8> {
 
 /// A filter of two blocks, as a seed.
 fn filter() -> Vec<u8> {
-    [vec![TableId::Filters as u8, 16], vec![0x5A; 128]].concat()
+    [vec![TableId::BloomFilters as u8, 16], vec![0x5A; 128]].concat()
 }

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
 use receipts_fold::view::MemberFilter;
-use receipts_fold::{At, State};
+use receipts_fold::{RecordMetadata, State};
 use receipts_fuzz::fixture::{Fixture, fold, open};
 use receipts_fuzz::seeds;
 use receipts_store::{MemoryBackend, Paged};
@@ -37,7 +37,7 @@ fuzz_target!(
             ask(&state, usize::from(*window));
             // A log has no offsets near the end of the numbers.
             if state.next_offset() < 1 << 62 && go_on(&mut state) {
-                state.settle();
+                state.write_meta();
                 _ = state.pages().batch(state.next_offset());
                 ask(&state, usize::from(*window));
             }
@@ -83,7 +83,7 @@ fn go_on(state: &mut State<Paged<MemoryBackend>>) -> bool {
     let mut effects = Effects::default();
     for (i, event) in NEXT.iter().enumerate() {
         let offset = FIXTURE.next_offset().max(state.next_offset()).saturating_add(i as u64);
-        let at = At { partition: 0, offset, timestamp_ms: EPOCH_MS + 1_000 * i as u64 };
+        let at = RecordMetadata { partition: 0, offset, timestamp_ms: EPOCH_MS + 1_000 * i as u64 };
         if !fold(state, at, event, &mut effects) {
             return false;
         }

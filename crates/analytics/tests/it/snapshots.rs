@@ -4,8 +4,7 @@
 use crate::common::{Alone, Told, assert_agree, folded, oracle_of, scratch, with_state};
 use receipts_analytics::{ProgressMonitor, Scratch, Span, UpTo, digest, span, verify};
 use receipts_fold::Limits;
-use receipts_fold::head::Head;
-use receipts_fold::page::Table;
+use receipts_fold::pages::{ConversationPage, Table};
 use receipts_objects::Destination;
 use receipts_snapshots::Snapshots;
 use receipts_store::snapshot::{Taking, Told as About};
@@ -117,11 +116,11 @@ fn a_snapshot_is_verified_against_the_log_without_its_store() {
     let found = verdict(good).unwrap();
     assert!(found.is_good() && found.report.next_offset == at, "{found:#?}");
     with_state(dir.path(), |state| {
-        let key = Table::<Head>::keys(state.pages()).unwrap()[0];
-        Table::<Head>::hot(state.pages_mut(), key).unwrap().unwrap().group_type = "planted".into();
+        let key = Table::<ConversationPage>::keys(state.pages()).unwrap()[0];
+        Table::<ConversationPage>::load_mut(state.pages_mut(), key).unwrap().unwrap().group_type = "planted".into();
     });
     let planted = snapshots();
     send(dir.path(), &planted);
     let found = verdict(planted).unwrap();
-    assert!(found.first_difference.unwrap().location.contains("table Heads"));
+    assert!(found.first_difference.unwrap().location.contains("table Conversations"));
 }

@@ -2,12 +2,10 @@
 
 use crate::common::{Alone, SLED, Stored, Told, folded, scratch, with_state};
 use receipts_analytics::verify::{self, Verdict};
-use receipts_fold::head::Head;
 use receipts_fold::index::IndexPage;
-use receipts_fold::message::Messages;
-use receipts_fold::page::{PageKey, Table};
-use receipts_fold::people::{People, PeopleIndex, Role};
-use receipts_fold::small::{Erased, Leaves, Marks};
+use receipts_fold::pages::{
+    ConversationPage, Departures, Erasure, Messages, PageKey, People, PeopleIndex, ReadMarks, Role, Table,
+};
 use receipts_store::{Paged, SledBackend, SledStore};
 use std::path::Path;
 
@@ -20,12 +18,12 @@ fn verdict(told: &Told, dir: &Path) -> Verdict {
 }
 
 /// Changes the first page of a table for which `change` says that it did.
-fn plant<P: receipts_fold::page::Page>(state: &mut Stored, change: impl Fn(&mut P) -> bool) -> Option<PageKey>
+fn plant<P: receipts_fold::pages::Page>(state: &mut Stored, change: impl Fn(&mut P) -> bool) -> Option<PageKey>
 where
     Paged<SledBackend>: Table<P, Error = receipts_store::Error>,
 {
     for key in Table::<P>::keys(state.pages()).unwrap() {
-        let mut page = Table::<P>::hot(state.pages_mut(), key).unwrap().unwrap();
+        let mut page = Table::<P>::load_mut(state.pages_mut(), key).unwrap().unwrap();
         if change(&mut page) {
             return Some(key);
         }
@@ -87,8 +85,8 @@ fn every_planted_difference_is_found_and_named() {
                 true
             })
         }),
-        ("table Heads", |state| {
-            plant::<Head>(state, |head| {
+        ("table Conversations", |state| {
+            plant::<ConversationPage>(state, |head| {
                 head.group_type = "planted".into();
                 true
             })
@@ -102,20 +100,20 @@ fn every_planted_difference_is_found_and_named() {
                 true
             })
         }),
-        ("table Marks", |state| {
-            plant::<Marks>(state, |page| {
+        ("table ReadMarks", |state| {
+            plant::<ReadMarks>(state, |page| {
                 let mark = page.slots.iter_mut().find_map(|(mark, _)| mark.as_mut());
                 mark.map(|mark| mark.read_at_ms += 1).is_some()
             })
         }),
-        ("table Leaves", |state| {
-            plant::<Leaves>(state, |page| {
-                page.leaves[0].1 += 1;
+        ("table Departures", |state| {
+            plant::<Departures>(state, |page| {
+                page.departures[0].1 += 1;
                 true
             })
         }),
-        ("table Erased", |state| {
-            plant::<Erased>(state, |erased| {
+        ("table Erasures", |state| {
+            plant::<Erasure>(state, |erased| {
                 erased.user_id = "somebody else".into();
                 true
             })
@@ -146,7 +144,7 @@ fn every_planted_difference_is_found_and_named() {
 #[test]
 fn what_a_sealed_index_has_lost_is_found_and_named() {
     // One stretch is sealed once two younger ones are full.
-    let sends = 3 * receipts_fold::index::STRETCH as usize + 10;
+    let sends = 3 * receipts_fold::index::SEGMENT_MESSAGES as usize + 10;
     let told = Told::of_sends(sends);
     let dir = tempfile::tempdir().unwrap();
     folded(&told, told.records[0].len(), dir.path());

@@ -4,12 +4,12 @@
 use crate::watched::Watched;
 use receipts_event::{Event, decode};
 use receipts_fold::effects::Effects;
-use receipts_fold::page::{PageKey, TableId};
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::pages::{PageKey, TableId};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-const STRETCH: u64 = 64;
+const SEGMENT_MESSAGES: u64 = 64;
 
 struct Chat {
     fold: State<Watched>,
@@ -19,8 +19,8 @@ impl Chat {
     fn apply(&mut self, event: &Event<'_>) -> BTreeSet<(TableId, PageKey)> {
         self.fold.pages().take_looks();
         let (key, value) = (event.key(), event.to_json());
-        let at = At { partition: 0, offset: self.fold.next_offset(), timestamp_ms: 1_000 };
-        let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+        let at = RecordMetadata { partition: 0, offset: self.fold.next_offset(), timestamp_ms: 1_000 };
+        let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
         self.fold.apply(at, event, raw, &mut Effects::default()).unwrap();
         self.fold.pages().take_looks().into_iter().collect()
     }
@@ -30,9 +30,9 @@ impl Chat {
     }
 
     fn ahead(&mut self, events: &[Event<'static>]) -> BTreeSet<(TableId, PageKey)> {
-        self.fold.pages().take_at_hand();
-        self.fold.look_ahead(events.iter());
-        self.fold.pages().take_at_hand().into_iter().collect()
+        self.fold.pages().take_peeked();
+        self.fold.prefetch(events.iter());
+        self.fold.pages().take_peeked().into_iter().collect()
     }
 }
 
@@ -51,13 +51,13 @@ fn read(conversation: &str, reader: &str, message_ids: &[&str]) -> Value {
 
 /// A small group and one of 700, with messages in sealed stretches and young ones, and readers of each.
 fn chat() -> Chat {
-    let fold = State::open_with_stretches(Watched::empty(), Limits::default(), STRETCH).unwrap();
+    let fold = State::open_with_segments(Watched::empty(), Limits::default(), SEGMENT_MESSAGES).unwrap();
     let mut chat = Chat { fold };
     for (conversation, people) in [("small", 10), ("large", 700)] {
         let all: Vec<String> = (0..people).map(|i| format!("u{i}")).collect();
         chat.post(&json!({"type": "members.changed", "conversation_id": conversation, "joined": all}));
     }
-    for i in 0..4 * STRETCH {
+    for i in 0..4 * SEGMENT_MESSAGES {
         chat.post(&sent(if i % 2 == 0 { "small" } else { "large" }, &format!("m{i}"), "u0"));
     }
     for message in ["m1", "m251"] {
@@ -70,9 +70,10 @@ fn chat() -> Chat {
 
 #[test]
 fn what_a_record_takes_was_looked_at_before() {
-    use TableId::{Chunks, Heads, Index, Messages, People, PeopleIndex};
+    use TableId::{Chunks, Conversations, Index, Messages, People, PeopleIndex};
     let up_to = |conversation: &str, reader: &str| json!({"type": "conversation.read", "conversation_id": conversation, "reader_id": reader, "up_to_sent_at_ms": 1});
-    let (all, people) = (&[Chunks, Heads, Index, Messages, People, PeopleIndex][..], &[People, PeopleIndex][..]);
+    let (all, people) =
+        (&[Chunks, Conversations, Index, Messages, People, PeopleIndex][..], &[People, PeopleIndex][..]);
     let events = [
         (read("small", "u3", &["m250", "m248"]), all),
         (read("small", "u3", &["m0", "m250"]), all),
@@ -81,8 +82,8 @@ fn what_a_record_takes_was_looked_at_before() {
         (read("large", "u651", &["m1", "m251"]), all),
         (read("large", "u5", &["m3", "m251"]), all),
         (read("large", "u6", &["m71", "m131"]), all),
-        (sent("small", "new", "u9"), &[Heads, People, PeopleIndex][..]),
-        (sent("large", "new", "u333"), &[Heads, People, PeopleIndex][..]),
+        (sent("small", "new", "u9"), &[Conversations, People, PeopleIndex][..]),
+        (sent("large", "new", "u333"), &[Conversations, People, PeopleIndex][..]),
         (up_to("small", "u4"), people),
         (up_to("large", "u444"), people),
     ]

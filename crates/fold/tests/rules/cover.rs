@@ -4,7 +4,7 @@
 use crate::watched::Watched;
 use receipts_event::{Body, ConversationRead, Event, MembersChanged, MessageSent, UpTo};
 use receipts_fold::effects::Effects;
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 
 const GROUP: &str = "g";
 
@@ -24,9 +24,9 @@ impl Group {
     fn apply(&mut self, body: Body<'static>) -> Effects {
         let event = Event { tenant: "default".into(), event_id: None, body };
         let (key, value) = (event.key(), event.to_json());
-        let at = At { partition: 0, offset: self.fold.next_offset(), timestamp_ms: 1_000_000_000 };
+        let at = RecordMetadata { partition: 0, offset: self.fold.next_offset(), timestamp_ms: 1_000_000_000 };
         let mut effects = Effects::default();
-        let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+        let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
         self.fold.pages().take_looks();
         self.fold.apply(at, &event, raw, &mut effects).unwrap();
         effects

@@ -3,10 +3,9 @@
 
 use receipts_event::decode;
 use receipts_fold::effects::{Counters, Effects};
-use receipts_fold::message::{Chunk, INLINE_SLOTS};
-use receipts_fold::page::Table;
+use receipts_fold::pages::{Chunk, INLINE_SLOTS, Table};
 use receipts_fold::view::{MemberFilter, Receipt};
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_store::{Backend, Entry, MemoryBackend, Paged};
 use serde_json::{Value, json};
 
@@ -19,18 +18,18 @@ impl Chat {
     fn new(limits: Limits) -> Self {
         let pages = Paged::new(MemoryBackend::default(), 0, 1 << 20);
         // Short stretches: messages are looked for in memory and in sealed ones.
-        Self { fold: State::open_with_stretches(pages, limits, 64).unwrap(), effects: Effects::default() }
+        Self { fold: State::open_with_segments(pages, limits, 64).unwrap(), effects: Effects::default() }
     }
 
     /// Folds an event at a time, and says what it added to the counters.
     fn at(&mut self, timestamp_ms: u64, event: &Value) -> Counters {
         let value = serde_json::to_vec(event).unwrap();
         let event = decode(&value).unwrap();
-        let at = At { partition: 0, offset: self.fold.next_offset(), timestamp_ms };
+        let at = RecordMetadata { partition: 0, offset: self.fold.next_offset(), timestamp_ms };
         let key = event.key();
         self.effects = Effects::default();
         self.fold
-            .apply(at, &event, Raw { key: Some(&key), value: &value, headers: &Vec::new }, &mut self.effects)
+            .apply(at, &event, RawRecord { key: Some(&key), value: &value, headers: &Vec::new }, &mut self.effects)
             .unwrap();
         self.effects.counters
     }
@@ -45,7 +44,7 @@ impl Chat {
 
     /// The keys that a checkpoint writes, which is made.
     fn checkpoint(&mut self) -> Vec<Vec<u8>> {
-        self.fold.settle();
+        self.fold.write_meta();
         let batch = self.fold.pages().batch(self.fold.next_offset());
         let keys = batch.iter().map(|entry| match entry {
             Entry::Write(key, _) | Entry::Remove(key) => key.to_vec(),

@@ -3,23 +3,19 @@
 
 use receipts_event::decode;
 use receipts_fold::effects::Effects;
-use receipts_fold::head::Head;
-use receipts_fold::message::Messages;
-use receipts_fold::page::{PageKey, Table};
-use receipts_fold::people::People;
-use receipts_fold::small::{Leaves, Meta};
+use receipts_fold::pages::codec::{Reader, Writer};
+use receipts_fold::pages::{ConversationPage, Departures, Messages, Meta, Page, PageKey, People, Table};
 use receipts_fold::view::MemberFilter;
-use receipts_fold::wire::{Reader, Writer};
-use receipts_fold::{At, Error, Limits, Raw, State, page::Page};
+use receipts_fold::{Error, Limits, RawRecord, RecordMetadata, State};
 use receipts_store::{Backend, MemoryBackend, Paged};
 
 type Fold = State<Paged<MemoryBackend>>;
 const FIRST: PageKey = PageKey { a: 0, b: 0 };
 
 fn apply(state: &mut Fold, json: &str) -> receipts_fold::Result<(), receipts_store::Error> {
-    let at = At { partition: 0, offset: state.next_offset(), timestamp_ms: 1_780_000_000_000 };
+    let at = RecordMetadata { partition: 0, offset: state.next_offset(), timestamp_ms: 1_780_000_000_000 };
     let event = decode(json.as_bytes()).unwrap();
-    let raw = Raw { key: Some(b"default/g"), value: json.as_bytes(), headers: &Vec::new };
+    let raw = RawRecord { key: Some(b"default/g"), value: json.as_bytes(), headers: &Vec::new };
     state.apply(at, &event, raw, &mut Effects::default())
 }
 
@@ -41,7 +37,7 @@ fn change<P: Page>(state: &mut Fold, change: impl FnOnce(&mut P))
 where
     Paged<MemoryBackend>: Table<P, Error = receipts_store::Error>,
 {
-    let mut page = Table::<P>::hot(state.pages_mut(), FIRST).unwrap().unwrap();
+    let mut page = Table::<P>::load_mut(state.pages_mut(), FIRST).unwrap().unwrap();
     change(&mut page);
 }
 
@@ -65,7 +61,7 @@ const MARK: &str = r#"{"type":"conversation.read","conversation_id":"g","reader_
 #[test]
 fn a_roster_that_has_seen_more_erasures_than_there_are_is_an_error() {
     let mut state = group();
-    change(&mut state, |head: &mut Head| head.erasures_seen = 9);
+    change(&mut state, |head: &mut ConversationPage| head.erasures_seen = 9);
     assert!(is_broken(state.receipt("default", "g", "m1")));
     assert!(is_broken(apply(&mut state, LEAVE)));
 }
@@ -92,7 +88,7 @@ fn counters_that_no_message_answers_to_are_an_error() {
         |meta: &mut Meta| meta.oldest_page = 1,
     ] {
         let mut state = group();
-        state.settle();
+        state.write_meta();
         change(&mut state, change_meta);
         assert!(is_broken(again(&mut state)));
     }
@@ -101,7 +97,7 @@ fn counters_that_no_message_answers_to_are_an_error() {
 #[test]
 fn a_page_of_no_messages_is_an_error_and_not_an_endless_walk() {
     let mut state = group();
-    state.settle();
+    state.write_meta();
     change(&mut state, |page: &mut Messages| *page = Messages::new(0));
     assert!(is_broken(again(&mut state)));
 }
@@ -109,7 +105,7 @@ fn a_page_of_no_messages_is_an_error_and_not_an_endless_walk() {
 #[test]
 fn a_page_whose_first_message_is_another_one_is_an_error() {
     let mut state = group();
-    state.settle();
+    state.write_meta();
     change(&mut state, |page: &mut Messages| {
         let mut writer = Writer::default();
         page.encode(&mut writer);
@@ -127,12 +123,12 @@ fn people_leaves_and_members_that_contradict_their_conversation_are_errors() {
     assert!(is_broken(apply(&mut state, JOIN)));
 
     let mut state = group();
-    change(&mut state, |page: &mut Leaves| page.leaves.clear());
+    change(&mut state, |page: &mut Departures| page.departures.clear());
     assert!(is_broken(apply(&mut state, LEAVE)));
 
     for event in [LEAVE, SEND] {
         let mut state = group();
-        change(&mut state, |head: &mut Head| head.members = 0);
+        change(&mut state, |head: &mut ConversationPage| head.members = 0);
         assert!(is_broken(apply(&mut state, event)));
     }
 }
@@ -140,16 +136,16 @@ fn people_leaves_and_members_that_contradict_their_conversation_are_errors() {
 #[test]
 fn an_index_of_people_that_nobody_is_in_is_an_error() {
     let mut state = group();
-    change(&mut state, |head: &mut Head| (head.people, head.index_pages) = (0, u32::MAX));
+    change(&mut state, |head: &mut ConversationPage| (head.people, head.index_pages) = (0, u32::MAX));
     assert!(is_broken(apply(&mut state, JOIN)));
 }
 
 #[test]
 fn a_stretch_that_ends_before_it_began_is_written_and_read_back() {
     let mut state = group();
-    change(&mut state, |page: &mut People| page.at_mut(1).unwrap().span.as_mut().unwrap().from = 1 << 40);
+    change(&mut state, |page: &mut People| page.at_mut(1).unwrap().membership.as_mut().unwrap().from = 1 << 40);
     apply(&mut state, LEAVE).unwrap();
-    state.settle();
+    state.write_meta();
     assert!(again(&mut state).unwrap().receipt("default", "g", "m1").is_ok());
 }
 

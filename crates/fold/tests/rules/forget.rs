@@ -3,12 +3,10 @@
 
 use receipts_event::decode;
 use receipts_fold::effects::Effects;
-use receipts_fold::head::Head;
 use receipts_fold::index::{BloomFilter, IndexPage};
-use receipts_fold::message::{Chunk, Messages};
-use receipts_fold::page::{PageKey, Table};
-use receipts_fold::wire::Writer;
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::pages::codec::Writer;
+use receipts_fold::pages::{Chunk, ConversationPage, Messages, PageKey, Table};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_store::{Backend, MemoryBackend, Paged};
 use serde_json::{Value, json};
 
@@ -28,7 +26,7 @@ impl Log {
     /// A group of 70, whose messages have a chunk each once somebody has read.
     fn new(stretch: u64) -> Self {
         let pages = Paged::new(MemoryBackend::default(), 0, 1 << 30);
-        let fold = State::open_with_stretches(pages, limits(), stretch).unwrap();
+        let fold = State::open_with_segments(pages, limits(), stretch).unwrap();
         let mut log = Self { fold, stretch, now_ms: 10_000 };
         let all: Vec<String> = (0..70).map(|i| format!("u{i}")).collect();
         log.post(&json!({"type": "members.changed", "conversation_id": "g", "joined": all}));
@@ -38,9 +36,9 @@ impl Log {
     fn post(&mut self, event: &Value) {
         let value = serde_json::to_vec(event).unwrap();
         let event = decode(&value).unwrap();
-        let at = At { partition: 0, offset: self.fold.next_offset(), timestamp_ms: self.now_ms };
+        let at = RecordMetadata { partition: 0, offset: self.fold.next_offset(), timestamp_ms: self.now_ms };
         let key = event.key();
-        let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+        let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
         self.fold.apply(at, &event, raw, &mut Effects::default()).unwrap();
     }
 
@@ -62,7 +60,7 @@ impl Log {
     }
 
     fn checkpoint(&mut self) {
-        self.fold.settle();
+        self.fold.write_meta();
         let batch = self.fold.pages().batch(self.fold.next_offset());
         let number = self.fold.pages().backend().clone().commit(batch).unwrap();
         self.fold.pages_mut().saved(number);
@@ -72,7 +70,7 @@ impl Log {
     fn reopen(mut self) -> Self {
         self.checkpoint();
         let pages = Paged::new(self.fold.pages().backend().clone(), 0, 1 << 30);
-        let fold = State::open_with_stretches(pages, limits(), self.stretch).unwrap();
+        let fold = State::open_with_segments(pages, limits(), self.stretch).unwrap();
         Self { fold, ..self }
     }
 
@@ -98,7 +96,7 @@ impl Log {
         let keys = Table::<IndexPage>::keys(pages).unwrap();
         let bytes = keys.into_iter().map(|key| {
             let mut writer = Writer::default();
-            receipts_fold::page::Page::encode(&*Table::<IndexPage>::get(pages, key).unwrap().unwrap(), &mut writer);
+            receipts_fold::pages::Page::encode(&*Table::<IndexPage>::read(pages, key).unwrap().unwrap(), &mut writer);
             writer.bytes
         });
         bytes.collect()
@@ -142,8 +140,8 @@ fn a_stretch_of_several_pages_goes_as_a_whole() {
     log.send("g", 6 * 64);
     assert_eq!(log.held()[2..], [vec![0, 1, 2], vec![0, 1, 2]]);
     let stretches = |log: &Log| {
-        let head = Table::<Head>::get(log.fold.pages(), PageKey::new(0u32, 0)).unwrap().unwrap();
-        head.stretches.newest_first().collect::<Vec<_>>()
+        let head = Table::<ConversationPage>::read(log.fold.pages(), PageKey::new(0u32, 0)).unwrap().unwrap();
+        head.segments.newest_first().collect::<Vec<_>>()
     };
     assert_eq!(stretches(&log), [3, 2, 0]);
     log.now_ms += RETENTION_MS + 1;

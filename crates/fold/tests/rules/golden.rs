@@ -6,15 +6,13 @@
 
 use receipts_event::decode;
 use receipts_fold::effects::Effects;
-use receipts_fold::head::Head;
 use receipts_fold::index::{BloomFilter, IndexPage};
-use receipts_fold::message::{Chunk, Messages};
-use receipts_fold::page::Page;
-use receipts_fold::people::{People, PeopleIndex};
-use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
+use receipts_fold::pages::codec::{Reader, Writer};
+use receipts_fold::pages::{
+    Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, Parked, People, PeopleIndex, ReadMarks,
+};
 use receipts_fold::view::{MemberFilter, Status};
-use receipts_fold::wire::{Reader, Writer};
-use receipts_fold::{At, LastRecord, Limits, Origin, Raw, State};
+use receipts_fold::{LastRecord, Limits, Origin, RawRecord, RecordMetadata, State};
 use receipts_store::snapshot::hex;
 use receipts_store::{Backend, Batch, MemoryBackend, Paged};
 use serde_json::{Value, json};
@@ -27,7 +25,7 @@ type Values = BTreeMap<Vec<u8>, Vec<u8>>;
 const NOW_MS: u64 = 1_780_000_000_000;
 const DAY_MS: u64 = 86_400_000;
 /// Messages of a stretch: with 65,536 the file would be large, and its form is the same.
-const STRETCH: u64 = 64;
+const SEGMENT_MESSAGES: u64 = 64;
 /// Codes of tables, as `schemas/store/v1.md` has them.
 const NAMES: u8 = 2;
 const INDEX: u8 = 10;
@@ -40,22 +38,23 @@ fn path() -> PathBuf {
 
 fn open(backend: &MemoryBackend, read_times: bool) -> Fold {
     let limits = Limits { read_times, retention_ms: 90 * DAY_MS, ..Limits::default() };
-    State::open_with_stretches(Paged::new(backend.clone(), 0, 1 << 20), limits, STRETCH).unwrap()
+    State::open_with_segments(Paged::new(backend.clone(), 0, 1 << 20), limits, SEGMENT_MESSAGES).unwrap()
 }
 
 fn apply(fold: &mut Fold, event: &Value) {
     let value = serde_json::to_vec(event).unwrap();
     let event = decode(&value).unwrap();
     let offset = fold.next_offset() + 1;
-    let at = At { partition: 0, offset, timestamp_ms: NOW_MS + 1_000 * offset };
+    let at = RecordMetadata { partition: 0, offset, timestamp_ms: NOW_MS + 1_000 * offset };
     let key = event.key();
     let headers = || vec![("trace".into(), Some(Box::from(&b"t1"[..]))), ("empty".into(), None)];
-    fold.apply(at, &event, Raw { key: Some(&key), value: &value, headers: &headers }, &mut Effects::default()).unwrap();
+    fold.apply(at, &event, RawRecord { key: Some(&key), value: &value, headers: &headers }, &mut Effects::default())
+        .unwrap();
 }
 
 fn checkpoint(mut fold: Fold) {
-    fold.saw(LastRecord { offset: fold.next_offset() - 1, fingerprint: 0x0123_4567_89ab_cdef });
-    fold.settle();
+    fold.note_last_record(LastRecord { offset: fold.next_offset() - 1, fingerprint: 0x0123_4567_89ab_cdef });
+    fold.write_meta();
     fold.pages().backend().commit(fold.pages().batch(fold.next_offset())).unwrap();
 }
 
@@ -120,7 +119,7 @@ fn written() -> Values {
         apply(&mut fold, &event);
     }
     // Three stretches: the first of them is sealed.
-    for n in 0..3 * STRETCH {
+    for n in 0..3 * SEGMENT_MESSAGES {
         apply(
             &mut fold,
             &sent("long", &format!("m{n}"), "ann")
@@ -204,17 +203,17 @@ fn every_kind_of_page_is_read_and_written_again_byte_for_byte() {
                 writer.number(Reader::new(payload).number().unwrap());
                 writer.bytes
             }
-            3 => again::<Head>(payload),
+            3 => again::<ConversationPage>(payload),
             4 => again::<People>(payload),
             5 => again::<PeopleIndex>(payload),
-            6 => again::<Marks>(payload),
-            7 => again::<Leaves>(payload),
+            6 => again::<ReadMarks>(payload),
+            7 => again::<Departures>(payload),
             8 => again::<Messages>(payload),
             9 => again::<Chunk>(payload),
             INDEX => again::<IndexPage>(payload),
             11 => again::<BloomFilter>(payload),
             12 => again::<Parked>(payload),
-            13 => again::<Erased>(payload),
+            13 => again::<Erasure>(payload),
             14 => again::<Origin>(payload),
             code => panic!("no table has the code {code}"),
         };

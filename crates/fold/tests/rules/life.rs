@@ -4,7 +4,7 @@ use crate::lagging::Lagging;
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
 use receipts_fold::view::{Member, MemberFilter, ReadMark, Receipt, Status};
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_store::{Backend, Paged};
 use receipts_testkit::random::Random;
 use receipts_testkit::{OracleEffect, Subject};
@@ -65,7 +65,7 @@ pub(crate) struct Folded {
     records: u64,
     random: Option<Random>,
     /// Since the last checkpoint; `None` for what was no event.
-    since: Vec<(At, Option<Event<'static>>)>,
+    since: Vec<(RecordMetadata, Option<Event<'static>>)>,
 }
 
 impl Folded {
@@ -81,7 +81,7 @@ impl Folded {
         self.state = None;
         self.backend.reopen();
         let pages = Paged::new(self.backend.clone(), 0, self.life.memory_bytes);
-        self.state = Some(State::open_with_stretches(pages, self.limits, self.life.stretch).unwrap());
+        self.state = Some(State::open_with_segments(pages, self.limits, self.life.stretch).unwrap());
     }
 
     pub(crate) fn state(&self) -> &State<Paged<Lagging>> {
@@ -95,7 +95,7 @@ impl Folded {
 
     pub(crate) fn checkpoint(&mut self) {
         let state = self.state.as_mut().unwrap();
-        state.settle();
+        state.write_meta();
         let batch = state.pages().batch(state.next_offset());
         let number = self.backend.commit(batch).unwrap();
         state.pages_mut().saved(number);
@@ -134,23 +134,23 @@ impl Folded {
         }
     }
 
-    fn fold(&mut self, at: At, event: Option<&Event<'_>>) -> Effects {
+    fn fold(&mut self, at: RecordMetadata, event: Option<&Event<'_>>) -> Effects {
         let mut effects = Effects::default();
         let state = self.state.as_mut().unwrap();
         match event {
             Some(event) => {
                 let (key, value) = (event.key(), event.to_json());
-                let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+                let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
                 // As the projector does; it must change nothing.
-                state.look_ahead(std::iter::once(event));
+                state.prefetch(std::iter::once(event));
                 state.apply(at, event, raw, &mut effects).unwrap();
             }
-            None => state.pass(at, receipts_event::Reason::InvalidJson, String::new(), &mut effects).unwrap(),
+            None => state.skip(at, receipts_event::Reason::InvalidJson, String::new(), &mut effects).unwrap(),
         }
         effects
     }
 
-    fn effects(&self, at: At, effects: Effects) -> Vec<OracleEffect> {
+    fn effects(&self, at: RecordMetadata, effects: Effects) -> Vec<OracleEffect> {
         let state = self.state();
         let mut out: Vec<OracleEffect> = Vec::new();
         for letter in effects.dead_letters {
@@ -189,7 +189,7 @@ impl Folded {
 
 impl Subject for Folded {
     fn apply(&mut self, at: receipts_testkit::At, event: &Event<'_>) -> Vec<OracleEffect> {
-        let at = At { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
+        let at = RecordMetadata { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
         let effects = self.fold(at, Some(event));
         let effects = self.effects(at, effects);
         self.since.push((at, Some(event.clone().into_owned())));
@@ -198,7 +198,7 @@ impl Subject for Folded {
     }
 
     fn pass(&mut self, at: receipts_testkit::At) -> Vec<OracleEffect> {
-        let at = At { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
+        let at = RecordMetadata { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
         let mut effects = self.fold(at, None);
         // The testkit leaves the record's own dead letter to the intake.
         effects.dead_letters.retain(|l| l.reason != receipts_event::Reason::InvalidJson);

@@ -3,7 +3,7 @@
 
 use receipts_event::{Body, Event, MembersChanged, MessageRead, MessageSent};
 use receipts_fold::effects::Effects;
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_store::{Backend, Batch, Error, MemoryBackend, Paged, trim};
 use receipts_testkit::random::Random;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ type Fold = State<Paged<MemoryBackend>>;
 
 fn apply<B: Backend>(fold: &mut State<Paged<B>>, body: Body<'static>) {
     let event = Event { tenant: "default".into(), event_id: None, body };
-    let at = At { partition: 0, offset: fold.next_offset(), timestamp_ms: 1_780_000_000_000 };
-    let raw = Raw { key: None, value: &[], headers: &Vec::new };
+    let at = RecordMetadata { partition: 0, offset: fold.next_offset(), timestamp_ms: 1_780_000_000_000 };
+    let raw = RawRecord { key: None, value: &[], headers: &Vec::new };
     fold.apply(at, &event, raw, &mut Effects::default()).unwrap();
 }
 
 fn checkpoint(fold: &mut Fold) {
-    fold.settle();
+    fold.write_meta();
     let batch = fold.pages().batch(fold.next_offset());
     let number = fold.pages().backend().clone().commit(batch).unwrap();
     fold.pages_mut().saved(number);
@@ -33,7 +33,7 @@ fn checkpoint(fold: &mut Fold) {
 #[test]
 fn pages_stay_within_their_memory_however_long_the_log() {
     let pages = Paged::new(MemoryBackend::default(), 0, MEMORY);
-    let mut fold = State::open_with_stretches(pages, Limits::default(), 1_024).unwrap();
+    let mut fold = State::open_with_segments(pages, Limits::default(), 1_024).unwrap();
     let random = &mut Random::new(1);
     for conversation in 0..CONVERSATIONS {
         apply(
@@ -151,7 +151,7 @@ fn memory_that_only_a_checkpoint_can_free_costs_no_reads_again_and_again() {
     };
     apply(&mut fold, joined("quiet", 100));
     apply(&mut fold, sent("quiet", "m"));
-    fold.settle();
+    fold.write_meta();
     let batch = fold.pages().batch(fold.next_offset());
     let number = fold.pages().backend().commit(batch).unwrap();
     fold.pages_mut().saved(number);

@@ -4,7 +4,7 @@
 use receipts_event::{Body, Event};
 use receipts_fold::effects::Effects;
 use receipts_fold::view::{MemberFilter, Status};
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_store::{MemoryBackend, Paged};
 use receipts_testkit::history::{History, Shape};
 use receipts_testkit::random::Random;
@@ -91,7 +91,7 @@ fn walks_while_the_log_goes_on_name_nobody_twice_and_nobody_who_stays_never() {
         for (at, event) in History::generate(seed, &shape) {
             apply(
                 &mut fold,
-                At { partition: 0, offset: at.offset, timestamp_ms: at.timestamp_ms },
+                RecordMetadata { partition: 0, offset: at.offset, timestamp_ms: at.timestamp_ms },
                 &event,
                 &mut effects,
             );
@@ -120,8 +120,8 @@ fn walks_while_the_log_goes_on_name_nobody_twice_and_nobody_who_stays_never() {
     assert!(met.begun > 4_000 && met.pages > 10_000 && met.changed > 300, "{met:?}");
 }
 
-fn apply(fold: &mut Fold, at: At, event: &Event<'_>, effects: &mut Effects) {
+fn apply(fold: &mut Fold, at: RecordMetadata, event: &Event<'_>, effects: &mut Effects) {
     let (key, value) = (event.key(), event.to_json());
-    fold.apply(at, event, Raw { key: Some(&key), value: &value, headers: &Vec::new }, effects).unwrap();
+    fold.apply(at, event, RawRecord { key: Some(&key), value: &value, headers: &Vec::new }, effects).unwrap();
     effects.clear();
 }

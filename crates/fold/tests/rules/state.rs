@@ -3,8 +3,7 @@
 
 use crate::lagging::Lagging;
 use crate::life::{Folded, Life};
-use receipts_fold::page::{PageKey, Table, TableId};
-use receipts_fold::people::{PEOPLE_PER_PAGE, People};
+use receipts_fold::pages::{PEOPLE_PER_PAGE, PageKey, People, Table, TableId};
 use receipts_fold::{Limits, State};
 use receipts_store::Paged;
 use receipts_testkit::history::Shape;
@@ -26,7 +25,7 @@ fn slots(fold: &Fold, conversation: u32) -> Vec<String> {
     let pages = (0..people.div_ceil(PEOPLE_PER_PAGE)).map(|page| PageKey::new(conversation, page));
     let ids: Vec<String> = pages
         .flat_map(|key| {
-            let page = Table::<People>::get(fold.pages(), key).unwrap().expect("a page of people");
+            let page = Table::<People>::read(fold.pages(), key).unwrap().expect("a page of people");
             page.iter().map(|person| person.id.to_string()).collect::<Vec<_>>()
         })
         .collect();
@@ -82,7 +81,7 @@ fn counts_are_the_numbers_of_bits_after_every_event() {
 /// What an audit is for: counts that are not the numbers of bits, and bits of who must not have any.
 #[test]
 fn an_audit_finds_counts_and_bits_that_contradict_each_other() {
-    use receipts_fold::message::{Message, Messages};
+    use receipts_fold::pages::{Message, Messages};
     let folded = || {
         let mut folded = Folded::new(limits(), Life::QUIET);
         for (offset, event) in [
@@ -102,7 +101,7 @@ fn an_audit_finds_counts_and_bits_that_contradict_each_other() {
     type Plant = fn(&mut Message);
     let audit = |plant: Plant| {
         let mut folded = folded();
-        let mut page = Table::<Messages>::hot(folded.pages_mut(), PageKey::new(0u32, 0)).unwrap().unwrap();
+        let mut page = Table::<Messages>::load_mut(folded.pages_mut(), PageKey::new(0u32, 0)).unwrap().unwrap();
         plant(page.at_mut(0).unwrap());
         folded.state().audit(0).unwrap()
     };
@@ -125,7 +124,7 @@ fn an_audit_finds_counts_and_bits_that_contradict_each_other() {
 /// A hash over every page that a state is made of, and over what finds them.
 fn digest(fold: &Fold) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let mut pages = fold.own_pages().unwrap();
+    let mut pages = fold.pages_of_partition().unwrap();
     for conversation in 0..fold.conversations() {
         let (tenant, id) = fold.conversation_name(conversation).unwrap();
         hasher.write(format!("{tenant}/{id}\n").as_bytes());
@@ -180,7 +179,7 @@ fn a_prefix_folded_twice_or_with_deaths_after_any_event_has_the_same_digest() {
 #[test]
 fn the_space_of_what_has_expired_comes_back() {
     use receipts_fold::index::{BloomFilter, IndexPage};
-    use receipts_fold::message::{Chunk, MESSAGES_PER_PAGE, Messages};
+    use receipts_fold::pages::{Chunk, MESSAGES_PER_PAGE, Messages};
     let keys = |fold: &Fold| {
         let pages = fold.pages();
         let messages = Table::<Messages>::keys(pages).unwrap();

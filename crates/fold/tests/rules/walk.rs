@@ -3,13 +3,13 @@
 
 use crate::life::{Folded, Life};
 use receipts_fold::Limits;
-use receipts_fold::message::{Chunk, Messages};
-use receipts_fold::page::{Page, PageKey, Table, TableId};
-use receipts_fold::people::{People, Role};
-use receipts_fold::small::{Erased, Leaves, Marks, Meta, Parked};
+use receipts_fold::pages::codec::{Reader, Writer};
+use receipts_fold::pages::{
+    Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, PageKey, Parked, People, ReadMarks, Role,
+    Table, TableId,
+};
 use receipts_fold::view::{MemberFilter, Status};
-use receipts_fold::wire::{Reader, Writer};
-use receipts_fold::{Origin, State, head::Head};
+use receipts_fold::{Origin, State};
 use receipts_store::Paged;
 use receipts_testkit::history::Shape;
 use receipts_testkit::property::holds;
@@ -42,7 +42,7 @@ fn a_roster_is_who_is_on_it_from_any_slot_on() {
             let about = fold.conversation(conversation).unwrap();
             let mut wanted = Vec::new();
             for slot in 0..about.people {
-                let page = Table::<People>::get(fold.pages(), PageKey::new(conversation, slot / 64)).unwrap().unwrap();
+                let page = Table::<People>::read(fold.pages(), PageKey::new(conversation, slot / 64)).unwrap().unwrap();
                 let person = page.at(slot % 64).unwrap();
                 let shown = fold.is_member(&about.tenant, &about.conversation_id, &person.id).unwrap()
                     && !fold.is_erased(&about.tenant, &person.id);
@@ -55,13 +55,12 @@ fn a_roster_is_who_is_on_it_from_any_slot_on() {
             for from in [0, 1, 62, 63, 64, 65, 127, 128, about.people.saturating_sub(1), about.people, u32::MAX] {
                 let (mut met, mut next) = (Vec::new(), Some(from));
                 while let Some(slot) = next {
-                    let stretch = fold.roster(conversation, slot).unwrap();
-                    met.extend(stretch.people);
-                    if stretch.next_slot.is_some_and(|after| after <= slot || after % 64 != 0 || after >= about.people)
-                    {
-                        return Err(format!("from {slot} on to {:?} of {about:?}", stretch.next_slot));
+                    let page = fold.roster_page(conversation, slot).unwrap();
+                    met.extend(page.people);
+                    if page.next_slot.is_some_and(|after| after <= slot || after % 64 != 0 || after >= about.people) {
+                        return Err(format!("from {slot} on to {:?} of {about:?}", page.next_slot));
                     }
-                    next = stretch.next_slot;
+                    next = page.next_slot;
                 }
                 let wanted: Vec<_> = wanted.iter().skip(from as usize).flatten().cloned().collect();
                 if met != wanted {
@@ -83,7 +82,7 @@ fn a_message_by_number_is_the_one_by_name() {
         assert_eq!(fold.origin(), None, "nothing was opened that had one");
         let mut met = 0;
         for number in fold.first_message()..fold.messages() + 1 {
-            let Some(placed) = fold.placed(number).unwrap() else {
+            let Some(placed) = fold.located_receipt(number).unwrap() else {
                 assert_eq!(fold.members_of(number, MemberFilter::Read, 0, 9).unwrap(), None);
                 continue;
             };
@@ -133,7 +132,7 @@ where
     Paged<crate::lagging::Lagging>: Table<P>,
 {
     let mut writer = Writer::default();
-    Table::<P>::get(fold.pages(), key).unwrap().expect("its key is there").encode(&mut writer);
+    Table::<P>::read(fold.pages(), key).unwrap().expect("its key is there").encode(&mut writer);
     let mut reader = Reader::new(bytes);
     writer.bytes == bytes && P::decode(&mut reader).is_ok() && reader.end().is_ok()
 }
@@ -144,7 +143,7 @@ fn the_pages_named_by_number_are_all_that_the_store_has() {
     holds(0..8, &Shape { events: 900, p_large_group: 0.2, ..Shape::wild() }, |_, log| {
         let folded = folded(log);
         let fold = folded.state();
-        let mut named: BTreeSet<(TableId, PageKey)> = fold.own_pages().unwrap().into_iter().collect();
+        let mut named: BTreeSet<(TableId, PageKey)> = fold.pages_of_partition().unwrap().into_iter().collect();
         for conversation in 0..fold.conversations() {
             named.extend(fold.pages_of_conversation(conversation).unwrap());
         }
@@ -155,14 +154,14 @@ fn the_pages_named_by_number_are_all_that_the_store_has() {
         }
         let mut held = BTreeSet::new();
         keys::<Meta>(fold, &mut held);
-        keys::<Head>(fold, &mut held);
+        keys::<ConversationPage>(fold, &mut held);
         keys::<People>(fold, &mut held);
-        keys::<Marks>(fold, &mut held);
-        keys::<Leaves>(fold, &mut held);
+        keys::<ReadMarks>(fold, &mut held);
+        keys::<Departures>(fold, &mut held);
         keys::<Messages>(fold, &mut held);
         keys::<Chunk>(fold, &mut held);
         keys::<Parked>(fold, &mut held);
-        keys::<Erased>(fold, &mut held);
+        keys::<Erasure>(fold, &mut held);
         if let Some(missing) = held.difference(&named).next() {
             return Err(format!("{missing:?} is there, and nothing names it"));
         }
@@ -174,20 +173,20 @@ fn the_pages_named_by_number_are_all_that_the_store_has() {
             let Some(bytes) = bytes else { continue };
             let is_written = match table {
                 TableId::Meta => is_written::<Meta>,
-                TableId::Heads => is_written::<Head>,
+                TableId::Conversations => is_written::<ConversationPage>,
                 TableId::People => is_written::<People>,
-                TableId::Marks => is_written::<Marks>,
-                TableId::Leaves => is_written::<Leaves>,
+                TableId::ReadMarks => is_written::<ReadMarks>,
+                TableId::Departures => is_written::<Departures>,
                 TableId::Messages => is_written::<Messages>,
                 TableId::Chunks => is_written::<Chunk>,
                 TableId::Parked => is_written::<Parked>,
-                _ => is_written::<Erased>,
+                _ => is_written::<Erasure>,
             };
             if !is_written(fold, key, &bytes) {
                 return Err(format!("{table:?} {key:?} has other bytes"));
             }
         }
-        for table in [TableId::Names, TableId::PeopleIndex, TableId::Index, TableId::Filters, TableId::Origin] {
+        for table in [TableId::Names, TableId::PeopleIndex, TableId::Index, TableId::BloomFilters, TableId::Origin] {
             assert!(fold.page_bytes(table, PageKey::new(0u32, 0)).is_err(), "{table:?} only finds others");
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! A store in memory that notes which pages are looked at, for what is to be proven by counting or naming them. Judges nothing.
 
-use receipts_fold::page::{Mut, Page, PageKey, Ref, Store, Table, TableId};
+use receipts_fold::pages::{Mut, Page, PageKey, Ref, Store, Table, TableId};
 use receipts_store::{Error, MemoryBackend, Paged};
 use std::cell::RefCell;
 
@@ -10,14 +10,14 @@ pub(crate) struct Watched {
     /// Looked at to answer or to fold, one after the other.
     looks: RefCell<Vec<(TableId, PageKey)>>,
     /// Looked at only where in memory.
-    at_hand: RefCell<Vec<(TableId, PageKey)>>,
+    peeked: RefCell<Vec<(TableId, PageKey)>>,
 }
 
 impl Watched {
     /// An empty store with memory for all that is to come.
     pub(crate) fn empty() -> Self {
         let pages = Paged::new(MemoryBackend::default(), 0, 1 << 30);
-        Self { pages, looks: RefCell::default(), at_hand: RefCell::default() }
+        Self { pages, looks: RefCell::default(), peeked: RefCell::default() }
     }
 
     /// The looks since the last time that this was asked.
@@ -26,32 +26,32 @@ impl Watched {
     }
 
     /// The looks at what is in memory since the last time that this was asked.
-    pub(crate) fn take_at_hand(&self) -> Vec<(TableId, PageKey)> {
-        self.at_hand.take()
+    pub(crate) fn take_peeked(&self) -> Vec<(TableId, PageKey)> {
+        self.peeked.take()
     }
 }
 
 impl Store for Watched {
     type Error = Error;
 
-    fn conversation(&self, name: &[u8]) -> Result<Option<u32>, Error> {
-        self.pages.conversation(name)
+    fn conversation_number(&self, name: &[u8]) -> Result<Option<u32>, Error> {
+        self.pages.conversation_number(name)
     }
 
     fn conversation_hash(&self, name: &[u8]) -> u64 {
         self.pages.conversation_hash(name)
     }
 
-    fn conversation_probably(&self, hash: u64) -> Option<u32> {
-        self.pages.conversation_probably(hash)
+    fn peek_conversation_number(&self, hash: u64) -> Option<u32> {
+        self.pages.peek_conversation_number(hash)
     }
 
-    fn touch_conversation(&self, hash: u64) -> u8 {
-        self.pages.touch_conversation(hash)
+    fn prefetch_conversation(&self, hash: u64) -> u8 {
+        self.pages.prefetch_conversation(hash)
     }
 
-    fn conversation_hot(&mut self, name: &[u8]) -> Result<Option<u32>, Error> {
-        self.pages.conversation_hot(name)
+    fn load_conversation_number(&mut self, name: &[u8]) -> Result<Option<u32>, Error> {
+        self.pages.load_conversation_number(name)
     }
 
     fn name_conversation(&mut self, name: &[u8], number: u32) {
@@ -63,19 +63,19 @@ impl<P: Page> Table<P> for Watched
 where
     Paged<MemoryBackend>: Table<P, Error = Error>,
 {
-    fn get(&self, key: PageKey) -> Result<Option<Ref<'_, P>>, Error> {
+    fn read(&self, key: PageKey) -> Result<Option<Ref<'_, P>>, Error> {
         self.looks.borrow_mut().push((P::TABLE, key));
-        self.pages.get(key)
+        self.pages.read(key)
     }
 
-    fn at_hand(&self, key: PageKey) -> Option<&P> {
-        self.at_hand.borrow_mut().push((P::TABLE, key));
-        self.pages.at_hand(key)
+    fn peek(&self, key: PageKey) -> Option<&P> {
+        self.peeked.borrow_mut().push((P::TABLE, key));
+        self.pages.peek(key)
     }
 
-    fn hot(&mut self, key: PageKey) -> Result<Option<Mut<'_, P>>, Error> {
+    fn load_mut(&mut self, key: PageKey) -> Result<Option<Mut<'_, P>>, Error> {
         self.looks.borrow_mut().push((P::TABLE, key));
-        self.pages.hot(key)
+        self.pages.load_mut(key)
     }
 
     fn put(&mut self, key: PageKey, page: P) {

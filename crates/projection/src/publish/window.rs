@@ -4,7 +4,7 @@
 use crate::partition::{Fold, FoldError};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry as MapEntry;
-use receipts_fold::effects::{Changed, MarkMoved};
+use receipts_fold::effects::{MarkMoved, MessageChanged};
 use receipts_fold::view::{ReadMark, Receipt, Status};
 use receipts_log::{Entry, Topic};
 use receipts_query::UPDATE_POSITION_HEADER;
@@ -161,7 +161,13 @@ impl UpdateWindow {
     }
 
     /// Adds changes of a partition, and its lag if it is behind.
-    pub(crate) fn add(&mut self, changed: &[Changed], marks: &[MarkMoved], now: Instant, behind: Option<Duration>) {
+    pub(crate) fn add(
+        &mut self,
+        changed: &[MessageChanged],
+        marks: &[MarkMoved],
+        now: Instant,
+        behind: Option<Duration>,
+    ) {
         if std::mem::replace(&mut self.behind, behind).is_some() && behind.is_none() {
             // The partition has caught up, so no change waits longer than one window any more.
             self.pending.cap_due(now + self.window);
@@ -271,7 +277,7 @@ mod tests {
     #[test]
     fn a_small_audience_does_not_wait_for_a_large_one() {
         let (mut updates, now) = (UpdateWindow::new(Duration::from_millis(200), 1 << 20), Instant::now());
-        let change = |message, audience| Changed { message, audience, newly_read: None };
+        let change = |message, audience| MessageChanged { message, audience, newly_read: None };
         updates.add(&[change(1, 100_000), change(2, 1)], &[], now, None);
         assert!(updates.next_due().is_some_and(|due| due < now + Duration::from_millis(250)));
         assert_eq!(updates.pending.due.iter().map(|(_, message)| *message).collect::<Vec<_>>(), [2, 1]);
@@ -280,7 +286,7 @@ mod tests {
     #[test]
     fn a_lagging_partition_gathers_longer_until_it_catches_up() {
         let (mut updates, now) = (UpdateWindow::new(Duration::from_millis(200), 1 << 20), Instant::now());
-        let change = |message| Changed { message, audience: 1, newly_read: None };
+        let change = |message| MessageChanged { message, audience: 1, newly_read: None };
         for (message, behind, waits) in [(1, 3_600, 10_000), (2, 30, 6_000), (3, 6, 1_200)] {
             updates.add(&[change(message)], &[], now, Some(Duration::from_secs(behind)));
             assert_eq!(updates.next_due(), Some(now + Duration::from_millis(waits)), "{behind} s behind");
@@ -293,7 +299,7 @@ mod tests {
     fn pending_changes_are_bounded_in_memory() {
         let a_message = MESSAGE_BYTES + NEWLY_READ_MAX * READER_BYTES;
         let (mut updates, now) = (UpdateWindow::new(Duration::from_millis(200), 10 * a_message), Instant::now());
-        let read = |message: u64| Changed { message, audience: 500, newly_read: Some((0, 0)) };
+        let read = |message: u64| MessageChanged { message, audience: 500, newly_read: Some((0, 0)) };
         let behind = Some(Duration::from_secs(3_600));
         // Readers beyond those that an update names take no memory.
         let all: Vec<_> = (0..10).flat_map(|message| vec![read(message); 2 * NEWLY_READ_MAX]).collect();

@@ -2,7 +2,7 @@
 
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_snapshots::{Snapshots, Taken, Wanted};
 use receipts_store::snapshot::{Summary, Taking, Told};
 use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore, trim};
@@ -50,9 +50,9 @@ impl Folding {
     pub(crate) fn fold(&mut self, made: &Made, records: Range<usize>, checkpoint_every: usize) {
         let mut effects = Effects::default();
         for (number, (at, event)) in made[records].iter().enumerate() {
-            let at = At { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
+            let at = RecordMetadata { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
             let (key, value) = (event.key(), event.to_json());
-            let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+            let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
             self.state.apply(at, event, raw, &mut effects).unwrap();
             effects.clear();
             if (number + 1).is_multiple_of(checkpoint_every) {
@@ -63,7 +63,7 @@ impl Folding {
     }
 
     fn checkpoint(&mut self) {
-        self.state.settle();
+        self.state.write_meta();
         let batch = self.state.pages().batch(self.state.next_offset());
         let saved = self.state.pages().backend().commit(batch).unwrap();
         self.state.pages_mut().saved(saved);

@@ -3,7 +3,7 @@
 use super::{HEADER_BYTES_MAX, MAGIC, PREFIX_BYTES, TRAILER, TRAILER_BYTES, VERSION};
 use crate::error::Error;
 use receipts_fold::Limits;
-use receipts_fold::wire::{Malformed, Reader, Writer};
+use receipts_fold::pages::codec::{Malformed, Reader, Writer};
 
 /// Which state a snapshot is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::write::block_sum;
 use super::{BLOCK, BLOCK_BYTES, Digest, Header, PAGE_BYTES_MAX, PREFIX_BYTES, Summary, TRAILER, TRAILER_BYTES};
 use crate::error::Error;
-use receipts_fold::wire;
+use receipts_fold::pages::codec;
 use std::io::{self, ErrorKind, Read};
 use xxhash_rust::xxh3::Xxh3Default;
 use zstd::bulk::Decompressor;
@@ -87,7 +87,7 @@ impl<R: Read> Reader<R> {
         self.sum.update(&head);
         self.sum.update(&stored);
         let plain = self.decompressor.decompress(&stored, plain_bytes).map_err(|_| damaged())?;
-        let mut pages = wire::Reader::new(&plain);
+        let mut pages = codec::Reader::new(&plain);
         while pages.remaining() > 0 {
             let key = pages.blob().map_err(|_| damaged())?;
             let payload = pages.blob().map_err(|_| damaged())?;

@@ -6,9 +6,8 @@ use crate::envelope::{page_key, unwrap};
 use crate::error::Error;
 use crate::image::{Image, ImageSource};
 use receipts_fold::Limits;
-use receipts_fold::page::{Page as _, PageKey, TableId};
-use receipts_fold::small::Meta;
-use receipts_fold::wire::Reader;
+use receipts_fold::pages::codec::Reader;
+use receipts_fold::pages::{Meta, Page as _, PageKey, TableId};
 use std::collections::VecDeque;
 use std::io::Write;
 

@@ -2,7 +2,7 @@
 
 use super::{BLOCK, BLOCK_BYTES, Digest, Header, PAGE_BYTES_MAX, Summary};
 use crate::error::Error;
-use receipts_fold::wire;
+use receipts_fold::pages::codec;
 use std::io::Write;
 use xxhash_rust::xxh3::Xxh3Default;
 use zstd::bulk::Compressor;
@@ -13,7 +13,7 @@ const LEVEL: i32 = 1;
 /// A snapshot being written. One that is dropped before its end is none.
 pub struct Writer<W> {
     to: W,
-    block: wire::Writer,
+    block: codec::Writer,
     compressor: Compressor<'static>,
     sum: Xxh3Default,
     digest: Digest,
@@ -29,7 +29,7 @@ impl<W: Write> Writer<W> {
     pub fn new(to: W, header: &Header) -> Result<Self, Error> {
         let compressor = Compressor::new(LEVEL).map_err(Error::io("compressing a snapshot"))?;
         let summary = Summary { blocks: 0, pages: 0, plain_bytes: 0, digest: [0; 32] };
-        let (block, sum, digest) = (wire::Writer::default(), Xxh3Default::new(), Digest::default());
+        let (block, sum, digest) = (codec::Writer::default(), Xxh3Default::new(), Digest::default());
         let mut writer = Self { to, block, compressor, sum, digest, summary, bytes: 0 };
         writer.write(&header.encode()?)?;
         Ok(writer)

@@ -4,7 +4,7 @@
 use receipts_event::{Body, Event, MembersChanged, MessageRead, MessageSent, TENANT_DEFAULT};
 use receipts_fold::effects::Effects;
 use receipts_fold::view::MemberFilter;
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_store::{Backend, Batch, Error, MemoryBackend, Paged};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,8 +61,10 @@ fn folded_without(gone: &[usize]) -> State<Paged<Counting>> {
     let mut apply = |state: &mut State<_>, body: Body<'static>| {
         let event = Event { tenant: TENANT_DEFAULT.into(), event_id: None, body };
         let (key, value) = (event.key(), event.to_json());
-        let at = At { partition: 0, offset, timestamp_ms: 1_780_000_000_000 };
-        state.apply(at, &event, Raw { key: Some(&key), value: &value, headers: &Vec::new }, &mut effects).unwrap();
+        let at = RecordMetadata { partition: 0, offset, timestamp_ms: 1_780_000_000_000 };
+        state
+            .apply(at, &event, RawRecord { key: Some(&key), value: &value, headers: &Vec::new }, &mut effects)
+            .unwrap();
         effects.clear();
         offset += 1;
     };
@@ -100,7 +102,7 @@ fn folded_without(gone: &[usize]) -> State<Paged<Counting>> {
     for n in gone {
         apply(&mut state, roster(Vec::new(), vec![*n]));
     }
-    state.settle();
+    state.write_meta();
     let batch = state.pages().batch(state.next_offset());
     backend.commit(batch).unwrap();
     let cold = Counting { inner: backend, ..Counting::default() };

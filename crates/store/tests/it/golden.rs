@@ -4,7 +4,7 @@
 //! missing does `RECEIPTS_TEST_BLESS=1` make it. A new format adds files of its own beside them.
 
 use receipts_fold::effects::Effects;
-use receipts_fold::{At, Limits, Raw, State};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_store::snapshot::{Reader, Taking, Told, hex};
 use receipts_store::{Paged, SledBackend, SledSettings, SledStore};
 use receipts_testkit::history::{History, Shape};
@@ -34,12 +34,12 @@ fn fold(state: &mut Fold, records: Range<usize>) {
     let shape = Shape { events: 600, conversations: 6, p_large_group: 0.2, ..Shape::wild() };
     let made = History::generate(1, &shape);
     for (at, event) in &made[records.start..made.len().min(records.end)] {
-        let at = At { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
+        let at = RecordMetadata { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
         let (key, value) = (event.key(), event.to_json());
-        let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+        let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
         state.apply(at, event, raw, &mut Effects::default()).unwrap();
     }
-    state.settle();
+    state.write_meta();
 }
 
 fn commit(state: &mut Fold) {

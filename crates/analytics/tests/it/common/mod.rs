@@ -4,7 +4,7 @@ use receipts_analytics::{ProgressMonitor, Scratch};
 use receipts_event::{Body, Event, MembersChanged, MessageSent, copies, decode, partition_of};
 use receipts_fold::effects::Effects;
 use receipts_fold::view::{Member, MemberFilter};
-use receipts_fold::{Limits, Raw, State};
+use receipts_fold::{Limits, RawRecord, State};
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Entry, Inspect as _, Log as _, Topic};
 use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore};
@@ -38,18 +38,18 @@ pub(crate) fn with_state<T>(dir: &Path, change: impl FnOnce(&mut Stored) -> T) -
 pub(crate) fn folded(told: &Told, records: usize, dir: &Path) {
     with_state(dir, |state| {
         for (at, event) in &told.records[0][..records] {
-            let at = receipts_fold::At { partition: 0, offset: at.offset, timestamp_ms: at.timestamp_ms };
+            let at = receipts_fold::RecordMetadata { partition: 0, offset: at.offset, timestamp_ms: at.timestamp_ms };
             let mut effects = Effects::default();
             match event {
                 Some(event) => {
                     let (key, value) = (event.key(), Event::to_json(event));
-                    let raw = Raw { key: Some(&key), value: &value, headers: &Vec::new };
+                    let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
                     state.apply(at, event, raw, &mut effects).unwrap();
                 }
-                None => state.pass(at, receipts_event::Reason::InvalidJson, String::new(), &mut effects).unwrap(),
+                None => state.skip(at, receipts_event::Reason::InvalidJson, String::new(), &mut effects).unwrap(),
             }
         }
-        state.settle();
+        state.write_meta();
     });
 }
 

@@ -1,0 +1,209 @@
+//! An active segment of the message index: the newest messages by id, in memory. Holds hashes only;
+//! the message itself says whether it has the id.
+
+use crate::index::{BLANK, with_conversation};
+
+/// No older entry.
+const NONE: u32 = u32::MAX;
+
+struct Entry {
+    hash: u64,
+    conversation: u32,
+    /// The entry before it with the same hash, in any conversation; [`NONE`] if it is the first.
+    older: u32,
+}
+
+/// Neighbouring messages in log order.
+pub(crate) struct ActiveSegment {
+    /// Number of the first message.
+    pub(crate) first: u64,
+    /// By index in the segment.
+    entries: Vec<Entry>,
+    /// By half a hash of id and conversation. A hit is nearly always right.
+    by_conversation: ProbeTable,
+    /// By half an id's hash, the newest of each hash. The others follow by [`Entry::older`], for
+    /// ids may be as common as "1".
+    by_id: ProbeTable,
+}
+
+impl ActiveSegment {
+    pub(crate) fn new(first: u64) -> Self {
+        Self { first, entries: Vec::new(), by_conversation: ProbeTable::default(), by_id: ProbeTable::default() }
+    }
+
+    /// Number of messages.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Id hash and conversation of each message.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.entries.iter().map(|e| (e.hash, e.conversation))
+    }
+
+    /// Adds the next message.
+    pub(crate) fn insert(&mut self, hash: u64, conversation: u32) {
+        let index = self.entries.len() as u32;
+        self.by_conversation.insert(with_conversation(hash, conversation) as u32, index);
+        let entries = &self.entries;
+        let older = self.by_id.replace(hash as u32, index, |newest| entries[newest as usize].hash == hash);
+        let older = older.unwrap_or(NONE);
+        self.entries.push(Entry { hash, conversation, older });
+    }
+
+    /// Indexes of the messages that may have the id hash in the conversation, in no order.
+    pub(crate) fn candidates(&self, hash: u64, conversation: u32) -> impl Iterator<Item = u32> {
+        self.by_conversation.iter(with_conversation(hash, conversation) as u32)
+    }
+
+    /// Indexes of the messages that have the id hash in any conversation, the newest first.
+    pub(crate) fn anywhere(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let newest = self.by_id.iter(hash as u32).find(|at| self.entries[*at as usize].hash == hash);
+        std::iter::successors(newest, |at| Some(self.entries[*at as usize].older).filter(|older| *older != NONE))
+    }
+
+    /// Blanks the entry of a removed message. Look-ups still return its index, and then find no
+    /// message there.
+    pub(crate) fn blank(&mut self, index: usize) {
+        let entry = &mut self.entries[index];
+        (entry.hash, entry.conversation) = BLANK;
+    }
+
+    /// Reads the memory where [`Self::candidates`] begins.
+    pub(crate) fn prefetch(&self, hash: u64, conversation: u32) -> u64 {
+        self.by_conversation.prefetch(with_conversation(hash, conversation) as u32)
+    }
+
+    /// Reads the memory where [`Self::anywhere`] begins.
+    pub(crate) fn prefetch_anywhere(&self, hash: u64) -> u64 {
+        self.by_id.prefetch(hash as u32)
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.by_conversation.memory_bytes() + self.by_id.memory_bytes()
+    }
+}
+
+/// A multimap from half a hash to indexes: one array with linear probing, at most half full.
+///
+/// A look-up reads one cache line in most cases, and the half alone decides which.
+#[derive(Default)]
+struct ProbeTable {
+    /// Half a hash, and an index plus one; 0 in an empty cell. Their number is a power of two, or
+    /// 0.
+    cells: Vec<u64>,
+    len: usize,
+}
+
+impl ProbeTable {
+    /// Adds an index beside others of the same half.
+    fn insert(&mut self, half: u32, index: u32) {
+        self.replace(half, index, |_| false);
+    }
+
+    /// Replaces the index of the same half for which `is_it` is true, and returns it. Adds the
+    /// index where there is none.
+    fn replace(&mut self, half: u32, index: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        if 2 * self.len >= self.cells.len() {
+            let room = (2 * self.cells.len()).max(64);
+            for cell in std::mem::replace(&mut self.cells, vec![0; room]).into_iter().filter(|cell| *cell != 0) {
+                let mut at = self.start((cell >> 32) as u32);
+                while self.cells[at] != 0 {
+                    at = self.after(at);
+                }
+                self.cells[at] = cell;
+            }
+        }
+        let mut at = self.start(half);
+        while self.cells[at] != 0 {
+            let before = self.cells[at] as u32 - 1;
+            if (self.cells[at] >> 32) as u32 == half && is_it(before) {
+                self.cells[at] = u64::from(half) << 32 | u64::from(index + 1);
+                return Some(before);
+            }
+            at = self.after(at);
+        }
+        self.cells[at] = u64::from(half) << 32 | u64::from(index + 1);
+        self.len += 1;
+        None
+    }
+
+    /// The indexes of a half.
+    fn iter(&self, half: u32) -> impl Iterator<Item = u32> {
+        let (before, from) = self.cells.split_at(if self.cells.is_empty() { 0 } else { self.start(half) });
+        let probed = from.iter().chain(before).copied().take_while(|cell| *cell != 0);
+        probed.filter(move |cell| (cell >> 32) as u32 == half).map(|cell| cell as u32 - 1)
+    }
+
+    /// Reads the cell with which a look-up begins.
+    fn prefetch(&self, half: u32) -> u64 {
+        self.cells.get(half as usize & self.cells.len().wrapping_sub(1)).copied().unwrap_or(0)
+    }
+
+    fn start(&self, half: u32) -> usize {
+        half as usize & (self.cells.len() - 1)
+    }
+
+    fn after(&self, at: usize) -> usize {
+        (at + 1) & (self.cells.len() - 1)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.cells.capacity() * size_of::<u64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::id_hash;
+
+    #[test]
+    fn segment_finds_ids_as_a_plain_search_does() {
+        let mut segment = ActiveSegment::new(7);
+        let messages: Vec<(u64, u32)> = (0..3_000).map(|i| (id_hash(&(i % 700).to_string()), i % 13)).collect();
+        messages.iter().for_each(|(hash, conversation)| segment.insert(*hash, *conversation));
+        for (hash, conversation) in messages.iter().copied().chain([(id_hash("none"), 1), (messages[0].0, 13)]) {
+            let indexes = |of: &dyn Fn(&(u64, u32)) -> bool| -> Vec<u32> {
+                (0..).zip(&messages).filter(|(_, m)| of(m)).map(|(index, _)| index).collect()
+            };
+            let mut found: Vec<u32> = segment.candidates(hash, conversation).collect();
+            found.sort_unstable();
+            assert_eq!(found, indexes(&|m| *m == (hash, conversation)));
+            let mut wanted = indexes(&|m| m.0 == hash);
+            wanted.reverse();
+            assert_eq!(segment.anywhere(hash).collect::<Vec<_>>(), wanted);
+        }
+        segment.blank(2_999);
+        assert_eq!(segment.entries().last(), Some(BLANK));
+    }
+
+    #[test]
+    fn probing_wraps_from_the_end_to_the_beginning() {
+        let mut table = ProbeTable::default();
+        (0..20).for_each(|index| table.insert(u32::MAX, index));
+        assert!(table.iter(u32::MAX).eq(0..20));
+        assert_eq!(table.iter(u32::MAX - 64).count(), 0);
+        assert_eq!(table.replace(u32::MAX, 77, |index| index == 5), Some(5));
+        assert_eq!(table.iter(u32::MAX).filter(|index| *index == 77).count(), 1);
+    }
+
+    /// INV-MEMORY
+    #[test]
+    fn segment_accounts_for_entries_and_both_tables() {
+        let mut segment = ActiveSegment::new(0);
+        (0..1_000).for_each(|i| segment.insert(id_hash(&i.to_string()), 1));
+        // A power of two, at most half full.
+        assert_eq!(segment.memory_bytes(), segment.entries.capacity() * size_of::<Entry>() + 2 * 2_048 * 8);
+        assert!(segment.entries.capacity() >= 1_000);
+    }
+
+    #[test]
+    fn lone_index_stands_where_a_lookup_begins() {
+        for half in [0, 1, 63, 64, 1_000, u32::MAX] {
+            let mut table = ProbeTable::default();
+            table.insert(half, 7);
+            assert_eq!(table.cells.iter().position(|cell| *cell != 0), Some(half as usize % 64));
+        }
+    }
+}

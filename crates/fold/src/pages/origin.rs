@@ -1,0 +1,79 @@
+//! The origin of a state: the settings that decide its answers, and the last record that it holds.
+//! Compares nothing; the caller that opens a state over a log does.
+
+use crate::pages::codec::{Malformed, Reader, Writer};
+use crate::pages::{Page, TableId};
+use crate::state::Limits;
+
+/// The last record that a state holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastRecord {
+    /// Its offset.
+    pub offset: u64,
+    /// A hash of its timestamp, key and value. The reader of the log computes it.
+    pub fingerprint: u64,
+}
+
+/// The settings and the last record of a state, as of its last checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The settings that it was folded with.
+    pub limits: Limits,
+    /// The last record that it holds, where the projector noted it.
+    pub last: Option<LastRecord>,
+}
+
+impl Page for Origin {
+    const TABLE: TableId = TableId::Origin;
+
+    fn encode(&self, to: &mut Writer) {
+        to.number(self.limits.retention_ms);
+        to.number(self.limits.parked_max as u64);
+        to.number(self.limits.parked_age_ms);
+        to.byte(u8::from(self.limits.read_times) | u8::from(self.last.is_some()) << 1);
+        if let Some(last) = self.last {
+            to.number(last.offset);
+            to.word(last.fingerprint);
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (retention_ms, parked_max, parked_age_ms) = (from.number()?, from.number()?, from.number()?);
+        let flags = from.byte()?;
+        let parked_max = usize::try_from(parked_max).map_err(|_| Malformed("more parked records than memory has"))?;
+        let limits = Limits { retention_ms, parked_max, parked_age_ms, read_times: flags & 1 > 0 };
+        let last = match flags & 2 {
+            0 => None,
+            _ => Some(LastRecord { offset: from.number()?, fingerprint: from.word()? }),
+        };
+        Ok(Self { limits, last })
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::accounts_for;
+
+    #[test]
+    fn origin_has_nothing_on_the_heap() {
+        accounts_for(&Origin { limits: Limits::default(), last: None }, 0);
+    }
+
+    #[test]
+    fn every_origin_decodes_to_itself() {
+        for read_times in [false, true] {
+            for last in [None, Some(LastRecord { offset: 7, fingerprint: 1 << 60 })] {
+                let limits = Limits { retention_ms: 1, parked_max: 2, parked_age_ms: 3, read_times };
+                let (origin, mut w) = (Origin { limits, last }, Writer::default());
+                origin.encode(&mut w);
+                let mut r = Reader::new(&w.bytes);
+                assert_eq!((Origin::decode(&mut r), r.end()), (Ok(origin), Ok(())));
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The departed of a message: people of its audience who have not read it and left after its send.
+//! Found by the log of departures, for a look at every slot would cost too much in a large group.
+
+use crate::pages::{DEPARTURES_PER_PAGE, Departures, PEOPLE_PER_PAGE, PageKey, Pages, Person, Table};
+use crate::questions::audience::Audience;
+use crate::questions::departed_cache::{DepartedSlots, FEW_DEPARTURES};
+use crate::questions::find::Found;
+use crate::questions::view::MemberFilter;
+use crate::state::{Error, Result};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A message with at most this number of slots is searched slot by slot.
+const FEW_SLOTS: u32 = 4 * PEOPLE_PER_PAGE;
+
+impl<S: Pages> Found<'_, S> {
+    /// The offset of the last departure, erasures included that the conversation has not applied.
+    pub(super) fn last_departure(&self) -> Result<Option<u64>, S::Error> {
+        let (state, conversation) = (self.state, self.message().conversation);
+        let mut last = self.conversation_page.last_departure;
+        for erasure in state.unseen_erasures(&self.conversation_page) {
+            if let Some(slot) = state.slot_of(conversation, &self.conversation_page, &erasure.user_id)? {
+                let people = state.read_people(conversation, slot / PEOPLE_PER_PAGE)?;
+                if people.at(slot % PEOPLE_PER_PAGE).is_some_and(Person::may_be_in_audience) {
+                    last = last.max(Some(erasure.offset));
+                }
+            }
+        }
+        Ok(last)
+    }
+
+    /// The slots of the departed, in any order.
+    pub(super) fn departed(&self) -> Result<Vec<u32>, S::Error> {
+        let (m, conversation_page) = (self.message(), &*self.conversation_page);
+        let unseen = conversation_page.erasures_seen < self.state.meta.erasures;
+        if conversation_page.last_departure.is_none_or(|departure| departure <= m.offset) && !unseen {
+            return Ok(Vec::new());
+        }
+        let (mut audience, mut departed) = (self.audience(), Vec::new());
+        if m.slots <= FEW_SLOTS {
+            for slot in 0..m.slots {
+                if audience.list_of(slot)? == Some(MemberFilter::Departed) {
+                    departed.push(slot);
+                }
+            }
+            return Ok(departed);
+        }
+        let left = self.departed_since_send(&mut audience)?;
+        for slot in &*left {
+            if audience.has_not_read(*slot)? {
+                departed.push(*slot);
+            }
+        }
+        let unseen: BTreeSet<&str> = self.state.unseen_erasures(conversation_page).map(|e| &*e.user_id).collect();
+        for user_id in unseen {
+            let Some(slot) = self.state.slot_of(m.conversation, conversation_page, user_id)? else { continue };
+            if left.binary_search(&slot).is_err() && audience.list_of(slot)? == Some(MemberFilter::Departed) {
+                departed.push(slot);
+            }
+        }
+        Ok(departed)
+    }
+
+    /// The slots of the audience that left after the send, read or not, in order.
+    ///
+    /// Looks at those departures alone that were not looked at for this message before: a person
+    /// who left after the send has done so for ever.
+    fn departed_since_send(&self, audience: &mut Audience<'_, S>) -> Result<Arc<Vec<u32>>, S::Error> {
+        let (m, departures) = (self.message(), self.conversation_page.departures);
+        let known = self.state.departed_cache.get(self.number).unwrap_or_default();
+        if known.departures == departures {
+            return Ok(known.slots);
+        }
+        let (mut slots, mut at) = (known.slots.to_vec(), departures);
+        'pages: while at > known.departures {
+            let page = (at - 1) / DEPARTURES_PER_PAGE;
+            let of_page = Table::<Departures>::read(&self.state.pages, PageKey::new(m.conversation, page))?
+                .ok_or(Error::Broken("departures"))?;
+            let first = page * DEPARTURES_PER_PAGE;
+            for (index, (offset, slot)) in of_page.departures.iter().enumerate().rev() {
+                let departure = first + index as u32;
+                if departure < known.departures || *offset <= m.offset {
+                    break 'pages;
+                }
+                at = departure;
+                if audience.is_in_audience(*slot)? {
+                    slots.push(*slot);
+                }
+            }
+            at = first;
+        }
+        // A person may have left more than once.
+        slots.sort_unstable();
+        slots.dedup();
+        let slots = Arc::new(slots);
+        if known.departures > 0 || departures - at > FEW_DEPARTURES {
+            self.state.departed_cache.put(self.number, DepartedSlots { departures, slots: Arc::clone(&slots) });
+        }
+        Ok(slots)
+    }
+}

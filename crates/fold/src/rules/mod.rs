@@ -1,0 +1,18 @@
+//! The rules of the contract: the changes that each event makes. One file per rule; `apply` chooses
+//! between them.
+//!
+//! Rules ask nothing of the outside: they read and write pages, and return effects as data.
+
+mod apply;
+mod erase;
+mod park;
+mod policy;
+mod read;
+mod read_mark;
+mod recall;
+mod retention;
+mod roster;
+mod send;
+mod slots;
+
+pub(crate) use park::Waiting;

@@ -1,0 +1,198 @@
+//! `message.sent`: freezes the message's audience, stores the message, and applies the records that
+//! were parked for it.
+//!
+//! A message id that the conversation already has changes nothing.
+
+use crate::effects::{DeadLetter, Effects, MessageChanged};
+use crate::index::{Lookup, id_hash};
+use crate::pages::{
+    CHUNK_SLOTS, Chunk, ConversationPage, INLINE_SLOTS, MESSAGES_PER_PAGE, Message, MessageStatus, Messages,
+    PEOPLE_PER_PAGE, PageKey, Pages, Parked, Reads, Role, Table, message_key, write_conversation_name,
+};
+use crate::record::RecordMetadata;
+use crate::rules::read::{ReadTimes, Reading};
+use crate::skip_list;
+use crate::state::{Error, Result, State};
+use receipts_event::{Body, Kind, MessageSent, Reason};
+
+impl<S: Pages> State<S> {
+    pub(super) fn send(
+        &mut self,
+        tenant: &str,
+        e: &MessageSent<'_>,
+        at: RecordMetadata,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
+        let conversation = match self.find_conversation(tenant, &e.conversation_id)? {
+            Some(conversation) => {
+                self.apply_erasures(conversation)?;
+                if matches!(self.find_message(conversation, &e.message_id)?, Lookup::Message(_)) {
+                    return Ok(());
+                }
+                if e.recipients.is_none() && !self.conversation_page(conversation)?.ever_roster {
+                    return no_roster(e, effects);
+                }
+                conversation
+            }
+            None if e.recipients.is_none() => return no_roster(e, effects),
+            None => self.conversation_or_new(tenant, &e.conversation_id)?,
+        };
+        if self.horizon().is_past(at.timestamp_ms) {
+            // The message has expired on arrival: it is not stored, and records no longer wait for
+            // it.
+            self.take_parked_for(tenant, e)?;
+            return Ok(());
+        }
+        let (message, audience) = self.append(tenant, conversation, e, at)?;
+        effects.counters.messages += 1;
+        effects.changed.push(MessageChanged { message, audience, newly_read: None });
+        self.apply_parked(tenant, conversation, message, e, at, effects)?;
+        if message % MESSAGES_PER_PAGE == 0 {
+            self.remove_expired()?;
+        }
+        Ok(())
+    }
+
+    /// Numbers, links and stores a new message. Returns its number and the size of its audience,
+    /// frozen here (INV-FROZEN).
+    fn append(
+        &mut self,
+        tenant: &str,
+        conversation: u32,
+        e: &MessageSent<'_>,
+        at: RecordMetadata,
+    ) -> Result<(u64, u32), S::Error> {
+        let message = self.meta.next_message;
+        let sender = self.slot_or_new(conversation, &e.sender_id)?;
+        let page = Table::<ConversationPage>::load_mut(&mut self.pages, PageKey::new(conversation, 0))?
+            .ok_or(Error::Broken("a conversation"))?;
+        let kind = page.kind;
+        let status = if !e.need_read_receipt {
+            MessageStatus::NotRequested
+        } else if kind == Kind::Group && !self.meta.supports(tenant, &page.group_type) {
+            MessageStatus::Unsupported
+        } else {
+            MessageStatus::Ok
+        };
+        let mut recipients = Vec::new();
+        let named = if status == MessageStatus::Ok { e.recipients.as_deref() } else { None };
+        for id in named.unwrap_or_default() {
+            recipients.push(self.slot_or_new(conversation, id)?);
+        }
+        recipients.sort_unstable();
+        recipients.dedup();
+        recipients.retain(|slot| *slot != sender);
+        for slot in &recipients {
+            let mut people = self.people(conversation, slot / PEOPLE_PER_PAGE)?;
+            let person = people.at_mut(slot % PEOPLE_PER_PAGE).ok_or(Error::Broken("a recipient"))?;
+            person.ever_recipient = true;
+        }
+
+        let people = self.people(conversation, sender / PEOPLE_PER_PAGE)?;
+        let sender_role = people.at(sender % PEOPLE_PER_PAGE).ok_or(Error::Broken("a sender"))?.role;
+        let oldest_segment = self.index.segment_of(self.meta.oldest_page * MESSAGES_PER_PAGE);
+        let segment = self.index.segment_of(message);
+        let mut page = self.conversation_page(conversation)?;
+        let by_roster = page.members.checked_sub(u32::from(sender_role == Role::Member));
+        let by_roster = by_roster.ok_or(Error::Broken("the members"))?;
+        let slots = if status == MessageStatus::Ok { page.people } else { 0 };
+        let link = skip_list::push(&mut page, message, e.sent_at_ms);
+        page.segments.add(segment, oldest_segment);
+        let mut reads = Reads::default();
+        if slots <= INLINE_SLOTS {
+            recipients.iter().for_each(|slot| reads.add_recipient(*slot));
+        }
+        let mut new = Message::new(conversation, sender, e.sent_at_ms, at.offset, at.timestamp_ms, kind, status);
+        new.named_recipients = named.is_some();
+        new.slots = slots;
+        new.reads = reads;
+        let audience = match (status, named) {
+            (MessageStatus::Ok, Some(_)) => recipients.len() as u32,
+            (MessageStatus::Ok, None) => by_roster,
+            _ => 0,
+        };
+        new.audience = audience;
+        self.meta.next_message += 1;
+        let (key, index) = message_key(message);
+        if index == 0 {
+            self.pages.put(key, Messages::new(message));
+        }
+        let mut page =
+            Table::<Messages>::load_mut(&mut self.pages, key)?.ok_or(Error::Broken("the newest messages"))?;
+        if page.len() != index {
+            return Err(Error::Broken("a message between others"));
+        }
+        page.push(&e.message_id, new, link);
+        self.index.insert(&mut self.pages, message, id_hash(&e.message_id), conversation);
+        if slots > INLINE_SLOTS {
+            self.store_recipients(message, &recipients)?;
+        }
+        Ok((message, audience))
+    }
+
+    /// Writes the chunks of a message that hold its named recipients, given as sorted slots.
+    fn store_recipients(&mut self, message: u64, slots: &[u32]) -> Result<(), S::Error> {
+        for chunk in slots.chunk_by(|a, b| a / CHUNK_SLOTS == b / CHUNK_SLOTS) {
+            let mut page = Chunk::default();
+            chunk.iter().for_each(|slot| page.0.add_recipient(slot % CHUNK_SLOTS));
+            self.pages.put(PageKey::new(message, chunk[0] / CHUNK_SLOTS), page);
+        }
+        Ok(())
+    }
+
+    /// Applies the records parked for a message. Their times are those of their own records; all
+    /// else is as of the send's position.
+    fn apply_parked(
+        &mut self,
+        tenant: &str,
+        conversation: u32,
+        message: u64,
+        e: &MessageSent<'_>,
+        at: RecordMetadata,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
+        for parked in self.take_parked_for(tenant, e)? {
+            let event = receipts_event::decode(&parked.value).map_err(|_| Error::Broken("a readable parked event"))?;
+            match &event.body {
+                Body::MessageRead(e) => {
+                    let times = ReadTimes { read_at_ms: e.read_at_ms, timestamp_ms: parked.timestamp_ms };
+                    let reading = Reading { times, hidden: e.hidden, offset: at.offset };
+                    match self.reader(conversation, &e.reader_id)? {
+                        Some(reader) => self.read_message(message, &reader, reading, effects)?,
+                        None => effects.counters.not_in_audience += 1,
+                    }
+                }
+                Body::ConversationRead(e) => {
+                    let times = ReadTimes { read_at_ms: e.read_at_ms, timestamp_ms: parked.timestamp_ms };
+                    let reading = Reading { times, hidden: e.hidden, offset: at.offset };
+                    self.read_up_to_message(conversation, &e.reader_id, message, reading, effects)?;
+                }
+                Body::MessageRecalled(_) => self.recall_message(message, at.offset, effects)?,
+                _ => return Err(Error::Broken("a parked event that names messages")),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_parked_for(&mut self, tenant: &str, e: &MessageSent<'_>) -> Result<Vec<Parked>, S::Error> {
+        if self.waiting.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut name = std::mem::take(&mut self.name);
+        write_conversation_name(&mut name, tenant, &e.conversation_id);
+        let taken = self.take_parked(&name, &e.message_id);
+        self.name = name;
+        taken
+    }
+}
+
+fn no_roster<E>(e: &MessageSent<'_>, effects: &mut Effects) -> Result<(), E> {
+    let detail = "/recipients is missing, and the conversation never had a roster".to_owned();
+    effects.dead_letters.push(DeadLetter {
+        reason: Reason::NoRoster,
+        detail,
+        ids: vec![(&*e.message_id).into()],
+        parked: None,
+    });
+    Ok(())
+}

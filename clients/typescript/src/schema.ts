@@ -387,22 +387,22 @@ export interface components {
             all_read?: boolean;
             /**
              * Format: int32
-             * @description Members who are to read the message.
+             * @description The number of people who must read it; frozen by the send.
              */
             audience_count?: number;
             /** @description Absent if the query named no conversation and the message was not found. */
             conversation_id?: string;
             /**
              * Format: int32
-             * @description Members who left without having read it.
+             * @description The number of people who left after the send without reading it.
              */
             departed_count?: number;
             /**
              * Format: int32
-             * @description Members who have read it and hide that.
+             * @description The number of hidden readers, who are never named.
              */
             hidden_count?: number;
-            /** @description As it was when the message was sent. */
+            /** @description Frozen by the send. */
             kind?: components["schemas"]["Kind"];
             /**
              * Format: int64
@@ -412,12 +412,12 @@ export interface components {
             message_id: string;
             /**
              * Format: int64
-             * @description When that person read, Unix milliseconds.
+             * @description That party's read time, Unix milliseconds.
              */
             read_at_ms?: number;
             /**
              * Format: int32
-             * @description Members who have read it and show that. Never decreases.
+             * @description The number of people who have read it openly; never falls.
              */
             read_count?: number;
             /** @description Absent if the message was not found or the sender was erased. */
@@ -432,10 +432,10 @@ export interface components {
             tenant: string;
             /**
              * Format: int32
-             * @description Members who have not read it and are still in the conversation.
+             * @description The number of people who have not read it and are still in the conversation.
              */
             unread_count?: number;
-            /** @description The other person of a direct conversation with an audience of one. */
+            /** @description The other party of a direct conversation with an audience of one. */
             user_id?: string;
             /**
              * Format: int64

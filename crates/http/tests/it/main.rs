@@ -1,7 +1,8 @@
-//! `receipts-http` as its clients meet it: the real router over a real embedded log. Must not fold: each test writes the
-//! answers of the state into a table.
+//! Tests `receipts-http` from a client's side: the real router over a real embedded log.
+//!
+//! They must not fold events: each test writes the answers of the state into a table.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod common;
 mod edge;

@@ -22,7 +22,6 @@ const KEEPERS_STILL_TO_DO: &[&str] = &[
     "crates/event/",
     "crates/fold/",
     "crates/log/",
-    "crates/projection/",
     "crates/snapshots/",
     "crates/store/",
 ];

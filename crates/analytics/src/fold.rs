@@ -1,5 +1,5 @@
 //! Folds a prefix of a partition for analysis, with its own consumer and its own state: in memory
-//! and, beyond its memory, in a temporary directory. Touches no store of a service.
+//! and, beyond its memory, in a temporary directory. Opens no store of a service.
 
 use crate::Error;
 use receipts_fold::effects::{DeadLetter, Effects};

@@ -1,5 +1,7 @@
 //! The key of an event's record, and the partition that Kafka's default partitioner gives that key.
 //! Does no IO and knows no topic.
+//!
+//! Keeps INV-KEY.
 
 use crate::Event;
 

@@ -1,6 +1,8 @@
 //! Checks and memory that both logs share: start offsets, and append failures since the last flush.
 //!
 //! It does no IO.
+//!
+//! Keeps INV-REFUSE.
 
 use crate::port::AppendError;
 use parking_lot::Mutex;

@@ -1,6 +1,8 @@
 //! The ports: what the rest of the service needs from a log, and what it may rely on.
 //!
 //! This file knows neither an implementation nor the meaning of an event.
+//!
+//! Keeps INV-ACK.
 
 use async_trait::async_trait;
 use bytes::Bytes;

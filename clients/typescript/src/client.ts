@@ -1,4 +1,4 @@
-/** The client: the calls and events of a chat SDK's read receipts, answered by the service. */
+/** The client: the read-receipt calls and events of a chat SDK, answered by the service. */
 
 import { segment, Transport, type ClientOptions } from "./http.js";
 import { ReceiptsProblem } from "./problem.js";
@@ -17,53 +17,54 @@ import type {
   Update,
 } from "./types.js";
 
-/** Limits of the contract: messages of one event or query, events of one body, members of one page. */
+/** The contract's limits: messages per event or query, events per body, members per page. */
 const MESSAGES_MAX = 100;
 const EVENTS_MAX = 1_000;
 const PAGE_MAX = 1_000;
-/** Half of what a body may have by default. */
+/** Half of the service's default limit of a body. */
 const BODY_BYTES = 512 * 1024;
-/** Written twice, these change nothing the second time. */
+/** A repetition of these changes nothing. */
 const REPEATABLE: readonly Event["type"][] = ["message.read", "conversation.read", "message.sent"];
 
-/** What can be listened to. */
+/** The events of a client. */
 export interface ClientEvents {
-  /** Messages were sent, read or recalled. Once per message and change at least; the higher `version` holds. */
+  /** Messages were sent, read or recalled. At least once per message and change; the higher `version` is right. */
   onRecvMessageReadReceipts: (receipts: ReceiptUpdate[]) => void;
-  /** The other party of direct conversations has read up to somewhere. */
+  /** Partners in direct conversations have read up to some message. */
   onRecvC2CReadReceipt: (marks: ReadMarkUpdate[]) => void;
-  /** A stream is connected, first or again. */
+  /** A stream is connected, for the first time or again. */
   onConnectSuccess: () => void;
-  /** A connection failed or broke off. Without `retryInMs` the stream has ended: it was refused. */
+  /** A connection failed or broke off. Without `retryInMs` the service refused the stream, and it has ended. */
   onConnectFailed: (error: Error, retryInMs: number | undefined) => void;
-  /** Updates were missed that are not kept any more; the stream goes on from now. Ask for the receipts on show anew. */
+  /** Missed updates are no longer kept; the stream continues from now on. Query the shown receipts again. */
   onUpdatesGone: (problem: ReceiptsProblem) => void;
 }
 
-/** Who has read, and how. */
+/** The reader, and how the message was read. */
 export interface ReadOptions {
-  /** The reader; the client's `userID` without it. */
+  /** The reader; by default the client's `userID`. */
   userID?: string;
-  /** When, by the reader's device, Unix milliseconds; when it is written without it. */
+  /** The read time by the reader's device, Unix milliseconds. Default: the time of the write. */
   readAtMs?: number;
-  /** Counts the read without naming the reader to anybody. */
+  /** Counts the read without naming the reader to anyone. */
   hidden?: boolean;
 }
 
-/** Which page of which list. */
+/** A page of a member list. */
 export interface MemberListOptions {
   message: MessageRef;
   filter: MemberFilter;
-  /** `next_cursor` of the page before; absent, null or empty for the first page. */
+  /** `next_cursor` of the previous page; absent, null or empty for the first page. */
   cursor?: string | null;
-  /** Members of the page at most, 1 to 1,000; 100 by default. */
+  /** The maximum number of members of the page, 1 to 1,000; 100 by default. */
   count?: number;
 }
 
 /**
- * Asks and tells a read-receipt service.
+ * Calls a read-receipt service.
  *
- * What one client has written or seen, its later reads see too: it sends the newest positions that it was given.
+ * A client's later reads include everything that it has written or seen, because it sends the newest positions that it has
+ * received.
  *
  * @example
  * const client = new ReceiptsClient({ baseURL, token, userID: "bob" });
@@ -80,12 +81,12 @@ export class ReceiptsClient {
     this.#userID = options.userID ?? options.caller;
   }
 
-  /** What this client has written or seen. Handed to another client's `observePosition`, that one sees it too. */
+  /** The position of everything that this client has written or seen. Pass it to another client's `observePosition`. */
   get position(): string {
     return this.#transport.position;
   }
 
-  /** Makes later reads wait for a position that came another way, such as from the backend that sent the message. */
+  /** Makes later reads wait for a position that came from elsewhere, such as the backend that sent the message. */
   observePosition(position: string): void {
     this.#transport.observe(position);
   }
@@ -93,7 +94,7 @@ export class ReceiptsClient {
   /**
    * Says that a reader has read messages. Needs the scope `receipts:write`.
    *
-   * @returns the position behind the receipts: a read with it sees them.
+   * @returns the position of the receipts: a read that waits for it sees them.
    */
   async sendMessageReadReceipts(messages: readonly MessageRef[], options: ReadOptions = {}): Promise<string> {
     const common = this.#read(options);
@@ -109,10 +110,10 @@ export class ReceiptsClient {
   }
 
   /**
-   * Says that a reader has read a conversation up to a message, or up to a time (of sending, Unix milliseconds). Needs the
-   * scope `receipts:write`.
+   * Says that a reader has read a conversation up to a message, or up to a sending time (Unix milliseconds). Needs the scope
+   * `receipts:write`.
    *
-   * @returns the position behind it.
+   * @returns the position of the read mark.
    */
   async markC2CMessageAsRead(
     options: ReadOptions & { conversationID: string } & (
@@ -130,12 +131,12 @@ export class ReceiptsClient {
     return (await this.postEvents([event])).position;
   }
 
-  /** Answers the receipts of messages: one each, in their order. `status` says what there is to say. */
+  /** Returns one receipt per message, in the given order. `status` says whether there are counts. */
   async getMessageReadReceipts(messages: readonly MessageRef[]): Promise<Receipt[]> {
     const receipts = new Array<Receipt>(messages.length);
     for (const [conversation_id, found] of byConversation(messages)) {
       for (const chunk of chunks(found, MESSAGES_MAX)) {
-        const answer = await this.#transport.ask<{ receipts: Receipt[] }>({
+        const answer = await this.#transport.call<{ receipts: Receipt[] }>({
           method: "POST",
           path: "/v1/receipts/query",
           body: { conversation_id, message_ids: chunk.map(({ message }) => message.ID) },
@@ -148,17 +149,17 @@ export class ReceiptsClient {
     return receipts;
   }
 
-  /** Answers a page of those who have read a message, have not, or left without having read. */
+  /** Returns a page of the members who have read a message, have not read it, or left without reading. */
   async getGroupMessageReadMemberList({ message, filter, cursor, count }: MemberListOptions): Promise<MembersPage> {
     const query = new URLSearchParams({ filter });
     if (cursor) query.set("cursor", cursor);
     if (count !== undefined) query.set("limit", String(count));
     const path = `/v1/conversations/${segment(message.conversationID)}/messages/${segment(message.ID)}/members?${query}`;
-    return this.#transport.ask<MembersPage>({ method: "GET", path, isRepeatable: true, isRead: true });
+    return this.#transport.call<MembersPage>({ method: "GET", path, isRepeatable: true, isRead: true });
   }
 
   /**
-   * Walks through a whole list. Nobody comes twice, and everybody whose state does not change meanwhile comes once.
+   * Iterates over a whole list. No member appears twice, and every member whose state does not change appears once.
    *
    * @example
    * for await (const { user_id } of client.groupMessageReadMembers({ message, filter: "unread" })) remind(user_id);
@@ -172,11 +173,11 @@ export class ReceiptsClient {
     } while (cursor !== null);
   }
 
-  /** Answers up to where a person has read a conversation; `null` where there is no read mark. */
+  /** Returns how far a person has read a conversation; `null` if there is no read mark. */
   async getC2CReadMark(conversationID: string, userID: string): Promise<ReadMark | null> {
     const path = `/v1/conversations/${segment(conversationID)}/read-marks/${segment(userID)}`;
     try {
-      return await this.#transport.ask<ReadMark>({ method: "GET", path, isRepeatable: true, isRead: true });
+      return await this.#transport.call<ReadMark>({ method: "GET", path, isRepeatable: true, isRead: true });
     } catch (error) {
       if (error instanceof ReceiptsProblem && error.is("not-found")) return null;
       throw error;
@@ -184,15 +185,15 @@ export class ReceiptsClient {
   }
 
   /**
-   * Writes events of any type, for backends. What does not fit into one request goes by several, in order: each is all or
-   * nothing. Tried again by itself only where that changes nothing twice: a changed roster with an open outcome is not.
+   * Writes events of any type, for backends. More than one request's worth is split, in order; each request is written as a
+   * whole or not at all. A request is retried only if a repetition changes nothing, so never one with a changed roster.
    */
   async postEvents(events: readonly Event[]): Promise<Accepted> {
     let accepted = 0;
     const positions: string[] = [];
     for (const body of bodies(events)) {
       const isRepeatable = body.every((event) => REPEATABLE.includes(event.type));
-      const answer = await this.#transport.ask<Accepted>({
+      const answer = await this.#transport.call<Accepted>({
         method: "POST",
         path: "/v1/events",
         body,
@@ -201,25 +202,25 @@ export class ReceiptsClient {
       });
       accepted += answer.accepted;
       positions.push(answer.position);
-      // The header says the same, but a browser may not be allowed to see it.
+      // The header has the same position, but a browser may hide it.
       this.observePosition(answer.position);
     }
     return { accepted, position: positions.join(",") };
   }
 
-  /** Listens; returns what ends it. */
+  /** Adds a listener; returns a function that removes it. */
   on<Name extends keyof ClientEvents>(name: Name, listener: ClientEvents[Name]): () => void {
     const listeners = this.#listeners.get(name) ?? new Set();
     this.#listeners.set(name, listeners.add(listener));
     return () => this.off(name, listener);
   }
 
-  /** Listens no more. */
+  /** Removes a listener. */
   off<Name extends keyof ClientEvents>(name: Name, listener: ClientEvents[Name]): void {
     this.#listeners.get(name)?.delete(listener);
   }
 
-  /** Opens a stream of updates, which are given to the listeners of this client until it is closed. */
+  /** Opens a stream of updates. This client's listeners get its updates until it is closed. */
   subscribe(options: StreamOptions): UpdateStream {
     return new UpdateStream(this.#transport, options, {
       onUpdates: (updates) => this.#emitUpdates(updates),
@@ -230,7 +231,7 @@ export class ReceiptsClient {
   }
 
   #emitUpdates(updates: readonly Update[]): void {
-    // A type of a later version is nobody's yet.
+    // Types of later versions have no listeners.
     const receipts = updates.filter((update) => update.type === "receipt.updated");
     const marks = updates.filter((update) => update.type === "read_mark.updated");
     if (receipts.length > 0) this.#emit("onRecvMessageReadReceipts", receipts);
@@ -242,7 +243,7 @@ export class ReceiptsClient {
       try {
         (listener as (...values: Parameters<ClientEvents[Name]>) => void)(...values);
       } catch (error) {
-        // A listener's mistake is its own: reported as uncaught, it ends neither the stream nor other listeners' turn.
+        // A listener's error is reported as uncaught. It ends neither the stream nor the calls of other listeners.
         queueMicrotask(() => {
           throw error;
         });
@@ -252,7 +253,7 @@ export class ReceiptsClient {
 
   #read(options: ReadOptions): { reader_id: string; read_at_ms?: number; hidden?: boolean } {
     const reader_id = options.userID ?? this.#userID;
-    if (reader_id === undefined) throw new TypeError("who has read? Give userID to the call or to the client");
+    if (reader_id === undefined) throw new TypeError("the reader is missing: pass userID to the call or to the client");
     return {
       reader_id,
       ...(options.readAtMs !== undefined && { read_at_ms: options.readAtMs }),
@@ -275,7 +276,7 @@ function chunks<Item>(items: readonly Item[], size: number): Item[][] {
   return Array.from({ length: Math.ceil(items.length / size) }, (_, at) => items.slice(at * size, (at + 1) * size));
 }
 
-/** Events by request: as many as a body may hold, by number and by bytes. */
+/** Splits events into request bodies, as many events per body as its number and bytes allow. */
 function bodies(events: readonly Event[]): Event[][] {
   const encoder = new TextEncoder();
   const found: Event[][] = [];

@@ -1,52 +1,52 @@
-/** One request and its answer: who asks, from which position, how often it is tried. */
+/** One HTTP request and its answer: credentials, positions and retries. */
 
 import { ReceiptsProblem } from "./problem.js";
 
-/** Where the service is, and who asks. */
+/** The settings of a client. */
 export interface ClientOptions {
-  /** Where the service answers: `https://receipts.example.com`. */
+  /** The URL of the service: `https://receipts.example.com`. */
   baseURL: string;
-  /** A bearer token, or what gets one: called before every request, so it keeps its token and renews it in time. */
+  /** A bearer token, or a function that returns one. It is called before every request, so it should cache the token. */
   token?: string | (() => Promise<string>);
-  /** Whose data; only where the service trusts its network and has no authentication configured. */
+  /** The tenant. Only for a service that trusts its network and has no authentication configured. */
   tenant?: string;
-  /** The user who asks; only there too. Absent: a service with all scopes. */
+  /** The calling user. Only for such a service. Without it the client is a service with all scopes. */
   caller?: string;
-  /** The reader in whose name receipts are sent where a call does not name another. */
+  /** The default reader of calls that send receipts. */
   userID?: string;
-  /** How long a read may wait for what this client has seen or written, milliseconds; the service's default without it. */
+  /** How long a read may wait for the client's position, milliseconds. Default: the service's default. */
   waitMs?: number;
-  /** How long one try of a request may take, milliseconds; 30,000 by default. */
+  /** The time limit of one attempt, milliseconds; 30,000 by default. */
   timeoutMs?: number;
-  /** How often a request that may be repeated is tried again; 3 by default. */
+  /** How often a repeatable request is retried; 3 by default. */
   retries?: number;
 }
 
-/** What is asked. */
-export interface Ask {
+/** A request. */
+export interface RequestSpec {
   method: "GET" | "POST";
-  /** Behind the base URL, encoded. */
+  /** The encoded path and query after the base URL. */
   path: string;
   body?: unknown;
-  /** Whether it changes nothing more where it is done twice. */
+  /** True if a repetition changes nothing. */
   isRepeatable: boolean;
-  /** A read, which waits for what this client has seen. */
+  /** True for a read, which waits for the client's positions. */
   isRead: boolean;
 }
 
-/** Tokens kept at most: a write-only client never learns that its writes are folded. */
+/** The maximum number of kept tokens. A client that only writes never learns that its writes are folded. */
 const POSITIONS_MAX = 32;
 const BACKOFF_MS = 200;
 const BACKOFF_MS_MAX = 10_000;
-/** Problems of writes that say that nothing was written, whatever it was. */
+/** Problem codes which say that nothing was written. */
 const NOTHING_WRITTEN = ["not-written", "overloaded", "rate-limited"];
 
-/** Half fixed, half chance, doubling: clients that lost the same service do not come back at the same time. */
+/** Returns a doubling wait with a random half, so that clients of one service do not return together. */
 export function backoffMs(attempt: number, firstMs: number, maxMs: number): number {
   return Math.min(maxMs, firstMs * 2 ** attempt) * (0.5 + Math.random() / 2);
 }
 
-/** Waits, but no longer than until `signal`. */
+/** Waits until the time is over or `signal` aborts. */
 export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
@@ -60,16 +60,16 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** A part of a path. */
+/** Encodes an id as a path segment. */
 export function segment(id: string): string {
   if (id === "." || id === "..") {
-    // Written in whatever way, URLs take them for steps between folders.
-    throw new TypeError(`an id that is ${JSON.stringify(id)} cannot be asked for by path`);
+    // URLs treat `.` and `..` as path steps even when they are encoded.
+    throw new TypeError(`the id ${JSON.stringify(id)} cannot be part of a URL`);
   }
   return encodeURIComponent(id);
 }
 
-/** Speaks HTTP with the service, and remembers the positions it was given. */
+/** Sends requests to the service and keeps the positions of its answers. */
 export class Transport {
   readonly #options: ClientOptions;
   readonly #base: string;
@@ -77,18 +77,18 @@ export class Transport {
 
   constructor(options: ClientOptions) {
     if (options.token !== undefined && (options.tenant !== undefined || options.caller !== undefined)) {
-      throw new TypeError("tenant and caller come from the token: give either, not both");
+      throw new TypeError("tenant and caller come from the token: set either, not both");
     }
     this.#options = options;
     this.#base = options.baseURL.replace(/\/+$/, "");
   }
 
-  /** Everything that this client has seen or written, as one value for `Receipts-Min-Position`; empty at first. */
+  /** All positions as one value for `Receipts-Min-Position`; empty at first. */
   get position(): string {
     return [...this.#positions].join(",");
   }
 
-  /** Later reads stand at least at this position. */
+  /** Makes later reads wait at least for this position. */
   observe(position: string): void {
     for (const token of position.split(",")) {
       const trimmed = token.trim();
@@ -106,14 +106,14 @@ export class Transport {
     return this.#base + path;
   }
 
-  /** The headers that say who asks. */
+  /** Returns the headers with the credentials. */
   async credentials(): Promise<Record<string, string>> {
     const { token, tenant, caller } = this.#options;
     if (token !== undefined) {
       return { Authorization: `Bearer ${typeof token === "function" ? await token() : token}` };
     }
     return {
-      // Headers are bytes, and the tenant's are UTF-8.
+      // Header values are bytes, and the tenant is UTF-8.
       ...(tenant !== undefined && {
         "Receipts-Tenant": String.fromCharCode(...new TextEncoder().encode(tenant)),
       }),
@@ -122,47 +122,47 @@ export class Transport {
   }
 
   /**
-   * Asks, and asks again where the service says so and it does no harm.
+   * Sends a request, and retries it if that is harmless and the service asks for it or does not answer.
    *
-   * @throws {ReceiptsProblem} where the answer is an error; what `fetch` throws where there was none.
+   * @throws {ReceiptsProblem} if the answer is an error; the error of `fetch` if there is no answer.
    */
-  async ask<Answer>(ask: Ask): Promise<Answer> {
+  async call<Answer>(request: RequestSpec): Promise<Answer> {
     const retries = this.#options.retries ?? 3;
     for (let attempt = 0; ; attempt++) {
       try {
-        return await this.#once<Answer>(ask);
+        return await this.#once<Answer>(request);
       } catch (error) {
-        if (attempt >= retries || !mayRepeat(ask, error)) throw error;
+        if (attempt >= retries || !mayRepeat(request, error)) throw error;
         const asked = error instanceof ReceiptsProblem ? (error.retryAfterMs ?? 0) : 0;
         await sleep(Math.max(asked, backoffMs(attempt, BACKOFF_MS, BACKOFF_MS_MAX)));
       }
     }
   }
 
-  async #once<Answer>(ask: Ask): Promise<Answer> {
+  async #once<Answer>(request: RequestSpec): Promise<Answer> {
     const { waitMs, timeoutMs = 30_000 } = this.#options;
-    const waitedFor = ask.isRead ? [...this.#positions] : [];
-    const response = await fetch(this.url(ask.path), {
-      method: ask.method,
+    const waitedFor = request.isRead ? [...this.#positions] : [];
+    const response = await fetch(this.url(request.path), {
+      method: request.method,
       headers: {
         ...(await this.credentials()),
-        ...(ask.body !== undefined && { "Content-Type": "application/json" }),
+        ...(request.body !== undefined && { "Content-Type": "application/json" }),
         ...(waitedFor.length > 0 && { "Receipts-Min-Position": waitedFor.join(",") }),
-        ...(ask.isRead && waitMs !== undefined && { "Receipts-Wait-Ms": String(waitMs) }),
+        ...(request.isRead && waitMs !== undefined && { "Receipts-Wait-Ms": String(waitMs) }),
       },
-      ...(ask.body !== undefined && { body: JSON.stringify(ask.body) }),
+      ...(request.body !== undefined && { body: JSON.stringify(request.body) }),
       signal: AbortSignal.timeout(timeoutMs),
     });
     if (!response.ok) {
       const problem = await ReceiptsProblem.of(response);
-      // Tokens of another log, such as one that was set up anew, would spoil every read from here on.
+      // Tokens of another log, for instance after a new setup, would break every later read.
       if (problem.is("bad-position")) waitedFor.forEach((token) => this.#positions.delete(token));
       throw problem;
     }
     const answer = (await response.json()) as Answer;
     const position = response.headers.get("Receipts-Position");
     if (position !== null) {
-      // The answer's position stands for everything that it waited for.
+      // The answer's position includes everything that the read waited for.
       waitedFor.forEach((token) => this.#positions.delete(token));
       this.observe(position);
     }
@@ -170,9 +170,9 @@ export class Transport {
   }
 }
 
-function mayRepeat(ask: Ask, error: unknown): boolean {
-  // Where no answer came, nobody knows what was done.
-  if (!(error instanceof ReceiptsProblem)) return ask.isRepeatable;
+function mayRepeat(request: RequestSpec, error: unknown): boolean {
+  // Without an answer the outcome is unknown.
+  if (!(error instanceof ReceiptsProblem)) return request.isRepeatable;
   if (error.status !== 503 && error.status !== 429) return false;
-  return ask.isRepeatable || NOTHING_WRITTEN.some((code) => error.is(code));
+  return request.isRepeatable || NOTHING_WRITTEN.some((code) => error.is(code));
 }

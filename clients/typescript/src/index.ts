@@ -1,4 +1,4 @@
-/** Everything that applications use. */
+/** The public interface of the package. */
 
 export { ReceiptsClient } from "./client.js";
 export type { ClientEvents, MemberListOptions, ReadOptions } from "./client.js";

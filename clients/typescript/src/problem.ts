@@ -1,19 +1,19 @@
-/** Errors of the service as exceptions. */
+/** The service's errors as exceptions. */
 
 import type { Problem, ProblemItem, Receipt } from "./types.js";
 
-/** An answer that is an error: an RFC 9457 problem with a stable `type`. */
+/** A problem report of the service (RFC 9457) with a stable `type`. */
 export class ReceiptsProblem extends Error {
   override readonly name = "ReceiptsProblem";
-  /** What went wrong, stable: `urn:receipts:problem:forbidden`. */
+  /** The stable type: `urn:receipts:problem:forbidden`. */
   readonly type: string;
   /** The HTTP status. */
   readonly status: number;
   /** The offending items, by JSON Pointer. */
   readonly errors: readonly ProblemItem[];
-  /** With `not-found` and `not-ok` about a message: its receipt. */
+  /** The message's receipt, with `not-found` and `not-ok`. */
   readonly receipt: Receipt | undefined;
-  /** When the service asks to come again, milliseconds; `undefined` where it does not. */
+  /** When the service allows a retry, milliseconds; `undefined` if it does not say. */
   readonly retryAfterMs: number | undefined;
 
   constructor(problem: Problem, retryAfterMs?: number) {
@@ -26,12 +26,12 @@ export class ReceiptsProblem extends Error {
     this.retryAfterMs = retryAfterMs;
   }
 
-  /** Whether this is the problem of a code: `problem.is("forbidden")`. */
+  /** Returns true if this problem has that code: `problem.is("forbidden")`. */
   is(code: string): boolean {
     return this.type === `urn:receipts:problem:${code}`;
   }
 
-  /** Makes the exception of an answer whose status is an error, whoever between here and the service wrote it. */
+  /** Reads the problem of an error response, which the service or a proxy may have written. */
   static async of(response: Response): Promise<ReceiptsProblem> {
     const text = await response.text().catch(() => "");
     const seconds = Number(response.headers.get("Retry-After") ?? NaN);
@@ -40,7 +40,7 @@ export class ReceiptsProblem extends Error {
       try {
         return new ReceiptsProblem(JSON.parse(text) as Problem, retryAfterMs);
       } catch {
-        // Cut off on its way: told by its status, as the answer of a proxy is.
+        // A truncated body is reported by its status, like a proxy's answer.
       }
     }
     const title = response.statusText || `HTTP ${response.status}`;

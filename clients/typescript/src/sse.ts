@@ -1,29 +1,29 @@
-/** Server-Sent Events: bytes in, events out, as the HTML standard has it. */
+/** Parses Server-Sent Events as the HTML standard defines them. */
 
-/** An event, or, without data, a sign of life that moves `id` on. */
+/** An event. Without data it only sets `id`, as a keep-alive. */
 export interface ServerSentEvent {
-  /** `message` where the stream does not say. */
+  /** `message` by default. */
   event: string;
-  /** Empty where there is none. */
+  /** Empty if there is none. */
   data: string;
-  /** The last id that the stream has given so far; empty before the first. */
+  /** The last id of the stream so far; empty before the first. */
   id: string;
 }
 
-/** Reads a stream piece by piece, wherever it is cut. */
+/** Parses a stream that arrives in arbitrary pieces. */
 export class EventStreamParser {
   readonly #decoder = new TextDecoder();
   #rest = "";
   #event = "";
   #data: string[] = [];
   #id = "";
-  /** What the server asks to wait before the next connection, milliseconds. */
+  /** The wait before the next connection that the server asks for, milliseconds. */
   retryMs: number | undefined;
 
-  /** The events that are complete with these bytes. */
+  /** Returns the events that these bytes complete. */
   push(bytes: Uint8Array): ServerSentEvent[] {
     const text = this.#rest + this.#decoder.decode(bytes, { stream: true });
-    // A carriage return at the end may be half of a line's end.
+    // A carriage return at the end may be the first half of a line end.
     const lines = text.split(/\r\n|\n|\r(?!$)/);
     this.#rest = lines.pop() ?? "";
     const events: ServerSentEvent[] = [];

@@ -1,22 +1,22 @@
-/** The stream of updates: connects, resumes where it broke off, and gives up only where coming again cannot help. */
+/** The stream of updates. It connects, resumes after interruptions, and ends only if a retry cannot help. */
 
 import { backoffMs, sleep, type Transport } from "./http.js";
 import { ReceiptsProblem } from "./problem.js";
 import { EventStreamParser } from "./sse.js";
 import type { Update } from "./types.js";
 
-/** Which updates, and from where on. */
+/** The subject of a stream, and its start. */
 export type StreamOptions = (
-  | { /** The messages that this person sent. */ senderID: string; conversationID?: never }
+  | { /** Messages that this person sent. */ senderID: string; conversationID?: never }
   | { /** One conversation; for services. */ conversationID: string; senderID?: never }
 ) & {
-  /** Everything since comes first: `stream.lastEventID` of before, or a position of the service's answers. */
+  /** Starts with all updates since an earlier `stream.lastEventID` or a position of an answer. */
   since?: string;
-  /** Without a byte for this long the connection is taken for dead, milliseconds; 45,000 by default, three heartbeats. */
+  /** How long a connection may be silent, milliseconds; 45,000 by default, which is three heartbeats. */
   heartbeatTimeoutMs?: number;
 };
 
-/** Who hears of a stream. */
+/** The callbacks of a stream. */
 export interface StreamListener {
   onUpdates(updates: Update[]): void;
   onConnectSuccess(): void;
@@ -36,10 +36,10 @@ export class UpdateStream {
   #lastEventID: string;
   #retryMs = BACKOFF_MS;
   #attempt = 0;
-  /** Resolves once the stream has ended for good: closed, or refused. */
+  /** Resolves once the stream has ended: it was closed or refused. */
   readonly done: Promise<void>;
 
-  /** @internal Made by `ReceiptsClient.subscribe`. */
+  /** @internal Created by `ReceiptsClient.subscribe`. */
   constructor(transport: Transport, options: StreamOptions, listener: StreamListener) {
     this.#transport = transport;
     this.#options = options;
@@ -48,12 +48,12 @@ export class UpdateStream {
     this.done = this.#run();
   }
 
-  /** Up to where updates were handed over: kept and given as `since`, it lets the next process go on without a gap. */
+  /** The id of the last update that the listeners got. Pass it as `since`, and another process continues without a gap. */
   get lastEventID(): string {
     return this.#lastEventID;
   }
 
-  /** Ends the stream; listeners hear nothing more. */
+  /** Ends the stream; no more callbacks follow. */
   close(): void {
     this.#closing.abort();
   }
@@ -64,7 +64,7 @@ export class UpdateStream {
       const failure = await this.#connect().catch((error: unknown) => asError(error));
       if (closing.aborted) return;
       if (failure instanceof ReceiptsProblem && failure.is("updates-gone")) {
-        // What was missed is not there any more: only the application can ask for it anew, and it goes on from now.
+        // Missed updates are lost to the stream, so it continues from now on. The application must query the receipts.
         this.#lastEventID = "";
         this.#listener.onUpdatesGone(failure);
         continue;
@@ -80,22 +80,22 @@ export class UpdateStream {
     }
   }
 
-  /** One connection, to its end; says why it ended. */
+  /** Runs one connection to its end, and returns the reason of the end. */
   async #connect(): Promise<Error> {
     const { conversationID, senderID, heartbeatTimeoutMs = 45_000 } = this.#options;
     const silence = new AbortController();
     const onClose = () => silence.abort();
     this.#closing.signal.addEventListener("abort", onClose);
-    const heard = () => {
+    const resetTimer = () => {
       clearTimeout(timer);
       timer = setTimeout(
-        () => silence.abort(new Error(`nothing came for ${heartbeatTimeoutMs} ms`)),
+        () => silence.abort(new Error(`the stream was silent for ${heartbeatTimeoutMs} ms`)),
         heartbeatTimeoutMs,
       );
     };
     let timer: ReturnType<typeof setTimeout> | undefined;
     try {
-      heard();
+      resetTimer();
       const query = new URLSearchParams(
         conversationID === undefined ? { sender_id: senderID } : { conversation_id: conversationID },
       );
@@ -116,29 +116,29 @@ export class UpdateStream {
       for (;;) {
         const { done, value } = await reader.read();
         if (done) return new Error("the service ended the stream");
-        heard();
+        resetTimer();
         this.#attempt = 0;
-        this.#hand(parser, value);
+        this.#deliver(parser, value);
       }
     } finally {
       clearTimeout(timer);
-      // Where reading broke off before the end, the connection would stay.
+      // Without this, a connection that is not read to its end would stay open.
       silence.abort();
       this.#closing.signal.removeEventListener("abort", onClose);
     }
   }
 
-  #hand(parser: EventStreamParser, bytes: Uint8Array): void {
+  #deliver(parser: EventStreamParser, bytes: Uint8Array): void {
     const events = parser.push(bytes);
     this.#retryMs = parser.retryMs ?? this.#retryMs;
     const updates = events.filter(({ data }) => data !== "").map(({ data }) => JSON.parse(data) as Update);
     if (updates.length > 0) this.#listener.onUpdates(updates);
-    // Behind the listeners: what they have not been given comes again.
+    // Set after the listeners have run, so that undelivered updates come again.
     this.#lastEventID = events.at(-1)?.id || this.#lastEventID;
   }
 }
 
-/** Whether the same request would be refused again. */
+/** Returns true if the service would refuse the same request again. */
 function isFinal(problem: ReceiptsProblem): boolean {
   return problem.status >= 400 && problem.status < 500 && problem.status !== 408 && problem.status !== 429;
 }

@@ -1,39 +1,39 @@
-/** The shapes of requests, answers and updates: as the service writes them, in its own field names. */
+/** The data types of requests, answers and updates, with the service's field names. */
 
 import type { components } from "./schema.js";
 
 type Schemas = components["schemas"];
 
-/** The answer about one message: status, counts and version. */
+/** The receipt of one message: status, counts and version. */
 export type Receipt = Schemas["Receipt"];
 export type ReceiptStatus = Schemas["Status"];
 /** One row of a member list. */
 export type Member = Schemas["Member"];
 /** A page of a member list. */
 export type MembersPage = Schemas["MembersPage"];
-/** Up to where a person has read a conversation. */
+/** How far a person has read a conversation. */
 export type ReadMark = Schemas["ReadMark"];
-/** What the service says of an error (RFC 9457). */
+/** An error report of the service (RFC 9457). */
 export type Problem = Schemas["Problem"];
 /** An offending item of a request, by JSON Pointer. */
 export type ProblemItem = Schemas["ProblemItem"];
-/** The answer to events that were written. */
+/** The answer to posted events. */
 export type Accepted = Schemas["Accepted"];
-/** Anything that can be written into the log. */
+/** An event of any type. */
 export type Event = Schemas["event"];
 
-/** A message, by the names that a chat SDK gives its message objects: such an object can be passed as it is. */
+/** A message, with the field names of a chat SDK, so that its message objects can be passed. */
 export interface MessageRef {
-  /** The conversation it stands in. */
+  /** The message's conversation. */
   conversationID: string;
-  /** The message. */
+  /** The message's id. */
   ID: string;
 }
 
-/** Which list of members. */
+/** The filter of a member list. */
 export type MemberFilter = "read" | "unread" | "departed";
 
-/** Who read a message since the update before. */
+/** A person who read a message since the previous update. */
 export interface NewReader {
   user_id: string;
   /** Unix milliseconds. */
@@ -41,28 +41,28 @@ export interface NewReader {
 }
 
 /**
- * The receipt of a message as it was when the update was published, and its new readers. The same update may come
- * twice, and an older one after a newer: the higher `version` holds.
+ * The receipt of a message when the update was published, and its new readers. An update may come twice, and an older one
+ * after a newer one: the higher `version` is right.
  */
 export type ReceiptUpdate = Omit<Receipt, "status"> & {
   type: "receipt.updated";
   conversation_id: string;
   status: Exclude<ReceiptStatus, "not_found" | "forbidden">;
   version: number;
-  /** At most 100; the counts hold all of them. */
+  /** At most 100; the counts include all new readers. */
   newly_read: NewReader[];
-  /** There only where more than 100 read. */
+  /** Present if more than 100 people read. */
   newly_read_truncated?: true;
 };
 
-/** A read mark of a direct conversation has moved: what a sender shows as "read up to here". */
+/** The read mark of a direct conversation moved. A sender's client shows it as "read up to here". */
 export type ReadMarkUpdate = ReadMark & {
   type: "read_mark.updated";
   tenant: string;
   conversation_id: string;
-  /** Who is shown it: the other party of the conversation. */
+  /** The person who sees the mark: the other member of the conversation. */
   peer_id?: string;
 };
 
-/** What the stream of updates carries. */
+/** An update of a stream. */
 export type Update = ReceiptUpdate | ReadMarkUpdate;

@@ -1,4 +1,4 @@
-/** Calls against the real service. */
+/** Calls of the real service. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -10,7 +10,7 @@ let service: Service;
 before(async () => void (service = await Service.start()));
 after(() => service.stop());
 
-/** A conversation in which alice has sent messages, by its events. */
+/** Returns the events of a conversation in which alice has sent messages. */
 function conversation(conversation_id: string, members: string[], ids: string[]): Event[] {
   return [
     { type: "members.changed", conversation_id, joined: ["alice", ...members] },
@@ -36,7 +36,7 @@ async function problem(promise: Promise<unknown>): Promise<ReceiptsProblem> {
   return error;
 }
 
-test("who sends receipts sees them at once, in the order asked for, over conversations", async () => {
+test("a reader sees its own receipts at once", async () => {
   const backend = service.backend();
   await backend.postEvents([
     ...conversation("read-1", ["bob", "carol"], ["m1", "m2"]),
@@ -63,7 +63,7 @@ test("who sends receipts sees them at once, in the order asked for, over convers
   assert.deepEqual(await backend.getMessageReadReceipts([]), []);
 });
 
-test("another client sees them where it is handed the position", async () => {
+test("another client sees them with the position", async () => {
   const backend = service.backend();
   await backend.postEvents(conversation("handed", ["bob"], ["m1"]));
   await backend.sendMessageReadReceipts([message("handed", "m1")], { userID: "bob", readAtMs: SENT_AT_MS + 5 });
@@ -75,9 +75,9 @@ test("another client sees them where it is handed the position", async () => {
   assert.equal(receipt.last_read_at_ms, SENT_AT_MS + 5);
 });
 
-test("more messages than an event or a query may name, and more bytes than a body, go by several", async () => {
+test("large calls are split into several requests", async () => {
   const backend = service.backend();
-  // Ids of 120 bytes, 100 in an event of their own: about 12 kB of each conversation's.
+  // 100 ids of 120 bytes per event: about 12 kB per conversation.
   const ids = Array.from({ length: 150 }, (_, at) => `m${at}-`.padEnd(120, "x"));
   const names = Array.from({ length: 40 }, (_, at) => `many-${at}`);
   const accepted = await backend.postEvents(names.flatMap((name) => conversation(name, ["bob"], ids)));
@@ -89,7 +89,7 @@ test("more messages than an event or a query may name, and more bytes than a bod
   assert.ok(receipts.every(({ message_id, all_read }, at) => message_id === messages[at]!.ID && all_read));
 });
 
-test("a walk through a list names everybody once, and a page as many as asked for", async () => {
+test("iterating over a list names every member once", async () => {
   const backend = service.backend();
   const members = Array.from({ length: 25 }, (_, at) => `user-${at}`);
   await backend.postEvents(conversation("list", members, ["m1"]));
@@ -130,7 +130,7 @@ test("a read mark moves up to a message or a time", async () => {
   assert.notEqual(receipt.read_at_ms, undefined);
 });
 
-test("ids of any letters are asked for as they are", async () => {
+test("ids with any characters reach the service", async () => {
   const backend = service.backend("ténant 漢");
   const [conversationID, ID, user] = ["a/b?c#d %", "m&=\u{1f600}", "böb,%41"];
   await backend.postEvents(conversation(conversationID, [user], [ID]));
@@ -148,7 +148,7 @@ test("ids of any letters are asked for as they are", async () => {
   await assert.rejects(backend.getGroupMessageReadMemberList(up), TypeError);
 });
 
-test("an error is a problem with a type, a status and the offending items", async () => {
+test("an error is a problem with its offending items", async () => {
   const backend = service.backend();
   const bad = { type: "message.read", conversation_id: "g", reader_id: "", message_ids: ["m"] } as const;
   const invalid = await problem(backend.postEvents([{ ...bad, message_ids: ["m"] }]));
@@ -170,7 +170,7 @@ test("an error is a problem with a type, a status and the offending items", asyn
   await assert.rejects(backend.sendMessageReadReceipts([list.message]), TypeError);
 });
 
-test("a token says who asks, and is asked for before every request", async () => {
+test("the token function runs before every request", async () => {
   const own = await Service.start("0123456789abcdef0123456789abcdef");
   try {
     const baseURL = own.url;
@@ -192,10 +192,10 @@ test("a token says who asks, and is asked for before every request", async () =>
   }
 });
 
-test("a read that is behind is asked again until it is not, and a position of another log spoils one read only", async () => {
+test("a lagging read is retried until it is current", async () => {
   const other = await Service.start();
   try {
-    // As long as the other log, this one is not: what it is asked to wait for it does not have yet.
+    // This log is shorter than the other one, so the awaited position does not exist yet.
     const events = conversation("behind", ["bob"], ["m1"]);
     for (let round = 0; round < 3; round++) await other.backend().postEvents(events);
     const ahead = await other.backend().postEvents(events);
@@ -224,7 +224,7 @@ test("a read that is behind is asked again until it is not, and a position of an
   assert.equal((await client.getMessageReadReceipts([message("g", "m")])).length, 1);
 });
 
-test("where nobody answers, reads and receipts are tried again, and a changed roster is not", async () => {
+test("without an answer only harmless requests are retried", async () => {
   const own = await Service.start();
   try {
     const client = new ReceiptsClient({ baseURL: own.url });

@@ -1,4 +1,4 @@
-/** The real service in a process of its own, and a network between that can fall silent. */
+/** The real service in its own process, and a proxy in front of it that can fail. */
 
 import { spawn, type ChildProcess } from "node:child_process";
 import { createHmac } from "node:crypto";
@@ -23,14 +23,14 @@ export class Service {
     readonly secret: string | undefined,
   ) {}
 
-  /** With a secret it takes callers by tokens that are signed with it, and no others. */
+  /** With a secret the service accepts only callers with tokens signed by it. */
   static async start(secret?: string): Promise<Service> {
     const service = new Service(await mkdtemp(join(tmpdir(), "receipts-")), secret);
     await service.resume();
     return service;
   }
 
-  /** Starts it, or starts it again, at the same address. */
+  /** Starts or restarts the service at the same address. */
   async resume(): Promise<void> {
     const flags = ["--http-listen", this.#listen, "--data-dir", join(this.dir, "data"), "--json"];
     if (this.secret !== undefined) {
@@ -50,7 +50,7 @@ export class Service {
     this.#listen = new URL(this.url).host;
   }
 
-  /** Kills it; what it acknowledged stays. */
+  /** Kills the service; acknowledged events stay. */
   async kill(): Promise<void> {
     if (this.#process === undefined || this.#process.exitCode !== null) return;
     const exit = once(this.#process, "exit");
@@ -63,7 +63,7 @@ export class Service {
     await rm(this.dir, { recursive: true, force: true });
   }
 
-  /** A token that this service takes for a minute. */
+  /** Returns a token that is valid for a minute. */
   token(claims: { sub?: string; scope?: string }): string {
     const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
     const exp = Math.floor(Date.now() / 1000) + 60;
@@ -74,13 +74,13 @@ export class Service {
       .digest("base64url")}`;
   }
 
-  /** A client in the name of a service, which may write and ask everything. */
+  /** Returns a client with all scopes. */
   backend(tenant = "default"): ReceiptsClient {
     return new ReceiptsClient({ baseURL: this.url, tenant });
   }
 }
 
-/** Forwards TCP to the service, and can be cut, or fall silent without closing anything, as networks do. */
+/** Forwards TCP to the service. It can cut connections, or go silent without closing them, as networks do. */
 export class Network {
   readonly #sockets = new Set<Socket>();
   readonly #server: Server;
@@ -122,7 +122,7 @@ export class Network {
     this.#sockets.forEach((socket) => socket.destroy());
   }
 
-  /** Nothing of the connections that there are gets through any more. */
+  /** Makes the present connections silent. */
   freeze(): void {
     this.#sockets.forEach((socket) => socket.unpipe());
   }
@@ -134,7 +134,7 @@ export class Network {
   }
 }
 
-/** Waits until something holds. */
+/** Waits until a condition holds. */
 export async function until(what: string, holds: () => boolean): Promise<void> {
   for (const deadline = Date.now() + 20_000; !holds();) {
     if (Date.now() > deadline) throw new Error(`not within 20 s: ${what}`);

@@ -1,4 +1,4 @@
-/** The parser of Server-Sent Events, wherever the bytes are cut. */
+/** The parser of Server-Sent Events, with the bytes cut at every position. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -20,7 +20,7 @@ const EVENTS: ServerSentEvent[] = [
   { event: "message", data: "", id: "D" },
 ];
 
-test("a stream means the same in whatever pieces it comes", () => {
+test("a stream parses the same in any pieces", () => {
   const bytes = new TextEncoder().encode(STREAM);
   for (const size of [1, 2, 3, 5, 7, 64, bytes.length]) {
     const parser = new EventStreamParser();

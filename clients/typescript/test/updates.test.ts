@@ -1,4 +1,4 @@
-/** The stream of updates of the real service, over a network that is not always there. */
+/** The stream of updates of the real service, over an unreliable network. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -22,74 +22,74 @@ function sent(conversation_id: string, message_id: string): Event {
   return { type: "message.sent", ...common, need_read_receipt: true };
 }
 
-/** Somebody who listens, and what they heard. */
+/** A listener and the events that it received. */
 function listen(client: ReceiptsClient) {
-  const heard = {
+  const received = {
     receipts: [] as ReceiptUpdate[],
     marks: [] as ReadMarkUpdate[],
     connects: 0,
     failures: [] as Error[],
   };
-  client.on("onRecvMessageReadReceipts", (receipts) => heard.receipts.push(...receipts));
-  client.on("onRecvC2CReadReceipt", (marks) => heard.marks.push(...marks));
-  client.on("onConnectSuccess", () => heard.connects++);
-  client.on("onConnectFailed", (error) => heard.failures.push(error));
-  return heard;
+  client.on("onRecvMessageReadReceipts", (receipts) => received.receipts.push(...receipts));
+  client.on("onRecvC2CReadReceipt", (marks) => received.marks.push(...marks));
+  client.on("onConnectSuccess", () => received.connects++);
+  client.on("onConnectFailed", (error) => received.failures.push(error));
+  return received;
 }
 
 const newest = (receipts: ReceiptUpdate[], id: string) =>
   receipts.filter(({ message_id }) => message_id === id).reduce((a, b) => (b.version >= a.version ? b : a)).read_count;
 
-test("a sender hears who has read, and up to where, until the stream is closed", async () => {
+test("a sender gets updates until the stream is closed", async () => {
   const backend = service.backend();
   await backend.postEvents([
     { type: "conversation.configured", conversation_id: "d1", kind: "direct" },
     { type: "members.changed", conversation_id: "d1", joined: ["alice", "bob"] },
   ]);
   const alice = new ReceiptsClient({ baseURL: service.url, caller: "alice" });
-  const heard = listen(alice);
+  const received = listen(alice);
   const stream = alice.subscribe({ senderID: "alice" });
-  await until("connected", () => heard.connects === 1);
+  await until("connected", () => received.connects === 1);
   await backend.postEvents([sent("d1", "m1")]);
   await backend.markC2CMessageAsRead({ conversationID: "d1", upToMessageID: "m1", userID: "bob" });
-  await until("heard", () => heard.marks.length > 0 && heard.receipts.some(({ all_read }) => all_read));
-  assert.equal(heard.marks[0]!.up_to_message_id, "m1");
-  assert.equal(heard.marks[0]!.reader_id, "bob");
+  await until("received", () => received.marks.length > 0 && received.receipts.some(({ all_read }) => all_read));
+  assert.equal(received.marks[0]!.up_to_message_id, "m1");
+  assert.equal(received.marks[0]!.reader_id, "bob");
   assert.deepEqual(
-    heard.receipts.flatMap(({ newly_read }) => newly_read.map(({ user_id }) => user_id)),
+    received.receipts.flatMap(({ newly_read }) => newly_read.map(({ user_id }) => user_id)),
     ["bob"],
   );
   stream.close();
   await stream.done;
-  const count = heard.receipts.length;
+  const count = received.receipts.length;
   await backend.postEvents([sent("d1", "m2")]);
   await backend.getMessageReadReceipts([{ conversationID: "d1", ID: "m2" }]);
-  assert.equal(heard.receipts.length, count);
+  assert.equal(received.receipts.length, count);
 });
 
-test("a stream that is cut, falls silent, or loses its service goes on without a gap", async () => {
+test("an interrupted stream continues without a gap", async () => {
   const backend = service.backend();
   await backend.postEvents([{ type: "members.changed", conversation_id: "g1", joined: ["alice", "bob", "carol"] }]);
   const client = new ReceiptsClient({ baseURL: network.url });
-  const heard = listen(client);
+  const received = listen(client);
   const stream = client.subscribe({ conversationID: "g1", heartbeatTimeoutMs: 2_000 });
-  await until("connected", () => heard.connects === 1);
+  await until("connected", () => received.connects === 1);
   await backend.postEvents([sent("g1", "m1")]);
-  await until("m1", () => heard.receipts.some(({ message_id }) => message_id === "m1"));
+  await until("m1", () => received.receipts.some(({ message_id }) => message_id === "m1"));
 
   network.cut();
   await backend.postEvents([sent("g1", "m2")]);
-  await until("m2, after a cut", () => heard.receipts.some(({ message_id }) => message_id === "m2"));
-  assert.ok(heard.failures.length > 0);
+  await until("m2, after a cut", () => received.receipts.some(({ message_id }) => message_id === "m2"));
+  assert.ok(received.failures.length > 0);
 
-  const connects = heard.connects;
+  const connects = received.connects;
   network.freeze();
   await backend.postEvents([sent("g1", "m3")]);
-  await until("m3, after silence", () => heard.receipts.some(({ message_id }) => message_id === "m3"));
-  assert.ok(heard.connects > connects);
+  await until("m3, after silence", () => received.receipts.some(({ message_id }) => message_id === "m3"));
+  assert.ok(received.connects > connects);
   assert.ok(
-    heard.failures.some(({ message }) => message === "nothing came for 2000 ms"),
-    String(heard.failures),
+    received.failures.some(({ message }) => message === "the stream was silent for 2000 ms"),
+    String(received.failures),
   );
 
   await service.kill();
@@ -99,7 +99,7 @@ test("a stream that is cut, falls silent, or loses its service goes on without a
     { userID: "bob" },
   );
   await until("all read by one, after a kill", () =>
-    ["m1", "m2", "m3"].every((id) => newest(heard.receipts, id) === 1),
+    ["m1", "m2", "m3"].every((id) => newest(received.receipts, id) === 1),
   );
   stream.close();
   await stream.done;
@@ -114,19 +114,19 @@ test("a stream that is cut, falls silent, or loses its service goes on without a
   second.close();
 });
 
-test("a stream that is refused ends, and says why", async () => {
+test("a refused stream ends and says why", async () => {
   const mallory = new ReceiptsClient({ baseURL: service.url, caller: "mallory" });
-  const heard = listen(mallory);
+  const received = listen(mallory);
   let retryInMs: number | undefined = -1;
   mallory.on("onConnectFailed", (_, ms) => (retryInMs = ms));
   await mallory.subscribe({ senderID: "alice" }).done;
-  assert.match(String(heard.failures[0]), /may not ask/);
+  assert.match(String(received.failures[0]), /may not ask/);
   assert.equal(retryInMs, undefined);
   await mallory.subscribe({ senderID: "mallory", since: "nonsense" }).done;
-  assert.match(String(heard.failures[1]), /position token/);
+  assert.match(String(received.failures[1]), /position token/);
 });
 
-test("a stream that cannot be resumed says so and goes on from now", async () => {
+test("a stream that cannot resume continues from now", async () => {
   const other = await Service.start();
   try {
     const far = other.backend();
@@ -139,17 +139,17 @@ test("a stream that cannot be resumed says so and goes on from now", async () =>
       await until(`m${at}`, () => heardFar.receipts.some(({ message_id }) => message_id === `m${at}`));
     }
     farStream.close();
-    // Beyond the end of the younger log: as gone as what is before its beginning.
+    // A position beyond the end of the new log cannot be resumed, like one before its beginning.
     const backend = service.backend();
     await backend.postEvents([{ type: "members.changed", conversation_id: "g3", joined: ["alice", "bob"] }]);
-    const heard = listen(backend);
+    const received = listen(backend);
     const gone: string[] = [];
     backend.on("onUpdatesGone", (problem) => gone.push(problem.type));
     const stream = backend.subscribe({ conversationID: "g3", since: farStream.lastEventID });
-    await until("connected", () => heard.connects === 1);
+    await until("connected", () => received.connects === 1);
     assert.deepEqual(gone, ["urn:receipts:problem:updates-gone"]);
     await backend.postEvents([sent("g3", "m99")]);
-    await until("m99", () => heard.receipts.some(({ message_id }) => message_id === "m99"));
+    await until("m99", () => received.receipts.some(({ message_id }) => message_id === "m99"));
     stream.close();
     await stream.done;
   } finally {
@@ -157,7 +157,7 @@ test("a stream that cannot be resumed says so and goes on from now", async () =>
   }
 });
 
-test("who stops listening hears nothing more", async () => {
+test("a removed listener gets no more events", async () => {
   const backend = service.backend();
   await backend.postEvents([{ type: "members.changed", conversation_id: "g2", joined: ["alice", "bob"] }]);
   let [first, second] = [0, 0];
@@ -169,7 +169,7 @@ test("who stops listening hears nothing more", async () => {
   await until("connected", () => connects === 1);
   off();
   await backend.postEvents([sent("g2", "m1")]);
-  await until("heard", () => second === 1);
+  await until("received", () => second === 1);
   assert.equal(first, 0);
   stream.close();
   await stream.done;

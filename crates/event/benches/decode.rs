@@ -1,4 +1,4 @@
-//! Prints how many events a second `decode` reads on one thread. A figure to look at, never a test that fails.
+//! Prints how many events per second `decode` reads on one thread. A measurement that never fails.
 
 #![allow(clippy::print_stdout, reason = "the figures are this program's result")]
 #![allow(clippy::disallowed_methods, reason = "a stopwatch reads the clock; no event's time comes from it")]

@@ -1,10 +1,10 @@
-//! The types of events and their fields. Holds what a record says; what it means is the fold's matter.
+//! The event types and their fields. The fold decides what they mean.
 
 use std::borrow::Cow;
 
 use crate::field::EventType;
 
-/// What happened, by `type`.
+/// The type of an event, with its fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body<'a> {
     /// `conversation.configured`
@@ -25,7 +25,7 @@ pub enum Body<'a> {
     UserErased(UserErased<'a>),
 }
 
-/// Direct chat or group.
+/// The kind of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -38,75 +38,75 @@ pub enum Kind {
 /// Creates or changes a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConversationConfigured<'a> {
-    /// Which conversation.
+    /// The conversation.
     pub conversation_id: Cow<'a, str>,
-    /// Direct chat or group.
+    /// Direct conversation or group.
     pub kind: Kind,
-    /// The type that policies speak of; `None` stands for `"default"`.
+    /// The group type, which policies refer to; `None` stands for `"default"`.
     pub group_type: Option<Cow<'a, str>>,
 }
 
-/// Joins and leaves; `left` takes effect first, then `joined`, then `observers`.
+/// Members join and leave: `left` is applied first, then `joined`, then `observers`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MembersChanged<'a> {
-    /// Which conversation.
+    /// The conversation.
     pub conversation_id: Cow<'a, str>,
-    /// Who joined as a member.
+    /// People who join as members.
     pub joined: Vec<Cow<'a, str>>,
-    /// Who left.
+    /// People who leave.
     pub left: Vec<Cow<'a, str>>,
-    /// Who is on the roster as an observer from here on.
+    /// People who are observers on the roster from now on.
     pub observers: Vec<Cow<'a, str>>,
 }
 
-/// A message was sent; freezes its audience.
+/// A message was sent. Its audience is fixed by this event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageSent<'a> {
-    /// Which conversation.
+    /// The conversation.
     pub conversation_id: Cow<'a, str>,
-    /// The message, unique in its conversation.
+    /// The message; its id is unique in the conversation.
     pub message_id: Cow<'a, str>,
-    /// Who sent it.
+    /// The sender.
     pub sender_id: Cow<'a, str>,
-    /// When, Unix milliseconds, by the sender's server.
+    /// The sending time by the sender's server, Unix milliseconds.
     pub sent_at_ms: u64,
-    /// Whether the sender asked for a receipt.
+    /// True if the sender requests a receipt.
     pub need_read_receipt: bool,
-    /// The audience where the event names one itself.
+    /// The audience, if the event names one.
     pub recipients: Option<Vec<Cow<'a, str>>>,
 }
 
-/// A reader has read some messages.
+/// A reader read some messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageRead<'a> {
-    /// Which conversation.
+    /// The conversation.
     pub conversation_id: Cow<'a, str>,
-    /// Who has read.
+    /// The reader.
     pub reader_id: Cow<'a, str>,
-    /// What: 1 to 100 messages.
+    /// 1 to 100 messages.
     pub message_ids: Vec<Cow<'a, str>>,
-    /// When, Unix milliseconds, by the reader's device.
+    /// The read time by the reader's device, Unix milliseconds.
     pub read_at_ms: Option<u64>,
-    /// Whether the reader is not to be named.
+    /// True if the reader must not be named.
     pub hidden: bool,
 }
 
-/// A reader has read everything up to a message or a time.
+/// A reader read everything up to a message or a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConversationRead<'a> {
-    /// Which conversation.
+    /// The conversation.
     pub conversation_id: Cow<'a, str>,
-    /// Who has read.
+    /// The reader.
     pub reader_id: Cow<'a, str>,
-    /// Up to where.
+    /// The end of the read messages.
     pub up_to: UpTo<'a>,
-    /// When, Unix milliseconds, by the reader's device.
+    /// The read time by the reader's device, Unix milliseconds.
     pub read_at_ms: Option<u64>,
-    /// Whether the reader is not to be named.
+    /// True if the reader must not be named.
     pub hidden: bool,
 }
 
-/// Up to where a read mark reaches.
+/// The end of a read mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpTo<'a> {
     /// `up_to_message_id`
@@ -118,32 +118,33 @@ pub enum UpTo<'a> {
 /// A message was recalled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageRecalled<'a> {
-    /// Which conversation.
+    /// The conversation.
     pub conversation_id: Cow<'a, str>,
-    /// Which message.
+    /// The message.
     pub message_id: Cow<'a, str>,
 }
 
-/// Which group types support receipts from here on; replaces the tenant's policy before it as a whole.
+/// Says which group types support receipts from now on. Replaces the tenant's whole policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyChanged<'a> {
-    /// Group type to support; `"*"` stands for all types not listed. In the order of the record, no type twice.
+    /// Pairs of group type and support, in the order of the record, no type twice. `"*"` stands for all
+    /// types that are not listed.
     pub read_receipts: Vec<(Cow<'a, str>, bool)>,
-    /// The partition that this copy is for.
+    /// The partition of this copy.
     pub partition: Option<u32>,
 }
 
-/// A person is to be forgotten.
+/// A person must be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserErased<'a> {
-    /// Who.
+    /// The person.
     pub user_id: Cow<'a, str>,
-    /// The partition that this copy is for.
+    /// The partition of this copy.
     pub partition: Option<u32>,
 }
 
 impl Body<'_> {
-    /// Returns the conversation the event belongs to; `None` for the control events.
+    /// Returns the event's conversation; `None` for control events.
     pub fn conversation_id(&self) -> Option<&str> {
         match self {
             Self::ConversationConfigured(body) => Some(&body.conversation_id),
@@ -156,7 +157,7 @@ impl Body<'_> {
         }
     }
 
-    /// Returns the `type` of such an event.
+    /// Returns the event's `type`.
     pub fn type_name(&self) -> &'static str {
         let event_type = match self {
             Self::ConversationConfigured(_) => EventType::ConversationConfigured,

@@ -1,5 +1,5 @@
-//! From a record's value to an event, in one pass that borrows what it can. Accepts only what is surely right; whatever
-//! else there is goes to the diagnosis, which has the last word. Never panics, whatever the bytes.
+//! Decodes a record's value in one pass and borrows strings if possible. It accepts only values that are
+//! certainly right and passes all others to the diagnosis, which decides. It never panics on any bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,10 +13,10 @@ use crate::rejection::{Findings, Reason, Rejection};
 use crate::text::{FieldName, Id, Ids, KindName, Policy, TimeMs, TypeName};
 use crate::{Event, Kind};
 
-/// Decodes one event from a record's value and checks every rule that the value alone can tell.
+/// Decodes one event from a record's value and checks all rules that need only the value.
 ///
-/// Borrows from `value` every string that JSON escapes nothing in. Fields that the event's type does not know are
-/// ignored, whatever they hold; `null` for an optional field is its absence.
+/// Strings without JSON escapes are borrowed from `value`. Fields of other types are ignored with any
+/// content; `null` means that an optional field is absent.
 ///
 /// ```
 /// use receipts_event::{Body, Reason, decode};
@@ -31,8 +31,8 @@ use crate::{Event, Kind};
 /// ```
 ///
 /// # Errors
-/// A [`Rejection`] that names every problem (up to [`PROBLEMS_MAX`](crate::PROBLEMS_MAX)); the record is a dead letter,
-/// and trying again changes nothing.
+/// A [`Rejection`] with all problems, up to [`PROBLEMS_MAX`](crate::PROBLEMS_MAX). The record is a dead
+/// letter, and a retry changes nothing.
 pub fn decode(value: &[u8]) -> Result<Event<'_>, Rejection> {
     let json = match std::str::from_utf8(value) {
         Ok(json) => json,
@@ -47,8 +47,8 @@ pub fn decode(value: &[u8]) -> Result<Event<'_>, Rejection> {
     }
 }
 
-/// Reads an event in one pass, or `None` where that takes a closer look: mostly because something is wrong, seldom because
-/// a field of another type stands before `type` and is not what that other type would have it.
+/// Reads an event in one pass. Returns `None` if the diagnosis must look at it: mostly because it has a
+/// mistake, seldom because a field of another type comes before `type` and is invalid for that type.
 fn read(json: &str) -> Option<Event<'_>> {
     let mut parser = serde_json::Deserializer::from_str(json);
     let flat = parser.deserialize_map(FlatVisitor).ok()?;
@@ -88,7 +88,7 @@ impl<'de> Visitor<'de> for FlatVisitor {
     }
 }
 
-/// The value that the parser stands before.
+/// The next value of the parser.
 struct Next<'m, A>(&'m mut A);
 
 impl<'de, A: MapAccess<'de>> Source<'de> for Next<'_, A> {
@@ -143,20 +143,20 @@ mod tests {
     }
 
     #[test]
-    fn what_the_one_pass_reader_takes_the_diagnosis_finds_faultless_and_equal() {
+    fn the_diagnosis_agrees_with_the_one_pass_reader() {
         proptest!(config(), |(near in near_event())| {
             let thorough = diagnose(&near.json);
             if let Some(event) = read(&near.json) {
                 prop_assert_eq!(thorough.as_ref(), Ok(&event));
             }
             prop_assert_eq!(decode(near.json.as_bytes()), thorough.clone());
-            let speaks_of_twins = thorough.is_err_and(|rejection| rejection.to_string().contains("must not stand twice"));
+            let speaks_of_twins = thorough.is_err_and(|rejection| rejection.to_string().contains("must not appear twice"));
             prop_assert!(near.has_twins || !speaks_of_twins);
         });
     }
 
     #[test]
-    fn where_the_type_stands_first_both_readers_judge_alike() {
+    fn both_readers_agree_if_the_type_comes_first() {
         proptest!(config(), |(near in near_event())| {
             if near.json.starts_with(r#"{"type":"#) {
                 prop_assert_eq!(read(&near.json), diagnose(&near.json).ok());
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_type_stands_last_what_it_does_not_know_is_ignored_all_the_same() {
+    fn unknown_fields_before_the_type_are_ignored() {
         let json = r#"{"hidden":7,"hidden":"yes","message_id":"m","conversation_id":"c","type":"message.recalled"}"#;
         assert_eq!(read(json), None);
         assert!(decode(json.as_bytes()).is_ok());

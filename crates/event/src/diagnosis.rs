@@ -1,5 +1,5 @@
-//! The second look at a value that the one-pass reader did not take: finds everything that is wrong and points to it, or
-//! finds that nothing is. Slow and thorough; the rules are its own, so that the two readers check each other in tests.
+//! The second reader, for values that the one-pass reader did not accept. It finds all mistakes and their
+//! pointers, or none. It is slow and thorough, and has its own rules, so that tests can compare the two.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,10 +14,10 @@ use crate::rejection::{Findings, Reason, Rejection};
 use crate::text::{Text, kind_of};
 use crate::{Event, ID_BYTES_MAX, Kind, POLICY_ENTRIES_MAX, TIME_MS_MAX};
 
-/// How many bytes of an unknown `type` are repeated in the detail.
+/// The maximum length of an unknown `type` in a detail, bytes.
 const UNKNOWN_TYPE_BYTES_MAX: usize = 64;
 
-/// Decodes an event, explaining every problem.
+/// Decodes an event and explains every problem.
 #[cold]
 pub(crate) fn diagnose(json: &str) -> Result<Event<'_>, Rejection> {
     let Members(members) = serde_json::from_str(json).map_err(|error| {
@@ -26,7 +26,7 @@ pub(crate) fn diagnose(json: &str) -> Result<Event<'_>, Rejection> {
     })?;
     let mut findings = Findings::default();
     let mut flat = Flat::default();
-    // The type decides which fields mean anything, so it goes first, wherever it stands.
+    // The type decides which fields count, so it is read first.
     read_members(&mut flat, &mut findings, &members, |field| field == Field::Type);
     let known = flat.event_type.map_or(Fields::COMMON, EventType::fields);
     read_members(&mut flat, &mut findings, &members, |field| field != Field::Type && known.contains(field));
@@ -47,14 +47,14 @@ fn read_members<'a>(
     for (name, raw) in members {
         let Some(field) = Field::of(name).filter(|field| is_wanted(*field)) else { continue };
         if !flat.seen.insert(field) {
-            findings.add(Reason::InvalidField, field.pointer(), "must not stand twice in one object");
+            findings.add(Reason::InvalidField, field.pointer(), "must not appear twice in one object");
         } else if flat.read(field, Slow { pointer: field.pointer(), json: raw.get(), findings }).is_err() {
             flat.bad.insert(field);
         }
     }
 }
 
-/// The members of a JSON object in their order, twins and all; their values unread.
+/// The unread members of a JSON object in their order, repeated names included.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -79,10 +79,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// A mistake that has been written down already.
+/// A mistake that is already in the findings.
 struct Noted;
 
-/// One value, known to be JSON and nothing else, and where it stands.
+/// One JSON value that is not decoded yet, and its pointer.
 struct Slow<'f, 'a> {
     pointer: String,
     json: &'a str,
@@ -158,7 +158,7 @@ impl<'a> Source<'a> for Slow<'_, 'a> {
             None => {
                 let start = &name[..name.floor_char_boundary(UNKNOWN_TYPE_BYTES_MAX)];
                 let more = if start.len() < name.len() { "…" } else { "" };
-                self.note(Reason::UnknownType, format!("is no type of event: {start:?}{more}"))
+                self.note(Reason::UnknownType, format!("is not a type of event: {start:?}{more}"))
             }
         }
     }
@@ -243,7 +243,7 @@ impl<'a> Source<'a> for Slow<'_, 'a> {
         let mut met = HashSet::new();
         let mut entries = Vec::with_capacity(members.len());
         for (group_type, raw) in &members {
-            // A name too long to be a group type is too long for a pointer: then the object itself is pointed to.
+            // A name that is too long for a group type is too long for a pointer, so the pointer names the object.
             let pointer = if group_type.len() > ID_BYTES_MAX {
                 let detail =
                     format!("has a group type of {} bytes, at most {ID_BYTES_MAX} are allowed", group_type.len());
@@ -258,7 +258,7 @@ impl<'a> Source<'a> for Slow<'_, 'a> {
                 is_good = entry.note(Reason::InvalidField, "is an empty group type").unwrap_or(false);
             }
             if !met.insert(group_type.as_ref()) {
-                is_good = entry.note(Reason::InvalidField, "must not stand twice in one object").unwrap_or(false);
+                is_good = entry.note(Reason::InvalidField, "must not appear twice in one object").unwrap_or(false);
             }
             match raw.get() {
                 "true" => entries.push((group_type.clone(), true)),

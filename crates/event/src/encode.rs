@@ -1,5 +1,5 @@
-//! From an event to a record's value: one canonical JSON form. Checks nothing; what [`decode`](crate::decode) would reject
-//! is written as it is.
+//! Encodes an event as a record's value, in one canonical JSON form. It checks nothing, and also writes
+//! events that [`decode`](crate::decode) would reject.
 
 use std::borrow::Cow;
 
@@ -8,9 +8,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::{Body, Event, TENANT_DEFAULT, UpTo};
 
 impl Event<'_> {
-    /// Returns the event as JSON: the contract's order of fields, and nothing that is absent, empty or default.
+    /// Returns the event as JSON, in the contract's order of fields, without absent, empty and default fields.
     ///
-    /// `decode` of it gives an equal event, if the event obeys the format's rules.
+    /// Decoding the result gives an equal event if the event obeys the format's rules.
     ///
     /// ```
     /// # use std::borrow::Cow;
@@ -23,7 +23,7 @@ impl Event<'_> {
     /// assert_eq!(decode(&json), Ok(event));
     /// ```
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("an event has string keys only, and memory does not fail to be written")
+        serde_json::to_vec(self).expect("an event has string keys only, and writing to memory does not fail")
     }
 }
 
@@ -94,7 +94,7 @@ fn flag<M: SerializeMap>(map: &mut M, name: &str, is_on: bool) -> Result<(), M::
     if is_on { map.serialize_entry(name, &true) } else { Ok(()) }
 }
 
-/// Pairs that are an object in JSON, in their own order.
+/// Pairs that become a JSON object, in their order.
 struct Entries<'a>(&'a [(Cow<'a, str>, bool)]);
 
 impl Serialize for Entries<'_> {
@@ -108,7 +108,7 @@ mod tests {
     use crate::decode;
 
     #[test]
-    fn the_canonical_form_has_the_contracts_order_and_no_defaults() {
+    fn the_canonical_form_omits_defaults_and_keeps_the_order() {
         let json = br#"{"hidden":false,"read_at_ms":2,"message_ids":["m"],"reader_id":"r","conversation_id":"c",
             "event_id":"e","tenant":"acme","type":"message.read","more":[]}"#;
         assert_eq!(
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn no_recipients_and_an_empty_list_of_them_stay_apart() {
+    fn absent_recipients_and_an_empty_list_stay_distinct() {
         for tail in ["", r#","need_read_receipt":true,"recipients":[]"#] {
             let json = format!(
                 r#"{{"type":"message.sent","conversation_id":"c","message_id":"m","sender_id":"s","sent_at_ms":1{tail}}}"#

@@ -1,6 +1,6 @@
-//! The names of the format: event types, their fields, and which field belongs to which type. Knows nothing of values.
+//! The names of the format: event types, their fields, and the fields of each type. It knows no values.
 
-/// The types of events, as `type` spells them.
+/// The event types, as values of `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EventType {
     ConversationConfigured,
@@ -53,7 +53,7 @@ impl EventType {
         })
     }
 
-    /// Returns the fields that mean something in events of this type; all others are ignored.
+    /// Returns the fields of this type; all other fields of such an event are ignored.
     pub(crate) const fn fields(self) -> Fields {
         use Field as F;
         let own = match self {
@@ -79,7 +79,7 @@ impl EventType {
     }
 }
 
-/// Every field that some type of event knows.
+/// Every field of any event type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Field {
@@ -177,9 +177,9 @@ impl Field {
 pub(crate) struct Fields(u32);
 
 impl Fields {
-    /// Every field of every type.
+    /// Every field of any type.
     pub(crate) const ALL: Self = Self((1 << (Field::UserId as u32 + 1)) - 1);
-    /// The fields that every type has.
+    /// The fields of all types.
     pub(crate) const COMMON: Self = Self::of(&[Field::Type, Field::Tenant, Field::EventId]);
 
     const fn of(fields: &[Field]) -> Self {
@@ -196,7 +196,7 @@ impl Fields {
         self.0 & (1 << field as u32) != 0
     }
 
-    /// Adds a field; says whether it was not there before.
+    /// Adds a field; returns true if it was not in the set.
     pub(crate) const fn insert(&mut self, field: Field) -> bool {
         let is_new = !self.contains(field);
         self.0 |= 1 << field as u32;
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_belongs_to_some_type_and_the_common_ones_to_all() {
+    fn every_field_belongs_to_a_type_and_common_fields_to_all() {
         let mut met = Fields::default();
         for event_type in EventType::ALL {
             for field in fields_of(event_type.fields()) {

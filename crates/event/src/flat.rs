@@ -1,5 +1,5 @@
-//! An event while it is being read: one slot a field, whatever the type, and the rules that look at several fields at
-//! once. Where a slot's value comes from is the source's matter; nothing here parses.
+//! An event during decoding: one value per field of any type, and the rules that concern several fields.
+//! A source provides the values; this file parses nothing.
 
 use std::borrow::Cow;
 
@@ -13,9 +13,9 @@ use crate::{
 /// Group types and whether they support receipts, in the order of the record.
 pub(crate) type PolicyEntries<'a> = Vec<(Cow<'a, str>, bool)>;
 
-/// Yields the value of one field in the shape that the field asks for; `None` stands for `null`.
+/// Provides the value of one field in the form that the field needs; `None` stands for `null`.
 pub(crate) trait Source<'a>: Sized {
-    /// Why there is no such value.
+    /// Why there is no valid value.
     type Error;
 
     fn event_type(self) -> Result<Option<EventType>, Self::Error>;
@@ -28,12 +28,12 @@ pub(crate) trait Source<'a>: Sized {
     fn policy(self) -> Result<Option<PolicyEntries<'a>>, Self::Error>;
 }
 
-/// An event's fields before anybody has asked whether they make up an event.
+/// The fields of an event before the rules for whole events are checked.
 #[derive(Default)]
 pub(crate) struct Flat<'a> {
-    /// What stood in the object, `null` or not.
+    /// The fields that the object has, `null` or not.
     pub(crate) seen: Fields,
-    /// What stood there and could not be read; nobody calls it missing then.
+    /// The fields with an invalid value; they do not count as missing.
     pub(crate) bad: Fields,
     pub(crate) event_type: Option<EventType>,
     tenant: Option<Cow<'a, str>>,
@@ -61,7 +61,7 @@ pub(crate) struct Flat<'a> {
 }
 
 impl<'a> Flat<'a> {
-    /// Fills the slot of `field`: the one place that says which shape which field has.
+    /// Reads the value of `field`. Only this function says which form each field has.
     #[inline]
     pub(crate) fn read<S: Source<'a>>(&mut self, field: Field, source: S) -> Result<(), S::Error> {
         match field {
@@ -92,8 +92,8 @@ impl<'a> Flat<'a> {
         Ok(())
     }
 
-    /// Makes an event of the slots and adds every rule that is broken to `findings`: required fields, and what no field
-    /// can tell alone. Where nothing is `bad`, there is an event exactly if nothing was added.
+    /// Builds the event, and adds every broken rule to `findings`: required fields and rules that concern
+    /// several fields. If no field is `bad`, the result is an event exactly if nothing was added.
     #[inline]
     pub(crate) fn build(self, findings: &mut Findings) -> Option<Event<'a>> {
         let needs = Needs { seen: self.seen, bad: self.bad };
@@ -182,7 +182,7 @@ impl<'a> Flat<'a> {
     }
 }
 
-/// What is known of the fields beside their values, to say why a required one is not there.
+/// The seen and the invalid fields, which explain why a required value is absent.
 #[derive(Clone, Copy)]
 struct Needs {
     seen: Fields,
@@ -220,7 +220,7 @@ impl Needs {
             (Some(message_id), None) => Some(UpTo::Message(message_id)),
             (None, Some(sent_at_ms)) => Some(UpTo::SentAt(sent_at_ms)),
             (Some(_), Some(_)) => {
-                let detail = "must not stand beside up_to_message_id: exactly one of the two";
+                let detail = "must not appear with up_to_message_id: exactly one of the two";
                 findings.add(Reason::InvalidField, Field::UpToSentAtMs.pointer(), detail);
                 None
             }

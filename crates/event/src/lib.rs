@@ -1,7 +1,8 @@
-//! What happened: ids, event types, decoding and validation. No IO, and nothing of what an event means.
+//! Events: ids, event types, decoding and validation. No IO, and no knowledge of what an event means.
 //!
-//! [`decode`] reads a record's value, [`Event::to_json`] writes one, [`Event::key`] and [`partition_of`] say where the
-//! record stands, [`copies`] what a control event becomes on its way into every partition. The format itself is in `schemas/event/v1`, and tests hold this crate to it.
+//! [`decode`] decodes a record's value and [`Event::to_json`] encodes one. [`Event::key`] and
+//! [`partition_of`] return the record's key and partition. [`copies`] returns the copies of a control
+//! event for all partitions. `schemas/event/v1` defines the format, and tests compare this crate with it.
 
 mod body;
 mod decode;
@@ -29,45 +30,46 @@ pub use object::{copies, names_field, with_field};
 pub use record::decode_record;
 pub use rejection::{PROBLEMS_MAX, Problem, Reason, Rejection, SENTENCE_BYTES_MAX};
 
-/// The tenant of an event that names none.
+/// The tenant of an event without one.
 pub const TENANT_DEFAULT: &str = "default";
 
-/// The group type of a group that names none.
+/// The group type of a group without one.
 pub const GROUP_TYPE_DEFAULT: &str = "default";
 
-/// How many bytes an id has at most, a tenant's and a group type's included.
+/// The maximum length of an id, a tenant and a group type, bytes.
 pub const ID_BYTES_MAX: usize = 128;
 
-/// The greatest time, Unix milliseconds: 2^53, up to where every JSON reader keeps integers exact.
+/// The greatest time, Unix milliseconds: 2^53, because all JSON readers keep smaller integers exact.
 pub const TIME_MS_MAX: u64 = 1 << 53;
 
-/// How many messages one `message.read` names at most.
+/// The maximum number of messages of one `message.read`.
 pub const MESSAGE_IDS_MAX: usize = 100;
 
-/// How many ids `recipients` has at most, and `joined`, `left` and `observers` together.
+/// The maximum number of ids in `recipients`, and in `joined`, `left` and `observers` together.
 pub const LISTED_IDS_MAX: usize = 10_000;
 
-/// How many group types one `policy.changed` lists at most.
+/// The maximum number of group types of one `policy.changed`.
 pub const POLICY_ENTRIES_MAX: usize = 1_000;
 
-/// One event of the log, borrowed from its record where JSON escapes nothing.
+/// One event of the log. Strings without JSON escapes are borrowed from the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// Whose event it is; [`TENANT_DEFAULT`] where the record names none.
+    /// The tenant; [`TENANT_DEFAULT`] if the record names none.
     pub tenant: Cow<'a, str>,
-    /// The producer's own id, kept for tracing only.
+    /// The producer's own id, for tracing only.
     pub event_id: Option<Cow<'a, str>>,
-    /// What happened.
+    /// The type of the event and its fields.
     pub body: Body<'a>,
 }
 
 impl Event<'_> {
-    /// Returns the conversation the event belongs to; `None` for the control events, which belong to a partition.
+    /// Returns the event's conversation; `None` for control events, which belong to a partition.
     pub fn conversation_id(&self) -> Option<&str> {
         self.body.conversation_id()
     }
 
-    /// Returns the partition that a control event's copy is for; `None` for all other events, and where none is named.
+    /// Returns the partition of a control event's copy; `None` for other events, and for a control event
+    /// that names no partition.
     pub fn partition(&self) -> Option<u32> {
         match &self.body {
             Body::PolicyChanged(body) => body.partition,
@@ -81,7 +83,7 @@ impl Event<'_> {
         self.body.type_name()
     }
 
-    /// Copies what is borrowed, so that the event may outlive its record.
+    /// Copies borrowed strings, so that the event may outlive its record.
     pub fn into_owned(self) -> Event<'static> {
         Event {
             tenant: body::owned(self.tenant),

@@ -1,12 +1,12 @@
-//! An event's JSON with a field more, and from a control event to its copies. Changes no byte beyond that, writes nothing
-//! anywhere, and checks nothing: [`decode`](crate::decode) does.
+//! Adds a field to an event's JSON, for instance to make the copies of a control event. It changes no
+//! other byte and checks nothing: [`decode`](crate::decode) does.
 
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Returns the copies of a control event that names no partition: one for each, with its number. Every other byte stays,
-/// fields that we do not know included. `value` is the event as JSON.
+/// Returns the copies of a control event that names no partition: one per partition, with its number.
+/// All other bytes stay, including unknown fields. `value` is the event as JSON.
 ///
 /// ```
 /// use receipts_event::{copies, decode};
@@ -20,13 +20,13 @@ pub fn copies(value: &[u8], partition_count: u32) -> impl Iterator<Item = (u32, 
     (0..partition_count).map(move |partition| (partition, with_field(value, "partition", &partition.to_string())))
 }
 
-/// Says whether a JSON object has a field that is not `null`.
+/// Returns true if a JSON object has a field that is not `null`.
 pub fn names_field(object: &[u8], field: &str) -> bool {
     fields(object).get(field).is_some_and(|value| value.get() != "null")
 }
 
-/// Returns a JSON object with a field more: in the place of a `null` of that name, or else in front. Every other byte
-/// stays. `object` is a JSON object with at least one field, `json` the value as JSON.
+/// Returns a JSON object with an added field: it replaces a `null` of that name, or else becomes the first
+/// field. All other bytes stay. `object` is a JSON object with at least one field, `json` the value as JSON.
 pub fn with_field(object: &[u8], field: &str, json: &str) -> Vec<u8> {
     let mut with = Vec::with_capacity(object.len() + field.len() + json.len() + 4);
     if let Some(null) = fields(object).get(field) {
@@ -41,7 +41,7 @@ pub fn with_field(object: &[u8], field: &str, json: &str) -> Vec<u8> {
     with
 }
 
-/// The fields of a JSON object, each with its value as it is written.
+/// Returns the fields of a JSON object with their raw values.
 fn fields(object: &[u8]) -> BTreeMap<Cow<'_, str>, &RawValue> {
     serde_json::from_slice(object).unwrap_or_default()
 }
@@ -53,7 +53,7 @@ mod tests {
 
     /// INV-COPIES
     #[test]
-    fn every_partition_has_a_copy_with_its_number_and_all_else_as_it_was() {
+    fn every_partition_gets_a_copy_with_its_number() {
         for (value, before, after) in [
             (
                 r#" {"type":"user.erased","user_id":"u","more":[1]}"#,

@@ -1,49 +1,49 @@
-//! Why a record is no event: stable reason codes, and problems that point into its JSON. Repeats no id of the record:
-//! details end up in headers, logs and answers, where a person's id has no business.
+//! Rejections of records: stable reason codes, and problems with JSON pointers. They repeat no id of the
+//! record, because details end up in headers, logs and answers, which must not name people.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How many problems a rejection lists at most; those beyond are left out.
+/// The maximum number of problems of a rejection; further ones are left out.
 pub const PROBLEMS_MAX: usize = 100;
 
-/// How many bytes the one sentence of a rejection takes at most.
+/// The maximum length of a rejection's sentence, bytes.
 pub const SENTENCE_BYTES_MAX: usize = 1_000;
 
 /// Why a record is a dead letter. The codes are stable: consumers of `receipts.dead-letters` match on them.
 ///
-/// Declared from grave to slight: a rejection with several problems carries the gravest one's reason.
+/// In order of gravity: a rejection with several problems has the reason of the gravest one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// `invalid-json`: not one JSON object in UTF-8.
     InvalidJson,
-    /// `unknown-type`: an object whose `type` is none of ours.
+    /// `unknown-type`: an object with an unknown `type`.
     UnknownType,
-    /// `missing-field`: a required field is not there.
+    /// `missing-field`: a required field is absent.
     MissingField,
-    /// `invalid-field`: a field is ill-typed, stands twice, or contradicts another one.
+    /// `invalid-field`: a field has a wrong type, appears twice, or contradicts another one.
     InvalidField,
-    /// `limit-exceeded`: an id too long, or too many of something.
+    /// `limit-exceeded`: an id is too long, or a list has too many items.
     LimitExceeded,
-    /// `no-value`: the record has no value at all.
+    /// `no-value`: the record has no value.
     NoValue,
-    /// `wrong-key`: the record's key is not the one its value asks for.
+    /// `wrong-key`: the record's key does not match its value.
     WrongKey,
-    /// `wrong-partition`: the record does not stand in the partition its key belongs to.
+    /// `wrong-partition`: the record is not in the partition of its key.
     WrongPartition,
-    /// `wrong-policy-partition`: a control event whose `partition` is not the one it stands in.
+    /// `wrong-policy-partition`: a control event is not in the partition that it names.
     WrongPolicyPartition,
     /// `no-roster`: a message without `recipients` in a conversation that never had a roster.
     NoRoster,
-    /// `parked-expired`: what it names had not come when the parking time was over.
+    /// `parked-expired`: the messages that it names did not come within the parking time.
     ParkedExpired,
-    /// `parked-overflow`: what it names had not come, and too much was parked already.
+    /// `parked-overflow`: the messages that it names had not come, and too many records were parked.
     ParkedOverflow,
 }
 
 impl Reason {
-    /// Every reason there is.
+    /// All reasons.
     pub const ALL: [Self; 12] = [
         Self::InvalidJson,
         Self::UnknownType,
@@ -77,7 +77,7 @@ impl Reason {
         }
     }
 
-    /// Returns the reason of a code, or `None` for a code that is none of ours.
+    /// Returns the reason with that code, or `None` for an unknown code.
     pub fn from_code(code: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.code() == code)
     }
@@ -89,27 +89,28 @@ impl fmt::Display for Reason {
     }
 }
 
-/// One thing that is wrong with a record's value.
+/// One mistake of a record's value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// JSON Pointer (RFC 6901) to the place; empty for the value as a whole. A missing field is pointed to as if it were there.
+    /// JSON Pointer (RFC 6901) to the mistake; empty for the whole value. For a missing field, its pointer if
+    /// it were present.
     pub pointer: String,
-    /// What is wrong, said of that place: `must not be empty`.
+    /// The mistake, as a sentence about the pointer's target: `must not be empty`.
     pub detail: String,
 }
 
-/// Why a record is no event; displays as one sentence of at most [`SENTENCE_BYTES_MAX`] bytes.
+/// Why a record is not an event. Displays as one sentence of at most [`SENTENCE_BYTES_MAX`] bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.sentence())]
 pub struct Rejection {
     /// The gravest of the problems.
     pub reason: Reason,
-    /// What is wrong where, at most [`PROBLEMS_MAX`], never empty where [`decode`](crate::decode) rejects.
+    /// The problems, at most [`PROBLEMS_MAX`]; at least one if [`decode`](crate::decode) rejects.
     pub problems: Vec<Problem>,
 }
 
 impl Rejection {
-    /// Returns a rejection for one problem; `pointer` is a JSON Pointer, empty for the value as a whole.
+    /// Returns a rejection for one problem; `pointer` is a JSON Pointer, empty for the whole value.
     pub fn new(reason: Reason, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { reason, problems: vec![Problem { pointer: pointer.into(), detail: detail.into() }] }
     }
@@ -137,7 +138,7 @@ impl Rejection {
     }
 }
 
-/// Gathers problems while a value is looked through; bounded, and without allocation while there is none.
+/// Collects problems during decoding. Bounded; allocates only with the first problem.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     gravest: Option<Reason>,
@@ -156,7 +157,7 @@ impl Findings {
         self.gravest.is_none()
     }
 
-    /// Returns the rejection, or `None` where nothing was found.
+    /// Returns the rejection, or `None` if there is no problem.
     pub(crate) fn into_rejection(self) -> Option<Rejection> {
         self.gravest.map(|reason| Rejection { reason, problems: self.problems })
     }
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_is_found_again_by_its_code() {
+    fn every_reason_is_found_by_its_code() {
         for reason in Reason::ALL {
             assert_eq!(Reason::from_code(reason.code()), Some(reason));
             assert!(reason.code().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gravest_problem_gives_the_reason_even_beyond_the_listed_ones() {
+    fn the_gravest_problem_gives_the_reason() {
         let mut findings = Findings::default();
         for _ in 0..PROBLEMS_MAX {
             findings.add(Reason::LimitExceeded, "/x", "is too long");

@@ -1,5 +1,5 @@
-//! What single values must look like: ids, lists of ids, times, read straight out of a JSON parser and borrowed from it
-//! where nothing is escaped. Stops at the first mistake and does not explain it; that is the diagnosis' work.
+//! The forms of single values: ids, lists of ids, times. They are read straight from a JSON parser, and
+//! strings without escapes are borrowed. Reading stops at the first mistake; the diagnosis explains it.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,12 +10,12 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Se
 use crate::field::{EventType, Field};
 use crate::{ID_BYTES_MAX, Kind, POLICY_ENTRIES_MAX, TIME_MS_MAX};
 
-/// Says whether a text may be an id.
+/// Returns true if a text may be an id.
 pub(crate) fn is_id(text: &str) -> bool {
     !text.is_empty() && text.len() <= ID_BYTES_MAX
 }
 
-/// Any JSON string. (A derived `Option<Cow<str>>` never borrows, hence this.)
+/// Any JSON string. (Serde's `Option<Cow<str>>` never borrows.)
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
@@ -50,7 +50,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Id<'a> {
     }
 }
 
-/// A list of at most so many ids.
+/// A list of at most `count_max` ids.
 #[derive(Clone, Copy)]
 pub(crate) struct Ids {
     pub(crate) count_max: usize,
@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for TimeMs {
     }
 }
 
-/// Returns the kind of a name.
+/// Returns the kind with that name.
 pub(crate) fn kind_of(name: &str) -> Option<Kind> {
     match name {
         "direct" => Some(Kind::Direct),
@@ -114,7 +114,7 @@ pub(crate) fn kind_of(name: &str) -> Option<Kind> {
     }
 }
 
-/// A [`Kind`] as a string only: its derived reading would take `{"direct":null}` too.
+/// A [`Kind`] that accepts strings only; its derived deserializer would also accept `{"direct":null}`.
 pub(crate) struct KindName(pub(crate) Kind);
 
 impl<'de> Deserialize<'de> for KindName {
@@ -134,7 +134,7 @@ impl<'de> Deserialize<'de> for TypeName {
     }
 }
 
-/// The name of a member of an event object; `None` where no type of event knows it.
+/// The name of a field of an event object; `None` if no event type has it.
 pub(crate) struct FieldName(pub(crate) Option<Field>);
 
 impl<'de> Deserialize<'de> for FieldName {
@@ -155,7 +155,7 @@ impl<'de> Deserialize<'de> for FieldName {
     }
 }
 
-/// The entries of `read_receipts`, at most [`POLICY_ENTRIES_MAX`], no group type twice.
+/// The entries of `read_receipts`: at most [`POLICY_ENTRIES_MAX`], no group type twice.
 pub(crate) struct Policy<'a>(pub(crate) Vec<(Cow<'a, str>, bool)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Policy<'a> {
@@ -177,7 +177,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Policy<'a> {
                     entries.push((group_type, is_on));
                 }
                 if has_twins(&entries) {
-                    return Err(A::Error::custom("a group type stands twice"));
+                    return Err(A::Error::custom("a group type appears twice"));
                 }
                 Ok(Policy(entries))
             }

@@ -1,4 +1,4 @@
-//! The edges of the format: the last value that passes and the first that does not, and input made to hurt.
+//! The limits of the format: the last valid and the first invalid value, and hostile input.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ fn ids(count: usize) -> String {
 }
 
 fn rejection(json: &str) -> Rejection {
-    decode(json.as_bytes()).expect_err("this is no event")
+    decode(json.as_bytes()).expect_err("this is not an event")
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn the_three_lists_of_members_share_one_limit() {
 }
 
 #[test]
-fn other_lists_have_a_limit_each() {
+fn every_other_list_has_its_own_limit() {
     let sent = |count| {
         let recipients = ids(count);
         format!(
@@ -61,7 +61,7 @@ fn other_lists_have_a_limit_each() {
 }
 
 #[test]
-fn what_is_not_escaped_is_borrowed_and_what_is_escaped_is_read() {
+fn unescaped_strings_are_borrowed() {
     let json = br#"{"type":"message.read","tenant":"acme","conversation_id":"g\u0031","reader_id":"r","message_ids":["m1","\ud83d\ude42"]}"#;
     let event = decode(json).unwrap();
     assert!(matches!(event.tenant, Cow::Borrowed("acme")));
@@ -72,7 +72,7 @@ fn what_is_not_escaped_is_borrowed_and_what_is_escaped_is_read() {
 }
 
 #[test]
-fn unknown_fields_are_skipped_by_grammar_alone() {
+fn unknown_fields_only_need_valid_grammar() {
     for unknown in [
         r#""x":1e999"#,
         r#""x":"\ud800""#,
@@ -91,7 +91,7 @@ fn unknown_fields_are_skipped_by_grammar_alone() {
 }
 
 #[test]
-fn deep_nesting_neither_overflows_nor_matters_where_it_is_unknown() {
+fn deep_nesting_never_overflows() {
     let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
     let ignored = format!(r#"{{"type":"user.erased","user_id":"u","x":{deep}}}"#);
     assert!(decode(ignored.as_bytes()).is_ok());
@@ -107,7 +107,7 @@ fn deep_nesting_neither_overflows_nor_matters_where_it_is_unknown() {
 }
 
 #[test]
-fn what_is_not_utf_8_is_rejected_wherever_it_stands() {
+fn invalid_utf_8_is_rejected_at_any_position() {
     for (head, tail) in [
         (&br#"{"type":"user.erased","user_id":""#[..], &br#""}"#[..]),
         (br#"{"type":"user.erased","user_id":"u","unknown":""#, br#""}"#),

@@ -1,14 +1,14 @@
-//! Generates near-events: JSON texts that are an event or miss being one by little. Serves the crate's own tests and those
-//! of its public face, so it knows nothing of either.
+//! Generates near-events: JSON texts that are an event or almost one. The crate's unit tests and its tests
+//! of the public API share it, so it depends on neither.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// A near-event and what a JSON parser that keeps one value a name would not tell of it.
+/// A near-event, and a property that a JSON parser with one value per name would hide.
 #[derive(Debug, Clone)]
 pub(crate) struct NearEvent {
     pub(crate) json: String,
-    /// Whether some object has two members of the same name.
+    /// True if an object has two members with the same name.
     pub(crate) has_twins: bool,
 }
 
@@ -168,7 +168,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// Yields an event of any type with up to five changes, most of which do harm.
+/// Generates an event of any type with up to five changes, most of them harmful.
 pub(crate) fn near_event() -> impl Strategy<Value = NearEvent> {
     (select(&BASES[..]), proptest::collection::vec(change(), 0..6)).prop_map(|(base, changes)| {
         let mut members: Vec<(&str, String)> = base.iter().map(|(name, json)| (*name, (*json).to_owned())).collect();

@@ -1,4 +1,4 @@
-//! Near-events before both judges: the schemas and the decoder must say the same, but for what a schema cannot say.
+//! Near-events: the schemas and the decoder must agree, except where a schema cannot express a rule.
 
 use jsonschema::Validator;
 use proptest::prelude::*;
@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::near::near_event;
 use crate::schema;
 
-/// Says whether a value holds what a schema judges otherwise by nature: a text of more bytes than characters near the
-/// limit, or a number that is an integer in mathematics and not in spelling.
+/// Returns true if a schema must judge a value differently: a text near the limit with more bytes than
+/// characters, or an integer that is not written as one.
 fn is_beyond_schemas(value: &Value) -> bool {
     let is_wide = |text: &str| text.len() > 128 && text.chars().count() <= 128;
     match value {
@@ -28,7 +28,7 @@ fn agree(validator: &Validator, json: &str, has_twins: bool) -> Result<(), TestC
         let sentence = rejection.to_string();
         prop_assert!(!rejection.problems.is_empty() && !sentence.is_empty() && sentence.len() <= SENTENCE_BYTES_MAX);
     }
-    // What this parser does not take (a number beyond all ranges, half a surrogate pair) never comes to a schema.
+    // A schema never sees values that this parser rejects (numbers out of range, half a surrogate pair).
     let Ok(value) = serde_json::from_str::<Value>(json) else { return Ok(()) };
     if has_twins {
         return Ok(());
@@ -42,11 +42,11 @@ fn agree(validator: &Validator, json: &str, has_twins: bool) -> Result<(), TestC
     if let Err(rejection) = verdict {
         prop_assert!(rejection.reason <= Reason::LimitExceeded);
         for problem in rejection.problems {
-            let place = value.pointer(&problem.pointer);
+            let target = value.pointer(&problem.pointer);
             let is_right = if problem.detail.starts_with("is missing") {
-                place.is_none_or(Value::is_null)
+                target.is_none_or(Value::is_null)
             } else {
-                place.is_some()
+                target.is_some()
             };
             prop_assert!(is_right, "{json}: {problem:?}");
         }
@@ -61,7 +61,7 @@ fn schema_and_decoder_judge_near_events_alike() {
     proptest!(config, |(near in near_event())| agree(&validator, &near.json, near.has_twins)?);
 }
 
-/// Else the agreement above would be one of refusals alone.
+/// Otherwise the test above would compare rejections only.
 #[test]
 fn a_fair_share_of_near_events_are_events() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();

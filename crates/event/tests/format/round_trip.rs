@@ -1,4 +1,4 @@
-//! Any event that obeys the rules is written and read back as it was; any bytes at all are read without a panic.
+//! Valid events round-trip, and any bytes decode without a panic.
 
 use std::borrow::Cow;
 
@@ -81,7 +81,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_written_is_read_back_as_it_was(event in event()) {
+    fn events_round_trip(event in event()) {
         let json = event.to_json();
         let decoded = decode(&json);
         prop_assert_eq!(decoded.as_ref(), Ok(&event));
@@ -91,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn an_event_matches_its_own_key_and_no_longer_or_shorter_one(event in event(), more in any::<u8>()) {
+    fn an_event_matches_no_longer_or_shorter_key(event in event(), more in any::<u8>()) {
         let mut bytes = event.key();
         prop_assert_eq!(&bytes, &key(&event.tenant, event.conversation_id().unwrap_or("")));
         prop_assert!(event.key_matches(&bytes));
@@ -107,7 +107,7 @@ proptest! {
     }
 
     #[test]
-    fn an_event_with_some_bytes_changed_is_decoded_without_a_panic_and_still_round_trips_if_it_is_one(
+    fn an_event_with_changed_bytes_decodes_without_a_panic(
         event in event(),
         changes in vec((any::<prop::sample::Index>(), prop_oneof![any::<u8>(), prop::sample::select(&b"{}[]\",:\\0-.e"[..])]), 1..4),
     ) {

@@ -1,4 +1,4 @@
-//! The format's JSON Schemas, loaded from the repository and compiled. Fetches nothing from anywhere.
+//! Loads and compiles the format's JSON Schemas from the repository, without network access.
 
 #![allow(clippy::disallowed_methods, reason = "golden files are read from the repository; the crate itself does no IO")]
 
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use jsonschema::{Registry, Validator};
 use serde_json::Value;
 
-/// Returns the folder of the format.
+/// Returns the folder of the event format.
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/event/v1")
 }
 
-/// Returns name (without `.json`) and content of every JSON file right in `folder`, sorted by name.
+/// Returns the name (without `.json`) and content of every JSON file in `folder`, sorted by name.
 pub(crate) fn json_files(folder: &Path) -> Vec<(String, String)> {
     let mut files: Vec<(String, String)> = fs::read_dir(folder)
         .expect("the folder is there")
@@ -28,7 +28,7 @@ pub(crate) fn json_files(folder: &Path) -> Vec<(String, String)> {
     files
 }
 
-/// Returns the validator of the schema of that name: `event` for any event, else a `type`.
+/// Returns the validator of a schema: `event` for any event, or a `type`.
 pub(crate) fn validator(name: &str) -> Validator {
     let mut registry = Registry::new();
     let mut root = None;

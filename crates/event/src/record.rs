@@ -29,11 +29,9 @@ pub fn decode_record<'a>(
                 let detail = format!("is {other}, but the record is in partition {}", partition);
                 Err(Rejection::new(Reason::WrongPolicyPartition, "/partition", detail))
             }
-            None => Err(Rejection::new(
-                Reason::MissingField,
-                "/partition",
-                "is missing: every partition has its own copy",
-            )),
+            None => {
+                Err(Rejection::new(Reason::MissingField, "/partition", "is missing: every partition has its own copy"))
+            }
         };
     }
     let right = partition_of(key, partition_count);

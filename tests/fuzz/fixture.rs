@@ -1,5 +1,6 @@
-//! A partition with a seeded past in memory: wild histories, a group beyond one page of people, erasures, parked records.
-//! The same seeds give the same pages in the same order, so that an input found today means the same page tomorrow.
+//! A partition in memory with a seeded history: wild events, a group beyond one page of people,
+//! erasures, parked records. The same seeds give the same pages in the same order, so a found input
+//! names the same page later.
 
 use crate::values::{part_key, payload, values};
 use receipts_event::Event;
@@ -9,12 +10,12 @@ use receipts_store::{Backend, Batch, MemoryBackend, Paged};
 use receipts_testkit::history::{History, Shape};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the fixture's states are opened with.
+/// The limits of the fixture's states.
 pub const LIMITS: Limits =
     Limits { retention_ms: 30 * 86_400_000, parked_max: 20, parked_age_ms: 3_600_000, read_times: true };
 const MEMORY_BYTES: usize = 64 << 20;
 
-/// A partition, and what may be asked of it.
+/// A partition, and the questions about it.
 pub struct Fixture {
     backend: MemoryBackend,
     next_offset: u64,
@@ -27,9 +28,10 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Folds a few histories one after the other and checkpoints the end.
+    /// Folds a few histories one after the other, and makes a checkpoint at the end.
     pub fn new() -> Self {
-        // Time does not jump, so that nothing expires; one group in three has more people than a chunk has slots.
+        // Time does not jump, so no message expires. One group in three has more people than a
+        // chunk has slots.
         let shape = Shape { events: 250, p_jump: 0.0, p_large_group: 0.3, p_early: 0.1, ..Shape::wild() };
         let backend = MemoryBackend::default();
         let mut state = open(&backend).expect("an empty partition");
@@ -53,12 +55,12 @@ impl Fixture {
         Self { backend, next_offset, pages, messages: every(messages, 60), people: every(people, 40) }
     }
 
-    /// The offset of the next record.
+    /// Returns the offset of the next record.
     pub fn next_offset(&self) -> u64 {
         self.next_offset
     }
 
-    /// Runs `then` on the partition with one page's payload replaced, and puts back what was there.
+    /// Runs `then` on the partition with one page's payload replaced, and restores the page.
     pub fn with_page<T>(&self, page: usize, payload: &[u8], then: impl FnOnce(&MemoryBackend) -> T) -> T {
         let (key, original) = &self.pages[page];
         self.write(key, payload);
@@ -86,22 +88,22 @@ impl Default for Fixture {
     }
 }
 
-/// The state that a medium holds.
+/// Opens the state of a medium.
 ///
 /// # Errors
-/// Where the store is damaged.
+/// If the store is damaged.
 pub fn open(backend: &MemoryBackend) -> receipts_fold::Result<State<Paged<MemoryBackend>>, receipts_store::Error> {
     State::open(Paged::new(backend.clone(), 0, MEMORY_BYTES), LIMITS)
 }
 
-/// Folds one event; a state that cannot go on says so.
-pub fn fold(state: &mut State<Paged<MemoryBackend>>, at: RecordMetadata, event: &Event<'_>, effects: &mut Effects) -> bool {
+/// Folds one event; the error says that the state cannot go on.
+pub fn fold(state: &mut State<Paged<MemoryBackend>>, at: At, event: &Event<'_>, effects: &mut Effects) -> bool {
     let (key, value) = (event.key(), event.to_json());
     let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
     state.apply(at, event, raw, effects).is_ok()
 }
 
-/// The pages of a medium, put together by the format's description.
+/// Returns the pages of a medium, joined as the description of the format says.
 fn pages(backend: &MemoryBackend) -> Vec<(Vec<u8>, Vec<u8>)> {
     let keys = backend.keys(&[]).expect("memory has keys");
     let mut found: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
@@ -138,7 +140,7 @@ fn note(
     }
 }
 
-/// About `count` of a set, evenly.
+/// Returns about `count` members of a set, evenly spread.
 fn every<T>(set: BTreeSet<T>, count: usize) -> Vec<T> {
     let step = set.len().div_ceil(count).max(1);
     set.into_iter().step_by(step).collect()

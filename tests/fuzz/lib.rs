@@ -1,5 +1,5 @@
-//! What the fuzz targets share: a store in memory with a seeded past, its pages as plain bytes, and seeds for a corpus.
-//! Judges nothing: what must hold stands in the targets.
+//! Shared parts of the fuzz targets: a store in memory with a seeded history, its pages as plain
+//! bytes, and seeds for a corpus. The targets check the properties.
 
 pub mod fixture;
 pub mod seeds;

@@ -1,15 +1,17 @@
-//! Writes the seeds of a corpus, one file each, where `RECEIPTS_FUZZ_SEEDS` names a folder; the target ends then.
+//! Writes the seeds of a corpus, one file each, into the folder `RECEIPTS_FUZZ_SEEDS`, and ends the
+//! target. Fuzzes nothing.
 
 #![allow(clippy::disallowed_methods, reason = "asked by its environment for seeds, a target writes them and ends")]
 
 use std::path::{Path, PathBuf};
 
-/// The root of the project.
+/// Returns the root of the project.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Called before fuzzing begins: writes seeds and ends the process if that is what it was started for.
+/// Writes seeds and ends the process if the variable is set. Every target calls it before it
+/// fuzzes.
 pub fn write_if_asked(seeds: impl FnOnce() -> Vec<Vec<u8>>) {
     let Some(folder) = std::env::var_os("RECEIPTS_FUZZ_SEEDS").map(PathBuf::from) else { return };
     std::fs::create_dir_all(&folder).expect("a folder for the seeds");
@@ -21,7 +23,7 @@ pub fn write_if_asked(seeds: impl FnOnce() -> Vec<Vec<u8>>) {
     std::process::exit(0);
 }
 
-/// The golden examples: values that are events, and values that are not.
+/// Returns the golden examples: valid and invalid event values.
 pub fn golden_events() -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     for folder in ["examples", "rejected"] {
@@ -29,7 +31,7 @@ pub fn golden_events() -> Vec<Vec<u8>> {
         for entry in std::fs::read_dir(&folder).expect("golden examples") {
             let path = entry.expect("an entry").path();
             let text = std::fs::read(path).expect("a golden example");
-            // A golden rejection says beside the value why it is one.
+            // A golden rejection has its reason beside the value.
             let value = serde_json::from_slice(&text)
                 .ok()
                 .and_then(|json: serde_json::Value| Some(json.get("value")?.to_string()));

@@ -1,22 +1,23 @@
-//! A page as the values of a store, written from `schemas/store/v1.md` and not from the store's code. Reads nothing back.
+//! Writes a page as the values of a store, by `schemas/store/v1.md` and not by the store's code.
+//! Reads no value.
 
 use receipts_fold::pages::{PageKey, TableId};
 
-/// Bytes of a value at most, and those of the first one that are no payload.
+/// The longest value, and the header of the first one, bytes.
 const PART_BYTES: usize = 4_000;
 const HEADER_BYTES: usize = 15;
 
-/// The key of a page without its part.
+/// Returns the key of a page without its part.
 pub fn page_key(table: TableId, key: PageKey) -> Vec<u8> {
     [&[table as u8][..], &key.a.to_be_bytes(), &key.b.to_be_bytes()].concat()
 }
 
-/// The key of one of its parts.
+/// Returns the key of a part.
 pub fn part_key(key: &[u8], part: u16) -> Vec<u8> {
     [key, &part.to_be_bytes()].concat()
 }
 
-/// The values of a page whose checksum is right, whatever the payload says.
+/// Returns the values of a page with a right checksum, for any payload.
 pub fn values(key: &[u8], offset: u64, payload: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let (first, rest) = payload.split_at(payload.len().min(PART_BYTES - HEADER_BYTES));
     let parts: Vec<&[u8]> = rest.chunks(PART_BYTES).collect();
@@ -30,7 +31,7 @@ pub fn values(key: &[u8], offset: u64, payload: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)
     std::iter::once((part_key(key, 0), value)).chain(others).collect()
 }
 
-/// The payload of a page's values in order.
+/// Returns the payload of a page's values in order.
 pub fn payload(values: &[Vec<u8>]) -> Vec<u8> {
     let (first, rest) = values.split_first().expect("a page has a first part");
     std::iter::once(&first[HEADER_BYTES..]).chain(rest.iter().map(Vec::as_slice)).flatten().copied().collect()

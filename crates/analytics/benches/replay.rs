@@ -8,7 +8,7 @@
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
-use receipts_analytics::{ProgressMonitor, Scratch, Span, UpTo, read, span};
+use receipts_analytics::{Scratch, Span, UpTo, read, span};
 use receipts_event::decode_record;
 use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
@@ -26,16 +26,6 @@ use std::time::{Duration, Instant};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const TIME_LIMIT: Duration = Duration::from_secs(3_600);
-
-struct Alone;
-
-impl ProgressMonitor for Alone {
-    fn advanced(&self, _: u64) {}
-
-    fn is_stopped(&self) -> bool {
-        false
-    }
-}
 
 struct Phase {
     name: &'static str,
@@ -94,7 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut messages = 0;
     let replay = phase("replay", || {
         for span in &spans {
-            let folded = scratch.fold(&log, span, &Alone)?;
+            let folded = scratch.fold(&log, span, &())?;
             messages += folded.report.messages;
         }
         Ok(())
@@ -146,7 +136,7 @@ fn write(log: &KafkaLog) -> Result<(), Box<dyn Error>> {
 
 fn scan(log: &KafkaLog, spans: &[Span], mut each: impl FnMut(&Record<'_>)) -> Result<(), receipts_analytics::Error> {
     for span in spans {
-        read(log, span, &Alone, &mut |records| {
+        read(log, span, &(), &mut |records| {
             records.iter().for_each(&mut each);
             Ok(())
         })?;

@@ -6,7 +6,7 @@ use receipts_fold::effects::{DeadLetter, Effects};
 use receipts_fold::{Limits, PREFETCH_EVENTS, State};
 use receipts_log::{Inspect, ReadError, Record, Topic};
 use receipts_projection::partition::{Fold, apply, decode, write_checkpoint};
-use receipts_snapshots::{Snapshots, Wanted};
+use receipts_snapshots::{ProgressMonitor, Requirements, Snapshots, StopOnly};
 use receipts_store::{Paged, SledSettings, SledStore, trim};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,19 +17,6 @@ use tempfile::TempDir;
 /// Retries of a log that cannot be read at the moment, while no retry makes progress.
 const RETRIES: u32 = 5;
 const RETRY_WAIT: Duration = Duration::from_secs(1);
-
-/// Observes the progress of an analysis and can stop it.
-pub trait ProgressMonitor {
-    /// Reports that this many more offsets of the log were read.
-    fn advanced(&self, offsets: u64);
-
-    /// Reports offsets that need not be read: a snapshot holds them, or an earlier run has read
-    /// them.
-    fn skipped(&self, _offsets: u64) {}
-
-    /// Tells whether to stop at the next opportunity.
-    fn is_stopped(&self) -> bool;
-}
 
 /// The end of the prefix that is folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,7 +262,7 @@ impl Scratch {
         let dir = tempfile::tempdir()
             .map_err(Error::io("creating a temporary directory (set TMPDIR to choose another location)"))?;
         let settings = SledSettings { cache_bytes: (self.memory_bytes / 4) as u64, sync: false };
-        let store = SledStore::open_whole(dir.path(), settings)?;
+        let store = SledStore::open_strict(dir.path(), settings)?;
         Ok((dir, store))
     }
 
@@ -289,19 +276,20 @@ impl Scratch {
         monitor: &dyn ProgressMonitor,
     ) -> Result<Option<u64>, Error> {
         let Some(snapshots) = &self.snapshots else { return Ok(None) };
-        let wanted = Wanted {
+        let wanted = Requirements {
             partition: span.partition,
             partition_count: Some(partition_count),
             limits: Some(self.limits),
             next_offset: span.first_offset..=span.end_offset,
         };
-        let restored = snapshots.restore_newest(store, &wanted, &Restoring(monitor))?;
+        // The progress of a restore counts bytes, not offsets.
+        let restored = snapshots.restore_newest(store, &wanted, &StopOnly(monitor))?;
         Ok(restored.map(|restored| {
             let next_offset = restored.header.next_offset;
             tracing::info!(
                 partition = span.partition,
                 next_offset,
-                place = restored.place,
+                place = restored.location,
                 "the fold begins with a snapshot"
             );
             next_offset
@@ -321,17 +309,6 @@ impl Scratch {
     ) -> Result<Option<(TempDir, SledStore)>, Error> {
         let (dir, store) = self.store()?;
         Ok(self.restore(&store, span, partition_count, monitor)?.map(|_| (dir, store)))
-    }
-}
-
-/// Lets the monitor stop a restore. Ignores its progress, which counts bytes and not offsets.
-struct Restoring<'a>(&'a dyn ProgressMonitor);
-
-impl receipts_snapshots::Watch for Restoring<'_> {
-    fn advanced(&self, _: u64) {}
-
-    fn is_stopped(&self) -> bool {
-        self.0.is_stopped()
     }
 }
 
@@ -382,6 +359,6 @@ pub(crate) fn fold_into(
 pub(crate) fn save(state: &mut Fold) -> Result<(), Error> {
     state.write_meta();
     let written = write_checkpoint(state)?;
-    state.pages_mut().saved(written.number);
+    state.pages_mut().mark_saved(written.number);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Finds the events of an import that the log already holds, by their ids. It only reads.
 
 use crate::Error;
-use receipts_analytics::{ProgressMonitor, Span, UpTo, read, span};
+use receipts_analytics::{ProgressMonitor, Span, StopOnly, UpTo, read, span};
 use receipts_event::decode;
 use receipts_log::Inspect;
 
@@ -12,17 +12,6 @@ pub(crate) fn event_id(run: &str, number: u64) -> String {
 
 fn number_of(run: &str, event_id: &str) -> Option<u64> {
     event_id.strip_prefix("backfill-")?.strip_prefix(run)?.strip_prefix('-')?.parse().ok()
-}
-
-/// Passes stop requests on, and drops reports of progress.
-struct StopOnly<'a>(&'a dyn ProgressMonitor);
-
-impl ProgressMonitor for StopOnly<'_> {
-    fn advanced(&self, _: u64) {}
-
-    fn is_stopped(&self) -> bool {
-        self.0.is_stopped()
-    }
 }
 
 /// Returns by partition the greatest number of an event at or after the offset in `from`. A partition

@@ -21,16 +21,6 @@ use std::path::{Path, PathBuf};
 const PARTITIONS: u32 = 2;
 const SENT_AT_MS: u64 = 1_780_000_000_000;
 
-struct Alone;
-
-impl ProgressMonitor for Alone {
-    fn advanced(&self, _: u64) {}
-
-    fn is_stopped(&self) -> bool {
-        false
-    }
-}
-
 /// Stops once it was asked so often.
 struct StopAfter(Cell<u32>);
 
@@ -127,7 +117,7 @@ fn scratch() -> Scratch {
 fn answers(log: &EmbeddedLog) -> Vec<String> {
     let mut answers = Vec::new();
     for span in spans(log) {
-        let Folded { state, report, .. } = &scratch().fold(log, &span, &Alone).unwrap();
+        let Folded { state, report, .. } = &scratch().fold(log, &span, &()).unwrap();
         assert!(report.dead_letters.is_empty(), "{report:?}");
         for number in 0..state.messages() {
             let receipt: Receipt = state.receipt_of(number).unwrap().unwrap();
@@ -152,9 +142,9 @@ fn an_import_that_is_interrupted_anywhere_writes_what_an_uninterrupted_one_does(
     let sources = tables(dir.path());
     let whole = tempfile::tempdir().unwrap();
     let log_of_whole = log(whole.path());
-    let done = import(&log_of_whole, &plan(whole.path(), sources.clone()), &Alone).unwrap();
+    let done = import(&log_of_whole, &plan(whole.path(), sources.clone()), &()).unwrap();
     assert!(done.written > 3_000 && done.counts.rejected.is_empty() && done.counts.unread > 500, "{done:?}");
-    let again = import(&log_of_whole, &plan(whole.path(), sources.clone()), &Alone).unwrap();
+    let again = import(&log_of_whole, &plan(whole.path(), sources.clone()), &()).unwrap();
     assert_eq!((again.written, again.already_written, &again.counts), (0, 0, &done.counts), "it was done");
     let wanted = events(&log_of_whole);
 
@@ -173,7 +163,7 @@ fn an_import_that_is_interrupted_anywhere_writes_what_an_uninterrupted_one_does(
             }
             assert!(stops < 20 || first_stop < 600, "it comes to something");
             if stops == 20 {
-                break import(&log, &plan(cut.path(), sources.clone()), &Alone).unwrap();
+                break import(&log, &plan(cut.path(), sources.clone()), &()).unwrap();
             }
             written = events(&log).iter().map(Vec::len).sum();
         };
@@ -195,7 +185,7 @@ fn what_is_exported_and_imported_has_the_same_receipts() {
         fs::write(&source.path, kept.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
     }
     let first = log(dir.path());
-    import(&first, &plan(dir.path(), sources), &Alone).unwrap();
+    import(&first, &plan(dir.path(), sources), &()).unwrap();
     let wanted = answers(&first);
     assert_eq!(wanted.len(), 240);
     for (written, format) in [
@@ -214,7 +204,7 @@ fn what_is_exported_and_imported_has_the_same_receipts() {
                 format: written,
                 datasets,
             };
-            export::export(&first, &[partition], &scratch(), &what, &Alone).unwrap();
+            export::export(&first, &[partition], &scratch(), &what, &()).unwrap();
             let table = |input, name: &str| Source { input, path: only_file(&out.join(name)), format };
             let sources = vec![
                 table(Input::Members, "rosters"),
@@ -223,7 +213,7 @@ fn what_is_exported_and_imported_has_the_same_receipts() {
             ];
             let plan =
                 Plan { progress: out.join("progress"), rejects: out.join("rejects"), ..plan(again.path(), sources) };
-            let done = import(&second, &plan, &Alone).unwrap();
+            let done = import(&second, &plan, &()).unwrap();
             assert!(done.counts.rejected.is_empty(), "{done:?} {:?}", fs::read_to_string(&plan.rejects));
         }
         assert_eq!(answers(&second), wanted, "{format:?}");
@@ -260,11 +250,11 @@ fn what_no_event_could_say_is_reported_by_row_and_the_rest_is_imported() {
     let log = log(dir.path());
     let source = Source { input: Input::Reads, path: path.clone(), format: Format::Csv };
     let plan = Plan { columns, ..plan(dir.path(), vec![source]) };
-    let dry = import(&log, &Plan { dry_run: true, ..plan.clone() }, &Alone).unwrap();
+    let dry = import(&log, &Plan { dry_run: true, ..plan.clone() }, &()).unwrap();
     assert_eq!(events(&log).concat().len(), 0);
     assert!(!plan.progress.exists());
     let report_of_dry = fs::read_to_string(&plan.rejects).unwrap();
-    let done = import(&log, &plan, &Alone).unwrap();
+    let done = import(&log, &plan, &()).unwrap();
     assert_eq!((&done.counts, done.written), (&dry.counts, 1), "two ids at one time share an event");
     let report = fs::read_to_string(&plan.rejects).unwrap();
     assert_eq!(report, report_of_dry);
@@ -283,8 +273,8 @@ fn what_no_event_could_say_is_reported_by_row_and_the_rest_is_imported() {
     assert_eq!((&event["message_ids"], &event["read_at_ms"]), (&json!(["m1", "m2"]), &json!(SENT_AT_MS)));
 
     let other = Plan { tenant: "acme".to_owned(), ..plan.clone() };
-    assert!(import(&log, &other, &Alone).unwrap_err().to_string().contains("another tenant"), "not the same import");
+    assert!(import(&log, &other, &()).unwrap_err().to_string().contains("another tenant"), "not the same import");
     fs::write(&path, format!("{rows}c1,m9,bob,1780000000000,\n")).unwrap();
-    let sentence = import(&log, &plan, &Alone).unwrap_err().to_string();
+    let sentence = import(&log, &plan, &()).unwrap_err().to_string();
     assert!(sentence.contains("changed since") && sentence.contains("--progress"), "{sentence}");
 }

@@ -1,4 +1,4 @@
-//! A destination: put, list, read, delete. Decides no names.
+//! A destination: puts, lists, reads and deletes objects. Chooses no names.
 
 use crate::download::Download;
 use crate::error::Error;
@@ -17,19 +17,19 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-/// The smallest part that a large object is sent in; a smaller object is sent at once.
+/// The smallest part of a multipart upload, bytes. A smaller object is uploaded in one request.
 const PART_BYTES_MIN: u64 = 8 << 20;
-/// No store takes more than 10,000 parts of one object.
+/// The bound of parts per object. Object stores accept at most 10,000.
 const PARTS_MAX: u64 = 9_000;
-/// Parts on their way at once.
+/// The number of parts in flight.
 const PARTS_AT_ONCE: usize = 3;
-/// How long a question of a few bytes may be without an answer. The clients of clouds try again for minutes by themselves,
-/// and a partition that looks for a snapshot is not folded meanwhile.
+/// The timeout of a short request. The clients of clouds retry for minutes by themselves, and a
+/// partition that looks for a snapshot is not folded meanwhile.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
-/// Only these variables of the environment speak to the client of a cloud.
+/// The prefixes of the environment variables that configure the client of a cloud.
 const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
-/// Where objects are kept. Cheap to clone.
+/// A store of objects. Cheap to clone.
 #[derive(Clone)]
 pub struct Destination {
     store: Arc<dyn ObjectStore>,
@@ -39,18 +39,18 @@ pub struct Destination {
     stop: CancellationToken,
 }
 
-/// An object that is there.
+/// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// Its name within the destination, folders separated by `/`.
+    /// The name within the destination; `/` separates folders.
     pub name: String,
-    /// How long it is.
+    /// The length, bytes.
     pub bytes: u64,
-    /// When it was put there, Unix milliseconds, by the destination's clock.
+    /// The time of the upload, Unix milliseconds, by the destination's clock.
     pub modified_ms: u64,
 }
 
-/// A runtime that may be dropped anywhere.
+/// A runtime that can be dropped on any thread.
 struct Background(Option<Arc<Runtime>>);
 
 impl Background {
@@ -58,12 +58,12 @@ impl Background {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).thread_name("objects").enable_all().build();
         let runtime =
-            runtime.map_err(|source| Error::Local { doing: "starting a thread for objects".into(), source })?;
+            runtime.map_err(|source| Error::Local { doing: "starting the thread for objects".into(), source })?;
         Ok(Self(Some(Arc::new(runtime))))
     }
 
     fn get(&self) -> &Arc<Runtime> {
-        self.0.as_ref().expect("there until it is dropped")
+        self.0.as_ref().expect("present until dropped")
     }
 }
 
@@ -76,11 +76,12 @@ impl Drop for Background {
 }
 
 impl Destination {
-    /// Opens a destination by a directory's path (made where it is missing) or a URL. Credentials and addresses of a cloud
-    /// come from the environment, by the names that its own tools use: `AWS_…`, `GOOGLE_…`, `AZURE_…`. Touches no network.
+    /// Opens a destination by a directory's path, which is created if it is missing, or by a URL.
+    /// Credentials and addresses of a cloud come from the environment variables of its own tools:
+    /// `AWS_…`, `GOOGLE_…`, `AZURE_…`. Uses no network.
     ///
     /// # Errors
-    /// Where the text names no destination, or the directory cannot be made.
+    /// Where the text names no destination, or the directory cannot be created.
     pub fn open(text: &str) -> Result<Self, Error> {
         let wrong = |detail: String| Error::NoDestination { text: shown_of(text), detail };
         if text.trim().is_empty() {
@@ -95,18 +96,18 @@ impl Destination {
                         .map_err(|error| wrong(error.to_string()))?;
                     Self::over(store.into(), prefix, shown_of(text))
                 }
-                scheme => Err(wrong(format!("{scheme}:// is not known"))),
+                scheme => Err(wrong(format!("{scheme}:// is not supported"))),
             },
             _ => Self::directory(Path::new(text)),
         }
     }
 
-    /// A directory, made where it is missing. Objects are synced before they count.
+    /// Opens a directory, and creates it if it is missing. Objects are synced before they count.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// Where the directory cannot be created.
     pub fn directory(path: &Path) -> Result<Self, Error> {
-        let local = |source| Error::Local { doing: format!("making the directory {}", path.display()), source };
+        let local = |source| Error::Local { doing: format!("creating the directory {}", path.display()), source };
         fs::create_dir_all(path).map_err(local)?;
         let path = path.canonicalize().map_err(local)?;
         let shown = path.display().to_string();
@@ -115,7 +116,7 @@ impl Destination {
         Self::over(Arc::new(store.with_fsync(true)), Key::default(), shown)
     }
 
-    /// A destination in memory, for tests.
+    /// Opens a destination in memory, for tests.
     ///
     /// # Errors
     /// Where no thread can be started.
@@ -128,27 +129,28 @@ impl Destination {
         Ok(Self { store, prefix, shown, runtime, stop: CancellationToken::new() })
     }
 
-    /// The same destination, whose calls give up with [`Error::Stopped`] once the token is cancelled.
+    /// Makes all calls end with [`Error::Stopped`] once the token is cancelled.
     #[must_use]
     pub fn stopped_by(mut self, stop: CancellationToken) -> Self {
         self.stop = stop;
         self
     }
 
-    /// The address of an object, for people: without credentials.
-    pub fn place(&self, name: &str) -> String {
+    /// Returns the location of an object, for messages: without credentials.
+    pub fn location(&self, name: &str) -> String {
         format!("{}/{name}", self.shown.trim_end_matches('/'))
     }
 
-    /// Puts a file there as one object, in the place of one of that name; `sent` is told of bytes handed over.
+    /// Uploads a file as one object, and replaces an object of the same name. Calls `sent` with the
+    /// bytes of every part.
     ///
     /// # Errors
-    /// Where the file or the destination fails: then the object is what it was before, or the whole new one.
+    /// Where the file or the destination fails: then the object is unchanged, or wholly replaced.
     pub fn put_file(&self, name: &str, file: &Path, sent: &mut (dyn FnMut(u64) + Send)) -> Result<u64, Error> {
         let local = |source| Error::Local { doing: format!("reading {}", file.display()), source };
         let mut from = File::open(file).map_err(local)?;
         let bytes = from.metadata().map_err(local)?.len();
-        let (key, doing) = (self.key(name), format!("writing {}", self.place(name)));
+        let (key, doing) = (self.key(name), format!("writing {}", self.location(name)));
         let part_bytes = PART_BYTES_MIN.max(bytes.div_ceil(PARTS_MAX));
         let mut read = |bytes: u64| -> Result<Bytes, Error> {
             let mut part = Vec::with_capacity(bytes as usize);
@@ -156,7 +158,7 @@ impl Destination {
             Ok(part.into())
         };
         self.run(async {
-            let failed = |error: object_store::Error| Error::of_store(doing.clone(), &self.place(name), &error);
+            let failed = |error: object_store::Error| Error::of_store(doing.clone(), &self.location(name), &error);
             if bytes <= part_bytes {
                 self.store.put(&key, read(bytes)?.into()).await.map_err(failed)?;
                 sent(bytes);
@@ -167,7 +169,8 @@ impl Destination {
             let mut total = 0;
             let write = async {
                 loop {
-                    // A store that is never waited for would not be asked between two parts.
+                    // A store that never blocks would give `run` no chance to see the stop between
+                    // two parts.
                     if self.stop.is_cancelled() {
                         return Err(Error::Stopped);
                     }
@@ -182,7 +185,7 @@ impl Destination {
                 }
             };
             if let Err(error) = write.await {
-                // Best effort: what is left of it is no object, and the store's own rules clear it away.
+                // Best effort: the parts are not an object, and the store's own rules remove them.
                 _ = upload.abort().await;
                 return Err(error);
             }
@@ -191,7 +194,7 @@ impl Destination {
         })
     }
 
-    /// Puts a few bytes there as one object.
+    /// Uploads a few bytes as one object.
     ///
     /// # Errors
     /// Where the destination fails.
@@ -200,7 +203,7 @@ impl Destination {
         self.run(self.answer("writing", name, self.store.put(&key, bytes.into()))).map(|_| ())
     }
 
-    /// All objects below a folder (all of the destination for an empty name), by name.
+    /// Lists the objects of a folder by name; an empty name lists the whole destination.
     ///
     /// # Errors
     /// Where the destination fails.
@@ -226,28 +229,28 @@ impl Destination {
         Ok(found.into_iter().filter_map(object).collect())
     }
 
-    /// Begins to read an object.
+    /// Begins a download of an object.
     ///
     /// # Errors
-    /// Where it is not there or the destination fails.
+    /// Where the object is missing or the destination fails.
     pub fn read(&self, name: &str) -> Result<Download, Error> {
         self.get(name, GetOptions::default())
     }
 
-    /// The first bytes of an object, at most so many.
+    /// Reads the first bytes of an object, at most `bytes_max`.
     ///
     /// # Errors
-    /// Where it is not there or the destination fails.
+    /// Where the object is missing or the destination fails.
     pub fn read_start(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, Error> {
-        // A range of an empty object is an error in some stores.
+        // Some stores refuse an empty range.
         let options = GetOptions { range: Some(GetRange::Bounded(0..bytes_max.max(1))), ..GetOptions::default() };
         self.read_all(self.get(name, options)?)
     }
 
-    /// The last bytes of an object, at most so many.
+    /// Reads the last bytes of an object, at most `bytes_max`.
     ///
     /// # Errors
-    /// Where it is not there or the destination fails.
+    /// Where the object is missing or the destination fails.
     pub fn read_end(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, Error> {
         let options = GetOptions { range: Some(GetRange::Suffix(bytes_max.max(1))), ..GetOptions::default() };
         self.read_all(self.get(name, options)?)
@@ -255,7 +258,7 @@ impl Destination {
 
     fn read_all(&self, mut download: Download) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
-        let doing = format!("reading {}", download.place);
+        let doing = format!("reading {}", download.location);
         download.read_to_end(&mut bytes).map_err(|error| Error::Failed { doing, detail: error.to_string() })?;
         Ok(bytes)
     }
@@ -267,13 +270,13 @@ impl Destination {
             bytes: got.meta.size,
             stream: got.into_stream().boxed(),
             piece: Bytes::new(),
-            place: self.place(name),
+            location: self.location(name),
             runtime: Arc::clone(self.runtime.get()),
             stop: self.stop.clone(),
         })
     }
 
-    /// Removes an object; one that is not there is no failure.
+    /// Removes an object, if it is there.
     ///
     /// # Errors
     /// Where the destination fails.
@@ -289,22 +292,22 @@ impl Destination {
         name.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |key, part| key.join(part))
     }
 
-    /// Waits for an answer, but not for ever.
+    /// Waits for an answer, at most [`ANSWER_WAIT`].
     async fn answer<T>(
         &self,
         doing: &str,
         name: &str,
-        question: impl Future<Output = object_store::Result<T>>,
+        request: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, Error> {
-        let place = self.place(name);
-        let doing = format!("{doing} {place}");
-        match tokio::time::timeout(ANSWER_WAIT, question).await {
-            Ok(answer) => answer.map_err(|error| Error::of_store(doing, &place, &error)),
+        let location = self.location(name);
+        let doing = format!("{doing} {location}");
+        match tokio::time::timeout(ANSWER_WAIT, request).await {
+            Ok(answer) => answer.map_err(|error| Error::of_store(doing, &location, &error)),
             Err(_) => {
                 let seconds = ANSWER_WAIT.as_secs();
                 Err(Error::Failed {
                     doing,
-                    detail: format!("no answer within {seconds} s: check its address, and the network"),
+                    detail: format!("no answer within {seconds} s: check the address and the network"),
                 })
             }
         }
@@ -333,7 +336,7 @@ impl fmt::Display for Destination {
     }
 }
 
-/// A text without what may be a password: user and query of a URL.
+/// Returns a text without the parts of a URL that may hold a password: user and query.
 fn shown_of(text: &str) -> String {
     match Url::parse(text) {
         Ok(mut url) if text.contains("://") => {

@@ -1,4 +1,4 @@
-//! Reads an object from its beginning to its end, piece by piece. Keeps one piece.
+//! Reads an object from its start to its end, piece by piece. Keeps one piece in memory.
 
 use crate::error::Error;
 use bytes::Bytes;
@@ -9,18 +9,18 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-/// An object on its way. Errors of reading carry an [`Error`].
+/// A download of an object. Its read errors carry an [`Error`].
 pub struct Download {
     pub(crate) stream: BoxStream<'static, object_store::Result<Bytes>>,
     pub(crate) piece: Bytes,
     pub(crate) bytes: u64,
-    pub(crate) place: String,
+    pub(crate) location: String,
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) stop: CancellationToken,
 }
 
 impl Download {
-    /// Bytes of the whole object.
+    /// Returns the length of the whole object, bytes.
     pub fn total_bytes(&self) -> u64 {
         self.bytes
     }
@@ -42,8 +42,8 @@ impl Read for Download {
                 Some(Ok(piece)) => self.piece = piece,
                 Some(Err(error)) => {
                     return Err(io::Error::other(Error::of_store(
-                        format!("reading {}", self.place),
-                        &self.place,
+                        format!("reading {}", self.location),
+                        &self.location,
                         &error,
                     )));
                 }

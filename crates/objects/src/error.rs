@@ -1,69 +1,72 @@
-//! Why a destination cannot be used, and whether that may pass.
+//! The errors of a destination: why it cannot be used, and whether a retry may help. Retries
+//! nothing.
 
-/// A destination's failure.
+/// An error of a destination.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What names the destination is none: configuration.
+    /// The text names no destination: change the configuration.
     #[error(
-        "{text:?} is no destination: {detail}; allowed: a directory, file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX \
+        "{text:?} is not a destination: {detail}; allowed: a directory, file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX \
          or az://CONTAINER/PREFIX"
     )]
     NoDestination {
-        /// What was given.
+        /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The problem.
         detail: String,
     },
-    /// There is no object of that name.
-    #[error("{place} is not there")]
+    /// There is no object of this name.
+    #[error("{location} is not there")]
     Missing {
-        /// The object's address.
-        place: String,
+        /// The location of the object.
+        location: String,
     },
-    /// The destination refuses: only other credentials or permissions help.
+    /// The destination refuses the call: only other credentials or permissions help.
     #[error(
         "{doing}: the destination refuses ({detail}): check its permissions and the credentials in the environment"
     )]
     Refused {
-        /// What was being done, with the address.
+        /// The operation, with the location.
         doing: String,
-        /// What it said.
+        /// The answer of the destination.
         detail: String,
     },
     /// The destination failed; it may work later.
     #[error("{doing}: {detail}")]
     Failed {
-        /// What was being done, with the address.
+        /// The operation, with the location.
         doing: String,
-        /// What went wrong.
+        /// The problem.
         detail: String,
     },
-    /// The local file that was to be sent failed.
+    /// The local file to upload failed.
     #[error("{doing}: {source}")]
     Local {
-        /// What was being done, with the path.
+        /// The operation, with the path.
         doing: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// Given up because it was asked to.
+    /// The caller stopped the operation.
     #[error("stopped")]
     Stopped,
 }
 
 impl Error {
-    pub(crate) fn of_store(doing: String, place: &str, error: &object_store::Error) -> Self {
+    pub(crate) fn of_store(doing: String, location: &str, error: &object_store::Error) -> Self {
         use object_store::Error as E;
         match error {
-            E::NotFound { .. } => Self::Missing { place: place.to_owned() },
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => Self::Refused { doing, detail: whole(error) },
-            _ => Self::Failed { doing, detail: whole(error) },
+            E::NotFound { .. } => Self::Missing { location: location.to_owned() },
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+                Self::Refused { doing, detail: with_causes(error) }
+            }
+            _ => Self::Failed { doing, detail: with_causes(error) },
         }
     }
 }
 
-/// An error with all its causes.
-fn whole(error: &dyn std::error::Error) -> String {
+/// Returns the text of an error with all its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

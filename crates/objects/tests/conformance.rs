@@ -1,5 +1,5 @@
-//! Every kind of destination does the same. The cloud is asked where `RECEIPTS_TEST_DESTINATION` names a bucket, with what
-//! the environment says of it; else only the two that are always there.
+//! Every kind of destination behaves the same. If `RECEIPTS_TEST_DESTINATION` names a bucket, it is
+//! tested too, with its settings from the environment.
 
 #![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
 
@@ -7,7 +7,7 @@ use receipts_objects::{Destination, Error};
 use std::io::{Read as _, Write as _};
 use tokio_util::sync::CancellationToken;
 
-/// Names, and destinations that are empty but for what this run writes.
+/// Returns the names and empty destinations of all kinds.
 fn destinations() -> Vec<(&'static str, Destination, Option<tempfile::TempDir>)> {
     let folder = tempfile::tempdir().unwrap();
     let mut all = vec![("memory", Destination::memory().unwrap(), None)];
@@ -21,7 +21,7 @@ fn destinations() -> Vec<(&'static str, Destination, Option<tempfile::TempDir>)>
     all
 }
 
-/// A file of so many bytes that no two parts of it are alike.
+/// Returns a file of this size, and its contents without repeated parts.
 fn file(bytes: usize) -> (tempfile::NamedTempFile, Vec<u8>) {
     let mut state = bytes as u64 + 1;
     let content: Vec<u8> = std::iter::repeat_with(|| {
@@ -40,9 +40,9 @@ fn names(destination: &Destination, folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_put_is_listed_by_name_and_read_back_whole_whatever_its_size() {
+fn objects_of_any_size_are_listed_and_read_back() {
     for (kind, destination, _folder) in destinations() {
-        // None, one, one part, several parts with a rest.
+        // Sizes: empty, one byte, small, one part, several parts with a rest.
         for bytes in [0, 1, 4_096, 8 << 20, (20 << 20) + 7] {
             let (file, content) = file(bytes);
             let name = format!("a/b/{bytes:012}.x");
@@ -53,7 +53,7 @@ fn what_is_put_is_listed_by_name_and_read_back_whole_whatever_its_size() {
             assert_eq!(download.total_bytes(), bytes as u64, "{kind}");
             let mut back = Vec::new();
             download.read_to_end(&mut back).unwrap();
-            assert!(back == content, "{kind}: {bytes} bytes came back otherwise");
+            assert!(back == content, "{kind}: {bytes} bytes changed");
             if bytes > 0 {
                 let end = destination.read_end(&name, 100).unwrap();
                 assert_eq!(end, content[bytes.saturating_sub(100)..], "{kind}");
@@ -74,7 +74,7 @@ fn what_is_put_is_listed_by_name_and_read_back_whole_whatever_its_size() {
 }
 
 #[test]
-fn an_object_is_replaced_as_a_whole_and_removed_once_or_twice_alike() {
+fn object_is_replaced_whole_and_removed_idempotently() {
     for (kind, destination, _folder) in destinations() {
         destination.put_bytes("one", &b"first, and longer"[..]).unwrap();
         destination.put_bytes("one", &b"second"[..]).unwrap();
@@ -89,7 +89,7 @@ fn an_object_is_replaced_as_a_whole_and_removed_once_or_twice_alike() {
 }
 
 #[test]
-fn a_stopped_destination_gives_up_and_leaves_no_half_object() {
+fn stopped_upload_leaves_no_half_object() {
     for (kind, destination, _folder) in destinations() {
         let stop = CancellationToken::new();
         let stopping = destination.clone().stopped_by(stop.clone());
@@ -101,7 +101,7 @@ fn a_stopped_destination_gives_up_and_leaves_no_half_object() {
 }
 
 #[test]
-fn what_names_no_destination_is_refused_with_what_is_allowed_and_without_its_password() {
+fn bad_destination_is_refused_without_its_password() {
     for text in ["", "ftp://somewhere/x", "http://somewhere/x", "s4://bucket"] {
         let error = Destination::open(text).unwrap_err().to_string();
         assert!(error.contains("s3://BUCKET/PREFIX"), "{error}");

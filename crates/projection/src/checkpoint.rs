@@ -63,7 +63,7 @@ impl Shard {
     fn pre_encode(&self, number: u32) -> bool {
         let mut guard = self.cell(number).partition.write();
         let bytes = self.shared.settings.pre_encode_bytes;
-        guard.as_mut().is_none_or(|p| p.behind.is_some() || p.fold.pages_mut().draft(bytes))
+        guard.as_mut().is_none_or(|p| p.behind.is_some() || p.fold.pages_mut().pre_encode(bytes))
     }
 
     /// Commits the offsets of checkpoints that the store has applied. The log may drop the records

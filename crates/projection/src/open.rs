@@ -8,7 +8,7 @@ use crate::recover::recover;
 use crate::settings::{ProjectError, SnapshotSettings};
 use crate::shard::Shard;
 use receipts_log::{Assignment, Peek};
-use receipts_snapshots::Wanted;
+use receipts_snapshots::Requirements;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
@@ -86,7 +86,7 @@ impl Shard {
         opened: Result<Partition, String>,
     ) -> Result<Result<Partition, String>, ProjectError> {
         let shared = &*self.shared;
-        let wanted = Wanted {
+        let wanted = Requirements {
             partition: number,
             partition_count: Some(shared.partitions.count()),
             limits: Some(shared.settings.limits),

@@ -170,7 +170,7 @@ pub(crate) fn checkpoint(number: u32, partition: &RwLock<Option<Partition>>) -> 
     drop(guard);
     let mut guard = partition.write();
     let Some(owned) = guard.as_mut() else { return Ok(None) };
-    owned.fold.pages_mut().saved(written.number);
+    owned.fold.pages_mut().mark_saved(written.number);
     owned.saved = written.number;
     trim(&mut owned.fold);
     owned.folded_since_checkpoint = 0;

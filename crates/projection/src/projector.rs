@@ -71,13 +71,13 @@ impl Projector {
         Ok(projector)
     }
 
-    /// Makes the next start over a store quick, see [`SledStore::note_places`]. No projector may
+    /// Makes the next start over a store quick, see [`SledStore::write_sled_snapshot`]. No projector may
     /// have the store open.
     ///
     /// # Errors
     /// If the store cannot be opened.
     pub fn write_sled_snapshot(dir: &Path) -> Result<(), ProjectError> {
-        Ok(SledStore::note_places(dir)?)
+        Ok(SledStore::write_sled_snapshot(dir)?)
     }
 
     /// Returns the partitions, for queries.

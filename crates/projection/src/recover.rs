@@ -4,7 +4,7 @@
 use crate::damage::is_damage;
 use crate::partition::{FoldError, Partition};
 use crate::settings::ProjectError;
-use receipts_snapshots::{Error, Snapshots, Wanted, Watch};
+use receipts_snapshots::{Error, ProgressMonitor, Requirements, Snapshots};
 use receipts_store::SledStore;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ pub(crate) fn recover(
     snapshots: &Snapshots,
     stop: &CancellationToken,
     store: &SledStore,
-    wanted: &Wanted,
+    wanted: &Requirements,
     backoff: &mut Backoff,
     opened: Result<Partition, String>,
     open: impl Fn() -> Result<Partition, FoldError>,
@@ -52,7 +52,7 @@ pub(crate) fn recover(
         Err(why) => why.as_str(),
     };
     if backoff.is_active() {
-        let at = snapshots.place();
+        let at = snapshots.location();
         tracing::warn!(
             partition = number,
             why,
@@ -72,7 +72,12 @@ pub(crate) fn recover(
             return Ok(opened);
         }
     };
-    tracing::info!(partition = number, why, at = snapshots.place(), "the store cannot go on; looking for a snapshot");
+    tracing::info!(
+        partition = number,
+        why,
+        at = snapshots.location(),
+        "the store cannot go on; looking for a snapshot"
+    );
     // A restore replaces the store's pages, so the opened state is dropped.
     let mut left = match opened {
         Ok(partition) => {
@@ -83,7 +88,7 @@ pub(crate) fn recover(
     };
     for found in found.iter().rev() {
         let watch = Progress::new(number, found.bytes, stop.clone());
-        let place = snapshots.place_of(found);
+        let place = snapshots.location_of(found);
         tracing::info!(partition = number, place, bytes = found.bytes, "restoring a snapshot");
         match snapshots.restore(found, store, wanted, &watch) {
             Ok(restored) => match open() {
@@ -114,7 +119,7 @@ pub(crate) fn recover(
             }
         }
     }
-    tracing::warn!(partition = number, at = snapshots.place(), "no snapshot is usable");
+    tracing::warn!(partition = number, at = snapshots.location(), "no snapshot is usable");
     if let Some(why) = left {
         return Ok(Err(why));
     }
@@ -146,7 +151,7 @@ impl Progress {
     }
 }
 
-impl Watch for Progress {
+impl ProgressMonitor for Progress {
     fn advanced(&self, bytes: u64) {
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let elapsed_ms = self.begun.elapsed().as_millis() as u64;

@@ -198,7 +198,7 @@ impl Shard {
     /// Keeps a partition within its share of the memory.
     fn trim(&self, number: u32, partition: &mut Partition) {
         let share = self.shared.memory.lock().share(number);
-        partition.fold.pages_mut().allow(share);
+        partition.fold.pages_mut().set_memory_max(share);
         trim(&mut partition.fold);
         self.shared.memory.lock().set_used(number, partition.memory_bytes());
     }

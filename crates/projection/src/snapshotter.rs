@@ -6,8 +6,8 @@ use crate::settings::{SnapshotSchedule, SnapshotSettings};
 use parking_lot::{Condvar, Mutex};
 use receipts_cluster::{SnapshotControl, SnapshotPhase, SnapshotStatus, TakenSnapshot};
 use receipts_fold::Limits;
-use receipts_snapshots::{Error, Snapshots, Taken, Watch};
-use receipts_store::snapshot::{Taking, Told};
+use receipts_snapshots::{Error, ProgressMonitor, SnapshotReport, Snapshots};
+use receipts_store::snapshot::{PendingSnapshot, Provenance};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -197,8 +197,8 @@ impl Snapshotter {
                 }
             }
         }
-        let Some(source) = self.partitions.image_source(number) else { return Ok(self.schedule.interval) };
-        let told = Told {
+        let Some(source) = self.partitions.snapshot_source(number) else { return Ok(self.schedule.interval) };
+        let told = Provenance {
             log: self.snapshots.log().to_owned(),
             partition: number,
             partition_count: self.partitions.count(),
@@ -206,7 +206,7 @@ impl Snapshotter {
             taken_ms: now_ms,
             program: concat!("receipts ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        let taking = match Taking::begin(&source, told) {
+        let taking = match PendingSnapshot::begin(&source, told) {
             Ok(Some(taking)) => taking,
             Ok(None) => return Ok(self.schedule.interval),
             Err(error) => return Err(self.record_damage(number, error)),
@@ -242,7 +242,7 @@ impl Snapshotter {
         }
     }
 
-    fn report(&self, taken: &Taken, now_ms: u64) {
+    fn report(&self, taken: &SnapshotReport, now_ms: u64) {
         let number = taken.partition;
         let label = number.to_string();
         let seconds = (taken.took.0 + taken.took.1).as_secs_f64();
@@ -256,7 +256,7 @@ impl Snapshotter {
             pages = taken.pages,
             image_ms = taken.took.0.as_millis() as u64,
             sending_ms = taken.took.1.as_millis() as u64,
-            place = taken.place,
+            place = taken.location,
             "took a snapshot"
         );
         self.desk.update(number, |state| {
@@ -264,7 +264,7 @@ impl Snapshotter {
                 next_offset: taken.next_offset,
                 taken_ms: now_ms,
                 bytes: taken.bytes,
-                location: taken.place.clone(),
+                location: taken.location.clone(),
                 digest: taken.digest.clone(),
             });
         });
@@ -277,7 +277,7 @@ struct ByteCount<'s> {
     snapshotter: &'s Snapshotter,
 }
 
-impl Watch for ByteCount<'_> {
+impl ProgressMonitor for ByteCount<'_> {
     fn advanced(&self, bytes: u64) {
         self.snapshotter.desk.update(self.number, |state| state.bytes += bytes);
     }
@@ -288,8 +288,8 @@ impl Watch for ByteCount<'_> {
 }
 
 impl Partitions {
-    fn image_source(&self, partition: u32) -> Option<receipts_store::ImageSource> {
+    fn snapshot_source(&self, partition: u32) -> Option<receipts_store::SnapshotSource> {
         let guard = self.cell(partition).partition.read();
-        guard.as_ref().map(|partition| partition.fold.pages().backend().image_source())
+        guard.as_ref().map(|partition| partition.fold.pages().backend().snapshot_source())
     }
 }

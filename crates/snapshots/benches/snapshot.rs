@@ -1,16 +1,19 @@
-//! Snapshots of a state larger than its memory: beside a fold that goes on, and back into an empty store.
+//! Measures snapshots of a state larger than its memory: during a fold, and restored into an empty
+//! store.
 //!
-//! `cargo bench -p receipts-snapshots --bench snapshot -- [--messages N] [--memory-mb N] [--seed N]`
-//! Prints the fold's rate without and with a snapshot on its way, what taking, sending and restoring take, and what each step
-//! adds to the memory of the process. The digests of both sides must agree.
+//! `cargo bench -p receipts-snapshots --bench snapshot -- [--messages N] [--memory-mb N]
+//! [--seed N]`
+//!
+//! Prints the rate of the fold without and with a running snapshot, the time of the snapshot, the
+//! upload and the restore, and the memory of each step. The digests of both sides must agree.
 
 #![allow(clippy::print_stdout, reason = "a program that measures and prints")]
 
 use receipts_fold::effects::Effects;
 use receipts_fold::{Limits, PREFETCH_EVENTS, RawRecord, RecordMetadata, State};
 use receipts_objects::Destination;
-use receipts_snapshots::{Snapshots, Taken, Wanted};
-use receipts_store::snapshot::{Taking, Told, hex};
+use receipts_snapshots::{Requirements, SnapshotReport, Snapshots};
+use receipts_store::snapshot::{PendingSnapshot, Provenance, hex};
 use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore, trim};
 use receipts_testkit::bench::{number, reset_peak, status_bytes};
 use receipts_testkit::workload::{Params, Scratch, Workload};
@@ -32,7 +35,7 @@ struct Fold {
 }
 
 impl Fold {
-    /// Folds a stretch; returns millions of events a second.
+    /// Folds a range of events; returns their number and millions of events per second.
     fn fold(&mut self, workload: &Workload, events: Range<usize>, stop: Option<&AtomicBool>) -> (usize, f64) {
         let (started, mut scratch, mut effects) = (Instant::now(), Scratch::default(), Effects::default());
         let mut folded = 0;
@@ -68,17 +71,17 @@ impl Fold {
         self.state.write_meta();
         let batch = self.state.pages().batch(self.state.next_offset());
         let saved = self.state.pages().backend().commit(batch).expect("a checkpoint");
-        self.state.pages_mut().saved(saved);
+        self.state.pages_mut().mark_saved(saved);
         trim(&mut self.state);
     }
 }
 
-fn told() -> Told {
+fn provenance() -> Provenance {
     let (limits, program) = (Limits::default(), "a bench".into());
-    Told { log: "bench".into(), partition: 0, partition_count: 1, limits, taken_ms: 0, program }
+    Provenance { log: "bench".into(), partition: 0, partition_count: 1, limits, taken_ms: 0, program }
 }
 
-fn show(what: &str, taken: &Taken) {
+fn show(what: &str, taken: &SnapshotReport) {
     let (image, sent) = (taken.took.0.as_secs_f64(), taken.took.1.as_secs_f64());
     let (plain, bytes) = (taken.plain_bytes as f64 / 1e6, taken.bytes as f64 / 1e6);
     println!(
@@ -107,13 +110,13 @@ fn main() {
     let disk = store.disk_bytes() as f64 / 1e6;
     println!("folded {half} events: {alone:.2} M/s; {disk:.0} MB on disk; peak {} MB", peak_mb());
 
-    // Beside the fold.
+    // During the fold.
     _ = reset_peak();
     let before = resident_mb();
-    let (source, done) = (fold.state.pages().backend().image_source(), AtomicBool::new(false));
+    let (source, done) = (fold.state.pages().backend().snapshot_source(), AtomicBool::new(false));
     let (taken, (folded, beside)) = std::thread::scope(|scope| {
         let taker = scope.spawn(|| {
-            let taking = Taking::begin(&source, told()).expect("an image").expect("a state");
+            let taking = PendingSnapshot::begin(&source, provenance()).expect("an image").expect("a state");
             let taken = snapshots.take(taking, &dir.path().join("spool"), &()).expect("taken");
             done.store(true, Ordering::Release);
             taken
@@ -124,12 +127,12 @@ fn main() {
     show("snapshot beside the fold", &taken);
     println!("  meanwhile folded {folded} events: {beside:.2} M/s; memory {before} MB before, peak {} MB", peak_mb());
 
-    // Alone, of the whole.
+    // Without a fold, of the whole state.
     fold.checkpoint();
     fold.state.pages().backend().wait().expect("applied");
     _ = reset_peak();
     let before = resident_mb();
-    let taking = Taking::begin(&source, told()).expect("an image").expect("a state");
+    let taking = PendingSnapshot::begin(&source, provenance()).expect("an image").expect("a state");
     let taken = snapshots.take(taking, &dir.path().join("spool"), &()).expect("taken");
     show("snapshot alone", &taken);
     println!("  memory {before} MB before, peak {} MB", peak_mb());
@@ -139,8 +142,12 @@ fn main() {
 
     _ = reset_peak();
     let before = resident_mb();
-    let wanted =
-        Wanted { partition: 0, partition_count: Some(1), limits: Some(Limits::default()), next_offset: 0..=u64::MAX };
+    let wanted = Requirements {
+        partition: 0,
+        partition_count: Some(1),
+        limits: Some(Limits::default()),
+        next_offset: 0..=u64::MAX,
+    };
     let store = SledStore::open(&dir.path().join("again"), sled).expect("a store");
     let restored = snapshots.restore_newest(&store, &wanted, &()).expect("restored").expect("one");
     let (seconds, plain) = (restored.took.as_secs_f64(), restored.summary.plain_bytes as f64 / 1e6);
@@ -155,7 +162,7 @@ fn main() {
     println!("for scale: the same bytes into a plain file, synced: {:.0} MB/s", plain / written);
 }
 
-/// Seconds that so many bytes take into a file, synced.
+/// Returns the seconds that it takes to write and sync a file of this size.
 fn write_alone(dir: &Path, bytes: u64) -> f64 {
     use std::io::Write as _;
     let (started, block) = (Instant::now(), vec![7; 1 << 20]);

@@ -1,41 +1,49 @@
-//! Audits a snapshot: restored aside, every message's counts against its bits and lists. Repairs nothing.
+//! Audits a snapshot: restores it into a temporary store, and checks every message's counts against
+//! its bits and lists. Repairs nothing.
 
-use crate::names::Found;
-use crate::{Error, Snapshots, Wanted, Watch};
+use crate::names::SnapshotEntry;
+use crate::{Error, ProgressMonitor, Requirements, Snapshots};
 use receipts_fold::State;
 use receipts_store::snapshot::{Header, Summary};
 use receipts_store::{Paged, SledSettings, SledStore};
 use std::path::Path;
 
-/// Memory for pages while auditing, bytes.
+/// The memory for pages during an audit, bytes.
 const MEMORY_BYTES: usize = 128 << 20;
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Debug, Clone)]
 pub struct Audit {
-    /// Which state it is.
+    /// The header of the snapshot.
     pub header: Header,
-    /// What it holds; all checksums are right.
+    /// The contents of the snapshot. All checksums are right.
     pub summary: Summary,
-    /// Messages that were looked at.
+    /// The number of audited messages.
     pub messages: u64,
-    /// Messages that contradict themselves.
+    /// The number of messages whose counts, bits and lists contradict one another.
     pub contradictions: u64,
-    /// The first of them.
+    /// The first contradiction.
     pub first_contradiction: Option<String>,
 }
 
-/// Checks every checksum of a snapshot, and every message with itself. `aside` is where it is restored for that.
+/// Checks every checksum of a snapshot, and every message for contradictions. Restores the snapshot
+/// into a temporary folder in `aside`.
 ///
 /// # Errors
-/// [`Error::Unusable`] where it is damaged; else where disk or destination fail, or the watch stops it.
-pub fn audit(snapshots: &Snapshots, found: &Found, aside: &Path, watch: &dyn Watch) -> Result<Audit, Error> {
-    let dir =
-        tempfile::tempdir_in(aside).map_err(Error::io("making a temporary directory; TMPDIR chooses another place"))?;
-    let store = SledStore::open_whole(dir.path(), SledSettings { cache_bytes: 64 << 20, sync: false })?;
+/// [`Error::Unusable`] where the snapshot is damaged; other errors where the disk or the
+/// destination fails, or the monitor stops the audit.
+pub fn audit(
+    snapshots: &Snapshots,
+    found: &SnapshotEntry,
+    aside: &Path,
+    monitor: &dyn ProgressMonitor,
+) -> Result<Audit, Error> {
+    let dir = tempfile::tempdir_in(aside)
+        .map_err(Error::io("creating a temporary directory (set TMPDIR to choose another location)"))?;
+    let store = SledStore::open_strict(dir.path(), SledSettings { cache_bytes: 64 << 20, sync: false })?;
     let partition = found.partition;
-    let any = Wanted { partition, partition_count: None, limits: None, next_offset: 0..=u64::MAX };
-    let restored = snapshots.restore(found, &store, &any, watch)?;
+    let any = Requirements { partition, partition_count: None, limits: None, next_offset: 0..=u64::MAX };
+    let restored = snapshots.restore(found, &store, &any, monitor)?;
     let limits = restored.header.limits;
     let wrong = |e: receipts_fold::Error<receipts_store::Error>| snapshots.unusable(found, &e);
     let pages = Paged::new(store.partition(partition)?, partition, MEMORY_BYTES);
@@ -48,7 +56,7 @@ pub fn audit(snapshots: &Snapshots, found: &Found, aside: &Path, watch: &dyn Wat
         first_contradiction: None,
     };
     for message in state.first_message()..state.messages() {
-        if watch.is_stopped() {
+        if monitor.is_stopped() {
             return Err(Error::Stopped);
         }
         let contradiction = match state.audit(message) {

@@ -1,6 +1,6 @@
-//! Why a snapshot cannot be taken or used.
+//! The errors of snapshots: why one cannot be taken or used. Retries nothing.
 
-/// A failure, which says what to do.
+/// An error of a snapshot operation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store failed, or is damaged.
@@ -9,23 +9,23 @@ pub enum Error {
     /// The destination failed.
     #[error("{0}")]
     Destination(#[from] receipts_objects::Error),
-    /// A local file failed: make room, or mend the disk.
+    /// A local file failed: make room, or repair the disk.
     #[error("{doing}: {source}")]
     Io {
-        /// What was being done, with the path.
+        /// The operation, with the path.
         doing: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A snapshot is damaged, or is another state than is wanted: an older one may do.
-    #[error("the snapshot {place} is not usable: {why}")]
+    /// A snapshot is damaged or does not meet the requirements. An older one may be usable.
+    #[error("the snapshot {location} is not usable: {why}")]
     Unusable {
-        /// Its address.
-        place: String,
-        /// What is wrong with it.
+        /// The location of the snapshot.
+        location: String,
+        /// The problem.
         why: String,
     },
-    /// Given up because it was asked to.
+    /// The caller stopped the operation.
     #[error("stopped")]
     Stopped,
 }

@@ -1,4 +1,5 @@
-//! The names of snapshots: they sort by log, partition and offset, and whoever lists them reads none. Touches no destination.
+//! The names of snapshots. They sort by log, partition and offset, so a listing needs no reads.
+//! Uses no destination.
 //!
 //! ```text
 //! {first 16 hexadecimal digits of the SHA-256 of the log's name}/p{partition, 5 digits}/{next_offset, 20 digits}.snapshot
@@ -12,40 +13,40 @@ const ENDING: &str = ".snapshot";
 const OFFSET_DIGITS: usize = 20;
 const FOLDER_DIGITS: usize = 16;
 
-/// A snapshot that a listing shows.
+/// A snapshot in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Found {
-    /// Its name within the destination.
+pub struct SnapshotEntry {
+    /// The name within the destination.
     pub name: String,
-    /// Of which partition.
+    /// The partition.
     pub partition: u32,
-    /// The state after all records below.
+    /// The state holds all records below this offset.
     pub next_offset: u64,
-    /// How long it is.
+    /// The length, bytes.
     pub bytes: u64,
-    /// When it was put there, Unix milliseconds, by the destination's clock.
+    /// The time of the upload, Unix milliseconds, by the destination's clock.
     pub modified_ms: u64,
 }
 
-/// The folder of a log.
+/// Returns the folder of a log.
 pub(crate) fn folder(log: &str) -> String {
     let mut digits = receipts_store::snapshot::hex(&Sha256::digest(log.as_bytes()));
     digits.truncate(FOLDER_DIGITS);
     digits
 }
 
-/// The folder of a partition.
+/// Returns the folder of a partition.
 pub(crate) fn folder_of(log: &str, partition: u32) -> String {
     format!("{}/p{partition:05}", folder(log))
 }
 
-/// The name of a snapshot.
+/// Returns the name of a snapshot.
 pub(crate) fn name(log: &str, partition: u32, next_offset: u64) -> String {
     format!("{}/{next_offset:0OFFSET_DIGITS$}{ENDING}", folder_of(log, partition))
 }
 
-/// What an object's name says, if it is one of ours to the letter.
-pub(crate) fn found(object: Object) -> Option<Found> {
+/// Parses the name of an object. Returns `None` unless it is exactly a name that [`name`] makes.
+pub(crate) fn found(object: Object) -> Option<SnapshotEntry> {
     let (folder, rest) = object.name.split_once('/')?;
     let (partition, file) = rest.split_once('/')?;
     let is_folder = folder.len() == FOLDER_DIGITS && folder.bytes().all(|b| b.is_ascii_hexdigit());
@@ -53,10 +54,10 @@ pub(crate) fn found(object: Object) -> Option<Found> {
     let offset = digits(file.strip_suffix(ENDING)?).filter(|offset| offset.len() == OFFSET_DIGITS)?;
     let next_offset: u64 = offset.parse().ok()?;
     let Object { name, bytes, modified_ms } = object;
-    is_folder.then_some(Found { name, partition, next_offset, bytes, modified_ms })
+    is_folder.then_some(SnapshotEntry { name, partition, next_offset, bytes, modified_ms })
 }
 
-/// The folder of the log of a snapshot's name; `None` for other names.
+/// Returns the log's folder from the name of a snapshot; `None` for other names.
 pub(crate) fn folder_of_snapshot(name: &str) -> Option<&str> {
     let object = Object { name: name.to_owned(), bytes: 0, modified_ms: 0 };
     found(object).and_then(|_| name.split('/').next())
@@ -75,12 +76,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_says_what_it_was_made_of_and_sorts_by_partition_and_offset() {
+    fn names_parse_back_and_sort_by_partition_and_offset() {
         let mut names = Vec::new();
         for partition in [0, 9, 10, 255, 9_999] {
             for next_offset in [1, 9, 10, u64::MAX] {
                 let name = name("a log", partition, next_offset);
-                let found = found(object(&name)).expect("one of ours");
+                let found = found(object(&name)).expect("a name of a snapshot");
                 assert_eq!((found.partition, found.next_offset), (partition, next_offset));
                 names.push(name);
             }
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_ours_to_the_letter_is_nobodys() {
+    fn other_names_are_not_snapshots() {
         let ours = name("a log", 3, 4);
         for other in [
             ours.replace(".snapshot", ".snapshot#1"),

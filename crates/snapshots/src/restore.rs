@@ -1,7 +1,8 @@
-//! Restores the newest snapshot that is usable into a store. One that is not is named, and the next older one is tried.
+//! Restores the newest usable snapshot into a store (INV-RESTORE). Logs an unusable one and tries
+//! the next older one. Opens no partition.
 
-use crate::names::Found;
-use crate::{Error, Snapshots, Watch};
+use crate::names::SnapshotEntry;
+use crate::{Error, ProgressMonitor, Snapshots};
 use receipts_fold::Limits;
 use receipts_objects::Download;
 use receipts_store::SledStore;
@@ -10,75 +11,75 @@ use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-/// Which states are wanted.
+/// The requirements that a snapshot must meet to be restored.
 #[derive(Debug, Clone)]
-pub struct Wanted {
-    /// Which partition.
+pub struct Requirements {
+    /// The partition.
     pub partition: u32,
-    /// Of how many; `None` where that is not known.
+    /// The partition count; `None` if it is unknown.
     pub partition_count: Option<u32>,
-    /// The settings that it must have been folded with; `None` takes those of the snapshot.
+    /// The settings of the fold; `None` takes those of the snapshot.
     pub limits: Option<Limits>,
-    /// The offsets at which the log can be read on.
+    /// The offsets from which the log can be read.
     pub next_offset: RangeInclusive<u64>,
 }
 
-/// A snapshot that was restored.
+/// The report of a restore.
 #[derive(Debug, Clone)]
-pub struct Restored {
-    /// Which one.
-    pub found: Found,
-    /// Where it was.
-    pub place: String,
-    /// What it says of itself.
+pub struct RestoreReport {
+    /// The restored snapshot.
+    pub found: SnapshotEntry,
+    /// The location of the snapshot.
+    pub location: String,
+    /// The header of the snapshot.
     pub header: Header,
-    /// What it held.
+    /// The contents of the snapshot.
     pub summary: Summary,
-    /// How long that took.
+    /// The duration of the restore.
     pub took: Duration,
 }
 
-impl Wanted {
-    /// Why a snapshot is none of these states.
+impl Requirements {
+    /// Returns why a snapshot does not meet the requirements; `None` if it does.
     fn refuse(&self, log: &str, header: &Header) -> Option<String> {
         let Self { partition, partition_count, limits, next_offset } = self;
         let count = partition_count.unwrap_or(header.partition_count);
         if header.log != log {
-            return Some(format!("it is of the log {}, and not of {log}", header.log));
+            return Some(format!("it is of the log {}, not of {log}", header.log));
         }
         if (header.partition, header.partition_count) != (*partition, count) {
             let (of, among) = (header.partition, header.partition_count);
-            return Some(format!("it is of partition {of} of {among}, and not of {partition} of {count}"));
+            return Some(format!("it is of partition {of} of {among}, not of partition {partition} of {count}"));
         }
         if let Some(limits) = limits.filter(|limits| *limits != header.limits) {
-            return Some(format!("it was folded with {:?}, and the settings are {limits:?} now", header.limits));
+            return Some(format!("it was folded with {:?}, but the settings are {limits:?}", header.limits));
         }
         if !next_offset.contains(&header.next_offset) {
             let (first, end) = (next_offset.start(), next_offset.end());
             let at = header.next_offset;
-            return Some(format!("it is at offset {at}, and the log can be read on from {first} to {end} only"));
+            return Some(format!("it is at offset {at}, but the log can be read on from {first} to {end} only"));
         }
         None
     }
 }
 
 impl Snapshots {
-    /// Restores the newest usable snapshot of a partition in the place of whatever the store holds of it. `None` where there
-    /// is none: then the partition is as it was, or, where one broke off on the way, it is known as damaged.
+    /// Replaces a partition by its newest usable snapshot. Returns `None` if none is usable. Then
+    /// the partition is as it was, or, if a snapshot failed halfway, it refuses to open as damaged.
     ///
     /// # Errors
-    /// Where the store or the destination fail, or the watch stops it.
+    /// Where the store or the destination fails, or the monitor stops the restore.
     pub fn restore_newest(
         &self,
         store: &SledStore,
-        wanted: &Wanted,
-        watch: &dyn Watch,
-    ) -> Result<Option<Restored>, Error> {
+        wanted: &Requirements,
+        monitor: &dyn ProgressMonitor,
+    ) -> Result<Option<RestoreReport>, Error> {
         for found in self.list_of(wanted.partition)?.into_iter().rev() {
-            match self.restore(&found, store, wanted, watch) {
+            match self.restore(&found, store, wanted, monitor) {
                 Ok(restored) => return Ok(Some(restored)),
                 Err(error @ Error::Unusable { .. }) => {
-                    tracing::warn!(partition = wanted.partition, %error, "trying the snapshot before");
+                    tracing::warn!(partition = wanted.partition, %error, "trying the next older snapshot");
                 }
                 Err(error) => return Err(error),
             }
@@ -89,23 +90,24 @@ impl Snapshots {
     /// Restores one snapshot.
     ///
     /// # Errors
-    /// [`Error::Unusable`] where it is damaged or another state than is wanted; else as [`Self::restore_newest`].
+    /// [`Error::Unusable`] where the snapshot is damaged or does not meet the requirements; others
+    /// as [`Self::restore_newest`].
     pub fn restore(
         &self,
-        found: &Found,
+        found: &SnapshotEntry,
         store: &SledStore,
-        wanted: &Wanted,
-        watch: &dyn Watch,
-    ) -> Result<Restored, Error> {
+        wanted: &Requirements,
+        monitor: &dyn ProgressMonitor,
+    ) -> Result<RestoreReport, Error> {
         let begun = Instant::now();
         let mut failure = None;
-        let reader = match self.open(found, watch, &mut failure) {
+        let reader = match self.open(found, monitor, &mut failure) {
             Ok(reader) => reader,
             Err(error) => return Err(self.cause(found, error, failure)),
         };
         let header = reader.header().clone();
         if header.next_offset != found.next_offset {
-            let why = format!("it is at offset {}, and its name says {}", header.next_offset, found.next_offset);
+            let why = format!("it is at offset {}, but its name says {}", header.next_offset, found.next_offset);
             return Err(self.unusable(found, &why));
         }
         if let Some(why) = wanted.refuse(self.log(), &header) {
@@ -113,17 +115,17 @@ impl Snapshots {
         }
         let filled = store.refill(wanted.partition, header.next_offset, |page| reader.read(page));
         let summary = filled.map_err(|error| self.cause(found, error, failure))?;
-        let place = self.place_of(found);
-        Ok(Restored { found: found.clone(), place, header, summary, took: begun.elapsed() })
+        let location = self.location_of(found);
+        Ok(RestoreReport { found: found.clone(), location, header, summary, took: begun.elapsed() })
     }
 
-    /// Reads a snapshot whole, checks all of it, and keeps none of it.
+    /// Reads and checks a whole snapshot, and stores nothing.
     ///
     /// # Errors
     /// As [`Self::restore`].
-    pub fn check(&self, found: &Found, watch: &dyn Watch) -> Result<(Header, Summary), Error> {
+    pub fn check(&self, found: &SnapshotEntry, monitor: &dyn ProgressMonitor) -> Result<(Header, Summary), Error> {
         let mut failure = None;
-        let checked = self.open(found, watch, &mut failure).and_then(|reader| {
+        let checked = self.open(found, monitor, &mut failure).and_then(|reader| {
             let header = reader.header().clone();
             reader.read(|_, _| Ok(())).map(|summary| (header, summary))
         });
@@ -132,12 +134,12 @@ impl Snapshots {
 
     fn open<'w>(
         &self,
-        found: &Found,
-        watch: &'w dyn Watch,
+        found: &SnapshotEntry,
+        monitor: &'w dyn ProgressMonitor,
         failure: &'w mut Option<Error>,
-    ) -> Result<Reader<Watched<'w>>, receipts_store::Error> {
+    ) -> Result<Reader<MonitoredDownload<'w>>, receipts_store::Error> {
         match self.destination.read(&found.name) {
-            Ok(download) => Reader::new(Watched { download, watch, failure }),
+            Ok(download) => Reader::new(MonitoredDownload { download, monitor, failure }),
             Err(error) => {
                 *failure = Some(error.into());
                 Err(receipts_store::Error::Snapshot { detail: String::new() })
@@ -145,11 +147,12 @@ impl Snapshots {
         }
     }
 
-    /// Tells a snapshot that is not usable from a destination or a store that failed.
-    fn cause(&self, found: &Found, error: receipts_store::Error, failure: Option<Error>) -> Error {
+    /// Returns the cause of a failed read: an unusable snapshot, or a destination or store that
+    /// failed.
+    fn cause(&self, found: &SnapshotEntry, error: receipts_store::Error, failure: Option<Error>) -> Error {
         use receipts_store::Error as E;
         match (failure, error) {
-            // Gone since it was listed, as by retention.
+            // Removed after the listing, for example by retention.
             (Some(Error::Destination(e @ receipts_objects::Error::Missing { .. })), _) => self.unusable(found, &e),
             (Some(failure), _) => failure,
             (None, E::Snapshot { detail }) => self.unusable(found, &detail),
@@ -159,22 +162,22 @@ impl Snapshots {
     }
 }
 
-/// A download that tells how far it is, stops when asked to, and remembers why it failed.
-struct Watched<'w> {
+/// A download that reports its progress, can be stopped, and remembers why it failed.
+struct MonitoredDownload<'w> {
     download: Download,
-    watch: &'w dyn Watch,
+    monitor: &'w dyn ProgressMonitor,
     failure: &'w mut Option<Error>,
 }
 
-impl Read for Watched<'_> {
+impl Read for MonitoredDownload<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.watch.is_stopped() {
+        if self.monitor.is_stopped() {
             *self.failure = Some(Error::Stopped);
             return Err(io::Error::other("stopped"));
         }
         match self.download.read(into) {
             Ok(bytes) => {
-                self.watch.advanced(bytes as u64);
+                self.monitor.advanced(bytes as u64);
                 Ok(bytes)
             }
             Err(error) => {

@@ -1,61 +1,75 @@
-//! Takes a snapshot: into a local file first, so that a slow destination holds nothing up, then away.
+//! Takes a snapshot: writes it to a local file first, so a slow destination blocks no checkpoint,
+//! and then uploads it. Decides neither when nor of which partition.
 
-use crate::names::{self, Found};
-use crate::{Error, Snapshots, Watch};
-use receipts_store::snapshot::{Header, Summary, Taking, hex};
+use crate::names::{self, SnapshotEntry};
+use crate::{Error, ProgressMonitor, Snapshots};
+use receipts_store::snapshot::{Header, PendingSnapshot, Summary, hex};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A snapshot that was taken.
+/// The report of a snapshot.
 #[derive(Debug, Clone, Serialize)]
-pub struct Taken {
-    /// Where it is.
-    pub place: String,
-    /// Of which partition.
+pub struct SnapshotReport {
+    /// The location of the snapshot.
+    #[serde(rename = "place")]
+    pub location: String,
+    /// The partition.
     pub partition: u32,
-    /// The state after all records below.
+    /// The state holds all records below this offset.
     pub next_offset: u64,
-    /// The newest record timestamp in it, Unix milliseconds.
+    /// The newest record timestamp in the state, Unix milliseconds.
     pub newest_timestamp_ms: u64,
-    /// Pages in it.
+    /// The number of pages.
     pub pages: u64,
-    /// Bytes of them before they were compressed.
+    /// The bytes of the pages before compression.
     pub plain_bytes: u64,
-    /// How long it is.
+    /// The length, bytes.
     pub bytes: u64,
-    /// Digest of the state.
+    /// The digest of the state, hexadecimal.
     pub digest: String,
-    /// How long the image took, and the way to the destination.
+    /// The durations of the read from the store and of the upload.
     #[serde(skip)]
     pub took: (Duration, Duration),
 }
 
 impl Snapshots {
-    /// Writes what was begun and sends it away. `spool` is a local directory for the time in between.
+    /// Writes a snapshot that has begun, and uploads it. `spool` is the local directory of the file
+    /// in between.
     ///
     /// # Errors
-    /// Where store, disk or destination fail, or the watch stops it: then nothing of it counts.
-    pub fn take(&self, taking: Taking, spool: &Path, watch: &dyn Watch) -> Result<Taken, Error> {
-        fs::create_dir_all(spool).map_err(Error::io(format!("making the directory {}", spool.display())))?;
+    /// Where the store, the disk or the destination fails, or the monitor stops it: then there is
+    /// no snapshot.
+    pub fn take(
+        &self,
+        taking: PendingSnapshot,
+        spool: &Path,
+        monitor: &dyn ProgressMonitor,
+    ) -> Result<SnapshotReport, Error> {
+        fs::create_dir_all(spool).map_err(Error::io(format!("creating the directory {}", spool.display())))?;
         let file = spool.join(format!("p{}.part", taking.header().partition));
-        let taken = self.take_through(taking, &file, watch);
+        let taken = self.take_through(taking, &file, monitor);
         match fs::remove_file(&file) {
             Err(error) if taken.is_ok() => Err(Error::io(format!("removing {}", file.display()))(error)),
             _ => taken,
         }
     }
 
-    fn take_through(&self, taking: Taking, file: &Path, watch: &dyn Watch) -> Result<Taken, Error> {
+    fn take_through(
+        &self,
+        taking: PendingSnapshot,
+        file: &Path,
+        monitor: &dyn ProgressMonitor,
+    ) -> Result<SnapshotReport, Error> {
         let begun = Instant::now();
         let header = taking.header().clone();
         let to = File::create(file).map_err(Error::io(format!("writing {}", file.display())))?;
         let mut stopped = false;
         let written = taking.write(BufWriter::with_capacity(1 << 20, to), |bytes| {
-            watch.advanced(bytes);
-            stopped = watch.is_stopped();
+            monitor.advanced(bytes);
+            stopped = monitor.is_stopped();
             if stopped { Err(receipts_store::Error::Snapshot { detail: "stopped".into() }) } else { Ok(()) }
         });
         if stopped {
@@ -63,13 +77,13 @@ impl Snapshots {
         }
         let (to, summary, bytes) = written?;
         drop(to);
-        let imaged = begun.elapsed();
+        let read = begun.elapsed();
         let Header { partition, next_offset, newest_timestamp_ms, .. } = header;
         let name = names::name(self.log(), partition, next_offset);
         self.destination.put_file(&name, file, &mut |_| {})?;
         let Summary { pages, plain_bytes, digest, .. } = summary;
-        Ok(Taken {
-            place: self.destination.place(&name),
+        Ok(SnapshotReport {
+            location: self.destination.location(&name),
             partition,
             next_offset,
             newest_timestamp_ms,
@@ -77,11 +91,11 @@ impl Snapshots {
             plain_bytes,
             bytes,
             digest: hex(&digest),
-            took: (imaged, begun.elapsed() - imaged),
+            took: (read, begun.elapsed() - read),
         })
     }
 
-    /// Removes what a process that died left in a spool.
+    /// Removes the files that a process left in a spool when it died.
     ///
     /// # Errors
     /// Where the disk fails.
@@ -94,11 +108,11 @@ impl Snapshots {
         }
     }
 
-    /// The newest one of a partition, as a listing shows it.
+    /// Returns the newest snapshot of a partition in the listing.
     ///
     /// # Errors
     /// Where the destination fails.
-    pub fn newest_of(&self, partition: u32) -> Result<Option<Found>, Error> {
+    pub fn newest_of(&self, partition: u32) -> Result<Option<SnapshotEntry>, Error> {
         Ok(self.list_of(partition)?.pop())
     }
 }

@@ -1,8 +1,12 @@
-//! Fold and store alone, on one thread, on the workload of the design notes; with `--query` a reader asks beside it.
+//! Measures fold and store on one thread, on the workload of the design notes; `--query` adds a
+//! concurrent reader.
 //!
-//! `cargo bench -p receipts-store --bench fold -- [--messages N] [--cap N] [--memory-mb N] [--ids N] [--receipts-per-message N] [--checkpoint EVENTS] [--query] [--seed N]`
-//! Pin the process to one core (`taskset -c 0`) for a figure of one core with everything in it: fold, encoding, journal,
-//! sled, and sled's own threads. Decoding is not in it: events are made before the clock starts.
+//! `cargo bench -p receipts-store --bench fold -- [--messages N] [--cap N] [--memory-mb N]
+//! [--ids N] [--receipts-per-message N] [--checkpoint EVENTS] [--query] [--seed N]`
+//!
+//! Pin the process to one core (`taskset -c 0`) to measure one core with all work: fold, encoding,
+//! journal, sled, and sled's own threads. Decoding is left out: events are made before the clock
+//! starts.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
@@ -17,13 +21,14 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The services' allocator: glibc's spends a third of the time here.
+/// The services' allocator. glibc's would spend a third of the time here.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 type Fold = State<Paged<SledBackend>>;
 
-/// Events made at a time: few enough to be in the cache when they are folded, as a decoded record is.
+/// The events per chunk: few enough to be in the processor's cache during the fold, like decoded
+/// records.
 const CHUNK: usize = 1_000;
 const IDS_PER_QUERY: usize = 30;
 
@@ -61,7 +66,7 @@ fn main() {
     }
     for (what, rates) in [("wall", &tenths.wall), ("the folding thread's CPU", &tenths.cpu)] {
         let rates: Vec<String> = rates.iter().map(|rate| format!("{rate:.2}")).collect();
-        println!("M events/s by tenths, {what}: {}", rates.join(" "));
+        println!("M events/s per tenth, {what}: {}", rates.join(" "));
     }
     let disk = disk_bytes(dir.path());
     let mut fold = fold.into_inner();
@@ -74,7 +79,7 @@ fn main() {
     );
     let payload = fold.pages_mut().stored_bytes().expect("the store can be read");
     println!(
-        "disk: {} MB; pages as encoded {} MB; ratio {:.2}; {:.0} B a message",
+        "disk: {} MB; pages as encoded {} MB; ratio {:.2}; {:.0} B per message",
         disk >> 20,
         payload >> 20,
         disk as f64 / payload as f64,
@@ -97,8 +102,11 @@ fn main() {
     drop(store);
     println!("closed in {:.2} s", started.elapsed().as_secs_f64());
     let started = Instant::now();
-    SledStore::note_places(dir.path()).expect("the store");
-    println!("noted in {:.2} s, which an opening after a kill takes longer", started.elapsed().as_secs_f64());
+    SledStore::write_sled_snapshot(dir.path()).expect("the store");
+    println!(
+        "wrote the sled snapshot in {:.2} s; an open after a kill takes that much longer",
+        started.elapsed().as_secs_f64()
+    );
     let started = Instant::now();
     let store = SledStore::open(dir.path(), SledSettings { cache_bytes: memory_bytes as u64 / 4, sync: false })
         .expect("the store again");
@@ -114,14 +122,15 @@ fn main() {
     );
 }
 
-/// Millions of events a second in each tenth of the events, checkpoints included.
+/// Millions of events per second in each tenth of the run, with checkpoints.
 #[derive(Default)]
 struct Tenths {
     wall: Vec<f64>,
     cpu: Vec<f64>,
 }
 
-/// Folds it all with checkpoints on the way and one at the end; returns wall and CPU time, and how fast each tenth was.
+/// Folds all events with checkpoints in between and at the end; returns wall time, CPU time, and
+/// the rate of each tenth.
 fn run(
     workload: &Workload,
     fold: &RwLock<Fold>,
@@ -193,13 +202,13 @@ fn run(
     (total, total_cpu + store, tenths)
 }
 
-/// CPU time of the calling thread so far.
+/// Returns the CPU time of the calling thread so far.
 fn thread_cpu() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// CPU seconds of the store's own threads so far.
+/// Returns the CPU seconds of the store's own threads so far.
 fn store_cpu() -> f64 {
     let own = std::process::id().to_string();
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux").flatten().filter(|t| *t.file_name() != *own);
@@ -209,7 +218,7 @@ fn store_cpu() -> f64 {
     nanos.sum::<u64>() as f64 / 1e9
 }
 
-/// As the projection does it for a partition that is behind: in one go.
+/// Makes a checkpoint like the projector for a partition that is behind: without pre-encoding.
 fn checkpoint(fold: &RwLock<Fold>) {
     fold.write().write_meta();
     let guard = fold.read();
@@ -217,11 +226,11 @@ fn checkpoint(fold: &RwLock<Fold>) {
     let number = guard.pages().backend().commit(batch).expect("a checkpoint");
     drop(guard);
     let mut fold = fold.write();
-    fold.pages_mut().saved(number);
+    fold.pages_mut().mark_saved(number);
     trim(&mut fold);
 }
 
-/// Asks for 30 recent messages at a time, as chats that are opened do, until it is done.
+/// Asks for 30 recent messages at a time, like a client that opens a chat, until the fold is done.
 fn ask(fold: &RwLock<Fold>, recent: &RwLock<VecDeque<(String, String)>>, done: &AtomicBool) -> Vec<Duration> {
     let mut latencies = Vec::new();
     let mut at = 0;

@@ -1,5 +1,5 @@
-//! A quarter of a year in record time, folded into the real store: whether the space of expired messages comes back, what a
-//! large roster with churn takes, and what a reader's read time costs. Measures sizes; for speed see the bench `fold`.
+//! Folds a quarter of a year of record time into the real store. Measures sizes: the freed space of
+//! expired messages, a large roster with churn, and a read time. The bench `fold` measures speed.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
@@ -40,16 +40,16 @@ const DAY_MS: u64 = 86_400_000;
 const TENANT: &str = "default";
 const CROWD: &str = "crowd";
 
-/// What is measured on one day.
+/// The figures of one day.
 #[derive(Debug, Clone, Default)]
 struct Row {
     day: u64,
-    /// On pages that are still there: expired ones among them, until their page goes as a whole.
+    /// Messages in present pages, with expired ones until their page is removed as a whole.
     messages: u64,
     reads: u64,
-    /// Encoded, by the number of the table.
+    /// Encoded bytes by table code.
     tables: BTreeMap<u8, u64>,
-    /// The crowd's people, their index, and its leaves.
+    /// The crowd's people, their index, and its departures, bytes.
     roster: u64,
     disk: u64,
     rss: u64,
@@ -64,7 +64,7 @@ impl Row {
         self.tables.get(&(table as u8)).copied().unwrap_or(0)
     }
 
-    /// Messages with their reads, whole.
+    /// Returns the bytes of messages with their reads.
     fn of_messages(&self) -> u64 {
         self.table(TableId::Messages) + self.table(TableId::Chunks)
     }
@@ -112,7 +112,7 @@ const TABLES: [(TableId, &str); 12] = [
     (TableId::People, "people"),
     (TableId::PeopleIndex, "index of people"),
     (TableId::ReadMarks, "read marks"),
-    (TableId::Departures, "leaves"),
+    (TableId::Departures, "departures"),
     (TableId::Messages, "messages"),
     (TableId::Chunks, "reads of large groups"),
     (TableId::Index, "index of messages"),
@@ -125,7 +125,7 @@ fn mb(bytes: u64) -> String {
     format!("{:.2} MB", bytes as f64 / 1e6)
 }
 
-/// The crowd, as its events have it.
+/// The large group.
 struct Crowd {
     members: Vec<u64>,
     next: u64,
@@ -133,7 +133,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// A number below `n`, by a linear congruential generator (Knuth's MMIX).
+    /// Returns a number below `n`, by a linear congruential generator (Knuth's MMIX).
     fn below(&mut self, n: u64) -> u64 {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.random >> 33) % n.max(1)
@@ -141,7 +141,7 @@ impl Crowd {
 }
 
 fn person(number: u64) -> Cow<'static, str> {
-    // As long as the ids of the other conversations' people.
+    // The ids are as long as those of people in other conversations.
     Cow::Owned(format!("u{:08}", 50_000_000 + number))
 }
 
@@ -198,7 +198,8 @@ impl Quarter {
                 self.apply(timestamp_ms, &event);
                 next += 1;
             }
-            // Five days after the first messages expired: what later days, and the other run, are compared with.
+            // Five days after the first expiry: the base of the comparison with later days and the
+            // other run.
             if day % every == 0 || day == days || day == number("retention", 30) + 5 {
                 self.checkpoint();
                 rows.push(self.measure(day));
@@ -209,14 +210,14 @@ impl Quarter {
             }
             bar(day, days, started);
         }
-        bar_gone();
+        clear_bar();
         let next_offset = self.fold.next_offset();
         drop(self.fold);
         drop(self.store);
         let closed = mb(disk_bytes(self.dir.path()));
         let started = Instant::now();
         let store = SledStore::open(self.dir.path(), SledSettings { cache_bytes: 64 << 20, sync: false });
-        // Dropped after its partition, which holds its queue open.
+        // Dropped after its partition, which keeps its queue open.
         let store = store.expect("the store again");
         let backend = store.partition(0).expect("a partition");
         let state = State::open(Paged::new(backend, 0, 64 << 20), self.limits).expect("the state again");
@@ -260,7 +261,7 @@ impl Quarter {
         self.in_crowd(timestamp_ms, Body::MembersChanged(changed));
     }
 
-    /// The crowd's day begins with its churn; then some write, and some read what was written.
+    /// Folds a day of the crowd: first the churn, then messages, then reads of them.
     fn crowd_day(&mut self, from_ms: u64) {
         let churn = self.crowd.members.len() as u64 * number("churn", 50) / 10_000;
         let (mut left, mut joined) = (Vec::new(), Vec::new());
@@ -299,18 +300,18 @@ impl Quarter {
                 read_at_ms: None,
                 hidden: false,
             };
-            // Over eight hours.
+            // The reads spread over eight hours.
             self.in_crowd(from_ms + 600_000 + i * 28_800_000 / 10_000, Body::MessageRead(read));
         }
     }
 
-    /// As the projection does it.
+    /// Makes a checkpoint like the projector.
     fn checkpoint(&mut self) {
         self.since_checkpoint = 0;
         self.fold.write_meta();
         let batch = self.fold.pages().batch(self.fold.next_offset());
         let number = self.fold.pages().backend().commit(batch).expect("a checkpoint");
-        self.fold.pages_mut().saved(number);
+        self.fold.pages_mut().mark_saved(number);
         trim(&mut self.fold);
     }
 
@@ -342,7 +343,7 @@ impl Quarter {
 }
 
 fn print(row: &Row) {
-    bar_gone();
+    clear_bar();
     println!(
         "{:>4} {:>10} {:>12} {:>12} {:>12} {:>12.2} {:>11} {:>10}",
         row.day,
@@ -356,7 +357,7 @@ fn print(row: &Row) {
     );
 }
 
-/// Progress, for a terminal only.
+/// Shows progress on a terminal only.
 fn bar(day: u64, days: u64, started: Instant) {
     if std::io::stderr().is_terminal() {
         let done = (day * 40 / days.max(1)) as usize;
@@ -366,7 +367,7 @@ fn bar(day: u64, days: u64, started: Instant) {
     }
 }
 
-fn bar_gone() {
+fn clear_bar() {
     if std::io::stderr().is_terminal() {
         eprint!("\r{:<79}\r", "");
     }

@@ -1,4 +1,4 @@
-//! The port to a medium: values by key, and batches of which all or nothing counts. Knows no page.
+//! The port to a medium: values by key, and atomic batches. Knows no page.
 
 use crate::batch::{Batch, Entry};
 use crate::envelope::part_key;
@@ -8,39 +8,41 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Where a partition's values are kept.
+/// Stores the values of a partition.
 ///
-/// A batch counts as a whole or not at all, through the death of the process at any moment: from some moment after
-/// [`Self::commit`] has returned, and at the latest once [`Self::applied`] reaches the number that it returned. Then its values
-/// are readable; until then the caller has to remember them.
+/// A batch counts as a whole or not at all, even if the process dies at any moment (INV-ATOMIC). It
+/// begins to count some time after [`Self::commit`] has returned, and at the latest once
+/// [`Self::applied`] reaches the returned number. Its values are readable then; until then the
+/// caller must keep them.
 pub trait Backend: Send + Sync + 'static {
-    /// A value as the medium has it.
+    /// A value of the medium.
     type Value: AsRef<[u8]>;
 
-    /// The value of a key, as of the batches applied so far.
+    /// Returns the value of a key, as of the batches applied so far.
     ///
     /// # Errors
     /// Where the medium fails.
     fn get(&self, key: &[u8]) -> Result<Option<Self::Value>, Error>;
 
-    /// All keys that begin with `prefix`, in order.
+    /// Returns all keys that begin with `prefix`, in order.
     ///
     /// # Errors
     /// Where the medium fails.
     fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error>;
 
-    /// Takes a sealed batch, to make it count soon; returns its number, which rises by one from batch to batch.
+    /// Takes a sealed batch, which counts soon after. Returns its number, which rises by one per
+    /// batch.
     ///
     /// # Errors
-    /// Where the medium fails: the batch does not count, and the next one must hold what this one held. Where an earlier batch
-    /// could not be made to count: nothing is taken any more.
+    /// Where the medium fails: the batch does not count, and the next one must hold its entries
+    /// too. Where an earlier batch failed after its commit: the medium takes no batch any more.
     fn commit(&self, batch: Batch) -> Result<u64, Error>;
 
-    /// The number of the last batch whose values are readable.
+    /// Returns the number of the last batch whose values are readable.
     fn applied(&self) -> u64;
 }
 
-/// Values in memory: for tests, and for looking at a stretch of a log without leaving a trace.
+/// A medium in memory: for tests, and to fold a range of a log without a trace.
 #[derive(Debug, Default, Clone)]
 pub struct MemoryBackend {
     shared: Arc<RwLock<Memory>>,
@@ -53,12 +55,12 @@ struct Memory {
 }
 
 impl MemoryBackend {
-    /// Bytes of all keys and values.
+    /// Returns the bytes of all keys and values.
     pub fn bytes(&self) -> usize {
         self.shared.read().values.iter().map(|(k, v)| k.len() + v.len()).sum()
     }
 
-    /// Flips a bit of a value, for tests of what must then be found.
+    /// Flips a bit of a value, for tests that damage must be found.
     pub fn flip(&self, key: &[u8], bit: usize) {
         if let Some(value) = self.shared.write().values.get_mut(key) {
             let mut bytes = value.to_vec();

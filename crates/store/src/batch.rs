@@ -1,4 +1,5 @@
-//! What one checkpoint writes, as the bytes of its journal: entries, then a trailer that makes them count.
+//! The entries of one checkpoint, as the bytes of its journal: entries, then a trailer that makes
+//! them count. Writes no file.
 //!
 //! ```text
 //! journal = "RCPTJRN" version:u8 partition:u32 entry* trailer
@@ -6,8 +7,8 @@
 //!         | 2 key_len:u32 key                          a key to remove
 //! trailer = 3 entries:u32 next_offset:u64 crc32:u32    of all bytes before the sum
 //! ```
-//! Integers are little endian. A file is written under another name and renamed once it is whole; one that is not whole or not
-//! right all the same was damaged later.
+//! Integers are little endian. A journal gets its final name only once it is whole. So a journal
+//! that is not whole, or fails its checksum, was damaged later.
 
 use crate::error::Error;
 
@@ -19,13 +20,13 @@ const TRAILER: u8 = 3;
 const HEADER_BYTES: usize = 12;
 const TRAILER_BYTES: usize = 17;
 
-/// The entries of a checkpoint, all of which come into force, or none.
+/// The entries of a checkpoint: all of them count, or none (INV-ATOMIC).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     bytes: Vec<u8>,
     entries: u32,
     next_offset: u64,
-    /// Where the trailer begins, once there is one.
+    /// The position of the trailer, once the batch is sealed.
     end: Option<usize>,
 }
 
@@ -39,7 +40,7 @@ pub enum Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// The key that it writes, or removes with all that begins with it.
+    /// Returns the key. [`Entry::Remove`] removes all keys that begin with it.
     pub fn key(&self) -> &'a [u8] {
         match self {
             Entry::Write(key, _) | Entry::Remove(key) => key,
@@ -48,7 +49,8 @@ impl<'a> Entry<'a> {
 }
 
 impl Batch {
-    /// A batch of a partition in the state after all records below `next_offset`, of about `bytes_expected`.
+    /// Begins a batch of a partition, of the state after all records below `next_offset` and of
+    /// about `bytes_expected`.
     pub fn new(partition: u32, next_offset: u64, bytes_expected: usize) -> Self {
         let mut bytes = Vec::with_capacity(bytes_expected.max(1 << 12));
         bytes.extend_from_slice(MAGIC);
@@ -65,7 +67,7 @@ impl Batch {
         self.entries += 1;
     }
 
-    /// Adds a key to remove, with all that begins with it.
+    /// Adds a key to remove, with all keys that begin with it.
     pub fn remove(&mut self, key: &[u8]) {
         self.bytes.push(REMOVE);
         self.blob(key);
@@ -77,7 +79,7 @@ impl Batch {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Seals the batch: its bytes are a journal from here on.
+    /// Seals the batch: its bytes are a journal now.
     pub fn seal(&mut self) {
         assert!(self.end.is_none(), "a batch is sealed once");
         self.end = Some(self.bytes.len());
@@ -88,10 +90,10 @@ impl Batch {
         self.bytes.extend_from_slice(&sum.to_le_bytes());
     }
 
-    /// Reads a journal; `None` where it is not whole, or not what was written.
+    /// Parses a journal. Returns `None` if it is cut short or damaged.
     ///
     /// # Errors
-    /// Where the journal is whole and of another version or partition.
+    /// Where the journal is whole, but of another version or partition.
     pub fn parse(bytes: Vec<u8>, partition: u32) -> Result<Option<Self>, Error> {
         let Some((body, sum)) = bytes.split_last_chunk::<4>() else { return Ok(None) };
         if body.len() < HEADER_BYTES + TRAILER_BYTES - 4 || crc32fast::hash(body) != u32::from_le_bytes(*sum) {
@@ -111,22 +113,22 @@ impl Batch {
         let next_offset = u64::from_le_bytes(body[end + 5..end + 13].try_into().expect("eight bytes"));
         let batch = Self { bytes, entries, next_offset, end: Some(end) };
         if batch.iter().count() != entries as usize {
-            return Err(Error::corrupt("a journal", "does not hold as many entries as it says"));
+            return Err(Error::corrupt("a journal", "does not hold the number of entries in its trailer"));
         }
         Ok(Some(batch))
     }
 
-    /// The journal.
+    /// Returns the bytes, which are a journal once the batch is sealed.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The state it brings about: after all records below.
+    /// Returns the offset below which the state after this batch holds all records.
     pub fn next_offset(&self) -> u64 {
         self.next_offset
     }
 
-    /// Its entries in order.
+    /// Returns the entries in order.
     pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
         let mut rest = &self.bytes[HEADER_BYTES..self.end.unwrap_or(self.bytes.len())];
         std::iter::from_fn(move || {
@@ -157,24 +159,24 @@ mod tests {
     fn sealed() -> Batch {
         let mut batch = Batch::new(7, 42, 0);
         batch.write(b"key", b"value");
-        batch.remove(b"gone");
+        batch.remove(b"old");
         batch.write(b"", b"");
         batch.seal();
         batch
     }
 
     #[test]
-    fn a_sealed_batch_comes_back_entry_by_entry() {
+    fn sealed_batch_parses_back_entry_by_entry() {
         let batch = sealed();
         let back = Batch::parse(batch.bytes().to_vec(), 7).unwrap().unwrap();
         assert_eq!(back, batch);
         let entries: Vec<_> = back.iter().collect();
-        assert_eq!(entries, [Entry::Write(b"key", b"value"), Entry::Remove(b"gone"), Entry::Write(b"", b"")]);
+        assert_eq!(entries, [Entry::Write(b"key", b"value"), Entry::Remove(b"old"), Entry::Write(b"", b"")]);
         assert_eq!(back.next_offset(), 42);
     }
 
     #[test]
-    fn a_torn_or_flipped_journal_is_found() {
+    fn torn_or_flipped_journal_is_found() {
         let bytes = sealed().bytes().to_vec();
         for length in 0..bytes.len() {
             assert_eq!(Batch::parse(bytes[..length].to_vec(), 7).unwrap(), None, "cut to {length} bytes");
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn another_partitions_journal_is_refused() {
+    fn journal_of_another_partition_is_refused() {
         assert!(Batch::parse(sealed().bytes().to_vec(), 8).is_err());
     }
 }

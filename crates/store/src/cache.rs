@@ -1,5 +1,5 @@
-//! Decoded pages of one table in memory. Those that changed stay until a checkpoint has them on disk; of the others, those
-//! not looked at lately make room.
+//! Decoded pages of one table in memory. An unsaved page stays until a checkpoint has it on disk.
+//! Pages that were not read lately make room for others. Reads and writes no medium.
 
 use hashbrown::HashTable;
 use receipts_fold::pages::codec::Writer;
@@ -8,92 +8,98 @@ use rustc_hash::FxHasher;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
-struct Slot<P> {
+struct Entry<P> {
     key: PageKey,
     /// `None` for a page that was removed.
     page: Option<P>,
-    /// In [`Cache::changes`].
-    changed: bool,
-    /// In [`Cache::touched`].
-    touched: bool,
-    /// As it stands in [`Cache::draft`], unless it was touched since.
-    drafted: bool,
-    /// Looked at since the hand came by.
-    recent: bool,
-    /// The batch that must be readable before this may go.
+    /// True while it is in [`Cache::unsaved`].
+    is_unsaved: bool,
+    /// True while it is in [`Cache::dirty`].
+    is_dirty: bool,
+    /// True while [`Cache::pre_encoded`] has the encoding of the page as it is.
+    is_pre_encoded: bool,
+    /// True if it was read since the clock hand last passed it.
+    is_recent: bool,
+    /// The batch that must be readable before the page may be evicted.
     batch: u64,
+    /// 0 for a free entry.
     bytes: usize,
 }
 
-impl<P> Slot<P> {
-    /// Whether it is in use, and the medium says the same.
+impl<P> Entry<P> {
+    /// Tells whether the entry is in use and the medium has the same page.
     fn is_saved(&self, applied: u64) -> bool {
-        self.bytes > 0 && !self.changed && !self.touched && self.batch <= applied
+        self.bytes > 0 && !self.is_unsaved && !self.is_dirty && self.batch <= applied
     }
 }
 
-/// The pages of a table.
+/// The cached pages of a table.
 pub(crate) struct Cache<P> {
-    slots: Vec<Slot<P>>,
+    entries: Vec<Entry<P>>,
+    /// Free entries.
     free: Vec<u32>,
-    /// Slots of keys whose second part is 0, by the first: conversations and pages of messages are numbered without gaps,
-    /// so that the commonest look-ups are one step. [`NONE`] where there is none.
+    /// The entries of keys whose second part is 0, by the first part; [`NONE`] where there is none.
+    /// Conversations and pages of messages are numbered without gaps, so the commonest lookups take
+    /// one step.
     direct: Vec<u32>,
     by_key: HashTable<u32>,
-    /// Slots that changed since the last checkpoint, each once.
-    changes: Vec<u32>,
-    /// Slots that changed since they were last measured, each once.
-    touched: Vec<u32>,
-    /// Batches and slots of pages that they removed, in order, until they are readable. Some hold pages again by then.
+    /// Entries that changed since the last checkpoint, each once.
+    unsaved: Vec<u32>,
+    /// Entries that changed since their memory was last measured, each once.
+    dirty: Vec<u32>,
+    /// Batches and the entries of pages that they removed, in order, until the batch is readable.
+    /// An entry may hold a page again by then.
     removed: VecDeque<(u64, u32)>,
-    draft: Draft,
+    pre_encoded: PreEncoded,
     bytes: usize,
-    /// Of `bytes`, those of slots in `changes`.
-    changed_bytes: usize,
-    hand: usize,
+    /// The part of `bytes` in `unsaved` entries.
+    unsaved_bytes: usize,
+    /// The position of the eviction clock.
+    clock_hand: usize,
 }
 
-/// Encodings of the first of [`Cache::changes`], for the next checkpoint. What changes again is encoded again then.
+/// The encodings of the first entries of [`Cache::unsaved`], for the next checkpoint. The
+/// checkpoint encodes an entry again if it has changed since.
 #[derive(Default)]
-struct Draft {
+struct PreEncoded {
     bytes: Writer,
-    /// Where the encoding of each ends in `bytes`, in the order of the changes.
+    /// The end of each encoding in `bytes`, in the order of [`Cache::unsaved`].
     ends: Vec<usize>,
-    /// How many are to be encoded.
+    /// The number of entries to encode.
     count: usize,
 }
 
-impl Draft {
+impl PreEncoded {
     fn get(&self, change: usize) -> &[u8] {
         let from = change.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes.bytes[from..self.ends[change]]
     }
 }
 
-/// What a checkpoint has to write of a page.
+/// What a checkpoint writes for a page.
 pub(crate) enum Change<'a, P> {
-    /// It was removed.
+    /// The page was removed.
     Removed,
-    /// It is to be encoded.
+    /// The page, to be encoded.
     Page(&'a P),
-    /// It is encoded already.
+    /// The encoding of the page.
     Encoded(&'a [u8]),
 }
 
 impl<P> Default for Cache<P> {
     fn default() -> Self {
         Self {
-            slots: Vec::new(),
+            entries: Vec::new(),
             free: Vec::new(),
             direct: Vec::new(),
             by_key: HashTable::new(),
-            changes: Vec::new(),
-            touched: Vec::new(),
+            unsaved: Vec::new(),
+            dirty: Vec::new(),
             removed: VecDeque::new(),
-            draft: Draft::default(),
+            pre_encoded: PreEncoded::default(),
             bytes: 0,
-            changed_bytes: 0,
-            hand: 0,
+            unsaved_bytes: 0,
+            clock_hand: 0,
         }
     }
 }
@@ -105,72 +111,81 @@ fn hash(key: PageKey) -> u64 {
 }
 
 const NONE: u32 = u32::MAX;
-/// Numbers beyond are looked up by hash: 4 bytes each must stay little beside the pages themselves.
+/// The first key part that is looked up by hash. Bounds `direct`, which takes 4 bytes per number.
 const DIRECT_MAX: u64 = 1 << 24;
 
 fn is_direct(key: PageKey) -> bool {
     key.b == 0 && key.a < DIRECT_MAX
 }
 
-/// A place in the cache.
+/// An entry of the cache.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place(u32);
+pub(crate) struct EntryId(u32);
 
 impl<P: Page> Cache<P> {
-    /// The place of a key that the cache knows, be it as removed.
-    pub(crate) fn find(&self, key: PageKey) -> Option<Place> {
+    /// Finds the entry of a key, also of a removed page.
+    pub(crate) fn find(&self, key: PageKey) -> Option<EntryId> {
         if is_direct(key) {
-            return self.direct.get(key.a as usize).copied().filter(|at| *at != NONE).map(Place);
+            return self.direct.get(key.a as usize).copied().filter(|at| *at != NONE).map(EntryId);
         }
-        self.by_key.find(hash(key), |i| self.slots[*i as usize].key == key).copied().map(Place)
+        self.by_key.find(hash(key), |i| self.entries[*i as usize].key == key).copied().map(EntryId)
     }
 
-    /// The page in a place, unless it was removed.
-    pub(crate) fn at(&self, place: Place) -> Option<&P> {
-        self.slots[place.0 as usize].page.as_ref()
+    /// Returns the page of an entry, unless it was removed.
+    pub(crate) fn at(&self, id: EntryId) -> Option<&P> {
+        self.entries[id.0 as usize].page.as_ref()
     }
 
-    /// The page in a place, to change.
-    pub(crate) fn at_mut(&mut self, place: Place) -> Option<Mut<'_, P>> {
-        let slot = &mut self.slots[place.0 as usize];
-        slot.recent = true;
-        slot.page.as_mut().map(|page| Mut::new(page, &mut slot.touched, &mut self.touched, place.0))
+    /// Returns the page of an entry for changes.
+    pub(crate) fn at_mut(&mut self, id: EntryId) -> Option<Mut<'_, P>> {
+        let entry = &mut self.entries[id.0 as usize];
+        entry.is_recent = true;
+        entry.page.as_mut().map(|page| Mut::new(page, &mut entry.is_dirty, &mut self.dirty, id.0))
     }
 
-    /// Adds a page that the medium has.
-    pub(crate) fn load(&mut self, key: PageKey, page: P) -> Place {
+    /// Adds a page that was read from the medium.
+    pub(crate) fn load(&mut self, key: PageKey, page: P) -> EntryId {
         self.insert(key, Some(page))
     }
 
-    /// Writes or, with `None`, removes a page.
+    /// Writes a page or, with `None`, removes it.
     pub(crate) fn put(&mut self, key: PageKey, page: Option<P>) {
-        let place = match self.find(key) {
-            Some(place) => {
-                self.slots[place.0 as usize].page = page;
-                place
+        let id = match self.find(key) {
+            Some(id) => {
+                self.entries[id.0 as usize].page = page;
+                id
             }
             None => self.insert(key, page),
         };
-        let slot = &mut self.slots[place.0 as usize];
-        slot.recent = true;
-        if !slot.touched {
-            slot.touched = true;
-            self.touched.push(place.0);
+        let entry = &mut self.entries[id.0 as usize];
+        entry.is_recent = true;
+        if !entry.is_dirty {
+            entry.is_dirty = true;
+            self.dirty.push(id.0);
         }
     }
 
-    fn insert(&mut self, key: PageKey, page: Option<P>) -> Place {
+    fn insert(&mut self, key: PageKey, page: Option<P>) -> EntryId {
         let bytes = bytes_of(page.as_ref());
-        let slot = Slot { key, page, changed: false, touched: false, drafted: false, recent: true, batch: 0, bytes };
+        let entry = Entry {
+            key,
+            page,
+            is_unsaved: false,
+            is_dirty: false,
+            is_pre_encoded: false,
+            is_recent: true,
+            batch: 0,
+            bytes,
+        };
         self.bytes += bytes;
         let at = match self.free.pop() {
             Some(at) => {
-                self.slots[at as usize] = slot;
+                self.entries[at as usize] = entry;
                 at
             }
             None => {
-                self.slots.push(slot);
-                (self.slots.len() - 1) as u32
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
             }
         };
         if is_direct(key) {
@@ -179,48 +194,49 @@ impl<P: Page> Cache<P> {
             }
             self.direct[key.a as usize] = at;
         } else {
-            self.by_key.insert_unique(hash(key), at, |i| hash(self.slots[*i as usize].key));
+            self.by_key.insert_unique(hash(key), at, |i| hash(self.entries[*i as usize].key));
         }
-        Place(at)
+        EntryId(at)
     }
 
-    /// The keys that the cache knows, with whether they are pages or were removed.
+    /// Returns all keys in the cache, each with true if it has a page and false if the page was
+    /// removed.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (PageKey, bool)> {
-        self.slots.iter().filter(|s| s.bytes > 0).map(|s| (s.key, s.page.is_some()))
+        self.entries.iter().filter(|s| s.bytes > 0).map(|s| (s.key, s.page.is_some()))
     }
 
-    /// What changed since the last checkpoint.
+    /// Returns the changes since the last checkpoint.
     pub(crate) fn changes(&self) -> impl Iterator<Item = (PageKey, Change<'_, P>)> {
-        let unmeasured = self.touched.iter().filter(|i| !self.slots[**i as usize].changed);
-        self.changes.iter().chain(unmeasured).enumerate().map(|(change, i)| {
-            let slot = &self.slots[*i as usize];
-            let what = match &slot.page {
+        let unmeasured = self.dirty.iter().filter(|i| !self.entries[**i as usize].is_unsaved);
+        self.unsaved.iter().chain(unmeasured).enumerate().map(|(index, i)| {
+            let entry = &self.entries[*i as usize];
+            let change = match &entry.page {
                 None => Change::Removed,
-                Some(_) if slot.drafted && !slot.touched => Change::Encoded(self.draft.get(change)),
+                Some(_) if entry.is_pre_encoded && !entry.is_dirty => Change::Encoded(self.pre_encoded.get(index)),
                 Some(page) => Change::Page(page),
             };
-            (slot.key, what)
+            (entry.key, change)
         })
     }
 
-    /// From here on [`Self::draft`] encodes all that has changed so far.
-    pub(crate) fn begin_draft(&mut self) {
+    /// Begins to encode ahead: [`Self::pre_encode`] covers the changes so far.
+    pub(crate) fn begin_pre_encode(&mut self) {
         self.measure();
-        self.draft.count = self.changes.len();
+        self.pre_encoded.count = self.unsaved.len();
     }
 
-    /// Encodes pages for the next checkpoint until `left`, the bytes that there is time for, is used up; true once all are
-    /// encoded that are to be.
-    pub(crate) fn draft(&mut self, left: &mut usize) -> bool {
-        // What was touched is looked at as it is now.
+    /// Encodes pages for the next checkpoint until `left`, a budget in bytes, is used up. Returns
+    /// true once all pages that [`Self::begin_pre_encode`] covered are encoded.
+    pub(crate) fn pre_encode(&mut self, left: &mut usize) -> bool {
+        // Drops the encodings of pages that have changed since.
         self.measure();
-        let Draft { bytes, ends, count } = &mut self.draft;
+        let PreEncoded { bytes, ends, count } = &mut self.pre_encoded;
         while ends.len() < *count && *left > 0 {
             let before = bytes.bytes.len();
-            let slot = &mut self.slots[self.changes[ends.len()] as usize];
-            if let Some(page) = &slot.page {
+            let entry = &mut self.entries[self.unsaved[ends.len()] as usize];
+            if let Some(page) = &entry.page {
                 page.encode(bytes);
-                slot.drafted = true;
+                entry.is_pre_encoded = true;
             }
             ends.push(bytes.bytes.len());
             *left = left.saturating_sub(bytes.bytes.len() - before);
@@ -228,101 +244,101 @@ impl<P: Page> Cache<P> {
         ends.len() >= *count
     }
 
-    /// All changes are in that batch.
-    pub(crate) fn saved(&mut self, batch: u64) {
+    /// Says that the batch of this number holds all changes.
+    pub(crate) fn mark_saved(&mut self, batch: u64) {
         self.measure();
-        for at in self.changes.drain(..) {
-            let slot = &mut self.slots[at as usize];
-            slot.changed = false;
-            slot.drafted = false;
-            slot.batch = batch;
-            if slot.page.is_none() {
+        for at in self.unsaved.drain(..) {
+            let entry = &mut self.entries[at as usize];
+            entry.is_unsaved = false;
+            entry.is_pre_encoded = false;
+            entry.batch = batch;
+            if entry.page.is_none() {
                 self.removed.push_back((batch, at));
             }
         }
-        self.draft = Draft::default();
-        self.changed_bytes = 0;
+        self.pre_encoded = PreEncoded::default();
+        self.unsaved_bytes = 0;
     }
 
-    /// Bytes of memory, as last measured.
+    /// Returns the bytes of memory, as last measured.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
-            + self.slots.capacity() * size_of::<Slot<P>>()
+            + self.entries.capacity() * size_of::<Entry<P>>()
             + self.by_key.capacity() * 5
             + self.direct.capacity() * 4
             + self.removed.capacity() * size_of::<(u64, u32)>()
-            + self.draft.bytes.bytes.capacity()
-            + self.draft.ends.capacity() * size_of::<usize>()
+            + self.pre_encoded.bytes.bytes.capacity()
+            + self.pre_encoded.ends.capacity() * size_of::<usize>()
     }
 
-    /// Bytes that only a checkpoint can free.
-    pub(crate) fn changed_bytes(&self) -> usize {
-        self.changed_bytes
+    /// Returns the bytes that only a checkpoint can free.
+    pub(crate) fn unsaved_bytes(&self) -> usize {
+        self.unsaved_bytes
     }
 
-    /// Pages that changed since they were measured.
-    pub(crate) fn touched(&self) -> usize {
-        self.touched.len()
+    /// Returns the number of pages that changed since they were measured.
+    pub(crate) fn dirty_count(&self) -> usize {
+        self.dirty.len()
     }
 
-    /// Accounts for pages that changed.
+    /// Measures the pages that changed.
     pub(crate) fn measure(&mut self) {
-        for at in self.touched.drain(..) {
-            let slot = &mut self.slots[at as usize];
-            let bytes = bytes_of(slot.page.as_ref());
-            self.bytes = self.bytes + bytes - slot.bytes;
-            self.changed_bytes = self.changed_bytes + bytes - if slot.changed { slot.bytes } else { 0 };
-            slot.bytes = bytes;
-            slot.touched = false;
-            slot.drafted = false;
-            if !slot.changed {
-                slot.changed = true;
-                self.changes.push(at);
+        for at in self.dirty.drain(..) {
+            let entry = &mut self.entries[at as usize];
+            let bytes = bytes_of(entry.page.as_ref());
+            self.bytes = self.bytes + bytes - entry.bytes;
+            self.unsaved_bytes = self.unsaved_bytes + bytes - if entry.is_unsaved { entry.bytes } else { 0 };
+            entry.bytes = bytes;
+            entry.is_dirty = false;
+            entry.is_pre_encoded = false;
+            if !entry.is_unsaved {
+                entry.is_unsaved = true;
+                self.unsaved.push(at);
             }
         }
     }
 
-    /// Forgets pages that were removed once the medium has forgotten them too.
+    /// Frees the entries of removed pages once the medium has removed the pages too.
     pub(crate) fn forget_removed(&mut self, applied: u64) {
         while let Some((_, at)) = self.removed.pop_front_if(|(batch, _)| *batch <= applied) {
-            let slot = &self.slots[at as usize];
-            if slot.page.is_none() && slot.is_saved(applied) {
+            let entry = &self.entries[at as usize];
+            if entry.page.is_none() && entry.is_saved(applied) {
                 self.release(at);
             }
         }
     }
 
-    /// Makes room for about `bytes`: two rounds of the clock at most.
+    /// Evicts about `bytes`, in at most two rounds of the clock.
     pub(crate) fn evict(&mut self, bytes: usize, applied: u64) {
         let goal = self.bytes.saturating_sub(bytes);
-        for _ in 0..2 * self.slots.len() {
+        for _ in 0..2 * self.entries.len() {
             if self.bytes <= goal {
                 return;
             }
-            self.hand = (self.hand + 1) % self.slots.len();
-            let slot = &mut self.slots[self.hand];
-            if slot.is_saved(applied) && !std::mem::take(&mut slot.recent) {
-                self.release(self.hand as u32);
+            self.clock_hand = (self.clock_hand + 1) % self.entries.len();
+            let entry = &mut self.entries[self.clock_hand];
+            if entry.is_saved(applied) && !std::mem::take(&mut entry.is_recent) {
+                self.release(self.clock_hand as u32);
             }
         }
     }
 
-    /// Lets the page in a slot go.
+    /// Frees an entry.
     fn release(&mut self, at: u32) {
-        let slot = &mut self.slots[at as usize];
-        if is_direct(slot.key) {
-            self.direct[slot.key.a as usize] = NONE;
-        } else if let Ok(entry) = self.by_key.find_entry(hash(slot.key), |i| *i == at) {
-            entry.remove();
+        let entry = &mut self.entries[at as usize];
+        if is_direct(entry.key) {
+            self.direct[entry.key.a as usize] = NONE;
+        } else if let Ok(found) = self.by_key.find_entry(hash(entry.key), |i| *i == at) {
+            found.remove();
         }
-        self.bytes -= slot.bytes;
-        slot.bytes = 0;
-        slot.page = None;
+        self.bytes -= entry.bytes;
+        entry.bytes = 0;
+        entry.page = None;
         self.free.push(at);
     }
 }
 
-/// Never 0: that marks a free slot.
+/// Returns the memory of an entry. Never 0, which marks a free entry.
 fn bytes_of<P: Page>(page: Option<&P>) -> usize {
     1 + page.map_or(0, Page::memory_bytes)
 }

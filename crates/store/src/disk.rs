@@ -1,14 +1,17 @@
-//! The port to what a store stands on: files of one directory, and a map of keys to values for each partition. So that the
-//! order of writes, syncs and removals can be held to every death that it must survive, without a disk.
+//! The port below a store: the files of one directory, and a map of keys to values per partition.
+//! Knows no checkpoint.
+//!
+//! Simulations implement it in memory. They cut the process or the power between any two writes,
+//! syncs and removals.
 
 use crate::error::Error;
 use std::fmt;
 use std::io;
 
-/// What a store stands on. What a call has done survives the death of the process, unless it says otherwise; what is to
-/// survive the loss of power has to be synced.
+/// The files and maps of a store. The effect of a call survives the death of the process, unless
+/// the call says otherwise. Only synced data survives a power loss.
 pub trait Disk: Send + Sync {
-    /// The map of a partition, made where there is none.
+    /// Opens the map of a partition, and creates it if it is missing.
     ///
     /// # Errors
     /// Where the disk fails or is damaged.
@@ -20,40 +23,40 @@ pub trait Disk: Send + Sync {
     /// Where the disk fails.
     fn drop_map(&self, partition: u32) -> Result<(), Error>;
 
-    /// Bytes on disk.
+    /// Returns the bytes on disk.
     fn bytes(&self) -> u64;
 
-    /// Names of the files.
+    /// Returns the names of the files.
     ///
     /// # Errors
     /// Where the directory cannot be read.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// A file as a whole.
+    /// Reads a whole file.
     ///
     /// # Errors
     /// Where it cannot be read.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
 
-    /// Writes a file as a whole, not atomically, and not through to the disk.
+    /// Writes a whole file, neither atomically nor synced.
     ///
     /// # Errors
-    /// Where the disk fails or is full: the file may be there in part.
+    /// Where the disk fails or is full: a part of the file may be there.
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
-    /// Syncs a file that was written.
+    /// Syncs the bytes of a file.
     ///
     /// # Errors
-    /// Where the disk fails: what of the file survives the loss of power is not known.
+    /// Where the disk fails: any part of the file may be lost with the power.
     fn sync(&self, name: &str) -> io::Result<()>;
 
-    /// Gives a file another name, in the place of what had it.
+    /// Renames a file, and replaces the file that had the new name.
     ///
     /// # Errors
     /// Where the disk fails.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Syncs the names of files: those made, renamed and removed.
+    /// Syncs the names of the files, after files were created, renamed or removed.
     ///
     /// # Errors
     /// Where the disk fails.
@@ -65,41 +68,42 @@ pub trait Disk: Send + Sync {
     /// Where the disk fails.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Where the file is, for people.
-    fn place(&self, name: &str) -> String;
+    /// Returns the path of a file, for messages.
+    fn path(&self, name: &str) -> String;
 }
 
 /// A key and its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
-/// The values of a partition.
+/// The keys and values of a partition.
 pub trait Map: Send + Sync {
-    /// The value of a key.
+    /// Returns the value of a key.
     ///
     /// # Errors
     /// Where the disk fails.
     fn get(&self, key: &[u8]) -> Result<Option<Value>, Error>;
 
-    /// All keys that begin with `prefix`, in order.
+    /// Returns all keys that begin with `prefix`, in order.
     ///
     /// # Errors
     /// Where the disk fails.
     fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error>;
 
-    /// The first values from a key on, in order: fewer than `most` where there are no more.
+    /// Returns the first values from a key on, in order: fewer than `most` only at the end.
     ///
     /// # Errors
     /// Where the disk fails.
     fn values(&self, from: &[u8], most: usize) -> Result<Vec<KeyValue>, Error>;
 
-    /// Writes a value; returns the one that it replaced. It survives anything only after [`Self::flush`]; of what was not
-    /// flushed a death leaves the first few changes, or none.
+    /// Writes a value; returns the replaced one. The change is safe only after [`Self::flush`]: if
+    /// the process dies before, the first few unflushed changes survive, or none.
     ///
     /// # Errors
     /// Where the disk fails.
     fn insert(&self, key: &[u8], value: &[u8]) -> Result<Option<Value>, Error>;
 
-    /// The same for a map that is filled by keys in order: what becomes stale on the way goes by itself.
+    /// Writes a value to a map that is filled in the order of its keys. Stale parts of the file
+    /// need no cleaning then.
     ///
     /// # Errors
     /// Where the disk fails.
@@ -107,25 +111,25 @@ pub trait Map: Send + Sync {
         self.insert(key, value).map(drop)
     }
 
-    /// Removes a value and returns it; survives as [`Self::insert`] does.
+    /// Removes a value and returns it; as safe as [`Self::insert`].
     ///
     /// # Errors
     /// Where the disk fails.
     fn remove(&self, key: &[u8]) -> Result<Option<Value>, Error>;
 
-    /// Makes the changes so far survive the death of the process, with `sync` the loss of power.
+    /// Makes the changes so far survive the death of the process; with `sync` a power loss too.
     ///
     /// # Errors
     /// Where the disk fails.
     fn flush(&self, sync: bool) -> Result<(), Error>;
 }
 
-/// A value as a disk has it; cheap where it is sled's own.
+/// A value of a disk. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Value(pub(crate) sled::IVec);
 
 impl Value {
-    /// The bytes of a value.
+    /// Copies bytes into a value.
     pub fn new(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }

@@ -1,23 +1,26 @@
-//! A page as values of at most 4 KiB: format version, checksum, and the offset it is folded up to, before its bytes.
+//! Splits a page into values of at most 4 KiB, with format version, checksum and offset before its
+//! bytes. Knows no medium.
 //!
 //! ```text
-//! key     = table:u8 a:u64 b:u32 part:u16              big endian, so that neighbours in time are neighbours on disk
+//! key     = table:u8 a:u64 b:u32 part:u16              big endian, so neighbours in time are neighbours on disk
 //! part 0  = version:u8 parts:u16 crc32:u32 offset:u64 payload    little endian
 //! part n  = payload
 //! ```
-//! The checksum covers the key without its part, the offset and the whole payload, so a page in the wrong place is found too.
+//! The checksum covers the key without its part, the offset and the whole payload. So a page under
+//! the wrong key is found too (INV-CHECKSUM).
 
 use crate::error::Error;
 use receipts_event::hex;
 use receipts_fold::pages::{PageKey, TableId};
 
-/// The format written; all up to this one are read.
+/// The format version that is written. All versions up to this one are read.
 pub(crate) const VERSION: u8 = 1;
-/// Larger values would leave sled's leaves for files of their own, which it leaks.
+/// The size of a part, bytes. sled moves larger values out of its B-tree nodes into files of their
+/// own, which it leaks.
 const PART_BYTES: usize = 4_000;
 const HEADER_BYTES: usize = 15;
 
-/// The key of a page without its part.
+/// Returns the key of a page without its part.
 pub(crate) fn page_key(table: TableId, key: PageKey) -> [u8; 13] {
     let mut bytes = [0; 13];
     bytes[0] = table as u8;
@@ -26,19 +29,19 @@ pub(crate) fn page_key(table: TableId, key: PageKey) -> [u8; 13] {
     bytes
 }
 
-/// The key that [`page_key`] made.
+/// Parses a key that [`page_key`] made.
 pub(crate) fn parse_page_key(bytes: &[u8]) -> Option<PageKey> {
     let a = u64::from_be_bytes(bytes.get(1..9)?.try_into().ok()?);
     let b = u32::from_be_bytes(bytes.get(9..13)?.try_into().ok()?);
     Some(PageKey { a, b })
 }
 
-/// The key of a conversation's name.
+/// Returns the key of a conversation's name.
 pub(crate) fn name_key(name: &[u8]) -> Vec<u8> {
     [&[TableId::Names as u8], name].concat()
 }
 
-/// The key of a part.
+/// Returns the key of a part.
 pub(crate) fn part_key(key: &[u8], part: u16) -> Vec<u8> {
     [key, &part.to_be_bytes()].concat()
 }
@@ -51,7 +54,7 @@ fn sum(key: &[u8], offset: u64, payload: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Hands out the parts of a page: keys and values.
+/// Calls `each` with the key and the value of every part of a page.
 pub(crate) fn wrap(key: &[u8], offset: u64, payload: &[u8], mut each: impl FnMut(&[u8], &[u8])) {
     let first = payload.len().min(PART_BYTES - HEADER_BYTES);
     let parts = 1 + (payload.len() - first).div_ceil(PART_BYTES);
@@ -67,10 +70,10 @@ pub(crate) fn wrap(key: &[u8], offset: u64, payload: &[u8], mut each: impl FnMut
     }
 }
 
-/// Puts a page together again from its parts; returns the offset it is folded up to, and its bytes.
+/// Joins the parts of a page; returns the offset up to which it is folded, and its bytes.
 ///
 /// # Errors
-/// Where a part is missing or something else than was written.
+/// Where a part is missing or damaged.
 pub(crate) fn unwrap<V: AsRef<[u8]>>(
     key: &[u8],
     part: impl Fn(u16) -> Result<Option<V>, Error>,
@@ -89,7 +92,8 @@ pub(crate) fn unwrap<V: AsRef<[u8]>>(
     let parts = u16::from_le_bytes([header[1], header[2]]);
     let expected = u32::from_le_bytes(header[3..7].try_into().expect("four bytes"));
     let offset = u64::from_le_bytes(header[7..15].try_into().expect("eight bytes"));
-    // The checksum does not cover it, and any other number of parts lacks one or fails the sum.
+    // The checksum does not cover the count. Any wrong count but 0 lacks a part or fails the
+    // checksum.
     if parts == 0 {
         return Err(corrupt("has no parts"));
     }
@@ -119,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_any_size_come_back_and_no_value_exceeds_4_kib() {
+    fn pages_of_any_size_join_and_values_stay_small() {
         for length in [0, 1, 3_984, 3_985, 3_986, 4_096, 8_000, 140_000] {
             let payload: Vec<u8> = (0..length).map(|i| i as u8).collect();
             let parts = parts_of(&payload);
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_of_a_page_of_one_part_is_found() {
+    fn flipped_bit_of_a_small_page_is_found() {
         let parts = parts_of(b"a small page");
         let (key, value) = parts.first_key_value().unwrap();
         for bit in 0..value.len() * 8 {
@@ -140,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_and_any_missing_part_is_found() {
+    fn flipped_bit_or_missing_part_is_found() {
         let payload: Vec<u8> = (0..9_000).map(|i| (i * 7) as u8).collect();
         let parts = parts_of(&payload);
         for (key, value) in &parts {

@@ -1,42 +1,43 @@
-//! Why a store cannot be used, and what to do about it.
+//! The errors of a store: why it cannot be used, and what to do. Retries nothing.
 
 use std::io::ErrorKind;
 
-/// A store's failure.
+/// An error of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk failed or is full: what was durable before still is. Make room or mend it, then start again.
+    /// The disk failed or is full. Durable data still is. Make room or repair the disk, then start
+    /// again.
     #[error("{doing}: {source}{}", advice(.source))]
     Io {
-        /// What was being done, with the path.
+        /// The operation, with the path.
         doing: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// The medium holds something else than was written: set the store aside and rebuild it from the log.
+    /// The medium is damaged: set the store aside and rebuild it from the log.
     #[error("the store is damaged: {what} {detail}; it must be rebuilt from the log")]
     Corrupt {
-        /// Which part.
+        /// The damaged part.
         what: String,
-        /// How.
+        /// The damage.
         detail: String,
     },
-    /// Written by a later version: run that one, or rebuild in another directory.
+    /// A later version wrote this: run that one, or rebuild in another directory.
     #[error(
         "{what} has format version {version}, this program knows up to {known}: run the newer program, or rebuild in another --data-dir"
     )]
     NewerFormat {
-        /// Which part.
+        /// The part of that version.
         what: &'static str,
-        /// Its version.
+        /// The version found.
         version: u8,
-        /// The newest known.
+        /// The newest version that this program knows.
         known: u8,
     },
-    /// A snapshot is not what was written, or breaks off: take another one.
+    /// A snapshot is damaged or incomplete: take another one.
     #[error("the snapshot cannot be used: {detail}")]
     Snapshot {
-        /// What is wrong with it.
+        /// The problem.
         detail: String,
     },
     /// Another process has the store open.
@@ -61,12 +62,13 @@ impl Error {
         move |source| Self::Io { doing, source }
     }
 
-    /// Whether there was no room to write: nothing was written, and with room it can be tried again.
+    /// Tells whether the disk is full: nothing was written, and the call can be repeated once there
+    /// is room.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_full(source))
     }
 
-    /// Whether setting the store aside and rebuilding it would heal this.
+    /// Tells whether a rebuild of the store would heal this.
     pub fn is_corruption(&self) -> bool {
         matches!(self, Self::Corrupt { .. })
     }
@@ -77,5 +79,5 @@ fn is_full(error: &std::io::Error) -> bool {
 }
 
 fn advice(error: &std::io::Error) -> &'static str {
-    if is_full(error) { "; what was durable still is: make room, or start with a --data-dir that has some" } else { "" }
+    if is_full(error) { "; durable data still is: make room, or start with a --data-dir that has some" } else { "" }
 }

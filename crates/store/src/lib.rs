@@ -1,22 +1,22 @@
-//! Where it is kept: pages, checkpoints, and the only home of sled. Knows what a page is, not what it means.
+//! Keeps the pages of partitions: in memory, on disk with checkpoints, and in snapshots. The only
+//! home of sled. Knows what a page is, not what it means.
 
 mod backend;
 mod batch;
 mod cache;
+mod cow;
 mod disk;
 mod envelope;
 mod error;
-mod image;
 mod names;
 mod paged;
-mod sled_backend;
-mod sled_disk;
+mod sled;
 pub mod snapshot;
 
+pub use self::sled::{SledBackend, SledSettings, SledStore};
 pub use backend::{Backend, MemoryBackend};
 pub use batch::{Batch, Entry};
+pub use cow::{CowReader, SnapshotSource};
 pub use disk::{Disk, KeyValue, Map, Value};
 pub use error::Error;
-pub use image::{Image, ImageSource};
 pub use paged::{Paged, trim};
-pub use sled_backend::{SledBackend, SledSettings, SledStore};

@@ -1,10 +1,11 @@
-//! Conversation names and their numbers in memory: those new since the last checkpoint, and those asked for lately.
+//! Conversation names and their numbers in memory: names that are new since the last checkpoint,
+//! and recently used names. Reads no medium.
 
 use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 use std::hash::Hasher;
 
-/// Names to numbers.
+/// Maps names to numbers.
 #[derive(Default)]
 struct Map(HashTable<(Box<[u8]>, u32)>);
 
@@ -19,47 +20,48 @@ impl Map {
         self.0.find(hash, |(n, _)| **n == *name).map(|(_, number)| *number)
     }
 
-    /// True where the name is new to it.
+    /// Inserts a name; returns true if it is new.
     fn insert(&mut self, of_name: u64, name: Box<[u8]>, number: u32) -> bool {
         match self.0.entry(of_name, |(n, _)| *n == name, |(n, _)| hash(n)) {
             hashbrown::hash_table::Entry::Occupied(mut found) => {
                 found.get_mut().1 = number;
                 false
             }
-            hashbrown::hash_table::Entry::Vacant(place) => {
-                place.insert((name, number));
+            hashbrown::hash_table::Entry::Vacant(entry) => {
+                entry.insert((name, number));
                 true
             }
         }
     }
 }
 
-/// A cache in two halves: what is asked for moves to the young one, and the old one goes as a whole.
+/// A cache of two generations. A name that is used moves to the recent one; the old one is dropped
+/// as a whole.
 #[derive(Default)]
 pub(crate) struct Names {
     unsaved: Map,
-    /// Saved, not readable yet, with the batch that will be.
+    /// Names in `batch`, until the batch is readable.
     saved: Map,
     batch: u64,
-    young: Map,
+    recent: Map,
     old: Map,
     bytes: usize,
     old_bytes: usize,
-    /// The one asked for last: a reader's receipts come one after the other.
+    /// The name that was used last: receipts of one reader come one after the other.
     last: (Vec<u8>, u32),
 }
 
 impl Names {
     pub(crate) fn get(&self, name: &[u8]) -> Option<u32> {
         let hash = hash(name);
-        [&self.young, &self.unsaved, &self.old, &self.saved].into_iter().find_map(|m| m.get(hash, name))
+        [&self.recent, &self.unsaved, &self.old, &self.saved].into_iter().find_map(|m| m.get(hash, name))
     }
 
     pub(crate) fn hot(&mut self, name: &[u8]) -> Option<u32> {
         if self.last.0 == name {
             return Some(self.last.1);
         }
-        let number = match self.young.get(hash(name), name) {
+        let number = match self.recent.get(hash(name), name) {
             Some(number) => number,
             None => {
                 let number = self.get(name)?;
@@ -73,9 +75,9 @@ impl Names {
         Some(number)
     }
 
-    /// The name that probably has that hash, if it was asked for lately, and its number.
+    /// Returns the name that probably has this hash, and its number, if it was used recently.
     pub(crate) fn probably(&self, hash: u64) -> Option<(&[u8], u32)> {
-        self.young.0.iter_hash(hash).next().map(|(name, number)| (&**name, *number))
+        self.recent.0.iter_hash(hash).next().map(|(name, number)| (&**name, *number))
     }
 
     pub(crate) fn hash(name: &[u8]) -> u64 {
@@ -83,7 +85,7 @@ impl Names {
     }
 
     pub(crate) fn load(&mut self, name: &[u8], number: u32) {
-        if self.young.insert(hash(name), name.into(), number) {
+        if self.recent.insert(hash(name), name.into(), number) {
             self.bytes += name.len() + 40;
         }
     }
@@ -97,7 +99,7 @@ impl Names {
         self.unsaved.0.iter().map(|(name, number)| (&**name, *number))
     }
 
-    pub(crate) fn saved(&mut self, batch: u64) {
+    pub(crate) fn mark_saved(&mut self, batch: u64) {
         for (name, number) in self.unsaved.0.drain() {
             self.saved.insert(hash(&name), name, number);
         }
@@ -108,17 +110,17 @@ impl Names {
         self.bytes + self.old_bytes + 64 * (self.unsaved.0.len() + self.saved.0.len())
     }
 
-    /// Forgets what was saved once the medium has it.
+    /// Drops saved names once the medium has them.
     pub(crate) fn forget_saved(&mut self, applied: u64) {
         if self.batch <= applied {
             self.saved = Map::default();
         }
     }
 
-    /// Keeps the halves below a bound each.
+    /// Keeps each generation below a bound.
     pub(crate) fn trim(&mut self, half_bytes_max: usize) {
         if self.bytes > half_bytes_max {
-            self.old = std::mem::take(&mut self.young);
+            self.old = std::mem::take(&mut self.recent);
             self.old_bytes = std::mem::take(&mut self.bytes);
         }
     }

@@ -1,7 +1,9 @@
-//! All tables of a partition over a medium: hot pages decoded in memory, checkpoints that hold what changed.
+//! All tables of a partition on a medium: decoded pages in memory, and checkpoints of the changed
+//! ones. Knows no rule of the fold.
 //!
-//! One thread changes pages; any number look at them meanwhile under a lock that the owner keeps. A page not in memory is
-//! read and decoded for the one look, so that readers never wait for one another.
+//! One thread changes pages, and any number of threads read them, under a lock of the owner. A
+//! reader that needs a page which is not cached loads it for itself, so readers never wait for one
+//! another.
 
 use crate::backend::Backend;
 use crate::batch::Batch;
@@ -23,11 +25,11 @@ pub struct Paged<B> {
     backend: B,
     partition: u32,
     memory_bytes_max: usize,
-    made_room: MadeRoom,
-    /// What the next batch may take, by the last one.
+    last_eviction: LastEviction,
+    /// The expected size of the next batch, from the last one.
     batch_bytes: AtomicUsize,
-    /// Whether pages are being encoded for the next batch.
-    is_drafting: bool,
+    /// True while pages are being encoded ahead of the next batch.
+    is_pre_encoding: bool,
     names: Names,
     meta: Cache<Meta>,
     heads: Cache<ConversationPage>,
@@ -44,64 +46,66 @@ pub struct Paged<B> {
     origin: Cache<Origin>,
 }
 
-/// When room was last made.
+/// The state at the end of the last eviction.
 #[derive(Default)]
-struct MadeRoom {
-    /// The batches applied by then.
+struct LastEviction {
+    /// The last batch applied by then.
     applied: u64,
-    /// Bytes that pages might take then.
+    /// The memory bound of the pages then, bytes.
     bytes_max: usize,
-    /// Up to how many bytes it need not be made again.
-    enough_to: usize,
+    /// The next eviction waits until the pages take more than this, bytes.
+    retry_above_bytes: usize,
 }
 
-/// Pages that may have changed before their memory is measured again.
-const TOUCHED_MAX: usize = 16_384;
+/// The number of changed pages after which memory is measured again.
+const DIRTY_MAX: usize = 16_384;
 
-/// What share of the memory must have come since room was made before it is made again. Where most of the memory is what only
-/// a checkpoint frees, each attempt looks at every page, and lets go of the few that are asked for next.
-const MORE_SHARE: usize = 16;
+/// After an eviction, memory must grow by this share (1/16) of its bound before the next one. If
+/// most of the memory is what only a checkpoint can free, each attempt scans every page and evicts
+/// the few that are needed next.
+const REGROWTH_SHARE: usize = 16;
 
-/// How much sooner than others messages and what belongs to them make room: they are large and soon old, where a
-/// conversation is small and comes back.
-const OF_MESSAGES: u128 = 8;
-const OF_CONVERSATIONS: u128 = 1;
+/// The eviction weights. Pages of messages are evicted sooner, because they are large and soon old;
+/// a conversation is small and comes back.
+const MESSAGE_WEIGHT: u128 = 8;
+const CONVERSATION_WEIGHT: u128 = 1;
 
-/// Calls a macro with every table's field, and how readily it makes room.
+/// Calls a macro with the field and the eviction weight of every table.
 macro_rules! each_table {
     ($each:ident, $self:ident) => {
-        $each!($self.meta, OF_CONVERSATIONS);
-        $each!($self.heads, OF_CONVERSATIONS);
-        $each!($self.people, OF_CONVERSATIONS);
-        $each!($self.people_index, OF_CONVERSATIONS);
-        $each!($self.marks, OF_CONVERSATIONS);
-        $each!($self.leaves, OF_CONVERSATIONS);
-        $each!($self.messages, OF_MESSAGES);
-        $each!($self.chunks, OF_MESSAGES);
-        $each!($self.index, OF_MESSAGES);
-        $each!($self.filters, OF_MESSAGES);
-        $each!($self.parked, OF_MESSAGES);
-        $each!($self.erased, OF_CONVERSATIONS);
-        $each!($self.origin, OF_CONVERSATIONS);
+        $each!($self.meta, CONVERSATION_WEIGHT);
+        $each!($self.heads, CONVERSATION_WEIGHT);
+        $each!($self.people, CONVERSATION_WEIGHT);
+        $each!($self.people_index, CONVERSATION_WEIGHT);
+        $each!($self.marks, CONVERSATION_WEIGHT);
+        $each!($self.leaves, CONVERSATION_WEIGHT);
+        $each!($self.messages, MESSAGE_WEIGHT);
+        $each!($self.chunks, MESSAGE_WEIGHT);
+        $each!($self.index, MESSAGE_WEIGHT);
+        $each!($self.filters, MESSAGE_WEIGHT);
+        $each!($self.parked, MESSAGE_WEIGHT);
+        $each!($self.erased, CONVERSATION_WEIGHT);
+        $each!($self.origin, CONVERSATION_WEIGHT);
     };
 }
 
-/// Keeps a state, its pages and what the fold holds beside them, within the memory that it may take: [`Paged::trim`].
+/// Keeps a state within its memory, with its pages and all else that the fold holds:
+/// [`Paged::trim`].
 pub fn trim<B: Backend>(state: &mut State<Paged<B>>) {
     let beside = state.memory_bytes();
     state.pages_mut().trim(beside);
 }
 
 impl<B: Backend> Paged<B> {
-    /// The pages of a partition that a medium holds, in about `memory_bytes_max` of memory.
+    /// Opens the pages of a partition on a medium. They take about `memory_bytes_max` of memory.
     pub fn new(backend: B, partition: u32, memory_bytes_max: usize) -> Self {
         Self {
             backend,
             partition,
             memory_bytes_max,
-            made_room: MadeRoom::default(),
+            last_eviction: LastEviction::default(),
             batch_bytes: AtomicUsize::new(0),
-            is_drafting: false,
+            is_pre_encoding: false,
             names: Names::default(),
             meta: Cache::default(),
             heads: Cache::default(),
@@ -119,21 +123,21 @@ impl<B: Backend> Paged<B> {
         }
     }
 
-    /// The medium.
+    /// Returns the medium.
     pub fn backend(&self) -> &B {
         &self.backend
     }
 
-    /// From here on pages may take so much memory, in about.
-    pub fn allow(&mut self, memory_bytes_max: usize) {
+    /// Sets about how much memory the pages may take, bytes.
+    pub fn set_memory_max(&mut self, memory_bytes_max: usize) {
         self.memory_bytes_max = memory_bytes_max;
     }
 
-    /// Bytes of memory the pages take, as last measured, and the names of conversations.
+    /// Returns the memory of the pages, as last measured, and of the names of conversations, bytes.
     pub fn memory_bytes(&self) -> usize {
         let mut bytes = self.names.memory_bytes();
         macro_rules! add {
-            ($self:ident.$table:ident, $readily:expr) => {
+            ($self:ident.$table:ident, $weight:expr) => {
                 bytes += $self.$table.bytes();
             };
         }
@@ -141,41 +145,43 @@ impl<B: Backend> Paged<B> {
         bytes
     }
 
-    /// Whether so much has changed that only a checkpoint can keep memory within its bound.
+    /// Tells whether the unsaved pages take more than half the memory: then only a checkpoint keeps
+    /// memory within its bound (INV-MEMORY).
     pub fn needs_checkpoint(&self) -> bool {
         let mut bytes = 0;
         macro_rules! add {
-            ($self:ident.$table:ident, $readily:expr) => {
-                bytes += $self.$table.changed_bytes();
+            ($self:ident.$table:ident, $weight:expr) => {
+                bytes += $self.$table.unsaved_bytes();
             };
         }
         each_table!(add, self);
         bytes > self.memory_bytes_max / 2
     }
 
-    /// Encodes pages that the next batch will write, in about `bytes_max`; true once all are encoded that had changed when
-    /// that was begun. A batch can be made before that, and holds the same: it only takes longer.
-    pub fn draft(&mut self, bytes_max: usize) -> bool {
-        if !std::mem::replace(&mut self.is_drafting, true) {
+    /// Encodes pages ahead of the next batch, about `bytes_max` per call. Returns true once all
+    /// pages that had changed at the first call are encoded. A batch that is made earlier holds the
+    /// same bytes and only takes longer (ADR 0028).
+    pub fn pre_encode(&mut self, bytes_max: usize) -> bool {
+        if !std::mem::replace(&mut self.is_pre_encoding, true) {
             macro_rules! begin {
-                ($self:ident.$table:ident, $readily:expr) => {
-                    $self.$table.begin_draft();
+                ($self:ident.$table:ident, $weight:expr) => {
+                    $self.$table.begin_pre_encode();
                 };
             }
             each_table!(begin, self);
         }
         let (mut left, mut is_whole) = (bytes_max, true);
-        macro_rules! draft {
-            ($self:ident.$table:ident, $readily:expr) => {
-                is_whole &= $self.$table.draft(&mut left);
+        macro_rules! pre_encode {
+            ($self:ident.$table:ident, $weight:expr) => {
+                is_whole &= $self.$table.pre_encode(&mut left);
             };
         }
-        each_table!(draft, self);
-        self.is_drafting = !is_whole;
+        each_table!(pre_encode, self);
+        self.is_pre_encoding = !is_whole;
         is_whole
     }
 
-    /// What changed since the last checkpoint, as a sealed batch. Readers go on meanwhile.
+    /// Returns the changes since the last checkpoint as a sealed batch. Readers go on meanwhile.
     pub fn batch(&self, next_offset: u64) -> Batch {
         let mut batch = Batch::new(self.partition, next_offset, self.batch_bytes.load(Ordering::Relaxed));
         let mut writer = Writer::default();
@@ -185,7 +191,7 @@ impl<B: Backend> Paged<B> {
             wrap(&name_key(name), next_offset, &writer.bytes, |k, v| batch.write(k, v));
         }
         macro_rules! write {
-            ($self:ident.$table:ident, $readily:expr) => {
+            ($self:ident.$table:ident, $weight:expr) => {
                 write_table(&$self.$table, next_offset, &mut writer, &mut batch);
             };
         }
@@ -195,57 +201,60 @@ impl<B: Backend> Paged<B> {
         batch
     }
 
-    /// All changes are in the batch of that number: its pages may go once it is readable.
-    pub fn saved(&mut self, number: u64) {
-        self.names.saved(number);
-        macro_rules! saved {
-            ($self:ident.$table:ident, $readily:expr) => {
-                $self.$table.saved(number);
+    /// Says that the batch of this number holds all changes. Its pages may be evicted once the
+    /// batch is readable.
+    pub fn mark_saved(&mut self, number: u64) {
+        self.names.mark_saved(number);
+        macro_rules! mark_saved {
+            ($self:ident.$table:ident, $weight:expr) => {
+                $self.$table.mark_saved(number);
             };
         }
-        each_table!(saved, self);
-        self.is_drafting = false;
-        // What could not go may now, or soon.
-        self.made_room.enough_to = 0;
+        each_table!(mark_saved, self);
+        self.is_pre_encoding = false;
+        // More pages can be evicted now, or soon.
+        self.last_eviction.retry_above_bytes = 0;
     }
 
-    /// Makes room where the pages, and `beside` bytes that their owner holds, take more memory than they may. Cheap to call
-    /// often: it looks only when so many pages have changed that it may matter.
+    /// Evicts pages if they, with `beside` bytes of their owner, exceed their memory (INV-MEMORY).
+    /// Cheap to call often: it scans pages only after enough of them have changed.
     pub fn trim(&mut self, beside: usize) {
-        let (mut touched, applied) = (0, self.backend.applied());
+        let (mut dirty, applied) = (0, self.backend.applied());
         self.names.forget_saved(applied);
-        macro_rules! look {
-            ($self:ident.$table:ident, $readily:expr) => {
+        macro_rules! forget {
+            ($self:ident.$table:ident, $weight:expr) => {
                 $self.$table.forget_removed(applied);
-                touched += $self.$table.touched();
+                dirty += $self.$table.dirty_count();
             };
         }
-        each_table!(look, self);
+        each_table!(forget, self);
         let bytes_max = self.memory_bytes_max.saturating_sub(beside);
         let bytes = self.memory_bytes();
-        let made = &self.made_room;
+        let last = &self.last_eviction;
         let is_worth_it = || {
-            bytes > made.enough_to
-                || self.backend.applied() > made.applied
-                || bytes_max + bytes_max / MORE_SHARE < made.bytes_max
+            bytes > last.retry_above_bytes
+                || self.backend.applied() > last.applied
+                || bytes_max + bytes_max / REGROWTH_SHARE < last.bytes_max
         };
         let is_over = || bytes > bytes_max && is_worth_it();
-        if touched >= TOUCHED_MAX || is_over() {
-            // Before, so that what is applied meanwhile is looked at again.
+        if dirty >= DIRTY_MAX || is_over() {
+            // Read first: a batch that is applied during the eviction makes the next one
+            // worthwhile.
             let applied = self.backend.applied();
-            self.make_room(bytes_max);
-            let enough_to = self.memory_bytes() + bytes_max / MORE_SHARE;
-            self.made_room = MadeRoom { applied, bytes_max, enough_to };
+            self.evict(bytes_max);
+            let retry_above_bytes = self.memory_bytes() + bytes_max / REGROWTH_SHARE;
+            self.last_eviction = LastEviction { applied, bytes_max, retry_above_bytes };
         }
     }
 
-    /// Lets pages go, from each table by its share, and somewhat more than must be, so that this is rare.
-    fn make_room(&mut self, bytes_max: usize) {
-        let mut weight = 0;
+    /// Evicts pages of each table by its weighted share, and a tenth more than needed, so that
+    /// evictions are rare.
+    fn evict(&mut self, bytes_max: usize) {
+        let mut total = 0;
         macro_rules! measure {
-            ($self:ident.$table:ident, $readily:expr) => {
+            ($self:ident.$table:ident, $weight:expr) => {
                 $self.$table.measure();
-                weight += $self.$table.bytes() as u128 * $readily;
+                total += $self.$table.bytes() as u128 * $weight;
             };
         }
         each_table!(measure, self);
@@ -256,22 +265,22 @@ impl<B: Backend> Paged<B> {
         let excess = bytes - bytes_max + bytes_max / 10;
         let applied = self.backend.applied();
         self.names.trim(bytes_max / 16);
-        // Names may be all there is.
-        let weight = weight.max(1);
+        // All memory may be names.
+        let total = total.max(1);
         macro_rules! evict {
-            ($self:ident.$table:ident, $readily:expr) => {
-                let share = excess as u128 * $self.$table.bytes() as u128 * $readily / weight;
+            ($self:ident.$table:ident, $weight:expr) => {
+                let share = excess as u128 * $self.$table.bytes() as u128 * $weight / total;
                 if share > 0 {
                     $self.$table.evict(share as usize, applied);
                 }
             };
         }
         each_table!(evict, self);
-        // Where messages could not make room, for they are not saved yet, the others do.
+        // If messages could not be evicted because they are unsaved, the others make room.
         let excess = self.memory_bytes().saturating_sub(bytes_max);
         if excess > 0 {
             macro_rules! evict_evenly {
-                ($self:ident.$table:ident, $readily:expr) => {
+                ($self:ident.$table:ident, $weight:expr) => {
                     let share = excess as u128 * $self.$table.bytes() as u128 / bytes as u128;
                     if share > 0 {
                         $self.$table.evict(share as usize, applied);
@@ -282,7 +291,8 @@ impl<B: Backend> Paged<B> {
         }
     }
 
-    /// Bytes of all values the medium holds, as encoded: what the disk is measured against.
+    /// Returns the bytes of all values on the medium, as encoded: the measure for the space on
+    /// disk.
     ///
     /// # Errors
     /// Where the medium fails.
@@ -386,24 +396,24 @@ macro_rules! table {
         impl<B: Backend> Table<$page> for Paged<B> {
             fn read(&self, key: PageKey) -> Result<Option<Ref<'_, $page>>, Error> {
                 match self.$field.find(key) {
-                    Some(place) => Ok(self.$field.at(place).map(Ref::Cached)),
+                    Some(id) => Ok(self.$field.at(id).map(Ref::Cached)),
                     None => Ok(self.load(key)?.map(|page| Ref::Loaded(Box::new(page)))),
                 }
             }
 
             fn peek(&self, key: PageKey) -> Option<&$page> {
-                self.$field.find(key).and_then(|place| self.$field.at(place))
+                self.$field.find(key).and_then(|id| self.$field.at(id))
             }
 
             fn load_mut(&mut self, key: PageKey) -> Result<Option<Mut<'_, $page>>, Error> {
-                let place = match self.$field.find(key) {
-                    Some(place) => place,
+                let id = match self.$field.find(key) {
+                    Some(id) => id,
                     None => match self.load(key)? {
                         Some(page) => self.$field.load(key, page),
                         None => return Ok(None),
                     },
                 };
-                Ok(self.$field.at_mut(place))
+                Ok(self.$field.at_mut(id))
             }
 
             fn put(&mut self, key: PageKey, page: $page) {

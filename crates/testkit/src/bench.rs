@@ -1,31 +1,31 @@
-//! What programs that measure share: their arguments, and what kernel and disk say of them. Measures nothing itself.
+//! Helpers of benches: arguments, and figures of the kernel and the disk. Measures no time.
 
 use crate::workload::Params;
 use std::path::Path;
 
-/// The text behind `--name`.
+/// Returns the text after `--name`.
 pub fn text(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument.strip_prefix("--") != Some(name)).nth(1)
 }
 
-/// The number behind `--name`, or the default.
+/// Returns the number after `--name`, or the default.
 ///
 /// # Panics
-/// If it is no number.
+/// If it is not a number.
 pub fn number(name: &str, default: u64) -> u64 {
     text(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("--{name}: not a number: {value}")))
 }
 
-/// Whether `--name` stands alone.
+/// Tells whether `--name` is given.
 pub fn flag(name: &str) -> bool {
     std::env::args().any(|argument| argument.strip_prefix("--") == Some(name))
 }
 
-/// The workload of `--messages`, `--cap`, `--receipts-per-message`, `--ids` and `--seed`, with so many messages where that is
-/// not said.
+/// Returns the workload of `--messages`, `--cap`, `--receipts-per-message`, `--ids` and `--seed`.
+/// `messages` is the default of the first.
 ///
 /// # Panics
-/// If one is no number.
+/// If one is not a number.
 pub fn params(messages: u64) -> Params {
     Params {
         messages: number("messages", messages) as usize,
@@ -37,23 +37,23 @@ pub fn params(messages: u64) -> Params {
     }
 }
 
-/// A figure of this process in `/proc/self/status`, bytes: `VmRSS` is what is resident now, `VmHWM` the most that was. 0 where
-/// the system does not say.
+/// Returns a figure of this process from `/proc/self/status`, bytes: `VmRSS` is the resident
+/// memory, `VmHWM` its peak. 0 if the system has none.
 pub fn status_bytes(figure: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':')).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
 }
 
-/// Lets the kernel count `VmHWM` anew.
+/// Resets `VmHWM` in the kernel.
 ///
 /// # Errors
-/// Where it does not take that.
+/// If the kernel refuses.
 pub fn reset_peak() -> std::io::Result<()> {
     std::fs::write("/proc/self/clear_refs", "5")
 }
 
-/// The files below a directory, bytes.
+/// Returns the size of the files below a directory, bytes.
 ///
 /// # Panics
 /// If it cannot be read.

@@ -1,28 +1,30 @@
-//! Runs the text cases of `tests/cases`, which reviewers read: a question, a short log, the answers. Knows no rule of the
-//! fold itself.
+//! Runs the text cases of `crates/fold/tests/cases`, which reviewers read: a question, a short log,
+//! the answers. Knows no rule of the fold.
 //!
-//! One statement a line; blank lines and `#` comments are for the reader, and the first line is a comment, the question:
+//! One statement per line. Blank lines and `#` comments are for the reader. The first line is a
+//! comment, the question:
 //!
 //! ```text
 //! # Does a late joiner count?
 //! limits {"retention_ms":1000,"parked_count":2,"parked_age_ms":500}     optional, before the first record
 //! at 1000 {"type":"members.changed","conversation_id":"g1","joined":["ann","bob"]}
-//! pass 1500                                    a record without an event: it only moves the partition's time
-//! updates g1 m1 {"bob":2000}                   the last record changed m1 itself; who newly read it, and when
+//! pass 1500                                    a record without an event, which only moves the partition's time
+//! updates g1 m1 {"bob":2000}                   the last record changed m1 itself, with new readers and their times
 //! mark-update g1 bob {"up_to_sent_at_ms":1000}
-//! dead-letter 7 no-roster m1                   the last record made that of offset 7 a dead letter, with these ids
+//! dead-letter 7 no-roster m1                   the last record made the record at offset 7 a dead letter, with these ids
 //! receipt g1 m1 -> {"status":"ok","read_count":1}
 //! find m1 -> {"conversation_id":"g1"}
 //! members g1 m1 unread -> ["bob",{"user_id":"ann","left":true}]
 //! members g1 m1 read -> recalled               no list: the status instead
 //! mark g1 bob -> {"up_to_message_id":"m1"}
 //! mark g1 bob -> none
-//! tenant acme                                  whom the questions from here on are about
+//! tenant acme                                  the tenant of the questions below
 //! ```
 //!
-//! Offsets count the records (`at` and `pass`) from 0. A receipt or a mark may say more than is asked for; `null` asks for
-//! absence. A list is complete, in any order; a member may say more than is asked for. All dead letters of a record are
-//! named under it; where one update is named, all are, and `updates none` says that there is none.
+//! Offsets count the records (`at` and `pass`) from 0. A receipt, a mark or a member may have more
+//! fields than the case names; `null` requires absence. A list is complete, in any order. A case
+//! names all dead letters of a record below it. If it names one update, it names all; `updates
+//! none` says that there is none.
 
 use std::path::{Path, PathBuf};
 
@@ -36,11 +38,11 @@ use crate::subject::{At, OracleEffect, Subject};
 /// One case file.
 #[derive(Debug)]
 pub struct Case {
-    /// The file's name without its ending.
+    /// The file's name without its extension.
     pub name: String,
     /// The first comment line.
     pub question: String,
-    /// What the subject is to be made with.
+    /// The limits of the subject.
     pub limits: Limits,
     steps: Vec<(usize, Step)>,
 }
@@ -60,7 +62,7 @@ enum Step {
     Mark { conversation: String, user: String, wanted: Option<Value> },
 }
 
-/// The folder of the workspace's case files.
+/// Returns the folder of the case files.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fold/tests/cases")
 }
@@ -68,7 +70,7 @@ pub fn folder() -> PathBuf {
 /// Reads every `.txt` file of a folder, by name.
 ///
 /// # Errors
-/// A file that cannot be read, or the first line of each file that makes no sense.
+/// A file that cannot be read, or the first bad line of each file.
 pub fn load(folder: &Path) -> Result<Vec<Case>, String> {
     let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -90,7 +92,7 @@ impl Case {
     /// Reads a case.
     ///
     /// # Errors
-    /// `name:line: why`, for the first line that makes no sense.
+    /// `name:line: why`, for the first bad line.
     pub fn parse(name: &str, text: &str) -> Result<Self, String> {
         let question = text.lines().next().and_then(|line| line.strip_prefix("# "));
         let question = question.ok_or_else(|| format!("{name}:1: the first line is the question: `# …`"))?.to_owned();
@@ -108,10 +110,11 @@ impl Case {
         Ok(case)
     }
 
-    /// Feeds the log to the subject, which must be made with this case's limits, and compares every answer.
+    /// Folds the log into the subject, which must have the limits of this case, and compares every
+    /// answer.
     ///
     /// # Errors
-    /// All that differs, a line each: `name:line: what`.
+    /// All differences, one per line: `name:line: why`.
     pub fn run(&self, subject: &mut impl Subject) -> Result<(), String> {
         let mut run = Run { subject, tenant: TENANT_DEFAULT.into(), offset: 0, pending: None };
         let mut faults = vec![];
@@ -119,7 +122,7 @@ impl Case {
             let found = run.step(*line, step);
             faults.extend(found.into_iter().map(|(line, why)| format!("{}:{line}: {why}", self.name)));
         }
-        faults.extend(run.settle().into_iter().map(|(line, why)| format!("{}:{line}: {why}", self.name)));
+        faults.extend(run.finish_record().into_iter().map(|(line, why)| format!("{}:{line}: {why}", self.name)));
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
     }
 }
@@ -128,7 +131,7 @@ struct Run<'a, S> {
     subject: &'a mut S,
     tenant: String,
     offset: u64,
-    /// What the last record caused and no line has named yet.
+    /// The effects of the last record that no line has named yet.
     pending: Option<Pending>,
 }
 
@@ -191,21 +194,21 @@ impl<S: Subject> Run<'_, S> {
         timestamp_ms: u64,
         fold: impl FnOnce(&mut S, At) -> Vec<OracleEffect>,
     ) -> Vec<Fault> {
-        let faults = self.settle();
+        let faults = self.finish_record();
         let at = At { partition: 0, offset: self.offset, timestamp_ms };
         self.offset += 1;
         self.pending = Some(Pending { line, effects: fold(self.subject, at), updates_named: false });
         faults
     }
 
-    /// What the last record caused and should have been named under it.
-    fn settle(&mut self) -> Vec<Fault> {
+    /// Returns faults for effects of the last record that the case should have named.
+    fn finish_record(&mut self) -> Vec<Fault> {
         let Some(pending) = self.pending.take() else { return vec![] };
         let due = |effect: &&OracleEffect| matches!(effect, OracleEffect::DeadLetter { .. }) || pending.updates_named;
         pending.effects.iter().filter(due).map(|effect| (pending.line, format!("not named: {effect:?}"))).collect()
     }
 
-    /// Takes the effect that is meant out of what the last record caused; the error shows the others.
+    /// Takes one effect of the last record; the error shows the others.
     fn name(&mut self, update: bool, is: impl Fn(&OracleEffect) -> bool) -> Result<OracleEffect, String> {
         let pending = self.pending.as_mut().ok_or("no record")?;
         pending.updates_named |= update;
@@ -268,7 +271,7 @@ impl<S: Subject> Run<'_, S> {
     }
 }
 
-/// Why `found` does not hold all that is `wanted`; `null` wants absence.
+/// Returns why `found` does not have all `wanted` fields; `null` requires absence.
 fn differs(wanted: &Value, found: &Value) -> Option<String> {
     let wanted = wanted.as_object()?;
     let wrong = wanted.iter().find(|(key, value)| found.get(key.as_str()).unwrap_or(&Value::Null) != *value)?;
@@ -337,12 +340,12 @@ fn step(line: &str) -> Result<Step, String> {
             let wanted = if wanted == "none" { None } else { Some(object(value(wanted)?)?) };
             Ok(Step::Mark { conversation: (*c).into(), user: (*user).into(), wanted })
         }
-        _ => Err(format!("what is this: {line}")),
+        _ => Err(format!("unknown statement: {line}")),
     }
 }
 
 fn object(value: Value) -> Result<Value, String> {
-    if value.is_object() { Ok(value) } else { Err(format!("an object is wanted, not {value}")) }
+    if value.is_object() { Ok(value) } else { Err(format!("{value} is not an object")) }
 }
 
 #[cfg(test)]
@@ -355,7 +358,7 @@ at 1000 {"type":"members.changed","conversation_id":"g1","joined":["ann","bob"]}
 at 2000 {"type":"message.sent","conversation_id":"g1","message_id":"m1","sender_id":"ann","sent_at_ms":2000,"need_read_receipt":true}
 "#;
 
-    /// The faults of the log with these lines behind it.
+    /// Returns the faults of the log with these lines at its end.
     fn faults(lines: &str) -> String {
         let case = Case::parse("case", &format!("{LOG}{lines}")).expect("the case makes sense");
         case.run(&mut Oracle::new(case.limits.clone())).err().unwrap_or_default()
@@ -385,14 +388,14 @@ at 2000 {"type":"message.sent","conversation_id":"g1","message_id":"m1","sender_
     }
 
     #[test]
-    fn a_dead_letter_that_nobody_names_is_a_fault() {
+    fn unexpected_dead_letter_is_a_fault() {
         let send = r#"at 3000 {"type":"message.sent","conversation_id":"g9","message_id":"m1","sender_id":"a","sent_at_ms":1}"#;
         assert!(faults(send).contains("not named: DeadLetter"));
         assert_eq!(faults(&format!("{send}\ndead-letter 2 no-roster m1")), "");
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_is_named() {
+    fn nonsense_line_is_reported_by_number() {
         for (line, at) in [("receipts g1 m1 -> {}", 4), ("at 1 {}", 4), ("members g1 m1 unread -> [7]", 4)] {
             let fault = Case::parse("case", &format!("{LOG}{line}")).expect_err(line);
             assert!(fault.starts_with(&format!("case:{at}: ")), "{fault}");

@@ -1,5 +1,5 @@
-//! Puts two subjects to every question that a history raises, and makes a failing history small. Judges nothing: which of
-//! two is right is for the contract.
+//! Compares the answers of two subjects to every question about a history, and shrinks a failing
+//! history. Does not judge which subject is right.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use receipts_fold::view::MemberFilter;
 
 use crate::subject::{At, OracleEffect, Subject};
 
-/// Everything worth asking about a history: each id that it names, in each place that it names it.
+/// The questions about a history: each message and person that it names, per conversation.
 #[derive(Debug, Clone, Default)]
 pub struct Questions {
     /// (tenant, conversation, message)
@@ -18,7 +18,7 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// What these events name.
+    /// Collects the questions about some events.
     pub fn of<'a>(events: impl IntoIterator<Item = &'a Event<'a>>) -> Self {
         let mut questions = Self::default();
         let (mut conversations, mut erased) = (BTreeSet::new(), BTreeSet::new());
@@ -55,7 +55,7 @@ impl Questions {
         questions
     }
 
-    /// The first answer that differs between two subjects, in words; lists are compared as sets.
+    /// Returns the first answer that differs between two subjects, as text. Compares lists as sets.
     pub fn difference(&self, left: &impl Subject, right: &impl Subject) -> Option<String> {
         for (tenant, conversation, message) in &self.messages {
             let asked = format!("{tenant} {conversation} {message}");
@@ -95,10 +95,11 @@ fn sorted(mut list: Vec<receipts_fold::view::Member>) -> Vec<receipts_fold::view
     list
 }
 
-/// Folds a history into both, comparing effects after each event, and all answers after every `ask_every` events and at the end.
+/// Folds a history into two subjects. Compares the effects of each event, and all answers after
+/// every `ask_every` events and at the end.
 ///
 /// # Errors
-/// The first difference, in words, with the record after which it showed.
+/// The first difference as text, with the record before it.
 pub fn agree<'a>(
     history: &[(At, Event<'a>)],
     left: &mut impl Subject,
@@ -122,9 +123,9 @@ pub fn agree<'a>(
     Ok(())
 }
 
-/// Takes away from a failing history whatever does not keep it from failing: larger pieces first, then single events.
+/// Shrinks a failing history: removes larger pieces first, then single events.
 ///
-/// The result still fails, and none of its events can go alone.
+/// The result still fails, and fails no longer if any one of its events is removed.
 pub fn shrink<'a>(
     mut history: Vec<(At, Event<'a>)>,
     fails: impl Fn(&[(At, Event<'a>)]) -> bool,
@@ -149,9 +150,9 @@ pub fn shrink<'a>(
     history
 }
 
-/// A history as a case file's `at` lines, to paste a failing one into `tests/cases`.
+/// Returns a history as the `at` lines of a case file for `crates/fold/tests/cases`.
 ///
-/// Offsets are counted anew from 0 there: what a gap in them causes does not come along.
+/// A case counts offsets from 0, so gaps between offsets are lost.
 pub fn as_case_lines(history: &[(At, Event<'_>)]) -> String {
     let line = |(at, event): &(At, Event<'_>)| {
         format!("at {} {}\n", at.timestamp_ms, String::from_utf8_lossy(&event.to_json()))

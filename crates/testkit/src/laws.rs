@@ -1,5 +1,5 @@
-//! What follows from the contract for whoever folds a log: each law takes one, and says where it is broken. Must know no
-//! subject: the oracle is held to the same laws as the fold.
+//! The laws that follow from the contract. Each law folds a log into a subject and reports where
+//! the subject breaks it. Knows no subject: the oracle and the fold keep the same laws.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::property::Log;
 use crate::random::Random;
 use crate::subject::{At, OracleEffect, Subject};
 
-/// Whether a law holds; if not, where and why.
+/// The result of a law: where and why it is broken.
 pub type Held = Result<(), String>;
 
 const FILTERS: [MemberFilter; 3] = [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed];
@@ -28,23 +28,25 @@ macro_rules! require {
     };
 }
 
-/// Wild, with crowds just large enough for a second page of people, so that asking everything after each event is quick.
+/// Returns a wild shape whose groups have at most two pages of people, so that all questions after
+/// each event are quick.
 pub fn wild_and_small() -> Shape {
     Shape { p_mid_group: 0.02, p_large_group: 0.0, events: 220, ..Shape::wild() }
 }
 
-/// Nothing hidden and nobody erased; reads by message only: what then counts does not hang on the order of the receipts.
+/// Returns a wild shape without hidden reads, erasures and read marks: counts do not depend on the
+/// order of receipts then.
 pub fn open_reads() -> Shape {
     let weights = Weights { mark_by_message: 0, mark_by_time: 0, erased: 0, ..Shape::wild().weights };
     Shape { weights, p_hidden: 0.0, p_jump: 0.0, ..Shape::wild() }
 }
 
-/// Wild, with more erasures than usual.
+/// Returns a wild shape with more erasures.
 pub fn many_erasures() -> Shape {
     Shape { weights: Weights { erased: 4, ..Shape::wild().weights }, ..wild_and_small() }
 }
 
-/// Wild, with nobody erased: erasure takes marks away.
+/// Returns a wild shape without erasures, because an erasure removes read marks.
 pub fn no_erasures() -> Shape {
     Shape { weights: Weights { erased: 0, ..Shape::wild().weights }, ..Shape::wild() }
 }
@@ -53,7 +55,7 @@ fn questions(log: &Log) -> Questions {
     Questions::of(log.iter().map(|(_, event)| event))
 }
 
-/// The receipt of every message that is asked for.
+/// Returns the receipt of every message of the questions.
 fn receipts(subject: &impl Subject, questions: &Questions) -> BTreeMap<Name, Receipt> {
     questions.messages.iter().map(|id| (id.clone(), subject.receipt(&id.0, &id.1, &id.2))).collect()
 }
@@ -65,11 +67,12 @@ fn folded<S: Subject>(mut subject: S, log: &Log) -> S {
     subject
 }
 
-/// INV-SUM, after every event; and the lists are as long as the counts say, but for who is erased.
+/// INV-SUM: after every event the counts add up, and the lists are as long as the counts, without
+/// erased members.
 ///
 /// # Errors
-/// Where it does not.
-pub fn the_sum_closes(mut subject: impl Subject, log: &Log) -> Held {
+/// The first contradiction.
+pub fn sums_close(mut subject: impl Subject, log: &Log) -> Held {
     let asked = questions(log);
     let mut erased = false;
     for (at, event) in log {
@@ -98,11 +101,12 @@ pub fn the_sum_closes(mut subject: impl Subject, log: &Log) -> Held {
     Ok(())
 }
 
-/// INV-VERSION and INV-FROZEN: while `ok`, reads and versions never fall, and of two different copies of the counts the
-/// higher version is the newer. For logs without jumps past the retention.
+/// INV-VERSION and INV-FROZEN: while the status is `ok`, reads and versions never fall. Of two
+/// different copies of the counts, the higher version is newer. For logs without jumps past the
+/// retention.
 ///
 /// # Errors
-/// Where they do.
+/// The first violation.
 pub fn counts_and_versions_never_fall(mut subject: impl Subject, log: &Log) -> Held {
     let asked = questions(log);
     let mut before = BTreeMap::new();
@@ -113,7 +117,7 @@ pub fn counts_and_versions_never_fall(mut subject: impl Subject, log: &Log) -> H
             let new = &after[id];
             let context = format!("{at:?} {id:?}\n  {old:?}\n  {new:?}");
             require!(old.version <= new.version, "the version falls: {context}");
-            require!((old.kind, old.sent_at_ms) == (new.kind, new.sent_at_ms), "what is frozen changes: {context}");
+            require!((old.kind, old.sent_at_ms) == (new.kind, new.sent_at_ms), "a frozen field changes: {context}");
             require!(old.status == new.status || new.status == Status::Recalled, "the status changes: {context}");
             if let (Some(old_counts), Some(new_counts)) = (old.counts, new.counts) {
                 require!(old_counts.audience_count == new_counts.audience_count, "the audience changes: {context}");
@@ -128,12 +132,13 @@ pub fn counts_and_versions_never_fall(mut subject: impl Subject, log: &Log) -> H
     Ok(())
 }
 
-/// INV-UPDATE-LAST, of effects: what changes a receipt is published, unless it is a leave or the retention; what is
-/// published changed, at the version of its record. A hidden read in a direct chat of two changes nothing.
+/// INV-UPDATE-LAST for effects: every change of a receipt is published, except those by a leave or
+/// by the retention. Every published receipt changed, at the version of its record. A hidden read
+/// in a direct chat of two changes nothing.
 ///
 /// # Errors
-/// Where that is not so.
-pub fn what_changes_a_receipt_is_published(mut subject: impl Subject, log: &Log) -> Held {
+/// The first violation.
+pub fn receipt_changes_are_published(mut subject: impl Subject, log: &Log) -> Held {
     let asked = questions(log);
     let mut before = receipts(&subject, &asked);
     for (at, event) in log {
@@ -146,10 +151,10 @@ pub fn what_changes_a_receipt_is_published(mut subject: impl Subject, log: &Log)
             let invisible = !hidden || !between_two || new.status == Status::NotFound || before[id] == *new;
             require!(invisible, "{at:?} {id:?}: a hidden read shows in a direct chat");
             let silent = leave || new.status == Status::NotFound || before[id] == *new;
-            require!(silent || published.contains(id), "{at:?} {id:?}: changed, and nothing is published");
+            require!(silent || published.contains(id), "{at:?} {id:?}: changed, but nothing is published");
         }
         for id in &published {
-            require!(before[id] != after[id], "{at:?} {id:?}: published, though nothing changed");
+            require!(before[id] != after[id], "{at:?} {id:?}: published, but nothing changed");
             require!(after[id].version == Some(at.offset), "{at:?} {id:?}: published at another version");
         }
         before = after;
@@ -166,10 +171,10 @@ fn changed(effect: OracleEffect) -> Option<Name> {
     }
 }
 
-/// INV-ONCE: a read or a send repeated at once changes no answer.
+/// INV-ONCE: an immediately repeated read or send changes no answer.
 ///
 /// # Errors
-/// The first answer that it changes.
+/// The first changed answer.
 pub fn repeating_changes_nothing<S: Subject>(make: impl Fn() -> S, log: &Log) -> Held {
     let apart = |at: &At| At { offset: at.offset * 2, ..*at };
     let (mut once, mut twice) = (make(), make());
@@ -183,36 +188,37 @@ pub fn repeating_changes_nothing<S: Subject>(make: impl Fn() -> S, log: &Log) ->
     questions(log).difference(&once, &twice).map_or(Ok(()), Err)
 }
 
-/// INV-ONCE: receipts anywhere in the log, before their message or long after, once or often, count the same. For logs of
-/// [`open_reads`], with room for all that is parked.
+/// INV-ONCE: receipts count the same anywhere in the log, before their message or long after, once
+/// or often. For logs of [`open_reads`], with room for all parked records.
 ///
 /// # Errors
-/// The first message of which they do not.
-pub fn receipts_count_the_same_wherever_they_come<S: Subject>(make: impl Fn() -> S, seed: u64, log: &Log) -> Held {
+/// The first message with other counts.
+pub fn receipts_count_the_same_anywhere<S: Subject>(make: impl Fn() -> S, seed: u64, log: &Log) -> Held {
     let random = &mut Random::new(seed);
-    // Every read gets a place of its own, and some a second one; all else stays in order.
-    let mut placed = Vec::new();
+    // Every read moves to a random index, and some are repeated at a second one. Other events stay
+    // in order.
+    let mut shuffled = Vec::new();
     for (i, (at, event)) in log.iter().enumerate() {
         let is_read = matches!(event.body, Body::MessageRead(_));
-        placed.push((if is_read { random.index(log.len()) } else { i }, at, event));
+        shuffled.push((if is_read { random.index(log.len()) } else { i }, at, event));
         if is_read && random.chance(0.3) {
-            placed.push((random.index(log.len()), at, event));
+            shuffled.push((random.index(log.len()), at, event));
         }
     }
-    placed.sort_by_key(|(place, at, _)| (*place, at.offset));
+    shuffled.sort_by_key(|(index, at, _)| (*index, at.offset));
     let mut moved = make();
-    for ((_, at, event), offset) in placed.into_iter().zip(0..) {
+    for ((_, at, event), offset) in shuffled.into_iter().zip(0..) {
         moved.apply(At { offset, ..*at }, event);
     }
     let straight = folded(make(), log);
     for (tenant, conversation, message) in questions(log).messages {
-        let told = |subject: &S| {
+        let answers = |subject: &S| {
             let receipt = subject.receipt(&tenant, &conversation, &message);
             let list = |filter| subject.members(&tenant, &conversation, &message, filter).map(without_times);
-            // Whose read is the first may differ, and with it the times.
+            // Another read may be the first one, with another time.
             (receipt.status, receipt.counts, receipt.last_read_at_ms.is_some(), FILTERS.map(list))
         };
-        let (one, other) = (told(&straight), told(&moved));
+        let (one, other) = (answers(&straight), answers(&moved));
         require!(one == other, "{tenant} {conversation} {message}:\n  {one:?}\n  {other:?}");
     }
     Ok(())
@@ -222,11 +228,11 @@ fn without_times(list: Vec<Member>) -> BTreeSet<(String, bool)> {
     list.into_iter().map(|member| (member.user_id, member.left)).collect()
 }
 
-/// INV-TENANT: what happens in another tenant only moves the partition's time.
+/// INV-TENANT: an event of another tenant only moves the partition's time.
 ///
 /// # Errors
-/// The first answer that it changes.
-pub fn tenants_are_nothing_to_one_another<S: Subject>(make: impl Fn() -> S, log: &Log) -> Held {
+/// The first changed answer.
+pub fn tenants_are_independent<S: Subject>(make: impl Fn() -> S, log: &Log) -> Held {
     let mut alone = make();
     for (at, event) in log {
         match &*event.tenant {
@@ -238,11 +244,11 @@ pub fn tenants_are_nothing_to_one_another<S: Subject>(make: impl Fn() -> S, log:
     mine.difference(&folded(make(), log), &alone).map_or(Ok(()), Err)
 }
 
-/// INV-ERASED: from its erasure on an id is in no answer and in no effect.
+/// INV-ERASED: after its erasure an id is in no answer and in no effect.
 ///
 /// # Errors
-/// Where one is.
-pub fn the_erased_are_named_nowhere(mut subject: impl Subject, log: &Log) -> Held {
+/// The first answer or effect with an erased id.
+pub fn erased_ids_are_named_nowhere(mut subject: impl Subject, log: &Log) -> Held {
     let asked = questions(log);
     let mut erased: BTreeSet<(String, String)> = BTreeSet::new();
     for (at, event) in log {
@@ -277,11 +283,11 @@ pub fn the_erased_are_named_nowhere(mut subject: impl Subject, log: &Log) -> Hel
     Ok(())
 }
 
-/// INV-PARKED: a record is a dead letter once or never, and names every id once.
+/// INV-PARKED: a record is at most one dead letter, which names every id once.
 ///
 /// # Errors
-/// Where that is not so.
-pub fn a_record_is_a_dead_letter_once_or_never(mut subject: impl Subject, log: &Log) -> Held {
+/// The first violation.
+pub fn dead_letters_are_sent_once(mut subject: impl Subject, log: &Log) -> Held {
     let mut dead = BTreeSet::new();
     for (at, event) in log {
         for effect in subject.apply(*at, event) {
@@ -295,10 +301,11 @@ pub fn a_record_is_a_dead_letter_once_or_never(mut subject: impl Subject, log: &
     Ok(())
 }
 
-/// INV-MARK: marks only grow, and are never read before what they reach was sent. For logs without erasures.
+/// INV-MARK: marks only grow, and their read time is never before their `up_to_sent_at_ms`. For
+/// logs without erasures.
 ///
 /// # Errors
-/// Where they do not.
+/// The first violation.
 pub fn read_marks_only_grow(mut subject: impl Subject, log: &Log) -> Held {
     let asked = questions(log);
     let mut before = BTreeMap::new();
@@ -307,7 +314,10 @@ pub fn read_marks_only_grow(mut subject: impl Subject, log: &Log) -> Held {
         for id in &asked.people {
             let mark = subject.read_mark(&id.0, &id.1, &id.2);
             let up_to_ms = mark.as_ref().map(|mark| mark.up_to_sent_at_ms);
-            require!(mark.iter().all(|mark| mark.read_at_ms >= mark.up_to_sent_at_ms), "{at:?} {id:?}: read too soon");
+            require!(
+                mark.iter().all(|mark| mark.read_at_ms >= mark.up_to_sent_at_ms),
+                "{at:?} {id:?}: the read time is before the send"
+            );
             require!(before.insert(id, up_to_ms).flatten() <= up_to_ms, "{at:?} {id:?}: the mark went back");
         }
     }

@@ -1,9 +1,9 @@
-//! What the tests of other crates lean on: a naive oracle of one partition, seeded histories, text cases, and the speed
-//! workload with what benches share. A dev-dependency only: no product code may depend on it.
+//! Tools for tests and benches: a naive oracle of one partition, seeded histories, text cases, and
+//! the speed workload. A dev-dependency only: no product code may depend on it.
 //!
-//! The oracle is written from the contract alone and shares nothing with the fold but the shapes of its answers
-//! ([`receipts_fold::view`]). It must stay naive: plain sets of string ids, no bits, no index that could be wrong in
-//! the same way as the fold's.
+//! The oracle follows the contract alone, and shares only the shapes of answers with the fold
+//! ([`receipts_fold::view`]). It must stay naive: plain sets of string ids, no bits, and no index
+//! that could be wrong in the same way as the fold's.
 //!
 //! ```
 //! use receipts_testkit::{At, Limits, Oracle, Subject};

@@ -1,9 +1,9 @@
-//! A property put to one seed after the other: where it does not hold, or panics, the history is made small and printed as
-//! lines for a case file, with the command that runs the seed again. Knows no property itself.
+//! Checks a property over many seeds. For a seed that fails it prints the smallest failing history,
+//! as lines for a case file, and the command that replays the seed. Knows no property itself.
 
 use std::cell::Cell;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Once;
 
 use receipts_event::Event;
@@ -12,38 +12,40 @@ use crate::compare::{as_case_lines, shrink};
 use crate::history::{History, Shape};
 use crate::subject::At;
 
-/// Chooses the seeds in place of a test's own.
+/// The environment variable that replaces the seeds of a test: `FROM..TO`.
 const SEEDS: &str = "RECEIPTS_TEST_SEEDS";
 
-/// Where set, a failing history is not made small: for who runs many that are to fail, as `tests/tools/mutants/run` does.
-const AS_IT_IS: &str = "RECEIPTS_TEST_UNSHRUNK";
+/// The environment variable that keeps failing histories unshrunk, for many failures as in
+/// `tests/tools/mutants/run`.
+const UNSHRUNK: &str = "RECEIPTS_TEST_UNSHRUNK";
 
-/// Some prefix of a log.
+/// A prefix of a log.
 pub type Log = [(At, Event<'static>)];
 
-/// The seeds of a test: those of `RECEIPTS_TEST_SEEDS=FROM..TO`, or else its own.
+/// Returns the seeds of a test: those of `RECEIPTS_TEST_SEEDS=FROM..TO`, or its own.
 ///
 /// # Panics
-/// Where the variable holds no such range.
+/// If the variable is not a range.
 pub fn seeds(own: Range<u64>) -> Range<u64> {
     let Ok(text) = std::env::var(SEEDS) else { return own };
     let range = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    range.unwrap_or_else(|| panic!("{SEEDS}={text}: FROM..TO is wanted, as in 0..100"))
+    range.unwrap_or_else(|| panic!("{SEEDS}={text} is not a range FROM..TO, such as 0..100"))
 }
 
-/// How many of something a test takes: what a variable of the environment says, or else its own.
+/// Returns a number of a test: that of an environment variable, or its own.
 ///
 /// # Panics
-/// Where the variable holds no number.
+/// If the variable is not a number.
 pub fn number(variable: &str, own: u64) -> u64 {
     let Ok(text) = std::env::var(variable) else { return own };
-    text.parse().unwrap_or_else(|_| panic!("{variable}={text}: a number is wanted"))
+    text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number"))
 }
 
-/// Holds the histories of a shape to a property, which gets the seed too, for choices of its own.
+/// Checks a property on the histories of a shape, one per seed. The property gets the seed too, for
+/// choices of its own.
 ///
 /// # Panics
-/// At the first seed for which it does not hold.
+/// At the first seed that fails.
 pub fn holds(own: Range<u64>, shape: &Shape, property: impl Fn(u64, &Log) -> Result<(), String>) {
     let seeds = seeds(own);
     let (count, mut events) = (seeds.end.saturating_sub(seeds.start), 0);
@@ -52,10 +54,10 @@ pub fn holds(own: Range<u64>, shape: &Shape, property: impl Fn(u64, &Log) -> Res
         events += history.len();
         if let Err(first) = without_panic(|| property(seed, &history)) {
             let fails = |history: &Log| without_panic(|| property(seed, history)).is_err();
-            let small = if std::env::var_os(AS_IT_IS).is_some() { history } else { shrink(history, fails) };
+            let small = if std::env::var_os(UNSHRUNK).is_some() { history } else { shrink(history, fails) };
             let why = without_panic(|| property(seed, &small)).err().unwrap_or(first);
             panic!(
-                "seed {seed}: {why}\n\nThe history made small, as lines for a case file:\n{}\nAgain with:\n  {}\n",
+                "seed {seed}: {why}\n\nThe shrunk history, as lines for a case file:\n{}\nReplay with:\n  {}\n",
                 as_case_lines(&small),
                 replay(seed)
             );
@@ -64,7 +66,21 @@ pub fn holds(own: Range<u64>, shape: &Shape, property: impl Fn(u64, &Log) -> Res
     eprintln!("{count} seeds, {events} events");
 }
 
-/// What a property says, or the message of its panic, which is not printed: making a history small tries many.
+/// Runs a test for each of its seeds. Prints the command that replays a failing seed.
+///
+/// # Panics
+/// With the panic of the first seed that fails.
+pub fn each_seed(own: Range<u64>, test: impl Fn(u64)) {
+    for seed in seeds(own) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(seed))) {
+            eprintln!("seed {seed} failed. Replay with:\n  {}", replay(seed));
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// Returns the result of a property, or the message of its panic. Prints no panic, because
+/// shrinking causes many.
 fn without_panic(property: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     thread_local!(static SILENT: Cell<bool> = const { Cell::new(false) });
     static HOOK: Once = Once::new();
@@ -85,7 +101,7 @@ fn without_panic(property: impl FnOnce() -> Result<(), String>) -> Result<(), St
     })
 }
 
-/// The command that runs the test of this thread again with one seed, as cargo and the test harness name it.
+/// Returns the whole command that replays the test of this thread with one seed.
 fn replay(seed: u64) -> String {
     let package = std::env::var("CARGO_PKG_NAME").unwrap_or_default();
     let binary = std::env::current_exe().ok().and_then(|path| Some(path.file_stem()?.to_string_lossy().into_owned()));
@@ -96,7 +112,8 @@ fn replay(seed: u64) -> String {
     format!("{SEEDS}={seed}..{} cargo test -p {package} {target} {test}", seed + 1)
 }
 
-/// How cargo is told of a test binary: that of a crate's own unit tests is named as the crate, any other one as its test.
+/// Returns the option that selects a test program. The program of the unit tests has the name of
+/// its crate.
 fn target(package: &str, binary: &str) -> String {
     if binary == package.replace('-', "_") { "--lib".into() } else { format!("--test {binary}") }
 }
@@ -106,10 +123,10 @@ mod tests {
     use super::*;
     use receipts_event::Body;
 
-    /// The message of the panic with which a property that never holds ends.
-    fn said(property: impl Fn(u64, &Log) -> Result<(), String>) -> String {
+    /// Returns the panic message of a failing property.
+    fn failure_of(property: impl Fn(u64, &Log) -> Result<(), String>) -> String {
         let shape = Shape { events: 40, ..Shape::wild() };
-        let panic = catch_unwind(AssertUnwindSafe(|| holds(3..9, &shape, property))).expect_err("it does not hold");
+        let panic = catch_unwind(AssertUnwindSafe(|| holds(3..9, &shape, property))).expect_err("the property fails");
         panic.downcast_ref::<String>().expect("a text").clone()
     }
 
@@ -118,23 +135,22 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_seed_is_made_small_and_says_how_to_run_it_again() {
+    fn failing_seed_shrinks_and_prints_its_command() {
         for text in [
-            said(|_, log| if has_send(log) { Err("no".into()) } else { Ok(()) }),
-            said(|_, log| if has_send(log) { panic!("no") } else { Ok(()) }),
+            failure_of(|_, log| if has_send(log) { Err("no".into()) } else { Ok(()) }),
+            failure_of(|_, log| if has_send(log) { panic!("no") } else { Ok(()) }),
         ] {
             assert!(text.starts_with("seed 3: no\n"), "{text}");
-            assert_eq!(text.lines().filter(|line| line.starts_with("at ")).count(), 1, "one send is enough: {text}");
-            // These are unit tests of a crate.
-            let again = "RECEIPTS_TEST_SEEDS=3..4 cargo test -p receipts-testkit --lib \
-                         property::tests::a_failing_seed_is_made_small_and_says_how_to_run_it_again\n";
-            assert!(text.contains(again), "{text}");
+            assert_eq!(text.lines().filter(|line| line.starts_with("at ")).count(), 1, "one send suffices: {text}");
+            let command = "RECEIPTS_TEST_SEEDS=3..4 cargo test -p receipts-testkit --lib \
+                         property::tests::failing_seed_shrinks_and_prints_its_command\n";
+            assert!(text.contains(command), "{text}");
         }
     }
 
     #[test]
-    fn a_test_of_a_file_of_its_own_is_run_again_by_the_name_of_that_file() {
-        assert_eq!(target("receipts-store", "rules"), "--test rules");
+    fn replay_command_names_the_test_program() {
+        assert_eq!(target("receipts-fold", "rules"), "--test rules");
         assert_eq!(target("receipts-store", "receipts_store"), "--lib");
     }
 }

@@ -1,16 +1,16 @@
-//! Seeded randomness that is the same on every machine and for ever. It must read no clock and no system entropy.
+//! Seeded randomness that never changes, on any machine. Reads no clock and no system entropy.
 
 /// SplitMix64 (Steele, Lea, Flood 2014): one word of state, every seed is good.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// A stream of its own for each seed.
+    /// Starts the stream of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next 64 random bits.
+    /// Returns the next 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -19,37 +19,37 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..n`; 0 where `n` is 0.
+    /// Returns a number in `0..n`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
     }
 
-    /// An index in `0..n`; 0 where `n` is 0.
+    /// Returns an index in `0..n`; 0 if `n` is 0.
     pub fn index(&mut self, n: usize) -> usize {
         self.below(n as u64) as usize
     }
 
-    /// A number in `low..=high`.
+    /// Returns a number in `low..=high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
-    /// A number in (0, 1].
+    /// Returns a number in (0, 1].
     pub fn unit(&mut self) -> f64 {
         ((self.bits() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }
 
-    /// True with this probability: never at 0, always at 1.
+    /// Returns true with this probability: never at 0, always at 1.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.unit() <= probability
     }
 
-    /// One of these, or `None` of none.
+    /// Picks one of these; `None` if there are none.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         of.get(self.index(of.len()))
     }
 
-    /// The index of one of these weights, as often as it weighs; 0 where all are 0.
+    /// Picks an index in proportion to its weight; 0 if all weights are 0.
     pub fn weighted(&mut self, weights: &[u32]) -> usize {
         let mut left = self.below(weights.iter().map(|w| u64::from(*w)).sum());
         for (i, weight) in weights.iter().enumerate() {
@@ -61,13 +61,14 @@ impl Random {
         0
     }
 
-    /// A log-normal number: `median` times e to the power of `sigma` normals (Box and Muller).
+    /// Returns a log-normal number: `median` times e to the power of `sigma` normals (Box and
+    /// Muller).
     pub fn log_normal(&mut self, median: f64, sigma: f64) -> f64 {
         let normal = (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos();
         median * (sigma * normal).exp()
     }
 
-    /// Puts these into a random order.
+    /// Shuffles these.
     pub fn shuffle<T>(&mut self, of: &mut [T]) {
         for i in (1..of.len()).rev() {
             of.swap(i, self.index(i + 1));
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chance_of_nothing_never_comes_and_one_of_all_always() {
+    fn chance_zero_is_never_and_one_is_always() {
         let mut random = Random::new(2);
         assert!((0..1_000).all(|_| !random.chance(0.0) && random.chance(1.0)));
     }

@@ -12,7 +12,7 @@ use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;
 use receipts_snapshots::Snapshots;
-use receipts_store::snapshot::{Taking, Told, hex};
+use receipts_store::snapshot::{PendingSnapshot, Provenance, hex};
 use receipts_store::{SledSettings, SledStore};
 use std::collections::BTreeMap;
 use std::fs;
@@ -94,7 +94,7 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
     let (mut told, mut different, mut uncompared) = (Vec::new(), Vec::new(), Vec::new());
     {
         let store =
-            SledStore::open_whole(&folder, SledSettings { cache_bytes: (memory_bytes / 4) as u64, sync: true })?;
+            SledStore::open_strict(&folder, SledSettings { cache_bytes: (memory_bytes / 4) as u64, sync: true })?;
         let limits = fold_limits(settings);
         for partition in 0..count {
             let old = old.get(&partition);
@@ -105,7 +105,7 @@ fn rebuild(settings: &Settings, asked: &Rebuild, progress: &mut Progress, json: 
             told.push(rebuilt.report);
         }
     }
-    SledStore::note_places(&folder)?;
+    SledStore::write_sled_snapshot(&folder)?;
     progress.end(&told);
     let is_equal = different.is_empty() && uncompared.is_empty();
     if !is_equal && !asked.even_if_different {
@@ -190,8 +190,8 @@ fn digest_of_store(
     partition: u32,
     partition_count: u32,
 ) -> Result<Option<OldDigest>, receipts_store::Error> {
-    let store = SledStore::open_whole(&data.store(), SledSettings { cache_bytes: 64 << 20, sync: true })?;
-    let told = Told {
+    let store = SledStore::open_strict(&data.store(), SledSettings { cache_bytes: 64 << 20, sync: true })?;
+    let told = Provenance {
         log: identity.name(),
         partition,
         partition_count,
@@ -199,7 +199,9 @@ fn digest_of_store(
         taken_ms: unix_ms(),
         program: String::new(),
     };
-    let Some(taking) = Taking::begin(&store.partition(partition)?.image_source(), told)? else { return Ok(None) };
+    let Some(taking) = PendingSnapshot::begin(&store.partition(partition)?.snapshot_source(), told)? else {
+        return Ok(None);
+    };
     let next_offset = taking.header().next_offset;
     let (_, summary, _) = taking.write(io::sink(), |_| Ok(()))?;
     Ok(Some(OldDigest { next_offset, digest: hex(&summary.digest) }))

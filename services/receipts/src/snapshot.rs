@@ -13,7 +13,7 @@ use receipts_objects::Destination;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;
-use receipts_snapshots::{Found, Snapshots, audit};
+use receipts_snapshots::{SnapshotEntry, Snapshots, audit};
 use receipts_store::snapshot::{Header, Summary, hex};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -112,7 +112,7 @@ fn all_logs(settings: &Settings) -> Result<Vec<Snapshots>, Failure> {
 struct Shown<'a> {
     log: &'a str,
     #[serde(flatten)]
-    found: &'a Found,
+    found: &'a SnapshotEntry,
     place: String,
     #[serde(flatten)]
     described: Option<Described>,
@@ -155,7 +155,7 @@ fn list(settings: &Settings, which: &Which, json: bool) -> Result<(), Failure> {
                 Ok(described) => (Some(Described::new(described)), None),
                 Err(error) => (None, Some(error.to_string())),
             };
-            let place = snapshots.place_of(found);
+            let place = snapshots.location_of(found);
             let line = Shown { log: snapshots.log(), found, place, described, problem };
             let first = !std::mem::replace(&mut is_named, true);
             output.write(&line, |to| write_shown(to, &line, first))?;
@@ -172,7 +172,7 @@ fn write_shown(to: &mut dyn Write, line: &Shown<'_>, first: bool) -> io::Result<
     if first {
         writeln!(to, "log {}", line.log)?;
     }
-    let Found { partition, next_offset, bytes, .. } = line.found;
+    let SnapshotEntry { partition, next_offset, bytes, .. } = line.found;
     write!(to, "  partition {partition} at offset {next_offset}, {bytes} bytes")?;
     match (&line.described, &line.problem) {
         (Some(d), _) => {
@@ -204,7 +204,8 @@ fn verify(settings: &Settings, asked: &Verify, progress: &Progress, json: bool) 
         let mut found = snapshots.list()?;
         found.retain(|found| asked.which.includes(found.partition));
         let newest = |at: usize| found.get(at + 1).is_none_or(|next| next.partition != found[at].partition);
-        let chosen: Vec<&Found> = (0..found.len()).filter(|at| asked.all || newest(*at)).map(|at| &found[at]).collect();
+        let chosen: Vec<&SnapshotEntry> =
+            (0..found.len()).filter(|at| asked.all || newest(*at)).map(|at| &found[at]).collect();
         progress.begin("verifying", chosen.iter().map(|found| found.bytes).sum());
         for found in chosen {
             let verdict = audited(&snapshots, found, progress)?;
@@ -238,9 +239,9 @@ fn verify(settings: &Settings, asked: &Verify, progress: &Progress, json: bool) 
     Ok(())
 }
 
-fn audited(snapshots: &Snapshots, found: &Found, progress: &Progress) -> Result<Verdict, Failure> {
+fn audited(snapshots: &Snapshots, found: &SnapshotEntry, progress: &Progress) -> Result<Verdict, Failure> {
     let mut verdict = Verdict {
-        place: snapshots.place_of(found),
+        place: snapshots.location_of(found),
         partition: found.partition,
         next_offset: found.next_offset,
         messages: 0,

@@ -45,7 +45,7 @@ pub(crate) fn run(settings: Settings, asked: Verify, json: bool) -> Result<(), F
         let log = &*opened.log;
         let scratch = Scratch { snapshots: None, ..asked.memory.scratch(settings, &opened.identity)? };
         let sled = SledSettings { cache_bytes: (scratch.memory_bytes / 4) as u64, sync: true };
-        let store = SledStore::open_whole(&dir, sled)?;
+        let store = SledStore::open_strict(&dir, sled)?;
         let mut offsets = 0;
         for partition in 0..log.partition_count() {
             offsets += span(log, partition, UpTo::End)?.offsets();
@@ -78,7 +78,7 @@ fn snapshots(settings: &Settings, asked: &Verify, progress: &mut Progress, json:
     let opened = receipts_assembly::open_existing_log(settings)?;
     let log = &*opened.log;
     let scratch = asked.memory.scratch(settings, &opened.identity)?;
-    let Some(destination) = scratch.snapshots.as_ref().map(Snapshots::place) else {
+    let Some(destination) = scratch.snapshots.as_ref().map(Snapshots::location) else {
         return Err(Failure::usage("verify --snapshots needs --snapshot-url DIR-OR-URL, the destination of snapshots"));
     };
     let mut offsets = 0;

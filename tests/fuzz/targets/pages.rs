@@ -1,5 +1,6 @@
-//! Decoding of what is on disk: pages of every table, values, journals. No bytes make it panic or ask for more memory than
-//! they justify, and what decodes is written and read back as it was. INV-DECODE.
+//! Fuzzes the decoders of the disk format: pages of every table, values, journals. No bytes make
+//! them panic or take more memory than the input justifies. A decoded page is encoded and decoded
+//! again without change. INV-DECODE.
 
 #![no_main]
 
@@ -19,12 +20,12 @@ use std::fmt::Debug;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Memory that decoding may ask for, all of it added up: one page of the fullest kind, and a multiple of the input. The
-/// dearest byte is an empty text in a list.
+/// The bound of all memory that decoding may allocate: one page of the fullest kind, and a multiple
+/// of the input. The costliest byte is an empty text in a list.
 const BYTES_FREE: usize = 32 << 10;
 const BYTES_PER_BYTE: usize = 64;
 
-/// What the first byte of an input may be beside a table's number.
+/// The first bytes of an input beside table codes.
 const VALUE: u8 = 20;
 const JOURNAL: u8 = 21;
 const SEALED_JOURNAL: u8 = 22;
@@ -34,10 +35,10 @@ fuzz_target!(
         let fixture = Fixture::new();
         let pages = fixture.pages.iter().filter(|(_, payload)| payload.len() < 4_000).step_by(3);
         let mut seeds: Vec<Vec<u8>> = pages.map(|(key, payload)| [&key[..1], payload].concat()).collect();
-        seeds.extend([sealed_stretch().as_slice(), &filter()].map(<[u8]>::to_vec));
+        seeds.extend([sealed_segment().as_slice(), &filter()].map(<[u8]>::to_vec));
         let mut journal = Batch::new(0, 9, 0);
         journal.write(b"key", b"value");
-        journal.remove(b"gone");
+        journal.remove(b"old");
         journal.seal();
         seeds.push([&[JOURNAL], journal.bytes()].concat());
         seeds.push([&[SEALED_JOURNAL], &journal.bytes()[..journal.bytes().len() - 4]].concat());
@@ -72,7 +73,7 @@ fuzz_target!(
 
 const KEY: PageKey = PageKey { a: 0, b: 0 };
 
-/// Decodes a page and holds it to the law.
+/// Decodes a page and checks the properties.
 fn page<P: Page + PartialEq + Debug>(bytes: &[u8]) -> Option<P> {
     let region = Region::new(ALLOCATOR);
     let mut reader = Reader::new(bytes);
@@ -119,7 +120,7 @@ fn chunk(bytes: &[u8]) {
     assert_eq!(reads.next_read(at).filter(|_| at < 512), None);
 }
 
-/// Looks ids up in a sealed stretch whose page of the index is this one.
+/// Looks up ids in a sealed segment with this page of the index.
 fn index_page(bytes: &[u8]) {
     if page::<IndexPage>(bytes).is_none() {
         return;
@@ -129,7 +130,7 @@ fn index_page(bytes: &[u8]) {
     look_up([(TableId::Index, bytes)], filter);
 }
 
-/// Asks a filter, in front of a stretch of which no page is there.
+/// Asks a filter of a segment without pages.
 fn filter_page(bytes: &[u8]) {
     if let Some(filter) = page::<BloomFilter>(bytes) {
         look_up([], filter);
@@ -152,14 +153,14 @@ fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: BloomFilter) {
     }
 }
 
-/// A value as the medium has it: it is a page, or it is found to be damaged.
+/// Reads a value of the medium: it is a page, or is found to be damaged.
 fn value(bytes: &[u8]) {
     let backend = MemoryBackend::default();
     let key = page_key(TableId::Departures, KEY);
     put(&backend, &[(part_key(&key, 0), bytes.to_vec())]);
     let paged = Paged::new(backend, 0, 1 << 20);
     if let Ok(Some(_)) = Table::<Departures>::read(&paged, KEY) {
-        // What is accepted is what was written, to the last bit.
+        // An accepted value equals the written one, to the last bit.
         let payload = &bytes[15..];
         let offset = u64::from_le_bytes(bytes[7..15].try_into().expect("eight bytes"));
         assert_eq!(values(&key, offset, payload)[0].1, bytes);
@@ -173,7 +174,7 @@ fn put(backend: &MemoryBackend, values: &[(Vec<u8>, Vec<u8>)]) {
     backend.commit(batch).expect("memory takes a batch");
 }
 
-/// A journal whose sum is right or not: where it is taken, all of it is entries.
+/// Parses a journal with a right or wrong checksum: an accepted journal has only whole entries.
 fn journal(bytes: Vec<u8>) {
     if let Ok(Some(batch)) = Batch::parse(bytes.clone(), 0) {
         assert_eq!(batch.bytes(), bytes);
@@ -181,8 +182,8 @@ fn journal(bytes: Vec<u8>) {
     }
 }
 
-/// A page of the index with a few entries, as a seed.
-fn sealed_stretch() -> Vec<u8> {
+/// Returns a page of the index with a few entries, as a seed.
+fn sealed_segment() -> Vec<u8> {
     let hash = (id_hash("m1") >> 24) as u32;
     let entries = [(hash, 0u16, 3u16), (hash, 1, 4), (hash, 1, 9)];
     let entry = |(hash, tag, place): (u32, u16, u16)| {
@@ -191,7 +192,7 @@ fn sealed_stretch() -> Vec<u8> {
     [vec![TableId::Index as u8, entries.len() as u8], entries.into_iter().flat_map(entry).collect()].concat()
 }
 
-/// A filter of two blocks, as a seed.
+/// Returns a filter of two blocks, as a seed.
 fn filter() -> Vec<u8> {
     [vec![TableId::BloomFilters as u8, 16], vec![0x5A; 128]].concat()
 }

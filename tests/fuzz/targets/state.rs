@@ -1,5 +1,5 @@
-//! One page of a partition is other than it was, with a checksum that is right: opening the partition, asking it anything
-//! and folding on give an answer or an error, and never a panic or an endless walk.
+//! Fuzzes a partition with one replaced page and a right checksum. Opening, any question and
+//! further folding give an answer or an error, never a panic or an endless loop.
 
 #![no_main]
 
@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(Fixture::new);
 
-/// What is folded after the damage: another history of the same conversations and people.
+/// The events after the damage: another history of the same conversations and people.
 static NEXT: LazyLock<Vec<Event<'static>>> = LazyLock::new(|| {
     let shape = Shape { events: 40, p_jump: 0.0, p_mid_group: 0.0, ..Shape::wild() };
     History::generate(8, &shape).into_iter().map(|(_, event)| event).collect()
@@ -35,7 +35,7 @@ fuzz_target!(
         FIXTURE.with_page(page, payload, |backend| {
             let Ok(mut state) = open(backend) else { return };
             ask(&state, usize::from(*window));
-            // A log has no offsets near the end of the numbers.
+            // A log has no offsets near the greatest number.
             if state.next_offset() < 1 << 62 && go_on(&mut state) {
                 state.write_meta();
                 _ = state.pages().batch(state.next_offset());
@@ -45,10 +45,10 @@ fuzz_target!(
     }
 );
 
-/// Messages and people asked about for one input: which ones, the input says.
+/// The number of messages and people in the questions of one input, which selects them.
 const ASKED: usize = 5;
 
-/// Everything that can be asked, of a sample.
+/// Asks every kind of question about a sample.
 fn ask(state: &State<Paged<MemoryBackend>>, window: usize) {
     for (tenant, conversation, message) in
         FIXTURE.messages.iter().cycle().skip(window % FIXTURE.messages.len()).take(ASKED)
@@ -58,7 +58,7 @@ fn ask(state: &State<Paged<MemoryBackend>>, window: usize) {
         {
             let sum =
                 [c.read_count, c.unread_count, c.hidden_count, c.departed_count].map(u64::from).iter().sum::<u64>();
-            // INV-SUM; to the one reader of a direct chat a hidden read is unread.
+            // INV-SUM. In a direct chat of two a hidden read counts as unread.
             assert_eq!(sum, u64::from(c.audience_count));
         }
         _ = state.receipt_anywhere(tenant, message);
@@ -78,7 +78,7 @@ fn ask(state: &State<Paged<MemoryBackend>>, window: usize) {
     }
 }
 
-/// Folds on; false where the state says that it cannot.
+/// Folds on; returns false if the state reports an error.
 fn go_on(state: &mut State<Paged<MemoryBackend>>) -> bool {
     let mut effects = Effects::default();
     for (i, event) in NEXT.iter().enumerate() {

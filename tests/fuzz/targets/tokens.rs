@@ -1,4 +1,5 @@
-//! Cursors and position tokens: no text makes opening one panic, only what was issued opens, and each has one spelling.
+//! Fuzzes cursors and position tokens. No text makes the parser panic, only issued tokens open, and
+//! each has one spelling.
 
 #![no_main]
 
@@ -31,10 +32,10 @@ fuzz_target!(
     |bytes: &[u8]| {
         let Some((how, bytes)) = bytes.split_first() else { return };
         if how % 2 == 0 {
-            // "t" and its like: the text as it is.
+            // Kinds such as "t": the text as it is.
             text(&String::from_utf8_lossy(bytes));
         } else {
-            // Bytes behind the checksum that an accident would break: what lies under it has to be looked at too.
+            // Adds a right checksum, so that the fuzzer gets past it.
             let sealed = [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat();
             text(&URL_SAFE_NO_PAD.encode(sealed));
             round_trips(bytes);
@@ -42,7 +43,7 @@ fuzz_target!(
     }
 );
 
-/// A seed of what stands in a token before its checksum.
+/// Returns a seed: the bytes of a token before its checksum.
 fn body(text: &str) -> Vec<u8> {
     let bytes = URL_SAFE_NO_PAD.decode(text).expect("was encoded");
     [&[1][..], &bytes[..bytes.len().saturating_sub(4)]].concat()
@@ -62,7 +63,7 @@ fn text(text: &str) {
     }
 }
 
-/// Which kind of token a text is, is never in doubt.
+/// A text is at most one kind of token.
 fn since(text: &str) {
     match text.parse() {
         Ok(Since::Stream(id)) => {
@@ -74,7 +75,7 @@ fn since(text: &str) {
     }
 }
 
-/// Any numbers make positions and cursors that come back, and merged positions cover both.
+/// Positions and cursors of any numbers parse back, and merged positions cover both.
 fn round_trips(bytes: &[u8]) {
     let entries = bytes.chunks_exact(12).map(|chunk| {
         let (partition, offset) = chunk.split_at(4);

@@ -30,7 +30,7 @@ impl Target {
     pub fn shown(&self, name: &str) -> String {
         match self {
             Self::Directory(path) => path.join(name).display().to_string(),
-            Self::Objects(objects) => objects.place(&key(name)),
+            Self::Objects(objects) => objects.location(&key(name)),
         }
     }
 

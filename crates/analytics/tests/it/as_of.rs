@@ -1,6 +1,6 @@
 //! INV-ASOF: an answer as of a time is the one that was given then.
 
-use crate::common::{Alone, PARTITIONS, Told, assert_agree, oracle, scratch, take};
+use crate::common::{PARTITIONS, Told, assert_agree, oracle, scratch, take};
 use receipts_analytics::{Error, Folded, Span, UpTo, digest, offset_at, span};
 
 /// INV-ASOF, INV-PREFIX: the oracle answers while the log grows; a fold up to a record's time, or up to its offset, says the
@@ -22,7 +22,7 @@ fn answers_as_of_a_time_are_those_that_were_given_then() {
                 }
                 let then = span(&told.log, partition, UpTo::Time(ms)).unwrap();
                 assert_eq!(then, span(&told.log, partition, UpTo::Offset(taken.0.offset + 1)).unwrap());
-                let folded = scratch().fold(&told.log, &then, &Alone).unwrap();
+                let folded = scratch().fold(&told.log, &then, &()).unwrap();
                 assert_agree(&questions, &folded.state, &live, &format!("seed {seed}, as of {ms}"));
             }
             let before = span(&told.log, partition, UpTo::Time(0)).unwrap();
@@ -42,7 +42,7 @@ fn what_is_told_from_an_offset_on_is_the_rest_of_what_the_whole_tells() {
         for partition in 0..PARTITIONS {
             let records = &told.records[partition as usize];
             let whole = span(&told.log, partition, UpTo::End).unwrap();
-            let all = scratch().fold(&told.log, &whole, &Alone).unwrap();
+            let all = scratch().fold(&told.log, &whole, &()).unwrap();
             assert!(
                 all.report.dead_letters.contains_key("parked-expired"),
                 "some follow from the state: {:?}",
@@ -53,9 +53,9 @@ fn what_is_told_from_an_offset_on_is_the_rest_of_what_the_whole_tells() {
             {
                 let from_offset = from as u64;
                 let end_offset = from_offset.min(whole.end_offset);
-                let before = scratch().fold(&told.log, &Span { end_offset, ..whole }, &Alone).unwrap().report;
-                let rest = scratch().fold_from(&told.log, &whole, from_offset, &Alone).unwrap();
-                assert_eq!(digest(&rest.state, 0, &Alone).unwrap(), digest(&all.state, 0, &Alone).unwrap());
+                let before = scratch().fold(&told.log, &Span { end_offset, ..whole }, &()).unwrap().report;
+                let rest = scratch().fold_from(&told.log, &whole, from_offset, &()).unwrap();
+                assert_eq!(digest(&rest.state, 0, &()).unwrap(), digest(&all.state, 0, &()).unwrap());
                 let Folded { report: rest, .. } = rest;
                 assert_eq!(
                     (rest.first_offset, rest.from_offset, rest.next_offset),
@@ -94,13 +94,13 @@ fn the_digest_is_that_of_the_prefix_whatever_the_memory() {
     let whole = span(&told.log, 0, UpTo::End).unwrap();
     let fold = |memory_bytes, span| {
         let scratch = receipts_analytics::Scratch { memory_bytes, ..scratch() };
-        scratch.fold(&told.log, span, &Alone).unwrap()
+        scratch.fold(&told.log, span, &()).unwrap()
     };
     let (roomy, tight) = (fold(64 << 20, &whole), fold(16 << 10, &whole));
-    assert_eq!(digest(&roomy.state, 0, &Alone).unwrap(), digest(&tight.state, 0, &Alone).unwrap());
+    assert_eq!(digest(&roomy.state, 0, &()).unwrap(), digest(&tight.state, 0, &()).unwrap());
     assert_eq!(roomy.report, tight.report);
     assert_eq!(roomy.report.dead_letters.get("invalid-json"), Some(&1), "{:?}", roomy.report);
     assert_eq!(roomy.report.next_offset, whole.end_offset);
     let shorter = Span { end_offset: whole.end_offset / 2, ..whole };
-    assert_ne!(digest(&fold(64 << 20, &shorter).state, 0, &Alone).unwrap(), digest(&roomy.state, 0, &Alone).unwrap());
+    assert_ne!(digest(&fold(64 << 20, &shorter).state, 0, &()).unwrap(), digest(&roomy.state, 0, &()).unwrap());
 }

@@ -1,21 +1,20 @@
 //! INV-SNAPSHOT: the digest that analysts and auditors are shown is that of a snapshot of the same state.
 
-use crate::common::{Alone, PARTITIONS, Told, scratch};
+use crate::common::{PARTITIONS, Told, scratch};
 use receipts_analytics::{UpTo, digest, span};
 use receipts_store::Backend as _;
-use receipts_store::snapshot::{Taking, Told as Header, hex};
+use receipts_store::snapshot::{PendingSnapshot, Provenance as Header, hex};
 
 #[test]
 fn a_state_and_its_snapshot_have_one_digest() {
     for seed in 0..6 {
         let told = Told::new(seed);
         for partition in 0..PARTITIONS {
-            let mut folded =
-                scratch().fold(&told.log, &span(&told.log, partition, UpTo::End).unwrap(), &Alone).unwrap();
-            let shown = digest(&folded.state, partition, &Alone).unwrap();
+            let mut folded = scratch().fold(&told.log, &span(&told.log, partition, UpTo::End).unwrap(), &()).unwrap();
+            let shown = digest(&folded.state, partition, &()).unwrap();
             let batch = folded.state.pages().batch(folded.state.next_offset());
             let saved = folded.state.pages().backend().commit(batch).unwrap();
-            folded.state.pages_mut().saved(saved);
+            folded.state.pages_mut().mark_saved(saved);
             folded.state.pages().backend().wait().unwrap();
             let header = Header {
                 log: "a log".into(),
@@ -25,8 +24,8 @@ fn a_state_and_its_snapshot_have_one_digest() {
                 taken_ms: 0,
                 program: String::new(),
             };
-            let source = folded.state.pages().backend().image_source();
-            let taking = Taking::begin(&source, header).unwrap().unwrap();
+            let source = folded.state.pages().backend().snapshot_source();
+            let taking = PendingSnapshot::begin(&source, header).unwrap().unwrap();
             let (_, summary, _) = taking.write(std::io::sink(), |_| Ok(())).unwrap();
             assert_eq!(hex(&summary.digest), shown, "seed {seed}, partition {partition}");
         }

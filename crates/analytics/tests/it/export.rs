@@ -1,6 +1,6 @@
 //! INV-EXPORT: an export's rows are what the contract's oracle answers, and the same prefix gives the same files.
 
-use crate::common::{Alone, PARTITIONS, Told, oracle_of, scratch};
+use crate::common::{PARTITIONS, Told, oracle_of, scratch};
 use arrow_array::{Array as _, BooleanArray, Int64Array, StringArray};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use receipts_analytics::export::{Dataset, Format, Plan, Target, Type, export};
@@ -95,7 +95,7 @@ fn exported(told: &Told, spans: &[Span], scratch: &Scratch, format: Format, out:
         format,
         datasets: Dataset::ALL.to_vec(),
     };
-    let (_, written) = export(&told.log, spans, scratch, &plan, &Alone).unwrap();
+    let (_, written) = export(&told.log, spans, scratch, &plan, &()).unwrap();
     let files = files(out);
     assert_eq!(files.len() as u64, written.iter().map(|dataset| dataset.files).sum::<u64>());
     assert_eq!(files.values().map(|f| f.len() as u64).sum::<u64>(), written.iter().map(|d| d.bytes).sum::<u64>());
@@ -233,7 +233,7 @@ fn the_same_prefix_gives_the_same_files_and_nothing_is_left_of_another_one() {
         format: Format::Ndjson,
         datasets: Dataset::ALL.to_vec(),
     };
-    export(&told.log, &half, &scratch(), &plan, &Alone).unwrap();
+    export(&told.log, &half, &scratch(), &plan, &()).unwrap();
     let mut held = files(out.path());
     assert!(held.remove(Path::new("messages/README")).is_some(), "what is not ours stays");
     assert_eq!(held, wanted);
@@ -319,7 +319,7 @@ fn an_export_that_broke_off_goes_on_behind_what_is_written() {
 
     // A mark that writing again would remove.
     fs::write(out.path().join(path), "kept").unwrap();
-    let (told_of, written) = export(&told.log, &whole, &scratch(), &plan, &Alone).unwrap();
+    let (told_of, written) = export(&told.log, &whole, &scratch(), &plan, &()).unwrap();
     assert_eq!((told_of.len(), written[0].rows > 0), (2, true), "both partitions are told of");
     let mut again = files(out.path());
     assert_eq!(again.insert(path.clone(), wanted[path].clone()).unwrap(), b"kept");
@@ -354,7 +354,7 @@ fn a_bucket_gets_the_files_of_a_directory() {
         datasets: Dataset::ALL.to_vec(),
     };
     for removed in [1, 0] {
-        let (_, written) = export(&told.log, &spans(&told, UpTo::End), &scratch(), &plan, &Alone).unwrap();
+        let (_, written) = export(&told.log, &spans(&told, UpTo::End), &scratch(), &plan, &()).unwrap();
         assert_eq!(written.iter().map(|written| written.removed).sum::<u64>(), removed);
         let mut held = Files::new();
         for object in bucket.list("").unwrap() {

@@ -1,13 +1,13 @@
 //! INV-PREFIX, INV-VERIFY: a fold that begins at a snapshot is the fold of the whole prefix, and a snapshot that is not what the
 //! log folds to is found without the store that it was taken of.
 
-use crate::common::{Alone, Told, assert_agree, folded, oracle_of, scratch, with_state};
+use crate::common::{Told, assert_agree, folded, oracle_of, scratch, with_state};
 use receipts_analytics::{ProgressMonitor, Scratch, Span, UpTo, digest, span, verify};
 use receipts_fold::Limits;
 use receipts_fold::pages::{ConversationPage, Table};
 use receipts_objects::Destination;
 use receipts_snapshots::Snapshots;
-use receipts_store::snapshot::{Taking, Told as About};
+use receipts_store::snapshot::{PendingSnapshot, Provenance as About};
 use std::cell::Cell;
 use std::path::Path;
 
@@ -50,7 +50,7 @@ fn send(dir: &Path, snapshots: &Snapshots) -> u64 {
     };
     with_state(dir, |state| {
         state.pages().backend().wait().unwrap();
-        let taking = Taking::begin(&state.pages().backend().image_source(), about).unwrap().unwrap();
+        let taking = PendingSnapshot::begin(&state.pages().backend().snapshot_source(), about).unwrap().unwrap();
         snapshots.take(taking, &dir.join("spool"), &()).unwrap().next_offset
     })
 }
@@ -73,20 +73,17 @@ fn a_fold_that_begins_at_a_snapshot_is_the_fold_of_the_whole_prefix() {
         {
             let span = Span { end_offset, ..whole };
             let (from_there, from_the_beginning) =
-                (with.fold(&told.log, &span, &Alone).unwrap(), scratch().fold(&told.log, &span, &Alone).unwrap());
+                (with.fold(&told.log, &span, &()).unwrap(), scratch().fold(&told.log, &span, &()).unwrap());
             assert_eq!(from_there.report.snapshot_offset, begun_at, "seed {seed}, up to {end_offset}");
             assert_eq!(from_there.report.first_offset, begun_at.unwrap_or(0));
-            assert_eq!(
-                digest(&from_there.state, 0, &Alone).unwrap(),
-                digest(&from_the_beginning.state, 0, &Alone).unwrap()
-            );
+            assert_eq!(digest(&from_there.state, 0, &()).unwrap(), digest(&from_the_beginning.state, 0, &()).unwrap());
         }
         // What is told from an offset on begins at the nearest snapshot below it, and what that holds is no part of the work.
         for (from_offset, begun_at) in [(at[1] + 1, at[1]), (at[1], at[1]), (at[1] - 1, at[0]), (at[0] - 1, 0)] {
             let counted = Counted::default();
             let rest = with.fold_from(&told.log, &whole, from_offset, &counted).unwrap();
-            let without = scratch().fold_from(&told.log, &whole, from_offset, &Alone).unwrap();
-            assert_eq!(digest(&rest.state, 0, &Alone).unwrap(), digest(&without.state, 0, &Alone).unwrap());
+            let without = scratch().fold_from(&told.log, &whole, from_offset, &()).unwrap();
+            assert_eq!(digest(&rest.state, 0, &()).unwrap(), digest(&without.state, 0, &()).unwrap());
             let snapshot_offset = (begun_at > 0).then_some(begun_at);
             assert_eq!(
                 rest.report,
@@ -94,10 +91,10 @@ fn a_fold_that_begins_at_a_snapshot_is_the_fold_of_the_whole_prefix() {
             );
             assert_eq!((counted.skipped.get(), counted.read.get()), (begun_at, whole.end_offset - begun_at));
         }
-        let folded = with.fold(&told.log, &whole, &Alone).unwrap();
+        let folded = with.fold(&told.log, &whole, &()).unwrap();
         assert_agree(&told.questions(0), &folded.state, &oracle_of(&told.records[0]), "from a snapshot");
         let other = Limits { retention_ms: scratch().limits.retention_ms + 1, ..scratch().limits };
-        let folded = Scratch { limits: other, ..with }.fold(&told.log, &whole, &Alone).unwrap();
+        let folded = Scratch { limits: other, ..with }.fold(&told.log, &whole, &()).unwrap();
         assert_eq!(folded.report.snapshot_offset, None, "a snapshot of other settings is none");
     }
 }
@@ -106,7 +103,7 @@ fn a_fold_that_begins_at_a_snapshot_is_the_fold_of_the_whole_prefix() {
 fn a_snapshot_is_verified_against_the_log_without_its_store() {
     let told = Told::new(1);
     let verdict = |snapshots: Snapshots| {
-        verify::snapshot(&told.log, 0, &Scratch { snapshots: Some(snapshots), ..scratch() }, &Alone).unwrap()
+        verify::snapshot(&told.log, 0, &Scratch { snapshots: Some(snapshots), ..scratch() }, &()).unwrap()
     };
     assert_eq!(verdict(snapshots()), None, "there is none");
     let dir = tempfile::tempdir().unwrap();

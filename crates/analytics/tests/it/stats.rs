@@ -1,6 +1,6 @@
 //! INV-STATS: the figures are those that follow from what the contract's oracle answers, and name nobody.
 
-use crate::common::{Alone, PARTITIONS, Told, oracle_of, scratch};
+use crate::common::{PARTITIONS, Told, oracle_of, scratch};
 use receipts_analytics::stats::page::page;
 use receipts_analytics::stats::{Plan, Stats, stats};
 use receipts_analytics::{Scratch, Span, UpTo, span};
@@ -17,7 +17,7 @@ fn plan(tenant: Option<&str>) -> Plan {
 
 fn counted(told: &Told, plan: &Plan) -> (Vec<receipts_analytics::FoldReport>, Stats) {
     let spans: Vec<Span> = (0..PARTITIONS).map(|partition| span(&told.log, partition, UpTo::End).unwrap()).collect();
-    stats(&told.log, &spans, &scratch(), plan, &Alone).unwrap()
+    stats(&told.log, &spans, &scratch(), plan, &()).unwrap()
 }
 
 /// What the oracles of all partitions say of a tenant, added up the plain way.
@@ -160,7 +160,7 @@ fn figures_are_what_the_oracles_answers_add_up_to() {
         }
         let spans: Vec<Span> = (0..PARTITIONS).map(|p| span(&told.log, p, UpTo::End).unwrap()).collect();
         let tight = Scratch { memory_bytes: 16 << 10, ..scratch() };
-        let (_, with_little) = stats(&told.log, &spans, &tight, &plan(None), &Alone).unwrap();
+        let (_, with_little) = stats(&told.log, &spans, &tight, &plan(None), &()).unwrap();
         assert_eq!(with_little, counted(&told, &plan(None)).1);
     }
 }

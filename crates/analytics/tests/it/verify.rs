@@ -1,6 +1,6 @@
 //! INV-VERIFY: a store that is not what its log folds to is found, and where.
 
-use crate::common::{Alone, SLED, Stored, Told, folded, scratch, with_state};
+use crate::common::{SLED, Stored, Told, folded, scratch, with_state};
 use receipts_analytics::verify::{self, Verdict};
 use receipts_fold::index::IndexPage;
 use receipts_fold::pages::{
@@ -13,8 +13,8 @@ use std::path::Path;
 type Plant = fn(&mut Stored) -> Option<PageKey>;
 
 fn verdict(told: &Told, dir: &Path) -> Verdict {
-    let store = SledStore::open_whole(dir, SLED).unwrap();
-    verify::partition(&told.log, &store, 0, &scratch(), &Alone).unwrap()
+    let store = SledStore::open_strict(dir, SLED).unwrap();
+    verify::partition(&told.log, &store, 0, &scratch(), &()).unwrap()
 }
 
 /// Changes the first page of a table for which `change` says that it did.
@@ -55,10 +55,10 @@ fn settings_that_differ_are_the_first_difference() {
     let told = Told::new(0);
     let dir = tempfile::tempdir().unwrap();
     folded(&told, told.records[0].len(), dir.path());
-    let store = SledStore::open_whole(dir.path(), SLED).unwrap();
+    let store = SledStore::open_strict(dir.path(), SLED).unwrap();
     let mut other = scratch();
     other.limits.parked_age_ms += 1;
-    let verdict = verify::partition(&told.log, &store, 0, &other, &Alone).unwrap();
+    let verdict = verify::partition(&told.log, &store, 0, &other, &()).unwrap();
     let first = verdict.first_difference.unwrap();
     assert_eq!(first.location, "settings of partition 0");
     assert_ne!(first.log, first.store);

@@ -1,5 +1,5 @@
-//! The look ahead brings near what the next records take: whatever page of people or messages the fold then looks at, it has
-//! looked at before, as far as that was in memory. That it changes nothing is proven by every other test (`life.rs`).
+//! The prefetch reads every cached page of people and messages that the fold then reads for the
+//! next records. All other tests prove that it changes nothing (`life.rs`).
 
 use crate::watched::Watched;
 use receipts_event::{Event, decode};
@@ -9,7 +9,7 @@ use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-const SEGMENT_MESSAGES: u64 = 64;
+const SEGMENT: u64 = 64;
 
 struct Chat {
     fold: State<Watched>,
@@ -17,12 +17,12 @@ struct Chat {
 
 impl Chat {
     fn apply(&mut self, event: &Event<'_>) -> BTreeSet<(TableId, PageKey)> {
-        self.fold.pages().take_looks();
+        self.fold.pages().take_reads();
         let (key, value) = (event.key(), event.to_json());
         let at = RecordMetadata { partition: 0, offset: self.fold.next_offset(), timestamp_ms: 1_000 };
         let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
         self.fold.apply(at, event, raw, &mut Effects::default()).unwrap();
-        self.fold.pages().take_looks().into_iter().collect()
+        self.fold.pages().take_reads().into_iter().collect()
     }
 
     fn post(&mut self, event: &Value) {
@@ -49,19 +49,20 @@ fn read(conversation: &str, reader: &str, message_ids: &[&str]) -> Value {
     json!({"type": "message.read", "conversation_id": conversation, "reader_id": reader, "message_ids": message_ids})
 }
 
-/// A small group and one of 700, with messages in sealed stretches and young ones, and readers of each.
+/// Returns a small group and one of 700, with messages in sealed and active segments, and readers
+/// of each.
 fn chat() -> Chat {
-    let fold = State::open_with_segments(Watched::empty(), Limits::default(), SEGMENT_MESSAGES).unwrap();
+    let fold = State::open_with_segments(Watched::empty(), Limits::default(), SEGMENT).unwrap();
     let mut chat = Chat { fold };
     for (conversation, people) in [("small", 10), ("large", 700)] {
         let all: Vec<String> = (0..people).map(|i| format!("u{i}")).collect();
         chat.post(&json!({"type": "members.changed", "conversation_id": conversation, "joined": all}));
     }
-    for i in 0..4 * SEGMENT_MESSAGES {
+    for i in 0..4 * SEGMENT {
         chat.post(&sent(if i % 2 == 0 { "small" } else { "large" }, &format!("m{i}"), "u0"));
     }
     for message in ["m1", "m251"] {
-        // So that there is a chunk to look at.
+        // Reads make a chunk.
         chat.post(&read("large", "u699", &[message]));
         chat.post(&read("large", "u1", &[message]));
     }
@@ -69,7 +70,7 @@ fn chat() -> Chat {
 }
 
 #[test]
-fn what_a_record_takes_was_looked_at_before() {
+fn prefetch_reads_every_page_a_record_needs() {
     use TableId::{Chunks, Conversations, Index, Messages, People, PeopleIndex};
     let up_to = |conversation: &str, reader: &str| json!({"type": "conversation.read", "conversation_id": conversation, "reader_id": reader, "up_to_sent_at_ms": 1});
     let (all, people) =
@@ -88,14 +89,14 @@ fn what_a_record_takes_was_looked_at_before() {
         (up_to("large", "u444"), people),
     ]
     .map(|(event, tables)| (owned(&event), tables));
-    // One by one, and all at once, with records between that take nothing.
+    // Each event alone, and all at once with other records in between.
     for (event, tables) in &events {
         let mut chat = chat();
         let ahead = chat.ahead(std::slice::from_ref(event));
         let taken: Vec<_> = chat.apply(event).into_iter().filter(|(table, _)| tables.contains(table)).collect();
         assert!(!taken.is_empty());
         let missed: Vec<_> = taken.iter().filter(|page| !ahead.contains(page)).collect();
-        assert!(missed.is_empty(), "{event:?} takes {missed:?} of {taken:?}");
+        assert!(missed.is_empty(), "{event:?} reads {missed:?} of {taken:?} without prefetch");
     }
     let mut chat = chat();
     let other = owned(&json!({"type": "user.erased", "user_id": "nobody", "partition": 0}));
@@ -104,13 +105,13 @@ fn what_a_record_takes_was_looked_at_before() {
     for (event, tables) in &events {
         let taken = chat.apply(event).into_iter().filter(|(table, _)| tables.contains(table));
         let missed: Vec<_> = taken.filter(|page| !ahead.contains(page)).collect();
-        assert!(missed.is_empty(), "{event:?} takes {missed:?}");
+        assert!(missed.is_empty(), "{event:?} reads {missed:?} without prefetch");
     }
 }
 
-/// A guess that is wrong, or none, is no error: nobody of that name, no message, no conversation.
+/// A missing person, message or conversation is no error.
 #[test]
-fn what_is_not_there_is_passed_over() {
+fn prefetch_skips_missing_pages() {
     let mut chat = chat();
     let events = [
         read("small", "nobody", &["none"]),
@@ -119,6 +120,6 @@ fn what_is_not_there_is_passed_over() {
         sent("nowhere", "m1", "u1"),
         json!({"type": "message.recalled", "conversation_id": "small", "message_id": "m1"}),
     ];
-    let looked = chat.ahead(&events.map(|event| owned(&event)));
-    assert!(looked.iter().all(|(table, _)| *table != TableId::Chunks), "no reader, no bits: {looked:?}");
+    let read = chat.ahead(&events.map(|event| owned(&event)));
+    assert!(read.iter().all(|(table, _)| *table != TableId::Chunks), "without a reader there are no bits: {read:?}");
 }

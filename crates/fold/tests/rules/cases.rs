@@ -1,4 +1,5 @@
-//! The text cases of `tests/cases`, each a question of a user's, put to the fold.
+//! Runs the text cases of `crates/fold/tests/cases` against the fold. Each case answers a user's
+//! question.
 
 use crate::life::{Folded, Life};
 use receipts_fold::Limits;

@@ -1,5 +1,5 @@
-//! INV-COVER: what a read mark costs, counted in pages looked at and not in time: it follows what is newly covered, and not
-//! the length of the conversation.
+//! INV-COVER: the cost of a read mark, counted in page reads. It depends on the newly covered
+//! messages, not on the length of the conversation.
 
 use crate::watched::Watched;
 use receipts_event::{Body, ConversationRead, Event, MembersChanged, MessageSent, UpTo};
@@ -8,7 +8,7 @@ use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 
 const GROUP: &str = "g";
 
-/// A group in which somebody writes on and on, a message every 10 ms.
+/// A group with one writer, who sends a message every 10 ms.
 struct Group {
     fold: State<Watched>,
     sent: u64,
@@ -27,7 +27,7 @@ impl Group {
         let at = RecordMetadata { partition: 0, offset: self.fold.next_offset(), timestamp_ms: 1_000_000_000 };
         let mut effects = Effects::default();
         let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
-        self.fold.pages().take_looks();
+        self.fold.pages().take_reads();
         self.fold.apply(at, &event, raw, &mut effects).unwrap();
         effects
     }
@@ -52,7 +52,8 @@ impl Group {
         }
     }
 
-    /// Pages looked at by a mark up to the message of that number, and how many messages it read.
+    /// Marks up to the message of this number. Returns the number of page reads and of newly read
+    /// messages.
     fn mark(&mut self, reader: &'static str, up_to: u64) -> (u64, usize) {
         let effects = self.apply(Body::ConversationRead(ConversationRead {
             conversation_id: GROUP.into(),
@@ -61,21 +62,22 @@ impl Group {
             read_at_ms: None,
             hidden: false,
         }));
-        (self.fold.pages().take_looks().len() as u64, effects.changed.len())
+        (self.fold.pages().take_reads().len() as u64, effects.changed.len())
     }
 }
 
-/// Looks at a page for one message: its link, its bits and, in a large group, its chunk; and for the mark itself.
+/// Page reads per message (its link, its bits and, in a large group, its chunk), and once for the
+/// mark itself.
 const EACH: u64 = 5;
 const ONCE: u64 = 24;
 
-/// Steps of the search for the first message covered, each of two looks: see `fold/src/chain.rs`.
+/// Page reads of the search for the first covered message: two per step of the skip list.
 fn search(messages: u64) -> u64 {
     4 * (64 - messages.leading_zeros() as u64)
 }
 
 #[test]
-fn a_mark_looks_at_what_it_newly_covers_and_at_little_else() {
+fn mark_costs_what_it_newly_covers() {
     let mut costs = Vec::new();
     for length in [1_000, 10_000, 100_000] {
         let mut group = Group::of(&["writer", "reader", "other"]);
@@ -87,26 +89,32 @@ fn a_mark_looks_at_what_it_newly_covers_and_at_little_else() {
             group.send(newly);
             let (looks, read) = group.mark("reader", group.sent - 1);
             assert_eq!(read as u64, newly);
-            assert!(looks <= ONCE + EACH * newly, "{looks} looks for {newly} of {length} messages");
+            assert!(looks <= ONCE + EACH * newly, "{looks} page reads for {newly} of {length} messages");
             cost.push(looks);
         }
-        // Nothing new; an old message; and somewhere in the middle of what is new.
+        // The mark covers no new message, or an old message, or half of the new ones.
         for (up_to, newly) in [(group.sent - 1, 0), (length / 2, 0)] {
             let (looks, read) = group.mark("reader", up_to);
             assert_eq!(read, newly);
-            assert!(looks <= ONCE + search(length), "{looks} looks for nothing new of {length} messages");
+            assert!(looks <= ONCE + search(length), "{looks} page reads for no new one of {length} messages");
         }
         group.send(2_000);
         let (looks, read) = group.mark("reader", group.sent - 1_991);
         assert_eq!(read, 10);
-        assert!(looks <= ONCE + 10 * EACH + search(length), "{looks} looks for 10 of {length} before 1,990 others");
+        assert!(
+            looks <= ONCE + 10 * EACH + search(length),
+            "{looks} page reads for 10 of {length} before 1,990 others"
+        );
         costs.push(cost);
     }
-    assert!(costs.windows(2).all(|pair| pair[0] == pair[1]), "the length of the conversation shows: {costs:?}");
+    assert!(
+        costs.windows(2).all(|pair| pair[0] == pair[1]),
+        "the cost depends on the length of the conversation: {costs:?}"
+    );
 }
 
 #[test]
-fn a_newcomers_first_mark_does_not_look_at_what_was_sent_before() {
+fn newcomers_first_mark_skips_earlier_messages() {
     for length in [1_000, 50_000] {
         let mut group = Group::of(&["writer", "reader"]);
         group.send(length);
@@ -114,6 +122,6 @@ fn a_newcomers_first_mark_does_not_look_at_what_was_sent_before() {
         group.send(10);
         let (looks, read) = group.mark("newcomer", group.sent - 1);
         assert_eq!(read, 10);
-        assert!(looks <= ONCE + 10 * EACH, "{looks} looks for 10 of {length} messages");
+        assert!(looks <= ONCE + 10 * EACH, "{looks} page reads for 10 of {length} messages");
     }
 }

@@ -1,5 +1,5 @@
-//! Messages whose bits stand in chunks of their own, and people on pages of their own: the same rules as in small groups,
-//! told one by one, and what the fold counts of each record.
+//! Groups of all layouts, with bits in chunks and people on several pages: they keep the rules of
+//! small groups. Also the counters of each record.
 
 use receipts_event::decode;
 use receipts_fold::effects::{Counters, Effects};
@@ -17,11 +17,11 @@ struct Chat {
 impl Chat {
     fn new(limits: Limits) -> Self {
         let pages = Paged::new(MemoryBackend::default(), 0, 1 << 20);
-        // Short stretches: messages are looked for in memory and in sealed ones.
+        // Short segments: messages are found in active and in sealed ones.
         Self { fold: State::open_with_segments(pages, limits, 64).unwrap(), effects: Effects::default() }
     }
 
-    /// Folds an event at a time, and says what it added to the counters.
+    /// Folds an event with this timestamp; returns its counters.
     fn at(&mut self, timestamp_ms: u64, event: &Value) -> Counters {
         let value = serde_json::to_vec(event).unwrap();
         let event = decode(&value).unwrap();
@@ -42,7 +42,7 @@ impl Chat {
         self.fold.receipt("default", "g", message_id).unwrap()
     }
 
-    /// The keys that a checkpoint writes, which is made.
+    /// Makes a checkpoint; returns the keys that it writes.
     fn checkpoint(&mut self) -> Vec<Vec<u8>> {
         self.fold.write_meta();
         let batch = self.fold.pages().batch(self.fold.next_offset());
@@ -51,7 +51,7 @@ impl Chat {
         });
         let keys = keys.collect();
         let number = self.fold.pages().backend().clone().commit(batch).unwrap();
-        self.fold.pages_mut().saved(number);
+        self.fold.pages_mut().mark_saved(number);
         keys
     }
 
@@ -60,7 +60,7 @@ impl Chat {
         members.into_iter().map(|member| member.user_id).collect()
     }
 
-    /// Audience, read, unread, hidden and departed.
+    /// Returns the counts: audience, read, unread, hidden and departed.
     fn counts(&self, message_id: &str) -> [u32; 5] {
         let c = self.receipt(message_id).counts.expect("counts");
         [c.audience_count, c.read_count, c.unread_count, c.hidden_count, c.departed_count]
@@ -89,7 +89,7 @@ fn user(n: u32) -> String {
     format!("u{n}")
 }
 
-/// What one record adds: itself, and nothing else unless told.
+/// The counters of a record without another effect.
 const RECORD: Counters =
     Counters { records: 1, messages: 0, reads: 0, repeated: 0, not_in_audience: 0, expired: 0, parked: 0 };
 const READ: Counters = Counters { reads: 1, ..RECORD };
@@ -98,17 +98,18 @@ const OUTSIDE: Counters = Counters { not_in_audience: 1, ..RECORD };
 const EXPIRED: Counters = Counters { expired: 1, ..RECORD };
 const PARKED: Counters = Counters { parked: 1, ..RECORD };
 
-/// Groups of every layout, and those at which one gives way to the next: all on one page, bits in one chunk, bits in three.
+/// Group sizes of every layout and around their bounds: one page, bits in one chunk, bits in three
+/// chunks.
 const SIZES: [u32; 9] = [10, 63, 64, 65, 70, 128, 512, 513, 1_300];
 
 #[test]
-fn named_recipients_and_nobody_else_read_a_message_in_a_group_of_any_size() {
+fn only_named_recipients_read_in_any_group_size() {
     for people in SIZES {
         let mut chat = Chat::new(Limits::default());
         let all: Vec<String> = (0..people).map(user).collect();
         let last = people - 1;
         chat.post(&members("joined", &all));
-        // Recipients at both ends; of the middle chunk nobody.
+        // Recipients at both ends, and none in the middle chunk.
         let named = [user(1), user(2), user(last), user(last), user(0), "guest".to_owned()];
         let mut send = sent("m");
         send["recipients"] = json!(named);
@@ -124,9 +125,9 @@ fn named_recipients_and_nobody_else_read_a_message_in_a_group_of_any_size() {
         }
         assert_eq!(chat.post(&read(&user(last), &["m"], false)), READ);
         assert_eq!(chat.effects.changed.len(), 1);
-        assert_eq!(chat.post(&read(&user(last), &["m"], true)), REPEATED, "what was read openly stays so");
+        assert_eq!(chat.post(&read(&user(last), &["m"], true)), REPEATED, "an open read stays open");
         assert_eq!(chat.post(&read("guest", &["m"], true)), READ);
-        assert_eq!(chat.post(&read("guest", &["m"], false)), REPEATED, "what was read hidden stays so");
+        assert_eq!(chat.post(&read("guest", &["m"], false)), REPEATED, "a hidden read stays hidden");
         assert_eq!(chat.post(&read("guest", &["m"], true)), REPEATED);
         assert!(chat.effects.changed.is_empty());
         chat.post(&members("left", &[user(2), user(3)]));
@@ -139,7 +140,7 @@ fn named_recipients_and_nobody_else_read_a_message_in_a_group_of_any_size() {
 }
 
 #[test]
-fn an_audience_by_roster_is_exact_in_a_group_of_any_size() {
+fn roster_audience_is_exact_in_any_group_size() {
     for people in SIZES {
         let mut chat = Chat::new(Limits::default());
         let all: Vec<String> = (0..people).map(user).collect();
@@ -156,11 +157,12 @@ fn an_audience_by_roster_is_exact_in_a_group_of_any_size() {
         }
         assert_eq!(chat.post(&read(&user(last - 1), &["m"], false)), READ);
         assert_eq!(chat.post(&read(&user(last - 2), &["m"], true)), READ);
-        assert_eq!(chat.post(&mark(&user(1), 899)), RECORD, "reaches nothing");
+        assert_eq!(chat.post(&mark(&user(1), 899)), RECORD, "covers no message");
         assert_eq!(chat.post(&mark(&user(1), 900)), READ);
-        assert_eq!(chat.post(&mark(&user(1), 900)), RECORD, "what is covered is not looked at again");
+        assert_eq!(chat.post(&mark(&user(1), 900)), RECORD, "a covered message is not read again");
         assert_eq!(chat.post(&mark("stranger", 900)), OUTSIDE);
-        // Those who left after the send, one of whom had left before; who comes back is not back for this message.
+        // Some leave after the send, one of them for the second time. A rejoin does not change the
+        // message.
         chat.post(&members("left", &[user(1), user(2), user(3)]));
         chat.post(&members("left", &[user(last)]));
         chat.post(&members("joined", &[user(3)]));
@@ -171,37 +173,38 @@ fn an_audience_by_roster_is_exact_in_a_group_of_any_size() {
         assert_eq!(chat.list("m", MemberFilter::Departed), [user(2), user(3)]);
         let unread: Vec<String> = (6..last - 2).map(user).collect();
         assert_eq!(chat.list("m", MemberFilter::Unread), unread);
-        // Erased: who was there departs, who was not changes nothing, before the roster sees it and after.
-        for gone in [user(6), user(last), user(2)] {
-            chat.post(&json!({"type": "user.erased", "user_id": gone, "partition": 0}));
+        // An erased member departs. Other erased people change nothing, before and after the roster
+        // applies the erasure.
+        for erased in [user(6), user(last), user(2)] {
+            chat.post(&json!({"type": "user.erased", "user_id": erased, "partition": 0}));
         }
         assert_eq!(chat.counts("m"), [audience, 2, audience - 6, 1, 3], "of {people}");
         assert!(!chat.fold.is_member("default", "g", &user(6)).unwrap());
         chat.post(&members("joined", &["later".to_owned()]));
-        assert_eq!(chat.counts("m"), [audience, 2, audience - 6, 1, 3], "of {people}, settled");
+        assert_eq!(chat.counts("m"), [audience, 2, audience - 6, 1, 3], "of {people}, after the roster has applied it");
         assert_eq!(chat.list("m", MemberFilter::Departed), [user(3)]);
         assert_eq!(chat.fold.audit(0).unwrap(), None);
     }
 }
 
-/// Rule 3: what changes nothing is counted.
+/// Rule 3: an event without an effect is counted.
 #[test]
-fn every_record_is_counted_for_what_it_did() {
+fn every_record_is_counted_by_its_effect() {
     let mut chat = Chat::new(Limits { retention_ms: 5_000, parked_age_ms: 1_000, ..Limits::default() });
     assert_eq!(chat.post(&mark("u1", 5)), OUTSIDE, "of a conversation that there is not");
     assert_eq!(chat.post(&members("joined", &[user(0), user(1), user(2)])), RECORD);
     assert_eq!(chat.post(&sent("m")), Counters { messages: 1, ..RECORD });
-    assert_eq!(chat.post(&sent("m")), RECORD, "twice is once");
+    assert_eq!(chat.post(&sent("m")), RECORD, "a repeated send changes nothing");
     let mixed = read("u1", &["m", "m", "early", "early"], false);
     assert_eq!(chat.post(&mixed), Counters { reads: 1, repeated: 1, parked: 1, ..RECORD });
     assert_eq!(chat.post(&read("nobody", &["early"], false)), PARKED);
     assert_eq!(chat.post(&read("u2", &["early"], true)), PARKED);
     assert_eq!(chat.fold.parked(), 3);
     let early = Counters { messages: 1, reads: 2, not_in_audience: 1, ..RECORD };
-    assert_eq!(chat.post(&sent("early")), early, "a stranger's too was for it");
+    assert_eq!(chat.post(&sent("early")), early, "a stranger's receipt waited for it too");
     assert_eq!(chat.post(&json!({"type": "message.recalled", "conversation_id": "g", "message_id": "early"})), RECORD);
     assert_eq!(chat.post(&read("u1", &["early"], false)), OUTSIDE, "a recalled message has no audience");
-    // To the millisecond.
+    // The retention is exact to the millisecond.
     assert_eq!(chat.at(6_000, &read("u2", &["m"], false)), READ);
     assert_eq!(chat.at(6_001, &read("u2", &["m"], false)), EXPIRED);
     let up_to =
@@ -209,14 +212,18 @@ fn every_record_is_counted_for_what_it_did() {
     assert_eq!(chat.at(6_001, &up_to), EXPIRED);
     let recall = json!({"type": "message.recalled", "conversation_id": "g", "message_id": "m"});
     assert_eq!(chat.at(6_001, &recall), EXPIRED);
-    assert_eq!(chat.at(6_001, &mark("u1", 2_000)), Counters { expired: 2, ..RECORD }, "two that the mark reaches");
+    assert_eq!(
+        chat.at(6_001, &mark("u1", 2_000)),
+        Counters { expired: 2, ..RECORD },
+        "the mark covers two expired messages"
+    );
     assert_eq!(chat.at(1_001, &sent("on time")), Counters { messages: 1, ..RECORD });
     assert_eq!(chat.at(1_000, &sent("too late")), RECORD);
 }
 
-/// What `read_mark.updated` is also told to: the other one of a direct chat, while there is just one.
+/// `read_mark.updated` also goes to the other member of a direct chat, if there is exactly one.
 #[test]
-fn the_peer_of_a_reader_is_the_one_other_member_there_is() {
+fn peer_is_the_only_other_member() {
     let mut chat = Chat::new(Limits::default());
     chat.post(&json!({"type": "conversation.configured", "conversation_id": "g", "kind": "direct"}));
     chat.post(&members("joined", &[user(0), user(1)]));
@@ -228,27 +235,27 @@ fn the_peer_of_a_reader_is_the_one_other_member_there_is() {
     assert_eq!(peer_of(&mut chat, 0, 1), Some(user(1)));
     assert_eq!(peer_of(&mut chat, 1, 1), Some(user(0)));
     chat.post(&members("observers", &[user(2)]));
-    assert_eq!(peer_of(&mut chat, 1, 2), Some(user(0)), "an observer is nobody's peer");
-    assert_eq!(peer_of(&mut chat, 2, 2), None, "both are an observer's");
+    assert_eq!(peer_of(&mut chat, 1, 2), Some(user(0)), "an observer is not a peer");
+    assert_eq!(peer_of(&mut chat, 2, 2), None, "an observer has two peers");
     chat.post(&members("joined", &[user(3)]));
-    assert_eq!(peer_of(&mut chat, 1, 3), None, "one of two");
+    assert_eq!(peer_of(&mut chat, 1, 3), None, "there are two others");
     chat.post(&members("left", &[user(3)]));
-    // As many as one page holds have been there, and one more.
+    // One page of people is full, and one more person follows.
     let guests: Vec<String> = (4..64).map(user).collect();
     chat.post(&members("joined", &guests));
     chat.post(&members("left", &guests));
     assert_eq!(peer_of(&mut chat, 0, 4), Some(user(1)));
     chat.post(&json!({"type": "user.erased", "user_id": user(1), "partition": 0}));
-    assert_eq!(peer_of(&mut chat, 0, 5), None, "nobody is told to the erased");
+    assert_eq!(peer_of(&mut chat, 0, 5), None, "an erased member is not a peer");
     chat.post(&members("joined", &[user(3)]));
     assert_eq!(peer_of(&mut chat, 0, 6), Some(user(3)));
     chat.post(&members("observers", &[user(64)]));
     assert_eq!(peer_of(&mut chat, 0, 7), None);
 }
 
-/// The detail is for people: the limit, and the ids, in quotes.
+/// The detail names the limit and the quoted ids.
 #[test]
-fn a_dead_letter_says_which_messages_did_not_come() {
+fn dead_letter_names_the_missing_messages() {
     let mut chat = Chat::new(Limits { parked_max: 1, parked_age_ms: 500, ..Limits::default() });
     chat.post(&read("u1", &["m1", "m2", "m1"], false));
     assert!(chat.effects.dead_letters.is_empty());
@@ -259,13 +266,13 @@ fn a_dead_letter_says_which_messages_did_not_come() {
     assert_eq!(said(&chat), [r#"did not come within 500 ms: "m3""#]);
 }
 
-/// A screen shows neighbours and others, in an order of its own, some twice: each answer is as asked for alone.
+/// A batch may have any order and repeated ids. Each answer equals that of a single question.
 #[test]
-fn receipts_of_many_messages_are_those_of_each() {
+fn batch_of_receipts_equals_single_receipts() {
     let mut chat = Chat::new(Limits::default());
     chat.post(&members("joined", &[user(0), user(1)]));
     (0..200).for_each(|i| _ = chat.post(&sent(&format!("m{i}"))));
-    // In sealed stretches and young ones.
+    // In sealed and active segments.
     for i in (0..200).step_by(3) {
         assert_eq!(chat.post(&read("u1", &[&format!("m{i}")], false)), READ, "m{i}");
     }
@@ -274,9 +281,10 @@ fn receipts_of_many_messages_are_those_of_each() {
     assert_eq!(chat.fold.receipts("default", "g", &ids).unwrap(), wanted);
 }
 
-/// What changes nothing makes no page one to write: reads are repeated far more often than they are made.
+/// An event without an effect makes no page dirty, because repeated reads are far more frequent
+/// than first ones.
 #[test]
-fn a_repetition_writes_nothing_but_the_counters() {
+fn repetition_writes_counters_only() {
     for people in SIZES {
         let mut chat = Chat::new(Limits::default());
         chat.post(&members("joined", &(0..people).map(user).collect::<Vec<_>>()));

@@ -1,5 +1,5 @@
-//! INV-DECODE: a page that decodes and contradicts the others is an error that says so, never a panic or an endless walk.
-//! What `tests/fuzz` found, and what writing it brought to light.
+//! INV-DECODE: a page that decodes but contradicts others is an error, never a panic or an endless
+//! loop. The cases come from `tests/fuzz`.
 
 use receipts_event::decode;
 use receipts_fold::effects::Effects;
@@ -19,7 +19,7 @@ fn apply(state: &mut Fold, json: &str) -> receipts_fold::Result<(), receipts_sto
     state.apply(at, &event, raw, &mut Effects::default())
 }
 
-/// A group of three in which somebody left and two messages were sent.
+/// Returns a group of three with one leave and two messages.
 fn group() -> Fold {
     let mut state = State::open(Paged::new(MemoryBackend::default(), 0, 1 << 20), Limits::default()).unwrap();
     for json in [
@@ -59,7 +59,7 @@ const SEND: &str =
 const MARK: &str = r#"{"type":"conversation.read","conversation_id":"g","reader_id":"bob","up_to_sent_at_ms":99}"#;
 
 #[test]
-fn a_roster_that_has_seen_more_erasures_than_there_are_is_an_error() {
+fn roster_with_too_many_erasures_is_an_error() {
     let mut state = group();
     change(&mut state, |head: &mut ConversationPage| head.erasures_seen = 9);
     assert!(is_broken(state.receipt("default", "g", "m1")));
@@ -67,7 +67,7 @@ fn a_roster_that_has_seen_more_erasures_than_there_are_is_an_error() {
 }
 
 #[test]
-fn a_message_with_more_slots_than_people_is_an_error_and_not_a_walk_over_all_numbers() {
+fn message_with_too_many_slots_is_an_error() {
     for slots in [4, 65, u32::MAX] {
         let mut state = group();
         change(&mut state, |page: &mut Messages| page.at_mut(0).unwrap().slots = slots);
@@ -80,7 +80,7 @@ fn a_message_with_more_slots_than_people_is_an_error_and_not_a_walk_over_all_num
 }
 
 #[test]
-fn counters_that_no_message_answers_to_are_an_error() {
+fn counters_without_messages_are_an_error() {
     for change_meta in [
         |meta: &mut Meta| meta.next_message = u64::MAX,
         |meta: &mut Meta| meta.next_message = 1,
@@ -95,7 +95,7 @@ fn counters_that_no_message_answers_to_are_an_error() {
 }
 
 #[test]
-fn a_page_of_no_messages_is_an_error_and_not_an_endless_walk() {
+fn page_without_messages_is_an_error() {
     let mut state = group();
     state.write_meta();
     change(&mut state, |page: &mut Messages| *page = Messages::new(0));
@@ -103,7 +103,7 @@ fn a_page_of_no_messages_is_an_error_and_not_an_endless_walk() {
 }
 
 #[test]
-fn a_page_whose_first_message_is_another_one_is_an_error() {
+fn page_with_a_wrong_first_message_is_an_error() {
     let mut state = group();
     state.write_meta();
     change(&mut state, |page: &mut Messages| {
@@ -112,12 +112,12 @@ fn a_page_whose_first_message_is_another_one_is_an_error() {
         writer.bytes[1] = 64;
         *page = Messages::decode(&mut Reader::new(&writer.bytes)).unwrap();
     });
-    assert!(is_broken(apply(&mut state, MARK)), "links that lead to where they came from");
+    assert!(is_broken(apply(&mut state, MARK)), "links that form a circle");
     assert!(is_broken(again(&mut state)));
 }
 
 #[test]
-fn people_leaves_and_members_that_contradict_their_conversation_are_errors() {
+fn contradictory_people_departures_or_members_are_errors() {
     let mut state = group();
     change(&mut state, |page: &mut People| *page = People::default());
     assert!(is_broken(apply(&mut state, JOIN)));
@@ -134,14 +134,14 @@ fn people_leaves_and_members_that_contradict_their_conversation_are_errors() {
 }
 
 #[test]
-fn an_index_of_people_that_nobody_is_in_is_an_error() {
+fn empty_index_of_people_is_an_error() {
     let mut state = group();
     change(&mut state, |head: &mut ConversationPage| (head.people, head.index_pages) = (0, u32::MAX));
     assert!(is_broken(apply(&mut state, JOIN)));
 }
 
 #[test]
-fn a_stretch_that_ends_before_it_began_is_written_and_read_back() {
+fn membership_that_ends_before_its_start_survives() {
     let mut state = group();
     change(&mut state, |page: &mut People| page.at_mut(1).unwrap().membership.as_mut().unwrap().from = 1 << 40);
     apply(&mut state, LEAVE).unwrap();
@@ -150,7 +150,7 @@ fn a_stretch_that_ends_before_it_began_is_written_and_read_back() {
 }
 
 #[test]
-fn a_read_time_beyond_all_numbers_is_shown_as_the_greatest() {
+fn overflowing_read_time_is_shown_as_the_maximum() {
     let mut state = group();
     change(&mut state, |page: &mut Messages| {
         let m = page.at_mut(0).unwrap();
@@ -161,9 +161,10 @@ fn a_read_time_beyond_all_numbers_is_shown_as_the_greatest() {
     assert_eq!(list.members[0].read_at_ms, Some(u64::MAX));
 }
 
-/// Ids have a byte at least, and the count of a page relies on it: without, a page could be written that is not read back.
+/// Ids have at least one byte, and the bound of a page's count relies on it: else a written page
+/// could be refused.
 #[test]
-fn a_message_without_an_id_is_malformed() {
+fn message_without_an_id_is_malformed() {
     let page = [3, 119, 50, 1, 90, 5, 1, 0, 0, 3, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 58, 0, 0, 0, 0, 6, 1];
     let padded = [&page[..], &[0; 20]].concat();
     assert!(Messages::decode(&mut Reader::new(&padded)).is_err());

@@ -1,4 +1,5 @@
-//! What is encoded ahead of a checkpoint, while events go on: INV-ATOMIC, the checkpoint holds the state as it is then.
+//! INV-ATOMIC: a checkpoint with pre-encoded pages holds the state at its own time, not at the time
+//! of the encoding.
 
 use crate::life::{Folded, Life};
 use receipts_fold::Limits;
@@ -14,49 +15,49 @@ fn batch(folded: &Folded) -> Batch {
 }
 
 #[test]
-fn a_checkpoint_is_the_same_byte_for_byte_whatever_was_encoded_ahead_of_it() {
+fn pre_encoding_does_not_change_a_checkpoint() {
     let shape = Shape { p_mid_group: 0.1, ..laws::wild_and_small() };
     holds(0..60, &shape, |seed, log| {
         let mut random = Random::new(seed);
         let mut plain = Folded::new(Limits::default(), Life::QUIET);
-        let mut drafted = Folded::new(Limits::default(), Life::QUIET);
+        let mut pre_encoded = Folded::new(Limits::default(), Life::QUIET);
         for (at, event) in log {
             plain.apply(*at, event);
-            drafted.apply(*at, event);
+            pre_encoded.apply(*at, event);
             if random.chance(0.6) {
-                drafted.pages_mut().draft([1, 100, 3_000, usize::MAX][random.index(4)]);
+                pre_encoded.pages_mut().pre_encode([1, 100, 3_000, usize::MAX][random.index(4)]);
             }
-            if random.chance(0.1) && batch(&plain) != batch(&drafted) {
+            if random.chance(0.1) && batch(&plain) != batch(&pre_encoded) {
                 return Err(format!("{at:?}: the checkpoints differ"));
             }
             if random.chance(0.02) {
                 plain.checkpoint();
-                drafted.checkpoint();
+                pre_encoded.checkpoint();
             }
         }
         Ok(())
     });
 }
 
-/// A checkpoint is only made once it is drafted: it must come, however much changes meanwhile.
+/// A checkpoint waits for the end of the pre-encoding, which must come while pages keep changing.
 #[test]
-fn a_draft_comes_to_its_end_though_pages_change_all_the_time() {
+fn pre_encoding_ends_while_pages_keep_changing() {
     holds(0..10, &laws::wild_and_small(), |_, log| {
         let mut folded = Folded::new(Limits::default(), Life::QUIET);
         let mut since = 0;
-        let mut drafts = 0;
+        let mut ends = 0;
         for (at, event) in log {
             folded.apply(*at, event);
             since += 1;
-            // A page a record, and a record changes more than one.
-            if folded.pages_mut().draft(1) {
-                (since, drafts) = (0, drafts + 1);
+            // One page per record is encoded, and a record changes more than one.
+            if folded.pages_mut().pre_encode(1) {
+                (since, ends) = (0, ends + 1);
                 folded.checkpoint();
             }
             if since > 100 {
-                return Err(format!("{at:?}: {since} records, and no end"));
+                return Err(format!("{at:?}: no end after {since} records"));
             }
         }
-        if drafts == 0 { Err("no draft came to its end".into()) } else { Ok(()) }
+        if ends == 0 { Err("no pre-encoding ended".into()) } else { Ok(()) }
     });
 }

@@ -1,5 +1,5 @@
-//! INV-EXPIRED, page by page: with each page of messages begun, up to four pages that have expired as a whole are given back,
-//! with their bits and what finds them, and nothing else.
+//! INV-EXPIRED: each new page of messages removes up to four wholly expired pages, with their bits
+//! and index entries, and nothing else.
 
 use receipts_event::decode;
 use receipts_fold::effects::Effects;
@@ -14,7 +14,7 @@ const RETENTION_MS: u64 = 1_000;
 
 struct Log {
     fold: State<Paged<MemoryBackend>>,
-    stretch: u64,
+    segment: u64,
     now_ms: u64,
 }
 
@@ -23,11 +23,11 @@ fn limits() -> Limits {
 }
 
 impl Log {
-    /// A group of 70, whose messages have a chunk each once somebody has read.
-    fn new(stretch: u64) -> Self {
+    /// Creates a group of 70. Each message has a chunk after its first read.
+    fn new(segment: u64) -> Self {
         let pages = Paged::new(MemoryBackend::default(), 0, 1 << 30);
-        let fold = State::open_with_segments(pages, limits(), stretch).unwrap();
-        let mut log = Self { fold, stretch, now_ms: 10_000 };
+        let fold = State::open_with_segments(pages, limits(), segment).unwrap();
+        let mut log = Self { fold, segment, now_ms: 10_000 };
         let all: Vec<String> = (0..70).map(|i| format!("u{i}")).collect();
         log.post(&json!({"type": "members.changed", "conversation_id": "g", "joined": all}));
         log
@@ -63,18 +63,19 @@ impl Log {
         self.fold.write_meta();
         let batch = self.fold.pages().batch(self.fold.next_offset());
         let number = self.fold.pages().backend().clone().commit(batch).unwrap();
-        self.fold.pages_mut().saved(number);
+        self.fold.pages_mut().mark_saved(number);
     }
 
-    /// As after a restart: what is in memory beside the pages is built anew.
+    /// Restarts: rebuilds the memory beside the pages.
     fn reopen(mut self) -> Self {
         self.checkpoint();
         let pages = Paged::new(self.fold.pages().backend().clone(), 0, 1 << 30);
-        let fold = State::open_with_segments(pages, limits(), self.stretch).unwrap();
+        let fold = State::open_with_segments(pages, limits(), self.segment).unwrap();
         Self { fold, ..self }
     }
 
-    /// Numbers of the message pages, of the messages with a chunk, of the stretches in the index, and of those with a filter.
+    /// Returns the numbers of the message pages, of the messages with a chunk, and of the segments
+    /// with an index and a filter.
     fn held(&mut self) -> [Vec<u64>; 4] {
         self.checkpoint();
         let pages = self.fold.pages();
@@ -104,17 +105,17 @@ impl Log {
 }
 
 #[test]
-fn with_each_page_begun_four_that_have_expired_go_with_all_that_is_theirs() {
+fn each_new_page_removes_four_expired_pages() {
     let mut log = Log::new(64);
     log.send("g", 10 * 64);
-    // The newest full stretch is in memory, and one is begun.
+    // The newest full segment is in memory, and another has begun.
     assert_eq!(log.held(), [(0..10).collect(), (0..640).collect(), (0..9).collect(), (0..9).collect::<Vec<_>>()]);
     log.now_ms += RETENTION_MS;
     log.send("g", 1);
-    assert_eq!(log.fold.first_message(), 0, "to the millisecond");
+    assert_eq!(log.fold.first_message(), 0, "exact to the millisecond");
     log.now_ms += 1;
     log.send("g", 63);
-    assert_eq!(log.fold.first_message(), 0, "no page was begun");
+    assert_eq!(log.fold.first_message(), 0, "no new page");
     for (sent, oldest) in [(1, 4), (63, 4), (1, 8), (63, 8), (1, 10), (63, 10), (64, 10)] {
         log.send("g", sent);
         assert_eq!(log.fold.first_message(), oldest * 64, "of {} messages", log.fold.messages());
@@ -123,7 +124,7 @@ fn with_each_page_begun_four_that_have_expired_go_with_all_that_is_theirs() {
         let pages = (oldest..messages.div_ceil(64)).collect();
         assert_eq!(log.held(), [pages, (oldest * 64..messages).collect(), sealed.clone(), sealed]);
     }
-    // All but the message that begins a page.
+    // All are expired except the messages of the new page.
     log.now_ms += RETENTION_MS + 1;
     for _ in 0..2 {
         log.send("g", 64);
@@ -131,39 +132,40 @@ fn with_each_page_begun_four_that_have_expired_go_with_all_that_is_theirs() {
     assert_eq!(log.fold.first_message(), 10 * 64 + 5 * 64, "{}", log.fold.messages());
 }
 
-/// A stretch goes once all of it has, and a conversation forgets the runs of stretches that have gone.
+/// A segment is removed once all its pages are, and a conversation forgets runs of removed
+/// segments.
 #[test]
-fn a_stretch_of_several_pages_goes_as_a_whole() {
+fn segment_of_several_pages_is_removed_whole() {
     let mut log = Log::new(3 * 64);
     log.send("g", 3 * 64);
     log.send("other", 3 * 64);
     log.send("g", 6 * 64);
     assert_eq!(log.held()[2..], [vec![0, 1, 2], vec![0, 1, 2]]);
-    let stretches = |log: &Log| {
+    let segments = |log: &Log| {
         let head = Table::<ConversationPage>::read(log.fold.pages(), PageKey::new(0u32, 0)).unwrap().unwrap();
         head.segments.newest_first().collect::<Vec<_>>()
     };
-    assert_eq!(stretches(&log), [3, 2, 0]);
+    assert_eq!(segments(&log), [3, 2, 0]);
     log.now_ms += RETENTION_MS + 1;
     log.send("g", 1);
-    assert_eq!(log.held()[2..], [vec![1, 2], vec![1, 2]], "four pages, of which the first stretch has three");
+    assert_eq!(log.held()[2..], [vec![1, 2], vec![1, 2]], "four pages, three of them in the first segment");
     log.send("g", 64);
     assert_eq!(log.held()[2..], [vec![2], vec![2]]);
     log.send("g", 5 * 64);
-    assert_eq!(stretches(&log), [6, 5, 4, 3, 2], "a run goes as a whole");
-    // What lives is found, in memory and sealed; what has gone is not.
+    assert_eq!(segments(&log), [6, 5, 4, 3, 2], "a run is removed as a whole");
+    // Live messages are found in active and sealed segments; removed ones are not.
     for number in 0..log.fold.messages() {
         let status = log.fold.receipt("default", "g", &format!("m{number}")).unwrap().status;
         assert_eq!(status == receipts_fold::view::Status::Ok, number >= 12 * 64, "m{number}");
     }
 }
 
-/// INV-PREFIX: what is sealed is the same whether or not the store was opened since its messages went.
+/// INV-PREFIX: a sealed segment does not depend on a restart after its messages were removed.
 #[test]
-fn a_stretch_is_sealed_without_what_went_before() {
-    for stretch in [6 * 64, 9 * 64] {
+fn segment_is_sealed_without_expired_messages() {
+    for segment in [6 * 64, 9 * 64] {
         let folded = |reopens: bool| {
-            let mut log = Log::new(stretch);
+            let mut log = Log::new(segment);
             log.send("g", 7 * 64);
             log.now_ms += RETENTION_MS + 1;
             log.send("g", 1);
@@ -171,18 +173,19 @@ fn a_stretch_is_sealed_without_what_went_before() {
             if reopens {
                 log = log.reopen();
             }
-            log.send("g", 3 * stretch);
+            log.send("g", 3 * segment);
             log.checkpoint();
             log.sealed()
         };
         assert!(folded(false).iter().any(|page| page.len() > 1));
-        assert!(folded(false) == folded(true), "of {stretch}");
+        assert!(folded(false) == folded(true), "of {segment}");
     }
 }
 
-/// INV-MEMORY: what was removed takes no memory either, once the medium has removed it, though there is room for it.
+/// INV-MEMORY: a removed page takes no memory once the medium has removed it, even if there is
+/// room.
 #[test]
-fn what_has_expired_takes_no_memory_however_long_the_log() {
+fn expired_pages_take_no_memory() {
     let mut log = Log::new(64);
     let mut after = |retentions: u64| {
         for _ in 0..retentions {
@@ -195,7 +198,8 @@ fn what_has_expired_takes_no_memory_however_long_the_log() {
         }
         log.fold.pages().memory_bytes()
     };
-    // What is found by number takes four bytes a page of messages, and tables of memory double: so much is let be.
+    // The lookup by number takes four bytes per page of messages, and hash tables double. The bound
+    // allows for that.
     let (early, late) = (after(4), after(36));
     assert!(late < early * 3 / 2, "{late} bytes after 40 retentions, {early} after 4");
 }

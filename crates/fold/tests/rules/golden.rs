@@ -1,8 +1,8 @@
-//! INV-CODES: a partition with a page of every kind, as version 1 of the store's format writes it, in
-//! `schemas/store/golden-v1.txt`: it is read, answers, and is written again byte for byte.
+//! INV-CODES: `schemas/store/golden-v1.txt` holds a partition with a page of every kind in version
+//! 1 of the store's format. It is read, answers questions, and is written again byte for byte.
 //!
-//! The bytes of a published version never change: who must change them raises the version, and keeps this file beside a new
-//! one. `RECEIPTS_TEST_WRITE_SCHEMAS=1` writes it.
+//! The bytes of a published version never change. A change raises the version, and keeps this file
+//! beside a new one. `RECEIPTS_TEST_WRITE_SCHEMAS=1` writes the file.
 
 use receipts_event::decode;
 use receipts_fold::effects::Effects;
@@ -24,12 +24,12 @@ type Values = BTreeMap<Vec<u8>, Vec<u8>>;
 
 const NOW_MS: u64 = 1_780_000_000_000;
 const DAY_MS: u64 = 86_400_000;
-/// Messages of a stretch: with 65,536 the file would be large, and its form is the same.
-const SEGMENT_MESSAGES: u64 = 64;
-/// Codes of tables, as `schemas/store/v1.md` has them.
+/// The messages per segment. With 65,536 the file would be large, and its form is the same.
+const SEGMENT: u64 = 64;
+/// Table codes of `schemas/store/v1.md`.
 const NAMES: u8 = 2;
 const INDEX: u8 = 10;
-/// Before the bytes of the page in the first part of a value.
+/// The header before the bytes of a page in its first part, bytes.
 const HEADER_BYTES: usize = 15;
 
 fn path() -> PathBuf {
@@ -38,7 +38,7 @@ fn path() -> PathBuf {
 
 fn open(backend: &MemoryBackend, read_times: bool) -> Fold {
     let limits = Limits { read_times, retention_ms: 90 * DAY_MS, ..Limits::default() };
-    State::open_with_segments(Paged::new(backend.clone(), 0, 1 << 20), limits, SEGMENT_MESSAGES).unwrap()
+    State::open_with_segments(Paged::new(backend.clone(), 0, 1 << 20), limits, SEGMENT).unwrap()
 }
 
 fn apply(fold: &mut Fold, event: &Value) {
@@ -68,11 +68,11 @@ fn read(conversation_id: &str, message_id: &str, reader_id: &str, hidden: bool) 
         "message_ids": [message_id], "hidden": hidden})
 }
 
-/// A partition with a page of every kind, and of the rare forms in them.
+/// Returns a partition with a page of every kind, and with their rare forms.
 fn written() -> Values {
     let backend = MemoryBackend::default();
     let crowd: Vec<String> = (0..70).map(|n| format!("w{n}")).collect();
-    // While no times were kept.
+    // While read times are not kept.
     let mut fold = open(&backend, false);
     apply(
         &mut fold,
@@ -118,8 +118,8 @@ fn written() -> Values {
     ] {
         apply(&mut fold, &event);
     }
-    // Three stretches: the first of them is sealed.
-    for n in 0..3 * SEGMENT_MESSAGES {
+    // Three segments, the first of which is sealed.
+    for n in 0..3 * SEGMENT {
         apply(
             &mut fold,
             &sent("long", &format!("m{n}"), "ann")
@@ -136,7 +136,7 @@ fn written() -> Values {
     values(&backend)
 }
 
-/// All values, but for pages of the index that hold nobody: there are some two hundred, all alike.
+/// Returns all values but about two hundred equal empty pages of the index.
 fn values(backend: &MemoryBackend) -> Values {
     let all =
         backend.keys(&[]).unwrap().into_iter().map(|key| (key.clone(), backend.get(&key).unwrap().unwrap().to_vec()));
@@ -163,30 +163,30 @@ fn committed() -> Values {
 }
 
 #[test]
-fn the_format_writes_what_it_has_always_written() {
+fn format_writes_unchanged_bytes() {
     let written = as_text(&written());
     if std::env::var_os("RECEIPTS_TEST_WRITE_SCHEMAS").is_some() {
         std::fs::write(path(), &written).unwrap();
     }
     let committed = std::fs::read_to_string(path()).expect("schemas/store/golden-v1.txt");
     for (line, (is, was)) in written.lines().zip(committed.lines()).enumerate() {
-        assert_eq!(is, was, "line {} of schemas/store/golden-v1.txt: a new format takes a new version", line + 1);
+        assert_eq!(is, was, "line {} of schemas/store/golden-v1.txt: a new format needs a new version", line + 1);
     }
     assert_eq!(written.lines().count(), committed.lines().count(), "lines of schemas/store/golden-v1.txt");
 }
 
-/// Reads a page and writes it again.
+/// Decodes a page and encodes it again.
 fn again<P: Page>(payload: &[u8]) -> Vec<u8> {
     let mut reader = Reader::new(payload);
     let page = P::decode(&mut reader).expect("a page of the format");
-    reader.end().expect("nothing else");
+    reader.end().expect("no bytes after the page");
     let mut writer = Writer::default();
     page.encode(&mut writer);
     writer.bytes
 }
 
 #[test]
-fn every_kind_of_page_is_read_and_written_again_byte_for_byte() {
+fn every_page_kind_round_trips_byte_for_byte() {
     let mut pages: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     for (key, value) in committed() {
         let (page, part) = key.split_at(key.len() - 2);
@@ -223,7 +223,7 @@ fn every_kind_of_page_is_read_and_written_again_byte_for_byte() {
 }
 
 #[test]
-fn a_partition_of_the_first_version_answers_and_goes_on() {
+fn version_1_partition_answers_and_folds_on() {
     let backend = MemoryBackend::default();
     let mut batch = Batch::new(0, 0, 0);
     committed().iter().for_each(|(key, value)| batch.write(key, value));
@@ -251,7 +251,7 @@ fn a_partition_of_the_first_version_answers_and_goes_on() {
     assert_eq!(
         first,
         [("bob".into(), None), ("cid".into(), Some(NOW_MS + 15_000))],
-        "a time that was not kept, and one that was"
+        "one read time that was not kept, and one that was"
     );
     assert_eq!(list(&fold, "g", "old", MemberFilter::Read)[0], ("bob".into(), Some(NOW_MS + 23_000)));
     assert_eq!(list(&fold, "crowd", "all", MemberFilter::Read), [("w69".into(), Some(NOW_MS + 39_000))]);
@@ -259,12 +259,12 @@ fn a_partition_of_the_first_version_answers_and_goes_on() {
     assert_eq!(
         list(&fold, "crowd", "all", MemberFilter::Unread).len(),
         66,
-        "69 without a reader, a hidden one and one who was erased"
+        "69 without a reader, a hidden reader and an erased member"
     );
     let mark = fold.read_mark("default", "g", "bob").unwrap().unwrap();
     assert_eq!((mark.up_to_message_id.as_deref(), mark.up_to_sent_at_ms), (Some("named"), NOW_MS));
     assert!(fold.is_erased("default", "w5") && fold.is_member("default", "g", "dan").unwrap());
-    // What waited is applied.
+    // The parked receipt is applied.
     apply(&mut fold, &sent("g", "still to come", "ann"));
     assert_eq!(fold.parked(), 0);
 }

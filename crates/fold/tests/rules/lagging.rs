@@ -1,11 +1,12 @@
-//! A medium whose batches count at once and can be read only later, entry by entry, as those of sled. Keeps nothing on disk.
+//! A medium whose batches count at once but become readable later, entry by entry, as in sled. Uses
+//! no disk.
 
 use parking_lot::Mutex;
 use receipts_store::{Backend, Batch, Entry, Error, MemoryBackend};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Values that lag behind their batches.
+/// A medium whose readable values lag behind its batches.
 #[derive(Default, Clone)]
 pub(crate) struct Lagging {
     readable: MemoryBackend,
@@ -14,14 +15,15 @@ pub(crate) struct Lagging {
 
 #[derive(Default)]
 struct Shared {
-    /// Those that count and are not readable as a whole, and how many entries of the first are.
+    /// Batches that count but are not wholly readable, and the number of readable entries of the
+    /// first one.
     pending: VecDeque<Batch>,
     entries: usize,
     committed: u64,
 }
 
 impl Lagging {
-    /// Makes so many more entries readable, batch after batch.
+    /// Makes a number of further entries readable, batch after batch.
     pub(crate) fn catch_up(&self, entries: usize) {
         let shared = &mut *self.shared.lock();
         for _ in 0..entries {
@@ -42,7 +44,7 @@ impl Lagging {
         }
     }
 
-    /// What a start does with the journals that it finds: applies each as a whole, however much of it was applied.
+    /// Applies all batches as a whole, as a start does with the journals that it finds.
     pub(crate) fn reopen(&self) {
         let shared = &mut *self.shared.lock();
         shared.entries = 0;

@@ -1,5 +1,6 @@
-//! The fold held to the laws that follow from the contract, the same as the oracle is (`crates/testkit/src/laws.rs`), each
-//! history in a life of its own: checkpoints and deaths anywhere, memory for little or for all.
+//! Holds the fold to the laws of the contract, which the oracle keeps too
+//! (`crates/testkit/src/laws.rs`). Each history has its own life: checkpoints and deaths anywhere,
+//! and little or much memory.
 
 use crate::life::{Folded, Life};
 use receipts_fold::Limits;
@@ -8,9 +9,9 @@ use receipts_testkit::laws;
 use receipts_testkit::property::holds;
 use std::ops::Range;
 
-/// Histories asked at their end.
+/// Seeds of histories with questions at their end.
 const SEEDS: Range<u64> = 0..120;
-/// Histories asked everything after every event.
+/// Seeds of histories with all questions after every event.
 const STEPWISE: Range<u64> = 0..20;
 
 fn roomy(seed: u64) -> Folded {
@@ -23,47 +24,47 @@ fn tight(seed: u64) -> Folded {
 }
 
 #[test]
-fn the_sum_closes_and_the_lists_are_what_the_counts_say_after_every_event() {
-    holds(STEPWISE, &laws::wild_and_small(), |seed, log| laws::the_sum_closes(tight(seed), log));
+fn sums_close_and_lists_match_counts() {
+    holds(STEPWISE, &laws::wild_and_small(), |seed, log| laws::sums_close(tight(seed), log));
 }
 
 #[test]
-fn counts_of_reads_and_versions_never_fall_while_ok_and_what_is_frozen_stays() {
+fn counts_and_versions_never_fall_while_ok() {
     let shape = Shape { p_jump: 0.0, ..laws::wild_and_small() };
     holds(STEPWISE, &shape, |seed, log| laws::counts_and_versions_never_fall(tight(seed), log));
 }
 
 #[test]
-fn what_changes_a_receipt_is_published_unless_it_is_a_leave_or_the_retention() {
+fn receipt_changes_are_published_except_leaves_and_retention() {
     let shape = laws::wild_and_small();
-    holds(STEPWISE, &shape, |seed, log| laws::what_changes_a_receipt_is_published(tight(seed), log));
+    holds(STEPWISE, &shape, |seed, log| laws::receipt_changes_are_published(tight(seed), log));
 }
 
 #[test]
-fn a_read_or_a_send_repeated_at_once_changes_no_answer() {
+fn repeated_read_or_send_changes_no_answer() {
     holds(SEEDS, &Shape::wild(), |seed, log| laws::repeating_changes_nothing(|| roomy(seed), log));
 }
 
 #[test]
-fn receipts_count_the_same_wherever_in_the_log_they_come() {
-    let law = |seed, log: &_| laws::receipts_count_the_same_wherever_they_come(|| roomy(seed), seed, log);
+fn receipts_count_the_same_anywhere_in_the_log() {
+    let law = |seed, log: &_| laws::receipts_count_the_same_anywhere(|| roomy(seed), seed, log);
     holds(SEEDS, &laws::open_reads(), law);
 }
 
 #[test]
-fn what_happens_in_one_tenant_is_nothing_to_another() {
-    holds(SEEDS, &Shape::wild(), |seed, log| laws::tenants_are_nothing_to_one_another(|| roomy(seed), log));
+fn tenants_do_not_affect_one_another() {
+    holds(SEEDS, &Shape::wild(), |seed, log| laws::tenants_are_independent(|| roomy(seed), log));
 }
 
 #[test]
-fn an_erased_id_appears_in_no_answer_and_no_effect_again() {
-    holds(STEPWISE, &laws::many_erasures(), |seed, log| laws::the_erased_are_named_nowhere(tight(seed), log));
+fn erased_id_appears_in_no_answer_or_effect() {
+    holds(STEPWISE, &laws::many_erasures(), |seed, log| laws::erased_ids_are_named_nowhere(tight(seed), log));
 }
 
 #[test]
-fn a_parked_record_is_a_dead_letter_once_or_never() {
+fn parked_record_becomes_at_most_one_dead_letter() {
     let shape = Shape { p_early: 0.5, ..Shape::wild() };
-    holds(SEEDS, &shape, |seed, log| laws::a_record_is_a_dead_letter_once_or_never(tight(seed), log));
+    holds(SEEDS, &shape, |seed, log| laws::dead_letters_are_sent_once(tight(seed), log));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The fold over a store in memory, with a life of checkpoints and deaths, put to the questions of the testkit.
+//! The fold on a store in memory, with a life of checkpoints and deaths, as a subject of the
+//! testkit. Decides no rule.
 
 use crate::lagging::Lagging;
 use receipts_event::Event;
@@ -9,23 +10,25 @@ use receipts_store::{Backend, Paged};
 use receipts_testkit::random::Random;
 use receipts_testkit::{OracleEffect, Subject};
 
-/// When the process dies, and how little memory it has.
+/// The memory, checkpoints and deaths of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Life {
-    /// Bytes for pages: 0 keeps hardly one.
+    /// The memory for pages, bytes: 0 keeps hardly one page.
     pub(crate) memory_bytes: usize,
-    /// A checkpoint after so many records.
+    /// The number of records between checkpoints.
     pub(crate) checkpoint_every: u64,
-    /// After how many records the process dies: another one goes on from the last checkpoint, and folds again what came since.
+    /// The number of records between deaths. The next process starts from the last checkpoint and
+    /// folds later records again.
     pub(crate) die_every: u64,
-    /// Messages of a stretch of the id index: few, so that short histories meet sealed ones and ones that go.
-    pub(crate) stretch: u64,
-    /// Entries of checkpoints that become readable with each record; all at once where that is the greatest number.
-    pub(crate) entries_a_record: usize,
-    /// Checkpoints and deaths by the dice of this seed, as often as told on average.
+    /// The messages per segment of the id index: few, so that short histories have sealed and
+    /// expired segments.
+    pub(crate) segment: u64,
+    /// The entries of checkpoints that become readable per record; `usize::MAX` for all at once.
+    pub(crate) entries_per_record: usize,
+    /// A seed that places checkpoints and deaths at random, with the above numbers as averages.
     pub(crate) by_chance: Option<u64>,
-    /// Bytes that are encoded with each record, ahead of the checkpoint.
-    pub(crate) drafted_a_record: usize,
+    /// The bytes that are encoded per record ahead of the checkpoint.
+    pub(crate) pre_encoded_per_record: usize,
 }
 
 impl Life {
@@ -33,14 +36,14 @@ impl Life {
         memory_bytes: 64 << 20,
         checkpoint_every: u64::MAX,
         die_every: u64::MAX,
-        stretch: 64,
-        entries_a_record: usize::MAX,
+        segment: 64,
+        entries_per_record: usize::MAX,
         by_chance: None,
-        drafted_a_record: 0,
+        pre_encoded_per_record: 0,
     };
 
-    /// Another life for each seed: from hardly a page in memory to all, from a checkpoint a record to few, values readable at
-    /// once or long after their checkpoint, and deaths anywhere.
+    /// Returns the life of a seed: little or much memory, many or few checkpoints, values that
+    /// become readable at once or late, and deaths anywhere.
     pub(crate) fn random(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let mut any = |of: &[u64]| *random.pick(of).unwrap();
@@ -48,15 +51,15 @@ impl Life {
             memory_bytes: any(&[0, 4 << 10, 64 << 10, 64 << 20]) as usize,
             checkpoint_every: any(&[1, 3, 10, 40]),
             die_every: any(&[2, 15, 50, 200]),
-            stretch: 64,
-            entries_a_record: any(&[1, 7, u64::MAX]) as usize,
+            segment: 64,
+            entries_per_record: any(&[1, 7, u64::MAX]) as usize,
             by_chance: Some(seed),
-            drafted_a_record: any(&[0, 1, 400, u64::MAX]) as usize,
+            pre_encoded_per_record: any(&[0, 1, 400, u64::MAX]) as usize,
         }
     }
 }
 
-/// A fold that dies and comes back.
+/// A fold that dies and restarts.
 pub(crate) struct Folded {
     life: Life,
     limits: Limits,
@@ -64,7 +67,7 @@ pub(crate) struct Folded {
     state: Option<State<Paged<Lagging>>>,
     records: u64,
     random: Option<Random>,
-    /// Since the last checkpoint; `None` for what was no event.
+    /// The records since the last checkpoint; `None` for a record without an event.
     since: Vec<(RecordMetadata, Option<Event<'static>>)>,
 }
 
@@ -81,14 +84,14 @@ impl Folded {
         self.state = None;
         self.backend.reopen();
         let pages = Paged::new(self.backend.clone(), 0, self.life.memory_bytes);
-        self.state = Some(State::open_with_segments(pages, self.limits, self.life.stretch).unwrap());
+        self.state = Some(State::open_with_segments(pages, self.limits, self.life.segment).unwrap());
     }
 
     pub(crate) fn state(&self) -> &State<Paged<Lagging>> {
         self.state.as_ref().unwrap()
     }
 
-    /// The pages, to plant in them what never should be there.
+    /// Returns the pages, to plant contradictions in them.
     pub(crate) fn pages_mut(&mut self) -> &mut Paged<Lagging> {
         self.state.as_mut().unwrap().pages_mut()
     }
@@ -98,22 +101,22 @@ impl Folded {
         state.write_meta();
         let batch = state.pages().batch(state.next_offset());
         let number = self.backend.commit(batch).unwrap();
-        state.pages_mut().saved(number);
-        if self.life.entries_a_record == usize::MAX {
+        state.pages_mut().mark_saved(number);
+        if self.life.entries_per_record == usize::MAX {
             self.backend.catch_up(usize::MAX);
         }
         state.pages_mut().trim(0);
         self.since.clear();
     }
 
-    /// After each record: upkeep, checkpoints and deaths as the life has them.
+    /// Does the work after a record: upkeep, checkpoints and deaths.
     fn live(&mut self) {
         self.records += 1;
-        self.backend.catch_up(self.life.entries_a_record);
+        self.backend.catch_up(self.life.entries_per_record);
         let pages = self.state.as_mut().unwrap().pages_mut();
         pages.trim(0);
-        if self.life.drafted_a_record > 0 {
-            pages.draft(self.life.drafted_a_record);
+        if self.life.pre_encoded_per_record > 0 {
+            pages.pre_encode(self.life.pre_encoded_per_record);
         }
         if self.is_due(self.life.checkpoint_every) {
             self.checkpoint();
@@ -141,7 +144,7 @@ impl Folded {
             Some(event) => {
                 let (key, value) = (event.key(), event.to_json());
                 let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
-                // As the projector does; it must change nothing.
+                // The projector prefetches too; it must change nothing.
                 state.prefetch(std::iter::once(event));
                 state.apply(at, event, raw, &mut effects).unwrap();
             }
@@ -200,7 +203,7 @@ impl Subject for Folded {
     fn pass(&mut self, at: receipts_testkit::At) -> Vec<OracleEffect> {
         let at = RecordMetadata { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };
         let mut effects = self.fold(at, None);
-        // The testkit leaves the record's own dead letter to the intake.
+        // In the testkit a record without an event makes no dead letter.
         effects.dead_letters.retain(|l| l.reason != receipts_event::Reason::InvalidJson);
         let effects = self.effects(at, effects);
         self.since.push((at, None));
@@ -210,17 +213,17 @@ impl Subject for Folded {
 
     fn receipt(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Receipt {
         let one = self.state().receipt(tenant, conversation_id, message_id).unwrap();
-        // Of many at once each is the same, whatever stands beside it.
+        // A batch of receipts has the same answer.
         let ids = [message_id, "no such message", message_id].map(str::to_owned);
         let many = self.state().receipts(tenant, conversation_id, &ids).unwrap();
         assert_eq!(many.iter().map(|receipt| receipt == &one).collect::<Vec<_>>(), [true, false, true]);
-        for asker in askers(&one) {
-            let own = self.state().receipt_sent_by(tenant, conversation_id, asker, message_id).unwrap();
-            if one.sender_id.as_deref() == Some(asker) {
-                assert_eq!(own, one, "what {asker} sent");
+        for caller in callers(&one) {
+            let own = self.state().receipt_sent_by(tenant, conversation_id, caller, message_id).unwrap();
+            if one.sender_id.as_deref() == Some(caller) {
+                assert_eq!(own, one, "the message that {caller} sent");
             } else {
                 let nothing = Receipt::bare(tenant, Some(conversation_id), message_id, Status::NotFound);
-                assert_eq!(own, nothing, "somebody else's, to {asker}");
+                assert_eq!(own, nothing, "another sender's message for {caller}");
             }
         }
         one
@@ -228,20 +231,20 @@ impl Subject for Folded {
 
     fn find(&self, tenant: &str, message_id: &str) -> Receipt {
         let receipt = self.state().receipt_anywhere(tenant, message_id).unwrap();
-        for asker in askers(&receipt) {
-            let own = self.state().receipt_anywhere_sent_by(tenant, asker, message_id).unwrap();
-            if receipt.sender_id.as_deref() == Some(asker) {
-                assert_eq!(own, receipt, "of all messages, so of those that {asker} sent");
+        for caller in callers(&receipt) {
+            let own = self.state().receipt_anywhere_sent_by(tenant, caller, message_id).unwrap();
+            if receipt.sender_id.as_deref() == Some(caller) {
+                assert_eq!(own, receipt, "the first of all messages, and of those that {caller} sent");
             } else if own.status == Status::NotFound {
                 assert_eq!(own, Receipt::bare(tenant, None, message_id, Status::NotFound));
             } else {
-                assert_eq!(own.sender_id.as_deref(), Some(asker), "another one of the same id");
+                assert_eq!(own.sender_id.as_deref(), Some(caller), "another message of the same id");
             }
         }
         receipt
     }
 
-    /// The list as a consumer walks it: page by page, of sizes that vary.
+    /// Walks the list as a consumer does, in pages of growing size.
     fn members(
         &self,
         tenant: &str,
@@ -272,8 +275,8 @@ impl Subject for Folded {
     }
 }
 
-/// In whose names a message is asked for as well (INV-STRANGER): its sender's, those of people of these histories, and a
-/// stranger's.
-fn askers(receipt: &Receipt) -> impl Iterator<Item = &str> {
+/// Returns the callers for questions about own messages (INV-STRANGER): the sender, some people of
+/// the histories, and a stranger.
+fn callers(receipt: &Receipt) -> impl Iterator<Item = &str> {
     receipt.sender_id.as_deref().into_iter().chain(["u0", "u1", "u2", "nobody"])
 }

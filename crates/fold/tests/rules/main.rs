@@ -1,5 +1,6 @@
-//! The fold over pages: held to the naive oracle, to the laws, to the text cases and to itself, through deaths, checkpoints
-//! and hardly any memory. Needs no disk: that is for `backend.rs`, and for what kills processes.
+//! Tests of the fold's rules over pages: against the naive oracle, the laws, the text cases and
+//! itself, with deaths, checkpoints and very little memory. Need no disk; `crates/store/tests` and
+//! the tests that kill processes use one.
 
 #![allow(clippy::unwrap_used, reason = "tests: what cannot go on has failed")]
 

@@ -1,5 +1,5 @@
-//! INV-MEMORY: pages stay within the memory that they may take, by the store's own account, though the log is many times as
-//! long; in between only what a checkpoint alone can free may go beyond it, and the store says when that is due.
+//! INV-MEMORY: by the store's own account, pages stay within their memory on a log of many times
+//! that size. Only unsaved pages may exceed it, and the store says when a checkpoint is due.
 
 use receipts_event::{Body, Event, MembersChanged, MessageRead, MessageSent};
 use receipts_fold::effects::Effects;
@@ -27,11 +27,11 @@ fn checkpoint(fold: &mut Fold) {
     fold.write_meta();
     let batch = fold.pages().batch(fold.next_offset());
     let number = fold.pages().backend().clone().commit(batch).unwrap();
-    fold.pages_mut().saved(number);
+    fold.pages_mut().mark_saved(number);
 }
 
 #[test]
-fn pages_stay_within_their_memory_however_long_the_log() {
+fn pages_stay_within_their_memory() {
     let pages = Paged::new(MemoryBackend::default(), 0, MEMORY);
     let mut fold = State::open_with_segments(pages, Limits::default(), 1_024).unwrap();
     let random = &mut Random::new(1);
@@ -48,7 +48,7 @@ fn pages_stay_within_their_memory_however_long_the_log() {
     }
     let (mut checkpoints, mut most, mut most_between) = (0, 0, 0);
     for message in 0..MESSAGES {
-        // Most events fall on recent messages, some anywhere.
+        // Most events name recent messages, some name any.
         let of = |message: u64| format!("g{}", message % CONVERSATIONS);
         apply(
             &mut fold,
@@ -87,18 +87,18 @@ fn pages_stay_within_their_memory_however_long_the_log() {
     checkpoint(&mut fold);
     let stored = fold.pages().stored_bytes().unwrap() as usize;
     eprintln!("{checkpoints} checkpoints; {most} bytes after one, {most_between} between; {stored} bytes stored");
-    assert!(stored > MEMORY, "all of it must not fit: {stored}");
-    // Ids that are not in pages: of each sealed stretch a filter of four bytes a message.
+    assert!(stored > MEMORY, "the pages must exceed the memory: {stored}");
+    // Each sealed segment has a filter beside the pages, of four bytes per message.
     assert!(fold.memory_bytes() >= 27 * 1_024 * 4, "{} bytes beside the pages", fold.memory_bytes());
     assert!(checkpoints > 5, "{checkpoints} checkpoints");
     assert!(most <= MEMORY, "{most} bytes after a checkpoint, of {MEMORY}");
     assert!(most_between <= MEMORY * 3 / 2, "{most_between} bytes between checkpoints, of {MEMORY}");
-    // And it still is the same partition.
+    // The partition still answers.
     let receipt = fold.receipt("default", "g7", "m407").unwrap();
     assert_eq!(receipt.counts.map(|counts| counts.audience_count), Some(MEMBERS as u32 - 1));
 }
 
-/// Counts what is read.
+/// A medium that counts reads.
 struct Counting(MemoryBackend, Arc<AtomicUsize>);
 
 impl Backend for Counting {
@@ -131,10 +131,10 @@ fn joined(conversation: &str, people: u64) -> Body<'static> {
     })
 }
 
-/// INV-MEMORY: where changes alone take more memory than there is, what did not change is not let go of and read again with
-/// each record until the checkpoint comes.
+/// INV-MEMORY: if unsaved pages alone exceed the memory, other pages are not evicted and loaded
+/// again with each record before the checkpoint.
 #[test]
-fn memory_that_only_a_checkpoint_can_free_costs_no_reads_again_and_again() {
+fn unsaved_memory_costs_no_repeated_reads() {
     const ROUNDS: usize = 1_000;
     let reads = Arc::new(AtomicUsize::new(0));
     let pages = Paged::new(Counting(MemoryBackend::default(), Arc::clone(&reads)), 0, MEMORY);
@@ -154,8 +154,8 @@ fn memory_that_only_a_checkpoint_can_free_costs_no_reads_again_and_again() {
     fold.write_meta();
     let batch = fold.pages().batch(fold.next_offset());
     let number = fold.pages().backend().commit(batch).unwrap();
-    fold.pages_mut().saved(number);
-    // Changes without a checkpoint, until they are more than may be.
+    fold.pages_mut().mark_saved(number);
+    // Unsaved changes until they exceed the memory.
     for conversation in 0.. {
         apply(&mut fold, joined(&format!("g{conversation}"), 100));
         trim(&mut fold);
@@ -165,7 +165,7 @@ fn memory_that_only_a_checkpoint_can_free_costs_no_reads_again_and_again() {
     }
     let before = reads.load(Ordering::Relaxed);
     for round in 0..ROUNDS {
-        // A stranger changes nothing, and the conversation is looked at.
+        // A stranger's receipt changes nothing, but reads the conversation.
         apply(
             &mut fold,
             Body::MessageRead(MessageRead {
@@ -179,6 +179,6 @@ fn memory_that_only_a_checkpoint_can_free_costs_no_reads_again_and_again() {
         trim(&mut fold);
     }
     let each = (reads.load(Ordering::Relaxed) - before) as f64 / ROUNDS as f64;
-    eprintln!("{each} values read a record");
-    assert!(each < 1.5, "{each} values read a record");
+    eprintln!("{each} values read per record");
+    assert!(each < 1.5, "{each} values read per record");
 }

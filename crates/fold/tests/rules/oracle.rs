@@ -1,8 +1,8 @@
-//! INV-PREFIX, INV-SUM, INV-ONCE, INV-FROZEN: over random histories the fold answers as the naive oracle does, which was
-//! written from the contract alone, however little memory it has and however often it dies on the way.
+//! INV-PREFIX, INV-SUM, INV-ONCE, INV-FROZEN: on random histories the fold answers as the naive
+//! oracle does, with any memory and any number of deaths. The oracle follows the contract alone.
 //!
-//! A failing seed prints a history made small, as lines for a case file, and the command that runs it again.
-//! `RECEIPTS_TEST_SEEDS=FROM..TO` chooses seeds.
+//! A failing seed prints its shrunk history, as lines for a case file, and the command that replays
+//! it. `RECEIPTS_TEST_SEEDS=FROM..TO` chooses seeds.
 
 use crate::life::{Folded, Life};
 use receipts_fold::Limits;
@@ -20,7 +20,7 @@ fn limits(shape: &Shape) -> (Limits, OracleLimits) {
         parked_count: fold.parked_max,
         parked_age_ms: fold.parked_age_ms,
         read_times: true,
-        // Pages of these short histories are never full of expired messages: the fold remembers each.
+        // No page of these short histories expires as a whole, so the fold remembers every id.
         expired_ids_remembered: true,
     };
     (fold, oracle)
@@ -40,39 +40,39 @@ fn quiet(_: u64) -> Life {
 }
 
 #[test]
-fn the_fold_agrees_with_the_oracle_on_sends_and_reads_in_order() {
+fn fold_agrees_with_the_oracle_on_ordered_events() {
     check(&Shape::spine(), 0..100, quiet, 50);
 }
 
 #[test]
-fn the_fold_agrees_with_the_oracle_on_quiet_histories() {
+fn fold_agrees_with_the_oracle_on_quiet_histories() {
     check(&Shape::quiet(), 0..100, quiet, 50);
 }
 
-/// At the sizes where people, bits, indexes and leaves go on to a next page.
+/// At the sizes where people, bits, indexes and departures begin a next page.
 #[test]
-fn the_fold_agrees_with_the_oracle_on_crowds_that_come_go_and_are_erased() {
+fn fold_agrees_with_the_oracle_on_crowds() {
     check(&Shape::crowds(), 8_000..8_080, Life::random, 16);
 }
 
-/// Without jumps past the retention: once a page of 64 messages has expired as a whole the fold forgets their ids, and
-/// parks what names them, where the oracle remembers for ever.
+/// Returns a wild shape without jumps past the retention. Once a page of 64 messages has expired,
+/// the fold forgets their ids and parks events that name them. The oracle remembers all ids.
 fn wild() -> Shape {
     Shape { p_jump: 0.0, ..Shape::wild() }
 }
 
-/// With them, but with fewer messages than a page holds.
+/// Returns a wild shape with such jumps, but with fewer messages than a page holds.
 fn wild_and_short() -> Shape {
     Shape { events: 150, p_jump: 0.05, ..Shape::wild() }
 }
 
 #[test]
-fn the_fold_agrees_with_the_oracle_on_wild_histories() {
+fn fold_agrees_with_the_oracle_on_wild_histories() {
     check(&wild(), 0..300, quiet, 20);
 }
 
 #[test]
-fn the_fold_agrees_with_the_oracle_on_histories_longer_than_the_retention() {
+fn fold_agrees_with_the_oracle_past_the_retention() {
     check(&wild_and_short(), 0..300, quiet, 20);
     check(
         &wild_and_short(),
@@ -92,7 +92,7 @@ fn dying_after_every_record_changes_nothing() {
     );
 }
 
-/// INV-REPLAY: what came after the checkpoint is folded a second time.
+/// INV-REPLAY: records after the checkpoint are folded a second time.
 #[test]
 fn dying_between_checkpoints_changes_nothing() {
     check(
@@ -110,7 +110,7 @@ fn dying_between_checkpoints_changes_nothing() {
 }
 
 #[test]
-fn a_cache_of_hardly_a_page_changes_nothing() {
+fn tiny_cache_changes_no_answer() {
     check(&wild(), 2_000..2_060, |_| Life { memory_bytes: 0, checkpoint_every: 3, die_every: 7, ..Life::QUIET }, 50);
 }
 
@@ -124,27 +124,28 @@ fn checkpoints_without_deaths_change_nothing() {
     );
 }
 
-/// Long enough for stretches of the id index to be sealed, asked, and met again after a restart.
+/// Long enough for segments of the id index to be sealed, searched, and reopened after a restart.
 #[test]
-fn the_fold_agrees_with_the_oracle_on_histories_longer_than_what_is_kept_in_memory() {
+fn fold_agrees_with_the_oracle_on_sealed_segments() {
     let long = |shape: Shape| Shape { events: 4_000, ..shape };
     let life = |_| Life { memory_bytes: 0, checkpoint_every: 97, die_every: 211, ..Life::QUIET };
     check(&long(wild()), 5_000..5_010, life, 400);
-    // One id sent at the same time in two conversations, in a stretch that was sealed since.
+    // One id is sent at the same time in two conversations, in a segment that is sealed later.
     check(&long(wild()), 20_303..20_304, life, 400);
     check(&long(Shape::quiet()), 5_100..5_110, quiet, 400);
 }
 
-/// Checkpoints at any place, values that become readable long after, deaths in between, memory for little or for all.
+/// Checkpoints and deaths anywhere, values that become readable late, and little or much memory.
 #[test]
-fn whatever_the_life_of_a_process_it_answers_as_the_oracle_does() {
+fn random_lives_answer_as_the_oracle_does() {
     check(&wild(), 6_000..6_150, Life::random, 40);
     check(&Shape { events: 2_000, ..wild() }, 6_200..6_210, Life::random, 400);
 }
 
-/// INV-EXPIRED: where nothing names what has expired but to no effect, forgetting it shows nowhere.
+/// INV-EXPIRED: if no later event names an expired message with an effect, no answer shows that it
+/// was forgotten.
 #[test]
-fn the_fold_agrees_with_the_oracle_while_whole_pages_are_forgotten() {
+fn fold_agrees_with_the_oracle_while_pages_expire() {
     let shape = Shape { events: 3_000, p_jump: 0.004, p_early: 0.0, p_duplicate: 0.0, ..Shape::wild() };
     let (fold, oracle) = limits(&shape);
     let fold = Limits { parked_max: usize::MAX, parked_age_ms: u64::MAX, ..fold };

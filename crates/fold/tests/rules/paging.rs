@@ -1,5 +1,5 @@
-//! INV-PAGING: walks through member lists while the log goes on: nobody appears twice, and everybody who stood in the list
-//! from the walk's beginning to its end appears exactly once.
+//! INV-PAGING: in walks through member lists during the fold, no member appears twice. A member who
+//! is in the list from the start to the end of the walk appears exactly once.
 
 use receipts_event::{Body, Event};
 use receipts_fold::effects::Effects;
@@ -18,12 +18,12 @@ struct Message {
     message_id: String,
 }
 
-/// A walk under way.
+/// A running walk.
 struct Walk {
     of: Message,
     filter: MemberFilter,
     next_slot: Option<u32>,
-    /// Who stood in the list when it began.
+    /// The members of the list at the start.
     before: BTreeSet<String>,
     seen: BTreeMap<String, usize>,
 }
@@ -41,26 +41,26 @@ fn page(
     (page.receipt.status == Status::Ok).then_some((ids, page.next_slot))
 }
 
-/// Everybody in a list just now; `None` where there is none.
+/// Returns all current members of a list; `None` if there is no list.
 fn whole(fold: &Fold, of: &Message, filter: MemberFilter) -> Option<BTreeSet<String>> {
     let (ids, next) = page(fold, of, filter, 0, usize::MAX)?;
     assert_eq!(next, None, "one page without a limit is the whole list");
     Some(ids.into_iter().collect())
 }
 
-/// What the walks have met.
+/// Statistics of the walks.
 #[derive(Debug, Default)]
 struct Met {
     begun: u64,
     pages: u64,
-    /// Walks whose list was another one when they ended.
+    /// The walks whose list had changed at their end.
     changed: u64,
 }
 
-/// Goes on by one page; true once the walk is over.
+/// Reads one page; returns true at the end of the walk.
 fn step(walk: &mut Walk, fold: &Fold, random: &mut Random, met: &mut Met) -> bool {
     let Some(from) = walk.next_slot else { return true };
-    // A recall ends a list, and with it the walk.
+    // A recall ends the list and the walk.
     let Some((ids, next)) = page(fold, &walk.of, walk.filter, from, 1 + random.index(40)) else { return true };
     met.pages += 1;
     ids.into_iter().for_each(|id| *walk.seen.entry(id).or_default() += 1);
@@ -69,11 +69,11 @@ fn step(walk: &mut Walk, fold: &Fold, random: &mut Random, met: &mut Met) -> boo
         return false;
     }
     for (id, times) in &walk.seen {
-        assert_eq!(*times, 1, "{id} appears more than once in {:?} of {}", walk.filter, walk.of.message_id);
+        assert_eq!(*times, 1, "{id} appears twice in {:?} of {}", walk.filter, walk.of.message_id);
     }
-    let after = whole(fold, &walk.of, walk.filter).expect("the walk has just ended");
+    let after = whole(fold, &walk.of, walk.filter).expect("a list at the end of its walk");
     met.changed += u64::from(after != walk.before);
-    // Nobody comes back into a list that he has left, so who stands in it at both ends never was out of it.
+    // No member returns to a list, so a member who is in it at both ends was never out of it.
     for id in walk.before.intersection(&after) {
         assert!(walk.seen.contains_key(id), "{id} is missing in {:?} of {}", walk.filter, walk.of.message_id);
     }
@@ -81,7 +81,7 @@ fn step(walk: &mut Walk, fold: &Fold, random: &mut Random, met: &mut Met) -> boo
 }
 
 #[test]
-fn walks_while_the_log_goes_on_name_nobody_twice_and_nobody_who_stays_never() {
+fn concurrent_walks_name_stable_members_exactly_once() {
     let mut met = Met::default();
     for seed in 0..150 {
         let mut random = Random::new(seed);

@@ -1,5 +1,5 @@
-//! What is always true of a state's own pages, looked at directly: slots, bits, counters, space, and the digest over all of
-//! it. Asks nothing that a user could ask.
+//! Invariants of a state's own pages, read directly: slots, bits, counters, space, and the digest
+//! of all pages. Asks no question of a user.
 
 use crate::lagging::Lagging;
 use crate::life::{Folded, Life};
@@ -19,7 +19,7 @@ fn limits() -> Limits {
     Limits { parked_max: 20, parked_age_ms: 60_000, ..Limits::default() }
 }
 
-/// The ids of a conversation's people by slot.
+/// Returns the ids of a conversation's people by slot.
 fn slots(fold: &Fold, conversation: u32) -> Vec<String> {
     let people = fold.conversation(conversation).unwrap().people;
     let pages = (0..people.div_ceil(PEOPLE_PER_PAGE)).map(|page| PageKey::new(conversation, page));
@@ -29,13 +29,13 @@ fn slots(fold: &Fold, conversation: u32) -> Vec<String> {
             page.iter().map(|person| person.id.to_string()).collect::<Vec<_>>()
         })
         .collect();
-    assert_eq!(ids.len(), people as usize, "as many people as slots were given");
+    assert_eq!(ids.len(), people as usize, "one person per assigned slot");
     ids
 }
 
-/// INV-SLOT: slots are given in order of appearance, to one person each, and never to another.
+/// INV-SLOT: slots are assigned in order of appearance, each to one person, and never to another.
 #[test]
-fn a_slot_is_one_persons_for_ever() {
+fn slot_belongs_to_one_person_for_ever() {
     let shape = Shape { p_mid_group: 0.2, p_large_group: 0.05, ..Shape::wild() };
     holds(0..40, &shape, |seed, log| {
         let mut folded = Folded::new(limits(), Life::random(seed));
@@ -49,7 +49,7 @@ fn a_slot_is_one_persons_for_ever() {
                     return Err(format!("{at:?}: slots of conversation {conversation} were {then:?} and are {now:?}"));
                 }
                 if now.iter().collect::<BTreeSet<_>>().len() != now.len() {
-                    return Err(format!("{at:?}: somebody has two slots of conversation {conversation}: {now:?}"));
+                    return Err(format!("{at:?}: a person has two slots in conversation {conversation}: {now:?}"));
                 }
                 before.insert(conversation, now);
             }
@@ -58,7 +58,8 @@ fn a_slot_is_one_persons_for_ever() {
     });
 }
 
-/// INV-BITS: after every event, each message's counts are the numbers of its bits, and its lists what its receipt says.
+/// INV-BITS: after every event, each message's counts are the numbers of its bits, and its lists
+/// match its receipt.
 #[test]
 fn counts_are_the_numbers_of_bits_after_every_event() {
     let audit = |seed: u64, log: &receipts_testkit::property::Log| {
@@ -78,9 +79,10 @@ fn counts_are_the_numbers_of_bits_after_every_event() {
     holds(20..24, &Shape { p_large_group: 0.3, p_hidden: 0.4, ..laws::wild_and_small() }, audit);
 }
 
-/// What an audit is for: counts that are not the numbers of bits, and bits of who must not have any.
+/// The audit finds counts that differ from the numbers of bits, and bits of people outside the
+/// audience.
 #[test]
-fn an_audit_finds_counts_and_bits_that_contradict_each_other() {
+fn audit_finds_counts_that_contradict_bits() {
     use receipts_fold::pages::{Message, Messages};
     let folded = || {
         let mut folded = Folded::new(limits(), Life::QUIET);
@@ -115,13 +117,13 @@ fn an_audit_finds_counts_and_bits_that_contradict_each_other() {
         (|m| _ = m.reads.read_hidden(3), "slot 3 has read it"),
         (|m| _ = m.reads.read_hidden(2), "its bits are (2, 1, 1)"),
     ];
-    for (plant, said) in plants {
-        let found = audit(plant).expect(said);
-        assert!(found.contains(said), "{found}");
+    for (plant, sentence) in plants {
+        let found = audit(plant).expect(sentence);
+        assert!(found.contains(sentence), "{found}");
     }
 }
 
-/// A hash over every page that a state is made of, and over what finds them.
+/// Returns a hash over every page of a state, and over their keys.
 fn digest(fold: &Fold) -> u64 {
     let mut hasher = DefaultHasher::new();
     let mut pages = fold.pages_of_partition().unwrap();
@@ -133,7 +135,7 @@ fn digest(fold: &Fold) -> u64 {
     for page in (fold.first_message()..fold.messages()).step_by(64) {
         pages.extend(fold.pages_of_messages(page).unwrap());
     }
-    // Counters stand in memory until a checkpoint writes them.
+    // Counters are in memory until a checkpoint writes them.
     for (table, key) in pages.into_iter().filter(|(table, _)| *table != TableId::Meta) {
         hasher.write_u8(table as u8);
         hasher.write_u64(key.a);
@@ -147,9 +149,10 @@ fn digest(fold: &Fold) -> u64 {
     hasher.finish()
 }
 
-/// INV-PREFIX: the same prefix gives the same state, byte for byte, whenever the process dies and however it is checkpointed.
+/// INV-PREFIX: the same prefix gives the same state, byte for byte, with any deaths and
+/// checkpoints.
 #[test]
-fn a_prefix_folded_twice_or_with_deaths_after_any_event_has_the_same_digest() {
+fn refolds_and_deaths_keep_the_digest() {
     let lives = [
         |_: u64| Life { checkpoint_every: 1, die_every: 1, ..Life::QUIET },
         |_: u64| Life { memory_bytes: 0, checkpoint_every: 29, die_every: 1, ..Life::QUIET },
@@ -175,9 +178,9 @@ fn a_prefix_folded_twice_or_with_deaths_after_any_event_has_the_same_digest() {
     }
 }
 
-/// INV-EXPIRED: pages, chunks and the index of what has expired go, wherever the process dies.
+/// INV-EXPIRED: pages, chunks and index of expired messages are removed, wherever the process dies.
 #[test]
-fn the_space_of_what_has_expired_comes_back() {
+fn space_of_expired_messages_comes_back() {
     use receipts_fold::index::{BloomFilter, IndexPage};
     use receipts_fold::pages::{Chunk, MESSAGES_PER_PAGE, Messages};
     let keys = |fold: &Fold| {
@@ -195,10 +198,10 @@ fn the_space_of_what_has_expired_comes_back() {
         log.iter().for_each(|(at, event)| _ = folded.apply(*at, event));
         let before = keys(folded.state());
         if before.0.len() < 4 || before.2.is_empty() || before.3.is_empty() {
-            return Ok(()); // too little to give back, as where this is being made small
+            return Ok(()); // too few pages, as in a history that is being shrunk
         }
         met.set(met.get() + 1);
-        // A month later the same people go on: each page begun gives four back.
+        // A month later the same people go on. Each new page removes four old ones.
         let (last, _) = log.last().expect("a history");
         let later = folded.state().newest_timestamp_ms() + shape.retention_ms + 1;
         for (i, (at, event)) in log.iter().enumerate() {
@@ -208,21 +211,24 @@ fn the_space_of_what_has_expired_comes_back() {
         let fold = folded.state();
         let (oldest, after) = (fold.first_message(), keys(fold));
         if oldest < before.0.len() as u64 * MESSAGES_PER_PAGE - MESSAGES_PER_PAGE {
-            return Err(format!("{} pages of a month ago, and the first message is still {oldest}", before.0.len()));
+            return Err(format!(
+                "there were {} pages a month ago, and the first message is still {oldest}",
+                before.0.len()
+            ));
         }
-        let first_stretch = oldest / Life::QUIET.stretch;
+        let first_segment = oldest / Life::QUIET.segment;
         for (what, first) in [
             ("message", after.0.first().map(|key| key.a * MESSAGES_PER_PAGE)),
             ("chunk", after.1.first().map(|key| key.a)),
-            ("index page", after.2.first().map(|key| key.a.max(first_stretch - 1) * Life::QUIET.stretch)),
-            ("filter", after.3.first().map(|key| key.a.max(first_stretch - 1) * Life::QUIET.stretch)),
+            ("index page", after.2.first().map(|key| key.a.max(first_segment - 1) * Life::QUIET.segment)),
+            ("filter", after.3.first().map(|key| key.a.max(first_segment - 1) * Life::QUIET.segment)),
         ] {
-            // A stretch goes once it lies wholly below.
-            if first.is_some_and(|first| first + Life::QUIET.stretch < oldest) {
-                return Err(format!("the first {what} left is {first:?}, and the oldest message {oldest}"));
+            // A segment is removed once it lies wholly below.
+            if first.is_some_and(|first| first + Life::QUIET.segment < oldest) {
+                return Err(format!("the first remaining {what} is {first:?}, but the oldest message is {oldest}"));
             }
         }
         Ok(())
     });
-    assert!(met.get() > 0, "there was something to give back");
+    assert!(met.get() > 0, "no history had pages to remove");
 }

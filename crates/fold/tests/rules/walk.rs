@@ -1,5 +1,5 @@
-//! Walks over a whole state by number, as exports and audits take them: they meet everything once, and what they say is what
-//! asking by name says.
+//! Walks over a whole state by number, as in exports and audits: they meet each item once, and
+//! agree with questions by name. Change nothing.
 
 use crate::life::{Folded, Life};
 use receipts_fold::Limits;
@@ -20,7 +20,7 @@ type Fold = State<Paged<crate::lagging::Lagging>>;
 
 const FILTERS: [MemberFilter; 3] = [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed];
 
-/// Enough room for what waits, so that some does at the end.
+/// Returns limits that keep parked records to the end.
 fn limits() -> Limits {
     Limits { parked_age_ms: u64::MAX, ..Limits::default() }
 }
@@ -32,9 +32,9 @@ fn folded(log: &receipts_testkit::property::Log) -> Folded {
     folded
 }
 
-/// From any slot on, a roster is who is on it, in slot order, page by page, without the erased.
+/// From any slot on, a roster has its members in slot order, page by page, without erased ones.
 #[test]
-fn a_roster_is_who_is_on_it_from_any_slot_on() {
+fn roster_walk_is_exact_from_any_slot() {
     holds(0..16, &Shape::crowds(), |_, log| {
         let folded = folded(log);
         let fold = folded.state();
@@ -73,13 +73,13 @@ fn a_roster_is_who_is_on_it_from_any_slot_on() {
 }
 
 #[test]
-fn a_message_by_number_is_the_one_by_name() {
+fn message_by_number_equals_message_by_name() {
     holds(0..10, &Shape { p_jump: 0.02, ..Shape::wild() }, |_, log| {
         let folded = folded(log);
         let fold = folded.state();
         let newest = log.iter().map(|(at, _)| at.timestamp_ms).max().unwrap_or(0);
         assert_eq!(fold.newest_timestamp_ms(), newest);
-        assert_eq!(fold.origin(), None, "nothing was opened that had one");
+        assert_eq!(fold.origin(), None, "a new state has no origin");
         let mut met = 0;
         for number in fold.first_message()..fold.messages() + 1 {
             let Some(placed) = fold.located_receipt(number).unwrap() else {
@@ -110,9 +110,9 @@ fn a_message_by_number_is_the_one_by_name() {
     });
 }
 
-/// What a state was folded with is told to whoever opens it again.
+/// A state reports the settings of its fold after a restart.
 #[test]
-fn an_opened_state_says_what_it_was_folded_with() {
+fn opened_state_reports_its_settings() {
     let dies = Life { checkpoint_every: 1, die_every: 1, ..Life::QUIET };
     let mut folded = Folded::new(limits(), dies);
     assert_eq!(folded.state().origin(), None);
@@ -137,9 +137,9 @@ where
     writer.bytes == bytes && P::decode(&mut reader).is_ok() && reader.end().is_ok()
 }
 
-/// What is compared of two states is all that they are made of, but for what only finds other pages.
+/// A comparison of two states covers all their pages except lookup pages.
 #[test]
-fn the_pages_named_by_number_are_all_that_the_store_has() {
+fn numbered_pages_are_all_pages_of_the_store() {
     holds(0..8, &Shape { events: 900, p_large_group: 0.2, ..Shape::wild() }, |_, log| {
         let folded = folded(log);
         let fold = folded.state();
@@ -163,12 +163,12 @@ fn the_pages_named_by_number_are_all_that_the_store_has() {
         keys::<Parked>(fold, &mut held);
         keys::<Erasure>(fold, &mut held);
         if let Some(missing) = held.difference(&named).next() {
-            return Err(format!("{missing:?} is there, and nothing names it"));
+            return Err(format!("no number names {missing:?}"));
         }
         for &(table, key) in &named {
             let bytes = fold.page_bytes(table, key).unwrap();
             if bytes.is_some() != held.contains(&(table, key)) {
-                return Err(format!("{table:?} {key:?} is not what its bytes say"));
+                return Err(format!("{table:?} {key:?} does not match its bytes"));
             }
             let Some(bytes) = bytes else { continue };
             let is_written = match table {
@@ -187,7 +187,7 @@ fn the_pages_named_by_number_are_all_that_the_store_has() {
             }
         }
         for table in [TableId::Names, TableId::PeopleIndex, TableId::Index, TableId::BloomFilters, TableId::Origin] {
-            assert!(fold.page_bytes(table, PageKey::new(0u32, 0)).is_err(), "{table:?} only finds others");
+            assert!(fold.page_bytes(table, PageKey::new(0u32, 0)).is_err(), "{table:?} is a lookup table");
         }
         Ok(())
     });

@@ -1,31 +1,32 @@
-//! A store in memory that notes which pages are looked at, for what is to be proven by counting or naming them. Judges nothing.
+//! A store in memory that records which pages are read, for tests that count or name them. Judges
+//! nothing.
 
 use receipts_fold::pages::{Mut, Page, PageKey, Ref, Store, Table, TableId};
 use receipts_store::{Error, MemoryBackend, Paged};
 use std::cell::RefCell;
 
-/// Pages that note which ones are looked at.
+/// Pages that record their reads.
 pub(crate) struct Watched {
     pages: Paged<MemoryBackend>,
-    /// Looked at to answer or to fold, one after the other.
-    looks: RefCell<Vec<(TableId, PageKey)>>,
-    /// Looked at only where in memory.
+    /// The reads for answers and for the fold, in order.
+    reads: RefCell<Vec<(TableId, PageKey)>>,
+    /// The reads of cached pages only.
     peeked: RefCell<Vec<(TableId, PageKey)>>,
 }
 
 impl Watched {
-    /// An empty store with memory for all that is to come.
+    /// Opens an empty store with memory for all pages.
     pub(crate) fn empty() -> Self {
         let pages = Paged::new(MemoryBackend::default(), 0, 1 << 30);
-        Self { pages, looks: RefCell::default(), peeked: RefCell::default() }
+        Self { pages, reads: RefCell::default(), peeked: RefCell::default() }
     }
 
-    /// The looks since the last time that this was asked.
-    pub(crate) fn take_looks(&self) -> Vec<(TableId, PageKey)> {
-        self.looks.take()
+    /// Returns the reads since the last call.
+    pub(crate) fn take_reads(&self) -> Vec<(TableId, PageKey)> {
+        self.reads.take()
     }
 
-    /// The looks at what is in memory since the last time that this was asked.
+    /// Returns the reads of cached pages since the last call.
     pub(crate) fn take_peeked(&self) -> Vec<(TableId, PageKey)> {
         self.peeked.take()
     }
@@ -64,7 +65,7 @@ where
     Paged<MemoryBackend>: Table<P, Error = Error>,
 {
     fn read(&self, key: PageKey) -> Result<Option<Ref<'_, P>>, Error> {
-        self.looks.borrow_mut().push((P::TABLE, key));
+        self.reads.borrow_mut().push((P::TABLE, key));
         self.pages.read(key)
     }
 
@@ -74,7 +75,7 @@ where
     }
 
     fn load_mut(&mut self, key: PageKey) -> Result<Option<Mut<'_, P>>, Error> {
-        self.looks.borrow_mut().push((P::TABLE, key));
+        self.reads.borrow_mut().push((P::TABLE, key));
         self.pages.load_mut(key)
     }
 

@@ -274,7 +274,7 @@ impl Disk for SimDisk {
         self.0.lock().change(|state| state.rename(name, None))
     }
 
-    fn place(&self, name: &str) -> String {
+    fn path(&self, name: &str) -> String {
         name.to_owned()
     }
 }

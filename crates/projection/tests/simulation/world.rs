@@ -271,7 +271,7 @@ impl World {
 
     fn start(&mut self, member: usize) -> Result<(), String> {
         let projector = &mut self.members[member];
-        let store = Arc::new(SledStore::over(Arc::new(projector.disk.clone()), self.sync));
+        let store = Arc::new(SledStore::with_disk(Arc::new(projector.disk.clone()), self.sync));
         let settings = Settings { group: member.to_string(), sync: self.sync, ..self.settings.clone() };
         let (log, topic, lag) = (&self.log, "receipts.events", Duration::MAX);
         let workers = match self.workers {

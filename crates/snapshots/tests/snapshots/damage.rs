@@ -1,4 +1,5 @@
-//! INV-SNAPSHOT-WHOLE: any flipped bit and any cut of a snapshot is found before anything of it counts.
+//! INV-SNAPSHOT-WHOLE: any flipped bit and any cut of a snapshot is found before any of its pages
+//! counts.
 
 use crate::folding::{Folding, history, store_in, wanted};
 use receipts_objects::Destination;
@@ -12,7 +13,7 @@ fn is_refused(bytes: &[u8]) -> bool {
     Reader::new(bytes).and_then(|reader| reader.read(|_, _| Ok(()))).is_err()
 }
 
-/// How many bits are flipped: `RECEIPTS_TEST_FLIPS` says otherwise.
+/// Returns the number of flipped bits; `RECEIPTS_TEST_FLIPS` overrides the default.
 fn flips(default: u64) -> u64 {
     number("RECEIPTS_TEST_FLIPS", default)
 }
@@ -25,7 +26,7 @@ fn any_flipped_bit_of_a_snapshot_is_found() {
     let (bytes, _) = folding.snapshot();
     assert!(!is_refused(&bytes));
     let mut random = Random::new(17);
-    // The beginning and the end bit by bit, the blocks at random.
+    // Flips each bit of the start and the end, and random bits of the blocks.
     let edges = (0..200 * 8).chain((bytes.len() - 100) * 8..bytes.len() * 8);
     let anywhere = (0..flips(1_000)).map(|_| random.below(bytes.len() as u64 * 8) as usize).collect::<Vec<_>>();
     for bit in edges.chain(anywhere) {
@@ -36,7 +37,7 @@ fn any_flipped_bit_of_a_snapshot_is_found() {
 }
 
 #[test]
-fn a_snapshot_that_breaks_off_or_goes_on_is_found() {
+fn short_or_long_snapshot_is_refused() {
     let made = history(4, 400);
     let mut folding = Folding::new();
     folding.fold(&made, 0..made.len(), 1_000);
@@ -48,9 +49,9 @@ fn a_snapshot_that_breaks_off_or_goes_on_is_found() {
     assert!(is_refused(&bytes));
 }
 
-/// Through a destination: the damaged one is named, the one before it restored, and its answers are right.
+/// A destination with a damaged snapshot: the older one is restored, with the right digest.
 #[test]
-fn a_damaged_snapshot_is_passed_over_for_the_one_before() {
+fn damaged_snapshot_is_skipped_for_an_older_one() {
     let made = history(5, 3_000);
     let at = tempfile::tempdir().unwrap();
     let snapshots = Snapshots::new(Destination::directory(at.path()).unwrap(), crate::folding::LOG);
@@ -59,13 +60,13 @@ fn a_damaged_snapshot_is_passed_over_for_the_one_before() {
     let older = folding.send(&snapshots);
     folding.fold(&made, 2_000..made.len(), 300);
     let newer = folding.send(&snapshots);
-    let whole = fs::read(&newer.place).unwrap();
+    let whole = fs::read(&newer.location).unwrap();
     let mut random = Random::new(23);
     for _ in 0..flips(500) / 10 {
         let bit = random.below(whole.len() as u64 * 8) as usize;
         let mut flipped = whole.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        fs::write(&newer.place, &flipped).unwrap();
+        fs::write(&newer.location, &flipped).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let store = store_in(dir.path());
         let restored = snapshots.restore_newest(&store, &wanted(0..=u64::MAX), &()).unwrap().unwrap();
@@ -73,14 +74,15 @@ fn a_damaged_snapshot_is_passed_over_for_the_one_before() {
         let again = Folding::over(store, dir).snapshot().1;
         assert_eq!(receipts_store::snapshot::hex(&again.digest), older.digest, "bit {bit}");
     }
-    // And where there is no other, nothing is restored, and what was begun is no state.
-    fs::remove_file(&older.place).unwrap();
+    // Without another snapshot, nothing is restored, and a partly restored partition refuses to
+    // open.
+    fs::remove_file(&older.location).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let store = store_in(dir.path());
     assert!(snapshots.restore_newest(&store, &wanted(0..=u64::MAX), &()).unwrap().is_none());
     let mut cut = whole.clone();
     cut.truncate(whole.len() * 3 / 4);
-    fs::write(&newer.place, &cut).unwrap();
+    fs::write(&newer.location, &cut).unwrap();
     let found = snapshots.newest_of(0).unwrap().unwrap();
     let refused = snapshots.restore(&found, &store, &wanted(0..=u64::MAX), &());
     assert!(matches!(refused, Err(Error::Unusable { .. })));

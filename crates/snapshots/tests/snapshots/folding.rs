@@ -3,8 +3,8 @@
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
 use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
-use receipts_snapshots::{Snapshots, Taken, Wanted};
-use receipts_store::snapshot::{Summary, Taking, Told};
+use receipts_snapshots::{Requirements, SnapshotReport, Snapshots};
+use receipts_store::snapshot::{PendingSnapshot, Provenance, Summary};
 use receipts_store::{Backend as _, Paged, SledBackend, SledSettings, SledStore, trim};
 use receipts_testkit::history::{History, Shape};
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub(crate) fn history(seed: u64, events: usize) -> Made {
     History::generate(seed, &Shape { events, conversations: 40, p_large_group: 0.1, ..Shape::wild() })
 }
 
-/// A store with one partition. The state goes before its store.
+/// A store with one partition. The fields drop the state before its store.
 pub(crate) struct Folding {
     pub(crate) state: State<Paged<SledBackend>>,
     pub(crate) store: SledStore,
@@ -40,13 +40,13 @@ impl Folding {
         Self::over(store, dir)
     }
 
-    /// Goes on with what a store holds.
+    /// Opens the state of a store.
     pub(crate) fn over(store: SledStore, dir: TempDir) -> Self {
         let pages = Paged::new(store.partition(0).unwrap(), 0, MEMORY_BYTES);
         Self { state: State::open(pages, LIMITS).unwrap(), store, dir }
     }
 
-    /// Folds records, with a checkpoint after every so many, and one at the end.
+    /// Folds records, with a checkpoint after every `checkpoint_every` of them and one at the end.
     pub(crate) fn fold(&mut self, made: &Made, records: Range<usize>, checkpoint_every: usize) {
         let mut effects = Effects::default();
         for (number, (at, event)) in made[records].iter().enumerate() {
@@ -66,31 +66,40 @@ impl Folding {
         self.state.write_meta();
         let batch = self.state.pages().batch(self.state.next_offset());
         let saved = self.state.pages().backend().commit(batch).unwrap();
-        self.state.pages_mut().saved(saved);
+        self.state.pages_mut().mark_saved(saved);
         trim(&mut self.state);
     }
 
-    /// The snapshot of what is in the store, as bytes.
+    /// Returns a snapshot of the store as bytes.
     pub(crate) fn snapshot(&self) -> (Vec<u8>, Summary) {
         self.state.pages().backend().wait().unwrap();
-        let taking = Taking::begin(&self.state.pages().backend().image_source(), told()).unwrap().unwrap();
+        let taking =
+            PendingSnapshot::begin(&self.state.pages().backend().snapshot_source(), provenance()).unwrap().unwrap();
         let (bytes, summary, length) = taking.write(Vec::new(), |_| Ok(())).unwrap();
         assert_eq!(bytes.len() as u64, length);
         (bytes, summary)
     }
 
-    /// Sends the snapshot of what is in the store to a destination.
-    pub(crate) fn send(&self, snapshots: &Snapshots) -> Taken {
+    /// Uploads a snapshot of the store to a destination.
+    pub(crate) fn send(&self, snapshots: &Snapshots) -> SnapshotReport {
         self.state.pages().backend().wait().unwrap();
-        let taking = Taking::begin(&self.state.pages().backend().image_source(), told()).unwrap().unwrap();
+        let taking =
+            PendingSnapshot::begin(&self.state.pages().backend().snapshot_source(), provenance()).unwrap().unwrap();
         snapshots.take(taking, &self.dir.path().join("spool"), &()).unwrap()
     }
 }
 
-pub(crate) fn told() -> Told {
-    Told { log: LOG.into(), partition: 0, partition_count: 1, limits: LIMITS, taken_ms: 7, program: "a test".into() }
+pub(crate) fn provenance() -> Provenance {
+    Provenance {
+        log: LOG.into(),
+        partition: 0,
+        partition_count: 1,
+        limits: LIMITS,
+        taken_ms: 7,
+        program: "a test".into(),
+    }
 }
 
-pub(crate) fn wanted(next_offset: std::ops::RangeInclusive<u64>) -> Wanted {
-    Wanted { partition: 0, partition_count: Some(1), limits: Some(LIMITS), next_offset }
+pub(crate) fn wanted(next_offset: std::ops::RangeInclusive<u64>) -> Requirements {
+    Requirements { partition: 0, partition_count: Some(1), limits: Some(LIMITS), next_offset }
 }

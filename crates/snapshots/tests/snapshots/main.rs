@@ -1,4 +1,4 @@
-//! Snapshots of random histories: taken while the fold goes on, damaged, restored, cleared away.
+//! Tests snapshots of random histories: taken during the fold, damaged, restored and pruned.
 
 #![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
 

@@ -1,10 +1,10 @@
-//! INV-RESTORE: what is restored is the state that was taken, and goes on as that would have; only a snapshot that fits is.
-//! INV-KEEP: clearing away removes what it may, and nothing else.
+//! INV-RESTORE: a restored state equals the original and folds on like it; only a fitting snapshot
+//! is restored. INV-KEEP: pruning removes old snapshots, and nothing else.
 
 use crate::folding::{Folding, LIMITS, LOG, history, store_in, wanted};
 use receipts_fold::Limits;
 use receipts_objects::Destination;
-use receipts_snapshots::{Audit, Keep, Snapshots, Wanted, audit};
+use receipts_snapshots::{Audit, Keep, Requirements, Snapshots, audit};
 use receipts_store::snapshot::hex;
 
 fn somewhere() -> (tempfile::TempDir, Snapshots) {
@@ -14,7 +14,7 @@ fn somewhere() -> (tempfile::TempDir, Snapshots) {
 }
 
 #[test]
-fn a_restored_state_goes_on_as_the_one_that_was_taken() {
+fn restored_state_folds_on_like_the_original() {
     for seed in 20..24 {
         let made = history(seed, 3_000);
         let (_at, snapshots) = somewhere();
@@ -35,7 +35,7 @@ fn a_restored_state_goes_on_as_the_one_that_was_taken() {
 }
 
 #[test]
-fn a_snapshot_that_does_not_fit_is_not_restored_and_the_store_stays_as_it_was() {
+fn unfit_snapshot_leaves_the_store_unchanged() {
     let made = history(6, 800);
     let (_at, snapshots) = somewhere();
     let mut folding = Folding::new();
@@ -48,13 +48,13 @@ fn a_snapshot_that_does_not_fit_is_not_restored_and_the_store_stays_as_it_was() 
     for (why, wanted) in [
         ("the log ends before it", wanted(0..=at - 1)),
         ("the log begins behind it", wanted(at + 1..=u64::MAX)),
-        ("other settings", Wanted { limits: Some(other), ..wanted(0..=u64::MAX) }),
-        ("another partition count", Wanted { partition_count: Some(2), ..wanted(0..=u64::MAX) }),
-        ("another partition", Wanted { partition: 1, ..wanted(0..=u64::MAX) }),
+        ("other settings", Requirements { limits: Some(other), ..wanted(0..=u64::MAX) }),
+        ("another partition count", Requirements { partition_count: Some(2), ..wanted(0..=u64::MAX) }),
+        ("another partition", Requirements { partition: 1, ..wanted(0..=u64::MAX) }),
     ] {
         assert!(snapshots.restore_newest(&folding.store, &wanted, &()).unwrap().is_none(), "{why}");
     }
-    let another = Snapshots::new(Destination::open(&snapshots.place()).unwrap(), "another log");
+    let another = Snapshots::new(Destination::open(&snapshots.location()).unwrap(), "another log");
     assert!(another.restore_newest(&folding.store, &wanted(0..=u64::MAX), &()).unwrap().is_none());
     assert_eq!(folding.snapshot().1.digest, digest);
     let found = snapshots.newest_of(0).unwrap().unwrap();
@@ -63,7 +63,7 @@ fn a_snapshot_that_does_not_fit_is_not_restored_and_the_store_stays_as_it_was() 
 }
 
 #[test]
-fn a_snapshot_is_described_without_being_read_and_audited_message_by_message() {
+fn snapshot_is_described_and_audited() {
     let made = history(7, 2_000);
     let (at, snapshots) = somewhere();
     let mut folding = Folding::new();
@@ -80,7 +80,7 @@ fn a_snapshot_is_described_without_being_read_and_audited_message_by_message() {
 }
 
 #[test]
-fn clearing_away_leaves_the_newest_other_logs_other_partitions_and_what_is_not_ours() {
+fn prune_removes_only_old_snapshots_of_its_partition() {
     let (at, snapshots) = somewhere();
     let made = history(8, 600);
     let mut folding = Folding::new();
@@ -101,9 +101,12 @@ fn clearing_away_leaves_the_newest_other_logs_other_partitions_and_what_is_not_o
     std::fs::create_dir_all(other_partition.parent().unwrap()).unwrap();
     std::fs::write(&other_partition, "another partition's").unwrap();
 
-    assert!(snapshots.prune(0, Keep { count: 2, age_ms: u64::MAX }, u64::MAX / 2).unwrap().is_empty(), "all are young");
-    let gone = snapshots.prune(0, Keep { count: 2, age_ms: 0 }, u64::MAX / 2).unwrap();
-    assert_eq!(gone, all[..all.len() - 2]);
+    assert!(
+        snapshots.prune(0, Keep { count: 2, age_ms: u64::MAX }, u64::MAX / 2).unwrap().is_empty(),
+        "all are recent"
+    );
+    let removed = snapshots.prune(0, Keep { count: 2, age_ms: 0 }, u64::MAX / 2).unwrap();
+    assert_eq!(removed, all[..all.len() - 2]);
     assert_eq!(snapshots.list_of(0).unwrap(), all[all.len() - 2..]);
     assert_eq!(another.list().unwrap().len(), 1);
     assert!(beside.iter().chain([&other_partition]).all(|path| path.exists()));

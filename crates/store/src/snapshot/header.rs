@@ -1,49 +1,51 @@
-//! What a snapshot says of itself: before its pages of what it is, behind them how much that was.
+//! The header of a snapshot says which state it is; its trailer says how much it holds. Reads no
+//! page.
 
 use super::{HEADER_BYTES_MAX, MAGIC, PREFIX_BYTES, TRAILER, TRAILER_BYTES, VERSION};
 use crate::error::Error;
 use receipts_fold::Limits;
 use receipts_fold::pages::codec::{Malformed, Reader, Writer};
 
-/// Which state a snapshot is.
+/// Says which state a snapshot is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// The log that it was folded from, as the process names it that took the snapshot: compared as a whole.
+    /// The log that the state was folded from, named by the process that took the snapshot.
+    /// Compared as a whole.
     pub log: String,
-    /// Which partition of it.
+    /// The partition of that log.
     pub partition: u32,
-    /// Of how many.
+    /// The partition count of that log.
     pub partition_count: u32,
-    /// The state is that after all records below.
+    /// The state holds all records below this offset.
     pub next_offset: u64,
-    /// The newest record timestamp so far, Unix milliseconds.
+    /// The newest record timestamp in the state, Unix milliseconds.
     pub newest_timestamp_ms: u64,
-    /// The settings that it was folded with: with others it is no state of theirs.
+    /// The settings of the fold. The state is valid for these settings only.
     pub limits: Limits,
-    /// When it was taken, Unix milliseconds.
+    /// The time of the snapshot, Unix milliseconds.
     pub taken_ms: u64,
-    /// The program that took it.
+    /// The program that took the snapshot.
     pub program: String,
 }
 
-/// What a snapshot held, once it was read to its end.
+/// Says what a snapshot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Blocks.
+    /// The number of blocks.
     pub blocks: u64,
-    /// Pages.
+    /// The number of pages.
     pub pages: u64,
-    /// Bytes of the blocks before they were compressed.
+    /// The bytes of the blocks before compression.
     pub plain_bytes: u64,
-    /// Digest of the state: the same for every fold of the same prefix with the same limits.
+    /// The digest of the state: the same for every fold of the same prefix with the same limits.
     pub digest: [u8; 32],
 }
 
 impl Header {
-    /// The bytes with which a snapshot begins.
+    /// Returns the first bytes of a snapshot.
     ///
     /// # Errors
-    /// Where its texts are too long.
+    /// Where the texts are too long.
     pub(super) fn encode(&self) -> Result<Vec<u8>, Error> {
         let mut to = Writer::default();
         to.text(&self.log);
@@ -71,23 +73,23 @@ impl Header {
         Ok(bytes)
     }
 
-    /// The length of a header, told by the bytes before it.
+    /// Returns the length of a header from the bytes before it.
     pub(super) fn length(prefix: &[u8; PREFIX_BYTES]) -> Result<usize, Error> {
         if prefix[..7] != *MAGIC {
-            return Err(Error::snapshot("it is no snapshot"));
+            return Err(Error::snapshot("it is not a snapshot"));
         }
         let length = u32::from_le_bytes([prefix[8], prefix[9], prefix[10], prefix[11]]) as usize;
-        // The version is not looked at before the checksum: a flipped bit is damage, and no newer format.
+        // The checksum is checked before the version: a flipped bit is damage, not a newer format.
         if length > HEADER_BYTES_MAX { Err(Error::snapshot("its header is damaged")) } else { Ok(length) }
     }
 
-    /// Reads what `encode` wrote, and anything behind it is left alone.
+    /// Parses the header at the start of `bytes`, and ignores the bytes after it.
     ///
     /// # Errors
-    /// Where the bytes are no header, or that of a newer format.
+    /// Where the bytes are no header, or of a newer format.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let damaged = || Error::snapshot("its header is damaged");
-        let prefix = bytes.first_chunk::<PREFIX_BYTES>().ok_or_else(|| Error::snapshot("it breaks off"))?;
+        let prefix = bytes.first_chunk::<PREFIX_BYTES>().ok_or_else(|| Error::snapshot("it is cut short"))?;
         let end = PREFIX_BYTES + Self::length(prefix)?;
         let body = bytes.get(PREFIX_BYTES..end).ok_or_else(damaged)?;
         let sum = bytes.get(end..end + 4).ok_or_else(damaged)?;
@@ -122,7 +124,7 @@ impl Header {
 }
 
 impl Summary {
-    /// The trailer, with the sum of all bytes before it.
+    /// Returns the trailer, with the checksum of all bytes before it.
     pub(super) fn encode(&self, sum: u128) -> [u8; TRAILER_BYTES] {
         let mut bytes = Vec::with_capacity(TRAILER_BYTES);
         bytes.push(TRAILER);
@@ -133,17 +135,18 @@ impl Summary {
         bytes.extend_from_slice(&sum.to_le_bytes());
         let sum = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&sum.to_le_bytes());
-        bytes.try_into().expect("as long as a trailer")
+        bytes.try_into().expect("the length of a trailer")
     }
 
-    /// Reads a trailer, for a look at the end of a snapshot; whether it is true only the whole snapshot tells.
+    /// Parses a trailer; returns it with its checksum of all bytes before. Only a read of the whole
+    /// snapshot proves it.
     ///
     /// # Errors
-    /// Where the bytes are none.
+    /// Where the bytes are no trailer.
     pub fn parse(bytes: &[u8; TRAILER_BYTES]) -> Result<(Self, u128), Error> {
         let (body, sum) = bytes.split_at(TRAILER_BYTES - 4);
         if body[0] != TRAILER || crc32fast::hash(body).to_le_bytes() != *sum {
-            return Err(Error::snapshot("it does not end as a whole one does"));
+            return Err(Error::snapshot("its trailer is damaged"));
         }
         let number = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
         let summary = Self {

@@ -1,4 +1,5 @@
-//! Reads a snapshot and believes nothing before its checksum. Keeps one block.
+//! Reads a snapshot, and trusts no byte before its checksum (INV-SNAPSHOT-WHOLE). Keeps one block
+//! in memory.
 
 use super::write::block_sum;
 use super::{BLOCK, BLOCK_BYTES, Digest, Header, PAGE_BYTES_MAX, PREFIX_BYTES, Summary, TRAILER, TRAILER_BYTES};
@@ -8,26 +9,26 @@ use std::io::{self, ErrorKind, Read};
 use xxhash_rust::xxh3::Xxh3Default;
 use zstd::bulk::Decompressor;
 
-/// What the bytes of a block are at most before they are compressed: pages that begin within it, the last one whole.
+/// The longest block before compression, bytes: its last page may begin just below [`BLOCK_BYTES`].
 const PLAIN_BYTES_MAX: usize = BLOCK_BYTES + PAGE_BYTES_MAX + 64;
 
-/// A snapshot being read.
+/// Reads a snapshot.
 pub struct Reader<R> {
     from: R,
     header: Header,
     decompressor: Decompressor<'static>,
     sum: Xxh3Default,
     digest: Digest,
-    /// So far.
+    /// The pages that were read so far.
     seen: Summary,
     last_key: Vec<u8>,
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the beginning.
+    /// Reads the header.
     ///
     /// # Errors
-    /// Where `from` fails, or is no snapshot of a known format.
+    /// Where `from` fails, or is not a snapshot of a known format.
     pub fn new(mut from: R) -> Result<Self, Error> {
         let mut prefix = [0; PREFIX_BYTES];
         fill(&mut from, &mut prefix)?;
@@ -42,16 +43,16 @@ impl<R: Read> Reader<R> {
         Ok(Self { from, header, decompressor, sum, digest: Digest::default(), seen, last_key: Vec::new() })
     }
 
-    /// Which state it is.
+    /// Returns the header.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Hands over every page in the order of the keys, and returns once all of the snapshot was read and found to be what
-    /// was written. Before that nothing of it is to be relied on.
+    /// Calls `each` with every page in the order of the keys. Returns once the whole snapshot was
+    /// read and checked; until then the caller must not rely on any page.
     ///
     /// # Errors
-    /// Where reading or `each` fails, or anything is not what was written.
+    /// Where reading or `each` fails, or any part is damaged.
     pub fn read(mut self, mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Error>) -> Result<Summary, Error> {
         loop {
             let mut kind = [0];
@@ -59,7 +60,7 @@ impl<R: Read> Reader<R> {
             match kind[0] {
                 BLOCK => self.block(&mut each)?,
                 TRAILER => return self.trailer(),
-                _ => return Err(Error::snapshot(format!("it is damaged behind block {}", self.seen.blocks))),
+                _ => return Err(Error::snapshot(format!("it is damaged after block {}", self.seen.blocks))),
             }
         }
     }
@@ -75,10 +76,10 @@ impl<R: Read> Reader<R> {
             return Err(damaged());
         }
         let mut stored = Vec::new();
-        // No more memory than bytes are there.
+        // Takes no more memory than the stream has bytes.
         (&mut self.from).take(stored_bytes as u64).read_to_end(&mut stored).map_err(reading)?;
         if stored.len() < stored_bytes {
-            return Err(Error::snapshot("it breaks off"));
+            return Err(Error::snapshot("it is cut short"));
         }
         if block_sum(number, &head[..8], &stored).to_le_bytes() != head[8..] {
             return Err(damaged());
@@ -108,17 +109,17 @@ impl<R: Read> Reader<R> {
     fn trailer(mut self) -> Result<Summary, Error> {
         let mut bytes = [TRAILER; TRAILER_BYTES];
         fill(&mut self.from, &mut bytes[1..])?;
-        let (told, sum) = Summary::parse(&bytes)?;
+        let (expected, sum) = Summary::parse(&bytes)?;
         if self.sum.digest128() != sum {
-            return Err(Error::snapshot("its sum is that of other bytes"));
+            return Err(Error::snapshot("its checksum does not match"));
         }
         self.seen.digest = self.digest.finish();
-        if self.seen != told {
-            return Err(Error::snapshot("it does not hold what it says"));
+        if self.seen != expected {
+            return Err(Error::snapshot("its pages do not match its trailer"));
         }
         match self.from.read(&mut [0]).map_err(reading)? {
-            0 => Ok(told),
-            _ => Err(Error::snapshot("something stands behind its end")),
+            0 => Ok(expected),
+            _ => Err(Error::snapshot("it has bytes after its end")),
         }
     }
 }
@@ -129,7 +130,7 @@ fn reading(error: io::Error) -> Error {
 
 fn fill(from: &mut impl Read, bytes: &mut [u8]) -> Result<(), Error> {
     from.read_exact(bytes).map_err(|error| match error.kind() {
-        ErrorKind::UnexpectedEof => Error::snapshot("it breaks off"),
+        ErrorKind::UnexpectedEof => Error::snapshot("it is cut short"),
         _ => reading(error),
     })
 }

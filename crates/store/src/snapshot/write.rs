@@ -1,4 +1,4 @@
-//! Writes a snapshot, block by block. Keeps one block.
+//! Writes a snapshot, block by block. Keeps one block in memory.
 
 use super::{BLOCK, BLOCK_BYTES, Digest, Header, PAGE_BYTES_MAX, Summary};
 use crate::error::Error;
@@ -7,10 +7,11 @@ use std::io::Write;
 use xxhash_rust::xxh3::Xxh3Default;
 use zstd::bulk::Compressor;
 
-/// Level of compression: the fastest that still tells repetition from noise. Higher ones gain a few percent for twice the time.
+/// The compression level: the fastest that still finds repetition. Higher levels gain a few percent
+/// for twice the time.
 const LEVEL: i32 = 1;
 
-/// A snapshot being written. One that is dropped before its end is none.
+/// Writes a snapshot. Without a call of [`Self::finish`] the stream is not a snapshot.
 pub struct Writer<W> {
     to: W,
     block: codec::Writer,
@@ -42,13 +43,13 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Adds a page by its key without part; keys rise.
+    /// Adds a page by its key without part. Keys must rise.
     ///
     /// # Errors
     /// Where `to` fails.
     pub fn page(&mut self, key: &[u8], payload: &[u8]) -> Result<(), Error> {
         if payload.len() > PAGE_BYTES_MAX {
-            return Err(Error::snapshot(format!("a page of {} bytes is longer than any", payload.len())));
+            return Err(Error::snapshot(format!("a page of {} bytes is longer than the bound", payload.len())));
         }
         self.digest.add(key, payload);
         self.block.blob(key);
@@ -70,7 +71,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Ends the snapshot; returns what it was written to, what it holds, and its bytes.
+    /// Ends the snapshot. Returns the writer, the summary, and the length in bytes.
     ///
     /// # Errors
     /// Where `to` fails.
@@ -86,7 +87,8 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// The checksum of a block, with its number: a block in another's place is found too.
+/// Returns the checksum of a block. It covers the number of the block, so a swapped block is found
+/// too.
 pub(super) fn block_sum(number: u64, lengths: &[u8], stored: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&number.to_le_bytes());

@@ -1,15 +1,15 @@
-//! INV-ATOMIC: what a medium promises, kept by every implementation: batches count whole, in order, and for ever.
+//! INV-ATOMIC: every medium keeps its promise: batches count whole, in order, and for ever.
 
 use receipts_store::{Backend, Batch, MemoryBackend, SledBackend, SledSettings, SledStore};
 use std::path::Path;
 
 const SETTINGS: SledSettings = SledSettings { cache_bytes: 8 << 20, sync: false };
 
-/// Opens, or opens again, the same partition of the same medium.
+/// Opens or reopens one partition of one medium.
 trait Medium {
     type Backend: Backend;
     fn open(&mut self) -> Self::Backend;
-    /// Lets go of the medium in order.
+    /// Closes the medium.
     fn close(&mut self, backend: Self::Backend);
 }
 
@@ -69,7 +69,7 @@ fn values_come_back_and_later_ones_win(medium: &mut impl Medium) {
     let backend = medium.open();
     let first = backend.commit(batch(&[(b"a", Some(b"1")), (b"b", Some(b"2")), (b"c", Some(b""))], 1)).unwrap();
     let second = backend.commit(batch(&[(b"a", Some(b"3")), (b"b", None), (b"d", Some(b"4"))], 2)).unwrap();
-    assert_eq!(second, first + 1, "numbers rise by one");
+    assert_eq!(second, first + 1, "batch numbers rise by one");
     wait_applied(&backend, second);
     let expected = |b: &_| {
         assert_eq!(
@@ -124,9 +124,10 @@ macro_rules! conformance {
 
 conformance!(values_come_back_and_later_ones_win, keys_come_in_order_and_by_prefix, large_batches_come_back_whole);
 
-/// A partition that is given up and opened again at once holds what its last owner had committed, though nobody waited for it.
+/// A partition that is dropped and reopened at once has all batches of its last owner, who did not
+/// wait for them.
 #[test]
-fn whoever_opens_a_partition_finds_all_that_its_last_owner_committed() {
+fn next_owner_finds_all_committed_batches() {
     let dir = tempfile::tempdir().unwrap();
     let store = SledStore::open(dir.path(), SledSettings { cache_bytes: 8 << 20, sync: true }).unwrap();
     for life in 0..30_u8 {
@@ -142,38 +143,39 @@ fn journal(dir: &Path) -> Option<std::path::PathBuf> {
     std::fs::read_dir(dir).unwrap().flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "journal"))
 }
 
-/// A process that dies between the journal and sled leaves the journal: the next one applies it.
+/// A process that dies between the journal and sled leaves the journal, which the next process
+/// applies.
 #[test]
-fn a_journal_left_behind_is_applied_at_the_next_start() {
+fn leftover_journal_is_applied_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("p3.9.journal"), batch(&[(b"a", Some(b"1"))], 5).bytes()).unwrap();
     let store = SledStore::open(dir.path(), SETTINGS).unwrap();
     assert_eq!(get(&store.partition(3).unwrap(), b"a"), Some(b"1".to_vec()));
-    assert_eq!(journal(dir.path()), None, "it is applied once");
+    assert_eq!(journal(dir.path()), None, "the journal is removed");
 }
 
-/// A process that dies while a checkpoint goes into sled leaves some of its entries there, any number of them.
+/// A process that dies while it applies a checkpoint leaves any number of the entries in sled.
 #[test]
-fn a_journal_that_was_applied_in_part_is_applied_whole_at_the_next_start() {
+fn partly_applied_journal_is_applied_whole_at_start() {
     let entries: [(&[u8], Option<&[u8]>); 4] =
-        [(b"changed", Some(b"new")), (b"gone", None), (b"late", None), (b"made", Some(b"new"))];
+        [(b"changed", Some(b"new")), (b"removed", None), (b"late", None), (b"made", Some(b"new"))];
     for applied in 0..=entries.len() {
         let mut disk = OnDisk { dir: tempfile::tempdir().unwrap(), store: None };
         let backend = disk.open();
-        let old = [(&b"changed"[..], Some(&b"old"[..])), (b"gone", Some(b"old")), (b"late", Some(b"old"))];
+        let old = [(&b"changed"[..], Some(&b"old"[..])), (b"removed", Some(b"old")), (b"late", Some(b"old"))];
         backend.commit(batch(&old, 4)).unwrap();
         backend.commit(batch(&entries[..applied], 5)).unwrap();
         disk.close(backend);
         std::fs::write(disk.dir.path().join("p3.3.journal"), batch(&entries, 5).bytes()).unwrap();
         let backend = disk.open();
-        let found = [b"changed", &b"gone"[..], b"late", b"made"].map(|key| get(&backend, key));
+        let found = [b"changed", &b"removed"[..], b"late", b"made"].map(|key| get(&backend, key));
         assert_eq!(found, [Some(b"new".to_vec()), None, None, Some(b"new".to_vec())], "{applied} of them applied");
         disk.close(backend);
     }
 }
 
 #[test]
-fn a_journal_that_was_still_being_written_never_counts() {
+fn unfinished_journal_never_counts() {
     let dir = tempfile::tempdir().unwrap();
     let whole = batch(&[(b"a", Some(b"1"))], 5);
     std::fs::write(dir.path().join("p3.9.part"), &whole.bytes()[..whole.bytes().len() / 2]).unwrap();
@@ -182,7 +184,7 @@ fn a_journal_that_was_still_being_written_never_counts() {
 }
 
 #[test]
-fn a_damaged_journal_is_named_and_dropped_only_with_its_partition() {
+fn damaged_journal_is_refused_until_its_partition_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let mut bytes = batch(&[(b"a", Some(b"1"))], 5).bytes().to_vec();
     bytes[20] ^= 1;
@@ -194,15 +196,16 @@ fn a_damaged_journal_is_named_and_dropped_only_with_its_partition() {
     assert_eq!(get(&store.partition(3).unwrap(), b"a"), None);
 }
 
-/// Up to where sled knows its pages, by the name of its note: an opening reads what was written after that.
-fn noted(dir: &Path) -> Option<u64> {
+/// Returns how far sled's newest snapshot file reaches, from its name. An open reads the file after
+/// that point.
+fn sled_snapshot_end(dir: &Path) -> Option<u64> {
     let names = std::fs::read_dir(dir.join("sled")).unwrap().flatten().map(|e| e.file_name().into_string().unwrap());
     names.filter_map(|name| u64::from_str_radix(name.strip_prefix("snap.")?, 16).ok()).max()
 }
 
-/// What a store holds after its places were noted is what it held before, and the next opening has little to read.
+/// The sled snapshot changes no value, and the next open has little to read.
 #[test]
-fn a_store_whose_places_were_noted_is_the_same_and_has_no_more_to_note() {
+fn sled_snapshot_keeps_values_and_shortens_the_start() {
     const VALUES: u32 = 2_000;
     let value = |i: u32| vec![i as u8; 1_000];
     let mut written = Batch::new(3, 1, 0);
@@ -214,19 +217,19 @@ fn a_store_whose_places_were_noted_is_the_same_and_has_no_more_to_note() {
     let backend = disk.open();
     backend.commit(written).unwrap();
     disk.close(backend);
-    let before = noted(disk.dir.path()).unwrap_or(0);
-    SledStore::note_places(disk.dir.path()).unwrap();
-    let after = noted(disk.dir.path()).unwrap();
-    assert!(after > before + u64::from(VALUES) * 1_000, "noted up to {before}, and then up to {after}");
+    let before = sled_snapshot_end(disk.dir.path()).unwrap_or(0);
+    SledStore::write_sled_snapshot(disk.dir.path()).unwrap();
+    let after = sled_snapshot_end(disk.dir.path()).unwrap();
+    assert!(after > before + u64::from(VALUES) * 1_000, "the sled snapshot reached {before}, then {after}");
     let backend = disk.open();
-    assert!(noted(disk.dir.path()).unwrap() < after + 10_000, "nothing was written since");
+    assert!(sled_snapshot_end(disk.dir.path()).unwrap() < after + 10_000, "no value was written since");
     for i in 0..VALUES {
         assert_eq!(get(&backend, &i.to_be_bytes()), Some(value(i)));
     }
 }
 
 #[test]
-fn a_second_process_is_refused_with_a_sentence() {
+fn second_process_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let _store = SledStore::open(dir.path(), SETTINGS).unwrap();
     let refusal = SledStore::open(dir.path(), SETTINGS).err().unwrap().to_string();
@@ -234,7 +237,7 @@ fn a_second_process_is_refused_with_a_sentence() {
 }
 
 #[test]
-fn a_store_that_cannot_be_read_is_set_aside() {
+fn unreadable_store_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     let store = SledStore::open(dir.path(), SETTINGS).unwrap();
     let backend = store.partition(3).unwrap();

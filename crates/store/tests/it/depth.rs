@@ -1,5 +1,5 @@
-//! INV-PAGING: what a page of a member list of 100,000 looks at, counted: the last one reads as many values and bytes from the
-//! medium as the first one, give or take the page that it begins in the middle of.
+//! INV-PAGING: counts the values and bytes that a page of a list of 100,000 members reads from the
+//! medium. The last page reads about as much as the first one.
 
 use receipts_event::{Body, Event, MembersChanged, MessageRead, MessageSent, TENANT_DEFAULT};
 use receipts_fold::effects::Effects;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const PEOPLE: usize = 100_000;
 const LIMIT: usize = 100;
 
-/// A medium that counts what is read of it.
+/// A medium that counts its reads.
 #[derive(Default)]
 struct Counting {
     inner: MemoryBackend,
@@ -47,14 +47,15 @@ fn user(n: usize) -> String {
     format!("user-{n:06}")
 }
 
-/// A group in which of each ten people four have read, and one has left; on a medium, nothing of it in memory. Counts are not
-/// what is measured there.
+/// Returns a group in which four of ten people have read and one person has left. No page is in
+/// memory.
 fn folded() -> State<Paged<Counting>> {
     folded_without(&[PEOPLE / 2 + 9])
 }
 
-/// A group in which of each ten people four have read, and these have left, one after the other.
-fn folded_without(gone: &[usize]) -> State<Paged<Counting>> {
+/// Returns a group in which four of ten people have read and these people have left, one after the
+/// other.
+fn folded_without(departed: &[usize]) -> State<Paged<Counting>> {
     let backend = MemoryBackend::default();
     let mut state = State::open(Paged::new(backend.clone(), 0, 256 << 20), Limits::default()).unwrap();
     let (mut offset, mut effects) = (0, Effects::default());
@@ -99,7 +100,7 @@ fn folded_without(gone: &[usize]) -> State<Paged<Counting>> {
             }),
         );
     }
-    for n in gone {
+    for n in departed {
         apply(&mut state, roster(Vec::new(), vec![*n]));
     }
     state.write_meta();
@@ -109,7 +110,7 @@ fn folded_without(gone: &[usize]) -> State<Paged<Counting>> {
     State::open(Paged::new(cold, 0, 0), Limits::default()).unwrap()
 }
 
-/// Values and bytes that each page of a whole walk reads from the medium.
+/// Returns the values and bytes that each page of a whole walk reads from the medium.
 fn walk(state: &State<Paged<Counting>>, filter: MemberFilter) -> Vec<(usize, usize)> {
     let mut read = Vec::new();
     let mut from = Some(0);
@@ -135,14 +136,14 @@ fn walk(state: &State<Paged<Counting>>, filter: MemberFilter) -> Vec<(usize, usi
 
 /// INV-PAGING
 #[test]
-fn the_last_page_of_100_000_reads_what_the_first_one_reads() {
+fn last_page_of_100_000_costs_the_first() {
     let state = folded();
     for filter in [MemberFilter::Read, MemberFilter::Unread] {
         let pages = walk(&state, filter);
         assert!(pages.len() > 300, "{}", pages.len());
         let (first, last) = (pages[0], pages[pages.len() - 1]);
         let most = pages.iter().max().unwrap();
-        // A page that begins in the middle of a stretch of people, or of bits, looks at one more of each.
+        // A list page that begins within a page of people or bits reads one more of each.
         assert!(first.0 > 5 && most.0 <= first.0 + 3, "{filter:?}: the first reads {first:?}, one reads {most:?}");
         assert!(last.0 <= first.0 + 3 && last.1 <= first.1 * 3 / 2, "{filter:?}: {first:?}, the last {last:?}");
         let (half, rest) = pages[..pages.len() - 1].split_at(pages.len() / 2);
@@ -153,26 +154,28 @@ fn the_last_page_of_100_000_reads_what_the_first_one_reads() {
     }
 }
 
-/// INV-PAGING: one who left among 100,000 is found by the leave, and not by a look at everybody who has not read.
+/// INV-PAGING: one departed member among 100,000 is found by the departure record, not by a scan of
+/// all unread members.
 #[test]
-fn the_departed_are_found_by_their_leaves() {
+fn departed_members_are_found_by_departure_records() {
     let pages = walk(&folded(), MemberFilter::Departed);
     assert!(pages.len() == 1 && (5..20).contains(&pages[0].0), "{pages:?}");
 }
 
-/// INV-PAGING: who left since is looked for once, and then among those who left since that.
+/// INV-PAGING: departures after a message are searched once; a repeated question searches only
+/// newer ones.
 #[test]
-fn whoever_asks_again_looks_at_newer_leaves_alone() {
-    let gone: Vec<usize> = (0..500).map(|n| n * 199 + 1).collect();
-    let state = folded_without(&gone);
+fn repeated_question_reads_newer_departures_only() {
+    let left: Vec<usize> = (0..500).map(|n| n * 199 + 1).collect();
+    let state = folded_without(&left);
     let ask = || {
         state.pages().backend().values.store(0, Ordering::Relaxed);
         let counts = state.receipt(TENANT_DEFAULT, "g", "m").unwrap().counts.unwrap();
         (counts.departed_count as usize, state.pages().backend().values.load(Ordering::Relaxed))
     };
-    let departed = gone.iter().filter(|n| *n % 10 >= 4).count();
+    let departed = left.iter().filter(|n| *n % 10 >= 4).count();
     let (first, again) = (ask(), ask());
     assert_eq!((first.0, again.0), (departed, departed));
-    // The bits of all of them are looked at each time.
+    // The bits of all departed members are read each time.
     assert!(first.1 > again.1 + 400, "{} values the first time, {} the second", first.1, again.1);
 }

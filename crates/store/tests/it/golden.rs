@@ -1,11 +1,12 @@
-//! INV-CODES: what version 1 of the store and of the snapshot wrote is read by every later version, and says the same.
+//! INV-CODES: every later version reads the stores and snapshots of version 1, and gives the same
+//! answers.
 //!
-//! The files in `tests/golden` were made by the version that they are named after and are never made again; only where one is
-//! missing does `RECEIPTS_TEST_BLESS=1` make it. A new format adds files of its own beside them.
+//! Each file in `tests/golden` was written by the version in its name and is never rewritten.
+//! `RECEIPTS_TEST_BLESS=1` writes a missing one. A new format adds its own files.
 
 use receipts_fold::effects::Effects;
 use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
-use receipts_store::snapshot::{Reader, Taking, Told, hex};
+use receipts_store::snapshot::{PendingSnapshot, Provenance, Reader, hex};
 use receipts_store::{Paged, SledBackend, SledSettings, SledStore};
 use receipts_testkit::history::{History, Shape};
 use std::fs;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 const LIMITS: Limits =
     Limits { retention_ms: 30 * 86_400_000, parked_max: 20, parked_age_ms: 60_000, read_times: true };
 const SETTINGS: SledSettings = SledSettings { cache_bytes: 4 << 20, sync: false };
-/// What the history of the files comes to, written down when they were made.
+/// The digest of the history in the files, recorded when they were written.
 const DIGEST: &str = "5f42dc07ea3a30cf9d422b5897b8161e74d2520d0789336f5fb004216875a85c";
 const RECEIPT: &str = r#"{"tenant":"t1","conversation_id":"g0","message_id":"m9","status":"ok","kind":"group","sender_id":"u5","sent_at_ms":1798317350244,"audience_count":3,"read_count":1,"unread_count":2,"hidden_count":0,"departed_count":0,"all_read":false,"last_read_at_ms":1798317372773,"version":826}"#;
 
@@ -29,7 +30,7 @@ fn open(store: &SledStore) -> Fold {
     State::open(Paged::new(store.partition(0).unwrap(), 0, 1 << 20), LIMITS).unwrap()
 }
 
-/// Folds a stretch of the one history that all files hold, whole or in part.
+/// Folds a range of the one history that all files hold.
 fn fold(state: &mut Fold, records: Range<usize>) {
     let shape = Shape { events: 600, conversations: 6, p_large_group: 0.2, ..Shape::wild() };
     let made = History::generate(1, &shape);
@@ -46,12 +47,12 @@ fn commit(state: &mut Fold) {
     use receipts_store::Backend as _;
     let batch = state.pages().batch(state.next_offset());
     let saved = state.pages().backend().commit(batch).unwrap();
-    state.pages_mut().saved(saved);
+    state.pages_mut().mark_saved(saved);
     state.pages().backend().wait().unwrap();
 }
 
 fn snapshot(state: &Fold) -> (Vec<u8>, String) {
-    let told = Told {
+    let provenance = Provenance {
         log: r#"{"log":"embedded","id":"golden"}"#.into(),
         partition: 0,
         partition_count: 1,
@@ -59,19 +60,20 @@ fn snapshot(state: &Fold) -> (Vec<u8>, String) {
         taken_ms: 1_780_000_000_000,
         program: "receipts 0.1.0".into(),
     };
-    let taking = Taking::begin(&state.pages().backend().image_source(), told).unwrap().unwrap();
+    let taking = PendingSnapshot::begin(&state.pages().backend().snapshot_source(), provenance).unwrap().unwrap();
     let (bytes, summary, _) = taking.write(Vec::new(), |_| Ok(())).unwrap();
     (bytes, hex(&summary.digest))
 }
 
-/// The whole state that the files speak of, and a receipt of it, in JSON.
-fn says(state: &Fold) -> (String, String) {
+/// Returns the digest of a state, and the fullest receipt in it as JSON.
+fn answers_of(state: &Fold) -> (String, String) {
     let receipts = (state.first_message()..state.messages()).filter_map(|number| state.receipt_of(number).unwrap());
     let fullest = receipts.max_by_key(|receipt| receipt.counts.as_ref().map_or(0, |counts| counts.read_count));
     (snapshot(state).1, serde_json::to_string(&fullest.unwrap()).unwrap())
 }
 
-/// Every file below a folder in one: for each, the length and text of its path, then the length and bytes of what it holds.
+/// Packs every file below a folder into one: for each the length and text of its path, then the
+/// length and bytes of its contents.
 fn pack(folder: &Path) -> Vec<u8> {
     fn walk(folder: &Path, within: &Path, to: &mut Vec<u8>) {
         let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -109,7 +111,7 @@ fn unpack(bytes: &[u8], folder: &Path) {
     }
 }
 
-/// The file, made where it is missing and that is asked for.
+/// Reads a golden file. Writes it first if it is missing and the variable is set.
 fn read(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     let path = golden(name);
     if !path.exists() && std::env::var_os("RECEIPTS_TEST_BLESS").is_some() {
@@ -119,7 +121,7 @@ fn read(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     fs::read(&path).unwrap()
 }
 
-/// A store whose last checkpoint is still a journal.
+/// Returns a packed store whose last checkpoint is still a journal.
 fn make_store() -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let store = SledStore::open(dir.path(), SETTINGS).unwrap();
@@ -144,19 +146,19 @@ fn make_snapshot() -> Vec<u8> {
 }
 
 #[test]
-fn a_store_of_version_1_is_read_with_its_journal_and_says_what_it_said() {
+fn version_1_store_and_journal_give_equal_answers() {
     let bytes = read("store-v1.zst", make_store);
     let dir = tempfile::tempdir().unwrap();
     unpack(&bytes, dir.path());
-    let store = SledStore::open_whole(dir.path(), SETTINGS).unwrap();
-    assert_eq!(says(&open(&store)), (DIGEST.to_owned(), RECEIPT.to_owned()));
+    let store = SledStore::open_strict(dir.path(), SETTINGS).unwrap();
+    assert_eq!(answers_of(&open(&store)), (DIGEST.to_owned(), RECEIPT.to_owned()));
 }
 
 #[test]
-fn a_snapshot_of_version_1_is_restored_and_says_what_it_said() {
+fn version_1_snapshot_restores_with_equal_answers() {
     let bytes = read("snapshot-v1.snapshot", make_snapshot);
     let dir = tempfile::tempdir().unwrap();
-    let store = SledStore::open_whole(dir.path(), SETTINGS).unwrap();
+    let store = SledStore::open_strict(dir.path(), SETTINGS).unwrap();
     let reader = Reader::new(&*bytes).unwrap();
     let header = reader.header().clone();
     assert_eq!(
@@ -165,12 +167,13 @@ fn a_snapshot_of_version_1_is_restored_and_says_what_it_said() {
     );
     let summary = store.refill(0, header.next_offset, |page| reader.read(page)).unwrap();
     assert_eq!(hex(&summary.digest), DIGEST);
-    assert_eq!(says(&open(&store)), (DIGEST.to_owned(), RECEIPT.to_owned()));
+    assert_eq!(answers_of(&open(&store)), (DIGEST.to_owned(), RECEIPT.to_owned()));
 }
 
-/// While this is the newest version, what it writes is what stands there, page by page; compression may become a better one.
+/// While version 1 is the newest, the written pages equal the golden ones. The compression may
+/// differ.
 #[test]
-fn the_newest_version_writes_what_the_golden_snapshot_holds() {
+fn newest_version_writes_the_golden_snapshot() {
     let contents = |bytes: &[u8]| {
         let reader = Reader::new(bytes).unwrap();
         let (header, mut pages) = (reader.header().clone(), Vec::new());

@@ -1,5 +1,5 @@
-//! One conversation of a random history: who is likely there, which messages are likely named. Guesses only: the truth about
-//! rosters and audiences is what the history is to test.
+//! One conversation of a random history: its likely members and its likely messages. It only
+//! guesses, because the history is to test the truth about rosters and audiences.
 
 use std::borrow::Cow;
 
@@ -10,25 +10,25 @@ use crate::random::Random;
 
 type Id = Cow<'static, str>;
 
-/// How far ahead of the last send an early receipt may name a message.
+/// How many messages after the last send an early receipt may name.
 const EARLY_MAX: usize = 3;
-/// How many events a storm of reads has at most.
+/// The most events in a storm of reads.
 const STORM_MAX: u64 = 40;
 
-/// What the generator keeps in mind of a conversation.
+/// The generator's memory of a conversation.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Chat {
     pub(super) tenant: String,
     pub(super) id: String,
     kind: Kind,
     roster: Vec<Id>,
-    /// How many `w0`… there were at the beginning.
+    /// The number of `w0`… at the beginning.
     crowd: u64,
-    /// Of each send so far, its `sent_at_ms`; message `i` is `m{i}`.
+    /// The `sent_at_ms` of each send so far; message `i` is `m{i}`.
     sent_at_ms: Vec<u64>,
 }
 
-/// The id of a person of the pool.
+/// Returns the id of a person in the pool.
 pub(super) fn person(i: usize) -> Id {
     format!("u{i}").into()
 }
@@ -41,18 +41,18 @@ fn message(i: usize) -> Id {
     format!("m{i}").into()
 }
 
-impl Place {
+impl Chat {
     pub(super) fn new(tenant: usize, conversation: usize, kind: Kind) -> Self {
         let tenant = if tenant == 0 { receipts_event::TENANT_DEFAULT.into() } else { format!("t{tenant}") };
         Self { tenant, id: format!("g{conversation}"), kind, roster: vec![], crowd: 0, sent_at_ms: vec![] }
     }
 
-    /// Nothing was sent here so far.
+    /// Tells whether no message was sent so far.
     pub(super) fn is_silent(&self) -> bool {
         self.sent_at_ms.is_empty()
     }
 
-    /// The first roster.
+    /// Returns the first roster.
     pub(super) fn found(&mut self, random: &mut Random, shape: &Shape) -> Body<'static> {
         let mut pool: Vec<Id> = (0..shape.people.max(3)).map(person).collect();
         random.shuffle(&mut pool);
@@ -78,22 +78,22 @@ impl Place {
         self.members(joined, vec![], observers)
     }
 
-    /// Somebody joins, leaves, comes back, or changes roles.
+    /// Returns a change of members: joins, leaves, rejoins and changes of roles.
     pub(super) fn change(&mut self, random: &mut Random, shape: &Shape) -> Body<'static> {
         let (mut joined, mut left, mut observers) = (vec![], vec![], vec![]);
         if random.chance(0.5) {
-            left.push(self.somebody(random, shape));
+            left.push(self.likely_person(random, shape));
         }
         if left.is_empty() || random.chance(0.3) {
-            let who = self.anybody(random, shape);
+            let who = self.any_person(random, shape);
             if random.chance(shape.p_observer) { observers.push(who) } else { joined.push(who) }
         }
         if random.chance(shape.p_role_flip) {
-            let who = self.somebody(random, shape);
+            let who = self.likely_person(random, shape);
             if random.chance(0.5) { observers.push(who) } else { joined.push(who) }
         }
         if random.chance(shape.p_bounce) {
-            let who = self.somebody(random, shape);
+            let who = self.likely_person(random, shape);
             left.push(who.clone());
             if random.chance(0.7) { joined.push(who) } else { observers.push(who) }
         }
@@ -118,7 +118,7 @@ impl Place {
     pub(super) fn send(&mut self, random: &mut Random, shape: &Shape, now_ms: u64) -> Body<'static> {
         let again = !self.sent_at_ms.is_empty() && random.chance(shape.p_duplicate);
         let number = if again { self.recent(random) } else { self.sent_at_ms.len() };
-        let sender_id = self.somebody(random, shape);
+        let sender_id = self.likely_person(random, shape);
         let sent_at_ms = match random.index(12) {
             _ if !random.chance(shape.p_skew) => now_ms,
             0 => random.below(EPOCH_MS),
@@ -127,7 +127,7 @@ impl Place {
             _ => now_ms + random.below(10_000) - 5_000,
         };
         let recipients = random.chance(shape.p_recipients).then(|| {
-            let mut named: Vec<Id> = (0..random.index(6)).map(|_| self.anybody(random, shape)).collect();
+            let mut named: Vec<Id> = (0..random.index(6)).map(|_| self.any_person(random, shape)).collect();
             if random.chance(0.3) {
                 named.push(sender_id.clone());
             }
@@ -152,11 +152,11 @@ impl Place {
     pub(super) fn read(&mut self, random: &mut Random, shape: &Shape, now_ms: u64) -> Body<'static> {
         let count = 1 + if random.chance(0.3) { random.index(6) } else { 0 };
         let message_ids = (0..count).map(|_| self.named(random, shape)).collect();
-        let reader_id = self.somebody(random, shape);
+        let reader_id = self.likely_person(random, shape);
         self.reading(random, shape, now_ms, reader_id, message_ids)
     }
 
-    /// Many of the roster read the latest message, in no order.
+    /// Returns reads of the latest message by many members, in random order.
     pub(super) fn storm(&mut self, random: &mut Random, shape: &Shape, now_ms: u64) -> Vec<Body<'static>> {
         let mut readers = self.roster.clone();
         random.shuffle(&mut readers);
@@ -170,7 +170,7 @@ impl Place {
         self.mark(random, shape, now_ms, up_to)
     }
 
-    /// To the time of a send, just before or after it, or to now.
+    /// Returns a mark to the time of a send, just before or after it, or to now.
     pub(super) fn mark_by_time(&mut self, random: &mut Random, shape: &Shape, now_ms: u64) -> Body<'static> {
         let sent_at_ms = random.pick(&self.sent_at_ms).copied().unwrap_or(now_ms);
         let up_to_ms = match random.index(5) {
@@ -204,21 +204,21 @@ impl Place {
     fn mark(&self, random: &mut Random, shape: &Shape, now_ms: u64, up_to: UpTo<'static>) -> Body<'static> {
         Body::ConversationRead(ConversationRead {
             conversation_id: self.id.clone().into(),
-            reader_id: self.somebody(random, shape),
+            reader_id: self.likely_person(random, shape),
             up_to,
             read_at_ms: read_at_ms(random, shape, now_ms),
             hidden: random.chance(shape.p_hidden),
         })
     }
 
-    /// Mostly one of the roster.
-    fn somebody(&self, random: &mut Random, shape: &Shape) -> Id {
+    /// Picks a person, mostly one of the roster.
+    fn likely_person(&self, random: &mut Random, shape: &Shape) -> Id {
         let member = if random.chance(shape.p_stranger) { None } else { random.pick(&self.roster) };
         member.cloned().unwrap_or_else(|| person(random.index(shape.people)))
     }
 
-    /// One of the few, or, where the shape says so, of the crowd, three newcomers to it included.
-    pub(super) fn anybody(&self, random: &mut Random, shape: &Shape) -> Id {
+    /// Picks a person of the pool or, if the shape says so, of the crowd with three newcomers.
+    pub(super) fn any_person(&self, random: &mut Random, shape: &Shape) -> Id {
         if self.has_a_crowd(shape) && random.chance(shape.p_crowd) {
             return one_of_the_crowd(random.below(self.crowd + 3));
         }
@@ -229,7 +229,7 @@ impl Place {
         shape.p_crowd > 0.0 && self.crowd > 0
     }
 
-    /// Mostly a message of late, sometimes any, sometimes one still to come.
+    /// Picks a message: mostly a recent one, sometimes any, sometimes a later one.
     fn named(&self, random: &mut Random, shape: &Shape) -> Id {
         if random.chance(shape.p_early) || self.sent_at_ms.is_empty() && shape.p_early > 0.0 {
             return message(self.sent_at_ms.len() + random.index(EARLY_MAX));

@@ -1,7 +1,8 @@
-//! Seeded random histories of one partition for property tests. The same seed and shape give the same history for ever;
-//! nothing here knows what an event means, only which events are likely to meet.
+//! Seeded random histories of one partition for property tests. The same seed and shape always give
+//! the same history. It knows which events are likely together, not what an event means.
 //!
-//! Ids come from small pools (`u0`…, `g0`…, `m0`… in every conversation), so that cases collide often; crowds are `w0`….
+//! Ids come from small pools (`u0`…, `g0`…, `m0`… in every conversation), so they collide often.
+//! Crowds are `w0`….
 
 mod conversation;
 mod shape;
@@ -12,30 +13,31 @@ use receipts_event::{Body, ConversationConfigured, Event, Kind, PolicyChanged, U
 
 pub use self::shape::{Shape, Weights};
 
-use self::conversation::Place;
+use self::conversation::Chat;
 use crate::random::Random;
 use crate::subject::At;
 
 /// Record times start here, Unix milliseconds.
 pub const EPOCH_MS: u64 = 1_780_000_000_000;
 
-/// What the policies speak of.
+/// The group types of the policies.
 const GROUP_TYPES: [&str; 4] = ["default", "team", "channel", "*"];
 
-/// The generator of a history, which is also the crowd of places that it happens in.
+/// The generator of a history, which is also the crowd of chats that it happens in.
 #[derive(Debug)]
 pub struct History<'s> {
     shape: &'s Shape,
     random: Random,
     /// One for each conversation of each tenant.
-    places: Vec<Place>,
+    chats: Vec<Chat>,
     now_ms: u64,
     offset: u64,
     made: Vec<(At, Event<'static>)>,
 }
 
 impl<'s> History<'s> {
-    /// Makes the history of this seed and shape: at least `shape.events` events with growing offsets of partition 0.
+    /// Generates the history of a seed and a shape: at least `shape.events` events with growing
+    /// offsets of partition 0.
     ///
     /// ```
     /// use receipts_testkit::history::{History, Shape};
@@ -46,7 +48,7 @@ impl<'s> History<'s> {
     /// ```
     pub fn generate(seed: u64, shape: &'s Shape) -> Vec<(At, Event<'static>)> {
         let mut history =
-            Self { shape, random: Random::new(seed), places: vec![], now_ms: EPOCH_MS, offset: 0, made: vec![] };
+            Self { shape, random: Random::new(seed), chats: vec![], now_ms: EPOCH_MS, offset: 0, made: vec![] };
         for tenant in 0..shape.tenants.max(1) {
             for conversation in 0..shape.conversations.max(1) {
                 history.open(tenant, conversation);
@@ -61,11 +63,11 @@ impl<'s> History<'s> {
     fn open(&mut self, tenant: usize, conversation: usize) {
         let (shape, random) = (self.shape, &mut self.random);
         let kind = if random.chance(shape.p_direct) { Kind::Direct } else { Kind::Group };
-        let mut place = Place::new(tenant, conversation, kind);
-        let first = (!random.chance(shape.p_no_roster)).then(|| place.found(random, shape));
+        let mut chat = Chat::new(tenant, conversation, kind);
+        let first = (!random.chance(shape.p_no_roster)).then(|| chat.found(random, shape));
         let configured = kind == Kind::Direct || random.chance(0.6);
-        self.places.push(place);
-        let index = self.places.len() - 1;
+        self.chats.push(chat);
+        let index = self.chats.len() - 1;
         if configured {
             let body = self.configured(index, kind);
             self.record(index, body);
@@ -89,30 +91,30 @@ impl<'s> History<'s> {
             w.policy,
             w.erased,
         ];
-        let index = self.random.index(self.places.len());
-        let (shape, random, place, now_ms) = (self.shape, &mut self.random, &mut self.places[index], self.now_ms);
+        let index = self.random.index(self.chats.len());
+        let (shape, random, chat, now_ms) = (self.shape, &mut self.random, &mut self.chats[index], self.now_ms);
         let drawn = random.weighted(&weights);
-        // Where nothing may come early, the first thing said in a conversation is a message.
-        let body = match if place.is_silent() && (3..=7).contains(&drawn) && shape.p_early == 0.0 { 2 } else { drawn } {
+        // If no event may come early, a conversation starts with a message.
+        let body = match if chat.is_silent() && (3..=7).contains(&drawn) && shape.p_early == 0.0 { 2 } else { drawn } {
             0 => {
                 let kind = if random.chance(shape.p_direct) { Kind::Direct } else { Kind::Group };
                 self.configured(index, kind)
             }
-            1 => place.change(random, shape),
-            2 => place.send(random, shape, now_ms),
-            3 => place.read(random, shape, now_ms),
+            1 => chat.change(random, shape),
+            2 => chat.send(random, shape, now_ms),
+            3 => chat.read(random, shape, now_ms),
             4 => {
-                for body in place.storm(random, shape, now_ms) {
+                for body in chat.storm(random, shape, now_ms) {
                     self.record(index, body);
                 }
                 return;
             }
-            5 => place.mark_by_message(random, shape, now_ms),
-            6 => place.mark_by_time(random, shape, now_ms),
-            7 => place.recall(random, shape),
+            5 => chat.mark_by_message(random, shape, now_ms),
+            6 => chat.mark_by_time(random, shape, now_ms),
+            7 => chat.recall(random, shape),
             8 => self.policy(),
             _ => {
-                let user_id = place.anybody(random, shape);
+                let user_id = chat.any_person(random, shape);
                 Body::UserErased(UserErased { user_id, partition: random.chance(0.5).then_some(0) })
             }
         };
@@ -131,7 +133,7 @@ impl<'s> History<'s> {
         };
         let group_type = group_type.filter(|_| self.random.chance(0.7)).map(Cow::Borrowed);
         Body::ConversationConfigured(ConversationConfigured {
-            conversation_id: self.places[index].id.clone().into(),
+            conversation_id: self.chats[index].id.clone().into(),
             kind,
             group_type,
         })
@@ -145,19 +147,19 @@ impl<'s> History<'s> {
         Body::PolicyChanged(PolicyChanged { read_receipts, partition: self.random.chance(0.5).then_some(0) })
     }
 
-    /// Puts an event of this place's tenant at the end of the log.
+    /// Puts an event of this chat's tenant at the end of the log.
     fn record(&mut self, index: usize, body: Body<'static>) {
         let (shape, random) = (self.shape, &mut self.random);
         self.now_ms += random.below(2_000);
         if random.chance(shape.p_jump) {
-            // To the millisecond, one more, or far past: the edges of rule 9.
+            // Exactly the retention, one millisecond more, or far past it: the bounds of rule 9.
             self.now_ms += shape.retention_ms + [0, 1, 86_400_000][random.index(3)];
         }
         let late_ms = if random.chance(shape.p_late_record) { random.below(30_000) } else { 0 };
         self.offset += 1 + if random.chance(shape.p_gap) { random.below(5) } else { 0 };
         let at =
             At { partition: 0, offset: self.offset, timestamp_ms: self.now_ms - late_ms.min(self.now_ms - EPOCH_MS) };
-        let tenant = self.places[index].tenant.clone().into();
+        let tenant = self.chats[index].tenant.clone().into();
         let event_id = random.chance(0.1).then(|| Cow::Owned(format!("e{}", self.offset)));
         self.made.push((at, Event { tenant, event_id, body }));
     }
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn crowds_come_and_go_and_anybody_of_them_is_named() {
+    fn crowds_come_go_and_are_named() {
         let bodies = bodies(&Shape::crowds());
         let of_crowd = |id: &str| id.starts_with('w');
         let any = |is: &dyn Fn(&Body<'_>) -> bool| bodies.iter().any(is);
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wild_history_holds_every_type_and_the_rare_cases() {
+    fn wild_history_has_all_types_and_rare_cases() {
         let bodies = bodies(&Shape::wild());
         let any = |is: fn(&Body<'_>) -> bool| bodies.iter().any(is);
         assert!(any(|body| matches!(body, Body::PolicyChanged(_))));

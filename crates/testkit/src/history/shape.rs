@@ -1,17 +1,17 @@
-//! How a random history is to look: how much of what. Generates nothing.
+//! The shape of a random history: how often each event and each rare case comes. Generates nothing.
 
 /// The tunable likelihoods of a history. Fields named `p_…` are probabilities from 0 to 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
-    /// How many events.
+    /// The number of events.
     pub events: usize,
-    /// How many tenants; all have conversations and people of the same names.
+    /// The number of tenants. All have conversations and people of the same names.
     pub tenants: usize,
-    /// How many conversations a tenant has.
+    /// The number of conversations per tenant.
     pub conversations: usize,
-    /// How many people a tenant has, crowds aside.
+    /// The number of people per tenant, without crowds.
     pub people: usize,
-    /// What the histories' jumps jump past, and what the subject's limit should be, milliseconds.
+    /// The retention that jumps exceed, milliseconds. The subject should have the same limit.
     pub retention_ms: u64,
     /// How often each type of event comes, relative to the others.
     pub weights: Weights,
@@ -22,17 +22,18 @@ pub struct Shape {
     pub p_mid_group: f64,
     /// A group has 640 to 700 members, most of them no observers: more than 512 in an audience.
     pub p_large_group: f64,
-    /// In the place of these two: groups of so many people at their beginning, from one of these ranges.
+    /// Instead of these two: ranges of the first size of a group.
     pub crowds: &'static [(u64, u64)],
-    /// Who joins, is named as a recipient or erased is one of the group's crowd, and sometimes many of it come or go at once.
+    /// Joins, recipients and erasures come from the group's crowd, and sometimes many of it come or
+    /// go at once.
     pub p_crowd: f64,
     /// A conversation begins without a roster, so that sends in it are dead letters.
     pub p_no_roster: f64,
-    /// Somebody joins as an observer.
+    /// A person joins as an observer.
     pub p_observer: f64,
-    /// A change of members gives somebody the other role.
+    /// A change of members gives a member the other role.
     pub p_role_flip: f64,
-    /// A change of members lets somebody leave and join at once.
+    /// A change of members lets a member leave and join at once.
     pub p_bounce: f64,
     /// A send names its recipients itself, sometimes twice, sometimes none, sometimes the sender.
     pub p_recipients: f64,
@@ -40,9 +41,9 @@ pub struct Shape {
     pub p_not_requested: f64,
     /// A send repeats an id of its conversation; a read is repeated.
     pub p_duplicate: f64,
-    /// What names a message names one that is still to come.
+    /// An event names a message that comes later.
     pub p_early: f64,
-    /// A reader is anybody rather than one of the roster.
+    /// A reader is any person, not one of the roster.
     pub p_stranger: f64,
     /// A read is hidden.
     pub p_hidden: f64,
@@ -84,7 +85,7 @@ pub struct Weights {
 }
 
 impl Shape {
-    /// Well-behaved producers: everything there is, each at its time, nothing late, doubled or absurd.
+    /// Returns a shape of well-behaved producers: all events in time, none late, doubled or absurd.
     pub fn quiet() -> Self {
         Self {
             events: 200,
@@ -127,7 +128,7 @@ impl Shape {
         }
     }
 
-    /// Everything that the contract allows, often, all at once.
+    /// Returns a shape with everything that the contract allows, often and at once.
     pub fn wild() -> Self {
         Self {
             events: 300,
@@ -168,8 +169,8 @@ impl Shape {
         }
     }
 
-    /// Groups at the sizes where people, bits, indexes and leaves go on to a next page, in which anybody comes, goes, reads and
-    /// is erased.
+    /// Returns a shape of groups at the sizes where people, bits, indexes and departures begin a
+    /// next page. Any member comes, goes, reads and is erased.
     pub fn crowds() -> Self {
         let wild = Self::wild();
         Self {
@@ -186,7 +187,7 @@ impl Shape {
         }
     }
 
-    /// Only conversations, members, sends and reads, in order: the walking skeleton.
+    /// Returns a shape of conversations, members, sends and reads in order only.
     pub fn spine() -> Self {
         Self {
             events: 120,

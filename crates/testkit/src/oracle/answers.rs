@@ -1,4 +1,4 @@
-//! What the oracle can be asked. Changes nothing, and names nobody who was erased (rule 10).
+//! The answers of the oracle. Changes nothing, and names no erased person (rule 10).
 
 use receipts_event::Event;
 use receipts_fold::view::{Member, MemberFilter, ReadMark, Receipt, Status};
@@ -8,7 +8,7 @@ use super::{At, Oracle, OracleEffect};
 use crate::subject::Subject;
 
 impl Oracle {
-    /// The receipt of a message; `not_found` where there is none or it expired.
+    /// Returns the receipt of a message; `not_found` if there is none or it expired.
     pub fn receipt(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Receipt {
         match self.live(tenant, conversation_id, message_id) {
             Some((home, conversation, message)) => describe(tenant, home, conversation_id, conversation, message),
@@ -16,8 +16,9 @@ impl Oracle {
         }
     }
 
-    /// The receipt of the message of that id with the greatest `sent_at_ms`, in whichever conversation of the tenant.
-    // DECISION: of two with the same `sent_at_ms` the one sent later in the log answers.
+    /// Returns the receipt of the message of this id with the greatest `sent_at_ms`, in all
+    /// conversations of the tenant.
+    // DECISION: of two with the same `sent_at_ms`, the later one in the log answers.
     pub fn find(&self, tenant: &str, message_id: &str) -> Receipt {
         let conversations = self.tenants.get(tenant).into_iter().flat_map(|home| home.conversations.keys());
         conversations
@@ -27,12 +28,12 @@ impl Oracle {
             .unwrap_or_else(|| not_found(tenant, None, message_id))
     }
 
-    /// The whole list of who has read, has not, or has not and left, by user id; erased and hidden readers in none, but that
-    /// in a direct chat a hidden reader is as one who has not read.
+    /// Returns the whole list of read, unread or departed members by user id. Erased members and
+    /// hidden readers are in no list, but in a direct chat a hidden reader counts as unread.
     ///
     /// # Errors
-    /// The receipt's status where that is not `ok`.
-    // DECISION: without read times kept, lists carry none; the receipt's own times stay.
+    /// The receipt's status if that is not `ok`.
+    // DECISION: if read times are not kept, lists have none; the receipt's own times stay.
     pub fn members(
         &self,
         tenant: &str,
@@ -59,7 +60,7 @@ impl Oracle {
         Ok(members.collect())
     }
 
-    /// Up to where a person has read a conversation; `None` where there is no mark or the person is erased.
+    /// Returns the read mark of a person; `None` if there is none or the person is erased.
     pub fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Option<ReadMark> {
         let home = self.tenants.get(tenant).filter(|home| !home.erased.contains(user_id))?;
         home.conversations.get(conversation_id)?.marks.get(user_id).cloned()

@@ -1,7 +1,9 @@
-//! The naive oracle: folds one partition with plain sets and maps of string ids, straight from the contract's rules.
+//! The naive oracle folds one partition with plain sets and maps of string ids, by the rules of the
+//! contract.
 //!
-//! Must not share code or ideas with the fold. Where the contract leaves a case open, a comment that starts with
-//! `DECISION:` says what holds here and, in one sentence, why; the reader of "who has read my message" has the say.
+//! It shares neither code nor ideas with the fold. Where the contract leaves a case open, a comment
+//! that starts with `DECISION:` states the rule and its reason. The expectation of a sender who
+//! asks "who has read my message" decides.
 
 mod answers;
 mod parking;
@@ -18,24 +20,27 @@ use self::parking::{Parked, Parking, Reader, Wish};
 use self::state::{Bit, Conversation, Message, Outcome, Tenant};
 use crate::subject::{At, OracleEffect, reason};
 
-/// What bounds the state of a partition.
+/// The limits of a partition's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// A message is gone once its record is older than the newest by more than this.
+    /// A message expires once its record is older than the newest one by more than this,
+    /// milliseconds.
     pub retention_ms: u64,
-    /// How many records may be parked.
+    /// The number of records that may be parked.
     pub parked_count: usize,
-    /// A parked record is out once it is older than the newest by more than this.
+    /// A parked record is dropped once it is older than the newest one by more than this,
+    /// milliseconds.
     pub parked_age_ms: u64,
     /// Whether member lists carry read times.
     pub read_times: bool,
-    /// Whether what names an expired message is told from what names a message not yet in the log: where true it changes
-    /// nothing (rule 3 to the letter), where false it is parked (rule 9: its space came back).
+    /// Whether an event about an expired message differs from one about an unknown message. If true
+    /// it changes nothing (rule 3); if false it is parked (rule 9: the space was freed).
     pub expired_ids_remembered: bool,
 }
 
 impl Default for Limits {
-    /// 30 days (rule 9); parking as roomy as a day of disorder needs; rule 3 to the letter.
+    /// 30 days (rule 9), room to park the records of a day of disorder, and ids remembered (rule
+    /// 3).
     fn default() -> Self {
         Self {
             retention_ms: 30 * 24 * 3_600_000,
@@ -58,10 +63,10 @@ pub struct Oracle {
     parking: Parking,
 }
 
-/// What one record did, message by message: by offset of the send, so that the order is the log's.
+/// The changed messages of one record by the offset of their send, so in log order.
 type Changes = BTreeMap<u64, (String, Vec<(String, u64)>)>;
 
-/// What a record that names a message finds.
+/// The result of a lookup of a named message.
 enum Named {
     /// The message's index in its conversation.
     Here(usize),
@@ -70,18 +75,19 @@ enum Named {
 }
 
 impl Oracle {
-    /// The state before the first record.
+    /// Returns the state before the first record.
     pub fn new(limits: Limits) -> Self {
         Self { limits, newest_ms: 0, last: None, tenants: BTreeMap::new(), parking: Parking::default() }
     }
 
-    /// Folds one event and says what it caused.
+    /// Folds one event and returns its effects.
     ///
-    /// The record's time counts first: what it ages out is out before its event is applied.
+    /// The record's time counts first: it expires messages and parked records before its event is
+    /// applied.
     ///
     /// # Panics
-    /// Where `at` is of another partition than the record before, or its offset does not grow.
-    // DECISION: whether a record stands in the right partition is judged before the fold, which believes its caller.
+    /// If `at` has another partition than the record before, or its offset does not grow.
+    // DECISION: the caller checks that a record is in the right partition; the fold trusts it.
     pub fn apply(&mut self, at: At, event: &Event<'_>) -> Vec<OracleEffect> {
         let mut effects = self.pass(at);
         match &event.body {
@@ -103,11 +109,12 @@ impl Oracle {
         effects
     }
 
-    /// Folds a record that holds no event, or one that is a dead letter before the fold sees it.
+    /// Folds a record without an event, or one that is a dead letter before the fold.
     ///
     /// # Panics
     /// As [`Self::apply`].
-    // DECISION: every record of the partition moves its time, dead letters too, so that time needs no decoding.
+    // DECISION: every record of the partition moves its time, also a dead letter, so time needs no
+    // decoding.
     pub fn pass(&mut self, at: At) -> Vec<OracleEffect> {
         if let Some(last) = self.last {
             assert!(last.partition == at.partition && last.offset < at.offset, "{at:?} after {last:?}");
@@ -125,7 +132,7 @@ impl Oracle {
         self.tenant(tenant).conversations.entry(id.into()).or_default()
     }
 
-    /// Rule 9; once expired, a message stays so, since the partition's time never falls.
+    /// Rule 9. An expired message stays expired, because the partition's time never falls.
     fn is_expired(&self, message: &Message) -> bool {
         self.newest_ms.saturating_sub(message.timestamp_ms) > self.limits.retention_ms
     }
@@ -146,10 +153,10 @@ impl Oracle {
         conversation.group_type = body.group_type.as_deref().unwrap_or("default").into();
     }
 
-    // DECISION: an id sent again after its message expired is a new message, since the space of the old one came back and
-    // nobody is left to remember it.
-    // DECISION: a send without a roster is a dead letter also where no receipt is asked for; a roster is one once anybody
-    // stood on it, so an empty `members.changed` makes none.
+    // DECISION: an id that is sent again after its message expired is a new message, because the
+    // old one was removed and is not remembered. DECISION: a send without a roster is a dead letter
+    // even if it asks for no receipt. A roster exists once it had a member, so an empty
+    // `members.changed` makes none.
     fn sent(&mut self, at: At, tenant: &str, body: &MessageSent<'_>) -> Vec<OracleEffect> {
         let (conversation_id, message_id) = (&*body.conversation_id, &*body.message_id);
         if matches!(self.named(tenant, conversation_id, message_id), Named::Here(_)) {
@@ -186,8 +193,8 @@ impl Oracle {
             audience,
             changed: at.offset,
         };
-        // DECISION: a send that is past the retention when it comes is `not_found` at once, publishes nothing, and takes what
-        // waited for it along: nothing is left to wait for.
+        // DECISION: a send that is already past the retention is `not_found` at once and publishes
+        // nothing. Events that waited for it are dropped, because no message will come.
         let expired = self.is_expired(&message);
         let conversation = self.conversation(tenant, conversation_id);
         conversation.known.extend(message.audience.keys().cloned());
@@ -228,7 +235,8 @@ impl Oracle {
         self.effects(tenant, conversation_id, changes, vec![])
     }
 
-    // DECISION: a mark that names an expired message changes nothing, not even the mark: its `sent_at_ms` is gone.
+    // DECISION: a mark that names an expired message changes nothing, not even the mark, because
+    // its `sent_at_ms` is no longer known.
     fn marked(&mut self, at: At, tenant: &str, body: &ConversationRead<'_>) -> Vec<OracleEffect> {
         let conversation_id = &*body.conversation_id;
         let reader = reader(at, &body.reader_id, body.read_at_ms, body.hidden);
@@ -264,9 +272,9 @@ impl Oracle {
         self.effects(tenant, conversation_id, changes, vec![])
     }
 
-    // DECISION: erasure is a leave, at its own offset, in every conversation on whose roster or in whose audiences the person
-    // ever was, so that nobody waits for the erased, recipients from outside included, and the changed counts get a
-    // higher version.
+    // DECISION: an erasure is a leave, at its own offset, in every conversation on whose roster or
+    // in whose audiences the person ever was. So no message waits for an erased person, even a
+    // recipient from outside, and the changed counts get a higher version.
     fn erased(&mut self, offset: u64, tenant: &str, user: &str) {
         let tenant = self.tenant(tenant);
         tenant.erased.insert(user.into());
@@ -297,11 +305,12 @@ impl Oracle {
         }
     }
 
-    /// Reads up to a message or a time, all that stands in the log by now, and moves the reader's mark, which comes back
-    /// where it moved.
-    // DECISION: each message read by a mark has its read time from its own `sent_at_ms`; `up_to_sent_at_ms` takes that place
-    // in the mark itself only, else a mark far in the future would date reads there.
-    // DECISION: who has left may still read by mark what was sent to them, but the mark itself stays.
+    /// Reads all messages of the log so far up to a message or a time, and moves the reader's mark.
+    /// Returns the mark if it moved.
+    // DECISION: the read time of each message depends on its own `sent_at_ms`. Only the mark itself
+    // uses `up_to_sent_at_ms`; otherwise a mark far in the future would date the reads there.
+    // DECISION: a departed member can still read earlier messages by mark, but the mark itself does
+    // not move.
     fn mark(
         &mut self,
         now: u64,
@@ -333,7 +342,8 @@ impl Oracle {
         Some(mark)
     }
 
-    // DECISION: a send publishes whatever its receipt says, `not_requested` included: the contract makes no exception.
+    // DECISION: a send publishes any receipt, also a `not_requested` one: the contract makes no
+    // exception.
     fn effects(&self, tenant: &str, id: &str, changes: Changes, marks: Vec<ReadMark>) -> Vec<OracleEffect> {
         let Some(home) = self.tenants.get(tenant) else { return vec![] };
         let direct = home.conversations.get(id).is_some_and(|c| c.kind == receipts_event::Kind::Direct);

@@ -1,10 +1,11 @@
-//! What names a message not yet in the log waits here (rule 5). Says who is due and who is out; applies nothing itself.
+//! Parks records that name a message which is not yet in the log (rule 5). Says which are due and
+//! which are dropped; applies none.
 
 use std::collections::BTreeMap;
 
 use crate::subject::{OracleEffect, reason};
 
-/// What a parked record wants of the message that it waits for.
+/// The action of a parked record on its message.
 #[derive(Debug, Clone)]
 pub(super) enum Wish {
     /// `message.read`
@@ -15,7 +16,8 @@ pub(super) enum Wish {
     Recall,
 }
 
-/// Who read, when, and how, as the record says; the read time comes out once the message is known.
+/// The reader, time and kind of a read, as in the record. The read time is known once the message
+/// is.
 #[derive(Debug, Clone)]
 pub(super) struct Reader {
     pub(super) id: String,
@@ -38,7 +40,7 @@ pub(super) struct Parked {
     pub(super) timestamp_ms: u64,
     pub(super) tenant: String,
     pub(super) conversation_id: String,
-    /// What it still waits for, in the record's order, each once; never empty.
+    /// The message ids that it still waits for, in the record's order, each once; never empty.
     pub(super) message_ids: Vec<String>,
     pub(super) wish: Wish,
 }
@@ -54,7 +56,8 @@ impl Parking {
         self.records.insert(offset, parked);
     }
 
-    /// Takes out what waits for this message, in log order. A record that waits for others too goes on waiting for those.
+    /// Takes the records that wait for this message, in log order. A record that also waits for
+    /// other messages keeps waiting for those.
     pub(super) fn claim(&mut self, tenant: &str, conversation_id: &str, message_id: &str) -> Vec<Wish> {
         let mut due = vec![];
         self.records.retain(|_, parked| {
@@ -70,10 +73,10 @@ impl Parking {
         due
     }
 
-    /// Takes out what is older than the age, then the oldest beyond the count.
-    // DECISION: `parked_count` counts records, not ids, over the whole partition; the record of the lowest offset goes
-    // first, since its message is the least likely still to come.
-    // DECISION: a record that is past the age when it comes to be parked is a dead letter at once.
+    /// Drops the records that are older than the age, then the oldest ones beyond the count.
+    // DECISION: `parked_count` counts records, not ids, over the whole partition. The record of the
+    // lowest offset is dropped first, because its message is the least likely to come. DECISION: a
+    // record that is already past the age is a dead letter at once.
     pub(super) fn out(&mut self, newest_ms: u64, age_ms: u64, count: usize) -> Vec<OracleEffect> {
         let mut dead = vec![];
         self.records.retain(|offset, parked| {
@@ -92,7 +95,7 @@ impl Parking {
     }
 }
 
-/// One per record; the ids are those that it still waited for.
+/// Returns the dead letter of a record, with the ids that it still waited for.
 fn dead_letter(offset: u64, reason: &'static str, parked: &Parked) -> OracleEffect {
     OracleEffect::DeadLetter { offset, reason, ids: parked.message_ids.clone() }
 }

@@ -1,5 +1,5 @@
-//! What the oracle remembers: tenants, conversations, messages, each person by name. Knows the rules of one message and
-//! of one roster; the order of a record's effects is its parent's affair.
+//! The state of the oracle: tenants, conversations, messages, and each person by name. Knows the
+//! rules of one message and one roster, not the order of a record's effects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +12,16 @@ use super::parking::Reader;
 pub(super) struct Tenant {
     /// By group type; empty without any policy.
     pub(super) policy: BTreeMap<String, bool>,
-    /// For ever: nobody comes back under an erased id.
-    // DECISION: an erased id that joins or reads again is counted like anybody and stays unnamed for ever.
+    /// Erased ids stay erased for ever.
+    // DECISION: an erased id that joins or reads again counts as usual, and stays unnamed for ever.
     pub(super) erased: BTreeSet<String>,
     pub(super) conversations: BTreeMap<String, Conversation>,
 }
 
 impl Tenant {
-    /// Whether a message sent now has receipts by policy (rule 11).
-    // DECISION: a policy speaks of group types; no policy, not even `"*": false`, ever touches a direct chat.
+    /// Tells whether the policy supports receipts for a message sent now (rule 6).
+    // DECISION: a policy is about group types; no policy, not even `"*": false`, affects a direct
+    // chat.
     pub(super) fn supports(&self, conversation: &Conversation) -> bool {
         let listed = self.policy.get(&conversation.group_type).or_else(|| self.policy.get("*"));
         conversation.kind == Kind::Direct || listed.copied().unwrap_or(true)
@@ -38,15 +39,15 @@ pub(super) struct Conversation {
     pub(super) kind: Kind,
     pub(super) group_type: String,
     pub(super) roster: BTreeMap<String, Role>,
-    /// Everybody who ever was on the roster.
+    /// All people who were ever on the roster.
     pub(super) once: BTreeSet<String>,
-    /// Everybody who ever was on the roster or in an audience.
+    /// All people who were ever on the roster or in an audience.
     pub(super) known: BTreeSet<String>,
     /// The offset of each person's last leave.
     pub(super) leaves: BTreeMap<String, u64>,
-    /// The offset of the last event in which anybody left.
+    /// The offset of the last event with a leave.
     pub(super) last_leave: Option<u64>,
-    /// In log order; where an id was sent again after its message expired, the later one is meant.
+    /// In log order. If an id was sent again after its message expired, it means the later one.
     pub(super) messages: Vec<Message>,
     pub(super) marks: BTreeMap<String, ReadMark>,
 }
@@ -69,7 +70,7 @@ impl Default for Conversation {
 
 impl Conversation {
     /// `left` first, then `joined`, then `observers`.
-    // DECISION: naming in `left` somebody who is not on the roster is no leave: nobody went.
+    // DECISION: a person in `left` who is not on the roster does not leave.
     pub(super) fn change(&mut self, offset: u64, event: &MembersChanged<'_>) {
         for user in &event.left {
             if self.roster.contains_key(&**user) {
@@ -90,30 +91,31 @@ impl Conversation {
         self.last_leave = Some(offset);
     }
 
-    /// The message of this id, expired or not.
+    /// Finds the message of this id, expired or not.
     pub(super) fn message(&self, id: &str) -> Option<usize> {
         self.messages.iter().rposition(|message| message.id == id)
     }
 
-    /// The roster without the sender and the observers.
+    /// Returns the roster without the sender and the observers.
     pub(super) fn audience_by_roster(&self, sender: &str) -> BTreeMap<String, Bit> {
         let members = self.roster.iter().filter(|(user, role)| **role == Role::Member && *user != sender);
         members.map(|(user, _)| (user.clone(), Bit::Unread)).collect()
     }
 
-    /// True for those who once were on the roster and are not now.
+    /// Tells whether a person was once on the roster and is not now.
     pub(super) fn left(&self, user: &str) -> bool {
         self.once.contains(user) && !self.roster.contains_key(user)
     }
 
-    /// Whether this person's last leave stands after the send in the log.
+    /// Tells whether this person's last leave is after the send in the log.
     pub(super) fn left_after(&self, user: &str, message: &Message) -> bool {
         self.leaves.get(user).is_some_and(|leave| *leave > message.offset)
     }
 
-    /// The greater of the offsets of what changed the message itself and of the last leave after its send.
+    /// Returns the greater of two offsets: the last change of the message itself, and the last
+    /// leave after its send.
     pub(super) fn version(&self, message: &Message) -> u64 {
-        // A leave before the send is less than the send's own offset, and so of no account here.
+        // A leave before the send is below the send's own offset, so it does not count.
         self.last_leave.unwrap_or(0).max(message.changed)
     }
 
@@ -137,8 +139,9 @@ impl Conversation {
         }
     }
 
-    /// In which of the four counts a member of the audience stands.
-    // DECISION: in a direct chat a hidden reader who then leaves is departed, since a reader who had not read would be.
+    /// Returns the one of the four counts that a member of the audience is in.
+    // DECISION: in a direct chat a hidden reader who leaves is departed, because an unread member
+    // would be.
     pub(super) fn standing(&self, message: &Message, user: &str) -> Standing {
         match message.audience[user] {
             Bit::Read(_) => Standing::Read,
@@ -149,7 +152,7 @@ impl Conversation {
     }
 }
 
-/// Where a member of the audience is counted.
+/// The count of a member of the audience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     Read,
@@ -158,7 +161,7 @@ pub(super) enum Standing {
     Departed,
 }
 
-/// What a member of the audience did.
+/// The read state of a member of the audience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bit {
     Unread,
@@ -172,22 +175,22 @@ pub(super) struct Message {
     pub(super) id: String,
     pub(super) sender_id: String,
     pub(super) sent_at_ms: u64,
-    /// The record's, Unix milliseconds: what the retention goes by.
+    /// The record's timestamp, Unix milliseconds: the retention depends on it.
     pub(super) timestamp_ms: u64,
     /// Of the send.
     pub(super) offset: u64,
     pub(super) kind: Kind,
-    /// Never `NotFound`: whether that is so depends on the partition's time.
+    /// Never `NotFound`, which depends on the partition's time.
     pub(super) status: Status,
     pub(super) audience: BTreeMap<String, Bit>,
     /// The offset of the last event that changed the message itself.
     pub(super) changed: u64,
 }
 
-/// What came of a read of one message.
+/// The outcome of a read of one message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Nothing that anybody may see.
+    /// No visible change.
     Unchanged,
     /// Counted as hidden.
     Hidden,
@@ -196,13 +199,15 @@ pub(super) enum Outcome {
 }
 
 impl Message {
-    /// A direct chat with an audience of one, where a hidden read is invisible.
+    /// Tells whether this is a direct chat with an audience of one, where a hidden read is
+    /// invisible.
     pub(super) fn is_between_two(&self) -> bool {
         self.kind == Kind::Direct && self.audience.len() == 1
     }
 
-    /// The first read counts, once; `offset` is where the log stands.
-    // DECISION: a hidden read that is visible in the counts gives a new version and an update, which names nobody.
+    /// Applies a read at `offset`. Only the first one counts.
+    // DECISION: a hidden read that is visible in the counts makes a new version and an update
+    // without names.
     pub(super) fn read(&mut self, reader: &Reader, offset: u64) -> Outcome {
         let invisible = reader.hidden && self.is_between_two();
         let time_ms = reader.time_ms(self.sent_at_ms);
@@ -219,9 +224,9 @@ impl Message {
         if reader.hidden { Outcome::Hidden } else { Outcome::Read(time_ms) }
     }
 
-    /// Whether this was the first recall.
-    // DECISION: a second recall changes nothing, not even the version; `recalled` goes before `not_requested` and
-    // `unsupported`.
+    /// Applies a recall; returns true for the first one.
+    // DECISION: a second recall changes nothing, not even the version. `recalled` goes before
+    // `not_requested` and `unsupported`.
     pub(super) fn recall(&mut self, offset: u64) -> bool {
         let first = self.status != Status::Recalled;
         if first {
@@ -232,7 +237,7 @@ impl Message {
         first
     }
 
-    /// The greatest read time, Unix milliseconds.
+    /// Returns the greatest read time, Unix milliseconds.
     pub(super) fn last_read_at_ms(&self) -> Option<u64> {
         self.audience.values().filter_map(|bit| if let Bit::Read(at) = bit { Some(*at) } else { None }).max()
     }

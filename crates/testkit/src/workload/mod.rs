@@ -1,7 +1,9 @@
-//! The seeded speed workload: conversations of power-law sizes, bursts of messages, receipts that fall on recent ones.
+//! The seeded speed workload: conversations of power-law sizes, bursts of messages, and receipts of
+//! recent ones.
 //!
-//! Events are kept as 16 bytes each and spelt out on demand, decoded or as JSON, so that a bench measures what it feeds and
-//! not this. Every id and number is of realistic length; nothing here is a test of rules: all goes well in it.
+//! An event takes 16 bytes and is spelled out on demand, decoded or as JSON, so a bench does not
+//! measure its generation. Ids and numbers have realistic lengths. It tests no rule: every event is
+//! regular.
 
 mod plan;
 mod spell;
@@ -18,38 +20,41 @@ pub const EPOCH_MS: u64 = 1_780_000_000_000;
 pub const BURST_MEAN: f64 = 8.0;
 /// The longest burst, messages.
 pub const BURST_MAX: usize = 50;
-/// Bursts a conversation.
+/// Bursts per conversation.
 pub const BURSTS_PER_CONVERSATION: usize = 4;
-/// How likely a member reads a burst.
+/// The probability that a member reads a burst.
 pub const READ_PROBABILITY: f64 = 0.8;
-/// Between the end of a burst and its being read, milliseconds: the median of a log-normal delay (2 minutes).
+/// The median of the log-normal delay between the end of a burst and its reads, milliseconds (2
+/// minutes).
 pub const DELAY_MEDIAN_MS: f64 = 120_000.0;
 /// The sigma of that delay.
 pub const DELAY_SIGMA: f64 = 1.5;
 /// Members in one `members.changed` at most, as the contract allows.
 pub const MEMBERS_PER_EVENT: usize = receipts_event::LISTED_IDS_MAX;
 
-/// How much work, and of which kind.
+/// The size and kind of a workload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Params {
-    /// The same seed and parameters give the same events for ever.
+    /// The seed. The same seed and parameters always give the same events.
     pub seed: u64,
-    /// How many messages are sent.
+    /// The number of messages.
     pub messages: usize,
-    /// How many receipts a message gets in the mean, duplicates included; group sizes are chosen to that end.
+    /// The mean number of receipts per message, with duplicates. Group sizes follow from it.
     pub receipts_per_message: f64,
     /// The largest group, members; at most 2^26 - 2.
     pub size_max: u32,
-    /// How many messages one `message.read` names at most: 1, or up to [`BURST_MAX`] for one read a burst.
+    /// The most messages that one `message.read` names: 1, or up to [`BURST_MAX`] for one read per
+    /// burst.
     pub ids_per_event: usize,
-    /// How likely a read or a send comes twice.
+    /// The probability that a read or a send is repeated.
     pub duplicates: f64,
-    /// How dense the messages are in record time, per second; 47 is one of 256 partitions at a billion a day.
+    /// The messages per second of record time. 47 is one of 256 partitions at a billion per day.
     pub messages_per_s: f64,
 }
 
 impl Default for Params {
-    /// What `docs` quote: 3 million messages, 15 million receipts, groups of 2 to 5,000.
+    /// The workload of the documents: 3 million messages, 15 million receipts, groups of 2 to
+    /// 5,000.
     fn default() -> Self {
         Self {
             seed: 1,
@@ -63,7 +68,7 @@ impl Default for Params {
     }
 }
 
-/// One send or read: when, in which burst, and what of it.
+/// One send or read: its time, its burst, and its part of the burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Compact {
     /// The record's timestamp, Unix milliseconds.
@@ -72,7 +77,8 @@ pub struct Compact {
     what: What,
 }
 
-/// Reader slot and index of the first message in the burst, packed: 26 and 6 bits. The slot [`What::SEND`] is nobody's.
+/// Reader slot and index of the first message in the burst, packed: 26 and 6 bits. The slot
+/// [`What::SEND`] belongs to no person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct What(u32);
 
@@ -96,7 +102,7 @@ impl What {
     }
 }
 
-/// An event of the rosters that stand before all sends.
+/// An event that makes the rosters, before all sends.
 #[derive(Debug, Clone, Copy)]
 enum Setup {
     Configured(u32),
@@ -115,7 +121,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Makes the workload; takes about 16 bytes an event, half as much again a message.
+    /// Generates the workload. Takes about 16 bytes per event, and 8 more per message.
     ///
     /// ```
     /// use receipts_testkit::workload::{Params, Scratch, Workload};
@@ -129,7 +135,7 @@ impl Workload {
     /// ```
     ///
     /// # Panics
-    /// Where `ids_per_event` is 0 or `size_max` below 2 or too large for a slot.
+    /// If `ids_per_event` is 0, or `size_max` is below 2 or too large for a slot.
     pub fn generate(params: &Params) -> Self {
         assert!(params.ids_per_event > 0, "a read names a message");
         assert!((2..What::SEND).contains(&params.size_max), "a group has 2 to 2^26 - 2 members");
@@ -149,51 +155,52 @@ impl Workload {
         Self { plan, setup, events, ids_per_event: params.ids_per_event }
     }
 
-    /// How many events, rosters included.
+    /// Returns the number of events, with rosters.
     pub fn len(&self) -> usize {
         self.setup.len() + self.events.len()
     }
 
-    /// Whether there is no event.
+    /// Tells whether there is no event.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many of the events are rosters; they stand before all others.
+    /// Returns the number of roster events, which come first.
     pub fn setup_len(&self) -> usize {
         self.setup.len()
     }
 
-    /// Where event `i` stands in the log: offsets are `i`.
+    /// Returns the position and time of event `i`, whose offset is `i`.
     pub fn at(&self, i: usize) -> At {
         let timestamp_ms = i.checked_sub(self.setup.len()).map_or(EPOCH_MS, |i| self.events[i].at_ms);
         At { partition: 0, offset: i as u64, timestamp_ms }
     }
 
-    /// How many messages are sent, duplicates aside.
+    /// Returns the number of messages without duplicates.
     pub fn messages(&self) -> usize {
         self.plan.senders.len()
     }
 
-    /// How many receipts the reads name, duplicates included.
+    /// Returns the number of receipts in all reads, with duplicates.
     pub fn receipts(&self) -> usize {
         let named = |event: &Compact| event.what.reader().map_or(0, |slot| self.named(*event, slot).count());
         self.events.iter().map(named).sum()
     }
 
-    /// The sizes of the conversations, members each.
+    /// Returns the number of members of each conversation.
     pub fn sizes(&self) -> &[u32] {
         &self.plan.sizes
     }
 
-    /// The messages that a read of this reader names: from its first on, as many as fit, without the reader's own.
+    /// Returns the messages that a read names: from its first one on, as many as fit, without the
+    /// reader's own.
     fn named(&self, event: Compact, slot: u32) -> impl Iterator<Item = usize> {
         let senders = self.plan.senders_of(event.burst);
         (event.what.message()..senders.len()).filter(move |i| senders[*i] != slot).take(self.ids_per_event)
     }
 }
 
-/// The sends of a burst, and the reads of whoever reads it.
+/// Adds the sends and the reads of a burst.
 fn plan_burst(params: &Params, plan: &Plan, burst: u32, random: &mut Random, events: &mut Vec<Compact>) {
     let senders = plan.senders_of(burst);
     let mut push = |random: &mut Random, at_ms: u64, what: What| {
@@ -246,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn time_never_falls_and_no_read_comes_before_its_send() {
+    fn reads_follow_sends_and_time_never_falls() {
         let workload = Workload::generate(&small(8));
         let (mut scratch, mut sent) = (Scratch::default(), std::collections::HashSet::new());
         let mut last_ms = 0;
@@ -266,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_of_whole_bursts_name_the_same_receipts_in_fewer_events() {
+    fn burst_reads_name_equal_receipts_in_fewer_events() {
         let once = |ids| Workload::generate(&Params { duplicates: 0.0, ..small(ids) });
         let (single, whole) = (once(1), once(BURST_MAX));
         let mean = single.receipts() as f64 / whole.receipts() as f64;

@@ -1,11 +1,11 @@
-//! Who is in which conversation, and which bursts of messages come when. Spells no ids.
+//! Plans the members of conversations and the times of bursts. Spells no ids.
 
 use super::{BURST_MAX, BURST_MEAN, BURSTS_PER_CONVERSATION, EPOCH_MS, Params, READ_PROBABILITY};
 use crate::random::Random;
 
-/// Between two messages of a burst, milliseconds.
+/// The time between two messages of a burst, milliseconds.
 const STEP_MS: u64 = 3_000;
-/// In how many conversations a person is in the mean.
+/// The mean number of conversations per person.
 const CONVERSATIONS_PER_PERSON: u64 = 5;
 /// Snowflakes count time from here, Unix milliseconds.
 const SNOWFLAKE_EPOCH_MS: u64 = 1_420_000_000_000;
@@ -14,7 +14,7 @@ const SNOWFLAKE_EPOCH_MS: u64 = 1_420_000_000_000;
 pub(super) struct Plan {
     /// Members of each conversation.
     pub(super) sizes: Vec<u32>,
-    /// The numbers that the conversations' ids show, at random, so that they say nothing about the size.
+    /// The random numbers in the conversations' ids, so that ids do not depend on size.
     pub(super) numbers: Vec<u32>,
     people: Vec<People>,
     pub(super) bursts: Vec<Burst>,
@@ -27,12 +27,13 @@ pub(super) struct Plan {
 pub(super) struct Burst {
     pub(super) conversation: u32,
     at_ms: u64,
-    /// The first of its messages among all.
+    /// The index of its first message among all messages.
     first: u32,
     len: u32,
 }
 
-/// The members of a conversation as a stride through all people: distinct, and known to other conversations too.
+/// The members of a conversation as a stride through all people: distinct, and shared with other
+/// conversations.
 #[derive(Debug)]
 struct People {
     start: u64,
@@ -52,7 +53,7 @@ impl Plan {
         let sizes = sizes(params, &lengths, count);
         let total: u64 = sizes.iter().map(|size| u64::from(*size)).sum();
         let largest = sizes.iter().copied().max().unwrap_or(2);
-        // A prime number of people, so that every stride meets distinct ones.
+        // The number of people is prime, so every stride meets distinct people.
         let users = prime_from((total / CONVERSATIONS_PER_PERSON).max(2 * u64::from(largest)) | 1);
         let people =
             (0..count).map(|_| People { start: random.below(users), stride: random.between(1, users - 1) }).collect();
@@ -75,7 +76,7 @@ impl Plan {
         self.sizes[self.bursts[burst as usize].conversation as usize]
     }
 
-    /// The sender's slot of each message of a burst.
+    /// Returns the sender's slot of each message of a burst.
     pub(super) fn senders_of(&self, burst: u32) -> &[u32] {
         let burst = &self.bursts[burst as usize];
         &self.senders[burst.first as usize..(burst.first + burst.len) as usize]
@@ -89,7 +90,7 @@ impl Plan {
         self.sent_at_ms(burst, self.bursts[burst as usize].len as usize)
     }
 
-    /// A snowflake: the time and a number.
+    /// Returns a snowflake: the time and a number.
     pub(super) fn message_number(&self, burst: u32, i: usize) -> u64 {
         let number = u64::from(self.bursts[burst as usize].first) + i as u64;
         (self.sent_at_ms(burst, i) - SNOWFLAKE_EPOCH_MS) << 22 | number & 0x3F_FFFF
@@ -102,7 +103,8 @@ impl Plan {
     }
 }
 
-/// The quantiles of a power law of density s^-(b+1) from 2 to the cap, where b makes the bursts' reads come out as asked for.
+/// Returns quantiles of a power law of density s^-(b+1) from 2 to the cap. It chooses b so that the
+/// bursts have the requested number of reads.
 fn sizes(params: &Params, lengths: &[usize], count: usize) -> Vec<u32> {
     let cap = f64::from(params.size_max);
     let size = |i: usize, b: f64| {
@@ -126,7 +128,7 @@ fn sizes(params: &Params, lengths: &[usize], count: usize) -> Vec<u32> {
     (0..count).map(|i| size(i, low)).collect()
 }
 
-/// The first odd prime from this odd number on.
+/// Returns the first odd prime from this odd number on.
 fn prime_from(mut n: u64) -> u64 {
     while (3..).step_by(2).take_while(|d| d * d <= n).any(|d| n.is_multiple_of(d)) {
         n += 2;

@@ -1,4 +1,5 @@
-//! Spells the workload's events: decoded, borrowing from a scratch buffer, or as JSON bytes. Both say the same.
+//! Spells the workload's events: decoded, borrowing from a scratch buffer, or as JSON bytes of
+//! equal meaning. Plans no event.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,11 +10,12 @@ use receipts_event::{
 
 use super::{Compact, MEMBERS_PER_EVENT, Setup, Workload};
 
-/// The text that a decoded event borrows from; used again for each event, so that ids cost no allocation.
+/// The text that a decoded event borrows from. It is reused for each event, so ids cost no
+/// allocation.
 #[derive(Debug, Default)]
 pub struct Scratch {
     text: String,
-    /// Where each id ends in the text.
+    /// The end of each id in the text.
     ends: Vec<usize>,
 }
 
@@ -41,7 +43,7 @@ impl Scratch {
         self.ends.push(self.text.len());
     }
 
-    /// The ids in the order in which they were written.
+    /// Returns the ids in the order of their writing.
     fn ids(&self) -> impl Iterator<Item = &str> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(from, to)| &self.text[from..*to])
@@ -49,25 +51,25 @@ impl Scratch {
 }
 
 impl Workload {
-    /// Event `i`, decoded. Allocates the lists that an event owns and nothing else.
+    /// Returns event `i`, decoded. Allocates only the lists that an event owns.
     pub fn event<'a>(&'a self, i: usize, scratch: &'a mut Scratch) -> Event<'a> {
         self.write_ids(i, scratch);
         let mut ids = scratch.ids().map(Cow::Borrowed);
         let mut next = || ids.next().unwrap_or_default();
         let conversation_id = next();
         let body = match self.kind(i) {
-            Spelt::Setup(Setup::Configured(conversation)) => Body::ConversationConfigured(ConversationConfigured {
+            Spelled::Setup(Setup::Configured(conversation)) => Body::ConversationConfigured(ConversationConfigured {
                 conversation_id,
                 kind: self.conversation_kind(conversation),
                 group_type: None,
             }),
-            Spelt::Setup(Setup::Joined(..)) => Body::MembersChanged(MembersChanged {
+            Spelled::Setup(Setup::Joined(..)) => Body::MembersChanged(MembersChanged {
                 conversation_id,
                 joined: ids.collect(),
                 left: vec![],
                 observers: vec![],
             }),
-            Spelt::Send(event) => Body::MessageSent(MessageSent {
+            Spelled::Send(event) => Body::MessageSent(MessageSent {
                 conversation_id,
                 message_id: next(),
                 sender_id: next(),
@@ -75,7 +77,7 @@ impl Workload {
                 need_read_receipt: true,
                 recipients: None,
             }),
-            Spelt::Read(event, _) => Body::MessageRead(MessageRead {
+            Spelled::Read(event, _) => Body::MessageRead(MessageRead {
                 conversation_id,
                 reader_id: next(),
                 message_ids: ids.collect(),
@@ -86,13 +88,13 @@ impl Workload {
         Event { tenant: Cow::Borrowed(TENANT_DEFAULT), event_id: None, body }
     }
 
-    /// Event `i` as the record's value; replaces what the buffer holds.
+    /// Writes event `i` as the record's value into the buffer, replacing its contents.
     pub fn json(&self, i: usize, value: &mut Vec<u8>) {
         let mut scratch = Scratch { text: String::with_capacity(64), ends: Vec::with_capacity(4) };
         self.json_with(i, &mut scratch, value);
     }
 
-    /// As [`Self::json`], without any allocation once both buffers have grown.
+    /// Does the same as [`Self::json`], without allocation once both buffers have grown.
     pub fn json_with(&self, i: usize, scratch: &mut Scratch, value: &mut Vec<u8>) {
         self.write_ids(i, scratch);
         let mut ids = scratch.ids();
@@ -100,23 +102,23 @@ impl Workload {
         let mut text = |piece: &str| value.extend_from_slice(piece.as_bytes());
         let kind = self.kind(i);
         text(match kind {
-            Spelt::Setup(Setup::Configured(_)) => r#"{"type":"conversation.configured","conversation_id":""#,
-            Spelt::Setup(Setup::Joined(..)) => r#"{"type":"members.changed","conversation_id":""#,
-            Spelt::Send(_) => r#"{"type":"message.sent","conversation_id":""#,
-            Spelt::Read(..) => r#"{"type":"message.read","conversation_id":""#,
+            Spelled::Setup(Setup::Configured(_)) => r#"{"type":"conversation.configured","conversation_id":""#,
+            Spelled::Setup(Setup::Joined(..)) => r#"{"type":"members.changed","conversation_id":""#,
+            Spelled::Send(_) => r#"{"type":"message.sent","conversation_id":""#,
+            Spelled::Read(..) => r#"{"type":"message.read","conversation_id":""#,
         });
         text(ids.next().unwrap_or_default());
         match kind {
-            Spelt::Setup(Setup::Configured(conversation)) => text(match self.conversation_kind(conversation) {
+            Spelled::Setup(Setup::Configured(conversation)) => text(match self.conversation_kind(conversation) {
                 Kind::Direct => r#"","kind":"direct"}"#,
                 Kind::Group => r#"","kind":"group"}"#,
             }),
-            Spelt::Setup(Setup::Joined(..)) => {
+            Spelled::Setup(Setup::Joined(..)) => {
                 text(r#"","joined":["#);
                 list(&mut text, ids);
                 text("]}");
             }
-            Spelt::Send(event) => {
+            Spelled::Send(event) => {
                 text(r#"","message_id":""#);
                 text(ids.next().unwrap_or_default());
                 text(r#"","sender_id":""#);
@@ -125,7 +127,7 @@ impl Workload {
                 number(value, self.plan.sent_at_ms(event.burst, event.what.message()));
                 value.extend_from_slice(br#","need_read_receipt":true}"#);
             }
-            Spelt::Read(event, _) => {
+            Spelled::Read(event, _) => {
                 text(r#"","reader_id":""#);
                 text(ids.next().unwrap_or_default());
                 text(r#"","message_ids":["#);
@@ -137,11 +139,12 @@ impl Workload {
         }
     }
 
-    /// The key of event `i`'s record, `{tenant}/{conversation_id}`; replaces what the buffer holds.
+    /// Writes the key of event `i`'s record, `{tenant}/{conversation_id}`, into the buffer,
+    /// replacing its contents.
     pub fn key(&self, i: usize, key: &mut Vec<u8>) {
         let conversation = match self.kind(i) {
-            Spelt::Setup(Setup::Configured(conversation) | Setup::Joined(conversation, _)) => conversation,
-            Spelt::Send(event) | Spelt::Read(event, _) => self.plan.bursts[event.burst as usize].conversation,
+            Spelled::Setup(Setup::Configured(conversation) | Setup::Joined(conversation, _)) => conversation,
+            Spelled::Send(event) | Spelled::Read(event, _) => self.plan.bursts[event.burst as usize].conversation,
         };
         key.clear();
         // Writing to a vector cannot fail.
@@ -151,24 +154,24 @@ impl Workload {
         );
     }
 
-    /// The event's ids in the order of its fields, the conversation first.
+    /// Writes the event's ids in the order of its fields, the conversation first.
     fn write_ids(&self, i: usize, scratch: &mut Scratch) {
         scratch.clear();
         match self.kind(i) {
-            Spelt::Setup(Setup::Configured(conversation)) => scratch.conversation(self, conversation),
-            Spelt::Setup(Setup::Joined(conversation, from)) => {
+            Spelled::Setup(Setup::Configured(conversation)) => scratch.conversation(self, conversation),
+            Spelled::Setup(Setup::Joined(conversation, from)) => {
                 scratch.conversation(self, conversation);
                 let to = self.plan.sizes[conversation as usize].min(from + MEMBERS_PER_EVENT as u32);
                 (from..to).for_each(|slot| scratch.user(self, conversation, slot));
             }
-            Spelt::Send(event) => {
+            Spelled::Send(event) => {
                 let (conversation, message) =
                     (self.plan.bursts[event.burst as usize].conversation, event.what.message());
                 scratch.conversation(self, conversation);
                 scratch.message(self, event.burst, message);
                 scratch.user(self, conversation, self.plan.senders_of(event.burst)[message]);
             }
-            Spelt::Read(event, slot) => {
+            Spelled::Read(event, slot) => {
                 let conversation = self.plan.bursts[event.burst as usize].conversation;
                 scratch.conversation(self, conversation);
                 scratch.user(self, conversation, slot);
@@ -177,10 +180,10 @@ impl Workload {
         }
     }
 
-    fn kind(&self, i: usize) -> Spelt {
+    fn kind(&self, i: usize) -> Spelled {
         match i.checked_sub(self.setup.len()).map(|i| self.events[i]) {
-            None => Spelt::Setup(self.setup[i]),
-            Some(event) => event.what.reader().map_or(Spelt::Send(event), |slot| Spelt::Read(event, slot)),
+            None => Spelled::Setup(self.setup[i]),
+            Some(event) => event.what.reader().map_or(Spelled::Send(event), |slot| Spelled::Read(event, slot)),
         }
     }
 
@@ -189,12 +192,12 @@ impl Workload {
     }
 }
 
-/// What an event is, with what there is to say.
+/// The kind of an event, with its data.
 #[derive(Clone, Copy)]
-enum Spelt {
+enum Spelled {
     Setup(Setup),
     Send(Compact),
-    /// And the reader's slot.
+    /// A read, and the reader's slot.
     Read(Compact, u32),
 }
 
@@ -226,14 +229,14 @@ mod tests {
                 workload.json(i, &mut json);
                 workload.key(i, &mut key);
                 let event = workload.event(i, &mut scratch);
-                assert_eq!(receipts_event::decode(&json).expect("the workload keeps the format"), event);
+                assert_eq!(receipts_event::decode(&json).expect("an event of the format"), event);
                 assert!(event.key_matches(&key));
             }
         }
     }
 
     #[test]
-    fn a_group_beyond_what_one_event_may_list_joins_in_several() {
+    fn oversized_group_joins_in_several_events() {
         let params = Params { messages: 200, receipts_per_message: 5_000.0, size_max: 25_000, ..Params::default() };
         let workload = Workload::generate(&params);
         let mut scratch = Scratch::default();

@@ -22,7 +22,7 @@ fn every_case_asks_a_question_of_its_own() {
 }
 
 #[test]
-fn the_cases_hold_whether_or_not_expired_ids_are_remembered() {
+fn cases_hold_without_memory_of_expired_ids() {
     for case in cases::load(&cases::folder()).unwrap() {
         let limits = Limits { expired_ids_remembered: false, ..case.limits.clone() };
         assert_eq!(case.run(&mut Oracle::new(limits)), Ok(()));

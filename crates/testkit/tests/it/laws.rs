@@ -1,5 +1,5 @@
-//! The oracle held to the laws that follow from the contract, over random histories: it judges the fold, and this judges it.
-//! A failing seed is made small and says how to run it again.
+//! The oracle held to the laws that follow from the contract, over random histories: it judges the
+//! fold, and this judges it. A failing seed is made small and says how to run it again.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -28,45 +28,45 @@ fn tight() -> Oracle {
 }
 
 #[test]
-fn the_sum_closes_and_the_lists_are_what_the_counts_say_after_every_event() {
-    holds(STEPWISE, &laws::wild_and_small(), |_, log| laws::the_sum_closes(tight(), log));
+fn sums_close_and_lists_match_counts() {
+    holds(STEPWISE, &laws::wild_and_small(), |_, log| laws::sums_close(tight(), log));
 }
 
 #[test]
-fn counts_of_reads_and_versions_never_fall_while_ok_and_what_is_frozen_stays() {
+fn counts_and_versions_never_fall_while_ok() {
     let shape = Shape { p_jump: 0.0, ..laws::wild_and_small() };
     holds(STEPWISE, &shape, |_, log| laws::counts_and_versions_never_fall(tight(), log));
 }
 
 #[test]
-fn what_changes_a_receipt_is_published_unless_it_is_a_leave_or_the_retention() {
-    holds(STEPWISE, &laws::wild_and_small(), |_, log| laws::what_changes_a_receipt_is_published(tight(), log));
+fn receipt_changes_are_published_except_leaves_and_retention() {
+    holds(STEPWISE, &laws::wild_and_small(), |_, log| laws::receipt_changes_are_published(tight(), log));
 }
 
 #[test]
-fn a_read_or_a_send_repeated_at_once_changes_no_answer() {
+fn repeated_read_or_send_changes_no_answer() {
     holds(SEEDS, &Shape::wild(), |_, log| laws::repeating_changes_nothing(roomy, log));
 }
 
 #[test]
-fn receipts_count_the_same_wherever_in_the_log_they_come() {
-    holds(SEEDS, &laws::open_reads(), |seed, log| laws::receipts_count_the_same_wherever_they_come(roomy, seed, log));
+fn receipts_count_the_same_anywhere_in_the_log() {
+    holds(SEEDS, &laws::open_reads(), |seed, log| laws::receipts_count_the_same_anywhere(roomy, seed, log));
 }
 
 #[test]
-fn what_happens_in_one_tenant_is_nothing_to_another() {
-    holds(SEEDS, &Shape::wild(), |_, log| laws::tenants_are_nothing_to_one_another(roomy, log));
+fn tenants_do_not_affect_one_another() {
+    holds(SEEDS, &Shape::wild(), |_, log| laws::tenants_are_independent(roomy, log));
 }
 
 #[test]
-fn an_erased_id_appears_in_no_answer_and_no_effect_again() {
-    holds(STEPWISE, &laws::many_erasures(), |_, log| laws::the_erased_are_named_nowhere(tight(), log));
+fn erased_id_appears_in_no_answer_or_effect() {
+    holds(STEPWISE, &laws::many_erasures(), |_, log| laws::erased_ids_are_named_nowhere(tight(), log));
 }
 
 #[test]
-fn a_parked_record_is_a_dead_letter_once_or_never() {
+fn parked_record_becomes_at_most_one_dead_letter() {
     let shape = Shape { p_early: 0.5, ..Shape::wild() };
-    holds(SEEDS, &shape, |_, log| laws::a_record_is_a_dead_letter_once_or_never(tight(), log));
+    holds(SEEDS, &shape, |_, log| laws::dead_letters_are_sent_once(tight(), log));
     // Of every kind there were some.
     let mut reasons = BTreeSet::new();
     for seed in 0..20 {
@@ -86,7 +86,7 @@ fn read_marks_only_grow() {
 }
 
 #[test]
-fn a_quiet_history_makes_no_dead_letters_and_a_wild_one_meets_every_status() {
+fn quiet_history_is_clean_wild_one_meets_every_status() {
     let mut met = BTreeSet::new();
     for seed in seeds(0..150) {
         let mut oracle = tight();
@@ -108,10 +108,11 @@ fn a_quiet_history_makes_no_dead_letters_and_a_wild_one_meets_every_status() {
 }
 
 #[test]
-fn two_oracles_agree_and_a_difference_shrinks_to_its_cause() {
+fn oracles_agree_and_differences_shrink_to_their_cause() {
     let log = History::generate(1, &Shape::wild());
     assert_eq!(agree(&log, &mut tight(), &mut tight(), 1), Ok(()));
-    // One that keeps no read times differs as soon as a list has a reader: a roster, a send and a read.
+    // One that keeps no read times differs as soon as a list has a reader: a roster, a send and a
+    // read.
     let blind = Limits { read_times: false, ..roomy_limits() };
     let fails = |log: &[(At, Event<'static>)]| agree(log, &mut roomy(), &mut Oracle::new(blind.clone()), 1).is_err();
     assert!(fails(&log));

@@ -2,7 +2,7 @@
 //! it on Ctrl-C. Counts bytes only.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use receipts_snapshots::Watch;
+use receipts_snapshots::ProgressMonitor;
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -76,7 +76,7 @@ impl Progress {
     }
 }
 
-impl Watch for Progress {
+impl ProgressMonitor for Progress {
     fn advanced(&self, bytes: u64) {
         self.change(|state| {
             state.bytes += bytes;

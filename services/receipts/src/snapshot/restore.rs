@@ -8,7 +8,7 @@ use receipts_assembly::{DataDir, LogIdentity, fold_limits};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;
-use receipts_snapshots::{Snapshots, Wanted};
+use receipts_snapshots::{Requirements, Snapshots};
 use receipts_store::snapshot::hex;
 use receipts_store::{SledSettings, SledStore};
 use serde::Serialize;
@@ -77,9 +77,9 @@ pub(super) fn run(settings: &Settings, asked: &Restore, progress: &Progress, jso
     let mut output = Output::stdout(json);
     {
         let sled = SledSettings { cache_bytes: settings.projector.memory_bytes / 4, sync: true };
-        let store = SledStore::open_whole(&aside, sled)?;
+        let store = SledStore::open_strict(&aside, sled)?;
         for partition in partitions {
-            let wanted = Wanted {
+            let wanted = Requirements {
                 partition,
                 partition_count: None,
                 limits: Some(fold_limits(settings)),
@@ -91,7 +91,7 @@ pub(super) fn run(settings: &Settings, asked: &Restore, progress: &Progress, jso
             let report = Report {
                 partition,
                 next_offset: restored.header.next_offset,
-                place: restored.place,
+                place: restored.location,
                 pages: restored.summary.pages,
                 plain_bytes: restored.summary.plain_bytes,
                 seconds: restored.took.as_secs_f64(),

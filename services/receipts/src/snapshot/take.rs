@@ -9,8 +9,8 @@ use receipts_runtime::clock::unix_ms;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;
-use receipts_snapshots::{Snapshots, Taken};
-use receipts_store::snapshot::{Taking, Told};
+use receipts_snapshots::{SnapshotReport, Snapshots};
+use receipts_store::snapshot::{PendingSnapshot, Provenance};
 use receipts_store::{SledSettings, SledStore};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn take_here(
     let no_state = || anyhow!("there is no state in {}: check --data-dir", data.store().display());
     let log = data.bound_log()?.ok_or_else(no_state)?;
     let snapshots = Snapshots::new(destination, log.name());
-    let store = SledStore::open_whole(&data.store(), SledSettings { cache_bytes: 64 << 20, sync: true })?;
+    let store = SledStore::open_strict(&data.store(), SledSettings { cache_bytes: 64 << 20, sync: true })?;
     let partition_count = match &log {
         LogIdentity::Kafka { partitions, .. } => *partitions,
         LogIdentity::Embedded { .. } => receipts_assembly::embedded_partitions(data)?,
@@ -54,7 +54,7 @@ fn take_here(
     let mut output = Output::stdout(json);
     for partition in (0..partition_count).filter(|partition| which.includes(*partition)) {
         let backend = store.partition(partition)?;
-        let told = Told {
+        let told = Provenance {
             log: snapshots.log().to_owned(),
             partition,
             partition_count,
@@ -62,13 +62,13 @@ fn take_here(
             taken_ms: unix_ms(),
             program: concat!("receipts ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        let Some(taking) = Taking::begin(&backend.image_source(), told)? else { continue };
+        let Some(taking) = PendingSnapshot::begin(&backend.snapshot_source(), told)? else { continue };
         progress.begin("taking", 0);
         let taken = snapshots.take(taking, &data.spool(), progress)?;
         progress.end();
         output.write(&taken, |to| {
-            let Taken { next_offset, bytes, place, .. } = &taken;
-            writeln!(to, "partition {partition} at offset {next_offset}: {bytes} bytes in {place}")
+            let SnapshotReport { next_offset, bytes, location, .. } = &taken;
+            writeln!(to, "partition {partition} at offset {next_offset}: {bytes} bytes in {location}")
         })?;
     }
     Ok(())

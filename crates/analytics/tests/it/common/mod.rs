@@ -1,6 +1,6 @@
 //! Seeded histories in an embedded log of two partitions, and an oracle of each partition that read the same records.
 
-use receipts_analytics::{ProgressMonitor, Scratch};
+use receipts_analytics::Scratch;
 use receipts_event::{Body, Event, MembersChanged, MessageSent, copies, decode, partition_of};
 use receipts_fold::effects::Effects;
 use receipts_fold::view::{Member, MemberFilter};
@@ -51,17 +51,6 @@ pub(crate) fn folded(told: &Told, records: usize, dir: &Path) {
         }
         state.write_meta();
     });
-}
-
-/// Nobody watches.
-pub(crate) struct Alone;
-
-impl ProgressMonitor for Alone {
-    fn advanced(&self, _: u64) {}
-
-    fn is_stopped(&self) -> bool {
-        false
-    }
 }
 
 /// Retention is never met: the oracle remembers expired ids for ever, the fold does not.

@@ -1,8 +1,8 @@
-//! The disk of a process: a directory, and sled in it. Knows nothing of checkpoints.
+//! The disk of a process: a directory, and sled in it. Knows no checkpoint.
 
+use super::open::SledSettings;
 use crate::disk::{Disk, KeyValue, Map, Value};
 use crate::error::Error;
-use crate::sled_backend::SledSettings;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl SledDisk {
 impl Disk for SledDisk {
     fn map(&self, partition: u32) -> Result<Box<dyn Map>, Error> {
         let tree = self.db.open_tree(tree_name(partition)).map_err(sled_error("opening a partition"))?;
-        Ok(Box::new(SledMap { tree, idle: (*self.db).clone(), file: self.dir.join("sled").join("db") }))
+        Ok(Box::new(SledMap { tree, dummy: (*self.db).clone(), file: self.dir.join("sled").join("db") }))
     }
 
     fn drop_map(&self, partition: u32) -> Result<(), Error> {
@@ -64,38 +64,42 @@ impl Disk for SledDisk {
         fs::remove_file(self.dir.join(name))
     }
 
-    fn place(&self, name: &str) -> String {
+    fn path(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
 }
 
-/// How often each value that is read in passing is looked up again. sled lets go of leaves only once those of one in 256 were
-/// looked at 64 times: whatever is read once would leave 16,384 leaves of some 32 KiB in memory. A leaf has eight values and more.
-const TOUCHES: usize = 7;
+/// Extra lookups per value that a scan reads. sled's cache evicts nothing from one of its 256
+/// shards before nodes of that shard were accessed 64 times. A scan without extra lookups would
+/// therefore leave 16,384 B-tree nodes of about 32 KiB in memory. A node has at least eight values.
+const EXTRA_LOOKUPS: usize = 7;
 
-/// What a value of no meaning becomes, one after the other, for each value written: see [`SledMap::clean`].
-const TICKS: [[u8; 1]; 4] = [[0], [1], [0], [1]];
+/// The contents of a dummy value, one after the other, for each written value: see
+/// [`SledMap::clean`].
+const DUMMY_VALUES: [[u8; 1]; 4] = [[0], [1], [0], [1]];
 
 struct SledMap {
     tree: sled::Tree,
-    /// sled's default tree, of which nothing else makes use.
-    idle: sled::Tree,
-    /// sled's own flush leaves the bytes with the kernel.
+    /// sled's default tree, which nothing else uses.
+    dummy: sled::Tree,
+    /// sled's file, to sync: sled's own flush leaves the bytes with the kernel.
     file: PathBuf,
 }
 
 impl SledMap {
-    /// Has sled move some of what is left in mostly stale parts of its file, so that they can be written again. It moves a page
-    /// each time that it writes one whole, which is at the tenth change of it: too seldom, the file grows to many times the
-    /// pages in it. Its own thread would do more, and sync the file each time, idle or not. So the page of a tiny value is
-    /// written whole instead, by changing it: equal ones are no change.
+    /// Lets sled move live pages out of mostly stale segments of its file, so that the segments can
+    /// be reused (INV-DISK, ADR 0030). sled moves one page each time it writes a whole page, which
+    /// it does at every tenth change of a page. That is too seldom: the file would grow to many
+    /// times its pages. sled's own thread would move more, but it syncs the file each time, even
+    /// when idle. So this changes a tiny dummy value, whose page sled writes whole. Writing an
+    /// equal value is no change.
     fn clean(&self) -> sled::Result<()> {
-        TICKS.iter().try_for_each(|tick| self.idle.insert([], tick).map(drop))
+        DUMMY_VALUES.iter().try_for_each(|value| self.dummy.insert([], value).map(drop))
     }
 
-    /// Changes a value by `change`, which returns what was there before.
+    /// Changes a value by calling `change`, which returns the old value.
     fn write(&self, change: impl FnOnce() -> sled::Result<Option<sled::IVec>>) -> Result<Option<Value>, Error> {
-        careful(|| {
+        catching(|| {
             let old = change().and_then(|old| self.clean().map(|()| old));
             Ok(old.map_err(sled_error("writing the store"))?.map(Value))
         })
@@ -104,22 +108,22 @@ impl SledMap {
 
 impl Map for SledMap {
     fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
-        careful(|| Ok(self.tree.get(key).map_err(sled_error("reading the store"))?.map(Value)))
+        catching(|| Ok(self.tree.get(key).map_err(sled_error("reading the store"))?.map(Value)))
     }
 
     fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-        careful(|| {
+        catching(|| {
             let keys = self.tree.scan_prefix(prefix).keys();
             keys.map(|k| k.map(|k| k.to_vec()).map_err(sled_error("reading the store"))).collect()
         })
     }
 
     fn values(&self, from: &[u8], most: usize) -> Result<Vec<KeyValue>, Error> {
-        careful(|| {
+        catching(|| {
             let entries = self.tree.range(from..).take(most);
             let read = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
                 let (key, value) = entry?;
-                for _ in 0..TOUCHES {
+                for _ in 0..EXTRA_LOOKUPS {
                     self.tree.contains_key(&key)?;
                 }
                 Ok((key.to_vec(), value.to_vec()))
@@ -132,9 +136,9 @@ impl Map for SledMap {
         self.write(|| self.tree.insert(key, value))
     }
 
-    /// Without cleaning: what is stale here stands side by side, and sled takes such parts of its file again as they are.
+    /// Cleans nothing: stale pages are neighbours here, and sled reuses such segments as they are.
     fn fill(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        careful(|| self.tree.insert(key, value).map(drop).map_err(sled_error("writing the store")))
+        catching(|| self.tree.insert(key, value).map(drop).map_err(sled_error("writing the store")))
     }
 
     fn remove(&self, key: &[u8]) -> Result<Option<Value>, Error> {
@@ -151,21 +155,23 @@ impl Map for SledMap {
     }
 }
 
-/// sled panics on some kinds of damage that it meets after it was opened.
-fn careful<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+/// Turns a panic into an error: an open sled panics on some kinds of damage.
+fn catching<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
-    done.unwrap_or_else(|_| Err(Error::corrupt("sled", "panicked over its file")))
+    done.unwrap_or_else(|_| Err(Error::corrupt("sled", "panicked while it used its file")))
 }
 
 fn tree_name(partition: u32) -> String {
     format!("p{partition}")
 }
 
-/// How long the lock of a store may outlive the store: sled's own threads let go of its file a moment after the last handle.
-const LOCK_LINGERS: Duration = Duration::from_secs(2);
+/// How long an open waits for the lock of a store: sled's threads release the file a moment after
+/// the last handle is dropped.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 fn open_sled(path: &Path, settings: SledSettings) -> Result<sled::Db, Error> {
-    // A process that died while opening leaves these, and sled then takes them for its newest snapshot.
+    // A process that died during an open leaves these files, and sled would take one for its newest
+    // snapshot.
     for entry in fs::read_dir(path).map_err(Error::io(format!("listing {}", path.display())))?.flatten() {
         if entry.file_name().to_string_lossy().ends_with(".generating") {
             fs::remove_file(entry.path()).map_err(Error::io(format!("removing {}", entry.path().display())))?;
@@ -176,7 +182,7 @@ fn open_sled(path: &Path, settings: SledSettings) -> Result<sled::Db, Error> {
         .cache_capacity(settings.cache_bytes)
         .flush_every_ms(None)
         .mode(sled::Mode::HighThroughput);
-    let deadline = Instant::now() + LOCK_LINGERS;
+    let deadline = Instant::now() + LOCK_WAIT;
     loop {
         // sled panics on some kinds of damage.
         return match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open())) {
@@ -211,14 +217,14 @@ mod tests {
     const VALUE_BYTES: usize = 2_000;
     const ROUNDS: u64 = 20;
 
-    /// What is written again and again takes no more than a few times itself; without the cleaning it takes more.
+    /// INV-DISK: without the cleaning the file takes more.
     #[test]
-    fn a_file_stays_within_a_few_times_the_values_in_it() {
+    fn file_stays_within_three_times_its_values() {
         let dir = tempfile::tempdir().unwrap();
         let disk = SledDisk::open(dir.path(), SledSettings { cache_bytes: 1 << 20, sync: false }).unwrap();
         let map = disk.map(0).unwrap();
         for round in 0..ROUNDS {
-            // In no order, and never all of them: as checkpoints do.
+            // Half of the keys, unordered, as checkpoints write them.
             for i in 0..KEYS / 2 {
                 let key = (i * 2 + round).wrapping_mul(0x9e37_79b9_7f4a_7c15) % KEYS;
                 map.insert(&key.to_be_bytes(), &[round as u8; VALUE_BYTES]).unwrap();

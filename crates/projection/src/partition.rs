@@ -67,7 +67,7 @@ pub struct Checkpoint {
     pub number: u64,
 }
 
-/// Writes the changed pages of a state, whose counters [`State::settle`] has put into its pages.
+/// Writes the changed pages of a state, whose counters [`State::write_meta`] has put into its pages.
 /// Pages leave memory only after [`Paged::saved`].
 ///
 /// # Errors

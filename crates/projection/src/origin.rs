@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_last_record_is_refused_unless_retention_removed_it() {
+    fn missing_last_record_is_refused_unless_retention_removed_it() {
         let sentence = refused(0, 8, Limits::default(), last(7, 1)).expect("refused");
         assert!(sentence.contains("compacted"), "{sentence}");
         assert_eq!(refused(8, 8, Limits::default(), last(7, 1)), None);

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_audience_does_not_wait_for_a_large_one() {
+    fn small_audience_does_not_wait_for_a_large_one() {
         let (mut updates, now) = (UpdateWindow::new(Duration::from_millis(200), 1 << 20), Instant::now());
         let change = |message, audience| MessageChanged { message, audience, newly_read: None };
         updates.add(&[change(1, 100_000), change(2, 1)], &[], now, None);

@@ -1,5 +1,6 @@
-//! `receipts replay`, `export`, `stats`, `backfill` and `verify` as processes on the embedded log, between two runs of `receipts serve`. What they
-//! answer is compared with what the service answered; rows and pages are compared in `crates/analytics`.
+//! Tests `receipts replay`, `export`, `stats`, `backfill` and `verify` as processes on the embedded
+//! log, between two runs of `receipts serve`. Compares their answers with the service's;
+//! `crates/analytics` compares rows and pages.
 
 mod interrupts;
 mod ranges;
@@ -20,7 +21,7 @@ fn read(message: &str, reader: &str) -> Value {
     json!({"type": "message.read", "conversation_id": "g1", "reader_id": reader, "message_ids": [message]})
 }
 
-/// The lines of JSON that a command prints, which ends with that code.
+/// Runs a command that ends with `code`, and returns its lines of JSON.
 fn lines(code: i32, arguments: &[&str], data: &Path) -> Vec<Value> {
     let data = data.to_str().expect("UTF-8");
     let output = run("receipts", &[arguments, &["--data-dir", data, "--json"]].concat());
@@ -33,10 +34,10 @@ const RECEIPT: &str = "/v1/conversations/g1/messages/m1/receipt";
 const READERS: &str = "/v1/conversations/g1/messages/m1/members?filter=read";
 const MARK: &str = "/v1/conversations/g1/read-marks/bob";
 
-/// INV-ASOF: replay prints the very JSON that HTTP answered, now and as of an earlier position; export and verify find what
-/// the service left; and what a service has open is refused with what to do.
+/// INV-ASOF: replay prints the same JSON that HTTP answered, now and as of an earlier position.
+/// Export and verify find the service's data, and refuse a directory that a service has open.
 #[test]
-fn what_the_service_answered_is_answered_again_from_its_log_once_it_has_ended() {
+fn commands_repeat_the_answers_of_a_stopped_service() {
     let data = tempfile::tempdir().expect("a folder");
     let service = Service::serve(data.path(), &[]);
     let mark =
@@ -93,7 +94,7 @@ fn what_the_service_answered_is_answered_again_from_its_log_once_it_has_ended() 
     assert_eq!(service.get_after(RECEIPT, &second).body, now[0], "nothing was changed");
 }
 
-/// Wrong usage ends with 2 and names the argument; what is not there ends with 1, and nothing is made.
+/// Wrong usage ends with 2 and names the argument. A missing log ends with 1 and creates nothing.
 #[test]
 fn wrong_usage_and_what_is_not_there_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -132,10 +133,10 @@ fn wrong_usage_and_what_is_not_there_are_named() {
     assert!(!Path::new(absent).exists());
 }
 
-/// INV-BACKFILL, INV-STATS: an import that Ctrl-C ends goes on with the same command, each row is in the log once, and the
-/// service answers from it.
+/// INV-BACKFILL, INV-STATS: after Ctrl-C the same command continues an import, the log has each row
+/// once, and the service answers from it.
 #[test]
-fn an_import_that_ctrl_c_ends_goes_on_and_its_receipts_are_answered_and_counted() {
+fn interrupted_import_continues_and_its_receipts_are_answered() {
     const MESSAGES: usize = 1_000;
     const READERS: usize = 150;
     let data = tempfile::tempdir().expect("a folder");

@@ -1,5 +1,5 @@
-//! The Rust client against the real service: what is told and asked, what goes wrong, and streams through kills, silence and
-//! logs that are gone (INV-CLIENT). What it decides without the service is tested with `crates/client`.
+//! Tests the Rust client against the real service: calls, failures, and streams through kills,
+//! silence and lost logs (INV-CLIENT). `crates/client` tests the client's own decisions.
 
 mod calls;
 mod streams;
@@ -13,7 +13,7 @@ use std::path::Path;
 
 const SENT_AT_MS: u64 = 1_780_000_000_000;
 
-/// A client in the name of a service, or, with a caller, of a person.
+/// Returns a client that acts for a service, or for a person if there is a caller.
 fn client(address: &str, caller: Option<&str>) -> Client {
     let builder = Client::builder(format!("http://{address}")).wait(TIMEOUT / 2).http(|http| http.no_proxy());
     match caller {
@@ -35,12 +35,12 @@ fn conversation(id: &str, members: &[&str], messages: &[&str]) -> Vec<Event<'sta
     std::iter::once(roster).chain(sends).collect()
 }
 
-/// A port that nobody listens at: for a service that comes again at the same address.
+/// Returns a free port, for a service that restarts at the same address.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
-/// `receipts serve` at an address.
+/// Starts `receipts serve` at an address.
 fn serve_at(address: SocketAddr, data_dir: &Path) -> Service {
     let (address, data_dir) = (address.to_string(), data_dir.to_str().expect("UTF-8"));
     let flags = ["--http-listen", &address, "--data-dir", data_dir, "--projector-update-window-ms", "20"];

@@ -1,10 +1,10 @@
-//! `receipts demo`: it ends well, and what it shows is what the service answers. The figures it measures are not tested:
-//! they are this machine's.
+//! Tests that `receipts demo` ends well and shows the service's answers. Does not test its figures,
+//! which are the machine's.
 
 use receipts_tests::process::{Service, errors, run};
 use serde_json::Value;
 
-/// The receipts that a demo shows, with their texts.
+/// Returns the receipts that a demo shows, with their texts.
 fn receipts(lines: &[Value]) -> Vec<(&str, &Value)> {
     lines.iter().filter_map(|line| Some((line["text"].as_str()?, line.get("receipt")?))).collect()
 }
@@ -31,7 +31,7 @@ fn what_the_demo_shows_is_what_the_service_answers() {
         let answer = demo.get(&format!("/v1/conversations/{conversation_id}/messages/{message_id}/receipt"));
         assert_eq!((answer.status, &answer.body), (200, *shown));
     }
-    // The same page again, and the whole list behind it, is as long as the receipt says.
+    // The page and the whole list are as long as the receipt says.
     let lists: Vec<&Value> = lines.iter().filter_map(|line| line.get("list")).collect();
     assert_eq!(lists.len(), 9, "three lists of three messages");
     for list in lists {
@@ -59,7 +59,7 @@ fn what_the_demo_shows_is_what_the_service_answers() {
 }
 
 #[test]
-fn the_demo_ends_by_itself_and_its_counts_always_close() {
+fn demo_ends_by_itself_and_its_counts_close() {
     let output = run("receipts", &["demo", "--json", "--seed", "3"]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let lines: Vec<Value> = String::from_utf8(output.stdout)
@@ -76,7 +76,7 @@ fn the_demo_ends_by_itself_and_its_counts_always_close() {
         let found = receipts.iter().find(|(_, receipt)| receipt["message_id"] == message_id);
         found.unwrap_or_else(|| panic!("{message_id} is not shown")).1
     };
-    // Told by hand, whatever the seed: two of five have read, one has left.
+    // The same for every seed: two of five have read, one has left.
     let lunch = of("lunch-1");
     let counts = ["audience_count", "read_count", "unread_count", "departed_count"].map(|field| count(lunch, field));
     assert_eq!(counts, [5, 2, 2, 1]);
@@ -112,7 +112,7 @@ fn people_are_shown_sentences() {
 }
 
 #[test]
-fn a_chat_that_is_fed_into_a_log_with_another_in_it_keeps_to_a_tenant_of_its_own() {
+fn second_chat_in_a_log_has_its_own_tenant() {
     let data = tempfile::tempdir().expect("a folder");
     let data_dir = data.path().to_str().expect("UTF-8");
     let lunch = |seed: &str| {

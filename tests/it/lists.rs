@@ -1,5 +1,5 @@
-//! Member lists of 100,000 of a running service, walked while reads and leaves are folded (INV-PAGING). The same law as a property
-//! is tested with `crates/store`, and there also what a page costs at which depth.
+//! Walks member lists of 100,000 of a running service while reads and departures are folded
+//! (INV-PAGING). `crates/store` tests the law as a property, and the cost of a page at each depth.
 
 use receipts_tests::process::Service;
 use serde_json::{Value, json};
@@ -13,14 +13,14 @@ const LIST: &str = "/v1/conversations/g1/messages/m1/members";
 /// Events of one request while lists are walked.
 const EVENTS: usize = 200;
 
-/// What becomes of a person, by number.
+/// A person's part in the test, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// Has read, or left without reading, or will do neither, before the first walk begins.
+    /// Does not change during the walks: has read, has left without reading, or will do neither.
     Read,
     Departed,
     Unread,
-    /// Will while lists are walked.
+    /// Reads or leaves while lists are walked.
     Reads,
     Leaves,
 }
@@ -47,12 +47,13 @@ fn read(reader: &str) -> Value {
     json!({"type": "message.read", "conversation_id": "g1", "reader_id": reader, "message_ids": ["m1", "m2"]})
 }
 
-/// Writes events, 1,000 a request; returns the last token.
+/// Writes events, 1,000 per request, and returns the last token.
 fn write(service: &Service, events: &[Value]) -> String {
     events.chunks(1_000).fold(String::new(), |_, some| service.write(&json!(some)))
 }
 
-/// Walks through a list; how often each person came, and whether the message changed between its pages.
+/// Walks through a list. Returns how often each person appeared, and whether the message changed
+/// between pages.
 fn walk(service: &Service, filter: &str, token: &str, pages: &AtomicUsize) -> (HashMap<String, usize>, bool) {
     let (mut seen, mut versions, mut cursor) = (HashMap::new(), Vec::new(), String::new());
     loop {
@@ -72,7 +73,7 @@ fn walk(service: &Service, filter: &str, token: &str, pages: &AtomicUsize) -> (H
     }
 }
 
-/// Who must be, and who may be, in a list at any moment of a walk.
+/// Returns the people who must be, and who may be, in a list at any moment of a walk.
 fn expected(filter: &str) -> (Fate, &'static [Fate]) {
     match filter {
         "read" => (Fate::Read, &[Fate::Read, Fate::Reads]),
@@ -94,7 +95,7 @@ fn check(filter: &str, seen: &HashMap<String, usize>) {
 
 /// INV-PAGING
 #[test]
-fn walks_through_100_000_while_they_read_and_leave_name_nobody_twice_and_all_who_stay_once() {
+fn walks_through_100_000_changing_members_name_each_once() {
     let data = tempfile::tempdir().expect("a folder");
     let service = Service::serve(data.path(), &[]);
     let everybody: Vec<String> = (0..PEOPLE).map(|n| format!("user-{n}")).collect();
@@ -110,7 +111,7 @@ fn walks_through_100_000_while_they_read_and_leave_name_nobody_twice_and_all_who
     before.extend(people(Fate::Departed).chunks(1_000).map(|some| roster("left", some)));
     let token = write(&service, &before);
 
-    // Reads and leaves take turns.
+    // Reads and departures alternate.
     let mut meanwhile = Vec::new();
     let leaves = people(Fate::Leaves);
     let mut leaving = leaves.chunks(50);
@@ -123,7 +124,7 @@ fn walks_through_100_000_while_they_read_and_leave_name_nobody_twice_and_all_who
         let writer = scope.spawn(|| {
             let requests: Vec<&[Value]> = meanwhile.chunks(EVENTS).collect();
             for (number, some) in requests.iter().enumerate() {
-                // As the walks go on: so that every one of them meets changes, on whatever machine.
+                // Paced by the walks, so that each walk meets changes on a machine of any speed.
                 while pages.load(Ordering::Relaxed) < 2 * number {
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -153,7 +154,7 @@ fn walks_through_100_000_while_they_read_and_leave_name_nobody_twice_and_all_who
         println!("{filter}: {walks} walks, {changed} of them with changes meanwhile");
     }
 
-    // And in the end the lists are what was written.
+    // In the end the lists equal the written events.
     let token = write(&service, &[read("user-0")]);
     let lists: [(&str, &[Fate]); 3] = [
         ("read", &[Fate::Read, Fate::Reads]),

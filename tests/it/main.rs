@@ -1,5 +1,5 @@
-//! The binaries of the project as an operator and a client meet them, on the embedded log. Must not need a Kafka, root or
-//! more than some seconds per test: `tests/kafka` and `tests/long` hold the others.
+//! Tests the binaries as operators and clients use them, on the embedded log. Must not need Kafka,
+//! root or more than some seconds per test: `tests/kafka` and `tests/long` hold such tests.
 
 mod analysts;
 mod client;

@@ -1,6 +1,6 @@
-//! `receipts policy set` and `receipts erase` on the embedded log, as an operator's script calls them: without a terminal,
-//! between two runs of `receipts serve`. What a policy and an erasure mean is tested with the fold; the same on Kafka in
-//! `kafka_end_to_end`.
+//! Tests `receipts policy set` and `receipts erase` on the embedded log, as an operator's script
+//! calls them: without a terminal, between two runs of `receipts serve`. The fold's tests cover the
+//! meaning of policies and erasures, `tests/kafka` the same commands on Kafka.
 
 use receipts_event::{key, partition_of};
 use receipts_tests::process::{Service, errors, run};
@@ -8,18 +8,19 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Partitions of an embedded log by default.
+/// The default number of partitions of an embedded log.
 const PARTITIONS: u32 = 4;
 const SENT_AT_MS: u64 = 1_780_000_000_000;
 
-/// Conversations of a tenant, one in each partition: what holds for all of them was written everywhere.
+/// Conversations of a tenant, one per partition: a rule that holds for all of them stands in every
+/// partition.
 fn everywhere(tenant: &str) -> Vec<String> {
     let mut taken = BTreeSet::new();
     let ids = (0..).map(|number| format!("g{number}"));
     ids.filter(|id| taken.insert(partition_of(&key(tenant, id), PARTITIONS))).take(PARTITIONS as usize).collect()
 }
 
-/// Runs a command that succeeds on the embedded log, and returns the one object that it prints.
+/// Runs a command that succeeds on the embedded log, and returns its one object of JSON.
 fn command(arguments: &[&str], data: &Path) -> Value {
     let data = data.to_str().expect("UTF-8");
     let output = run("receipts", &[arguments, &["--data-dir", data, "--json"]].concat());
@@ -29,7 +30,7 @@ fn command(arguments: &[&str], data: &Path) -> Value {
     serde_json::from_str(&shown).expect("JSON")
 }
 
-/// Runs a command that must not succeed, and returns what it says.
+/// Runs a command that must fail, and returns its message.
 fn refused(code: i32, arguments: &[&str]) -> String {
     let output = run("receipts", arguments);
     let said = errors(&output);
@@ -56,7 +57,7 @@ fn sent(conversation: &str, message: &str) -> Value {
            "sent_at_ms": SENT_AT_MS, "need_read_receipt": true})
 }
 
-/// The statuses of a message in conversations of every partition: one, if they agree.
+/// Returns the statuses of a message over all partitions: one, if they agree.
 fn statuses(service: &Service, tenant: &str, token: &str, conversations: &[String], message: &str) -> BTreeSet<String> {
     let status = |id: &String| {
         let receipt = ask(service, tenant, token, &format!("/v1/conversations/{id}/messages/{message}/receipt"));
@@ -69,10 +70,10 @@ fn only(status: &str) -> BTreeSet<String> {
     BTreeSet::from([status.to_owned()])
 }
 
-/// INV-COPIES, INV-FROZEN, INV-TENANT: a policy holds in every partition, for what is sent after it, in its tenant, and
-/// replaces the one before as a whole.
+/// INV-COPIES, INV-FROZEN, INV-TENANT: a policy holds in every partition, for later messages of its
+/// tenant, and replaces the previous policy as a whole.
 #[test]
-fn a_policy_holds_everywhere_for_what_is_sent_after_it_and_replaces_the_one_before() {
+fn policy_holds_everywhere_for_later_messages() {
     let data = tempfile::tempdir().expect("a folder");
     let (ours, others) = (everywhere("acme"), everywhere("default"));
     let group = |id: &String| {
@@ -106,7 +107,8 @@ fn a_policy_holds_everywhere_for_what_is_sent_after_it_and_replaces_the_one_befo
     assert_eq!(statuses(&service, "default", &elsewhere, &others, "after"), only("ok"), "another tenant's policy");
     assert_eq!(service.terminate(), Some(0));
 
-    // Names another type only: channels are as if no policy had ever spoken of them. By the file and for people this time.
+    // Names only another type, so channels are as before any policy. This time by a file, with
+    // output for people.
     let file = data.path().join("receipts.toml");
     std::fs::write(&file, format!("data_dir = {:?}\n", data.path())).expect("written");
     let file = file.to_str().expect("UTF-8");
@@ -123,9 +125,9 @@ fn a_policy_holds_everywhere_for_what_is_sent_after_it_and_replaces_the_one_befo
     assert_eq!(service.terminate(), Some(0));
 }
 
-/// INV-COPIES, INV-ERASED: after an erasure nobody is named in any partition, and counts stay.
+/// INV-COPIES, INV-ERASED: after an erasure no partition names the person, and counts stay.
 #[test]
-fn an_erased_person_is_named_by_no_answer_in_any_partition_and_counts_stay() {
+fn no_partition_names_an_erased_person() {
     let data = tempfile::tempdir().expect("a folder");
     let conversations = everywhere("default");
     let mut events = Vec::new();
@@ -172,9 +174,10 @@ fn an_erased_person_is_named_by_no_answer_in_any_partition_and_counts_stay() {
     assert_eq!(service.terminate(), Some(0));
 }
 
-/// A data directory is one process's: the commands write nothing into one that is served, and say what to send instead.
+/// The commands write nothing into a data directory that a service has open, and print the request
+/// to send instead.
 #[test]
-fn a_directory_that_is_served_is_refused_with_a_line_that_works() {
+fn served_directory_is_refused_with_a_working_request() {
     let data = tempfile::tempdir().expect("a folder");
     let data_dir = data.path().to_str().expect("UTF-8");
     let service = Service::serve(data.path(), &[]);
@@ -198,9 +201,9 @@ fn a_directory_that_is_served_is_refused_with_a_line_that_works() {
     assert_eq!(service.get("/readyz").status, 200, "the service goes on");
 }
 
-/// Who names the wrong directory is told so: nothing is made there.
+/// A wrong directory is refused, and nothing is created there.
 #[test]
-fn a_directory_without_a_log_is_refused_and_left_as_it_was() {
+fn directory_without_a_log_is_refused_and_unchanged() {
     let data = tempfile::tempdir().expect("a folder");
     let (empty, absent) = (data.path().join("empty"), data.path().join("absent"));
     std::fs::create_dir(&empty).expect("made");
@@ -216,10 +219,10 @@ fn a_directory_without_a_log_is_refused_and_left_as_it_was() {
     assert_eq!((std::fs::read_dir(&empty).expect("a folder").count(), absent.exists()), (0, false));
 }
 
-/// Wrong usage ends with 2, names the argument, and writes nothing; each mistake is made on a log that would take the
-/// command without it.
+/// Wrong usage ends with 2, names the argument, and writes nothing. Without its one mistake each
+/// command would succeed.
 #[test]
-fn every_usage_mistake_is_named_by_its_argument_with_exit_code_2() {
+fn usage_mistakes_name_their_argument_with_exit_code_2() {
     let data = tempfile::tempdir().expect("a folder");
     assert_eq!(Service::serve(data.path(), &[]).terminate(), Some(0));
     let (long, data_dir) = ("x".repeat(129), data.path().to_str().expect("UTF-8"));
@@ -249,7 +252,7 @@ fn every_usage_mistake_is_named_by_its_argument_with_exit_code_2() {
         let said = refused(2, &[*arguments, &["--data-dir", data_dir]].concat());
         assert!(parts.iter().all(|part| said.contains(part)), "{arguments:?} must name {parts:?}:\n{said}");
     }
-    // Nothing of all that was written: the first copies stand at the beginning.
+    // The failed commands wrote nothing: the first copies have offset 0.
     let shown = command(&["policy", "set", "a=b=on", "*=off"], data.path());
     let offsets = shown["written"].as_array().expect("a list").iter().map(|place| &place["offset"]);
     assert_eq!(offsets.collect::<Vec<_>>(), vec![&json!(0); PARTITIONS as usize]);

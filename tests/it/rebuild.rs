@@ -1,5 +1,5 @@
-//! `receipts rebuild` as a process between two runs of `receipts serve` on the embedded log: what is switched, what is not, and
-//! the way back.
+//! Tests `receipts rebuild` as a process between two runs of `receipts serve` on the embedded log:
+//! the switch to the new store, its refusal, and the way back.
 
 use receipts_tests::process::{Service, errors, run};
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ fn answered(data: &Path, position: &str) -> Value {
 
 /// INV-PREFIX
 #[test]
-fn a_rebuilt_store_that_is_the_same_takes_over_and_the_old_one_is_kept_until_it_is_confirmed() {
+fn equal_rebuilt_store_takes_over_until_confirmed() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
     let (position, answer) = told(&data);
@@ -64,11 +64,11 @@ fn a_rebuilt_store_that_is_the_same_takes_over_and_the_old_one_is_kept_until_it_
 }
 
 #[test]
-fn a_rebuilt_store_that_differs_takes_over_only_where_that_is_meant() {
+fn different_rebuilt_store_takes_over_only_if_ordered() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
     let (position, answer) = told(&data);
-    // Without read times the state is another one.
+    // Without read times the state differs.
     let other = ["--projector-read-times=false"];
     let (_, said) = rebuild(1, &other, &data);
     assert!(said.contains("[0] differ") && said.contains("nothing is switched"), "{said}");

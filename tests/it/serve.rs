@@ -1,5 +1,5 @@
-//! `receipts serve` as an operator meets it: ready, answering, stopped, started again, and refusing what it must. What
-//! the answers mean is tested with the fold.
+//! Tests `receipts serve` as an operator uses it: ready, answering, stopped, restarted, and
+//! refusing to start. The fold's tests cover the meaning of answers.
 
 use receipts_tests::process::{Answer, Service, errors, run};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use std::path::Path;
 const RECEIPT: &str = "/v1/conversations/g1/messages/m1/receipt";
 const UNREAD: &str = "/v1/conversations/g1/messages/m1/members?filter=unread";
 
-/// Five read what alice sends, but two have not yet, one has left and one is hidden.
+/// Alice's message has an audience of five: two have not read yet, one has left and one is hidden.
 fn chat() -> Value {
     json!([
         {"type": "members.changed", "conversation_id": "g1", "joined": ["alice", "bob", "carol", "dave", "erin", "frank"]},
@@ -22,7 +22,7 @@ fn chat() -> Value {
     ])
 }
 
-/// All that the service says of the message, and the cursor behind the first who has not read.
+/// Returns all answers about the message, and the cursor behind the first unread member.
 fn answers(service: &Service, token: &str) -> (Vec<Answer>, String) {
     let ask = |path: &str| service.get_after(path, token);
     let first = ask(&format!("{UNREAD}&limit=1"));
@@ -33,7 +33,7 @@ fn answers(service: &Service, token: &str) -> (Vec<Answer>, String) {
 }
 
 #[test]
-fn a_restart_changes_no_answer_and_a_signal_ends_it_with_0() {
+fn restart_changes_no_answer_and_signal_exits_with_0() {
     let data = tempfile::tempdir().expect("a folder");
     let service = Service::serve(data.path(), &[]);
     assert_eq!(service.get("/readyz").status, 200, "it said that it was ready");
@@ -73,7 +73,7 @@ fn what_was_acknowledged_is_there_after_a_kill() {
 }
 
 #[test]
-fn a_second_process_on_the_same_data_directory_is_refused() {
+fn second_process_on_a_data_directory_is_refused() {
     let data = tempfile::tempdir().expect("a folder");
     let first = Service::serve(data.path(), &[]);
     let second = serve_and_fail(data.path(), &[]);
@@ -91,7 +91,7 @@ fn a_store_is_not_folded_on_from_another_log() {
 }
 
 #[test]
-fn an_address_that_is_taken_and_a_directory_that_cannot_be_made_are_refused_with_what_to_do() {
+fn taken_address_and_impossible_directory_are_refused_with_advice() {
     let data = tempfile::tempdir().expect("a folder");
     let first = Service::serve(&data.path().join("first"), &[]);
     let taken = serve_and_fail(&data.path().join("second"), &["--http-listen", &first.address]);
@@ -102,7 +102,7 @@ fn an_address_that_is_taken_and_a_directory_that_cannot_be_made_are_refused_with
     assert!(refused.contains("--data-dir"), "{refused}");
 }
 
-/// Starts a service that cannot run, checks that it failed at its work, and returns what it said.
+/// Starts a service that cannot run, checks for exit code 1, and returns its message.
 fn serve_and_fail(data_dir: &Path, more: &[&str]) -> String {
     let data_dir = data_dir.to_str().expect("UTF-8");
     let output = run("receipts", &[&["serve", "--http-listen", "127.0.0.1:0", "--data-dir", data_dir], more].concat());
@@ -111,7 +111,7 @@ fn serve_and_fail(data_dir: &Path, more: &[&str]) -> String {
 }
 
 #[test]
-fn every_configuration_mistake_is_named_at_once_with_exit_code_2() {
+fn all_configuration_mistakes_are_named_with_exit_code_2() {
     let data = tempfile::tempdir().expect("a folder");
     let file = data.path().join("receipts.toml");
     std::fs::write(&file, "[projector]\nretention_ms = \"long\"\n").expect("written");

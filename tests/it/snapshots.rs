@@ -1,5 +1,5 @@
-//! `receipts snapshot` as a process, against a running service and against the data directory that it left. What a snapshot
-//! holds is compared in `crates/snapshots`.
+//! Tests `receipts snapshot` as a process, against a running service and against its data directory
+//! afterwards. `crates/snapshots` compares the content of snapshots.
 
 use receipts_tests::process::{Service, errors, request, run};
 use serde_json::{Value, json};
@@ -8,11 +8,11 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// One partition, so that everything stands in one snapshot.
+/// One partition, so that one snapshot holds everything.
 const ONE: [&str; 2] = ["--log-partitions", "1"];
 const RECEIPT: &str = "/v1/conversations/g1/messages/m1/receipt";
 
-/// The lines of JSON that `receipts snapshot` prints, which ends with that code; and what it says beside.
+/// Runs `receipts snapshot`, which ends with `code`, and returns its lines of JSON and its log.
 fn snapshot(code: i32, arguments: &[&str], data: &Path, at: &Path) -> (Vec<Value>, String) {
     let (data, at) = (data.to_str().expect("UTF-8"), at.to_str().expect("UTF-8"));
     let common = ["--data-dir", data, "--snapshot-url", at, "--json"];
@@ -25,7 +25,7 @@ fn snapshot(code: i32, arguments: &[&str], data: &Path, at: &Path) -> (Vec<Value
 
 fn serve(data: &Path, at: &Path) -> Service {
     let at = at.to_str().expect("UTF-8");
-    // Only what is asked for is taken.
+    // Only the requested partition is taken.
     let flags =
         ["--snapshot-url", at, "--snapshot-interval-ms", "86400000", "--projector-checkpoint-interval-ms", "10"];
     Service::serve(data, &[&ONE[..], &flags].concat())
@@ -40,7 +40,8 @@ fn told(service: &Service) -> String {
     ]))
 }
 
-/// Takes snapshots of a running service until one holds so many records: the last checkpoint may be older.
+/// Takes snapshots of a running service until one holds that number of records, because the last
+/// checkpoint may be older.
 fn take_up_to(next_offset: u64, data: &Path, at: &Path) -> Value {
     for _ in 0..200 {
         let (states, _) = snapshot(0, &["take"], data, at);
@@ -54,7 +55,7 @@ fn take_up_to(next_offset: u64, data: &Path, at: &Path) -> Value {
 
 /// INV-RESTORE
 #[test]
-fn a_snapshot_of_a_running_service_brings_its_answers_back_into_an_empty_directory() {
+fn snapshot_restores_the_answers_of_a_running_service() {
     let folder = tempfile::tempdir().expect("a folder");
     let (data, at) = (folder.path().join("data"), folder.path().join("snapshots"));
     let service = serve(&data, &at);
@@ -63,7 +64,7 @@ fn a_snapshot_of_a_running_service_brings_its_answers_back_into_an_empty_directo
     let state = take_up_to(3, &data, &at);
     let place = state["newest"]["place"].as_str().expect("a place").to_owned();
     assert!(Path::new(&place).is_file(), "{place}");
-    // Nobody else may ask.
+    // No other caller may ask.
     let stranger = request(&service.address, "POST", "/internal/v1/snapshots", &[], "{}").expect("an answer");
     assert_eq!(stranger.status, 401);
     assert_eq!(service.terminate(), Some(0));
@@ -80,7 +81,7 @@ fn a_snapshot_of_a_running_service_brings_its_answers_back_into_an_empty_directo
     fs::remove_dir_all(data.join("store")).expect("removed");
     let (restored, _) = snapshot(0, &["restore"], &data, &at);
     assert_eq!((&restored[0]["next_offset"], &restored[0]["digest"]), (&json!(3), &state["newest"]["digest"]));
-    // Without snapshots configured: what answers is what was restored, and the log agrees with it.
+    // Without snapshots configured, the answers come from the restored state, and the log agrees.
     let again = Service::serve(&data, &ONE);
     assert_eq!(again.get_after(RECEIPT, &position).body, answer);
     assert_eq!(again.terminate(), Some(0));
@@ -90,7 +91,7 @@ fn a_snapshot_of_a_running_service_brings_its_answers_back_into_an_empty_directo
 
 /// INV-SNAPSHOT-WHOLE
 #[test]
-fn a_snapshot_of_a_stopped_directory_is_verified_and_a_damaged_one_is_named() {
+fn snapshot_of_a_stopped_directory_is_verified() {
     let folder = tempfile::tempdir().expect("a folder");
     let (data, at) = (folder.path().join("data"), folder.path().join("snapshots"));
     let service = Service::serve(&data, &ONE);
@@ -112,14 +113,14 @@ fn a_snapshot_of_a_stopped_directory_is_verified_and_a_damaged_one_is_named() {
     assert!(!data.join("store").exists(), "nothing of it is left where a service would look");
 }
 
-/// The log is folded all the same, and soon: four partitions do not wait one after the other.
+/// The log is folded all the same, and soon: the four partitions do not wait one after the other.
 #[test]
-fn a_bucket_that_does_not_answer_is_waited_for_once_and_not_by_each_partition() {
+fn silent_bucket_is_waited_for_only_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
     let bucket = TcpListener::bind("127.0.0.1:0").expect("a port");
     let endpoint = format!("http://{}", bucket.local_addr().expect("bound"));
-    // Takes every connection and keeps it.
+    // Accepts every connection and never answers.
     std::thread::spawn(move || bucket.incoming().collect::<Vec<_>>());
     let environment = [
         ("AWS_ENDPOINT", &*endpoint),
@@ -139,7 +140,7 @@ fn a_bucket_that_does_not_answer_is_waited_for_once_and_not_by_each_partition() 
 }
 
 #[test]
-fn what_is_asked_for_wrongly_is_refused_with_what_to_do() {
+fn wrong_snapshot_requests_are_refused_with_advice() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
     let at = |url: &str, code: i32, arguments: &[&str]| snapshot(code, arguments, &data, Path::new(url)).1;
@@ -152,7 +153,7 @@ fn what_is_asked_for_wrongly_is_refused_with_what_to_do() {
     assert_eq!(output.status.code(), Some(2));
     assert!(errors(&output).contains("--snapshot-url"), "{}", errors(&output));
 
-    // A service that takes none says so.
+    // A service that takes no snapshots says so.
     let service = Service::serve(&data, &ONE);
     assert!(at(&empty, 1, &["take"]).contains("set snapshot.url"));
     assert_eq!(service.terminate(), Some(0));

@@ -1,6 +1,6 @@
-//! What a stranger can learn from the whole service: every kind of caller asks every route for messages of every kind, by
-//! headers and by tokens, and is answered as the table below has it. Asks a running process; the fold and the edge are tested
-//! with their crates.
+//! Tests that strangers learn nothing from the whole service: every kind of caller asks every route
+//! for messages of every kind, by headers and by tokens, and gets the answers of the table below.
+//! Asks a running process; the crates of fold and edge have tests of their own.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
@@ -14,26 +14,27 @@ use std::time::Duration;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
-/// Message, its conversation, what a service is told, and what its sender is: status of the receipt, of the list of readers,
-/// and the item of a query.
+/// A message, its conversation, and the answers to a service and to its sender: status of the
+/// receipt, of the list of readers, and the item of a query.
 const MESSAGES: [(&str, &str, [&str; 3], [&str; 3]); 6] = [
     ("g1", "m-open", ["200", "200", "ok"], ["200", "200", "ok"]),
     ("g1", "m-back", ["200", "409", "recalled"], ["200", "409", "recalled"]),
     ("g1", "m-mute", ["200", "409", "not_requested"], ["200", "409", "not_requested"]),
     ("n1", "m-news", ["200", "409", "unsupported"], ["200", "409", "unsupported"]),
-    // Of somebody who was erased since, and so is nobody's.
+    // Its sender was erased since, so it has no sender.
     ("g1", "m-gone", ["200", "200", "ok"], ["403", "403", "forbidden"]),
     ("g1", "m-none", ["404", "404", "not_found"], ["403", "403", "forbidden"]),
 ];
 
-/// Who asks: alice sends, bob reads, the bot observes, dave has left, erin was erased, mallory has never been there.
+/// The callers: alice sends, bob reads, the bot observes, dave has left, erin was erased, mallory
+/// was never a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Caller {
     Person(&'static str),
-    /// A person of another tenant, by the sender's name.
+    /// A person of another tenant with the sender's name.
     Foreigner,
     Service,
-    /// Only tokens know it.
+    /// Only tokens can name it.
     ServiceWithoutScope,
 }
 
@@ -49,7 +50,7 @@ const CALLERS: [Caller; 9] = [
     Caller::ServiceWithoutScope,
 ];
 
-/// How callers say who they are.
+/// The credentials of callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Headers,
@@ -81,14 +82,14 @@ impl By {
     }
 }
 
-/// HS256 by hand: no crate of the product has a say in it.
+/// HS256 by hand, independent of the product's crates.
 fn token(claims: &Value) -> String {
     let signed = format!("{}.{}", BASE64.encode(r#"{"alg":"HS256","typ":"JWT"}"#), BASE64.encode(claims.to_string()));
     let mac = Hmac::<Sha256>::new_from_slice(SECRET).expect("any length").chain_update(&signed);
     format!("{signed}.{}", BASE64.encode(mac.finalize().into_bytes()))
 }
 
-/// An answer as it came over the wire, but for what differs from answer to answer by intent.
+/// An answer as it came over the wire, without the parts that differ by intent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Raw {
     status: String,
@@ -127,7 +128,7 @@ impl Asked {
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status").to_owned();
         let own = |line: &&str| !line.starts_with("date: ") && !line.starts_with("x-request-id: ");
         let headers: Vec<String> = lines.filter(own).map(str::to_owned).collect();
-        // A stream has no end to be waited for.
+        // A stream does not end by itself.
         if !headers.iter().any(|line| line.contains("text/event-stream")) {
             stream.read_to_end(&mut bytes).expect("the rest");
         }
@@ -148,7 +149,7 @@ impl Asked {
         self.ask(caller, "POST", "/v1/receipts/query", &body)
     }
 
-    /// Everything that can be asked about one message.
+    /// Returns every question about one message.
     fn everything(&self, caller: Caller, (conversation, message): (&str, &str)) -> Vec<Raw> {
         let at = (conversation, message);
         let lists = ["read", "unread", "departed"].map(|filter| self.list(caller, at, filter));
@@ -165,7 +166,7 @@ fn item(answer: &Raw) -> String {
     body["receipts"][0]["status"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Starts a service in which all of that has happened.
+/// Starts a service with these messages and people.
 fn service(data: &std::path::Path, by: By) -> Asked {
     let secret = data.join("secret");
     std::fs::write(&secret, SECRET).expect("written");
@@ -205,7 +206,7 @@ fn service(data: &std::path::Path, by: By) -> Asked {
     assert_eq!(answer.status, "202", "{answer:?}");
     let body: Value = serde_json::from_str(&answer.body).expect("JSON");
     let token = body["position"].as_str().expect("a token").to_owned();
-    // Once all of it is folded the log is quiet, and positions stay.
+    // Once everything is folded the log is quiet, and positions stay.
     let path = "/v1/conversations/g1/messages/m-open/receipt";
     let head = format!("{}Receipts-Min-Position: {token}\r\nReceipts-Wait-Ms: 30000", by.headers(Caller::Service));
     let headers: Vec<(&str, &str)> = head.lines().filter_map(|line| line.split_once(": ")).collect();
@@ -251,7 +252,7 @@ fn every_caller_is_answered_as_the_table_has_it(by: By) {
             let of = format!("conversation_id={conversation}");
             assert_eq!(stream(&of), if by_scope { "200" } else { "403" }, "{caller:?} of {conversation}");
         }
-        // A stream of another tenant's alice is that person's own, and says nothing of this one.
+        // The stream of another tenant's alice belongs to her, and says nothing of this one.
         let own = matches!(caller, Caller::Person("alice") | Caller::Foreigner);
         assert_eq!(stream("sender_id=alice"), if by_scope || own { "200" } else { "403" }, "{caller:?}");
         let event = json!({"type": "message.recalled", "conversation_id": "nowhere", "message_id": "m"}).to_string();
@@ -261,19 +262,19 @@ fn every_caller_is_answered_as_the_table_has_it(by: By) {
 }
 
 #[test]
-fn by_headers_every_caller_is_answered_as_the_table_has_it() {
+fn callers_by_headers_are_answered_by_the_table() {
     every_caller_is_answered_as_the_table_has_it(By::Headers);
 }
 
 #[test]
-fn by_tokens_every_caller_is_answered_as_the_table_has_it() {
+fn callers_by_tokens_are_answered_by_the_table() {
     every_caller_is_answered_as_the_table_has_it(By::Tokens);
 }
 
-/// INV-STRANGER: for whoever is neither sender nor has the scope, a message that is there is answered byte for byte as one
-/// that is not, headers, problem and position included.
+/// INV-STRANGER: for a caller without the scope who is not the sender, an existing message is
+/// answered byte for byte like a missing one, headers, problem and position included.
 #[test]
-fn nothing_in_an_answer_tells_who_may_not_ask_whether_a_message_is_there() {
+fn answers_to_strangers_reveal_no_message() {
     let data = tempfile::tempdir().expect("a folder");
     let asked = service(data.path(), By::Tokens);
     let strangers = CALLERS.iter().filter(|caller| !matches!(caller, Caller::Person("alice") | Caller::Service));

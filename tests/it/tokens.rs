@@ -1,12 +1,12 @@
-//! `receipts serve` with callers by tokens, as an operator meets it: what is refused at the start, and what a stranger is
-//! told. What a token may be is tested with `crates/http`.
+//! Tests `receipts serve` with tokens, as an operator uses it: refusals at the start, and answers
+//! to strangers. `crates/http` tests the tokens themselves.
 
 use receipts_tests::process::{Service, errors, run};
 use std::path::Path;
 
 const ISSUED_FOR_US: [&str; 4] = ["--auth-issuer", "https://id.example", "--auth-audience", "receipts"];
 
-/// Starts a service that must not start, and returns what it said.
+/// Starts a service that must refuse to start, and returns its message.
 fn refused(binary: &str, data_dir: &Path, more: &[&str]) -> String {
     let data_dir = data_dir.to_str().expect("UTF-8");
     let command: &[&str] = if binary == "receipts" { &["serve"] } else { &[] };
@@ -17,7 +17,7 @@ fn refused(binary: &str, data_dir: &Path, more: &[&str]) -> String {
 
 /// INV-CALLER
 #[test]
-fn an_address_that_strangers_reach_is_refused_until_tokens_are_asked_for() {
+fn public_address_is_refused_without_tokens() {
     let data = tempfile::tempdir().expect("a folder");
     for binary in ["receipts", "receipts-ingest"] {
         let said = refused(binary, data.path(), &["--http-listen", "0.0.0.0:0", "--kafka-bootstrap", "127.0.0.1:1"]);

@@ -1,5 +1,6 @@
-//! Streams of updates of a running service, over the embedded log: what a client hears, misses and resumes (INV-STREAM). The
-//! parts are tested with `crates/http`, the same on Kafka in `tests/kafka`.
+//! Tests streams of updates of a running service over the embedded log: a client receives, loses
+//! and resumes updates (INV-STREAM). `crates/http` tests the parts, `tests/kafka` the same on
+//! Kafka.
 
 use receipts_tests::TIMEOUT;
 use receipts_tests::process::{Service, Stream};
@@ -28,7 +29,7 @@ fn serve(data_dir: &Path, more: &[&str]) -> Service {
     Service::serve(data_dir, &[&["--projector-update-window-ms", "20"], more].concat())
 }
 
-/// Hears updates until one is as wanted, and returns it.
+/// Receives updates until one matches, and returns it.
 fn hear(stream: &mut Stream, mut is: impl FnMut(&Value) -> bool) -> Value {
     loop {
         let event = stream.next_update().expect("the update before the end");
@@ -41,7 +42,7 @@ fn hear(stream: &mut Stream, mut is: impl FnMut(&Value) -> bool) -> Value {
 
 /// INV-STREAM
 #[test]
-fn a_client_hears_of_reads_and_marks_as_they_happen_and_the_end_of_the_service() {
+fn stream_carries_reads_and_marks_until_the_service_ends() {
     let data = tempfile::tempdir().expect("a folder");
     let service = serve(data.path(), &["--http-heartbeat-ms", "100"]);
     let mut group = service.listen("conversation_id=g1", &[]);
@@ -52,7 +53,7 @@ fn a_client_hears_of_reads_and_marks_as_they_happen_and_the_end_of_the_service()
         let update = hear(stream, |update| update["read_count"] == 1);
         assert_eq!((&update["message_id"], &update["newly_read"][0]["user_id"]), (&json!("m1"), &json!("bob")));
     }
-    // What the other one of a direct chat has read goes to the sender, and not back to the reader.
+    // A read in a direct chat goes to the sender, not back to the reader.
     let mut bob = service.listen("sender_id=bob", &[("Receipts-Caller", "bob")]);
     let direct = json!({"type": "conversation.configured", "conversation_id": "d1", "kind": "direct"});
     let mark =
@@ -68,12 +69,12 @@ fn a_client_hears_of_reads_and_marks_as_they_happen_and_the_end_of_the_service()
     assert_eq!(service.terminate(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(4), "open streams do not hold up the end");
     assert_eq!(bob.next_update(), None);
-    assert!(bob.comments >= 2, "signs of life");
+    assert!(bob.comments >= 2, "heartbeats");
 }
 
 /// INV-UPDATE-LAST
 #[test]
-fn what_happens_within_a_window_is_one_update_that_names_all_and_equals_the_receipt() {
+fn changes_within_a_window_are_one_update() {
     const READERS: usize = 60;
     let data = tempfile::tempdir().expect("a folder");
     let service = Service::serve(data.path(), &["--projector-update-window-ms", "2000"]);
@@ -91,7 +92,7 @@ fn what_happens_within_a_window_is_one_update_that_names_all_and_equals_the_rece
         named.extend(newly.map(|reader| reader["user_id"].as_str().expect("an id").to_owned()));
         update["read_count"] == READERS
     });
-    // One, unless this process or the service slept through a whole window.
+    // One update, unless this process or the service slept through a whole window.
     assert!(updates < 5, "{updates} updates of {READERS} reads in one request");
     named.sort();
     named.dedup();
@@ -104,7 +105,7 @@ fn what_happens_within_a_window_is_one_update_that_names_all_and_equals_the_rece
 
 /// INV-STRANGER, INV-STREAM
 #[test]
-fn what_a_stream_cannot_be_is_refused_before_it_begins() {
+fn impossible_streams_are_refused_before_they_begin() {
     let data = tempfile::tempdir().expect("a folder");
     let service = serve(data.path(), &[]);
     let bob = [("Receipts-Caller", "bob")];
@@ -116,7 +117,7 @@ fn what_a_stream_cannot_be_is_refused_before_it_begins() {
     assert_eq!(ask("?conversation_id=g1", &bob), (403, "urn:receipts:problem:forbidden".to_owned()));
     assert_eq!(ask("?sender_id=alice", &bob), (403, "urn:receipts:problem:forbidden".to_owned()));
     assert_eq!(ask("?sender_id=bob&since=x", &bob), (400, "urn:receipts:problem:bad-position".to_owned()));
-    // An id of a log that had more: this one's beginning is not that one's.
+    // The id belongs to a log that had more records, so this log cannot continue it.
     let mut stream = service.listen("conversation_id=g1", &[]);
     let position = service.write(&json!([joined("g1", &["alice", "bob"]), sent("g1", "m1", "alice")]));
     hear(&mut stream, |update| update["message_id"] == "m1");
@@ -129,7 +130,7 @@ fn what_a_stream_cannot_be_is_refused_before_it_begins() {
     drop(service.listen(&format!("conversation_id=g1&since={position}"), &[]));
 }
 
-/// What a client that keeps the newest update of each message holds.
+/// The state of a client that keeps the newest update of each message.
 #[derive(Default)]
 struct Held(BTreeMap<(String, String), Value>);
 
@@ -152,7 +153,7 @@ impl Held {
 
 /// INV-STREAM
 #[test]
-fn a_client_that_resumes_wherever_it_broke_off_ends_with_what_the_service_answers() {
+fn resuming_client_ends_with_the_service_answers() {
     const MESSAGES: usize = 60;
     const READERS: usize = 20;
     const CONVERSATIONS: [&str; 3] = ["g1", "g2", "g3"];
@@ -161,7 +162,7 @@ fn a_client_that_resumes_wherever_it_broke_off_ends_with_what_the_service_answer
     let people: Vec<String> = (0..READERS).map(|n| format!("u{n}")).collect();
     let mut names: Vec<&str> = people.iter().map(String::as_str).collect();
     names.push("alice");
-    // First from a position of the event log, from then on from ids.
+    // Resumes first from a position of the event log, then from ids.
     let mut since = service.write(&json!(CONVERSATIONS.map(|conversation| joined(conversation, &names))));
     let (done, mut held, mut resumes, mut random) = (AtomicBool::new(false), Held::default(), 0, 7_u64);
     let write = || {
@@ -217,12 +218,12 @@ fn a_client_that_resumes_wherever_it_broke_off_ends_with_what_the_service_answer
 
 /// INV-STREAM
 #[test]
-fn a_client_that_does_not_read_is_cut_off_and_resumes_where_it_stood() {
+fn slow_client_is_cut_off_and_resumes_there() {
     const MESSAGES: usize = 1_500;
     const READERS: usize = 100;
     let data = tempfile::tempdir().expect("a folder");
     let service = serve(data.path(), &[]);
-    // Long names make long updates: 16 KB each, more together than any socket holds.
+    // Long names make long updates: 16 KB each, together more than a socket's buffers.
     let people: Vec<String> = (0..READERS).map(|n| format!("{n:0120}")).collect();
     let mut names: Vec<&str> = people.iter().map(String::as_str).collect();
     names.push("alice");
@@ -270,7 +271,7 @@ fn a_client_that_does_not_read_is_cut_off_and_resumes_where_it_stood() {
     }
 }
 
-/// INV-STREAM, INV-ERASED: also where the update was published before.
+/// INV-STREAM, INV-ERASED: also for updates published before the erasure.
 #[test]
 fn a_person_who_was_erased_is_in_no_replay() {
     let data = tempfile::tempdir().expect("a folder");

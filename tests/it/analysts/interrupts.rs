@@ -1,4 +1,5 @@
-//! Ctrl-C while the analysts' commands read a log of some size. The import's own is beside its test.
+//! Tests Ctrl-C while the analysts' commands read a larger log. The import's own test is in
+//! `analysts`.
 
 use super::lines;
 use bytes::Bytes;
@@ -14,10 +15,11 @@ use std::time::Duration;
 
 const MESSAGES: usize = 2_000;
 const READERS: usize = 600;
-/// Of one event.
+/// The message ids of one event.
 const MESSAGES_READ: usize = 100;
 
-/// A data directory whose log has, in every partition, a group in which everybody has read everything; and how many events.
+/// Returns a data directory and its number of events. In every partition the log has a group whose
+/// members have read every message.
 fn large() -> (tempfile::TempDir, u64) {
     let data = tempfile::tempdir().expect("a folder");
     assert_eq!(Service::serve(data.path(), &[]).terminate(), Some(0), "it makes the log");
@@ -54,7 +56,7 @@ fn large() -> (tempfile::TempDir, u64) {
     (data, events)
 }
 
-/// Every file below a folder, by name.
+/// Returns every file below a folder, by name.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -72,8 +74,8 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     all
 }
 
-/// Interrupts a command, which must end as one that failed, with a sentence that says how much it read: not all. Returns
-/// what it said.
+/// Interrupts a command. It must fail with a sentence that says how much it read, which must not be
+/// everything. Returns its message.
 fn stopped(arguments: &[&str], data: &Path, is_due: impl FnMut() -> bool) -> String {
     let common = ["--data-dir", data.to_str().expect("UTF-8"), "--json"];
     let output = interrupt("receipts", &[arguments, &common].concat(), "reading the log", is_due);
@@ -90,10 +92,10 @@ fn stopped(arguments: &[&str], data: &Path, is_due: impl FnMut() -> bool) -> Str
     sentence.to_owned()
 }
 
-/// INV-EXPORT, INV-STATS, INV-VERIFY: what Ctrl-C ends has written nothing by halves, and the same command gives the whole
-/// afterwards; an export goes on behind what it has, with the bytes of one that nobody interrupted.
+/// INV-EXPORT, INV-STATS, INV-VERIFY: an interrupted command leaves no half-written file, and the
+/// same command then gives the whole. An export continues, with the bytes of an uninterrupted one.
 #[test]
-fn what_ctrl_c_ends_says_what_it_read_and_the_same_command_gives_the_whole() {
+fn interrupted_commands_report_progress_and_complete_when_repeated() {
     let (data, events) = large();
     let (at, reads) = (data.path(), (4 * MESSAGES * READERS) as u64);
     let sum =

@@ -1,4 +1,5 @@
-//! `receipts replay --from` as a process, and logs that have lost their beginning, with and without snapshots.
+//! Tests `receipts replay --from` as a process, and logs that have lost their beginning, with and
+//! without snapshots.
 
 use super::{READERS, RECEIPT, lines, read, sent};
 use receipts_log::Topic;
@@ -8,22 +9,22 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 
-/// A member of every line.
+/// Returns one field of every line.
 fn each<'a>(lines: &'a [Value], field: &str) -> Vec<&'a Value> {
     lines.iter().map(|line| &line[field]).collect()
 }
 
-/// INV-PREFIX, INV-ASOF: what is told from a position, its offsets or its time on is what came after it, of a state that
-/// knows what came before: nobody's read is a dead letter for want of a roster.
+/// INV-PREFIX, INV-ASOF: a report from a position, its offsets or its time covers the later
+/// records, of a state that knows the earlier ones: no read is a dead letter for lack of a roster.
 #[test]
-fn a_replay_from_somewhere_tells_of_what_came_after_it_and_knows_what_came_before() {
+fn replay_from_a_position_reports_only_later_records() {
     let data = tempfile::tempdir().expect("a folder");
     let service = Service::serve(data.path(), &[]);
     let first = service.write(&json!([
         {"type": "members.changed", "conversation_id": "g1", "joined": ["alice", "bob", "carol"]}, sent("m1"), read("m1", "bob")
     ]));
     _ = service.get_after(RECEIPT, &first);
-    // Records of one millisecond could not be told apart by their time.
+    // Records of one millisecond have the same time.
     std::thread::sleep(Duration::from_millis(5));
     let second = service.write(&json!([read("m1", "carol"), sent("m2")]));
     _ = service.get_after(RECEIPT, &second);
@@ -60,10 +61,10 @@ fn a_replay_from_somewhere_tells_of_what_came_after_it_and_knows_what_came_befor
     }
 }
 
-/// INV-PREFIX, INV-RESTORE: a snapshot answers for what a log has lost, and nobody is warned; without it a warning says that
-/// something is missing.
+/// INV-PREFIX, INV-RESTORE: with a snapshot the answers include records that the log has lost,
+/// without a warning. Without a snapshot, a warning says that records are missing.
 #[test]
-fn what_a_log_has_lost_is_answered_by_a_snapshot_and_warned_of_without_one() {
+fn snapshot_answers_for_records_that_the_log_lost() {
     const ONE: [&str; 2] = ["--log-partitions", "1"];
     const LOST: &str = "the log has lost its beginning";
     let folder = tempfile::tempdir().expect("a folder");
@@ -95,7 +96,7 @@ fn what_a_log_has_lost_is_answered_by_a_snapshot_and_warned_of_without_one() {
     let (answer, said) = replay(&[&with[..], &["receipt", "g1", "m1"]].concat(), &data);
     assert_eq!(answer, [receipt]);
     assert!(!said.contains(LOST) && said.contains("folding on from a snapshot"), "{said}");
-    // Of three offsets that the log has: what the snapshot holds is no work, and makes no rate.
+    // The log has three offsets. The snapshot spares the others, so they count in no rate.
     assert!(said.contains("done offsets=2 "), "{said}");
     let (answer, said) = replay(&[&with[..], &["members", "g1", "m1", "--filter", "read"]].concat(), &data);
     assert_eq!((answer, said.contains(LOST)), (vec![readers], false));

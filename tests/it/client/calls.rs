@@ -1,4 +1,4 @@
-//! Calls: events, receipts, lists, read marks; who asks; what is tried again.
+//! Tests calls of the client: events, receipts, lists, read marks, callers and repeated requests.
 
 use super::{SENT_AT_MS, client, conversation, free_address, serve_at};
 use base64::Engine as _;
@@ -29,7 +29,7 @@ fn read_count(receipt: &Receipt) -> Option<u32> {
 
 /// INV-CLIENT, INV-POSITION
 #[tokio::test(flavor = "multi_thread")]
-async fn who_writes_sees_it_at_once_and_whoever_is_handed_the_position_too() {
+async fn writer_and_holder_of_the_position_see_the_write() {
     let (_data, service) = serve();
     let backend = client(&service.address, None);
     backend.post_events(&conversation("g1", &["bob", "carol"], &["m1", "m2"])).await.expect("written");
@@ -59,13 +59,13 @@ async fn who_writes_sees_it_at_once_and_whoever_is_handed_the_position_too() {
     let receipt = alice.receipt("g1", "m2").await.expect("answered");
     let counts = receipt.counts.expect("ok");
     assert_eq!((counts.all_read, receipt.sender_id.as_deref()), (true, Some("alice")));
-    // What the answer stands for is all that has to be kept.
+    // The answer's position is all that has to be kept.
     assert_eq!(alice.position().split(',').count(), 1);
 }
 
-/// INV-CLIENT: of a live service too, nothing that it says is lost on the way through the client's types.
+/// INV-CLIENT: the client's types lose nothing of a running service's answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_service_answers_comes_through_the_types_whole() {
+async fn client_types_keep_every_answer_whole() {
     fn keeps<T: DeserializeOwned + Serialize>(answer: &Answer, status: u16) {
         assert_eq!(answer.status, status, "{}", answer.body);
         let read: T = serde_json::from_value(answer.body.clone()).expect("the type");
@@ -107,7 +107,7 @@ async fn whatever_the_service_answers_comes_through_the_types_whole() {
 
 /// INV-CLIENT, INV-PAGING
 #[tokio::test(flavor = "multi_thread")]
-async fn a_walk_names_everybody_once_over_pages_and_a_page_as_many_as_asked_for() {
+async fn client_walk_names_each_member_once() {
     let (_data, service) = serve();
     let backend = client(&service.address, None);
     let people: Vec<String> = (0..2_500).map(|n| format!("user-{n}")).collect();
@@ -133,7 +133,7 @@ async fn a_walk_names_everybody_once_over_pages_and_a_page_as_many_as_asked_for(
 
 /// INV-CLIENT
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_mark_moves_up_to_a_message_or_a_time() {
+async fn read_mark_moves_to_a_message_or_time() {
     let (_data, service) = serve();
     let backend = client(&service.address, None);
     backend.post_events(&[event::conversation_configured("d1", Kind::Direct).build()]).await.expect("written");
@@ -150,7 +150,7 @@ async fn a_read_mark_moves_up_to_a_message_or_a_time() {
 
 /// INV-CLIENT
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_of_any_letters_are_asked_for_as_they_are() {
+async fn ids_of_any_characters_reach_the_service_unchanged() {
     let (_data, service) = serve();
     let builder = || {
         let builder = Client::builder(format!("http://{}/", service.address)).tenant("ténant 漢").wait(TIMEOUT / 2);
@@ -178,7 +178,7 @@ async fn ids_of_any_letters_are_asked_for_as_they_are() {
 
 /// INV-CLIENT
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_is_a_problem_with_a_type_a_status_and_the_offending_items() {
+async fn errors_carry_type_status_and_offending_items() {
     let (_data, service) = serve();
     let backend = client(&service.address, None);
     let invalid = backend.post_events(&[event::message_read("g1", "", ["m1"]).build()]).await.expect_err("no reader");
@@ -194,7 +194,7 @@ async fn an_error_is_a_problem_with_a_type_a_status_and_the_offending_items() {
     let mallory = client(&service.address, Some("mallory"));
     assert!(mallory.receipt("g1", "m1").await.expect_err("not hers").is("forbidden"));
     assert!(mallory.post_events(&[event::user_erased("bob").build()]).await.expect_err("a person").is("forbidden"));
-    // Of several requests the first ones are written.
+    // The first of several requests are written.
     let mut many: Vec<_> = (0..1_500).map(|_| event::message_read("g1", "bob", ["m1"]).build()).collect();
     many[1_200] = event::message_read("g1", "", ["m1"]).build();
     match backend.post_events(&many).await {
@@ -207,7 +207,7 @@ async fn an_error_is_a_problem_with_a_type_a_status_and_the_offending_items() {
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// A token that the service takes for a minute.
+/// Returns a token that the service accepts for a minute.
 fn token(claims: serde_json::Value) -> String {
     let part = |value: &serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let now_s = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
@@ -221,7 +221,7 @@ fn token(claims: serde_json::Value) -> String {
 
 /// INV-CLIENT, INV-CALLER
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_says_who_asks_and_is_asked_for_before_every_request() {
+async fn token_is_fetched_before_every_request() {
     let data = tempfile::tempdir().expect("a folder");
     let secret = data.path().join("secret");
     std::fs::write(&secret, SECRET).expect("written");
@@ -257,7 +257,7 @@ async fn a_token_says_who_asks_and_is_asked_for_before_every_request() {
 
 /// INV-CLIENT
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nobody_answers_reads_and_receipts_are_sent_again_and_a_changed_roster_is_not() {
+async fn unanswered_reads_are_repeated_and_roster_changes_are_not() {
     let data = tempfile::tempdir().expect("a folder");
     let address = free_address();
     let service = serve_at(address, data.path());
@@ -282,13 +282,14 @@ async fn where_nobody_answers_reads_and_receipts_are_sent_again_and_a_changed_ro
     drop(service);
 }
 
-/// INV-CLIENT: what is asked too often, or too early, comes to its answer by waiting as long as the service says.
+/// INV-CLIENT: a request that comes too often, or too early, succeeds after the wait that the
+/// service names.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_told_to_come_again_does_and_not_before() {
+async fn client_retries_after_the_stated_wait() {
     let data = tempfile::tempdir().expect("a folder");
     let service = Service::serve(data.path(), &["--http-rate-per-s", "1"]);
     let backend = client(&service.address, None);
-    // A roster is sent again as well: a refusal by the rate says that nothing was written.
+    // A roster is sent again too: a refusal by the rate says that nothing was written.
     for _ in 0..3 {
         backend.post_events(&conversation("g1", &["bob"], &["m1"])).await.expect("after a while");
     }
@@ -299,7 +300,7 @@ async fn who_is_told_to_come_again_does_and_not_before() {
 
 /// INV-CLIENT, INV-POSITION
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_is_behind_says_so_and_a_position_of_another_log_spoils_one_read_only() {
+async fn position_of_another_log_fails_one_read_only() {
     let (_data, service) = serve();
     let (_other_data, other) = serve();
     let events = conversation("g1", &["bob"], &["m1"]);

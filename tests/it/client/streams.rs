@@ -1,4 +1,4 @@
-//! Streams of updates, over a service that is killed, hangs, or has lost its log.
+//! Tests streams of the client over a service that is killed, hangs, or has lost its log.
 
 use super::{client, conversation, free_address, sent, serve_at};
 use futures_util::StreamExt as _;
@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// The next thing on a stream.
+/// Returns the next item of a stream.
 async fn next(updates: &mut Updates) -> Option<Result<Update, Error>> {
     tokio::time::timeout(TIMEOUT, updates.next()).await.expect("something within the time")
 }
 
-/// Hears until `is` has heard enough of receipts: conversation or message, and how many read.
+/// Receives updates until `is` accepts the receipts so far, by conversation or message and read
+/// count.
 async fn hear_receipts(updates: &mut Updates, mut is: impl FnMut(&str, u32) -> bool) {
     loop {
         if let Update::Receipt(update) = next(updates).await.expect("the update before the end").expect("an update") {
@@ -29,14 +30,14 @@ async fn hear_receipts(updates: &mut Updates, mut is: impl FnMut(&str, u32) -> b
 
 /// INV-CLIENT, INV-STREAM
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_hears_who_has_read_and_up_to_where() {
+async fn sender_hears_of_readers_and_marks() {
     let data = tempfile::tempdir().expect("a folder");
     let service = Service::serve(data.path(), &["--projector-update-window-ms", "20"]);
     let backend = client(&service.address, None);
     backend.post_events(&[event::conversation_configured("d1", Kind::Direct).build()]).await.expect("written");
     backend.post_events(&conversation("d1", &["bob"], &[])).await.expect("written");
     let mut updates = client(&service.address, Some("alice")).updates_of_sender("alice").open().await.expect("hers");
-    // What happens once it is open comes on it.
+    // Events after the opening arrive on it.
     let mark = event::conversation_read("d1", "bob", UpTo::Message("m1".into())).build();
     backend.post_events(&[sent("d1", "m1").build(), mark]).await.expect("written");
     let (mut readers, mut marks) = (Vec::new(), Vec::new());
@@ -54,9 +55,10 @@ async fn a_sender_hears_who_has_read_and_up_to_where() {
     assert_ne!(updates.last_event_id(), "");
 }
 
-/// INV-CLIENT, INV-STREAM: whatever was acknowledged before, while and after the service was not there is heard.
+/// INV-CLIENT, INV-STREAM: the stream carries every event acknowledged before, during and after the
+/// service's absence.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_goes_on_without_a_gap_when_the_service_is_killed_and_comes_back() {
+async fn client_stream_has_no_gap_through_kills() {
     const KILLS: usize = 3;
     const MESSAGES: usize = 40;
     let data = tempfile::tempdir().expect("a folder");
@@ -71,7 +73,7 @@ async fn a_stream_goes_on_without_a_gap_when_the_service_is_killed_and_comes_bac
         move |error, _| interruptions.lock().expect("a lock").push(error.to_string())
     });
     let mut updates = subscription.open().await.expect("opened");
-    // Messages that are heard to be read by both.
+    // Messages that both have read, by the stream.
     let (heard, mut read_by_both) = tokio::sync::watch::channel(0);
     let hearing = tokio::spawn(async move {
         let mut newest = BTreeMap::<String, u32>::new();
@@ -95,14 +97,14 @@ async fn a_stream_goes_on_without_a_gap_when_the_service_is_killed_and_comes_bac
             service = serve_at(address, data.path());
         }
         backend.post_events(&[event::message_read("g1", "carol", &ids).build()]).await.expect("written");
-        // So that it is connected again before the next kill.
+        // Waits until the stream is connected again before the next kill.
         let all = read_by_both.wait_for(|done| *done == (round + 1) * MESSAGES);
         tokio::time::timeout(TIMEOUT, all).await.expect("all of the round is heard").expect("no end");
     }
     let updates = hearing.await.expect("no panic");
     assert!(interruptions.lock().expect("a lock").len() >= KILLS, "{interruptions:?}");
 
-    // The next process goes on where this one stood.
+    // The next process continues from this one's position.
     let since = updates.last_event_id().to_owned();
     drop(updates);
     backend.post_events(&[sent("g1", "late").build()]).await.expect("written");
@@ -117,7 +119,7 @@ async fn a_stream_goes_on_without_a_gap_when_the_service_is_killed_and_comes_bac
     drop(service);
 }
 
-/// INV-CLIENT: a connection that is there and says nothing is left, and what came meanwhile is heard on the next one.
+/// INV-CLIENT: the client leaves a silent connection, and the next one carries the missed updates.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_hangs_is_noticed_by_its_silence() {
     let data = tempfile::tempdir().expect("a folder");
@@ -144,7 +146,7 @@ async fn a_service_that_hangs_is_noticed_by_its_silence() {
 
 /// INV-CLIENT, INV-STREAM
 #[tokio::test(flavor = "multi_thread")]
-async fn updates_that_are_gone_are_an_error_of_their_own_and_the_stream_goes_on_from_now() {
+async fn lost_updates_are_an_error_and_the_stream_continues() {
     let data = tempfile::tempdir().expect("a folder");
     let address = free_address();
     let service = serve_at(address, data.path());
@@ -156,7 +158,7 @@ async fn updates_that_are_gone_are_an_error_of_their_own_and_the_stream_goes_on_
     hear_receipts(&mut updates, |message, read| (message, read) == ("m1", 1)).await;
     let since = updates.last_event_id().to_owned();
 
-    // The same address, another log: as gone as what is before a log's beginning.
+    // The same address with another log: the updates are lost, like those before a log's beginning.
     service.kill();
     let other = tempfile::tempdir().expect("a folder");
     let service = serve_at(address, other.path());
@@ -166,7 +168,7 @@ async fn updates_that_are_gone_are_an_error_of_their_own_and_the_stream_goes_on_
     }
     let refused = backend.updates_of_conversation("g1").since(since).open().await.expect_err("gone");
     assert!(matches!(refused, Error::UpdatesGone(_)), "{refused:?}");
-    // It is connected by now: what happens from here on comes.
+    // The stream is connected by now, so later events arrive.
     backend.post_events(&conversation("g1", &["bob"], &["m2"])).await.expect("written");
     hear_receipts(&mut updates, |message, _| message == "m2").await;
     drop(service);
@@ -182,7 +184,7 @@ async fn a_stream_that_is_refused_says_why_and_ends() {
     assert!(mallory.updates_of_sender("alice").open().await.expect_err("not hers").is("forbidden"));
     assert!(mallory.updates_of_sender("mallory").since("x").open().await.expect_err("no token").is("bad-position"));
 
-    // Refused later on: the service now believes tokens only.
+    // Refused later: the service now accepts tokens only.
     let mut updates = mallory.updates_of_sender("mallory").open().await.expect("hers");
     service.kill();
     let secret = data.path().join("secret");

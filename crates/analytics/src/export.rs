@@ -3,6 +3,8 @@
 //!
 //! Each partition is folded into a temporary state and walked. At most [`ROWS_BYTES_MAX`] bytes of rows
 //! are buffered; they are written as complete files. One prefix gives the same files, byte for byte.
+//!
+//! Keeps INV-EXPORT.
 
 mod files;
 mod resume;

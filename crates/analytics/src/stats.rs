@@ -1,5 +1,7 @@
 //! Read statistics: shares, times to read, hours of the day, and the largest, hottest and most-read
 //! items. Counts from a folded state with fixed-size sketches and short lists; names no person.
+//!
+//! Keeps INV-STATS.
 
 mod figures;
 pub mod page;

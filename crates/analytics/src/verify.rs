@@ -1,5 +1,7 @@
 //! Compares a store with the fold of its log: stored pages byte by byte, indexes by lookups, and every
 //! message for inner contradictions. It repairs nothing.
+//!
+//! Keeps INV-VERIFY.
 
 use crate::pages::{PagesDigest, each_page};
 use crate::{Error, FoldReport, ProgressMonitor, Scratch, Span, UpTo, span};

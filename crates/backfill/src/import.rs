@@ -1,5 +1,7 @@
 //! The import: members and messages merged by time, then reads. It numbers the events, appends them in
 //! order, awaits the acknowledgements, and saves its progress from time to time.
+//!
+//! Keeps INV-BACKFILL.
 
 use crate::Error;
 use crate::batch::{self, People, Window};

@@ -1,4 +1,6 @@
 //! Finds the events of an import that the log already holds, by their ids. It only reads.
+//!
+//! Keeps INV-BACKFILL.
 
 use crate::Error;
 use receipts_analytics::{ProgressMonitor, Span, StopOnly, UpTo, read, span};

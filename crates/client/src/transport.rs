@@ -1,4 +1,6 @@
 //! One HTTP request and its answer: credentials, positions and retries. It knows no call's data types.
+//!
+//! Keeps INV-CLIENT.
 
 use crate::error::{BoxError, Error, Problem};
 use futures_util::future::BoxFuture;

@@ -1,4 +1,6 @@
 //! The stream of updates. It connects, resumes after interruptions, and ends only if a retry cannot help.
+//!
+//! Keeps INV-CLIENT.
 
 use crate::error::{BoxError, Error, Problem};
 use crate::transport::{Transport, backoff};

@@ -1,5 +1,7 @@
 //! Decodes a record's value in one pass and borrows strings if possible. It accepts only values that are
 //! certainly right and passes all others to the diagnosis, which decides. It never panics on any bytes.
+//!
+//! Keeps INV-FORMAT.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! Decodes a record of the log into an event, or explains why it is not an event.
+//!
+//! Keeps INV-KEY.
 
 use crate::{Event, Reason, Rejection, decode, partition_of};
 

@@ -1,4 +1,5 @@
-//! The analysts' commands on a real Kafka, beside a service that runs: they join no group, so it answers on.
+//! Tests the analysts' commands on a real Kafka beside a running service: they join no group, so
+//! the service continues to answer.
 
 use super::end_to_end::{SENT_AT_MS, read, receipt, sent};
 use receipts_event::{key, partition_of};
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The lines of JSON that a command prints, which ends with that code; and what it says beside.
+/// Runs a command that ends with `code`, and returns its lines of JSON and its log.
 fn command(code: i32, arguments: &[&str], flags: &[&str]) -> (Vec<Value>, String) {
     let output = run("receipts", &[arguments, &["--json"], flags].concat());
     let said = errors(&output);
@@ -27,9 +28,10 @@ fn sum(lines: &[Value], field: &str) -> u64 {
     lines.iter().map(|line| line[field].as_u64().expect("a count")).sum()
 }
 
-/// INV-ASOF, INV-EXPORT, INV-VERIFY: replay and export beside a running service, and verify of its store after it.
+/// INV-ASOF, INV-EXPORT, INV-VERIFY: replay and export beside a running service, and verify of its
+/// store afterwards.
 #[test]
-fn analysts_read_the_topic_beside_a_service_and_disturb_nobody() {
+fn analysts_read_the_topic_without_disturbing_the_service() {
     let Some(broker) = broker() else { return };
     let kafka = Kafka::named(broker, "analysts");
     let flags = kafka.flags();
@@ -55,7 +57,7 @@ fn analysts_read_the_topic_beside_a_service_and_disturb_nobody() {
     let dead: u64 = command(&["replay"]).iter().filter_map(|line| line["dead_letters"]["invalid-json"].as_u64()).sum();
     assert_eq!(dead, 1);
 
-    // The service never lost its partitions, and folds on.
+    // The service never lost its partitions, and continues to fold.
     let _ = service.write(&json!([sent("g1", "m2", "bob"), read("g1", "m2", "alice")]));
     receipt(&service, "g1", "m2", &json!({"read_count": 1}));
     assert_eq!(service.terminate(), Some(0));
@@ -63,10 +65,11 @@ fn analysts_read_the_topic_beside_a_service_and_disturb_nobody() {
     assert!(verdicts.iter().all(|v| v["digest_of_store"] == v["digest_of_log"]), "{verdicts:#?}");
 }
 
-/// INV-STATS, INV-PREFIX: a seeded history that kcat has written is counted and replayed, whole and from within, as the same
-/// records are from an embedded log; `crates/analytics` compares that one with the oracle.
+/// INV-STATS, INV-PREFIX: figures and replays of a history written by kcat, whole and in part,
+/// equal those of the same records in an embedded log. `crates/analytics` compares that log with
+/// the oracle.
 #[test]
-fn figures_and_replays_of_a_topic_are_those_of_the_same_records_in_an_embedded_log() {
+fn topic_and_embedded_log_give_equal_figures_and_replays() {
     let Some(broker) = broker() else { return };
     let kafka = Kafka::named(broker, "figures");
     let flags = kafka.flags();
@@ -99,7 +102,7 @@ fn figures_and_replays_of_a_topic_are_those_of_the_same_records_in_an_embedded_l
     let both = |arguments: &[&str]| {
         let mut answers = [flags.as_slice(), &["--data-dir", data_dir]].map(|log| command(0, arguments, log).0);
         for line in answers.iter_mut().flatten() {
-            // What the log is called and how fast it was read is no figure.
+            // The log's name and the speed of reading are no figures.
             let line = line.as_object_mut().expect("an object");
             line.retain(|field, _| field != "log" && field != "offsets_per_s");
         }
@@ -127,10 +130,11 @@ fn figures_and_replays_of_a_topic_are_those_of_the_same_records_in_an_embedded_l
     assert_eq!(service.terminate(), Some(0), "it served on");
 }
 
-/// INV-BACKFILL, INV-STATS, INV-EXPORT: an import into a topic that Ctrl-C ends goes on, beside a service that runs: every row
-/// is in the log once, and answers, figures and exported rows are what the tables say.
+/// INV-BACKFILL, INV-STATS, INV-EXPORT: an interrupted import into a topic continues beside a
+/// running service. The log has every row once, and answers, figures and exported rows equal the
+/// tables.
 #[test]
-fn tables_imported_into_a_topic_are_answered_counted_and_exported_as_they_say() {
+fn tables_imported_into_a_topic_are_answered_and_exported() {
     const MESSAGES: usize = 400;
     const READERS: usize = 100;
     let Some(broker) = broker() else { return };
@@ -154,7 +158,7 @@ fn tables_imported_into_a_topic_are_answered_counted_and_exported_as_they_say() 
     for message in 0..MESSAGES {
         let (group, sent_at_ms) = (message % 4, SENT_AT_MS + message as u64 * 1_000);
         messages += &format!("g{group},m{message},u0,{sent_at_ms}\n");
-        // Everybody but each seventh has read it, one of them hidden.
+        // All but every seventh member have read it, one of them hidden.
         for person in (1..=READERS).filter(|person| (person + message) % 7 > 0) {
             let (read_at_ms, is_hidden) = (sent_at_ms + person as u64 * 60_000, person == message % READERS + 1);
             reads += &format!("g{group},m{message},u{person},{read_at_ms},{is_hidden}\n");
@@ -219,10 +223,11 @@ fn tables_imported_into_a_topic_are_answered_counted_and_exported_as_they_say() 
     assert_eq!(service.terminate(), Some(0));
 }
 
-/// INV-VERIFY, INV-PREFIX: a running service's snapshots are what its topic folds to; those of other settings are not
-/// compared; and once the topic has lost its beginning, nothing is verified, but a snapshot still answers.
+/// INV-VERIFY, INV-PREFIX: a running service's snapshots equal the fold of its topic. Snapshots of
+/// other settings are not compared. Once the topic has lost its beginning nothing is verified, but
+/// a snapshot still answers.
 #[test]
-fn snapshots_of_a_running_service_are_verified_against_its_topic_until_that_has_lost_its_beginning() {
+fn snapshots_of_a_running_service_are_verified_against_its_topic() {
     let Some(broker) = broker() else { return };
     let kafka = Kafka::named(broker, "verify-snapshots");
     let folder = tempfile::tempdir().expect("a folder");
@@ -233,7 +238,7 @@ fn snapshots_of_a_running_service_are_verified_against_its_topic_until_that_has_
     let flags = [&bare[..], &["--snapshot-url", url]].concat();
     let own = ["--snapshot-interval-ms", "86400000", "--projector-checkpoint-interval-ms", "10"];
     let service = Service::serve(&data, &[&flags[..], &own].concat());
-    // One that holds everything in every partition: a policy is written into each.
+    // Waits for a snapshot of everything in every partition: the policy is written into each.
     let (_, said) = command(1, &["verify", "--snapshots"], &flags);
     assert!(said.contains("4 of 4 partitions have no snapshot"), "{said}");
     let written = service.write(&json!([

@@ -1,5 +1,5 @@
-//! The whole path on a real Kafka, with `kcat` for every producer and consumer outside: events in, answers out over HTTP,
-//! updates and dead letters in their topics, through a restart.
+//! Tests the whole path on a real Kafka, with `kcat` as every outside producer and consumer: events
+//! in, answers over HTTP, updates and dead letters in their topics, through a restart.
 
 use receipts_event::partition_of;
 use receipts_log::Topic;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 pub(super) const SENT_AT_MS: u64 = 1_780_000_000_000;
 
-/// The receipt, once it shows what it must.
+/// Returns the receipt once it is as expected.
 pub(super) fn receipt(service: &Service, conversation: &str, message: &str, shows: &Value) -> Value {
     let path = receipt_path(conversation, message);
     let is = |answer: &Answer| {
@@ -30,9 +30,10 @@ pub(super) fn read(conversation: &str, message: &str, reader: &str) -> Value {
            "read_at_ms": SENT_AT_MS + 4_000})
 }
 
-/// INV-KEY, INV-UPDATE-LAST, INV-OFFSET: the topics have their default names here, so only this test may use them.
+/// INV-KEY, INV-UPDATE-LAST, INV-OFFSET: the topics have their default names here, so only this
+/// test may use them.
 #[test]
-fn events_from_kcat_alone_give_the_right_counts_lists_and_updates_before_and_after_a_restart() {
+fn events_from_kcat_give_right_answers_through_a_restart() {
     let Some(broker) = broker() else { return };
     let kafka = Kafka {
         bootstrap: broker.bootstrap(),
@@ -127,7 +128,7 @@ fn events_from_kcat_alone_give_the_right_counts_lists_and_updates_before_and_aft
         "{update} must hold {receipt_of_d1:?}"
     );
     assert_eq!(last("d1", "read_mark.updated")["up_to_message_id"], "m1");
-    // The last event that changed m1 itself was carol's hidden read: counted, and nobody named for it.
+    // Carol's hidden read changed m1 last: it is counted, and its update names no reader.
     let update = last("g1", "receipt.updated");
     assert_eq!((&update["read_count"], &update["hidden_count"]), (&json!(1), &json!(1)));
     assert!(!update["newly_read"].to_string().contains("carol"), "{update}");
@@ -141,7 +142,7 @@ fn events_from_kcat_alone_give_the_right_counts_lists_and_updates_before_and_aft
 
 /// INV-DEADLETTER, INV-KEY
 #[test]
-fn bad_records_go_to_the_dead_letters_with_their_reason_and_the_fold_goes_on() {
+fn bad_records_become_dead_letters_and_folding_continues() {
     let Some(broker) = broker() else { return };
     let kafka = Kafka::named(broker, "bad");
     let data = tempfile::tempdir().expect("a folder");
@@ -185,7 +186,7 @@ fn bad_records_go_to_the_dead_letters_with_their_reason_and_the_fold_goes_on() {
         ),
         ("no-value", &["-K", "\t", "-Z"], Some(key), String::new()),
         ("no-roster", keyed, Some("default/nobody"), sent("nobody", "m1", "alice").to_string()),
-        // One place to park: the second record drives the first one out.
+        // One record may be parked: the second one drives the first one out.
         ("parked-overflow", keyed, Some(key), read("g1", "never-1", "bob").to_string()),
     ];
     for (_, arguments, key, value) in &bad {
@@ -193,7 +194,7 @@ fn bad_records_go_to_the_dead_letters_with_their_reason_and_the_fold_goes_on() {
         kafka.produce(arguments, &format!("{before}{value}\n"));
     }
     kafka.event(key, &read("g1", "never-2", "bob"));
-    // Nothing of all that changed m1, and what comes after it counts.
+    // None of these records changed m1, and later ones count.
     let unread = receipt(&service, "g1", "m1", &json!({"status": "ok", "sender_id": "alice"}));
     assert_eq!((&unread["read_count"], &unread["user_id"]), (&json!(0), &Value::Null));
     kafka.event(key, &read("g1", "m1", "bob"));

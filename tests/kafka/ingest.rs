@@ -1,5 +1,5 @@
-//! `receipts-ingest`, and `receipts serve` on a real Kafka: what one takes, the other answers. Needs a Kafka, but for its
-//! usage.
+//! Tests `receipts-ingest` and `receipts serve` on a real Kafka: one takes events, the other
+//! answers. The test of usage needs no Kafka.
 
 use receipts_log::kafka::{KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, unique};
@@ -17,7 +17,7 @@ fn ingest_without_a_kafka_is_a_configuration_mistake() {
 }
 
 #[test]
-fn what_ingest_takes_into_kafka_serve_answers_also_after_a_restart() {
+fn serve_answers_ingested_events_through_a_restart() {
     let Some(broker) = Broker::shared() else { return };
     let bootstrap = broker.bootstrap();
     let name = unique("ingest");
@@ -53,7 +53,7 @@ fn what_ingest_takes_into_kafka_serve_answers_also_after_a_restart() {
     assert_eq!(ask(&serve), before);
     assert_eq!((ingest.terminate(), serve.terminate()), (Some(0), Some(0)));
 
-    // The directory's store belongs to that topic, and to no other log.
+    // The directory's store belongs to that topic alone.
     let output =
         run("receipts", &["serve", "--http-listen", "127.0.0.1:0", "--data-dir", data.path().to_str().expect("UTF-8")]);
     let said = errors(&output);
@@ -62,7 +62,7 @@ fn what_ingest_takes_into_kafka_serve_answers_also_after_a_restart() {
 }
 
 #[test]
-fn a_bad_record_is_a_dead_letter_with_its_reason_and_the_fold_goes_on() {
+fn bad_record_becomes_a_dead_letter_with_its_reason() {
     let Some(broker) = Broker::shared() else { return };
     let name = unique("dead");
     let [events, updates, dead_letters] = ["events", "updates", "dead-letters"].map(|topic| format!("{name}.{topic}"));

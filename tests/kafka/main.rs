@@ -1,5 +1,6 @@
-//! The service on a real Kafka, in all its deployments. Needs Java, Maven and kcat, and fails where one is missing;
-//! `RECEIPTS_TEST_KAFKA=off` leaves these tests out. Must not kill brokers or services at random: `tests/long` does.
+//! The service on a real Kafka, in all its deployments. Needs Java, Maven and kcat, and fails where
+//! one is missing; `RECEIPTS_TEST_KAFKA=off` leaves these tests out. Must not kill brokers or
+//! services at random: `tests/long` does.
 
 mod analysts;
 mod edges;

@@ -1,5 +1,5 @@
-//! `receipts policy set` and `receipts erase` on a real Kafka, beside a service that runs. Their usage is tested in
-//! `tests/it/operator.rs`, what their events mean with the fold.
+//! Tests `receipts policy set` and `receipts erase` on a real Kafka beside a running service.
+//! `tests/it/operator.rs` tests their usage, the fold's tests the meaning of their events.
 
 use super::end_to_end::{SENT_AT_MS, sent};
 use receipts_event::{key, partition_of};
@@ -10,10 +10,10 @@ use receipts_tests::process::{Service, errors, run};
 use receipts_tests::receipt_path;
 use serde_json::{Value, json};
 
-/// INV-COPIES, INV-ERASED: one copy a partition, where kcat finds it; what is sent afterwards follows the policy, and
-/// nobody is named any more. A topic that is missing is not made.
+/// INV-COPIES, INV-ERASED: kcat finds one copy per partition, later messages follow the policy, and
+/// the erased person is no longer named. A missing topic is not created.
 #[test]
-fn a_policy_and_an_erasure_stand_in_every_partition_and_hold_at_once() {
+fn policy_and_erasure_stand_in_every_partition_at_once() {
     let Some(broker) = broker() else { return };
     let kafka = Kafka::named(broker, "operator");
     let flags = kafka.flags();
@@ -31,7 +31,7 @@ fn a_policy_and_an_erasure_stand_in_every_partition_and_hold_at_once() {
     }
     let missing = KafkaLog::connect(events_only()).err().expect("still no topic");
     assert!(matches!(missing, ConnectError::Missing { .. }), "{missing}");
-    // The commands need the event topic alone.
+    // The commands need only the topic of events.
     let create_topics = Some(CreateTopics { partitions: PARTITIONS, replication: None });
     let log = KafkaLog::connect(KafkaSettings { create_topics, ..events_only() }).expect("made");
     let write = |arguments: &[&str]| -> Value {

@@ -1,4 +1,5 @@
-//! A store that is lost or doubted, on a real Kafka: back from a snapshot, or folded anew beside the one in use.
+//! Tests a lost or doubted store on a real Kafka: restored from a snapshot, or folded anew beside
+//! the one in use.
 
 use receipts_testkit::Limits;
 use receipts_testkit::random::Random;
@@ -14,7 +15,7 @@ use std::time::Instant;
 
 const EVENTS: usize = 1_500;
 
-/// A topic with the first half of a history folded, and what is to come.
+/// A topic with the first half of a history folded, and the second half.
 struct Life {
     kafka: Kafka,
     folder: tempfile::TempDir,
@@ -29,7 +30,7 @@ impl Life {
         let kafka = Kafka::named(broker()?, name);
         let folder = tempfile::tempdir().expect("a folder");
         let mut flags = kafka.flags();
-        // A member that comes back under its name is given its partitions at once.
+        // A returning member with the same name gets its partitions at once.
         let instance = format!("group.instance.id={}", kafka.group);
         let at = folder.path().join("snapshots").display().to_string();
         flags.extend(["--kafka-properties", &instance, "--snapshot-url", &at].map(str::to_owned));
@@ -50,9 +51,9 @@ impl Life {
         (service, address)
     }
 
-    /// Posts so many events, and asks everything about what the log holds then.
+    /// Posts `events` events, and asks every question about the log's content.
     fn go_on(&mut self, address: &str, events: usize) {
-        assert!(!self.feed.post(address, &mut self.random, 20, events), "no broker was touched");
+        assert!(!self.feed.post(address, &mut self.random, 20, events), "no broker failed, so no outcome is open");
         self.judge.read(&self.kafka.log(), |partition, event| self.feed.found(partition, event));
         self.feed.resync();
         check(&self.kafka, &self.judge, address, &mut self.random, 1.0);
@@ -69,17 +70,17 @@ impl Life {
     }
 }
 
-/// Snapshots of all partitions in a folder, whatever else is in it.
+/// Counts the files of snapshots below a folder.
 fn snapshots(of: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(of) else { return 0 };
     let paths = entries.flatten().map(|entry| entry.path());
     paths.map(|path| if path.is_dir() { snapshots(&path) } else { 1 }).sum()
 }
 
-/// INV-RESTORE, INV-OFFSET: the service is killed and its store lost; it comes back from snapshots, folds on from where they
-/// stand, and answers as the oracle does. What it published is whole.
+/// INV-RESTORE, INV-OFFSET: the service is killed and loses its store. It restores snapshots, folds
+/// on from their offsets, and answers as the oracle does. Its updates are complete.
 #[test]
-fn a_store_that_is_lost_comes_back_from_snapshots_and_goes_on_with_the_topic() {
+fn lost_store_is_restored_and_continues_with_the_topic() {
     let Some(mut life) = Life::new("restore", 11) else { return };
     let at = life.folder.path().join("snapshots");
     let often = ["--snapshot-interval-ms", "100", "--projector-checkpoint-events", "50"];
@@ -104,10 +105,10 @@ fn a_store_that_is_lost_comes_back_from_snapshots_and_goes_on_with_the_topic() {
     assert!(verdicts.iter().all(|verdict| verdict["digest_of_store"] == verdict["digest_of_log"]), "{verdicts:#?}");
 }
 
-/// INV-PREFIX: `receipts rebuild` from the topic has the digests of the store in use; the next start takes it, answers as the
-/// oracle does, and goes on.
+/// INV-PREFIX: `receipts rebuild` from the topic gets the digests of the store in use. The next
+/// start uses the new store, answers as the oracle does, and continues.
 #[test]
-fn a_store_rebuilt_from_the_topic_is_the_same_and_goes_on_with_it() {
+fn store_rebuilt_from_the_topic_is_equal_and_continues() {
     let Some(mut life) = Life::new("rebuild", 12) else { return };
     let (mut service, address) = life.serve(&[]);
     life.go_on(&address, EVENTS / 2);

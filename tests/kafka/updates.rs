@@ -1,5 +1,5 @@
-//! A stream of updates from a real Kafka, through a kill of the service: the projector publishes some updates again then, and
-//! its positions step back.
+//! Tests a stream of updates from a real Kafka through a kill of the service. The projector then
+//! publishes some updates again, and positions step back.
 
 use super::end_to_end::{SENT_AT_MS, read, sent};
 use receipts_tests::kafka::{Kafka, broker};
@@ -28,7 +28,7 @@ fn read_by(held: &Held, messages: usize, count: u64) -> bool {
 
 /// INV-STREAM
 #[test]
-fn a_stream_from_kafka_goes_on_without_a_gap_after_the_service_was_killed() {
+fn stream_from_kafka_has_no_gap_after_a_kill() {
     const MESSAGES: usize = 40;
     let Some(broker) = broker() else { return };
     let kafka = Kafka::named(broker, "stream");
@@ -51,7 +51,8 @@ fn a_stream_from_kafka_goes_on_without_a_gap_after_the_service_was_killed() {
     let first = service.write(&reads("bob"));
     let mut held = Held::new();
     hear(&mut stream, &mut held, |held| read_by(held, MESSAGES, 1));
-    // What is written now may be published or not, and the stream may have heard of it or not, when the service dies.
+    // When the service dies, these events may be published or not, and the stream may have carried
+    // them or not.
     _ = service.write(&reads("carol"));
     hear(&mut stream, &mut held, |held| held.values().any(|update| update["read_count"] == 2));
     let last_id = stream.last_id.clone();
@@ -60,7 +61,8 @@ fn a_stream_from_kafka_goes_on_without_a_gap_after_the_service_was_killed() {
     let service = Service::serve(data.path(), &flags);
     let mut resumed = service.listen("sender_id=alice", &[("Last-Event-ID", &last_id)]);
     hear(&mut resumed, &mut held, |held| read_by(held, MESSAGES, 2));
-    // By positions of the event log: all that carol and dave have read is beyond the first one, and nothing of it is missing.
+    // By positions of the event log: all reads of carol and dave are beyond the first one, and none
+    // of them is missing.
     let token = service.write(&reads("dave"));
     for since in [&begun, &first] {
         let mut held = Held::new();
@@ -75,7 +77,7 @@ fn a_stream_from_kafka_goes_on_without_a_gap_after_the_service_was_killed() {
             assert_eq!(update["last_read_at_ms"], SENT_AT_MS + 4_000);
         }
     }
-    // Every update says where its events stood.
+    // Every update carries its events' position.
     let updates = kafka.consume(&kafka.updates);
     let positions = updates.iter().map(|update| update["headers"][1].as_str().expect("a position").parse::<u64>());
     assert!(positions.into_iter().all(|position| position.is_ok_and(|position| position > 0)));

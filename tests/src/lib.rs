@@ -1,5 +1,6 @@
-//! What the cross-crate tests share: where the project lies and its binaries. Says nothing of what the product does, and
-//! no crate of the product depends on it. A real Kafka comes from `receipts_log::testing`.
+//! What the cross-crate tests share: where the project lies and its binaries. Says nothing of what
+//! the product does, and no crate of the product depends on it. A real Kafka comes from
+//! `receipts_log::testing`.
 
 pub mod kafka;
 pub mod process;
@@ -17,8 +18,8 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies within the workspace")
 }
 
-/// A built binary of the project: from the folder that `RECEIPTS_TEST_BIN_DIR` names, or else from the profile that this test
-/// was built with.
+/// A built binary of the project: from the folder that `RECEIPTS_TEST_BIN_DIR` names, or else from
+/// the profile that this test was built with.
 ///
 /// # Panics
 /// If it is not built: a test never passes because what it tests is absent.

@@ -1,5 +1,5 @@
-//! Load on a real Kafka for the tests that kill: histories written by `kcat`, and questions put to the service about what
-//! the log holds. Must not kill anything itself.
+//! Load on a real Kafka for the tests that kill: histories written by `kcat`, and questions put to
+//! the service about what the log holds. Must not kill anything itself.
 
 use super::{Kafka, PARTITIONS, produce};
 use crate::witness::http::{Answer, Client};
@@ -15,8 +15,8 @@ use receipts_testkit::random::Random;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Waits until the service has folded the whole log, then asks each question with the probability `part` and compares the
-/// answer with the judge's. Returns the number of questions asked.
+/// Waits until the service has folded the whole log, then asks each question with the probability
+/// `part` and compares the answer with the judge's. Returns the number of questions asked.
 ///
 /// # Panics
 /// If an answer is wrong.
@@ -52,8 +52,8 @@ pub fn check_by(
     questions.len()
 }
 
-/// The shape of the histories of the tests that kill: few large groups, and no jump in time, because Kafka sets the
-/// timestamps.
+/// The shape of the histories of the tests that kill: few large groups, and no jump in time,
+/// because Kafka sets the timestamps.
 #[must_use]
 pub fn shape(events: usize) -> Shape {
     Shape { events, p_jump: 0.0, p_large_group: 0.05, ..Shape::wild() }

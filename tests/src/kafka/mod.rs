@@ -1,5 +1,6 @@
-//! A real Kafka for the tests: a broker with the topics of one test, and `kcat` as the producer and consumer outside the
-//! project. Must not decide which answers are right: the judge in `witness` does.
+//! A real Kafka for the tests: a broker with the topics of one test, and `kcat` as the producer and
+//! consumer outside the project. Must not decide which answers are right: the judge in `witness`
+//! does.
 
 mod load;
 
@@ -16,7 +17,8 @@ use std::time::Duration;
 /// Partitions of the topics that the service creates.
 pub const PARTITIONS: u32 = 4;
 
-/// The address of a broker, and the names of the topics and of the group that one test has for itself.
+/// The address of a broker, and the names of the topics and of the group that one test has for
+/// itself.
 pub struct Kafka {
     /// For `--kafka-bootstrap`.
     pub bootstrap: String,

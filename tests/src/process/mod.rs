@@ -1,5 +1,5 @@
-//! Running binaries of the project and speaking HTTP to them, as an operator and a client would. Knows no crate of the
-//! product: what is tested is what is shipped.
+//! Running binaries of the project and speaking HTTP to them, as an operator and a client would.
+//! Knows no crate of the product: what is tested is what is shipped.
 
 mod stream;
 
@@ -38,7 +38,8 @@ pub fn run(name: &str, arguments: &[&str]) -> Output {
     command(name, arguments).output().expect("the binary runs")
 }
 
-/// Runs a binary and presses Ctrl-C (SIGINT) once it has written a line to standard error that holds `part`, and `is_due`.
+/// Runs a binary and presses Ctrl-C (SIGINT) once it has written a line to standard error that
+/// holds `part`, and `is_due`.
 ///
 /// # Panics
 /// If it ends before.
@@ -98,7 +99,7 @@ impl Service {
         let mut command = command(name, arguments);
         command.arg("--json").envs(environment.iter().copied());
         let mut child = command.spawn().expect("the binary starts");
-        // Drained, so that a chatty service never waits for its reader.
+        // Read on a thread, so that a chatty service never waits for its reader.
         let mut errors = child.stderr.take().expect("piped");
         let errors = std::thread::spawn(move || {
             let mut text = String::new();
@@ -218,7 +219,8 @@ impl Service {
             bytes += size;
         }
         tokens.push(self.write(&json!(body)));
-        // All of them would be too long for a header; the last ones name what was written last in each partition.
+        // All of them would be too long for a header; the last ones name what was written last in
+        // each partition.
         tokens.split_off(tokens.len().saturating_sub(8)).join(",")
     }
 
@@ -237,10 +239,10 @@ impl Service {
     }
 }
 
-/// Sends a request to whoever listens at an address.
+/// Sends a request to the service at an address.
 ///
 /// # Errors
-/// Where nobody does, or the connection breaks before the head of the answer is whole.
+/// If nothing listens there, or the connection breaks before the head of the answer is whole.
 pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

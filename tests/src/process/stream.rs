@@ -1,4 +1,5 @@
-//! A client of a stream of updates, as `EventSource` is one. Connects again only where a test says so.
+//! A client of a stream of updates, as `EventSource` is one. Connects again only where a test says
+//! so.
 
 use crate::TIMEOUT;
 use serde_json::Value;
@@ -45,7 +46,7 @@ impl Stream {
         Self { lines, last_id: String::new(), comments: 0 }
     }
 
-    /// The next update, whatever comes before it; `None` at the end.
+    /// Returns the next update, and skips other events; `None` at the end.
     ///
     /// # Panics
     /// If nothing comes for long, or what comes is no stream of events.

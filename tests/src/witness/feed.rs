@@ -1,5 +1,6 @@
-//! Sends a history into the log and knows exactly which events the log holds. After a kill it reads the log and sends only
-//! the missing events again; it fails where the log has lost, doubled or reordered one.
+//! Sends a history into the log and knows exactly which events the log holds. After a kill it reads
+//! the log and sends only the missing events again; it fails where the log has lost, doubled or
+//! reordered one.
 
 use super::http::Client;
 use receipts_event::{Body, Event, partition_of};
@@ -7,13 +8,14 @@ use receipts_testkit::history::{History, Shape};
 use receipts_testkit::random::Random;
 use std::borrow::Cow;
 
-/// A history, and how many of its events the log holds. An event is one record in the partition of its key; a control
-/// event without a partition is one record in each partition.
+/// A history, and how many of its events the log holds. An event is one record in the partition of
+/// its key; a control event without a partition is one record in each partition.
 pub struct Feed {
     events: Vec<Event<'static>>,
     /// By partition: the numbers of the events that belong there, in order.
     wanted: Vec<Vec<usize>>,
-    /// By partition: how many of those were acknowledged, or were found in the log after an open outcome.
+    /// By partition: how many of those were acknowledged, or were found in the log after an open
+    /// outcome.
     acknowledged: Vec<usize>,
     /// By partition: how many of those the log was seen to hold.
     held: Vec<usize>,
@@ -62,7 +64,8 @@ impl Feed {
         self.held.iter().sum()
     }
 
-    /// The next events of one tenant that are not acknowledged, at most `max`; `None` where all are.
+    /// The next events of one tenant that are not acknowledged, at most `max`; `None` where all
+    /// are.
     ///
     /// # Panics
     /// Never: events are UTF-8.
@@ -102,8 +105,8 @@ impl Feed {
         self.next = batch.next;
     }
 
-    /// Posts bodies of up to `body_max` events until a request fails, all events are acknowledged, or `max` are. Returns
-    /// true if the last request may have written its events or not.
+    /// Posts bodies of up to `body_max` events until a request fails, all events are acknowledged,
+    /// or `max` are. Returns true if the last request may have written its events or not.
     ///
     /// # Panics
     /// If the service refuses a body.
@@ -141,8 +144,8 @@ impl Feed {
         *held += 1;
     }
 
-    /// Takes every event that the log does not hold as not written. Call it after the log was read to its end and its
-    /// writer is dead.
+    /// Takes every event that the log does not hold as not written. Call it after the log was read
+    /// to its end and its writer is dead.
     ///
     /// # Panics
     /// If an acknowledged record is missing (INV-ACK).

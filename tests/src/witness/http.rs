@@ -1,4 +1,5 @@
-//! An HTTP client for a process that may die at any moment. Returns errors to its caller and never repeats a request.
+//! An HTTP client for a process that may die at any moment. Returns errors to its caller and never
+//! repeats a request.
 
 use crate::TIMEOUT;
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};

@@ -1,5 +1,6 @@
-//! The judge: says which answers and updates are right, by the naive oracle, from the records in the log. It runs one oracle
-//! per partition and gives it each record with its real offset and timestamp. Must not ask the service itself.
+//! The judge: says which answers and updates are right, by the naive oracle, from the records in
+//! the log. It runs one oracle per partition and gives it each record with its real offset and
+//! timestamp. Must not ask the service itself.
 
 use super::http::Answer;
 use super::questions::Question;
@@ -23,8 +24,8 @@ pub struct Judge {
     next_offset: Vec<u64>,
     asks: Questions,
     dead: BTreeSet<Dead>,
-    /// The states that the last update of a message may show: the one after the last event that changed the message itself,
-    /// and the one after each later leave.
+    /// The states that the last update of a message may show: the one after the last event that
+    /// changed the message itself, and the one after each later leave.
     updates: BTreeMap<Message, Vec<Value>>,
 }
 
@@ -90,8 +91,8 @@ impl Judge {
         let partitions = self.oracles.len() as u32;
         for (message, states) in &mut self.updates {
             let (tenant, conversation, _) = message;
-            let touched = *tenant == event.tenant && (whole_tenant || event.conversation_id() == Some(conversation));
-            if touched && partition_of(&receipts_event::key(tenant, conversation), partitions) == partition {
+            let affected = *tenant == event.tenant && (whole_tenant || event.conversation_id() == Some(conversation));
+            if affected && partition_of(&receipts_event::key(tenant, conversation), partitions) == partition {
                 states.push(state(message));
             }
         }
@@ -172,18 +173,20 @@ impl Judge {
         }
     }
 
-    /// The right answers for an id whose conversation is not named: of several messages with the newest `sent_at_ms`, any.
+    /// The right answers for an id whose conversation is not named: of several messages with the
+    /// newest `sent_at_ms`, any.
     fn find(&self, tenant: &str, id: &str) -> Vec<Receipt> {
         let found: Vec<Receipt> = self.oracles.iter().map(|oracle| oracle.find(tenant, id)).collect();
         let newest = found.iter().map(|receipt| receipt.sent_at_ms).max().expect("a partition");
         found.into_iter().filter(|receipt| receipt.sent_at_ms == newest).collect()
     }
 
-    /// Compares the updates and dead letters in the log with the oracle's, after the process has ended in order.
+    /// Compares the updates and dead letters in the log with the oracle's, after the process has
+    /// ended in order.
     ///
     /// # Panics
-    /// If the last update of a message does not show its state (INV-UPDATE-LAST), or the dead letters are not those of the
-    /// oracle, byte for byte (INV-DEADLETTER).
+    /// If the last update of a message does not show its state (INV-UPDATE-LAST), or the dead
+    /// letters are not those of the oracle, byte for byte (INV-DEADLETTER).
     pub fn check_published(&self, log: &dyn Inspect) {
         let mut last = BTreeMap::<Message, Value>::new();
         let mut dead = BTreeSet::<Dead>::new();

@@ -15,7 +15,8 @@ pub struct Victim {
 }
 
 impl Victim {
-    /// Starts `receipts serve` and returns at once. The process writes its log, in JSON, beside the data directory.
+    /// Starts `receipts serve` and returns at once. The process writes its log, in JSON, beside the
+    /// data directory.
     ///
     /// # Panics
     /// If the binary cannot be started.
@@ -48,7 +49,8 @@ impl Victim {
         Self { child, errors }
     }
 
-    /// Waits until the process has folded its log to the end, and returns its address. Call it once.
+    /// Waits until the process has folded its log to the end, and returns its address. Call it
+    /// once.
     ///
     /// # Panics
     /// If the process ends before.
@@ -120,8 +122,8 @@ impl Victim {
         std::fs::read_to_string(&self.errors).unwrap_or_default()
     }
 
-    /// Reads from the log, for each partition that the process opened: the offset after its checkpoint, and the end of the
-    /// log.
+    /// Reads from the log, for each partition that the process opened: the offset after its
+    /// checkpoint, and the end of the log.
     #[must_use]
     pub fn opened(&self) -> Vec<(u64, u64)> {
         let log = self.log();

@@ -227,7 +227,7 @@ fn tables_imported_into_a_topic_are_answered_and_exported() {
 /// other settings are not compared. Once the topic has lost its beginning nothing is verified, but
 /// a snapshot still answers.
 #[test]
-fn snapshots_of_a_running_service_are_verified_against_its_topic() {
+fn snapshots_of_a_running_service_match_its_topic() {
     let Some(broker) = broker() else { return };
     let kafka = Kafka::named(broker, "verify-snapshots");
     let folder = tempfile::tempdir().expect("a folder");

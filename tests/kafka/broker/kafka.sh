@@ -1,23 +1,23 @@
 #!/bin/sh
-# A real Apache Kafka 4.4.0 (KRaft) for development and tests, without Docker. Not for production: one secret-free
-# listener on the loopback, small heaps, quick failovers.
+# Runs a real Apache Kafka 4.4.0 (KRaft) for development and tests, without Docker. Not for
+# production: one listener on loopback without secrets, small heaps, quick failovers.
 #
 #   kafka.sh start  [node]   starts all nodes, or one; installs the jars the first time
 #   kafka.sh stop   [node]   ends it in order
-#   kafka.sh kill   [node]   ends it as a power cut does (kill -9); start brings it back with its data
-#   kafka.sh status [node]   one line a node
+#   kafka.sh kill   [node]   ends it like a power cut (kill -9); start brings it back with its data
+#   kafka.sh status [node]   one line per node
 #   kafka.sh wipe   [node]   kills it and removes its data and logs
-#   kafka.sh cut    NODE [OTHER]   with KAFKA_NET: no packet passes between it and anybody, or between the two
+#   kafka.sh cut    NODE [OTHER]   with KAFKA_NET: drops its packets, or those between the two
 #   kafka.sh heal   NODE [OTHER]   undoes that
-#   kafka.sh tether          waits until its standard input ends, then wipes all: a test's brokers die with the test
+#   kafka.sh tether          waits for the end of its standard input (the test), then wipes all
 #   kafka.sh --help
 #
 #   KAFKA_PORT   client port of node 1 (19092); node N is at +10*(N-1), its controller one above
 #   KAFKA_NODES  size of the cluster (1), the same at each call; three nodes keep three copies
-#   KAFKA_DIR    jars, data, logs and pids, a folder a port (.kafka at the repository's root)
+#   KAFKA_DIR    jars, data, logs and pids, a folder per port (.kafka at the repository's root)
 #   KAFKA_HEAP   heap of one node (512m)
-#   KAFKA_NET    if set, node N has a network of its own and the address 10.X.Y.N on a bridge, 256 * X + Y = KAFKA_PORT;
-#                Linux, as root
+#   KAFKA_NET    if set, node N has a network of its own and the address 10.X.Y.N on a bridge,
+#                256 * X + Y = KAFKA_PORT; needs Linux and root
 # Needs Java 17 or newer, and Maven the first time (43 MB from Maven Central).
 set -eu
 here=$(cd -P "$(dirname "$0")" && pwd -P)
@@ -62,7 +62,7 @@ disconnect() {
   ls /run/netns | grep -q "^rk$base-" || ip link del "rk$base" 2> /dev/null || true
 }
 
-# Ours only where the process runs this node's configuration: the number may have gone to another process since.
+# Ours only if the process runs this node's configuration: another process may have the number now.
 alive() {
   [ -f "$pid" ] || return 1
   p=$(cat "$pid") && [ -n "$p" ] && kill -0 "$p" 2> /dev/null || return 1
@@ -75,7 +75,7 @@ jvm() {
     -Dlog4j2.configurationFile="$run/log4j2.properties" "$@"
 }
 
-# Once, however many ask at the same time: the folder is the lock, the pid in it tells a holder that died.
+# Once, for any number of callers: the folder is the lock, and its pid shows whether the holder died.
 install() {
   need java openjdk-17-jre-headless
   [ -d "$lib" ] && return
@@ -172,10 +172,11 @@ stop() {
   if [ "$2" = -TERM ] && [ -f "$run/classes.jsa" ]; then mv -f "$run/classes.jsa" "$cds"; fi
 }
 
-# A node that hangs is to the others as one whose network is cut: connections stay, and nothing comes.
+# Other nodes see a hanging node like a cut network: connections stay, and no packet comes.
 signal() { at "$1"; kill "$2" "$(cat "$pid")"; }
 
-# A wire that is down: connections stay, and nothing comes. Between two nodes: each sends into the void what is for the other.
+# Like a wire that is down: connections stay, and no packet comes. Between two nodes, each drops the
+# other's packets.
 cut() {
   at "$1"
   if [ -z "${2:-}" ]; then ip link set "$wire" down; return; fi

@@ -47,7 +47,7 @@ def tables(chance):
         for person in people:
             members.append({"tenant": tenant, "conversation_id": conversation, "user_id": person, "kind": kind, "group_type": group_type})
         for at in range(30):
-            # Some 24 hours and less ago, none so near to them that the time of this test would matter.
+            # About 24 hours ago and less, and not so close that this test's run time would matter.
             sent_at = now - chance.choice([chance.randrange(2 * DAY_MS, 10 * DAY_MS), chance.randrange(60_000, DAY_MS // 2)])
             sender, message = chance.choice(people), f"m{at}"
             messages.append({"tenant": tenant, "conversation_id": conversation, "message_id": message, "sender_id": sender, "sent_at_ms": sent_at})

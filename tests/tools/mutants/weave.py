@@ -48,7 +48,7 @@ def body_of(text, begin, end):
 
 
 def boxed(text, returned, parameters):
-    """The return type with a box in the place of `impl Iterator`, for arms of different types; None where it is not clear
+    """The return type with a box instead of `impl Iterator`, for arms of different types; None where it is not clear
     what that borrows from."""
     kind = text[slice(*returned)]
     found = re.search(r"impl (Iterator<Item = .*?>)( \+ use<.*?>)?(?=\s*$|\s*where)", kind, re.S)

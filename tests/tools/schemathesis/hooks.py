@@ -1,6 +1,6 @@
-"""What JSON Schema cannot say of a request, for generated requests that are to be accepted.
+"""Rules that JSON Schema cannot say, applied to generated requests that must be accepted.
 
-Must not touch requests that are wrong by intent: those are to be refused, for whatever reason.
+Must not change requests that are wrong by intent: these must be refused, for any reason.
 """
 
 import json
@@ -64,7 +64,7 @@ def acceptable(value):
     if isinstance(value, str):
         # Ids are measured in bytes.
         return value.encode()[:ID_BYTES_MAX].decode(errors="ignore")
-    # A reader of JSON may limit its numbers (RFC 8259, section 6): here, well within what a double holds.
+    # A JSON reader may limit its numbers (RFC 8259, section 6): here well within a double's range.
     if isinstance(value, (int, float)) and abs(value) > 1e300:
         return 0
     # 1.0 is an integer to JSON Schema; a time is written in digits.

@@ -75,7 +75,7 @@ jvm() {
     -Dlog4j2.configurationFile="$run/log4j2.properties" "$@"
 }
 
-# Once, for any number of callers: the folder is the lock, and its pid shows whether the holder died.
+# Once, for any number of callers: the folder is the lock, its pid shows whether the holder died.
 install() {
   need java openjdk-17-jre-headless
   [ -d "$lib" ] && return

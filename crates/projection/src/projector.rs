@@ -71,8 +71,8 @@ impl Projector {
         Ok(projector)
     }
 
-    /// Makes the next start over a store quick, see [`SledStore::write_sled_snapshot`]. No projector may
-    /// have the store open.
+    /// Makes the next start over a store quick, see [`SledStore::write_sled_snapshot`]. No
+    /// projector may have the store open.
     ///
     /// # Errors
     /// If the store cannot be opened.

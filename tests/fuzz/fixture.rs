@@ -5,7 +5,7 @@
 use crate::values::{part_key, payload, values};
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
-use receipts_fold::{RecordMetadata, Limits, RawRecord, State};
+use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_store::{Backend, Batch, MemoryBackend, Paged};
 use receipts_testkit::history::{History, Shape};
 use std::collections::{BTreeMap, BTreeSet};

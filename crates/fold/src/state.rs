@@ -22,7 +22,7 @@ pub enum Error<E> {
     Store(#[from] E),
     /// The store lacks a page, or holds one that contradicts another: set it aside and rebuild it
     /// from the log.
-    #[error("the store lacks {0}: set it aside and rebuild it from the log")]
+    #[error("the store is damaged at {0}: set it aside and rebuild it from the log")]
     Broken(&'static str),
 }
 
@@ -104,7 +104,7 @@ impl<S: Pages> State<S> {
         let has_gap = sealed.is_empty() && first > expired;
         let active = meta.next_message.checked_sub(first);
         if has_gap || expired > meta.next_message || active.is_none_or(|active| active >= 2 * segment_messages) {
-            return Err(Error::Broken("messages that its counters promise"));
+            return Err(Error::Broken("the counters of messages"));
         }
         let mut state = Self {
             limits,

@@ -5,10 +5,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use receipts_fold::pages::{Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, PageKey, Parked, People, PeopleIndex, ReadMarks, Table, TableId};
-use receipts_fold::index::{BloomFilter, IndexPage, MessageIndex, SEGMENT_MESSAGES, id_hash};
-use receipts_fold::stretches::Stretches;
+use receipts_fold::index::{BloomFilter, IndexPage, MessageIndex, SEGMENT_MESSAGES, SegmentSet, id_hash};
 use receipts_fold::pages::codec::{Reader, Writer};
+use receipts_fold::pages::{
+    Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, PageKey, Parked, People, PeopleIndex,
+    ReadMarks, Table, TableId,
+};
 use receipts_fuzz::fixture::Fixture;
 use receipts_fuzz::seeds;
 use receipts_fuzz::values::{page_key, part_key, values};
@@ -145,9 +147,9 @@ fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: BloomFilter) {
     }
     let paged = Paged::new(backend, 0, 1 << 20);
     let index = MessageIndex::new(SEGMENT_MESSAGES, [(0, filter)], 1);
-    let mut stretches = Stretches::default();
-    stretches.add(0, 0);
-    for conversation in [None, Some((0, &stretches)), Some((1, &stretches))] {
+    let mut segments = SegmentSet::default();
+    segments.add(0, 0);
+    for conversation in [None, Some((0, &segments)), Some((1, &segments))] {
         let found = index.candidates(&paged, id, conversation).expect("pages that decode");
         assert!(found.iter().all(|message| *message < SEGMENT_MESSAGES));
     }

@@ -5,7 +5,7 @@
 //! written once and never changes, so a message costs no random write. The store rebuilds the
 //! active segments from the messages when it opens.
 
-pub(crate) mod active;
+mod active;
 mod bloom;
 mod lookup;
 mod sealed;

@@ -92,8 +92,8 @@ impl<const N: usize> Reads<N> {
         set(&mut self.rare().recipients, slot);
     }
 
-    /// Records an open read, unless the slot has read before (INV-ONCE), `after_ms` after the send;
-    /// `None` if times are not kept.
+    /// Records an open read, unless the slot has read before (INV-ONCE). `after_ms` is its time,
+    /// milliseconds after the send; `None` if times are not kept.
     pub fn read(&mut self, slot: u32, after_ms: Option<u64>) -> ReadOutcome {
         if self.has_read(slot) || self.has_read_hidden(slot) {
             return ReadOutcome::Repeated;

@@ -183,7 +183,7 @@ impl<S: Pages> Found<'_, S> {
             .checked_sub(m.read)
             .and_then(|rest| rest.checked_sub(hidden_count))
             .and_then(|rest| rest.checked_sub(departed_count))
-            .ok_or(Error::Broken("members that departed and are counted as read"))?;
+            .ok_or(Error::Broken("the counts of a message"))?;
         receipt.counts = Some(Counts {
             audience_count: m.audience,
             read_count: m.read,

@@ -169,7 +169,7 @@ impl<S: Pages> State<S> {
             TableId::Parked => self.bytes_of::<Parked>(key),
             TableId::Erasures => self.bytes_of::<Erasure>(key),
             TableId::Names | TableId::PeopleIndex | TableId::Index | TableId::BloomFilters | TableId::Origin => {
-                Err(Error::Broken("a page that can be compared"))
+                Err(Error::Broken("a page whose bytes cannot be compared"))
             }
         }
     }

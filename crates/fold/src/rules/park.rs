@@ -99,14 +99,11 @@ impl<S: Pages> State<S> {
 
     fn refusal(&self, timestamp_ms: u64, waits_for: &[Box<str>]) -> (Reason, String) {
         if self.is_too_old(timestamp_ms) {
-            (
-                Reason::ParkedExpired,
-                format!("did not come within {} ms: {}", self.limits.parked_age_ms, list(waits_for)),
-            )
+            (Reason::ParkedExpired, format!("{} did not come within {} ms", list(waits_for), self.limits.parked_age_ms))
         } else {
             (
                 Reason::ParkedOverflow,
-                format!("more than {} records wait; did not come: {}", self.limits.parked_max, list(waits_for)),
+                format!("{} did not come, and more than {} records wait", list(waits_for), self.limits.parked_max),
             )
         }
     }

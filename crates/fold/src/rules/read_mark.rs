@@ -163,7 +163,7 @@ impl<S: Pages> State<S> {
         let link = Table::<Messages>::load_mut(&mut self.pages, key)?.and_then(|page| page.link(index));
         // A walk ends because every link leads further back.
         if link.is_some_and(|l| l.previous.max(l.skip).is_some_and(|to| to >= message)) {
-            return Err(Error::Broken("links that lead back"));
+            return Err(Error::Broken("the links of a message"));
         }
         Ok(link)
     }

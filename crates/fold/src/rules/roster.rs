@@ -64,7 +64,8 @@ impl<S: Pages> State<S> {
         people.at_mut(index).ok_or(Error::Broken("a person"))?.take_role(role, offset);
         let mut page = self.conversation_page(conversation)?;
         let others = page.members.checked_sub(u32::from(before == Role::Member));
-        page.members = others.ok_or(Error::Broken("the members"))?.saturating_add(u32::from(role == Role::Member));
+        page.members =
+            others.ok_or(Error::Broken("the number of members"))?.saturating_add(u32::from(role == Role::Member));
         page.ever_roster |= role != Role::None;
         if role == Role::None { self.log_departure(conversation, offset, slot) } else { Ok(()) }
     }

@@ -94,7 +94,7 @@ impl<S: Pages> State<S> {
         let segment = self.index.segment_of(message);
         let mut page = self.conversation_page(conversation)?;
         let by_roster = page.members.checked_sub(u32::from(sender_role == Role::Member));
-        let by_roster = by_roster.ok_or(Error::Broken("the members"))?;
+        let by_roster = by_roster.ok_or(Error::Broken("the number of members"))?;
         let slots = if status == MessageStatus::Ok { page.people } else { 0 };
         let link = skip_list::push(&mut page, message, e.sent_at_ms);
         page.segments.add(segment, oldest_segment);
@@ -120,7 +120,7 @@ impl<S: Pages> State<S> {
         let mut page =
             Table::<Messages>::load_mut(&mut self.pages, key)?.ok_or(Error::Broken("the newest messages"))?;
         if page.len() != index {
-            return Err(Error::Broken("a message between others"));
+            return Err(Error::Broken("the end of the newest messages"));
         }
         page.push(&e.message_id, new, link);
         self.index.insert(&mut self.pages, message, id_hash(&e.message_id), conversation);
@@ -152,7 +152,8 @@ impl<S: Pages> State<S> {
         effects: &mut Effects,
     ) -> Result<(), S::Error> {
         for parked in self.take_parked_for(tenant, e)? {
-            let event = receipts_event::decode(&parked.value).map_err(|_| Error::Broken("a readable parked event"))?;
+            let event =
+                receipts_event::decode(&parked.value).map_err(|_| Error::Broken("the event of a parked record"))?;
             match &event.body {
                 Body::MessageRead(e) => {
                     let times = ReadTimes { read_at_ms: e.read_at_ms, timestamp_ms: parked.timestamp_ms };
@@ -168,7 +169,7 @@ impl<S: Pages> State<S> {
                     self.read_up_to_message(conversation, &e.reader_id, message, reading, effects)?;
                 }
                 Body::MessageRecalled(_) => self.recall_message(message, at.offset, effects)?,
-                _ => return Err(Error::Broken("a parked event that names messages")),
+                _ => return Err(Error::Broken("the event of a parked record")),
             }
         }
         Ok(())

@@ -58,7 +58,7 @@ impl<S: Pages> State<S> {
         let since_message = self.meta.next_message;
         let mut people = self.people(conversation, slot / PEOPLE_PER_PAGE)?;
         if people.hashes().len() != (slot % PEOPLE_PER_PAGE) as usize {
-            return Err(Error::Broken("a person between others"));
+            return Err(Error::Broken("the end of a page of people"));
         }
         people.push(Person::new(user_id, since_message), hash);
         if slot + 1 > index_pages.saturating_mul(INDEX_ENTRIES_PER_PAGE) && slot >= PEOPLE_PER_PAGE {

@@ -2,7 +2,8 @@
 //! itself, with deaths, checkpoints and very little memory. Need no disk; `crates/store/tests` and
 //! the tests that kill processes use one.
 
-#![allow(clippy::unwrap_used, reason = "tests: what cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+#![allow(clippy::disallowed_methods, reason = "tests read and write the golden file")]
 
 mod ahead;
 mod cases;

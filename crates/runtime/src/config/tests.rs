@@ -78,7 +78,7 @@ fn an_unknown_key_is_a_mistake_in_any_source() {
 #[test]
 fn a_missing_or_malformed_file_is_a_mistake() {
     let mistakes = mistakes_of("[http]\nlisten = \n");
-    assert!(mistakes[0].starts_with("file F line 2: no TOML: "), "{mistakes:?}");
+    assert!(mistakes[0].starts_with("file F line 2: not valid TOML: "), "{mistakes:?}");
     let missing = load(Some("/nowhere/receipts.toml".as_ref()), [], &[]).expect_err("no file");
     assert!(missing.to_string().contains("file /nowhere/receipts.toml: cannot be read: "), "{missing}");
 }
@@ -93,7 +93,7 @@ fn wrong_types_and_values_out_of_range_are_mistakes() {
         ("[log]\npartitions = true", "true"),
         ("[log]\nevents_topic = \"a b\"", "\"a b\""),
         ("[http]\nlisten = \"example.org:80\"", "\"example.org:80\""),
-        ("[query]\nprojectors = [1]", "a list of something else than texts"),
+        ("[query]\nprojectors = [1]", "a list whose items are not all texts"),
         ("[query]\nprojectors = [\"a:1\", \"b\"]", "[\"a:1\", \"b\"]"),
         ("[telemetry]\nlog_filter = \"a=loud\"", "\"a=loud\""),
         ("[telemetry]\nlog_format = \"xml\"", "\"xml\""),

@@ -97,7 +97,12 @@ pub fn open(backend: &MemoryBackend) -> receipts_fold::Result<State<Paged<Memory
 }
 
 /// Folds one event; the error says that the state cannot go on.
-pub fn fold(state: &mut State<Paged<MemoryBackend>>, at: At, event: &Event<'_>, effects: &mut Effects) -> bool {
+pub fn fold(
+    state: &mut State<Paged<MemoryBackend>>,
+    at: RecordMetadata,
+    event: &Event<'_>,
+    effects: &mut Effects,
+) -> bool {
     let (key, value) = (event.key(), event.to_json());
     let raw = RawRecord { key: Some(&key), value: &value, headers: &Vec::new };
     state.apply(at, event, raw, effects).is_ok()

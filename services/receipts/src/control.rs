@@ -194,8 +194,8 @@ mod tests {
         Event { tenant: tenant.to_owned().into(), event_id: None, body }
     }
 
-    /// A log that acknowledges partition 0, leaves the outcome of 1 open, refuses 2, never answers 3,
-    /// and drops 4.
+    /// A log that acknowledges partition 0, leaves the outcome of 1 open, refuses 2, never answers
+    /// 3, and drops 4.
     #[derive(Default)]
     struct UnreliableLog {
         taken: Mutex<Vec<Entry>>,

@@ -1,10 +1,12 @@
-//! A replay beside what it cannot be faster than, in one run on one Kafka: reading alone, reading and decoding, then the fold
-//! aside as `receipts replay` does it. Each phase tells its rate and the most memory it took.
+//! Compares a replay with its lower bounds, in one run on one Kafka: reading alone, reading and
+//! decoding, then the fold of `receipts replay`. Each phase prints its rate and its peak memory.
 //!
-//! `cargo bench -p receipts-analytics --bench replay -- [--messages N] [--cap N] [--ids N] [--receipts-per-message N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
-//! Starts a broker of its own by `tests/kafka/broker/kafka.sh` (Java 17, Maven), whose log lies in KAFKA_DIR (`.kafka`); states that exceed
-//! their memory go to TMPDIR. A process of its own writes the workload, so that its memory is not the replay's: 16 bytes an event. 100
-//! million receipts: `--messages 20000000`.
+//! `cargo bench -p receipts-analytics --bench replay -- [--messages N] [--cap N] [--ids N]
+//! [--receipts-per-message N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]` It starts
+//! its own broker by `tests/kafka/broker/kafka.sh` (Java 17, Maven) with the log in KAFKA_DIR
+//! (`.kafka`). States that exceed their memory go to TMPDIR. A separate process writes the
+//! workload, which takes 16 bytes per event, so that its memory does not count. 100 million
+//! receipts: `--messages 20000000`.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
@@ -55,8 +57,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !writer.status.success() {
         return Err(String::from_utf8_lossy(&writer.stderr).into());
     }
-    let told: Value = serde_json::from_slice(&writer.stdout)?;
-    let count = |name: &str| told[name].as_u64().unwrap_or(0);
+    let written: Value = serde_json::from_slice(&writer.stdout)?;
+    let count = |name: &str| written[name].as_u64().unwrap_or(0);
     let (events, receipts) = (count("events"), count("receipts"));
     println!(
         "{events} events, {} messages, {receipts} receipts in {} partitions; made and written in {:.0} s",
@@ -114,13 +116,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         let phases: Vec<Value> = phases.iter().map(phase).collect();
         let report =
-            json!({"written": told, "partitions": spans.len(), "memory_mb": memory_bytes >> 20, "phases": phases});
+            json!({"written": written, "partitions": spans.len(), "memory_mb": memory_bytes >> 20, "phases": phases});
         std::fs::write(file, format!("{report:#}\n"))?;
     }
     Ok(())
 }
 
-/// Writes the workload into the event topic and prints what it has.
+/// Writes the workload to the event topic and prints its size.
 fn write(log: &KafkaLog) -> Result<(), Box<dyn Error>> {
     let workload = Workload::generate(&params(200_000));
     let mut spelling = Spelling::default();

@@ -1,8 +1,9 @@
 //! Exports a prefix of the log as files for analysts:
 //! `DIR/<dataset>/tenant=<…>/day=<YYYY-MM-DD>/part-<…>` (`schemas/export/v1.md`).
 //!
-//! Each partition is folded into a temporary state and walked. At most [`ROWS_BYTES_MAX`] bytes of rows
-//! are buffered; they are written as complete files. One prefix gives the same files, byte for byte.
+//! Each partition is folded into a temporary state and walked. At most [`ROWS_BYTES_MAX`] bytes of
+//! rows are buffered; they are written as complete files. One prefix gives the same files, byte for
+//! byte.
 //!
 //! Keeps INV-EXPORT.
 
@@ -28,8 +29,8 @@ use rows::{Row, Value, flag, integer, maybe, text};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-/// Maximum size of the buffered rows of one dataset, bytes. A constant, because it decides which rows
-/// share a file.
+/// Maximum size of the buffered rows of one dataset, bytes. A constant, because it decides which
+/// rows share a file.
 pub const ROWS_BYTES_MAX: usize = 64 << 20;
 /// Readers of one message that are loaded from the state at a time.
 const READERS_AT_ONCE: usize = 1_000;
@@ -62,12 +63,14 @@ pub struct DatasetReport {
     pub removed: u64,
 }
 
-/// Exports ranges of the log. `spans` has at most one range per partition, each from the partition's
-/// beginning. At the end it removes files of earlier exports of the same datasets in the same target.
+/// Exports ranges of the log. `spans` has at most one range per partition, each from the
+/// partition's beginning. At the end it removes files of earlier exports of the same datasets in
+/// the same target.
 ///
 /// # Errors
-/// If the log, a state or a file fails, or the monitor stops the run. Then the target may hold files of
-/// both exports, each of them complete, and the same export resumes after the written partitions.
+/// If the log, a state or a file fails, or the monitor stops the run. Then the target may hold
+/// files of both exports, each of them complete, and the same export resumes after the written
+/// partitions.
 pub fn export(
     log: &dyn Inspect,
     spans: &[Span],
@@ -120,8 +123,8 @@ fn export_on(
     Ok((reports, written))
 }
 
-/// Returns the number of offsets that an export reads. Each range is folded once, and read once more
-/// for the dataset of raw events.
+/// Returns the number of offsets that an export reads. Each range is folded once, and read once
+/// more for the dataset of raw events.
 pub fn offsets(spans: &[Span], datasets: &[Dataset]) -> u64 {
     let passes = 1 + u64::from(datasets.contains(&Dataset::Events));
     passes * spans.iter().map(Span::offsets).sum::<u64>()
@@ -236,8 +239,8 @@ fn rosters<S: Pages<Error = receipts_store::Error>>(
     Ok(())
 }
 
-/// Writes the records that are events, by the day of the record. The state knows every person erased
-/// within the range, later records included.
+/// Writes the records that are events, by the day of the record. The state knows every person
+/// erased within the range, later records included.
 fn events<S: Pages>(
     log: &dyn Inspect,
     span: &Span,

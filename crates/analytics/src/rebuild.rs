@@ -51,8 +51,8 @@ impl RebuildReport {
 /// it with the old store at the old store's offset.
 ///
 /// # Errors
-/// If the log, the disk or the state fails, the log has lost its beginning, or the monitor stops the
-/// run; the next attempt resumes.
+/// If the log, the disk or the state fails, the log has lost its beginning, or the monitor stops
+/// the run; the next attempt resumes.
 pub fn partition(
     log: &dyn Inspect,
     store: &SledStore,

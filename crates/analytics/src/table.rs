@@ -1,5 +1,5 @@
-//! Reads foreign tables row by row: CSV with a header line, NDJSON, Parquet. Columns are found by name
-//! only. One batch of rows is in memory.
+//! Reads foreign tables row by row: CSV with a header line, NDJSON, Parquet. Columns are found by
+//! name only. One batch of rows is in memory.
 
 mod columnar;
 

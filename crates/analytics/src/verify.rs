@@ -1,5 +1,5 @@
-//! Compares a store with the fold of its log: stored pages byte by byte, indexes by lookups, and every
-//! message for inner contradictions. It repairs nothing.
+//! Compares a store with the fold of its log: stored pages byte by byte, indexes by lookups, and
+//! every message for inner contradictions. It repairs nothing.
 //!
 //! Keeps INV-VERIFY.
 
@@ -65,11 +65,12 @@ impl Difference {
     }
 }
 
-/// Folds a partition of the log up to the store's offset and compares the two. An unreadable store is
-/// a difference, not an error.
+/// Folds a partition of the log up to the store's offset and compares the two. An unreadable store
+/// is a difference, not an error.
 ///
 /// # Errors
-/// If the log or the temporary disk fails, the log has lost its beginning, or the monitor stops the run.
+/// If the log or the temporary disk fails, the log has lost its beginning, or the monitor stops the
+/// run.
 pub fn partition(
     log: &dyn Inspect,
     store: &SledStore,
@@ -115,9 +116,10 @@ pub fn partition(
     Ok(verdict)
 }
 
-/// Restores the newest usable snapshot of a partition into a temporary store and compares it with the
-/// fold of the log from its beginning up to the same offset. The snapshot shows the store of a running
-/// service at that offset. Returns `None` if no snapshot is usable; warnings in the log say why.
+/// Restores the newest usable snapshot of a partition into a temporary store and compares it with
+/// the fold of the log from its beginning up to the same offset. The snapshot shows the store of a
+/// running service at that offset. Returns `None` if no snapshot is usable; warnings in the log say
+/// why.
 ///
 /// # Errors
 /// As for [`partition`], and if the snapshot destination fails.
@@ -158,7 +160,8 @@ fn compare(truth: &Stored, stored: &Stored, monitor: &dyn ProgressMonitor, verdi
     let (mut of_log, mut of_store) = (PagesDigest::default(), Some(PagesDigest::default()));
     let mut first = None;
     let failed = Error::state(number);
-    // An error of this walk is an error of the scratch state; an error of the store is a difference.
+    // An error of this walk is an error of the scratch state; an error of the store is a
+    // difference.
     each_page(truth, number, monitor, &mut |table, key| {
         let wanted = truth.page_bytes(table, key).map_err(&failed)?;
         of_log.add(table, key, wanted.as_deref());

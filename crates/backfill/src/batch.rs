@@ -1,5 +1,5 @@
-//! Groups rows into as few events as possible: people of one conversation, and messages that one reader
-//! read at one time. Buffers a bounded number of rows and keeps the order where it matters.
+//! Groups rows into as few events as possible: people of one conversation, and messages that one
+//! reader read at one time. Buffers a bounded number of rows and keeps the order where it matters.
 
 use crate::rows::{Conversation, Member, Message, Read, Role};
 use receipts_event::{
@@ -8,8 +8,8 @@ use receipts_event::{
 };
 use std::collections::{HashMap, HashSet};
 
-/// The maximum number of people in one event. With the longest ids the event stays far below Kafka's
-/// default record limit.
+/// The maximum number of people in one event. With the longest ids the event stays far below
+/// Kafka's default record limit.
 const PEOPLE_MAX: usize = 1_000;
 /// The number of buffered rows of reads that forces a flush.
 pub(crate) const WINDOW_ROWS: usize = 50_000;
@@ -110,8 +110,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Adds a row. Returns false if the window already has that message and reader: the first row counts,
-    /// as for two events.
+    /// Adds a row. Returns false if the window already has that message and reader: the first row
+    /// counts, as for two events.
     pub(crate) fn push(&mut self, read: Read) -> bool {
         self.rows += 1;
         if !self.seen.insert((read.conversation.clone(), read.message_id.clone(), read.reader_id.clone())) {

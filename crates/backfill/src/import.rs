@@ -1,5 +1,5 @@
-//! The import: members and messages merged by time, then reads. It numbers the events, appends them in
-//! order, awaits the acknowledgements, and saves its progress from time to time.
+//! The import: members and messages merged by time, then reads. It numbers the events, appends them
+//! in order, awaits the acknowledgements, and saves its progress from time to time.
 //!
 //! Keeps INV-BACKFILL.
 
@@ -52,7 +52,8 @@ pub struct Plan {
     pub progress: PathBuf,
     /// The path of the report of rejects.
     pub rejects: PathBuf,
-    /// Identifies the events of this import; used if the import is new. Letters and digits, at most 64.
+    /// Identifies the events of this import; used if the import is new. Letters and digits, at most
+    /// 64.
     pub run: String,
     /// The name of the log, which must not change while an import is unfinished.
     pub log: String,
@@ -101,12 +102,12 @@ pub fn bytes(plan: &Plan) -> Result<u64, Error> {
     sizes.sum()
 }
 
-/// Runs an import, or resumes an interrupted one. No event is lost. An event is in the log twice only
-/// if its append was under way when the earlier process was killed.
+/// Runs an import, or resumes an interrupted one. No event is lost. An event is in the log twice
+/// only if its append was under way when the earlier process was killed.
 ///
 /// # Errors
-/// If a table, a file of the import or the log fails, or the monitor stops the run. [`Error`] says what
-/// to do.
+/// If a table, a file of the import or the log fails, or the monitor stops the run. [`Error`] says
+/// what to do.
 pub fn import(log: &dyn Inspect, plan: &Plan, monitor: &dyn ProgressMonitor) -> Result<ImportReport, Error> {
     let bounds = (0..log.partition_count()).map(|partition| log.bounds(Topic::Events, partition));
     let ends = bounds.map(|bounds| Ok(bounds?.end)).collect::<Result<Vec<u64>, Error>>()?;
@@ -366,8 +367,8 @@ impl<'a> Import<'a> {
         if !self.monitor.is_stopped() {
             return Ok(());
         }
-        // The next run starts at the last save and gives the events the same numbers, so it finds the
-        // events written since then by their numbers.
+        // The next run starts at the last save and gives the events the same numbers, so it finds
+        // the events written since then by their numbers.
         self.await_all()?;
         Err(Error::Stopped)
     }
@@ -379,9 +380,9 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    /// Awaits all acknowledgements and saves the progress. Buffered rows are emitted first. Saves happen
-    /// only at points that the rows alone determine, so a resumed run groups the same rows into the same
-    /// events.
+    /// Awaits all acknowledgements and saves the progress. Buffered rows are emitted first. Saves
+    /// happen only at points that the rows alone determine, so a resumed run groups the same rows
+    /// into the same events.
     fn save(&mut self) -> Result<(), Error> {
         let events = self.people.flush().into_iter().chain(self.window.flush()).collect();
         self.emit(events)?;

@@ -1,5 +1,6 @@
-//! Imports receipts from tables of another system: rows of members, messages and reads become events,
-//! in that order. A row that no event can express is rejected; an interrupted import resumes.
+//! Imports receipts from tables of another system: rows of members, messages and reads become
+//! events, in that order. A row that no event can express is rejected; an interrupted import
+//! resumes.
 //!
 //! This crate repeats no rule of the fold, and writes only events, its progress and its rejects.
 

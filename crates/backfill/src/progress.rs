@@ -1,5 +1,5 @@
-//! The progress of an import: a file that is replaced as a whole, after all events up to that point are
-//! acknowledged. It holds no rows.
+//! The progress of an import: a file that is replaced as a whole, after all events up to that point
+//! are acknowledged. It holds no rows.
 
 use crate::columns::{Columns, Input};
 use crate::import::{Counts, Plan};

@@ -1,4 +1,5 @@
-//! The report of rejects: one line of JSON per rejected row, with file, row number, reason and content.
+//! The report of rejects: one line of JSON per rejected row, with file, row number, reason and
+//! content.
 
 use crate::Error;
 use crate::columns::Input;

@@ -165,7 +165,8 @@ impl RowView<'_> {
         Ok(Conversation { tenant, conversation_id: self.id("conversation_id")? })
     }
 
-    /// Returns a text. Whole numbers count as text, because ids of other databases are often numbers.
+    /// Returns a text. Whole numbers count as text, because ids of other databases are often
+    /// numbers.
     fn text(&self, name: &str) -> Result<Option<String>, String> {
         match self.value(name) {
             None => Ok(None),

@@ -1,5 +1,5 @@
-//! INV-BACKFILL: what a table says is in the log, once, whatever interrupts the import, and what no event could say is
-//! reported by row.
+//! INV-BACKFILL: the log holds the content of a table once, despite any interruptions, and the
+//! report lists the rows that no event can express.
 
 #![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
 
@@ -37,7 +37,8 @@ fn log(dir: &Path) -> EmbeddedLog {
     EmbeddedLog::open(&dir.join("log"), NonZeroU32::new(PARTITIONS)).unwrap()
 }
 
-/// Three tables, as somebody may have left them: groups of all sizes, bots, a leaver, reads in order of no kind.
+/// Three tables as another system may leave them: groups of all sizes, bots, a departure, unordered
+/// reads.
 fn tables(dir: &Path) -> Vec<Source> {
     let (mut members, mut messages, mut reads) = (Vec::new(), Vec::new(), Vec::new());
     for conversation in 0..12_u64 {
@@ -96,7 +97,7 @@ fn plan(dir: &Path, sources: Vec<Source>) -> Plan {
     }
 }
 
-/// What stands in a log, by partition.
+/// Returns the values of a log, by partition.
 fn events(log: &EmbeddedLog) -> Vec<Vec<Vec<u8>>> {
     let values = |partition| {
         let records = log.read(Topic::Events, partition, 0, usize::MAX).unwrap();
@@ -113,7 +114,7 @@ fn scratch() -> Scratch {
     Scratch { limits: Limits::default(), memory_bytes: 8 << 20, snapshots: None }
 }
 
-/// Every receipt and list of a log, without the versions, which are offsets.
+/// Returns every receipt and list of a log, without the versions, which are offsets.
 fn answers(log: &EmbeddedLog) -> Vec<String> {
     let mut answers = Vec::new();
     for span in spans(log) {
@@ -134,10 +135,10 @@ fn answers(log: &EmbeddedLog) -> Vec<String> {
     answers
 }
 
-/// INV-BACKFILL: stopped anywhere, and anywhere again, the log holds the events of an import that was never stopped, in
-/// their order and once.
+/// INV-BACKFILL: an import that is stopped anywhere, any number of times, writes the events of an
+/// import that was never stopped, in the same order and once.
 #[test]
-fn an_import_that_is_interrupted_anywhere_writes_what_an_uninterrupted_one_does() {
+fn an_interrupted_import_writes_the_same_events() {
     let dir = tempfile::tempdir().unwrap();
     let sources = tables(dir.path());
     let whole = tempfile::tempdir().unwrap();
@@ -154,7 +155,7 @@ fn an_import_that_is_interrupted_anywhere_writes_what_an_uninterrupted_one_does(
         let mut stops = 0;
         let mut written = 0;
         let last: ImportReport = loop {
-            // Later and later, as every run reads what the one before has written.
+            // Later each time, because every run reads the events of the run before.
             let stop = StopAfter(Cell::new(first_stop * (stops + 1)));
             match import(&log, &plan(cut.path(), sources.clone()), &stop) {
                 Ok(done) => break done,
@@ -173,11 +174,12 @@ fn an_import_that_is_interrupted_anywhere_writes_what_an_uninterrupted_one_does(
     }
 }
 
-/// INV-BACKFILL: files of an export, imported into a new log, fold to the same receipts and lists, in all formats.
+/// INV-BACKFILL: exported files, imported into a new log, give the same receipts and lists, in all
+/// formats.
 #[test]
-fn what_is_exported_and_imported_has_the_same_receipts() {
+fn an_imported_export_has_the_same_receipts() {
     let dir = tempfile::tempdir().unwrap();
-    // Hidden reads are nobody's in an export, and a roster is that of the end: neither comes back.
+    // An export names no hidden readers and has the last roster, so neither can be imported again.
     let mut sources = tables(dir.path());
     for source in &mut sources {
         let text = fs::read_to_string(&source.path).unwrap();
@@ -220,7 +222,7 @@ fn what_is_exported_and_imported_has_the_same_receipts() {
     }
 }
 
-/// The one file below a folder.
+/// Returns the only file below a folder.
 fn only_file(folder: &Path) -> PathBuf {
     let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(entries.len(), 1, "{entries:?}");
@@ -228,10 +230,10 @@ fn only_file(folder: &Path) -> PathBuf {
     if entry.is_dir() { only_file(&entry) } else { entry }
 }
 
-/// INV-BACKFILL: each bad row stands in the report with its number and reason, the good ones are in the log; a dry run says the
-/// same and writes no event.
+/// INV-BACKFILL: the report has each bad row with its number and reason, and the log has the good
+/// rows. A dry run gives the same report and writes no event.
 #[test]
-fn what_no_event_could_say_is_reported_by_row_and_the_rest_is_imported() {
+fn bad_rows_are_reported_and_good_rows_are_imported() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("seen.csv");
     let rows = "chat,message_id,who,seen_at,hidden\n\
@@ -259,10 +261,10 @@ fn what_no_event_could_say_is_reported_by_row_and_the_rest_is_imported() {
     let report = fs::read_to_string(&plan.rejects).unwrap();
     assert_eq!(report, report_of_dry);
     let rejects: Vec<Value> = report.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let told: Vec<(u64, &str)> =
+    let reported: Vec<(u64, &str)> =
         rejects.iter().map(|reject| (reject["row"].as_u64().unwrap(), reject["reason"].as_str().unwrap())).collect();
-    assert_eq!(told.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [2, 3, 5]);
-    for ((_, reason), part) in told.iter().zip(["user_id is missing", "read_at_ms", "has 3 fields"]) {
+    assert_eq!(reported.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [2, 3, 5]);
+    for ((_, reason), part) in reported.iter().zip(["user_id is missing", "read_at_ms", "has 3 fields"]) {
         assert!(reason.contains(part), "{reason}");
     }
     assert_eq!(rejects[1]["original"]["who"], "carol");

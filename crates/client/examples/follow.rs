@@ -1,7 +1,7 @@
 //! A small backend: writes a chat, prints its readers, and follows the updates until Ctrl-C.
 //!
-//! Start `receipts serve`, then
-//! `cargo run -p receipts-client --example follow -- [URL] [TOKEN]`; default: `http://127.0.0.1:8080` without a token.
+//! Start `receipts serve`, then `cargo run -p receipts-client --example follow -- [URL] [TOKEN]`;
+//! default: `http://127.0.0.1:8080` without a token.
 
 #![allow(clippy::print_stdout, reason = "an example that prints its results")]
 

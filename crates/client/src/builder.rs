@@ -51,8 +51,8 @@ impl Builder {
         self
     }
 
-    /// Sets a function that returns a bearer token. It is called before every request, so it should cache
-    /// the token and renew it in time.
+    /// Sets a function that returns a bearer token. It is called before every request, so it should
+    /// cache the token and renew it in time.
     ///
     /// ```
     /// # async fn current_token() -> Result<String, std::io::Error> { Ok("eyJ…".to_owned()) }
@@ -78,29 +78,29 @@ impl Builder {
         self
     }
 
-    /// Sets the calling person. Only for a service that trusts its network. Without it, the caller is a
-    /// service with all scopes.
+    /// Sets the calling person. Only for a service that trusts its network. Without it, the caller
+    /// is a service with all scopes.
     pub fn caller(mut self, caller: impl Into<String>) -> Self {
         self.caller = Some(caller.into());
         self
     }
 
-    /// Sets how long a read may wait for the client's position, in whole milliseconds, at most 30 s.
-    /// Default: the service's default of 1 s.
+    /// Sets how long a read may wait for the client's position, in whole milliseconds, at most 30
+    /// s. Default: the service's default of 1 s.
     pub const fn wait(mut self, wait: Duration) -> Self {
         self.wait = Some(wait);
         self
     }
 
-    /// Sets the time limit of one attempt, in addition to the wait of a read. 30 s by default. Streams
-    /// have no such limit.
+    /// Sets the time limit of one attempt, in addition to the wait of a read. 30 s by default.
+    /// Streams have no such limit.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets how long a stream may be silent before its connection counts as dead. 45 s by default: three
-    /// of the service's heartbeats.
+    /// Sets how long a stream may be silent before its connection counts as dead. 45 s by default:
+    /// three of the service's heartbeats.
     pub const fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
         self.heartbeat_timeout = timeout;
         self
@@ -112,8 +112,8 @@ impl Builder {
         self
     }
 
-    /// Customizes the HTTP client: proxies, certificates, addresses. `customize` is called twice, the second
-    /// time for streams.
+    /// Customizes the HTTP client: proxies, certificates, addresses. `customize` is called twice,
+    /// the second time for streams.
     pub fn http(
         mut self,
         customize: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
@@ -125,7 +125,8 @@ impl Builder {
     /// Returns the client. Sends no request.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the base URL is invalid, or a tenant or caller is set together with a token.
+    /// [`Error::Usage`] if the base URL is invalid, or a tenant or caller is set together with a
+    /// token.
     pub fn build(self) -> Result<Client, Error> {
         let base = self.base_url.trim_end_matches('/').to_owned();
         match reqwest::Url::parse(&base) {

@@ -21,8 +21,8 @@ const BODY_BYTES: usize = 512 << 10;
 
 /// Calls a read-receipt service. Cheap to clone; clones share connections and positions.
 ///
-/// A client's later reads include everything that it has written or seen, because it sends the newest
-/// positions that it has received.
+/// A client's later reads include everything that it has written or seen, because it sends the
+/// newest positions that it has received.
 ///
 /// ```no_run
 /// use receipts_client::{Client, event};
@@ -62,15 +62,15 @@ impl Client {
         Self(transport)
     }
 
-    /// Returns the position of everything that this client has written or seen. Another client that gets
-    /// it with [`Self::observe_position`] sees the same.
+    /// Returns the position of everything that this client has written or seen. Another client that
+    /// gets it with [`Self::observe_position`] sees the same.
     #[must_use]
     pub fn position(&self) -> String {
         self.0.position()
     }
 
-    /// Makes later reads wait for a position that came from elsewhere, for instance from the backend that
-    /// sent the message.
+    /// Makes later reads wait for a position that came from elsewhere, for instance from the
+    /// backend that sent the message.
     pub fn observe_position(&self, position: &str) {
         self.0.observe(position);
     }
@@ -78,15 +78,15 @@ impl Client {
     /// Writes events in order, and returns once the log has acknowledged them. Needs the scope
     /// `receipts:write`.
     ///
-    /// More than one request's worth (1,000 events, 512 KiB) is split; each request is written as a whole
-    /// or not at all. A request is retried only if a repetition changes nothing, as for reads and sends. If
-    /// the outcome of a changed roster, a recall, a policy or an erasure is unknown, the caller decides
-    /// about that whole request.
+    /// More than one request's worth (1,000 events, 512 KiB) is split; each request is written as a
+    /// whole or not at all. A request is retried only if a repetition changes nothing, as for reads
+    /// and sends. If the outcome of a changed roster, a recall, a policy or an erasure is unknown,
+    /// the caller decides about that whole request.
     ///
     /// # Errors
-    /// [`Error::Problem`] names the offending events by JSON Pointer, and nothing is written. The outcome
-    /// is unknown for the problem `outcome-open` and for [`Error::Unanswered`]. [`Error::PartlyWritten`]
-    /// if an earlier request of the call was written.
+    /// [`Error::Problem`] names the offending events by JSON Pointer, and nothing is written. The
+    /// outcome is unknown for the problem `outcome-open` and for [`Error::Unanswered`].
+    /// [`Error::PartlyWritten`] if an earlier request of the call was written.
     pub async fn post_events(&self, events: &[Event<'_>]) -> Result<Accepted, Error> {
         let mut whole = Accepted { accepted: 0, position: String::new() };
         for (body, is_repeatable) in bodies(events) {
@@ -116,11 +116,11 @@ impl Client {
         Ok(whole)
     }
 
-    /// Returns one receipt per message, in the given order; `status` says whether there are counts. More
-    /// than 100 messages take several requests.
+    /// Returns one receipt per message, in the given order; `status` says whether there are counts.
+    /// More than 100 messages take several requests.
     ///
-    /// Without a conversation the service looks in all conversations of the tenant. If an id is in several
-    /// of them, it returns the message with the greatest `sent_at_ms`.
+    /// Without a conversation the service looks in all conversations of the tenant. If an id is in
+    /// several of them, it returns the message with the greatest `sent_at_ms`.
     ///
     /// # Errors
     /// If a request fails.
@@ -145,12 +145,12 @@ impl Client {
         Ok(receipts)
     }
 
-    /// Returns the receipt of one message. Its status is [`Status::NotFound`](crate::Status::NotFound) if
-    /// there is no such message.
+    /// Returns the receipt of one message. Its status is
+    /// [`Status::NotFound`](crate::Status::NotFound) if there is no such message.
     ///
     /// # Errors
-    /// `forbidden` if the caller may not see the receipt, whether the message exists or not; or if the
-    /// request fails.
+    /// `forbidden` if the caller may not see the receipt, whether the message exists or not; or if
+    /// the request fails.
     pub async fn receipt(&self, conversation_id: &str, message_id: &str) -> Result<Receipt, Error> {
         let path = format!("{}/receipt", message_path(conversation_id, message_id)?);
         match self.read("a receipt", path).await {
@@ -162,12 +162,13 @@ impl Client {
         }
     }
 
-    /// Returns a page of the members who have read a message, have not read it, or left without reading:
-    /// at most `limit` (1 to 1,000), from `cursor` on, which is the `next_cursor` of the previous page.
+    /// Returns a page of the members who have read a message, have not read it, or left without
+    /// reading: at most `limit` (1 to 1,000), from `cursor` on, which is the `next_cursor` of the
+    /// previous page.
     ///
     /// # Errors
-    /// `not-ok`, with the receipt, if the message has no lists; `bad-cursor` for a cursor of another list;
-    /// or if the request fails.
+    /// `not-ok`, with the receipt, if the message has no lists; `bad-cursor` for a cursor of
+    /// another list; or if the request fails.
     pub async fn members_page(
         &self,
         conversation_id: &str,
@@ -184,8 +185,9 @@ impl Client {
         self.read("a page of members", path).await
     }
 
-    /// Streams a whole list and fetches pages of 1,000 as they are needed. No member appears twice, and
-    /// every member whose state does not change meanwhile appears once. The first error ends the stream.
+    /// Streams a whole list and fetches pages of 1,000 as they are needed. No member appears twice,
+    /// and every member whose state does not change meanwhile appears once. The first error ends
+    /// the stream.
     ///
     /// ```no_run
     /// use futures_util::TryStreamExt as _;
@@ -227,8 +229,9 @@ impl Client {
         }
     }
 
-    /// Subscribes to the updates of the messages that a person sent, and of the read marks of that person's
-    /// partners in direct conversations. For that person, and for callers with the scope `receipts:members`.
+    /// Subscribes to the updates of the messages that a person sent, and of the read marks of that
+    /// person's partners in direct conversations. For that person, and for callers with the scope
+    /// `receipts:members`.
     pub fn updates_of_sender(&self, sender_id: &str) -> Subscription {
         Subscription::new(Arc::clone(&self.0), format!("/v1/updates?sender_id={}", encode(sender_id)))
     }
@@ -257,8 +260,8 @@ fn message_path(conversation_id: &str, message_id: &str) -> Result<String, Error
     Ok(format!("/v1/conversations/{}/messages/{}", segment(conversation_id)?, segment(message_id)?))
 }
 
-/// Splits events into requests, as many per request as its number and bytes allow. Returns for each the
-/// JSON array and whether it may be sent twice.
+/// Splits events into requests, as many per request as its number and bytes allow. Returns for each
+/// the JSON array and whether it may be sent twice.
 fn bodies(events: &[Event<'_>]) -> Vec<(Vec<u8>, bool)> {
     let mut bodies: Vec<(Vec<u8>, bool)> = Vec::new();
     let mut count = 0;

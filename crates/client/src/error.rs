@@ -1,5 +1,5 @@
-//! Errors: problems that the service reports (RFC 9457), and missing or unreadable answers. The transport
-//! decides about retries.
+//! Errors: problems that the service reports (RFC 9457), and missing or unreadable answers. The
+//! transport decides about retries.
 
 use crate::types::Receipt;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -17,18 +17,20 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The service refused, with a stable `type` and the offending items. Retryable problems were retried.
+    /// The service refused, with a stable `type` and the offending items. Retryable problems were
+    /// retried.
     #[error("{0}")]
     Problem(Box<Problem>),
-    /// The service no longer keeps updates that the stream would have to continue with (410). Query the
-    /// shown receipts again.
+    /// The service no longer keeps updates that the stream would have to continue with (410). Query
+    /// the shown receipts again.
     #[error("the stream missed updates that the service no longer keeps: query the receipts again ({0})")]
     UpdatesGone(Box<Problem>),
-    /// The service did not answer in time, even after harmless retries. The outcome of a write is unknown.
+    /// The service did not answer in time, even after harmless retries. The outcome of a write is
+    /// unknown.
     #[error("the service did not answer: check its address and whether it runs")]
     Unanswered(#[source] BoxError),
-    /// The answer is not in the service's format: it is a proxy's page, or from a version that this client
-    /// does not know.
+    /// The answer is not in the service's format: it is a proxy's page, or from a version that this
+    /// client does not know.
     #[error("the answer to {what} cannot be read: check which program answers at the base URL")]
     Malformed {
         /// The request.
@@ -46,7 +48,8 @@ pub enum Error {
     /// One of several requests of a call failed. The earlier ones are written.
     #[error("{accepted} events are written, and the request after them failed: {source}")]
     PartlyWritten {
-        /// Events of the call that are written, counted from the first. Pointers in `source` count from there.
+        /// Events of the call that are written, counted from the first. Pointers in `source` count
+        /// from there.
         accepted: u64,
         /// Why the next request failed.
         source: Box<Error>,
@@ -98,8 +101,8 @@ pub struct Problem {
 /// An offending item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProblemItem {
-    /// A JSON Pointer into the body, empty for the whole body; else a slash and the name of the parameter
-    /// or header.
+    /// A JSON Pointer into the body, empty for the whole body; else a slash and the name of the
+    /// parameter or header.
     pub pointer: String,
     /// What is wrong with the item, in words.
     pub detail: String,
@@ -112,7 +115,8 @@ impl Problem {
         self.code() == Some(code)
     }
 
-    /// Returns the code of a problem of the service: `forbidden`. `schemas/openapi.yaml` lists the codes.
+    /// Returns the code of a problem of the service: `forbidden`. `schemas/openapi.yaml` lists the
+    /// codes.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.type_uri.strip_prefix(TYPE_PREFIX)

@@ -1,5 +1,5 @@
-//! Builders of events: one function per type, with required fields as arguments and optional fields as
-//! methods. They check nothing; the service reports errors.
+//! Builders of events: one function per type, with required fields as arguments and optional fields
+//! as methods. They check nothing; the service reports errors.
 //!
 //! ```
 //! use receipts_client::event;
@@ -74,7 +74,8 @@ fn ids<I: Into<String>>(ids: impl IntoIterator<Item = I>) -> Vec<Id> {
     ids.into_iter().map(id).collect()
 }
 
-/// `conversation.configured`: creates or changes a conversation. Default: a group of type `default`.
+/// `conversation.configured`: creates or changes a conversation. Default: a group of type
+/// `default`.
 pub fn conversation_configured(
     conversation_id: impl Into<String>,
     kind: Kind,
@@ -110,7 +111,8 @@ impl Draft<MembersChanged<'static>> {
         self
     }
 
-    /// Adds observers: people on the roster who are in no audience by roster, such as bots and auditors.
+    /// Adds observers: people on the roster who are in no audience by roster, such as bots and
+    /// auditors.
     pub fn observers<I: Into<String>>(mut self, people: impl IntoIterator<Item = I>) -> Self {
         self.body.observers.extend(ids(people));
         self
@@ -149,8 +151,8 @@ impl Draft<MessageSent<'static>> {
     }
 }
 
-/// `message.read`: a reader has read 1 to 100 messages. [`Draft::split`] turns more messages into several
-/// events.
+/// `message.read`: a reader has read 1 to 100 messages. [`Draft::split`] turns more messages into
+/// several events.
 pub fn message_read<I: Into<String>>(
     conversation_id: impl Into<String>,
     reader_id: impl Into<String>,
@@ -167,7 +169,8 @@ pub fn message_read<I: Into<String>>(
 }
 
 impl Draft<MessageRead<'static>> {
-    /// Sets the read time by the reader's device, Unix milliseconds. Default: the time of the write.
+    /// Sets the read time by the reader's device, Unix milliseconds. Default: the time of the
+    /// write.
     pub const fn read_at_ms(mut self, read_at_ms: u64) -> Self {
         self.body.read_at_ms = Some(read_at_ms);
         self
@@ -214,7 +217,8 @@ pub fn conversation_read(
 }
 
 impl Draft<ConversationRead<'static>> {
-    /// Sets the read time by the reader's device, Unix milliseconds. Default: the time of the write.
+    /// Sets the read time by the reader's device, Unix milliseconds. Default: the time of the
+    /// write.
     pub const fn read_at_ms(mut self, read_at_ms: u64) -> Self {
         self.body.read_at_ms = Some(read_at_ms);
         self
@@ -236,8 +240,8 @@ pub fn message_recalled(
     Draft::new(body, Body::MessageRecalled)
 }
 
-/// `policy.changed`: says which group types support receipts, for later messages; `"*"` stands for all
-/// other types. Replaces the tenant's whole policy.
+/// `policy.changed`: says which group types support receipts, for later messages; `"*"` stands for
+/// all other types. Replaces the tenant's whole policy.
 pub fn policy_changed<I: Into<String>>(
     read_receipts: impl IntoIterator<Item = (I, bool)>,
 ) -> Draft<PolicyChanged<'static>> {
@@ -246,7 +250,8 @@ pub fn policy_changed<I: Into<String>>(
 }
 
 impl Draft<PolicyChanged<'static>> {
-    /// Writes the copy of one partition only. Default: the service writes a copy to every partition.
+    /// Writes the copy of one partition only. Default: the service writes a copy to every
+    /// partition.
     pub const fn partition(mut self, partition: u32) -> Self {
         self.body.partition = Some(partition);
         self
@@ -259,7 +264,8 @@ pub fn user_erased(user_id: impl Into<String>) -> Draft<UserErased<'static>> {
 }
 
 impl Draft<UserErased<'static>> {
-    /// Writes the copy of one partition only. Default: the service writes a copy to every partition.
+    /// Writes the copy of one partition only. Default: the service writes a copy to every
+    /// partition.
     pub const fn partition(mut self, partition: u32) -> Self {
         self.body.partition = Some(partition);
         self

@@ -1,6 +1,6 @@
-//! The typed client of the read-receipt service. It posts events and returns receipts, member lists,
-//! read marks and updates, over the service's HTTP API. It is for chat backends and applications on
-//! tokio, and depends on no other part of the service but the event types.
+//! The typed client of the read-receipt service. It posts events and returns receipts, member
+//! lists, read marks and updates, over the service's HTTP API. It is for chat backends and
+//! applications on tokio, and depends on no other part of the service but the event types.
 //!
 //! ```no_run
 //! use receipts_client::{Client, Status, event};
@@ -26,18 +26,19 @@
 //! ```
 //!
 //! # Guarantees
-//! - **It sees its own writes.** Each answer carries a position, and later reads of the same client wait
-//!   until the service has folded the log up to it. [`Client::position`] and
-//!   [`Client::observe_position`] pass it on, for instance from the backend that sends a message to the
-//!   process that shows it.
-//! - **It retries** if the service asks for it (503, 429: not before `Retry-After`) or does not answer. It
-//!   repeats reads, and posts of events that change nothing the second time. If the outcome of a
-//!   changed roster is unknown, the caller decides.
+//! - **It sees its own writes.** Each answer carries a position, and later reads of the same client
+//!   wait until the service has folded the log up to it. [`Client::position`] and
+//!   [`Client::observe_position`] pass it on, for instance from the backend that sends a message to
+//!   the process that shows it.
+//! - **It retries** if the service asks for it (503, 429: not before `Retry-After`) or does not
+//!   answer. It repeats reads, and posts of events that change nothing the second time. If the
+//!   outcome of a changed roster is unknown, the caller decides.
 //! - **A stream outlives its connections** and continues without a gap: [`Updates`].
-//! - **Errors are typed**: [`Error::Problem`] has the `type`, the `status` and the offending items of RFC 9457.
+//! - **Errors are typed**: [`Error::Problem`] has the `type`, the `status` and the offending items
+//!   of RFC 9457.
 //!
-//! The ids `.` and `..` cannot be part of a URL's path. The client refuses single receipts, lists and read
-//! marks with such ids.
+//! The ids `.` and `..` cannot be part of a URL's path. The client refuses single receipts, lists
+//! and read marks with such ids.
 
 mod builder;
 mod client;

@@ -1,4 +1,5 @@
-//! One HTTP request and its answer: credentials, positions and retries. It knows no call's data types.
+//! One HTTP request and its answer: credentials, positions and retries. It knows no call's data
+//! types.
 //!
 //! Keeps INV-CLIENT.
 
@@ -18,13 +19,15 @@ const TENANT: HeaderName = HeaderName::from_static("receipts-tenant");
 const CALLER: HeaderName = HeaderName::from_static("receipts-caller");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// The maximum number of kept tokens. A client that only writes never learns that its writes are folded.
+/// The maximum number of kept tokens. A client that only writes never learns that its writes are
+/// folded.
 const POSITIONS_MAX: usize = 32;
 const BACKOFF: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Problem codes which say that nothing was written.
 const NOTHING_WRITTEN: [&str; 3] = ["not-written", "overloaded", "rate-limited"];
-/// The characters that stay unencoded in a path, a query or `Receipts-Caller`: RFC 3986's unreserved ones.
+/// The characters that stay unencoded in a path, a query or `Receipts-Caller`: RFC 3986's
+/// unreserved ones.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A function that returns a token; called before every request.
@@ -84,7 +87,8 @@ pub(crate) fn segment(id: &str) -> Result<String, Error> {
     Ok(encode(id))
 }
 
-/// Returns a doubling wait with a random half, so that clients of one service do not return together.
+/// Returns a doubling wait with a random half, so that clients of one service do not return
+/// together.
 pub(crate) fn backoff(attempt: u32, first: Duration, max: Duration) -> Duration {
     let whole = first.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX)).min(max);
     let chance = f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX);
@@ -117,7 +121,8 @@ impl Transport {
         self.positions().retain(|token| !tokens.contains(token));
     }
 
-    /// Sends a request, and retries it if that is harmless and the service asks for it or does not answer.
+    /// Sends a request, and retries it if that is harmless and the service asks for it or does not
+    /// answer.
     pub(crate) async fn call<Answer: DeserializeOwned>(&self, request: &Request) -> Result<Answer, Error> {
         self.persist(request.is_repeatable, || self.once(request)).await
     }
@@ -161,7 +166,8 @@ impl Transport {
         if !response.status().is_success() {
             let problem = Problem::of(response).await;
             if problem.is("bad-position") {
-                // Tokens of another log, for instance after a new setup, would break every later read.
+                // Tokens of another log, for instance after a new setup, would break every later
+                // read.
                 self.forget(&waited_for);
             }
             return Err(Error::Problem(problem));

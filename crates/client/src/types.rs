@@ -179,14 +179,15 @@ pub enum Update {
     ReadMark(Box<ReadMarkUpdate>),
 }
 
-/// The receipt of a message when the update was published, and its new readers. An update may come twice,
-/// and an older one after a newer one: the higher `version` is right.
+/// The receipt of a message when the update was published, and its new readers. An update may come
+/// twice, and an older one after a newer one: the higher `version` is right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiptUpdate {
     /// The receipt. Its conversation, kind, sending time and version are always present.
     #[serde(flatten)]
     pub receipt: Receipt,
-    /// People who read openly since the previous update, at most 100; the counts include all of them.
+    /// People who read openly since the previous update, at most 100; the counts include all of
+    /// them.
     pub newly_read: Vec<NewReader>,
     /// True if there were more than 100.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

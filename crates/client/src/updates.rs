@@ -1,4 +1,5 @@
-//! The stream of updates. It connects, resumes after interruptions, and ends only if a retry cannot help.
+//! The stream of updates. It connects, resumes after interruptions, and ends only if a retry cannot
+//! help.
 //!
 //! Keeps INV-CLIENT.
 
@@ -33,25 +34,26 @@ impl Subscription {
         Self { transport, path, since: String::new(), on_interruption: None }
     }
 
-    /// Starts with all updates since an earlier [`Updates::last_event_id`] or a position of an answer.
+    /// Starts with all updates since an earlier [`Updates::last_event_id`] or a position of an
+    /// answer.
     pub fn since(mut self, since: impl Into<String>) -> Self {
         self.since = since.into();
         self
     }
 
-    /// Calls `callback` when a connection is lost or a reconnect fails, with the error and the wait before
-    /// the next attempt.
+    /// Calls `callback` when a connection is lost or a reconnect fails, with the error and the wait
+    /// before the next attempt.
     pub fn on_interruption(mut self, callback: impl Fn(&Error, Duration) + Send + 'static) -> Self {
         self.on_interruption = Some(Box::new(callback));
         self
     }
 
-    /// Opens the stream. It carries everything that happens from now on. Query the shown receipts after
-    /// this call, and no change is missed.
+    /// Opens the stream. It carries everything that happens from now on. Query the shown receipts
+    /// after this call, and no change is missed.
     ///
     /// # Errors
-    /// [`Error::UpdatesGone`] if updates since the given position are no longer kept; or if the service
-    /// refuses or does not answer after some attempts.
+    /// [`Error::UpdatesGone`] if updates since the given position are no longer kept; or if the
+    /// service refuses or does not answer after some attempts.
     pub async fn open(self) -> Result<Updates, Error> {
         let Self { transport, path, since, on_interruption } = self;
         let connected = transport.persist(true, || connect(&transport, &path, &since)).await?;
@@ -76,17 +78,19 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// An open subscription: a [`Stream`] of updates that outlives its connections. Dropping it ends it.
+/// An open subscription: a [`Stream`] of updates that outlives its connections. Dropping it ends
+/// it.
 ///
-/// If a connection breaks, or is silent for three heartbeats, the stream reconnects with growing, random
-/// waits and continues after the last update that the caller took. An update may come twice, and an older
-/// one after a newer one: the higher `version` is right.
+/// If a connection breaks, or is silent for three heartbeats, the stream reconnects with growing,
+/// random waits and continues after the last update that the caller took. An update may come twice,
+/// and an older one after a newer one: the higher `version` is right.
 ///
 /// Errors:
-/// - [`Error::UpdatesGone`]: missed updates are no longer kept. The stream has reconnected and continues
-///   from now on. Query the shown receipts again.
+/// - [`Error::UpdatesGone`]: missed updates are no longer kept. The stream has reconnected and
+///   continues from now on. Query the shown receipts again.
 /// - [`Error::Malformed`]: one update cannot be read. The stream continues after it.
-/// - All others: the service refused the stream, and it ends. Use a new token or another subscription.
+/// - All others: the service refused the stream, and it ends. Use a new token or another
+///   subscription.
 ///
 /// ```no_run
 /// use futures_util::StreamExt as _;
@@ -112,8 +116,8 @@ pub struct Updates {
 }
 
 impl Updates {
-    /// Returns the id of the last update that the caller took. Pass it to [`Subscription::since`], and
-    /// another process continues without a gap. Empty until the service has sent anything.
+    /// Returns the id of the last update that the caller took. Pass it to [`Subscription::since`],
+    /// and another process continues without a gap. Empty until the service has sent anything.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
@@ -197,8 +201,8 @@ impl Feed {
                         }
                     }
                     Err(Error::UpdatesGone(problem)) if !self.last_event_id.is_empty() => {
-                        // Missed updates are lost to the stream, so it continues from now on. The caller
-                        // must query the receipts.
+                        // Missed updates are lost to the stream, so it continues from now on. The
+                        // caller must query the receipts.
                         self.last_event_id.clear();
                         self.missed = Some(problem);
                         continue;

@@ -127,8 +127,8 @@ pub struct MessageRecalled<'a> {
 /// Says which group types support receipts from now on. Replaces the tenant's whole policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyChanged<'a> {
-    /// Pairs of group type and support, in the order of the record, no type twice. `"*"` stands for all
-    /// types that are not listed.
+    /// Pairs of group type and support, in the order of the record, no type twice. `"*"` stands for
+    /// all types that are not listed.
     pub read_receipts: Vec<(Cow<'a, str>, bool)>,
     /// The partition of this copy.
     pub partition: Option<u32>,

@@ -1,5 +1,6 @@
-//! Decodes a record's value in one pass and borrows strings if possible. It accepts only values that are
-//! certainly right and passes all others to the diagnosis, which decides. It never panics on any bytes.
+//! Decodes a record's value in one pass and borrows strings if possible. It accepts only values
+//! that are certainly right and passes all others to the diagnosis, which decides. It never panics
+//! on any bytes.
 //!
 //! Keeps INV-FORMAT.
 
@@ -17,8 +18,8 @@ use crate::{Event, Kind};
 
 /// Decodes one event from a record's value and checks all rules that need only the value.
 ///
-/// Strings without JSON escapes are borrowed from `value`. Fields of other types are ignored with any
-/// content; `null` means that an optional field is absent.
+/// Strings without JSON escapes are borrowed from `value`. Fields of other types are ignored with
+/// any content; `null` means that an optional field is absent.
 ///
 /// ```
 /// use receipts_event::{Body, Reason, decode};
@@ -33,8 +34,8 @@ use crate::{Event, Kind};
 /// ```
 ///
 /// # Errors
-/// A [`Rejection`] with all problems, up to [`PROBLEMS_MAX`](crate::PROBLEMS_MAX). The record is a dead
-/// letter, and a retry changes nothing.
+/// A [`Rejection`] with all problems, up to [`PROBLEMS_MAX`](crate::PROBLEMS_MAX). The record is a
+/// dead letter, and a retry changes nothing.
 pub fn decode(value: &[u8]) -> Result<Event<'_>, Rejection> {
     let json = match std::str::from_utf8(value) {
         Ok(json) => json,
@@ -49,8 +50,9 @@ pub fn decode(value: &[u8]) -> Result<Event<'_>, Rejection> {
     }
 }
 
-/// Reads an event in one pass. Returns `None` if the diagnosis must look at it: mostly because it has a
-/// mistake, seldom because a field of another type comes before `type` and is invalid for that type.
+/// Reads an event in one pass. Returns `None` if the diagnosis must look at it: mostly because it
+/// has a mistake, seldom because a field of another type comes before `type` and is invalid for
+/// that type.
 fn read(json: &str) -> Option<Event<'_>> {
     let mut parser = serde_json::Deserializer::from_str(json);
     let flat = parser.deserialize_map(FlatVisitor).ok()?;

@@ -1,5 +1,6 @@
-//! The second reader, for values that the one-pass reader did not accept. It finds all mistakes and their
-//! pointers, or none. It is slow and thorough, and has its own rules, so that tests can compare the two.
+//! The second reader, for values that the one-pass reader did not accept. It finds all mistakes and
+//! their pointers, or none. It is slow and thorough, and has its own rules, so that tests can
+//! compare the two.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -243,7 +244,8 @@ impl<'a> Source<'a> for Slow<'_, 'a> {
         let mut met = HashSet::new();
         let mut entries = Vec::with_capacity(members.len());
         for (group_type, raw) in &members {
-            // A name that is too long for a group type is too long for a pointer, so the pointer names the object.
+            // A name that is too long for a group type is too long for a pointer, so the pointer
+            // names the object.
             let pointer = if group_type.len() > ID_BYTES_MAX {
                 let detail =
                     format!("has a group type of {} bytes, at most {ID_BYTES_MAX} are allowed", group_type.len());

@@ -1,5 +1,5 @@
-//! Encodes an event as a record's value, in one canonical JSON form. It checks nothing, and also writes
-//! events that [`decode`](crate::decode) would reject.
+//! Encodes an event as a record's value, in one canonical JSON form. It checks nothing, and also
+//! writes events that [`decode`](crate::decode) would reject.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::{Body, Event, TENANT_DEFAULT, UpTo};
 
 impl Event<'_> {
-    /// Returns the event as JSON, in the contract's order of fields, without absent, empty and default fields.
+    /// Returns the event as JSON, in the contract's order of fields, without absent, empty and
+    /// default fields.
     ///
     /// Decoding the result gives an equal event if the event obeys the format's rules.
     ///

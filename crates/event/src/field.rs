@@ -1,4 +1,5 @@
-//! The names of the format: event types, their fields, and the fields of each type. It knows no values.
+//! The names of the format: event types, their fields, and the fields of each type. It knows no
+//! values.
 
 /// The event types, as values of `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

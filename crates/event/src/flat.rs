@@ -1,5 +1,5 @@
-//! An event during decoding: one value per field of any type, and the rules that concern several fields.
-//! A source provides the values; this file parses nothing.
+//! An event during decoding: one value per field of any type, and the rules that concern several
+//! fields. A source provides the values; this file parses nothing.
 
 use std::borrow::Cow;
 
@@ -92,8 +92,9 @@ impl<'a> Flat<'a> {
         Ok(())
     }
 
-    /// Builds the event, and adds every broken rule to `findings`: required fields and rules that concern
-    /// several fields. If no field is `bad`, the result is an event exactly if nothing was added.
+    /// Builds the event, and adds every broken rule to `findings`: required fields and rules that
+    /// concern several fields. If no field is `bad`, the result is an event exactly if nothing was
+    /// added.
     #[inline]
     pub(crate) fn build(self, findings: &mut Findings) -> Option<Event<'a>> {
         let needs = Needs { seen: self.seen, bad: self.bad };

@@ -17,15 +17,15 @@ pub fn key(tenant: &str, conversation_id: &str) -> Vec<u8> {
     [tenant, "/", conversation_id].concat().into_bytes()
 }
 
-/// Returns the key of a tenant's control events, `{tenant}/`. The key does not decide the partition,
-/// because each partition holds one copy.
+/// Returns the key of a tenant's control events, `{tenant}/`. The key does not decide the
+/// partition, because each partition holds one copy.
 pub fn control_key(tenant: &str) -> Vec<u8> {
     key(tenant, "")
 }
 
 impl Event<'_> {
-    /// Returns the key that the event's record must have: `{tenant}/{conversation_id}`, or `{tenant}/`
-    /// for a control event.
+    /// Returns the key that the event's record must have: `{tenant}/{conversation_id}`, or
+    /// `{tenant}/` for a control event.
     pub fn key(&self) -> Vec<u8> {
         key(&self.tenant, self.conversation_id().unwrap_or(""))
     }
@@ -38,7 +38,8 @@ impl Event<'_> {
     }
 }
 
-/// Returns the 32-bit murmur2 hash of `key` exactly as Kafka's Java client computes it (`Utils.murmur2`).
+/// Returns the 32-bit murmur2 hash of `key` exactly as Kafka's Java client computes it
+/// (`Utils.murmur2`).
 pub fn murmur2(key: &[u8]) -> i32 {
     const SEED: u32 = 0x9747_b28c;
     const MULTIPLIER: u32 = 0x5bd1_e995;

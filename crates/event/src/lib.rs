@@ -1,8 +1,10 @@
-//! Events: ids, event types, decoding and validation. No IO, and no knowledge of what an event means.
+//! Events: ids, event types, decoding and validation. No IO, and no knowledge of what an event
+//! means.
 //!
 //! [`decode`] decodes a record's value and [`Event::to_json`] encodes one. [`Event::key`] and
-//! [`partition_of`] return the record's key and partition. [`copies`] returns the copies of a control
-//! event for all partitions. `schemas/event/v1` defines the format, and tests compare this crate with it.
+//! [`partition_of`] return the record's key and partition. [`copies`] returns the copies of a
+//! control event for all partitions. `schemas/event/v1` defines the format, and tests compare this
+//! crate with it.
 
 mod body;
 mod decode;
@@ -39,7 +41,8 @@ pub const GROUP_TYPE_DEFAULT: &str = "default";
 /// The maximum length of an id, a tenant and a group type, bytes.
 pub const ID_BYTES_MAX: usize = 128;
 
-/// The greatest time, Unix milliseconds: 2^53, because all JSON readers keep smaller integers exact.
+/// The greatest time, Unix milliseconds: 2^53, because all JSON readers keep smaller integers
+/// exact.
 pub const TIME_MS_MAX: u64 = 1 << 53;
 
 /// The maximum number of messages of one `message.read`.
@@ -68,8 +71,8 @@ impl Event<'_> {
         self.body.conversation_id()
     }
 
-    /// Returns the partition of a control event's copy; `None` for other events, and for a control event
-    /// that names no partition.
+    /// Returns the partition of a control event's copy; `None` for other events, and for a control
+    /// event that names no partition.
     pub fn partition(&self) -> Option<u32> {
         match &self.body {
             Body::PolicyChanged(body) => body.partition,

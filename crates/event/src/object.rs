@@ -1,12 +1,12 @@
-//! Adds a field to an event's JSON, for instance to make the copies of a control event. It changes no
-//! other byte and checks nothing: [`decode`](crate::decode) does.
+//! Adds a field to an event's JSON, for instance to make the copies of a control event. It changes
+//! no other byte and checks nothing: [`decode`](crate::decode) does.
 
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Returns the copies of a control event that names no partition: one per partition, with its number.
-/// All other bytes stay, including unknown fields. `value` is the event as JSON.
+/// Returns the copies of a control event that names no partition: one per partition, with its
+/// number. All other bytes stay, including unknown fields. `value` is the event as JSON.
 ///
 /// ```
 /// use receipts_event::{copies, decode};
@@ -25,8 +25,9 @@ pub fn names_field(object: &[u8], field: &str) -> bool {
     fields(object).get(field).is_some_and(|value| value.get() != "null")
 }
 
-/// Returns a JSON object with an added field: it replaces a `null` of that name, or else becomes the first
-/// field. All other bytes stay. `object` is a JSON object with at least one field, `json` the value as JSON.
+/// Returns a JSON object with an added field: it replaces a `null` of that name, or else becomes
+/// the first field. All other bytes stay. `object` is a JSON object with at least one field, `json`
+/// the value as JSON.
 pub fn with_field(object: &[u8], field: &str, json: &str) -> Vec<u8> {
     let mut with = Vec::with_capacity(object.len() + field.len() + json.len() + 4);
     if let Some(null) = fields(object).get(field) {

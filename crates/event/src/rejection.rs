@@ -1,5 +1,5 @@
-//! Rejections of records: stable reason codes, and problems with JSON pointers. They repeat no id of the
-//! record, because details end up in headers, logs and answers, which must not name people.
+//! Rejections of records: stable reason codes, and problems with JSON pointers. They repeat no id
+//! of the record, because details end up in headers, logs and answers, which must not name people.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ pub const PROBLEMS_MAX: usize = 100;
 /// The maximum length of a rejection's sentence, bytes.
 pub const SENTENCE_BYTES_MAX: usize = 1_000;
 
-/// Why a record is a dead letter. The codes are stable: consumers of `receipts.dead-letters` match on them.
+/// Why a record is a dead letter. The codes are stable: consumers of `receipts.dead-letters` match
+/// on them.
 ///
 /// In order of gravity: a rejection with several problems has the reason of the gravest one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,7 +39,8 @@ pub enum Reason {
     NoRoster,
     /// `parked-expired`: the messages that it names did not come within the parking time.
     ParkedExpired,
-    /// `parked-overflow`: the messages that it names had not come, and too many records were parked.
+    /// `parked-overflow`: the messages that it names had not come, and too many records were
+    /// parked.
     ParkedOverflow,
 }
 
@@ -92,8 +94,8 @@ impl fmt::Display for Reason {
 /// One mistake of a record's value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// JSON Pointer (RFC 6901) to the mistake; empty for the whole value. For a missing field, its pointer if
-    /// it were present.
+    /// JSON Pointer (RFC 6901) to the mistake; empty for the whole value. For a missing field, its
+    /// pointer if it were present.
     pub pointer: String,
     /// The mistake, as a sentence about the pointer's target: `must not be empty`.
     pub detail: String,

@@ -1,5 +1,6 @@
-//! The forms of single values: ids, lists of ids, times. They are read straight from a JSON parser, and
-//! strings without escapes are borrowed. Reading stops at the first mistake; the diagnosis explains it.
+//! The forms of single values: ids, lists of ids, times. They are read straight from a JSON parser,
+//! and strings without escapes are borrowed. Reading stops at the first mistake; the diagnosis
+//! explains it.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -114,7 +115,8 @@ pub(crate) fn kind_of(name: &str) -> Option<Kind> {
     }
 }
 
-/// A [`Kind`] that accepts strings only; its derived deserializer would also accept `{"direct":null}`.
+/// A [`Kind`] that accepts strings only; its derived deserializer would also accept
+/// `{"direct":null}`.
 pub(crate) struct KindName(pub(crate) Kind);
 
 impl<'de> Deserialize<'de> for KindName {

@@ -1,7 +1,8 @@
-//! Measures append and read rates of the embedded log or of Kafka: `log_rates [HOST:PORT]`, without an argument the
-//! embedded one in a temporary folder.
+//! Measures append and read rates of the embedded log or of Kafka: `log_rates [HOST:PORT]`, without
+//! an argument the embedded one in a temporary folder.
 //!
-//! It asserts nothing about time; figures are for reading. `RECORDS` sets how many records (1,000,000).
+//! It asserts nothing about time; figures are for reading. `RECORDS` sets how many records
+//! (1,000,000).
 
 use bytes::Bytes;
 use receipts_log::embedded::EmbeddedLog;
@@ -11,7 +12,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A receipt as it comes: about 150 bytes.
+/// The size of a typical receipt event, about 150 bytes.
 const VALUE_BYTES: usize = 150;
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
@@ -69,9 +70,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         });
         match polled {
-            // The time to join a group is no rate.
-            Ok(handed) if read == 0 && handed > 0 => (begun, read) = (Instant::now(), handed as u64),
-            Ok(handed) => read += handed as u64,
+            // The time to join a group does not count.
+            Ok(count) if read == 0 && count > 0 => (begun, read) = (Instant::now(), count as u64),
+            Ok(count) => read += count as u64,
             Err(ReadError::Retry(_)) => {}
             Err(stop) => return Err(stop.into()),
         }

@@ -1,8 +1,8 @@
 //! The event log: reader and writer ports, Kafka, and the embedded log.
 //!
-//! This is the only crate that uses rdkafka. It does not know what an event means and does not decide
-//! how to handle a failure: errors say whether to retry or to stop, and whether an append certainly
-//! did not happen.
+//! This is the only crate that uses rdkafka. It does not know what an event means and does not
+//! decide how to handle a failure: errors say whether to retry or to stop, and whether an append
+//! certainly did not happen.
 //!
 //! [`kafka::KafkaLog`] is for production. [`embedded::EmbeddedLog`] is for one process: a laptop, a
 //! demo, tests, simulations. Both pass one conformance suite (`tests/conformance`).

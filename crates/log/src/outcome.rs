@@ -1,12 +1,15 @@
-//! The outcome of one append, for callers that must tell "did not happen" from "may have happened". Retries nothing.
+//! The outcome of one append, for callers that must tell "did not happen" from "may have happened".
+//! Retries nothing.
 
 use crate::port::{AppendError, Location, PendingAppend};
 use tokio::time::{Instant, timeout_at};
 
-/// Waits for the outcome of an append until a deadline. An append without an answer may have happened.
+/// Waits for the outcome of an append until a deadline. An append without an answer may have
+/// happened.
 ///
 /// # Errors
-/// The log's error; [`AppendError::Unknown`] if the log drops the append or does not answer in time.
+/// The log's error; [`AppendError::Unknown`] if the log drops the append or does not answer in
+/// time.
 pub async fn outcome(appended: PendingAppend, deadline: Instant) -> Result<Location, AppendError> {
     match timeout_at(deadline, appended).await {
         Ok(Ok(outcome)) => outcome,

@@ -53,9 +53,10 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// Returns a hash of timestamp, key and value that identifies the record: XXH3-64 of the key, seeded
-    /// with the timestamp, then of the value, seeded with that hash. An absent key or value flips the
-    /// lowest bit of its seed. Headers do not count. Stores keep the hash: `schemas/store/v1.md`.
+    /// Returns a hash of timestamp, key and value that identifies the record: XXH3-64 of the key,
+    /// seeded with the timestamp, then of the value, seeded with that hash. An absent key or value
+    /// flips the lowest bit of its seed. Headers do not count. Stores keep the hash:
+    /// `schemas/store/v1.md`.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let seeded = |bytes: Option<&[u8]>, seed: u64| {
@@ -128,8 +129,8 @@ pub const SLICE_RECORDS_MAX: usize = 32;
 pub enum Polled<'a> {
     /// Records of one partition in offset order: at least one, at most [`SLICE_RECORDS_MAX`].
     Records(&'a [Record<'a>]),
-    /// The reader has reached the end of a partition: it has returned everything below `next_offset`.
-    /// Reported once each time the end is reached, for an empty partition too.
+    /// The reader has reached the end of a partition: it has returned everything below
+    /// `next_offset`. Reported once each time the end is reached, for an empty partition too.
     End {
         /// The partition.
         partition: u32,
@@ -153,45 +154,48 @@ impl Polled<'_> {
 /// A dropped reader releases its partitions: it calls [`Assignment::revoked`] for them.
 pub trait Reader: Send {
     /// Waits at most `timeout` for the first record or end, then passes all fetched items to `each`
-    /// without waiting, up to `max` records. Returns the number of records; ends do not count, and 0 is
-    /// not an error.
+    /// without waiting, up to `max` records. Returns the number of records; ends do not count, and
+    /// 0 is not an error.
     ///
-    /// Within one poll, no method of [`Assignment`] is called after the first call of `each`. So a caller
-    /// may take a lock in `each` and hold it until the poll returns.
+    /// Within one poll, no method of [`Assignment`] is called after the first call of `each`. So a
+    /// caller may take a lock in `each` and hold it until the poll returns.
     ///
     /// # Errors
     /// [`ReadError`] says whether to retry or to stop.
     fn poll(&mut self, max: usize, timeout: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError>;
 
-    /// Reports to lag tools how far a partition is durably applied. Advisory: no reader starts from it.
+    /// Reports to lag tools how far a partition is durably applied. Advisory: no reader starts from
+    /// it.
     fn commit(&mut self, partition: u32, next_offset: u64);
 }
 
 /// Follows partitions of one topic without a consumer group. Other readers do not notice it, and it
 /// commits nothing. One thread owns a tail.
 pub trait Tail: Send {
-    /// As [`Reader::poll`]. After [`ReadError::Stop`] it returns no more records, because the next records
-    /// are lost or the topic was replaced.
+    /// As [`Reader::poll`]. After [`ReadError::Stop`] it returns no more records, because the next
+    /// records are lost or the topic was replaced.
     ///
     /// # Errors
     /// [`ReadError`] says whether to retry or to stop.
     fn poll(&mut self, max: usize, timeout: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError>;
 }
 
-/// Looks at single records of a partition that is being assigned, before the reader returns any record.
+/// Looks at single records of a partition that is being assigned, before the reader returns any
+/// record.
 pub trait Peek {
-    /// Returns the record at an offset; `None` if there is none, because it was trimmed, compacted away or
-    /// never written.
+    /// Returns the record at an offset; `None` if there is none, because it was trimmed, compacted
+    /// away or never written.
     ///
     /// # Errors
     /// If the log cannot be read.
     fn record(&self, offset: u64) -> Result<Option<OwnedRecord>, ReadError>;
 }
 
-/// Learns which partitions a reader gets and loses. Called on the reader's thread, in `poll` and in drop.
+/// Learns which partitions a reader gets and loses. Called on the reader's thread, in `poll` and in
+/// drop.
 pub trait Assignment: Send + Sync {
-    /// Opens the state of a partition that the reader gets, and returns the offset to start at. `log`
-    /// shows whether this is the log that the state was folded from.
+    /// Opens the state of a partition that the reader gets, and returns the offset to start at.
+    /// `log` shows whether this is the log that the state was folded from.
     ///
     /// # Errors
     /// Any error stops the reader.
@@ -236,8 +240,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns an entry for an event, with the time of its append. Copies of control events name their
-    /// partition; for other events the key decides it.
+    /// Returns an entry for an event, with the time of its append. Copies of control events name
+    /// their partition; for other events the key decides it.
     pub fn event(key: impl Into<Bytes>, value: impl Into<Bytes>, partition: Option<u32>) -> Self {
         let (key, value) = (Some(key.into()), Some(value.into()));
         Entry { topic: Topic::Events, partition, key, value, headers: Vec::new(), timestamp_ms: None }
@@ -250,8 +254,8 @@ pub struct Location {
     /// The partition.
     pub partition: u32,
     /// The offset of the entry. If a retry hid it from the writer, this is the last offset of the
-    /// partition after the acknowledgement: at least the entry's own. A reader that has read through this
-    /// offset has read the entry, but the record at this offset may be a later one.
+    /// partition after the acknowledgement: at least the entry's own. A reader that has read
+    /// through this offset has read the entry, but the record at this offset may be a later one.
     pub offset: u64,
 }
 
@@ -275,8 +279,8 @@ pub type PendingAppend = tokio::sync::oneshot::Receiver<Result<Location, AppendE
 
 /// Appends to the log. Keeps the order within a partition.
 pub trait Writer: Send + Sync {
-    /// Queues an entry. The receiver resolves once the log has acknowledged the entry durably or failed.
-    /// Blocks for at most the delivery timeout if the queue is full.
+    /// Queues an entry. The receiver resolves once the log has acknowledged the entry durably or
+    /// failed. Blocks for at most the delivery timeout if the queue is full.
     fn append(&self, entry: Entry) -> PendingAppend;
 
     /// Returns once all queued entries are acknowledged.
@@ -312,20 +316,21 @@ pub trait Inspect: Log {
     /// If the log cannot be read or has no such partition.
     fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError>;
 
-    /// Returns up to `max` records with offsets of at least `from`, in order; fewer only at the end of the
-    /// partition. A `from` below the first kept offset means that offset.
+    /// Returns up to `max` records with offsets of at least `from`, in order; fewer only at the end
+    /// of the partition. A `from` below the first kept offset means that offset.
     ///
     /// # Errors
     /// If the log cannot be read or has no such partition.
     fn read(&self, topic: Topic, partition: u32, from: u64, max: usize) -> Result<Vec<OwnedRecord>, ReadError>;
 
-    /// Passes the records with offsets in `offsets` to `each`, in order, uncopied, and in slices of at
-    /// most [`SLICE_RECORDS_MAX`]. Ends when `each` breaks or the partition ends. A start below the first
-    /// kept offset means that offset. While no records arrive, `each` sometimes gets an empty slice so
-    /// that it can break.
+    /// Passes the records with offsets in `offsets` to `each`, in order, uncopied, and in slices of
+    /// at most [`SLICE_RECORDS_MAX`]. Ends when `each` breaks or the partition ends. A start below
+    /// the first kept offset means that offset. While no records arrive, `each` sometimes gets an
+    /// empty slice so that it can break.
     ///
     /// # Errors
-    /// If the log cannot be read or has no such partition. Slices passed before the error are valid.
+    /// If the log cannot be read or has no such partition. Slices passed before the error are
+    /// valid.
     fn scan(
         &self,
         topic: Topic,
@@ -334,8 +339,8 @@ pub trait Inspect: Log {
         each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
     ) -> Result<(), ReadError>;
 
-    /// Returns the offset of the first record with a timestamp of at least `time_ms` (Unix milliseconds),
-    /// or the end of the partition if there is none.
+    /// Returns the offset of the first record with a timestamp of at least `time_ms` (Unix
+    /// milliseconds), or the end of the partition if there is none.
     ///
     /// # Errors
     /// If the log cannot be read or has no such partition.
@@ -344,7 +349,7 @@ pub trait Inspect: Log {
     /// Follows partitions of a topic; `starts` holds pairs of partition and start offset.
     ///
     /// # Errors
-    /// If the log cannot be read or has no such partition. If the log does not hold a start offset, the
-    /// first poll reports it at the latest.
+    /// If the log cannot be read or has no such partition. If the log does not hold a start offset,
+    /// the first poll reports it at the latest.
     fn tail(&self, topic: Topic, starts: &[(u32, u64)]) -> Result<Box<dyn Tail>, ReadError>;
 }

@@ -1,7 +1,7 @@
 //! A real Kafka for tests, with one or three nodes, started by `tests/kafka/kafka.sh`.
 //!
-//! For tests only (feature `testing`). It mocks nothing. Its brokers and their data disappear with the
-//! process that started them, even if that process is killed.
+//! For tests only (feature `testing`). It mocks nothing. Its brokers and their data disappear with
+//! the process that started them, even if that process is killed.
 
 use crate::port::{AppendError, Entry, Log};
 use bytes::Bytes;
@@ -44,8 +44,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a cluster of `nodes` nodes (1 or 3) on free ports, or on the ports from `KAFKA_PORT` if
-    /// that is set. The first start in a checkout downloads the jars.
+    /// Starts a cluster of `nodes` nodes (1 or 3) on free ports, or on the ports from `KAFKA_PORT`
+    /// if that is set. The first start in a checkout downloads the jars.
     ///
     /// # Errors
     /// If Java or Maven is missing, or a node does not start. The sentence says what to do.
@@ -53,8 +53,8 @@ impl Broker {
         Broker { port: claim_ports(nodes)?, nodes, on_a_net: false, tether: None }.started()
     }
 
-    /// As [`Broker::start`], but each node has its own network, which tests can cut. Needs Linux and
-    /// root.
+    /// As [`Broker::start`], but each node has its own network, which tests can cut. Needs Linux
+    /// and root.
     ///
     /// # Errors
     /// As [`Broker::start`], and if the networks cannot be created.
@@ -76,8 +76,8 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Returns the broker that all tests of a binary share; the first call starts it. Returns `None` if
-    /// `RECEIPTS_TEST_KAFKA=off`, and says so on standard error.
+    /// Returns the broker that all tests of a binary share; the first call starts it. Returns
+    /// `None` if `RECEIPTS_TEST_KAFKA=off`, and says so on standard error.
     ///
     /// # Panics
     /// If it does not start: a test that needs Kafka must fail, not pass unseen.
@@ -181,8 +181,8 @@ impl Drop for Broker {
     }
 }
 
-/// Writes `events` events to the event topic, each to the partition of its key. `fill` writes the key
-/// and the value of an event into the two buffers and returns its timestamp, Unix milliseconds.
+/// Writes `events` events to the event topic, each to the partition of its key. `fill` writes the
+/// key and the value of an event into the two buffers and returns its timestamp, Unix milliseconds.
 ///
 /// # Errors
 /// If an event is not acknowledged within `at_most`.
@@ -241,7 +241,8 @@ fn kafka_dir() -> PathBuf {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.kafka"), PathBuf::from)
 }
 
-/// Finds free ports and creates the folder of the first one, which reserves them among test processes.
+/// Finds free ports and creates the folder of the first one, which reserves them among test
+/// processes.
 fn claim_ports(nodes: u16) -> Result<u16, BrokerError> {
     static STARTED: AtomicU16 = AtomicU16::new(0);
     let started = STARTED.fetch_add(1, Ordering::Relaxed);

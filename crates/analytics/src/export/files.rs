@@ -1,4 +1,5 @@
-//! Writes rows to files: Parquet, NDJSON or CSV, by tenant and day, each complete or absent. It does not know the datasets.
+//! Writes rows to files: Parquet, NDJSON or CSV, by tenant and day, each complete or absent. It
+//! does not know the datasets.
 
 use super::rows::{Dataset, Row, Type, Value};
 use super::target::Target;

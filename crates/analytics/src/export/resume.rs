@@ -1,5 +1,5 @@
-//! Which partitions of an export are written: a file in the target that exists only while the export is
-//! unfinished. The same export resumes after them; any other export starts again.
+//! Which partitions of an export are written: a file in the target that exists only while the
+//! export is unfinished. The same export resumes after them; any other export starts again.
 
 use super::rows::Dataset;
 use super::target::Target;

@@ -1,4 +1,5 @@
-//! Datasets, their columns, and rows as plain values. The columns are a compatibility surface: `schemas/export/v1.md`.
+//! Datasets, their columns, and rows as plain values. The columns are a compatibility surface:
+//! `schemas/export/v1.md`.
 
 use serde::{Deserialize, Serialize};
 
@@ -154,7 +155,8 @@ pub(crate) fn flag(is: bool) -> Value {
     Value::Flag(is)
 }
 
-/// Returns a number as a signed integer. Offsets and times stay far below 2^63; greater ones saturate.
+/// Returns a number as a signed integer. Offsets and times stay far below 2^63; greater ones
+/// saturate.
 pub(crate) fn integer(number: impl Into<u64>) -> Value {
     Value::Integer(i64::try_from(number.into()).unwrap_or(i64::MAX))
 }

@@ -1,5 +1,5 @@
-//! The target of an export: a directory or a bucket. Each file is complete or absent, and an unchanged
-//! file is not written again. It does not know datasets.
+//! The target of an export: a directory or a bucket. Each file is complete or absent, and an
+//! unchanged file is not written again. It does not know datasets.
 
 use crate::Error;
 use receipts_objects::{Destination, Error as ObjectsError};
@@ -17,8 +17,8 @@ pub enum Target {
 }
 
 impl Target {
-    /// Opens a directory path or a URL: `s3://`, `gs://`, `az://`, `file://`. Credentials come from the
-    /// environment.
+    /// Opens a directory path or a URL: `s3://`, `gs://`, `az://`, `file://`. Credentials come from
+    /// the environment.
     ///
     /// # Errors
     /// If the URL names no known kind of bucket.

@@ -1,4 +1,5 @@
-//! The statistics in their printed form: `schemas/stats/v1.schema.json` is the JSON form. Only adds up numbers.
+//! The statistics in their printed form: `schemas/stats/v1.schema.json` is the JSON form. Only adds
+//! up numbers.
 
 use receipts_event::Kind;
 use receipts_fold::view::Counts;
@@ -22,7 +23,8 @@ pub struct Stats {
     pub readers: Readers,
     /// The same sums and the time to read, by size of the audience.
     pub by_audience: Vec<Audience>,
-    /// The times after the send for which [`TimeToRead::read_within_percent`] has shares, milliseconds.
+    /// The times after the send for which [`TimeToRead::read_within_percent`] has shares,
+    /// milliseconds.
     pub read_within_ms: Vec<u64>,
     /// Sums over audiences 24 hours after the send, for messages that are at least that old.
     pub after_24_hours: After24Hours,
@@ -104,7 +106,8 @@ pub struct TimeToRead {
     /// The 99th percentile, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p99_ms: Option<u64>,
-    /// The share of the audience that had read openly at each time of [`Stats::read_within_ms`], percent.
+    /// The share of the audience that had read openly at each time of [`Stats::read_within_ms`],
+    /// percent.
     pub read_within_percent: Vec<f64>,
 }
 
@@ -129,7 +132,8 @@ pub struct After24Hours {
     pub hidden_count: u64,
     /// People who left without reading.
     pub departed_count: u64,
-    /// Unread after 24 hours: `read_later_count` plus `unread_count`, as a share of `audience_count`, percent.
+    /// Unread after 24 hours: `read_later_count` plus `unread_count`, as a share of
+    /// `audience_count`, percent.
     pub unread_percent: Share,
 }
 

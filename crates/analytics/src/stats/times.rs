@@ -1,4 +1,5 @@
-//! Times to read by size of the audience, and readers by hour of the day, in sketches of fixed size.
+//! Times to read by size of the audience, and readers by hour of the day, in sketches of fixed
+//! size.
 
 use super::figures::TimeToRead;
 use super::{Audience, Hour, Readers};

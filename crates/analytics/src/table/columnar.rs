@@ -1,5 +1,5 @@
-//! Rows of a Parquet file as JSON values. It accepts integers of any width and timestamps of any unit;
-//! times become Unix milliseconds.
+//! Rows of a Parquet file as JSON values. It accepts integers of any width and timestamps of any
+//! unit; times become Unix milliseconds.
 
 use super::invalid;
 use arrow_array::cast::AsArray as _;
@@ -43,7 +43,8 @@ impl ParquetRows {
         self.names.clone()
     }
 
-    /// Returns the next row without nulls, and about how many bytes of the file are read up to its end.
+    /// Returns the next row without nulls, and about how many bytes of the file are read up to its
+    /// end.
     pub(super) fn next(&mut self) -> io::Result<Option<(Map<String, Value>, u64)>> {
         loop {
             if let Some(batch) = self.batch.as_ref().filter(|batch| self.row_of_batch < batch.num_rows()) {
@@ -63,7 +64,8 @@ impl ParquetRows {
     }
 }
 
-/// Returns a value as JSON. A type without a JSON form becomes its name, which every column rejects.
+/// Returns a value as JSON. A type without a JSON form becomes its name, which every column
+/// rejects.
 fn value(column: &dyn Array, at: usize) -> Value {
     if column.is_null(at) {
         return Value::Null;

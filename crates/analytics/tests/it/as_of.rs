@@ -1,17 +1,17 @@
-//! INV-ASOF: an answer as of a time is the one that was given then.
+//! INV-ASOF: an answer as of a time equals the answer at that time.
 
-use crate::common::{PARTITIONS, Told, assert_agree, oracle, scratch, take};
+use crate::common::{PARTITIONS, LoggedHistory, assert_agree, oracle, scratch, take};
 use receipts_analytics::{Error, Folded, Span, UpTo, digest, offset_at, span};
 
-/// INV-ASOF, INV-PREFIX: the oracle answers while the log grows; a fold up to a record's time, or up to its offset, says the
-/// same later.
+/// INV-ASOF, INV-PREFIX: the oracle answers while the log grows. A later fold up to a record's time
+/// or offset gives the same answers.
 #[test]
-fn answers_as_of_a_time_are_those_that_were_given_then() {
+fn answers_as_of_a_time_equal_the_answers_then() {
     for seed in 0..4 {
-        let told = Told::new(seed);
+        let history = LoggedHistory::new(seed);
         for partition in 0..PARTITIONS {
-            let records = &told.records[partition as usize];
-            let questions = told.questions(partition);
+            let records = &history.records[partition as usize];
+            let questions = history.questions(partition);
             let mut live = oracle();
             for (at, taken) in records.iter().enumerate() {
                 take(&mut live, taken);
@@ -20,29 +20,30 @@ fn answers_as_of_a_time_are_those_that_were_given_then() {
                 if !is_last_of_its_time || at % 40 != 0 && at + 1 < records.len() {
                     continue;
                 }
-                let then = span(&told.log, partition, UpTo::Time(ms)).unwrap();
-                assert_eq!(then, span(&told.log, partition, UpTo::Offset(taken.0.offset + 1)).unwrap());
-                let folded = scratch().fold(&told.log, &then, &()).unwrap();
+                let then = span(&history.log, partition, UpTo::Time(ms)).unwrap();
+                assert_eq!(then, span(&history.log, partition, UpTo::Offset(taken.0.offset + 1)).unwrap());
+                let folded = scratch().fold(&history.log, &then, &()).unwrap();
                 assert_agree(&questions, &folded.state, &live, &format!("seed {seed}, as of {ms}"));
             }
-            let before = span(&told.log, partition, UpTo::Time(0)).unwrap();
+            let before = span(&history.log, partition, UpTo::Time(0)).unwrap();
             assert_eq!(before.offsets(), 0, "nothing had happened yet");
-            let beyond = span(&told.log, partition, UpTo::Offset(1 << 40));
+            let beyond = span(&history.log, partition, UpTo::Offset(1 << 40));
             assert!(matches!(beyond, Err(Error::Beyond { .. })));
         }
     }
 }
 
-/// INV-PREFIX: a fold that is told from an offset on has the state of the whole prefix, and what is told of both sides of the
-/// offset adds up to what is told of the whole, dead letters that only the state knows included.
+/// INV-PREFIX: a fold that reports from an offset on has the state of the whole prefix. The reports
+/// of both sides of the offset add up to the report of the whole, including dead letters that need
+/// the state.
 #[test]
-fn what_is_told_from_an_offset_on_is_the_rest_of_what_the_whole_tells() {
+fn reports_of_both_sides_add_up_to_the_whole() {
     for seed in 0..4 {
-        let told = Told::new(seed);
+        let history = LoggedHistory::new(seed);
         for partition in 0..PARTITIONS {
-            let records = &told.records[partition as usize];
-            let whole = span(&told.log, partition, UpTo::End).unwrap();
-            let all = scratch().fold(&told.log, &whole, &()).unwrap();
+            let records = &history.records[partition as usize];
+            let whole = span(&history.log, partition, UpTo::End).unwrap();
+            let all = scratch().fold(&history.log, &whole, &()).unwrap();
             assert!(
                 all.report.dead_letters.contains_key("parked-expired"),
                 "some follow from the state: {:?}",
@@ -53,8 +54,8 @@ fn what_is_told_from_an_offset_on_is_the_rest_of_what_the_whole_tells() {
             {
                 let from_offset = from as u64;
                 let end_offset = from_offset.min(whole.end_offset);
-                let before = scratch().fold(&told.log, &Span { end_offset, ..whole }, &()).unwrap().report;
-                let rest = scratch().fold_from(&told.log, &whole, from_offset, &()).unwrap();
+                let before = scratch().fold(&history.log, &Span { end_offset, ..whole }, &()).unwrap().report;
+                let rest = scratch().fold_from(&history.log, &whole, from_offset, &()).unwrap();
                 assert_eq!(digest(&rest.state, 0, &()).unwrap(), digest(&all.state, 0, &()).unwrap());
                 let Folded { report: rest, .. } = rest;
                 assert_eq!(
@@ -76,25 +77,25 @@ fn what_is_told_from_an_offset_on_is_the_rest_of_what_the_whole_tells() {
     }
 }
 
-/// A time names the first record that is as late, and the end where there is none.
+/// A time selects the first record that is at least as late, or the end if there is none.
 #[test]
-fn a_stretch_begins_at_the_first_record_that_is_as_late() {
-    let told = Told::of_sends(20);
-    let (first, last) = (told.records[0][0].0.timestamp_ms, told.records[0][20].0.timestamp_ms);
+fn a_range_begins_at_the_first_late_enough_record() {
+    let history = LoggedHistory::of_sends(20);
+    let (first, last) = (history.records[0][0].0.timestamp_ms, history.records[0][20].0.timestamp_ms);
     for (ms, wanted) in [(0, 0), (first, 0), (first + 1, 1), (last, 20), (last + 1, 21)] {
-        assert_eq!(offset_at(&told.log, 0, ms).unwrap(), wanted, "{ms}");
+        assert_eq!(offset_at(&history.log, 0, ms).unwrap(), wanted, "{ms}");
     }
 }
 
-/// INV-PREFIX: the digest follows from the prefix alone, not from the memory that the fold had, and another prefix has
-/// another one.
+/// INV-PREFIX: the digest depends on the prefix alone, not on the memory of the fold, and differs
+/// between prefixes.
 #[test]
-fn the_digest_is_that_of_the_prefix_whatever_the_memory() {
-    let told = Told::new(7);
-    let whole = span(&told.log, 0, UpTo::End).unwrap();
+fn the_digest_depends_on_the_prefix_alone() {
+    let history = LoggedHistory::new(7);
+    let whole = span(&history.log, 0, UpTo::End).unwrap();
     let fold = |memory_bytes, span| {
         let scratch = receipts_analytics::Scratch { memory_bytes, ..scratch() };
-        scratch.fold(&told.log, span, &()).unwrap()
+        scratch.fold(&history.log, span, &()).unwrap()
     };
     let (roomy, tight) = (fold(64 << 20, &whole), fold(16 << 10, &whole));
     assert_eq!(digest(&roomy.state, 0, &()).unwrap(), digest(&tight.state, 0, &()).unwrap());

@@ -1,6 +1,7 @@
-//! INV-EXPORT: an export's rows are what the contract's oracle answers, and the same prefix gives the same files.
+//! INV-EXPORT: an export's rows equal the answers of the oracle, and one prefix gives the same
+//! files.
 
-use crate::common::{PARTITIONS, Told, oracle_of, scratch};
+use crate::common::{PARTITIONS, LoggedHistory, oracle_of, scratch};
 use arrow_array::{Array as _, BooleanArray, Int64Array, StringArray};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use receipts_analytics::export::{Dataset, Format, Plan, Target, Type, export};
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rows as JSON, by path of their file within the export.
+/// Rows as JSON, by the path of their file within the export.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 fn files(dir: &Path) -> Files {
@@ -84,18 +85,18 @@ fn rows(dataset: Dataset, files: &Files) -> Vec<Value> {
     own.flat_map(|(path, bytes)| rows_of(dataset, path, bytes)).collect()
 }
 
-fn spans(told: &Told, up_to: UpTo) -> Vec<Span> {
-    (0..PARTITIONS).map(|partition| span(&told.log, partition, up_to).unwrap()).collect()
+fn spans(history: &LoggedHistory, up_to: UpTo) -> Vec<Span> {
+    (0..PARTITIONS).map(|partition| span(&history.log, partition, up_to).unwrap()).collect()
 }
 
-fn exported(told: &Told, spans: &[Span], scratch: &Scratch, format: Format, out: &Path) -> Files {
+fn exported(history: &LoggedHistory, spans: &[Span], scratch: &Scratch, format: Format, out: &Path) -> Files {
     let plan = Plan {
         out: Target::Directory(out.to_owned()),
         log: "a log".to_owned(),
         format,
         datasets: Dataset::ALL.to_vec(),
     };
-    let (_, written) = export(&told.log, spans, scratch, &plan, &()).unwrap();
+    let (_, written) = export(&history.log, spans, scratch, &plan, &()).unwrap();
     let files = files(out);
     assert_eq!(files.len() as u64, written.iter().map(|dataset| dataset.files).sum::<u64>());
     assert_eq!(files.values().map(|f| f.len() as u64).sum::<u64>(), written.iter().map(|d| d.bytes).sum::<u64>());
@@ -107,18 +108,18 @@ fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
     rows
 }
 
-/// The receipts of a partition as rows, but for what only the log knows.
-fn receipts(told: &Told, partition: u32, oracle: &Oracle) -> Vec<Value> {
-    let questions = told.questions(partition);
+/// Returns the receipts of a partition as rows, without the columns that only the log knows.
+fn receipts(history: &LoggedHistory, partition: u32, oracle: &Oracle) -> Vec<Value> {
+    let questions = history.questions(partition);
     let receipts =
         questions.messages.iter().map(|(tenant, conversation, message)| oracle.receipt(tenant, conversation, message));
     let found = receipts.filter(|receipt| receipt.status != Status::NotFound);
     found.map(|receipt| serde_json::to_value(receipt).unwrap()).collect()
 }
 
-fn reads(told: &Told, partition: u32, oracle: &Oracle) -> Vec<Value> {
+fn reads(history: &LoggedHistory, partition: u32, oracle: &Oracle) -> Vec<Value> {
     let mut rows = Vec::new();
-    for (tenant, conversation, message) in &told.questions(partition).messages {
+    for (tenant, conversation, message) in &history.questions(partition).messages {
         let sent_at_ms = oracle.receipt(tenant, conversation, message).sent_at_ms;
         for reader in oracle.members(tenant, conversation, message, MemberFilter::Read).unwrap_or_default() {
             rows.push(json!({"tenant": tenant, "conversation_id": conversation, "message_id": message,
@@ -129,7 +130,8 @@ fn reads(told: &Told, partition: u32, oracle: &Oracle) -> Vec<Value> {
     rows
 }
 
-/// Rosters from the events alone: who joined and has not left since, by name; and who was erased, by tenant.
+/// Returns rosters computed from the events alone: present members by name, and erased people by
+/// tenant.
 fn rosters<'a>(
     events: impl Iterator<Item = &'a Event<'static>>,
 ) -> (BTreeSet<[String; 4]>, BTreeSet<(String, String)>) {
@@ -151,23 +153,23 @@ fn rosters<'a>(
     (named.map(|((tenant, conversation, user), role)| [tenant, conversation, user, role.to_owned()]).collect(), erased)
 }
 
-/// INV-EXPORT, INV-HIDDEN, INV-ERASED: row by row, in every format, what the oracle answers and nothing else.
+/// INV-EXPORT, INV-HIDDEN, INV-ERASED: every format has exactly the rows that the oracle answers.
 #[test]
 fn every_row_is_what_the_oracle_answers() {
     for (seed, format) in [(0, Format::Parquet), (1, Format::Ndjson), (2, Format::Csv), (3, Format::Parquet)] {
-        let told = Told::new(seed);
+        let history = LoggedHistory::new(seed);
         let out = tempfile::tempdir().unwrap();
-        let files = exported(&told, &spans(&told, UpTo::End), &scratch(), format, out.path());
-        let oracles: Vec<Oracle> = told.records.iter().map(|records| oracle_of(records)).collect();
-        let each = |rows: fn(&Told, u32, &Oracle) -> Vec<Value>| -> Vec<Value> {
-            (0..PARTITIONS).flat_map(|p| rows(&told, p, &oracles[p as usize])).collect()
+        let files = exported(&history, &spans(&history, UpTo::End), &scratch(), format, out.path());
+        let oracles: Vec<Oracle> = history.records.iter().map(|records| oracle_of(records)).collect();
+        let each = |rows: fn(&LoggedHistory, u32, &Oracle) -> Vec<Value>| -> Vec<Value> {
+            (0..PARTITIONS).flat_map(|p| rows(&history, p, &oracles[p as usize])).collect()
         };
 
         let mut messages = rows(Dataset::Messages, &files);
         assert!(messages.len() > 30, "seed {seed}: {}", messages.len());
         for row in &mut messages {
             let fields = row.as_object_mut().unwrap();
-            let records = &told.records[fields["partition"].as_u64().unwrap() as usize];
+            let records = &history.records[fields["partition"].as_u64().unwrap() as usize];
             let (at, event) = records.iter().find(|(at, _)| fields["offset"] == json!(at.offset)).unwrap();
             assert_eq!(fields["timestamp_ms"], json!(at.timestamp_ms));
             assert!(
@@ -181,7 +183,7 @@ fn every_row_is_what_the_oracle_answers() {
         assert_eq!(sorted(messages), sorted(each(receipts)), "seed {seed}");
         assert_eq!(sorted(rows(Dataset::Reads, &files)), sorted(each(reads)), "seed {seed}");
 
-        let events = || told.records.iter().flatten().filter_map(|(_, event)| event.as_ref());
+        let events = || history.records.iter().flatten().filter_map(|(_, event)| event.as_ref());
         let (wanted, erased) = rosters(events());
         let text = |row: &Value, field: &str| row[field].as_str().unwrap().to_owned();
         let held = rows(Dataset::Rosters, &files);
@@ -193,7 +195,7 @@ fn every_row_is_what_the_oracle_answers() {
         assert_eq!(rows.len(), events().count(), "seed {seed}");
         for row in rows {
             let partition = row["partition"].as_u64().unwrap() as usize;
-            let (at, event) = told.records[partition].iter().find(|(at, _)| row["offset"] == json!(at.offset)).unwrap();
+            let (at, event) = history.records[partition].iter().find(|(at, _)| row["offset"] == json!(at.offset)).unwrap();
             assert_eq!(row["timestamp_ms"], json!(at.timestamp_ms));
             let (event, shown) = (event.as_ref().unwrap(), text(&row, "event"));
             let named =
@@ -210,22 +212,23 @@ fn every_row_is_what_the_oracle_answers() {
     }
 }
 
-/// INV-EXPORT: whatever the memory, and however often; and what an earlier export left and this one does not have goes.
+/// INV-EXPORT: for any memory and any number of runs. Files that only an earlier export wrote are
+/// removed.
 #[test]
-fn the_same_prefix_gives_the_same_files_and_nothing_is_left_of_another_one() {
-    let told = Told::new(5);
+fn one_prefix_gives_the_same_files_and_no_others() {
+    let history = LoggedHistory::new(5);
     let (out, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let tight = Scratch { memory_bytes: 16 << 10, ..scratch() };
-    let whole = spans(&told, UpTo::End);
+    let whole = spans(&history, UpTo::End);
     for format in [Format::Parquet, Format::Csv, Format::Ndjson] {
-        let first = exported(&told, &whole, &scratch(), format, out.path());
-        assert_eq!(exported(&told, &whole, &tight, format, again.path()), first);
-        assert_eq!(exported(&told, &whole, &scratch(), format, out.path()), first);
+        let first = exported(&history, &whole, &scratch(), format, out.path());
+        assert_eq!(exported(&history, &whole, &tight, format, again.path()), first);
+        assert_eq!(exported(&history, &whole, &scratch(), format, out.path()), first);
     }
-    let middle = told.records[0][told.records[0].len() / 2].0.timestamp_ms;
-    let half = spans(&told, UpTo::Time(middle));
+    let middle = history.records[0][history.records[0].len() / 2].0.timestamp_ms;
+    let half = spans(&history, UpTo::Time(middle));
     let fresh = tempfile::tempdir().unwrap();
-    let wanted = exported(&told, &half, &scratch(), Format::Ndjson, fresh.path());
+    let wanted = exported(&history, &half, &scratch(), Format::Ndjson, fresh.path());
     fs::write(out.path().join("messages").join("README"), "not ours").unwrap();
     let plan = Plan {
         out: Target::Directory(out.path().to_owned()),
@@ -233,13 +236,13 @@ fn the_same_prefix_gives_the_same_files_and_nothing_is_left_of_another_one() {
         format: Format::Ndjson,
         datasets: Dataset::ALL.to_vec(),
     };
-    export(&told.log, &half, &scratch(), &plan, &()).unwrap();
+    export(&history.log, &half, &scratch(), &plan, &()).unwrap();
     let mut held = files(out.path());
     assert!(held.remove(Path::new("messages/README")).is_some(), "what is not ours stays");
     assert_eq!(held, wanted);
 }
 
-/// INV-EXPORT: each column has its row in the schema, in the section of its dataset, and no other name stands there.
+/// INV-EXPORT: the schema describes each column in the section of its dataset, and no other name.
 #[test]
 fn the_schema_names_the_columns_in_their_order() {
     let schema = include_str!("../../../../schemas/export/v1.md");
@@ -255,9 +258,9 @@ fn the_schema_names_the_columns_in_their_order() {
     }
 }
 
-/// A stop is heard while the log is read, and no file is left half written.
+/// A stop takes effect while the log is read, and leaves no half-written file.
 #[test]
-fn a_stop_ends_an_export_with_whole_files_or_none() {
+fn a_stopped_export_leaves_no_half_written_file() {
     struct Impatient(std::cell::Cell<u64>);
 
     impl receipts_analytics::ProgressMonitor for Impatient {
@@ -270,7 +273,7 @@ fn a_stop_ends_an_export_with_whole_files_or_none() {
         }
     }
 
-    let told = Told::new(0);
+    let history = LoggedHistory::new(0);
     let out = tempfile::tempdir().unwrap();
     let plan = Plan {
         out: Target::Directory(out.path().to_owned()),
@@ -278,14 +281,15 @@ fn a_stop_ends_an_export_with_whole_files_or_none() {
         format: Format::Parquet,
         datasets: Dataset::ALL.to_vec(),
     };
-    let stopped = export(&told.log, &spans(&told, UpTo::End), &scratch(), &plan, &Impatient(0.into()));
+    let stopped = export(&history.log, &spans(&history, UpTo::End), &scratch(), &plan, &Impatient(0.into()));
     assert!(matches!(stopped, Err(receipts_analytics::Error::ExportStopped { .. })));
     assert!(files(out.path()).is_empty(), "the first partition was not even folded");
 }
 
-/// INV-EXPORT: the partitions that are written are not folded again where the prefix is the same, and are where it is not.
+/// INV-EXPORT: written partitions are not folded again for the same prefix, and are for another
+/// one.
 #[test]
-fn an_export_that_broke_off_goes_on_behind_what_is_written() {
+fn an_interrupted_export_resumes_after_written_partitions() {
     struct StopsAt(u64, std::cell::Cell<u64>);
 
     impl receipts_analytics::ProgressMonitor for StopsAt {
@@ -298,10 +302,10 @@ fn an_export_that_broke_off_goes_on_behind_what_is_written() {
         }
     }
 
-    let told = Told::new(6);
-    let whole = spans(&told, UpTo::End);
+    let history = LoggedHistory::new(6);
+    let whole = spans(&history, UpTo::End);
     let (out, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let wanted = exported(&told, &whole, &scratch(), Format::Ndjson, fresh.path());
+    let wanted = exported(&history, &whole, &scratch(), Format::Ndjson, fresh.path());
     let plan = Plan {
         out: Target::Directory(out.path().to_owned()),
         log: "a log".to_owned(),
@@ -309,7 +313,7 @@ fn an_export_that_broke_off_goes_on_behind_what_is_written() {
         datasets: Dataset::ALL.to_vec(),
     };
     let in_the_second = 2 * whole[0].offsets() + 1;
-    let stopped = export(&told.log, &whole, &scratch(), &plan, &StopsAt(in_the_second, 0.into()));
+    let stopped = export(&history.log, &whole, &scratch(), &plan, &StopsAt(in_the_second, 0.into()));
     assert!(matches!(stopped, Err(receipts_analytics::Error::ExportStopped { .. })));
     let held = files(out.path());
     let first = |path: &&PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("part-00000-");
@@ -317,32 +321,33 @@ fn an_export_that_broke_off_goes_on_behind_what_is_written() {
     assert_eq!(held.keys().filter(first).count(), wanted.keys().filter(first).count(), "the first partition is whole");
     assert!(held.keys().all(|path| !path.to_string_lossy().ends_with(".tmp")));
 
-    // A mark that writing again would remove.
+    // A mark that another write would remove.
     fs::write(out.path().join(path), "kept").unwrap();
-    let (told_of, written) = export(&told.log, &whole, &scratch(), &plan, &()).unwrap();
-    assert_eq!((told_of.len(), written[0].rows > 0), (2, true), "both partitions are told of");
+    let (reports, written) = export(&history.log, &whole, &scratch(), &plan, &()).unwrap();
+    assert_eq!((reports.len(), written[0].rows > 0), (2, true), "both partitions are in the report");
     let mut again = files(out.path());
     assert_eq!(again.insert(path.clone(), wanted[path].clone()).unwrap(), b"kept");
     assert_eq!(again, wanted);
 
-    // It was done, so nothing is gone on with.
-    assert_eq!(exported(&told, &whole, &scratch(), Format::Ndjson, out.path()), wanted);
-    let stopped = export(&told.log, &whole, &scratch(), &plan, &StopsAt(in_the_second, 0.into()));
+    // The export was complete, so there is nothing to resume.
+    assert_eq!(exported(&history, &whole, &scratch(), Format::Ndjson, out.path()), wanted);
+    let stopped = export(&history.log, &whole, &scratch(), &plan, &StopsAt(in_the_second, 0.into()));
     assert!(stopped.is_err());
     fs::write(out.path().join(path), "another prefix's").unwrap();
-    let middle = told.records[1][told.records[1].len() - 3].0.timestamp_ms;
-    let other = spans(&told, UpTo::Time(middle));
+    let middle = history.records[1][history.records[1].len() - 3].0.timestamp_ms;
+    let other = spans(&history, UpTo::Time(middle));
     let fresh = tempfile::tempdir().unwrap();
-    let wanted = exported(&told, &other, &scratch(), Format::Ndjson, fresh.path());
-    assert_eq!(exported(&told, &other, &scratch(), Format::Ndjson, out.path()), wanted);
+    let wanted = exported(&history, &other, &scratch(), Format::Ndjson, fresh.path());
+    assert_eq!(exported(&history, &other, &scratch(), Format::Ndjson, out.path()), wanted);
 }
 
-/// INV-EXPORT: in a bucket lie the files of a directory, and what another export left there goes too.
+/// INV-EXPORT: a bucket gets the same files as a directory, and files of another export are removed
+/// there too.
 #[test]
 fn a_bucket_gets_the_files_of_a_directory() {
-    let told = Told::new(4);
+    let history = LoggedHistory::new(4);
     let fresh = tempfile::tempdir().unwrap();
-    let wanted = exported(&told, &spans(&told, UpTo::End), &scratch(), Format::Parquet, fresh.path());
+    let wanted = exported(&history, &spans(&history, UpTo::End), &scratch(), Format::Parquet, fresh.path());
     let bucket = receipts_objects::Destination::memory().unwrap();
     for stale in ["messages/tenant=gone!20away/day=2020-01-01/part-00000-00000.parquet", "messages/README"] {
         bucket.put_bytes(stale, "stale").unwrap();
@@ -354,7 +359,7 @@ fn a_bucket_gets_the_files_of_a_directory() {
         datasets: Dataset::ALL.to_vec(),
     };
     for removed in [1, 0] {
-        let (_, written) = export(&told.log, &spans(&told, UpTo::End), &scratch(), &plan, &()).unwrap();
+        let (_, written) = export(&history.log, &spans(&history, UpTo::End), &scratch(), &plan, &()).unwrap();
         assert_eq!(written.iter().map(|written| written.removed).sum::<u64>(), removed);
         let mut held = Files::new();
         for object in bucket.list("").unwrap() {

@@ -1,7 +1,7 @@
-//! INV-PREFIX, INV-VERIFY: a fold that begins at a snapshot is the fold of the whole prefix, and a snapshot that is not what the
-//! log folds to is found without the store that it was taken of.
+//! INV-PREFIX, INV-VERIFY: a fold from a snapshot equals the fold of the whole prefix. A snapshot
+//! that differs from the fold of the log is found without its store.
 
-use crate::common::{Told, assert_agree, folded, oracle_of, scratch, with_state};
+use crate::common::{LoggedHistory, assert_agree, folded, oracle_of, scratch, with_state};
 use receipts_analytics::{ProgressMonitor, Scratch, Span, UpTo, digest, span, verify};
 use receipts_fold::Limits;
 use receipts_fold::pages::{ConversationPage, Table};
@@ -11,7 +11,7 @@ use receipts_store::snapshot::{PendingSnapshot, Provenance as About};
 use std::cell::Cell;
 use std::path::Path;
 
-/// Remembers what it is told.
+/// Counts the reported progress.
 #[derive(Default)]
 struct Counted {
     read: Cell<u64>,
@@ -38,7 +38,7 @@ fn snapshots() -> Snapshots {
     Snapshots::new(Destination::memory().unwrap(), LOG)
 }
 
-/// Sends what is in a store to a destination.
+/// Sends a snapshot of a store to a destination.
 fn send(dir: &Path, snapshots: &Snapshots) -> u64 {
     let about = About {
         log: LOG.into(),
@@ -56,33 +56,34 @@ fn send(dir: &Path, snapshots: &Snapshots) -> u64 {
 }
 
 #[test]
-fn a_fold_that_begins_at_a_snapshot_is_the_fold_of_the_whole_prefix() {
+fn a_fold_from_a_snapshot_equals_the_whole_fold() {
     for seed in 0..3 {
-        let told = Told::new(seed);
-        let all = told.records[0].len();
+        let history = LoggedHistory::new(seed);
+        let all = history.records[0].len();
         let (snapshots, mut at) = (snapshots(), Vec::new());
         for records in [all / 3, 2 * all / 3] {
             let dir = tempfile::tempdir().unwrap();
-            folded(&told, records, dir.path());
+            folded(&history, records, dir.path());
             at.push(send(dir.path(), &snapshots));
         }
         let with = Scratch { snapshots: Some(snapshots), ..scratch() };
-        let whole = span(&told.log, 0, UpTo::End).unwrap();
+        let whole = span(&history.log, 0, UpTo::End).unwrap();
         for (end_offset, begun_at) in
             [(whole.end_offset, Some(at[1])), (at[1], Some(at[1])), (at[1] - 1, Some(at[0])), (at[0] - 1, None)]
         {
             let span = Span { end_offset, ..whole };
             let (from_there, from_the_beginning) =
-                (with.fold(&told.log, &span, &()).unwrap(), scratch().fold(&told.log, &span, &()).unwrap());
+                (with.fold(&history.log, &span, &()).unwrap(), scratch().fold(&history.log, &span, &()).unwrap());
             assert_eq!(from_there.report.snapshot_offset, begun_at, "seed {seed}, up to {end_offset}");
             assert_eq!(from_there.report.first_offset, begun_at.unwrap_or(0));
             assert_eq!(digest(&from_there.state, 0, &()).unwrap(), digest(&from_the_beginning.state, 0, &()).unwrap());
         }
-        // What is told from an offset on begins at the nearest snapshot below it, and what that holds is no part of the work.
+        // A report from an offset on starts at the nearest snapshot below it, whose records count
+        // as skipped.
         for (from_offset, begun_at) in [(at[1] + 1, at[1]), (at[1], at[1]), (at[1] - 1, at[0]), (at[0] - 1, 0)] {
             let counted = Counted::default();
-            let rest = with.fold_from(&told.log, &whole, from_offset, &counted).unwrap();
-            let without = scratch().fold_from(&told.log, &whole, from_offset, &()).unwrap();
+            let rest = with.fold_from(&history.log, &whole, from_offset, &counted).unwrap();
+            let without = scratch().fold_from(&history.log, &whole, from_offset, &()).unwrap();
             assert_eq!(digest(&rest.state, 0, &()).unwrap(), digest(&without.state, 0, &()).unwrap());
             let snapshot_offset = (begun_at > 0).then_some(begun_at);
             assert_eq!(
@@ -91,23 +92,23 @@ fn a_fold_that_begins_at_a_snapshot_is_the_fold_of_the_whole_prefix() {
             );
             assert_eq!((counted.skipped.get(), counted.read.get()), (begun_at, whole.end_offset - begun_at));
         }
-        let folded = with.fold(&told.log, &whole, &()).unwrap();
-        assert_agree(&told.questions(0), &folded.state, &oracle_of(&told.records[0]), "from a snapshot");
+        let folded = with.fold(&history.log, &whole, &()).unwrap();
+        assert_agree(&history.questions(0), &folded.state, &oracle_of(&history.records[0]), "from a snapshot");
         let other = Limits { retention_ms: scratch().limits.retention_ms + 1, ..scratch().limits };
-        let folded = Scratch { limits: other, ..with }.fold(&told.log, &whole, &()).unwrap();
+        let folded = Scratch { limits: other, ..with }.fold(&history.log, &whole, &()).unwrap();
         assert_eq!(folded.report.snapshot_offset, None, "a snapshot of other settings is none");
     }
 }
 
 #[test]
-fn a_snapshot_is_verified_against_the_log_without_its_store() {
-    let told = Told::new(1);
+fn a_snapshot_is_verified_without_its_store() {
+    let history = LoggedHistory::new(1);
     let verdict = |snapshots: Snapshots| {
-        verify::snapshot(&told.log, 0, &Scratch { snapshots: Some(snapshots), ..scratch() }, &()).unwrap()
+        verify::snapshot(&history.log, 0, &Scratch { snapshots: Some(snapshots), ..scratch() }, &()).unwrap()
     };
     assert_eq!(verdict(snapshots()), None, "there is none");
     let dir = tempfile::tempdir().unwrap();
-    folded(&told, told.records[0].len() - 5, dir.path());
+    folded(&history, history.records[0].len() - 5, dir.path());
     let good = snapshots();
     let at = send(dir.path(), &good);
     let found = verdict(good).unwrap();

@@ -1,6 +1,6 @@
-//! INV-STATS: the figures are those that follow from what the contract's oracle answers, and name nobody.
+//! INV-STATS: the statistics follow from the answers of the contract's oracle, and name no person.
 
-use crate::common::{PARTITIONS, Told, oracle_of, scratch};
+use crate::common::{PARTITIONS, LoggedHistory, oracle_of, scratch};
 use receipts_analytics::stats::page::page;
 use receipts_analytics::stats::{Plan, Stats, stats};
 use receipts_analytics::{Scratch, Span, UpTo, span};
@@ -15,12 +15,12 @@ fn plan(tenant: Option<&str>) -> Plan {
     Plan { since_ms: 0, tenant: tenant.map(str::to_owned), top: 5 }
 }
 
-fn counted(told: &Told, plan: &Plan) -> (Vec<receipts_analytics::FoldReport>, Stats) {
-    let spans: Vec<Span> = (0..PARTITIONS).map(|partition| span(&told.log, partition, UpTo::End).unwrap()).collect();
-    stats(&told.log, &spans, &scratch(), plan, &()).unwrap()
+fn counted(history: &LoggedHistory, plan: &Plan) -> (Vec<receipts_analytics::FoldReport>, Stats) {
+    let spans: Vec<Span> = (0..PARTITIONS).map(|partition| span(&history.log, partition, UpTo::End).unwrap()).collect();
+    stats(&history.log, &spans, &scratch(), plan, &()).unwrap()
 }
 
-/// What the oracles of all partitions say of a tenant, added up the plain way.
+/// The answers of all partitions' oracles for a tenant, added up naively.
 #[derive(Default)]
 struct Sums {
     messages: BTreeMap<&'static str, u64>,
@@ -32,13 +32,13 @@ struct Sums {
     traffic: BTreeMap<[String; 2], [u64; 2]>,
 }
 
-fn sums(told: &Told, only: Option<&str>) -> Sums {
+fn sums(history: &LoggedHistory, only: Option<&str>) -> Sums {
     let mut sums = Sums::default();
     for partition in 0..PARTITIONS {
-        let records = &told.records[partition as usize];
+        let records = &history.records[partition as usize];
         let oracle = oracle_of(records);
         let newest = records.iter().map(|(at, _)| at.timestamp_ms).max().unwrap();
-        for (tenant, conversation, message) in &told.questions(partition).messages {
+        for (tenant, conversation, message) in &history.questions(partition).messages {
             if only.is_some_and(|only| only != tenant) {
                 continue;
             }
@@ -98,7 +98,7 @@ fn assert_figures_are(stats: &Stats, sums: &Sums, when: &str) {
         "{when}"
     );
     let after = &stats.after_24_hours;
-    let told = [
+    let found = [
         after.messages,
         after.audience_count,
         after.read_within_count,
@@ -107,19 +107,19 @@ fn assert_figures_are(stats: &Stats, sums: &Sums, when: &str) {
         after.unread_count,
         after.hidden_count + after.departed_count,
     ];
-    assert_eq!(told, sums.after, "{when}");
+    assert_eq!(found, sums.after, "{when}");
 
     let mut classes: Vec<_> = sums.took_ms.values().cloned().collect();
     let with_reads = stats.by_audience.iter().filter(|class| class.time_to_read.reads > 0);
     for (class, took) in with_reads.zip(&mut classes) {
         took.sort_unstable();
         assert_eq!(class.time_to_read.reads, took.len() as u64, "{when}: {}", class.audience);
-        for (told, quantile) in [(class.time_to_read.p50_ms, 0.5), (class.time_to_read.p99_ms, 0.99)] {
+        for (found, quantile) in [(class.time_to_read.p50_ms, 0.5), (class.time_to_read.p99_ms, 0.99)] {
             let exact = took[((took.len() as f64 * quantile).ceil() as usize).clamp(1, took.len()) - 1];
-            let told = told.unwrap();
+            let found = found.unwrap();
             assert!(
-                told.abs_diff(exact) <= exact / 500 + 1,
-                "{when}: {} {quantile}: {told}, not {exact}",
+                found.abs_diff(exact) <= exact / 500 + 1,
+                "{when}: {} {quantile}: {found}, not {exact}",
                 class.audience
             );
         }
@@ -135,46 +135,46 @@ fn assert_figures_are(stats: &Stats, sums: &Sums, when: &str) {
     }
     let mut most_read = sums.most_read.clone();
     most_read.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    let told = stats.most_read_messages.iter();
-    let told = told.map(|m| (m.read_count, [m.tenant.clone(), m.conversation_id.clone(), m.message_id.clone()]));
-    assert_eq!(told.collect::<Vec<_>>(), most_read[..most_read.len().min(5)], "{when}");
+    let found = stats.most_read_messages.iter();
+    let found = found.map(|m| (m.read_count, [m.tenant.clone(), m.conversation_id.clone(), m.message_id.clone()]));
+    assert_eq!(found.collect::<Vec<_>>(), most_read[..most_read.len().min(5)], "{when}");
     let mut hottest: Vec<_> =
         sums.traffic.iter().map(|(name, [messages, reads])| (messages + reads, name.clone())).collect();
     hottest.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    let told = stats.hottest_conversations.iter();
-    let told = told.map(|c| (c.messages + c.reads, [c.tenant.clone(), c.conversation_id.clone()]));
-    assert_eq!(told.collect::<Vec<_>>(), hottest[..hottest.len().min(5)], "{when}");
+    let found = stats.hottest_conversations.iter();
+    let found = found.map(|c| (c.messages + c.reads, [c.tenant.clone(), c.conversation_id.clone()]));
+    assert_eq!(found.collect::<Vec<_>>(), hottest[..hottest.len().min(5)], "{when}");
     assert!(stats.largest_conversations.is_sorted_by(|a, b| a.members >= b.members), "{when}");
 }
 
-/// INV-STATS: of wild histories, for all tenants and for each alone, whatever the memory.
+/// INV-STATS: of wild histories, for all tenants and for each one, with any memory.
 #[test]
-fn figures_are_what_the_oracles_answers_add_up_to() {
+fn statistics_equal_the_sums_of_the_oracles_answers() {
     for seed in 0..6 {
-        let told = Told::new(seed);
+        let history = LoggedHistory::new(seed);
         let tenants: BTreeSet<String> =
-            (0..PARTITIONS).flat_map(|p| told.questions(p).messages).map(|(tenant, ..)| tenant).collect();
+            (0..PARTITIONS).flat_map(|p| history.questions(p).messages).map(|(tenant, ..)| tenant).collect();
         for only in std::iter::once(None).chain(tenants.iter().map(|tenant| Some(tenant.as_str()))) {
-            let (_, stats) = counted(&told, &plan(only));
-            assert_figures_are(&stats, &sums(&told, only), &format!("seed {seed}, {only:?}"));
+            let (_, stats) = counted(&history, &plan(only));
+            assert_figures_are(&stats, &sums(&history, only), &format!("seed {seed}, {only:?}"));
         }
-        let spans: Vec<Span> = (0..PARTITIONS).map(|p| span(&told.log, p, UpTo::End).unwrap()).collect();
+        let spans: Vec<Span> = (0..PARTITIONS).map(|p| span(&history.log, p, UpTo::End).unwrap()).collect();
         let tight = Scratch { memory_bytes: 16 << 10, ..scratch() };
-        let (_, with_little) = stats(&told.log, &spans, &tight, &plan(None), &()).unwrap();
-        assert_eq!(with_little, counted(&told, &plan(None)).1);
+        let (_, with_little) = stats(&history.log, &spans, &tight, &plan(None), &()).unwrap();
+        assert_eq!(with_little, counted(&history, &plan(None)).1);
     }
 }
 
-/// INV-STATS: only sends whose records are young enough.
+/// INV-STATS: only sends whose records are recent enough.
 #[test]
 fn since_leaves_out_what_was_sent_before() {
-    let told = Told::new(2);
-    let middle = told.records[0][told.records[0].len() / 2].0.timestamp_ms;
-    let (_, stats) = counted(&told, &Plan { since_ms: middle, ..plan(None) });
+    let history = LoggedHistory::new(2);
+    let middle = history.records[0][history.records[0].len() / 2].0.timestamp_ms;
+    let (_, stats) = counted(&history, &Plan { since_ms: middle, ..plan(None) });
     let mut younger = 0;
     for partition in 0..PARTITIONS {
         let mut sent = BTreeSet::new();
-        for (at, event) in &told.records[partition as usize] {
+        for (at, event) in &history.records[partition as usize] {
             if let Some(Body::MessageSent(e)) = event.as_ref().map(|event| &event.body)
                 && sent.insert((
                     event.as_ref().unwrap().tenant.clone(),
@@ -187,21 +187,21 @@ fn since_leaves_out_what_was_sent_before() {
             }
         }
     }
-    // A send without a roster is a dead letter, so it may be fewer; the others are all there.
+    // A send without a roster is a dead letter, so there may be fewer; all others are counted.
     assert!(stats.messages.total > 10 && stats.messages.total <= younger, "{} of {younger}", stats.messages.total);
-    assert!(stats.messages.total < counted(&told, &plan(None)).1.messages.total);
+    assert!(stats.messages.total < counted(&history, &plan(None)).1.messages.total);
 }
 
-/// INV-STATS, INV-ERASED, INV-HIDDEN: neither figures nor page have a user's id.
+/// INV-STATS, INV-ERASED, INV-HIDDEN: neither the statistics nor the page contain a user's id.
 #[test]
 fn nobody_is_named() {
     for seed in 0..4 {
-        let told = Told::new(seed);
-        let (partitions, stats) = counted(&told, &Plan { top: 1_000, ..plan(None) });
+        let history = LoggedHistory::new(seed);
+        let (partitions, stats) = counted(&history, &Plan { top: 1_000, ..plan(None) });
         let json = serde_json::to_string(&stats).unwrap();
         let html = page(&stats, &partitions, "a log").unwrap();
         let mut people = BTreeSet::new();
-        for (_, event) in told.records.iter().flatten() {
+        for (_, event) in history.records.iter().flatten() {
             let Some(event) = event else { continue };
             match &event.body {
                 Body::MembersChanged(e) => people.extend(e.joined.iter().chain(&e.left).map(|id| id.to_string())),
@@ -217,11 +217,11 @@ fn nobody_is_named() {
     }
 }
 
-/// INV-STATS: what stands in the log cannot become markup, and the page asks for nothing from anywhere.
+/// INV-STATS: texts of the log cannot become markup, and the page loads nothing.
 #[test]
-fn the_page_escapes_what_comes_from_the_log_and_loads_nothing() {
-    let told = Told::new(1);
-    let (partitions, mut stats) = counted(&told, &plan(None));
+fn the_page_escapes_texts_and_loads_nothing() {
+    let history = LoggedHistory::new(1);
+    let (partitions, mut stats) = counted(&history, &plan(None));
     let evil = "<script src=\"http://evil\">&'";
     stats.tenant = Some(evil.to_owned());
     stats.most_read_messages.iter_mut().for_each(|m| m.message_id = evil.to_owned());
@@ -233,18 +233,18 @@ fn the_page_escapes_what_comes_from_the_log_and_loads_nothing() {
     for part in ["@import", "url(", "href=", "src=\"", "NaN", "inf"] {
         assert!(!html.contains(part), "{part}");
     }
-    let empty = counted(&told, &plan(Some("nobody's"))).1;
+    let empty = counted(&history, &plan(Some("nobody's"))).1;
     assert!(page(&empty, &[], "").unwrap().contains("No message with an audience"));
 }
 
-/// INV-STATS: what machines are told is what the schema says, and the schema says no more.
+/// INV-STATS: the JSON has exactly the properties of the schema.
 #[test]
 fn the_schema_is_what_is_printed() {
     let schema: Value = serde_json::from_str(include_str!("../../../../schemas/stats/v1.schema.json")).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    let told = Told::new(3);
+    let history = LoggedHistory::new(3);
     for plan in [plan(None), plan(Some("nobody's")), Plan { since_ms: 1_700_000_000_000, top: 0, tenant: None }] {
-        let (partitions, stats) = counted(&told, &plan);
+        let (partitions, stats) = counted(&history, &plan);
         let mut report = serde_json::to_value(&stats).unwrap();
         report["log"] = json!("embedded");
         report["partitions"] = serde_json::to_value(&partitions).unwrap();

@@ -1,6 +1,7 @@
-//! INV-VERIFY: a store that is not what its log folds to is found, and where.
+//! INV-VERIFY: a store that differs from the fold of its log is found, with the location of the
+//! difference.
 
-use crate::common::{SLED, Stored, Told, folded, scratch, with_state};
+use crate::common::{SLED, Stored, LoggedHistory, folded, scratch, with_state};
 use receipts_analytics::verify::{self, Verdict};
 use receipts_fold::index::IndexPage;
 use receipts_fold::pages::{
@@ -9,15 +10,15 @@ use receipts_fold::pages::{
 use receipts_store::{Paged, SledBackend, SledStore};
 use std::path::Path;
 
-/// Changes a page, and says which, if there is one to change.
+/// Changes a page, if there is one to change, and returns its name.
 type Plant = fn(&mut Stored) -> Option<PageKey>;
 
-fn verdict(told: &Told, dir: &Path) -> Verdict {
+fn verdict(history: &LoggedHistory, dir: &Path) -> Verdict {
     let store = SledStore::open_strict(dir, SLED).unwrap();
-    verify::partition(&told.log, &store, 0, &scratch(), &()).unwrap()
+    verify::partition(&history.log, &store, 0, &scratch(), &()).unwrap()
 }
 
-/// Changes the first page of a table for which `change` says that it did.
+/// Changes the first page of a table for which `change` returns true.
 fn plant<P: receipts_fold::pages::Page>(state: &mut Stored, change: impl Fn(&mut P) -> bool) -> Option<PageKey>
 where
     Paged<SledBackend>: Table<P, Error = receipts_store::Error>,
@@ -31,40 +32,40 @@ where
     None
 }
 
-/// INV-VERIFY: up to where the store stands, at the end of the log or before it.
+/// INV-VERIFY: up to the store's offset, at the end of the log or before it.
 #[test]
-fn a_store_that_the_log_folds_to_is_good_wherever_it_stands() {
+fn a_store_that_equals_its_log_is_good_at_any_offset() {
     for seed in 0..4 {
-        let told = Told::new(seed);
-        let all = told.records[0].len();
+        let history = LoggedHistory::new(seed);
+        let all = history.records[0].len();
         for records in [0, 1, all / 2, all] {
             let dir = tempfile::tempdir().unwrap();
-            folded(&told, records, dir.path());
-            let verdict = verdict(&told, dir.path());
+            folded(&history, records, dir.path());
+            let verdict = verdict(&history, dir.path());
             assert!(verdict.is_good(), "seed {seed}, {records} records: {verdict:#?}");
             assert_eq!(verdict.digest_of_log, verdict.digest_of_store);
-            let next = records.checked_sub(1).map_or(0, |last| told.records[0][last].0.offset + 1);
+            let next = records.checked_sub(1).map_or(0, |last| history.records[0][last].0.offset + 1);
             assert_eq!(verdict.report.next_offset, next);
         }
     }
 }
 
-/// INV-VERIFY: a store that was folded with other settings says so before all that comes of it.
+/// INV-VERIFY: other settings of a store are reported before their consequences.
 #[test]
 fn settings_that_differ_are_the_first_difference() {
-    let told = Told::new(0);
+    let history = LoggedHistory::new(0);
     let dir = tempfile::tempdir().unwrap();
-    folded(&told, told.records[0].len(), dir.path());
+    folded(&history, history.records[0].len(), dir.path());
     let store = SledStore::open_strict(dir.path(), SLED).unwrap();
     let mut other = scratch();
     other.limits.parked_age_ms += 1;
-    let verdict = verify::partition(&told.log, &store, 0, &other, &()).unwrap();
+    let verdict = verify::partition(&history.log, &store, 0, &other, &()).unwrap();
     let first = verdict.first_difference.unwrap();
     assert_eq!(first.location, "settings of partition 0");
     assert_ne!(first.log, first.store);
 }
 
-/// INV-VERIFY, INV-BITS: each kind of page, changed by hand with a checksum that fits.
+/// INV-VERIFY, INV-BITS: each kind of page, changed by hand with a valid checksum.
 #[test]
 fn every_planted_difference_is_found_and_named() {
     let plants: [(&str, Plant); 8] = [
@@ -125,30 +126,31 @@ fn every_planted_difference_is_found_and_named() {
             })
         }),
     ];
-    let histories: Vec<Told> = (0..20).map(Told::new).collect();
+    let histories: Vec<LoggedHistory> = (0..20).map(LoggedHistory::new).collect();
     for (number, (place, plant)) in plants.into_iter().enumerate() {
-        // The first history that has such a page: not every one has a large group, or an erasure.
-        let planted = histories.iter().find_map(|told| {
+        // Uses the first history with such a page: not every history has a large group or an
+        // erasure.
+        let planted = histories.iter().find_map(|history| {
             let dir = tempfile::tempdir().unwrap();
-            folded(told, told.records[0].len(), dir.path());
-            with_state(dir.path(), plant).map(|key| (told, dir, key))
+            folded(history, history.records[0].len(), dir.path());
+            with_state(dir.path(), plant).map(|key| (history, dir, key))
         });
-        let (told, dir, key) = planted.expect("some history has such a page");
-        let verdict = verdict(told, dir.path());
+        let (history, dir, key) = planted.expect("some history has such a page");
+        let verdict = verdict(history, dir.path());
         let first = verdict.first_difference.as_ref().map(|first| first.location.clone()).unwrap_or_default();
         assert!(!verdict.is_good() && first.contains(place), "plant {number} at {key:?}: {verdict:#?}");
     }
 }
 
-/// INV-VERIFY: a message that a sealed stretch of the index of ids has lost, though its page has it.
+/// INV-VERIFY: a sealed segment of the index of ids lacks a message that its page has.
 #[test]
-fn what_a_sealed_index_has_lost_is_found_and_named() {
-    // One stretch is sealed once two younger ones are full.
+fn a_message_missing_from_a_sealed_segment_is_found() {
+    // A segment is sealed once two newer ones are full.
     let sends = 3 * receipts_fold::index::SEGMENT_MESSAGES as usize + 10;
-    let told = Told::of_sends(sends);
+    let history = LoggedHistory::of_sends(sends);
     let dir = tempfile::tempdir().unwrap();
-    folded(&told, told.records[0].len(), dir.path());
-    assert!(verdict(&told, dir.path()).is_good());
+    folded(&history, history.records[0].len(), dir.path());
+    assert!(verdict(&history, dir.path()).is_good());
     let planted = with_state(dir.path(), |state| {
         plant::<IndexPage>(state, |page| {
             let has_some = *page != IndexPage::default();
@@ -157,7 +159,7 @@ fn what_a_sealed_index_has_lost_is_found_and_named() {
         })
     });
     let planted = planted.expect("a stretch is sealed");
-    let verdict = verdict(&told, dir.path());
+    let verdict = verdict(&history, dir.path());
     let first = verdict.first_difference.as_ref().map(|first| (first.location.as_str(), first.store.as_str()));
     assert!(
         first.is_some_and(|(place, store)| place.starts_with("message m") && store.contains("not_found")),

@@ -1,5 +1,5 @@
-//! INV-CLIENT: the client's types match `schemas/`: each type has all properties of its schema, and a round
-//! trip loses nothing.
+//! INV-CLIENT: the client's types match `schemas/`: each type has all properties of its schema, and
+//! a round trip loses nothing.
 
 use crate::error::Problem;
 use crate::event::{self, Event, Kind, UpTo};

@@ -1,5 +1,5 @@
-//! Every golden file: decoder and schema accept the examples and reject the others, for the stated reason
-//! and with the stated pointers.
+//! Every golden file: decoder and schema accept the examples and reject the others, for the stated
+//! reason and with the stated pointers.
 
 use std::collections::{BTreeMap, HashMap};
 

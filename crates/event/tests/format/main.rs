@@ -1,5 +1,5 @@
-//! Checks the crate against the format in `schemas/event/v1`: golden examples, limits, round trips, and
-//! near-events, on which the schemas and the decoder must agree. Uses the public API only.
+//! Checks the crate against the format in `schemas/event/v1`: golden examples, limits, round trips,
+//! and near-events, on which the schemas and the decoder must agree. Uses the public API only.
 
 mod golden;
 mod limits;

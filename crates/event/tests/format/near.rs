@@ -1,5 +1,5 @@
-//! Generates near-events: JSON texts that are an event or almost one. The crate's unit tests and its tests
-//! of the public API share it, so it depends on neither.
+//! Generates near-events: JSON texts that are an event or almost one. The crate's unit tests and
+//! its tests of the public API share it, so it depends on neither.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

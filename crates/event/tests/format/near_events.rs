@@ -1,4 +1,5 @@
-//! Near-events: the schemas and the decoder must agree, except where a schema cannot express a rule.
+//! Near-events: the schemas and the decoder must agree, except where a schema cannot express a
+//! rule.
 
 use jsonschema::Validator;
 use proptest::prelude::*;
@@ -9,8 +10,8 @@ use serde_json::Value;
 use crate::near::near_event;
 use crate::schema;
 
-/// Returns true if a schema must judge a value differently: a text near the limit with more bytes than
-/// characters, or an integer that is not written as one.
+/// Returns true if a schema must judge a value differently: a text near the limit with more bytes
+/// than characters, or an integer that is not written as one.
 fn is_beyond_schemas(value: &Value) -> bool {
     let is_wide = |text: &str| text.len() > 128 && text.chars().count() <= 128;
     match value {
@@ -28,7 +29,8 @@ fn agree(validator: &Validator, json: &str, has_twins: bool) -> Result<(), TestC
         let sentence = rejection.to_string();
         prop_assert!(!rejection.problems.is_empty() && !sentence.is_empty() && sentence.len() <= SENTENCE_BYTES_MAX);
     }
-    // A schema never sees values that this parser rejects (numbers out of range, half a surrogate pair).
+    // A schema never sees values that this parser rejects (numbers out of range, half a surrogate
+    // pair).
     let Ok(value) = serde_json::from_str::<Value>(json) else { return Ok(()) };
     if has_twins {
         return Ok(());

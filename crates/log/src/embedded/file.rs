@@ -1,13 +1,14 @@
 //! The redb file: its tables, the bounds of each partition, and reads.
 //!
-//! It does not queue, batch or acknowledge appends (see `writer`), and it never returns a damaged row.
-//!
-//! Tables: `meta` (name to number: `format`, `partitions`), `trimmed` (partition to first offset and
-//! greatest timestamp, written by a trim), and one table per topic and partition (`events/3`), offset to
+//! It does not queue, batch or acknowledge appends (see `writer`), and it never returns a damaged
 //! row.
 //!
-//! A file named `log.redb` is a complete log: a new log is created under another name and renamed when
-//! it is durable.
+//! Tables: `meta` (name to number: `format`, `partitions`), `trimmed` (partition to first offset
+//! and greatest timestamp, written by a trim), and one table per topic and partition (`events/3`),
+//! offset to row.
+//!
+//! A file named `log.redb` is a complete log: a new log is created under another name and renamed
+//! when it is durable.
 
 use super::row::Row;
 use super::{OpenError, PARTITIONS_DEFAULT};
@@ -30,8 +31,8 @@ const NAME_WHILE_MADE: &str = "log.redb.new";
 /// The size of redb's page cache. Its default of 1 GiB is too much for a laptop.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// Bytes that must be free on the disk per byte of a transaction's entries: redb rounds large rows up to
-/// a power of two and rewrites the inner nodes above them.
+/// Bytes that must be free on the disk per byte of a transaction's entries: redb rounds large rows
+/// up to a power of two and rewrites the inner nodes above them.
 const SPACE_FACTOR: u64 = 4;
 /// Bytes that must stay free for other users of the disk.
 const SPACE_SPARE_BYTES: u64 = 4 << 20;
@@ -130,8 +131,8 @@ impl File {
 
     /// Checks that the disk has space for a transaction of `bytes` bytes.
     ///
-    /// A full disk must be noticed before a write: after a failed write redb refuses to work until it is
-    /// opened again, and after a failed sync the content of the disk is unknown.
+    /// A full disk must be noticed before a write: after a failed write redb refuses to work until
+    /// it is opened again, and after a failed sync the content of the disk is unknown.
     ///
     /// # Errors
     /// A sentence that says how many bytes are missing.
@@ -154,7 +155,8 @@ impl File {
         &self.database
     }
 
-    /// Returns the error of a failed read. It stops the reader, because no other copy of the log exists.
+    /// Returns the error of a failed read. It stops the reader, because no other copy of the log
+    /// exists.
     fn broken(&self, error: impl Into<redb::Error>) -> ReadError {
         ReadError::Stop(format!(
             "the log in {} cannot be read ({}): check the disk and restore the file from a copy",
@@ -177,8 +179,8 @@ impl File {
         self.bounds_of(topic, partition).map(|bounds| bounds.first..bounds.next)
     }
 
-    /// Waits until `ready` returns true for the partitions of a topic, or until the deadline. Returns the
-    /// last result of `ready`.
+    /// Waits until `ready` returns true for the partitions of a topic, or until the deadline.
+    /// Returns the last result of `ready`.
     pub(super) fn wait_for(&self, topic: Topic, deadline: Instant, ready: impl Fn(&[Bounds]) -> bool) -> bool {
         let mut bounds = self.bounds.lock();
         while !ready(&bounds[topic.index()]) {
@@ -230,7 +232,8 @@ impl File {
         Ok(())
     }
 
-    /// See [`Inspect::offset_at`](crate::Inspect::offset_at). A binary search: timestamps never fall.
+    /// See [`Inspect::offset_at`](crate::Inspect::offset_at). A binary search: timestamps never
+    /// fall.
     pub(super) fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {
         let Range { start: mut low, end: mut high } = self.bounds(topic, partition)?;
         let snapshot = self.snapshot()?;
@@ -253,8 +256,8 @@ pub(super) struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
-    /// Passes the records of a range of offsets to `each`, in order and in slices, up to `max` records.
-    /// Returns the number of records.
+    /// Passes the records of a range of offsets to `each`, in order and in slices, up to `max`
+    /// records. Returns the number of records.
     pub(super) fn each(
         &self,
         topic: Topic,
@@ -334,13 +337,13 @@ pub(super) fn is_in(dir: &Path) -> bool {
     dir.join(NAME).try_exists().unwrap_or(true)
 }
 
-/// Opens the file in `dir`, or creates it. After a kill or a power cut at any moment there is a complete
-/// log or none.
+/// Opens the file in `dir`, or creates it. After a kill or a power cut at any moment there is a
+/// complete log or none.
 fn open_or_make(dir: &Path, asked: Option<NonZeroU32>) -> Result<Database, redb::Error> {
     let (path, while_made) = (dir.join(NAME), dir.join(NAME_WHILE_MADE));
     fs::create_dir_all(dir).map_err(redb::Error::Io)?;
-    // The lock lets one process at a time create a log here, so a file under the other name is a leftover.
-    // The lock ends with the process.
+    // The lock lets one process at a time create a log here, so a file under the other name is a
+    // leftover. The lock ends with the process.
     let making = fs::File::open(dir).map_err(redb::Error::Io)?;
     making.lock().map_err(redb::Error::Io)?;
     match fs::remove_file(&while_made) {

@@ -1,8 +1,8 @@
 //! The embedded log: all three topics in one redb file, for one process.
 //!
-//! It is for a laptop, a demo, tests and simulations; production uses Kafka. It has no consumer groups:
-//! each reader gets all partitions. It keeps all records until [`EmbeddedLog::trim`] is called, with no
-//! retention by time or size. It syncs to the disk before it acknowledges.
+//! It is for a laptop, a demo, tests and simulations; production uses Kafka. It has no consumer
+//! groups: each reader gets all partitions. It keeps all records until [`EmbeddedLog::trim`] is
+//! called, with no retention by time or size. It syncs to the disk before it acknowledges.
 //!
 //! Offsets are contiguous here, but callers must not rely on that, because Kafka's are not.
 
@@ -24,7 +24,8 @@ use writer::EmbeddedWriter;
 /// Partitions of a new log if the caller gives no number.
 pub const PARTITIONS_DEFAULT: u32 = 4;
 
-/// The maximum size of an entry: key, value and headers together. Our Kafka topics have the same limit.
+/// The maximum size of an entry: key, value and headers together. Our Kafka topics have the same
+/// limit.
 pub const ENTRY_BYTES_MAX: usize = 4 << 20;
 
 /// Records that a scan reads per redb transaction.
@@ -96,8 +97,8 @@ pub struct EmbeddedLog {
 }
 
 impl EmbeddedLog {
-    /// Opens the log in `dir`, or creates it with `partitions` ([`PARTITIONS_DEFAULT`] for `None`). An
-    /// existing log keeps its number of partitions.
+    /// Opens the log in `dir`, or creates it with `partitions` ([`PARTITIONS_DEFAULT`] for `None`).
+    /// An existing log keeps its number of partitions.
     ///
     /// If an earlier process was killed, this reads the whole file once to repair it.
     ///
@@ -109,14 +110,15 @@ impl EmbeddedLog {
         Ok(EmbeddedLog { file, writer })
     }
 
-    /// Returns true if `dir` holds a log, for callers that must not create one. Returns true as well if
-    /// the system does not tell; then [`EmbeddedLog::open`] reports the cause.
+    /// Returns true if `dir` holds a log, for callers that must not create one. Returns true as
+    /// well if the system does not tell; then [`EmbeddedLog::open`] reports the cause.
     #[must_use]
     pub fn is_in(dir: &Path) -> bool {
         file::is_in(dir)
     }
 
-    /// Removes the records of a partition below `before`, or all of them if the partition ends earlier.
+    /// Removes the records of a partition below `before`, or all of them if the partition ends
+    /// earlier.
     ///
     /// # Errors
     /// If the file cannot be written or has no such partition.

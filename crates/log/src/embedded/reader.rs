@@ -1,5 +1,5 @@
-//! Reads topics of the embedded log and waits for the writer: all partitions of the event topic for the
-//! projector, and any partitions of any topic for tails.
+//! Reads topics of the embedded log and waits for the writer: all partitions of the event topic for
+//! the projector, and any partitions of any topic for tails.
 //!
 //! Readers share nothing. A reader keeps the partitions of its first poll until it is dropped.
 
@@ -24,8 +24,8 @@ pub(super) struct EmbeddedTail {
     file: Arc<File>,
     topic: Topic,
     cursors: Vec<Cursor>,
-    /// The index of the cursor that the last poll began with. Each poll begins with the next one, so that
-    /// no partition starves.
+    /// The index of the cursor that the last poll began with. Each poll begins with the next one,
+    /// so that no partition starves.
     first: usize,
     stopped: Option<String>,
 }
@@ -96,7 +96,8 @@ impl Tail for EmbeddedTail {
                 Ok(ControlFlow::Break(())) => return Ok(max),
                 Err(error) => {
                     self.stopped = Some(error.to_string());
-                    // The caller has records of this poll already, so the next poll returns the error.
+                    // The caller has records of this poll already, so the next poll returns the
+                    // error.
                     return if count > 0 { Ok(count) } else { Err(error) };
                 }
             }

@@ -1,9 +1,9 @@
-//! Durable appends to the embedded log: one thread commits the queued entries as one synced transaction
-//! and acknowledges them.
+//! Durable appends to the embedded log: one thread commits the queued entries as one synced
+//! transaction and acknowledges them.
 //!
-//! It never acknowledges before the commit is on the disk. It refuses entries without trying if the disk
-//! has no space for them, and continues when there is space. After a commit with an unknown outcome it
-//! takes no more entries.
+//! It never acknowledges before the commit is on the disk. It refuses entries without trying if the
+//! disk has no space for them, and continues when there is space. After a commit with an unknown
+//! outcome it takes no more entries.
 
 use super::file::{File, with_rows};
 use super::{ENTRY_BYTES_MAX, row};
@@ -23,8 +23,8 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// The maximum time that `append` blocks on a full queue.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a full disk is waited for before the entries are refused. It also slows down callers that
-/// retry.
+/// How long a full disk is waited for before the entries are refused. It also slows down callers
+/// that retry.
 const SPACE_WAIT: Duration = Duration::from_millis(100);
 /// The size of an entry in the queue in addition to its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
@@ -225,8 +225,8 @@ impl Shared {
         })
     }
 
-    /// Refuses a batch and all queued entries after it. Otherwise the first events of a request body could
-    /// be refused and later ones written.
+    /// Refuses a batch and all queued entries after it. Otherwise the first events of a request
+    /// body could be refused and later ones written.
     fn refuse(&self, batch: &mut Vec<QueuedEntry>, sentence: &str) {
         let mut queue = self.queue.lock();
         batch.extend(queue.entries.drain(..));
@@ -240,8 +240,8 @@ impl Shared {
         self.drained.notify_all();
     }
 
-    /// Waits for entries and takes one batch. Returns its size in bytes, or `None` if the queue is closed
-    /// and empty.
+    /// Waits for entries and takes one batch. Returns its size in bytes, or `None` if the queue is
+    /// closed and empty.
     fn take(&self, batch: &mut Vec<QueuedEntry>) -> Option<usize> {
         let mut queue = self.queue.lock();
         while queue.entries.is_empty() {
@@ -310,7 +310,8 @@ impl Shared {
     }
 }
 
-/// Returns the time of an append, Unix milliseconds. The log sets record times, so it reads a clock.
+/// Returns the time of an append, Unix milliseconds. The log sets record times, so it reads a
+/// clock.
 fn now_ms() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "the log stamps records with the time of their append")]
     let now = SystemTime::now();

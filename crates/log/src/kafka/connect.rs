@@ -1,4 +1,5 @@
-//! The start of a Kafka log: connects to the cluster, creates missing topics, and refuses unsuitable ones.
+//! The start of a Kafka log: connects to the cluster, creates missing topics, and refuses
+//! unsuitable ones.
 //!
 //! It changes no existing topic.
 
@@ -48,8 +49,8 @@ pub enum ConnectError {
          events are deleted already, fill a new topic from their source"
     )]
     Compacted(String),
-    /// The topics have different partition counts. An update must be in the partition of its events,
-    /// because positions in the two topics are compared by partition.
+    /// The topics have different partition counts. An update must be in the partition of its
+    /// events, because positions in the two topics are compared by partition.
     #[error(
         "the topic {topic} has {held} partitions and the event topic has {events}, but updates resume at positions of \
          events, so both need the same number: name another topic with --log-updates-topic, or remove this one so that \
@@ -79,8 +80,8 @@ pub enum ConnectError {
 /// retention of receipts is 30 days.
 const RETENTION_MS_EXPECTED: i64 = 31 * 24 * 3_600 * 1_000;
 
-/// A topic that accepts records dated further ahead than this causes a warning. Kafka 4 allows an hour by
-/// default.
+/// A topic that accepts records dated further ahead than this causes a warning. Kafka 4 allows an
+/// hour by default.
 const FUTURE_MS_EXPECTED: i64 = 24 * 3_600 * 1_000;
 
 /// The topics of a cluster.
@@ -256,7 +257,8 @@ fn await_topics(
     }
 }
 
-/// Refuses a compacted event topic, and warns of a short retention and of records dated in the future.
+/// Refuses a compacted event topic, and warns of a short retention and of records dated in the
+/// future.
 fn refuse_compaction(settings: &KafkaSettings, admin: &AdminClient<QueryContext>) -> Result<(), ConnectError> {
     let name = settings.events.as_str();
     let options = AdminOptions::new().request_timeout(Some(settings.connect_timeout));

@@ -21,8 +21,9 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Forwards a global error of a client. Callers that wait for a record or an acknowledgement learn of it
-/// in another way. librdkafka reports the end of a partition here as well, which is not an error.
+/// Forwards a global error of a client. Callers that wait for a record or an acknowledgement learn
+/// of it in another way. librdkafka reports the end of a partition here as well, which is not an
+/// error.
 pub(super) fn error(error: &KafkaError, reason: &str) {
     if is_end(error) {
         tracing::trace!(target: "librdkafka", "{reason}");

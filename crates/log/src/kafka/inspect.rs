@@ -1,7 +1,7 @@
 //! Reads topics without joining a group.
 //!
-//! It commits nothing, so no other reader notices it. Every read opens its own consumer, which is fine
-//! for tests and tools but not for the hot path.
+//! It commits nothing, so no other reader notices it. Every read opens its own consumer, which is
+//! fine for tests and tools but not for the hot path.
 
 use super::context::QueryContext;
 use super::reader::FetchedMessage;
@@ -107,7 +107,8 @@ impl Inspector {
         Ok(records)
     }
 
-    /// Ends at the end of the partition at the start of the scan, so that it ends even if the log grows.
+    /// Ends at the end of the partition at the start of the scan, so that it ends even if the log
+    /// grows.
     pub(super) fn scan(
         &self,
         topic: Topic,
@@ -137,8 +138,8 @@ impl Inspector {
                     if offset < end {
                         slice.push(FetchedMessage(message));
                     }
-                    // The last record may be followed by transaction markers, which a consumer never returns.
-                    // Then the end-of-partition report ends the scan.
+                    // The last record may be followed by transaction markers, which a consumer
+                    // never returns. Then the end-of-partition report ends the scan.
                     if slice.len() < SLICE_RECORDS_MAX && offset.saturating_add(1) < end {
                         continue;
                     }

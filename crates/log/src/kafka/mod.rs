@@ -1,8 +1,8 @@
 //! The log in Apache Kafka.
 //!
 //! It gets partitions by the classic group protocol, starts at the caller's offsets, and writes
-//! idempotently. It never chooses a start offset, never commits an offset of its own, and never starts a
-//! Kafka transaction.
+//! idempotently. It never chooses a start offset, never commits an offset of its own, and never
+//! starts a Kafka transaction.
 
 mod connect;
 mod context;
@@ -33,9 +33,9 @@ pub struct KafkaLog {
 }
 
 impl KafkaLog {
-    /// Connects, creates missing topics if the settings allow it, and checks that the event topic may be
-    /// folded. Blocks until the cluster answers, for at most `connect_timeout` plus the creation of topics.
-    /// Call it from a thread that may block.
+    /// Connects, creates missing topics if the settings allow it, and checks that the event topic
+    /// may be folded. Blocks until the cluster answers, for at most `connect_timeout` plus the
+    /// creation of topics. Call it from a thread that may block.
     ///
     /// # Errors
     /// [`ConnectError`] says what to do.

@@ -1,10 +1,10 @@
 //! The outcomes of appends: informs the callers, keeps failures for the next flush, and finds upper
 //! bounds for offsets that a retry hid.
 //!
-//! If the acknowledgement of a batch is lost, librdkafka sends the batch again. If the broker already
-//! holds the batch or acknowledges a later one, librdkafka reports the records as delivered without
-//! their offsets. A partition's end, queried after that report, is behind those records. This code never
-//! queries on the thread that reports deliveries, and it never invents an offset.
+//! If the acknowledgement of a batch is lost, librdkafka sends the batch again. If the broker
+//! already holds the batch or acknowledges a later one, librdkafka reports the records as delivered
+//! without their offsets. A partition's end, queried after that report, is behind those records.
+//! This code never queries on the thread that reports deliveries, and it never invents an offset.
 
 use super::context::QueryContext;
 use super::inspect::{bounds_of, query_consumer};
@@ -18,8 +18,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The time limit of one query to a broker; an outcome is at most this late after its deadline. A shorter
-/// limit would slow down slow brokers, because librdkafka reconnects after a query that timed out.
+/// The time limit of one query to a broker; an outcome is at most this late after its deadline. A
+/// shorter limit would slow down slow brokers, because librdkafka reconnects after a query that
+/// timed out.
 pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait after a failed query.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -93,9 +94,9 @@ impl Outcomes {
         };
         let mut hidden = self.hidden.lock();
         let index = hidden.partitions.iter().position(|other| (&*other.topic, other.partition) == (topic, partition));
-        // librdkafka numbers the records of a batch from its first offset, and from -1 if that is hidden.
-        // A record is behind all earlier hidden records of its partition, so an offset below their number
-        // is invalid.
+        // librdkafka numbers the records of a batch from its first offset, and from -1 if that is
+        // hidden. A record is behind all earlier hidden records of its partition, so an offset
+        // below their number is invalid.
         let least = index.map_or(0, |index| hidden.partitions[index].hidden_count);
         if let Some(offset) = u64::try_from(offset).ok().filter(|offset| *offset >= least) {
             drop(hidden);
@@ -179,7 +180,8 @@ impl Outcomes {
         !hidden.closed
     }
 
-    /// Takes all waiters of one partition. Looks at the partitions in turn, beginning at index `start`.
+    /// Takes all waiters of one partition. Looks at the partitions in turn, beginning at index
+    /// `start`.
     fn next_query(&self, start: usize) -> Option<Query> {
         let mut hidden = self.hidden.lock();
         if hidden.closed {
@@ -218,8 +220,8 @@ impl Outcomes {
         }
     }
 
-    /// Returns the last offset of a partition. Records of open transactions count, because our record may
-    /// be behind them.
+    /// Returns the last offset of a partition. Records of open transactions count, because our
+    /// record may be behind them.
     fn last_offset(
         &self,
         consumer: &mut Option<BaseConsumer<QueryContext>>,
@@ -270,7 +272,8 @@ mod tests {
     /// Ends a query at once, while librdkafka retries after other errors.
     const FORBIDDEN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
 
-    /// A mock broker in this process with answers chosen by the test. It holds 5 events in one partition.
+    /// A mock broker in this process with answers chosen by the test. It holds 5 events in one
+    /// partition.
     struct Fixture(MockCluster<'static, DefaultProducerContext>);
 
     impl Fixture {
@@ -301,7 +304,8 @@ mod tests {
             self.0.request_errors(RDKafkaApiKey::Produce, answers);
         }
 
-        /// Rejects the next `count` queries for the end of a partition. Each query takes two requests.
+        /// Rejects the next `count` queries for the end of a partition. Each query takes two
+        /// requests.
         fn refuses_queries(&self, count: usize) {
             self.0.request_errors(RDKafkaApiKey::ListOffsets, &vec![FORBIDDEN; 2 * count]);
         }

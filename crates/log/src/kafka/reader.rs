@@ -1,8 +1,8 @@
 //! Reads the event topic as a member of a consumer group, on the caller's thread.
 //!
-//! It starts each partition at the offset that [`Assignment`] returns, and it never waits after the first
-//! record of a poll. It answers a rebalance only when the caller holds no record of a poll. The group
-//! waits for the answer, so a revoke is a barrier.
+//! It starts each partition at the offset that [`Assignment`] returns, and it never waits after the
+//! first record of a poll. It answers a rebalance only when the caller holds no record of a poll.
+//! The group waits for the answer, so a revoke is a barrier.
 
 use super::context;
 use super::inspect::Inspector;
@@ -146,7 +146,8 @@ impl KafkaReader {
         })
     }
 
-    /// Answers all rebalances. Calls the assignment, so the caller must hold no record of this poll.
+    /// Answers all rebalances. Calls the assignment, so the caller must hold no record of this
+    /// poll.
     fn answer_rebalances(&mut self) -> Result<(), ReadError> {
         while let Some(rebalance) = self.consumer.context().take() {
             match rebalance {
@@ -265,8 +266,8 @@ impl KafkaReader {
         }
     }
 
-    /// Checks for some seconds, because a broker that has just started may not know a topic yet. Queries
-    /// all topics, because a query for one topic could create it.
+    /// Checks for some seconds, because a broker that has just started may not know a topic yet.
+    /// Queries all topics, because a query for one topic could create it.
     fn topic_is_missing(&self) -> bool {
         for _ in 0..5 {
             match self.consumer.fetch_metadata(None, QUERY_TIMEOUT) {
@@ -328,8 +329,8 @@ impl Drop for KafkaReader {
         if !held.is_empty() {
             self.assignment.revoked(&held);
         }
-        // The consumer's drop waits until it has left the group, and every rebalance must be answered for
-        // that.
+        // The consumer's drop waits until it has left the group, and every rebalance must be
+        // answered for that.
         self.consumer.context().closing.store(true, Ordering::Release);
         while let Some(rebalance) = self.consumer.context().take() {
             let answered = match &rebalance {
@@ -376,9 +377,10 @@ pub(super) struct PollBatch {
     pub(super) error: Option<KafkaError>,
 }
 
-/// Waits until the deadline for the first record or end, then passes on all fetched items, up to `max`
-/// records. `next` has by partition the least offset of its next record, and `None` for partitions that
-/// are not ours. An empty result may also mean that another event woke the consumer.
+/// Waits until the deadline for the first record or end, then passes on all fetched items, up to
+/// `max` records. `next` has by partition the least offset of its next record, and `None` for
+/// partitions that are not ours. An empty result may also mean that another event woke the
+/// consumer.
 pub(super) fn poll_slices<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     next: &mut [Option<u64>],
@@ -454,7 +456,8 @@ impl FetchedMessage<'_> {
 }
 
 impl crate::port::Headers for FetchedMessage<'_> {
-    /// rdkafka panics on a header name that is not UTF-8. Such a header is skipped to keep the reader alive.
+    /// rdkafka panics on a header name that is not UTF-8. Such a header is skipped to keep the
+    /// reader alive.
     fn to_vec(&self) -> Vec<(String, Option<Bytes>)> {
         let Some(headers) = self.0.headers() else { return Vec::new() };
         (0..headers.count())

@@ -36,15 +36,15 @@ pub struct KafkaSettings {
     pub dead_letters: String,
     /// How to create missing topics; `None` refuses to start without them.
     pub create_topics: Option<CreateTopics>,
-    /// The topics that must exist, the event topic among them; all three by default. A process that only
-    /// writes or reads events requires that topic alone, and needs no rights for the others.
+    /// The topics that must exist, the event topic among them; all three by default. A process that
+    /// only writes or reads events requires that topic alone, and needs no rights for the others.
     pub required: &'static [Topic],
     /// How long to wait for the cluster at the start. 30 s by default.
     pub connect_timeout: Duration,
     /// How long an append and its retries may take before its outcome is unknown. 30 s by default.
     pub delivery_timeout: Duration,
-    /// Further librdkafka properties, for instance `security.protocol`. Properties that the log sets for
-    /// correctness are refused.
+    /// Further librdkafka properties, for instance `security.protocol`. Properties that the log
+    /// sets for correctness are refused.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -64,8 +64,8 @@ impl Default for KafkaSettings {
     }
 }
 
-/// The maximum record size of clients and of topics created here, bytes: a request body of 1 MiB with
-/// room for the headers of a dead letter.
+/// The maximum record size of clients and of topics created here, bytes: a request body of 1 MiB
+/// with room for the headers of a dead letter.
 pub(super) const RECORD_BYTES_MAX: &str = "4194304";
 
 /// Properties that correctness depends on; `properties` may not change them.
@@ -88,9 +88,9 @@ const ELSEWHERE_FIXED: [(&str, &str); 3] = [
 /// Defaults that `properties` may override.
 const READER_DEFAULTS: [(&str, &str); 3] =
     [("fetch.queue.backoff.ms", "10"), ("queued.max.messages.kbytes", "32768"), ("fetch.wait.max.ms", "50")];
-/// Defaults of the classic group protocol. With the new protocol the broker decides them, and the client
-/// rejects them. A killed process keeps its partitions until its session ends, and readers wait that long:
-/// librdkafka's default of 45 s is too long.
+/// Defaults of the classic group protocol. With the new protocol the broker decides them, and the
+/// client rejects them. A killed process keeps its partitions until its session ends, and readers
+/// wait that long: librdkafka's default of 45 s is too long.
 const CLASSIC_DEFAULTS: [(&str, &str); 3] = [
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("session.timeout.ms", "10000"),
@@ -139,7 +139,8 @@ impl KafkaSettings {
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "receipts").set("message.max.bytes", RECORD_BYTES_MAX);
-        // Notices a broken connection before the next request, and reconnects soon after a failover.
+        // Notices a broken connection before the next request, and reconnects soon after a
+        // failover.
         config.set("socket.keepalive.enable", "true").set("reconnect.backoff.max.ms", "2000");
         for (name, value) in &self.properties {
             config.set(name, value);

@@ -51,7 +51,8 @@ impl KafkaTail {
         Ok(KafkaTail { consumer, topic, next, pending: None, stopped: None })
     }
 
-    /// Decides whether an error is transient. A missing topic may come back, so a tail waits for it.
+    /// Decides whether an error is transient. A missing topic may come back, so a tail waits for
+    /// it.
     fn judge(&mut self, error: &KafkaError) -> ReadError {
         match verdict(error, &self.topic) {
             Verdict::Retry | Verdict::Topic => ReadError::Retry(error.to_string()),

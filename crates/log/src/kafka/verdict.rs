@@ -1,7 +1,7 @@
 //! Decides which read errors are transient and which stop the reader.
 //!
-//! It looks only at error codes and queries no broker. Unknown codes are transient, because librdkafka
-//! retries by itself and gives up with a code that is known here.
+//! It looks only at error codes and queries no broker. Unknown codes are transient, because
+//! librdkafka retries by itself and gives up with a code that is known here.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 

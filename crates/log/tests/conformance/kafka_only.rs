@@ -1,4 +1,5 @@
-//! What only Kafka does: groups, partitioning by other clients, broker failures, topics of other makers.
+//! What only Kafka does: groups, partitioning by other clients, broker failures, topics of other
+//! makers.
 
 use crate::support::{Fixture, PARTITIONS, Received, TIME_LIMIT, admin, entry, settings};
 use parking_lot::Mutex;
@@ -193,7 +194,8 @@ fn everything_acknowledged_survives_a_broker_restart() {
     let broker = Broker::start(1).unwrap_or_else(|error| panic!("{error}"));
     let delivery_timeout = Duration::from_secs(90);
     let log = KafkaLog::connect(KafkaSettings { delivery_timeout, ..settings(&broker) }).unwrap();
-    // The group may revoke partitions while the broker is down, so this reader resumes at its own state.
+    // The group may revoke partitions while the broker is down, so this reader resumes at its own
+    // state.
     let all = Arc::new(SharedState::default());
     let member = Member::new(1, &all);
     let mut reader = log.reader(&unique("group"), member.clone()).unwrap();
@@ -230,8 +232,8 @@ fn everything_acknowledged_survives_a_broker_restart() {
         let end = log.bounds(Topic::Events, partition).unwrap().end;
         assert_eq!(end, wanted.len() as u64, "each is in the log exactly once");
         assert_eq!(all.state.lock()[&partition], (end, wanted), "in order, without a gap");
-        // So the records are at 0, 1, 2. If a record was acknowledged only after a retry, the writer may
-        // know only that it is before the end.
+        // So the records are at 0, 1, 2. If a record was acknowledged only after a retry, the
+        // writer may know only that it is before the end.
         for (own, appended) in (0..).zip(appended.iter_mut().skip(partition as usize).step_by(PARTITIONS as usize)) {
             let written = appended.try_recv().expect("resolved before the flush returned").unwrap();
             assert_eq!(written.partition, partition);

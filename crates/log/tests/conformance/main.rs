@@ -1,7 +1,8 @@
-//! One suite for every log: the promises of the ports, checked on the embedded log and on a real Kafka.
+//! One suite for every log: the promises of the ports, checked on the embedded log and on a real
+//! Kafka.
 //!
-//! The cases know no implementation; features of one log alone are in a module of their own. The suite
-//! starts Kafka by itself. If that fails, its tests fail, unless `RECEIPTS_TEST_KAFKA=off`.
+//! The cases know no implementation; features of one log alone are in a module of their own. The
+//! suite starts Kafka by itself. If that fails, its tests fail, unless `RECEIPTS_TEST_KAFKA=off`.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 

@@ -1,4 +1,5 @@
-//! Test support: a new log per case, an assignment that records its calls, and helpers that read a log.
+//! Test support: a new log per case, an assignment that records its calls, and helpers that read a
+//! log.
 //!
 //! It asserts only that time limits hold; the cases assert the rest.
 
@@ -24,7 +25,8 @@ pub(crate) const PARTITIONS: u32 = 4;
 
 type Trim = Box<dyn Fn(u32, u64)>;
 
-/// A new log with [`PARTITIONS`] partitions, its own consumer group, and a way to trim the event topic.
+/// A new log with [`PARTITIONS`] partitions, its own consumer group, and a way to trim the event
+/// topic.
 pub(crate) struct Fixture {
     pub(crate) log: Arc<dyn Inspect>,
     pub(crate) group: String,

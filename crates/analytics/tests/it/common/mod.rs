@@ -1,4 +1,5 @@
-//! Seeded histories in an embedded log of two partitions, and an oracle of each partition that read the same records.
+//! Seeded histories in an embedded log of two partitions, and per partition an oracle of the same
+//! records.
 
 use receipts_analytics::Scratch;
 use receipts_event::{Body, Event, MembersChanged, MessageSent, copies, decode, partition_of};
@@ -34,10 +35,10 @@ pub(crate) fn with_state<T>(dir: &Path, change: impl FnOnce(&mut Stored) -> T) -
     result
 }
 
-/// A store that is folded up to some record of the log, as the projector leaves one.
-pub(crate) fn folded(told: &Told, records: usize, dir: &Path) {
+/// Fills a store with the first records of the log, as the projector does.
+pub(crate) fn folded(history: &LoggedHistory, records: usize, dir: &Path) {
     with_state(dir, |state| {
-        for (at, event) in &told.records[0][..records] {
+        for (at, event) in &history.records[0][..records] {
             let at = receipts_fold::RecordMetadata { partition: 0, offset: at.offset, timestamp_ms: at.timestamp_ms };
             let mut effects = Effects::default();
             match event {
@@ -53,7 +54,8 @@ pub(crate) fn folded(told: &Told, records: usize, dir: &Path) {
     });
 }
 
-/// Retention is never met: the oracle remembers expired ids for ever, the fold does not.
+/// The retention is never reached, because the oracle remembers expired ids for ever and the fold
+/// does not.
 pub(crate) fn shape() -> Shape {
     Shape { events: 400, tenants: 2, p_jump: 0.0, ..Shape::wild() }
 }
@@ -75,18 +77,18 @@ pub(crate) fn oracle() -> Oracle {
     })
 }
 
-/// A record of the log as the oracle takes it; `None` for what is no event.
+/// A record of the log for the oracle; `None` if it is not an event.
 pub(crate) type Taken = (At, Option<Event<'static>>);
 
-/// A log with a history in it, one record of which is no event.
-pub(crate) struct Told {
+/// A log with a history, one record of which is not an event.
+pub(crate) struct LoggedHistory {
     pub(crate) log: EmbeddedLog,
     /// By partition.
     pub(crate) records: Vec<Vec<Taken>>,
     _dir: tempfile::TempDir,
 }
 
-impl Told {
+impl LoggedHistory {
     pub(crate) fn new(seed: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap();
@@ -111,7 +113,7 @@ impl Told {
         Self::read(log, dir)
     }
 
-    /// A log of so many sends in one conversation, which stands in partition 0, a second apart.
+    /// Returns a log of `count` sends in one conversation of partition 0, one millisecond apart.
     pub(crate) fn of_sends(count: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap();
@@ -158,7 +160,7 @@ impl Told {
         Self { log, records, _dir: dir }
     }
 
-    /// Everything worth asking about a partition.
+    /// Returns all questions about a partition.
     pub(crate) fn questions(&self, partition: u32) -> Questions {
         Questions::of(self.records[partition as usize].iter().filter_map(|(_, event)| event.as_ref()))
     }
@@ -171,7 +173,7 @@ pub(crate) fn take(oracle: &mut Oracle, (at, event): &Taken) {
     }
 }
 
-/// The oracle of all records of a partition.
+/// Returns the oracle of all records of a partition.
 pub(crate) fn oracle_of(records: &[Taken]) -> Oracle {
     let mut oracle = oracle();
     records.iter().for_each(|taken| take(&mut oracle, taken));
@@ -183,7 +185,7 @@ pub(crate) fn by_id(mut members: Vec<Member>) -> Vec<Member> {
     members
 }
 
-/// Puts every question to both.
+/// Compares all answers of the state with those of the oracle.
 pub(crate) fn assert_agree(questions: &Questions, state: &State<Paged<SledBackend>>, oracle: &Oracle, when: &str) {
     for (tenant, conversation, message) in &questions.messages {
         let wanted = oracle.receipt(tenant, conversation, message);

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 const PARTITIONS: u32 = 2;
 const SENT_AT_MS: u64 = 1_780_000_000_000;
 
-/// Stops once it was asked so often.
+/// Stops the run after that many calls.
 struct StopAfter(Cell<u32>);
 
 impl ProgressMonitor for StopAfter {

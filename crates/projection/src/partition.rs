@@ -67,8 +67,8 @@ pub struct Checkpoint {
     pub number: u64,
 }
 
-/// Writes the changed pages of a state, whose counters [`State::write_meta`] has put into its pages.
-/// Pages leave memory only after [`Paged::saved`].
+/// Writes the changed pages of a state, whose counters [`State::write_meta`] has put into its
+/// pages. Pages leave memory only after [`Paged::saved`].
 ///
 /// # Errors
 /// If the store cannot write.

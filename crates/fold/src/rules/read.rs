@@ -21,8 +21,8 @@ pub(crate) struct ReadTimes {
 }
 
 impl ReadTimes {
-    /// Returns the read time that counts: the device's, but at most the record's timestamp and, above
-    /// all, at least the message's `sent_at_ms`.
+    /// Returns the read time that counts: the device's, but at most the record's timestamp and,
+    /// above all, at least the message's `sent_at_ms`.
     pub(super) fn read_time(self, sent_at_ms: u64) -> u64 {
         self.read_at_ms.unwrap_or(self.timestamp_ms).min(self.timestamp_ms).max(sent_at_ms)
     }

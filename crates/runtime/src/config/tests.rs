@@ -264,7 +264,7 @@ fn the_full_name_of_the_log_filter_wins() {
 }
 
 #[test]
-fn test_variables_foreign_and_empty_ones_are_ignored() {
+fn foreign_empty_and_test_variables_are_ignored() {
     let pairs = [
         ("RECEIPTS_TEST_KAFKA", "off"),
         ("RECEIPTS_CONFIG", "x.toml"),

@@ -224,7 +224,10 @@ fn without_authentication_only_loopback_is_listened_at() {
 #[test]
 fn topics_must_differ() {
     let mistakes = load(None, env(&[("RECEIPTS_LOG__UPDATES_TOPIC", "receipts.events")]), &[]).expect_err("the same");
-    assert!(mistakes.to_string().contains("RECEIPTS_LOG__UPDATES_TOPIC: \"receipts.events\" is another"), "{mistakes}");
+    assert!(
+        mistakes.to_string().contains("RECEIPTS_LOG__UPDATES_TOPIC: \"receipts.events\" is already another"),
+        "{mistakes}"
+    );
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub fn holds(own: Range<u64>, shape: &Shape, property: impl Fn(u64, &Log) -> Res
 ///
 /// # Panics
 /// With the panic of the first seed that fails.
-pub fn each_seed(own: Range<u64>, test: impl Fn(u64)) {
+pub fn each_seed(own: Range<u64>, mut test: impl FnMut(u64)) {
     for seed in seeds(own) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(seed))) {
             eprintln!("seed {seed} failed. Replay with:\n  {}", replay(seed));

@@ -4,6 +4,8 @@
 //! The bytes of a published version never change. A change raises the version, and keeps this file
 //! beside a new one. `RECEIPTS_TEST_WRITE_SCHEMAS=1` writes the file.
 
+#![allow(clippy::disallowed_methods, reason = "a test that reads and writes its golden file")]
+
 use receipts_event::decode;
 use receipts_fold::effects::Effects;
 use receipts_fold::index::{BloomFilter, IndexPage};

@@ -7,6 +7,7 @@ use receipts_fold::view::{MemberFilter, Status};
 use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_store::{MemoryBackend, Paged};
 use receipts_testkit::history::{History, Shape};
+use receipts_testkit::property::each_seed;
 use receipts_testkit::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,7 +84,7 @@ fn step(walk: &mut Walk, fold: &Fold, random: &mut Random, met: &mut Met) -> boo
 #[test]
 fn concurrent_walks_name_stable_members_exactly_once() {
     let mut met = Met::default();
-    for seed in 0..150 {
+    each_seed(0..150, |seed| {
         let mut random = Random::new(seed);
         let shape = Shape { events: 400, p_jump: 0.0, p_mid_group: 0.5, p_large_group: 0.2, ..Shape::wild() };
         let mut fold = State::open(Paged::new(MemoryBackend::default(), 0, 1 << 20), Limits::default()).unwrap();
@@ -116,7 +117,7 @@ fn concurrent_walks_name_stable_members_exactly_once() {
         for mut walk in walks {
             while !step(&mut walk, &fold, &mut random, &mut met) {}
         }
-    }
+    });
     assert!(met.begun > 4_000 && met.pages > 10_000 && met.changed > 300, "{met:?}");
 }
 

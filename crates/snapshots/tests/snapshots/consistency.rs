@@ -4,6 +4,7 @@
 use crate::folding::{Folding, Made, history, provenance};
 use receipts_store::SnapshotSource;
 use receipts_store::snapshot::{PendingSnapshot, Reader, hex};
+use receipts_testkit::property::each_seed;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ fn take_slowly(source: &SnapshotSource, batches: &AtomicU64, stop: &AtomicBool) 
 
 #[test]
 fn concurrent_snapshot_is_the_fold_of_its_prefix() {
-    for seed in 0..3 {
+    each_seed(0..3, |seed| {
         let made = history(seed, 8_000);
         let mut folding = Folding::new();
         let source = folding.state.pages().backend().snapshot_source();
@@ -60,12 +61,12 @@ fn concurrent_snapshot_is_the_fold_of_its_prefix() {
         for (next_offset, digest, during) in taken.iter().step_by(taken.len().div_ceil(8)).chain(taken.last()) {
             assert_eq!(*digest, refolded(&made, *next_offset), "seed {seed}, offset {next_offset}, {during} batches");
         }
-    }
+    });
 }
 
 #[test]
 fn checkpoints_do_not_change_a_snapshot() {
-    for seed in 10..16 {
+    each_seed(10..16, |seed| {
         let made = history(seed, 1_500);
         let of = |every| {
             let mut folding = Folding::new();
@@ -76,7 +77,7 @@ fn checkpoints_do_not_change_a_snapshot() {
         for every in [1, 7, 100] {
             assert_eq!(of(every), digest, "seed {seed}, a checkpoint every {every}");
         }
-    }
+    });
 }
 
 #[test]

@@ -6,6 +6,7 @@ use receipts_fold::Limits;
 use receipts_objects::Destination;
 use receipts_snapshots::{Audit, Keep, Requirements, Snapshots, audit};
 use receipts_store::snapshot::hex;
+use receipts_testkit::property::each_seed;
 
 fn somewhere() -> (tempfile::TempDir, Snapshots) {
     let at = tempfile::tempdir().unwrap();
@@ -15,7 +16,7 @@ fn somewhere() -> (tempfile::TempDir, Snapshots) {
 
 #[test]
 fn restored_state_folds_on_like_the_original() {
-    for seed in 20..24 {
+    each_seed(20..24, |seed| {
         let made = history(seed, 3_000);
         let (_at, snapshots) = somewhere();
         let mut first = Folding::new();
@@ -31,7 +32,7 @@ fn restored_state_folds_on_like_the_original() {
         assert_eq!(second.state.next_offset(), taken.next_offset);
         second.fold(&made, 2_000..made.len(), 400);
         assert_eq!(second.snapshot().1.digest, first.snapshot().1.digest, "seed {seed}");
-    }
+    });
 }
 
 #[test]

@@ -6,9 +6,9 @@ RUN apt-get update \
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked --workspace --bins \
+    cargo build --profile dist --locked --workspace --bins \
  && mkdir /out \
- && find target/release -maxdepth 1 -type f -executable -name 'receipts*' -exec cp {} /out/ \;
+ && find target/dist -maxdepth 1 -type f -executable -name 'receipts*' -exec cp {} /out/ \;
 
 FROM debian:bookworm-slim
 RUN apt-get update \

@@ -1,7 +1,7 @@
 //! Queries of a running service beside axum handlers that return constant bodies of the same size, in one run: from the same
 //! load, over kept-alive connections on loopback, in turns, so that what else the machine does falls on all of them.
 //!
-//! `cargo build --release --bin receipts && cargo bench -p receipts-tests --bench query -- [--connections N] [--rounds N]
+//! `cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench query -- [--connections N] [--rounds N]
 //! [--slice-ms N] [--members N] [--case TEXT] [--json]`
 //!
 //! A row's *of constant* compares requests a second, which the load's own share of the processors makes alike; *by CPU*
@@ -45,7 +45,7 @@ const HELP: &str = "Queries of a running service beside constant handlers, in on
   --case TEXT       only the cases whose name holds it, such as '30 ids, one'
   --json            prints JSON
 
-Example: cargo build --release --bin receipts && cargo bench -p receipts-tests --bench query -- --rounds 10";
+Example: cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench query -- --rounds 10";
 
 /// A question and what it is compared with.
 struct Case {

@@ -1,7 +1,7 @@
 //! What idle streams of updates cost a running service: memory and processor time for each, by opening many and letting them
 //! stay. Nothing is published meanwhile but signs of life.
 //!
-//! `cargo build --release --bin receipts && cargo bench -p receipts-tests --bench streams -- [--streams N] [--seconds N]
+//! `cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench streams -- [--streams N] [--seconds N]
 //! [--heartbeat-ms N] [--by-conversation] [--json]`
 //!
 //! Memory is what is resident in the service's process; the kernel's buffers of the connections are not in it. Needs a limit of open
@@ -30,7 +30,7 @@ const HELP: &str = "What idle streams of updates cost a running service.
   --by-conversation   streams of a conversation each in the place of a sender each
   --json              prints JSON
 
-Example: cargo build --release --bin receipts && cargo bench -p receipts-tests --bench streams -- --streams 10000";
+Example: cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench streams -- --streams 10000";
 /// Connections that are being made at once.
 const OPENING: usize = 64;
 /// Opened and closed first, so that what comes once with the first streams is not counted.

@@ -1,9 +1,10 @@
 //! Kills of the service and of the broker while events come in. Its judge reads the records that stand in Kafka.
 
+use receipts_log::Topic;
 use receipts_log::testing::Broker;
-use receipts_log::{Inspect, Topic};
 use receipts_testkit::Limits;
 use receipts_testkit::history::History;
+use receipts_testkit::property::{Replay, number, scaled};
 use receipts_testkit::random::Random;
 use receipts_tests::kafka::{Kafka, PARTITIONS, broker, check, longest_gap_ms, produce_history, shape};
 use receipts_tests::witness::feed::Feed;
@@ -11,12 +12,18 @@ use receipts_tests::witness::judge::Judge;
 use receipts_tests::witness::victim::Victim;
 use std::time::{Duration, Instant};
 
+/// Kills of a test: `RECEIPTS_TEST_KILLS`, or else its own.
+fn kills(short: u64, long: u64) -> usize {
+    number("RECEIPTS_TEST_KILLS", scaled(short, long)) as usize
+}
+
 /// How long a node hangs: longer than the others believe in it (`broker.session.timeout.ms`), and than replicas may lag.
 const HANGS: Duration = Duration::from_secs(8);
 
 /// Kills the service while kcat, which knows nothing of it, goes on producing.
 fn kill_the_service_under_load(kills: usize, seed: u64) {
     const EVENTS_A_LIFE: usize = 300;
+    let _replay = Replay::with(&format!("RECEIPTS_TEST_KILLS={kills}"));
     let Some(broker) = broker() else { return };
     let kafka = Kafka::named(broker, "kill-service");
     let folder = tempfile::tempdir().expect("a folder");
@@ -63,7 +70,7 @@ fn kill_the_service_under_load(kills: usize, seed: u64) {
     asked += check(&kafka, &judge, &address, &mut random, 1.0);
     never_killed.terminate();
     eprintln!(
-        "{kills} kills of the service in {:.1} s: {} records, {asked} questions, {updates} updates, {within} partitions folded on from within",
+        "kills: {kills}, of the service in {:.1} s: {} records, {asked} questions, {updates} updates, {within} partitions folded on from within",
         started.elapsed().as_secs_f64(),
         kafka.records(Topic::Events)
     );
@@ -71,21 +78,15 @@ fn kill_the_service_under_load(kills: usize, seed: u64) {
 
 /// INV-PREFIX, INV-ATOMIC, INV-OFFSET, INV-UPDATE-LAST
 #[test]
-fn a_service_killed_under_load_answers_as_if_it_never_was() {
-    kill_the_service_under_load(2, 1);
-}
-
-/// INV-PREFIX, INV-ATOMIC, INV-OFFSET, INV-UPDATE-LAST
-#[test]
-#[ignore = "10 kills; tests/run has them"]
-fn a_service_killed_ten_times_under_load_answers_as_if_it_never_was() {
-    kill_the_service_under_load(10, 2);
+fn service_killed_under_load_answers_as_the_oracle() {
+    kill_the_service_under_load(kills(2, 10), 2);
 }
 
 /// Kills brokers by turns under a service that takes events over HTTP, and starts them again; of several, every other one
 /// hangs instead, for longer than the others wait for it.
 fn kill_brokers_under_load(nodes: u16, kills: usize, seed: u64) {
     const EVENTS_A_LIFE: usize = 800;
+    let _replay = Replay::with(&format!("RECEIPTS_TEST_KILLS={kills}"));
     if !receipts_log::testing::enabled() {
         return;
     }
@@ -129,7 +130,7 @@ fn kill_brokers_under_load(nodes: u16, kills: usize, seed: u64) {
     victim.terminate();
     judge.check_published(&kafka.log());
     eprintln!(
-        "{kills} kills of a broker of {nodes} in {:.1} s: {} records, {asked} questions, {open_outcomes} open outcomes, longest \
+        "kills: {kills}, of a broker of {nodes} in {:.1} s: {} records, {asked} questions, {open_outcomes} open outcomes, longest \
          time without a record {} ms",
         started.elapsed().as_secs_f64(),
         feed.records(),
@@ -139,20 +140,12 @@ fn kill_brokers_under_load(nodes: u16, kills: usize, seed: u64) {
 
 /// INV-ACK, INV-PREFIX, INV-UPDATE-LAST
 #[test]
-#[ignore = "three nodes, six kills and hangs, minutes; tests/run has them"]
-fn of_three_brokers_killed_and_hanging_by_turns_none_loses_or_doubles_anything() {
-    kill_brokers_under_load(3, 6, 5);
+fn three_brokers_killed_and_hung_lose_and_double_nothing() {
+    kill_brokers_under_load(3, kills(2, 6), 5);
 }
 
 /// INV-ACK, INV-PREFIX, INV-UPDATE-LAST
 #[test]
-fn a_broker_killed_under_load_loses_and_doubles_nothing() {
-    kill_brokers_under_load(1, 1, 3);
-}
-
-/// INV-ACK, INV-PREFIX, INV-UPDATE-LAST
-#[test]
-#[ignore = "5 kills of a broker; tests/run has them"]
-fn a_broker_killed_again_and_again_under_load_loses_and_doubles_nothing() {
-    kill_brokers_under_load(1, 5, 4);
+fn broker_killed_under_load_loses_and_doubles_nothing() {
+    kill_brokers_under_load(1, kills(1, 5), 4);
 }

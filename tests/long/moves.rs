@@ -2,7 +2,7 @@
 //! that stand in Kafka, and asks through an edge.
 
 use receipts_testkit::Limits;
-use receipts_testkit::property::number;
+use receipts_testkit::property::{Replay, number, scaled};
 use receipts_testkit::random::Random;
 use receipts_tests::eventually;
 use receipts_tests::kafka::{Kafka, PARTITIONS, broker, check_by, shape};
@@ -84,6 +84,7 @@ struct Figures {
 
 /// Lets members come and go, and kills one each time while partitions move, so many in all.
 fn kill_in_rebalances(kills: usize, seed: u64) {
+    let _replay = Replay::with(&format!("RECEIPTS_TEST_KILLS={kills}"));
     let Some(broker) = broker() else { return };
     let kafka = Kafka::named(broker, "moves");
     let mut random = Random::new(seed);
@@ -162,13 +163,6 @@ fn kill_in_rebalances(kills: usize, seed: u64) {
 
 /// INV-HANDOVER, INV-PREFIX, INV-ACK, INV-POSITION
 #[test]
-fn a_projector_killed_while_partitions_move_costs_no_answer() {
-    kill_in_rebalances(3, 8);
-}
-
-/// INV-HANDOVER, INV-PREFIX, INV-ACK, INV-POSITION
-#[test]
-#[ignore = "15 kills, or RECEIPTS_TEST_KILLS, each waits for a session; tests/run has them"]
-fn projectors_killed_again_and_again_while_partitions_move_cost_no_answer() {
-    kill_in_rebalances(number("RECEIPTS_TEST_KILLS", 15) as usize, 9);
+fn projector_killed_while_partitions_move_costs_no_answer() {
+    kill_in_rebalances(number("RECEIPTS_TEST_KILLS", scaled(2, 40)) as usize, 9);
 }

@@ -6,6 +6,8 @@ pub mod kafka;
 pub mod process;
 pub mod witness;
 
+use receipts_log::testing::left_out;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,21 @@ pub fn binary(name: &str) -> PathBuf {
     let path = folder.join(name);
     assert!(path.is_file(), "{} is not built: run tests/run, or first cargo build --workspace --bins", path.display());
     path
+}
+
+/// Returns true if this process is root, which mounts disks and cuts networks. If it is not, the test leaves itself out and
+/// says so in a line that `tests/run` counts.
+///
+/// # Panics
+/// If it is not root where `CI=true`, which lets no test be left out.
+#[must_use]
+pub fn may_use_root(what: &str) -> bool {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    if !is_root {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{what} need root, and CI=true leaves nothing out");
+        left_out(&format!("{what} need root"));
+    }
+    is_root
 }
 
 /// Asks again until `is` holds for the answer, and returns that answer.

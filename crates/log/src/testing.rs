@@ -9,6 +9,7 @@ use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -220,9 +221,17 @@ pub fn trim(bootstrap: &str, topic: &str, partition: u32, before: u64) {
 pub fn enabled() -> bool {
     let off = std::env::var(SWITCH).is_ok_and(|value| value == "off");
     if off {
-        eprintln!("skipped: {SWITCH}=off");
+        left_out(&format!("{SWITCH}=off"));
     }
     !off
+}
+
+/// Says on standard error that the calling test leaves itself out. The test harness does not capture the line, so that
+/// `tests/run` can count it.
+pub fn left_out(why: &str) {
+    let thread = std::thread::current();
+    let line = format!("\nleft out: {}: {why}\n", thread.name().unwrap_or("a test"));
+    let _a_closed_stderr_is_no_failure = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Returns a name for a topic or group that no other test uses, in this run or an earlier one.

@@ -15,6 +15,11 @@ use crate::subject::At;
 /// The environment variable that replaces the seeds of a test: `FROM..TO`.
 const SEEDS: &str = "RECEIPTS_TEST_SEEDS";
 
+/// Says how often tests repeat themselves: `short`, or `long` as `tests/run --long` sets it.
+const SCALE: &str = "RECEIPTS_TEST_SCALE";
+/// Under the long scale, [`holds`] takes this many times a test's own seeds.
+const LONG_FACTOR: u64 = 10;
+
 /// The environment variable that keeps failing histories unshrunk, for many failures as in
 /// `tests/tools/mutants/run`.
 const UNSHRUNK: &str = "RECEIPTS_TEST_UNSHRUNK";
@@ -41,13 +46,45 @@ pub fn number(variable: &str, own: u64) -> u64 {
     text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number"))
 }
 
+/// Returns the repetitions of a test: `short` in every run, `long` where `RECEIPTS_TEST_SCALE=long`.
+///
+/// # Panics
+/// If the variable holds another word.
+pub fn scaled(short: u64, long: u64) -> u64 {
+    match std::env::var(SCALE).as_deref() {
+        Err(_) | Ok("short") => short,
+        Ok("long") => long,
+        Ok(text) => panic!("{SCALE}={text}: set it to short or long"),
+    }
+}
+
+/// Prints the command that runs this test again, if the test panics while the value lives.
+#[derive(Debug)]
+pub struct Replay(String);
+
+impl Replay {
+    /// The command sets these variables, as in `RECEIPTS_TEST_KILLS=3`.
+    pub fn with(variables: &str) -> Self {
+        Self(command(variables))
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("Replay with:\n  {}", self.0);
+        }
+    }
+}
+
 /// Checks a property on the histories of a shape, one per seed. The property gets the seed too, for
 /// choices of its own.
 ///
 /// # Panics
 /// At the first seed that fails.
 pub fn holds(own: Range<u64>, shape: &Shape, property: impl Fn(u64, &Log) -> Result<(), String>) {
-    let seeds = seeds(own);
+    let own_count = own.end.saturating_sub(own.start);
+    let seeds = seeds(own.start..own.start + scaled(own_count, LONG_FACTOR * own_count));
     let (count, mut events) = (seeds.end.saturating_sub(seeds.start), 0);
     for seed in seeds {
         let history = History::generate(seed, shape);
@@ -59,7 +96,7 @@ pub fn holds(own: Range<u64>, shape: &Shape, property: impl Fn(u64, &Log) -> Res
             panic!(
                 "seed {seed}: {why}\n\nThe shrunk history, as lines for a case file:\n{}\nReplay with:\n  {}\n",
                 as_case_lines(&small),
-                replay(seed)
+                command(&format!("{SEEDS}={seed}..{}", seed + 1))
             );
         }
     }
@@ -101,15 +138,17 @@ fn without_panic(property: impl FnOnce() -> Result<(), String>) -> Result<(), St
     })
 }
 
-/// Returns the whole command that replays the test of this thread with one seed.
-fn replay(seed: u64) -> String {
+/// Returns the whole command that replays the test of this thread. The cross-crate tests run
+/// binaries, which the command builds first.
+fn command(variables: &str) -> String {
     let package = std::env::var("CARGO_PKG_NAME").unwrap_or_default();
     let binary = std::env::current_exe().ok().and_then(|path| Some(path.file_stem()?.to_string_lossy().into_owned()));
     let binary = binary.as_deref().and_then(|name| name.rsplit_once('-')).map(|(name, _)| name.to_owned());
     let thread = std::thread::current();
     let test = thread.name().filter(|name| *name != "main").unwrap_or_default();
     let target = target(&package, &binary.unwrap_or_default());
-    format!("{SEEDS}={seed}..{} cargo test -p {package} {target} {test}", seed + 1)
+    let build = if package == "receipts-tests" { "cargo build --workspace --bins && " } else { "" };
+    format!("{build}{variables} cargo test -p {package} {target} {test}")
 }
 
 /// Returns the option that selects a test program. The program of the unit tests has the name of

@@ -2,7 +2,7 @@
 //! beside it. Each minute a row: rate, memory, disk, latency, errors. In the end a verdict: flat or not, and whether
 //! `receipts verify` finds the store and the snapshots to be what the log folds to. Mends nothing and repeats no minute.
 //!
-//! `cargo build --release --bin receipts && cargo bench -p receipts-tests --bench soak -- [--minutes N] [--rate EVENTS] …`
+//! `cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench soak -- [--minutes N] [--rate EVENTS] …`
 //!
 //! Messages are forgotten after some minutes, so that the state reaches its size soon. The embedded log keeps everything: it
 //! grows with the events, and what is to be flat there are the bytes an event.
@@ -50,7 +50,7 @@ const HELP: &str = "A soak: mixed load on a running service at half of what it t
   --json              prints JSON; the rows go to standard error
 
 Ends with 1 where something is not flat, not clean, or was answered wrongly.
-Example: cargo build --release --bin receipts && cargo bench -p receipts-tests --bench soak -- --minutes 60";
+Example: cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench soak -- --minutes 60";
 /// Questions a second of one task, which waits for each answer: few, so that its waiting is not taken for the service's.
 const QUESTIONS_OF_ONE: u64 = 10;
 /// How much of the rate must have been written: a machine that cannot bear the load shows nothing flat.

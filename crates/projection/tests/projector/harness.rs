@@ -180,15 +180,3 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
-
-/// Prints the command that repeats a failing step of a loop, if the step panics before it is
-/// dropped.
-pub(crate) struct Replay(pub(crate) String);
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("\nRun this again with:\n  {}\n", self.0);
-        }
-    }
-}

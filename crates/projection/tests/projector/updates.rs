@@ -2,14 +2,14 @@
 //! answer.
 
 use crate::faults::{Faulty, UpdateFaults};
-use crate::harness::{EPOCH_MS, Harness, Replay, Running};
+use crate::harness::{EPOCH_MS, Harness, Running};
 use crate::schema;
 use receipts_event::{Body, Event};
 use receipts_fold::view::{Receipt, Status};
 use receipts_query::Conversation;
 use receipts_testkit::compare::Questions;
 use receipts_testkit::history::{History, Shape, Weights};
-use receipts_testkit::property::seeds;
+use receipts_testkit::property::{Replay, seeds};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -107,11 +107,7 @@ fn every_kind_of_update_matches_its_schema() {
 #[test]
 fn the_last_update_equals_the_partitions_answer() {
     for seed in seeds(0..WINDOWS_MS.len() as u64) {
-        let _replay = Replay(format!(
-            "RECEIPTS_TEST_SEEDS={seed}..{} cargo test -p receipts-projection --test projector \
-             the_last_update_equals_the_partitions_answer",
-            seed + 1
-        ));
+        let _replay = Replay::with(&format!("RECEIPTS_TEST_SEEDS={seed}..{}", seed + 1));
         let window_ms = WINDOWS_MS[seed as usize % WINDOWS_MS.len()];
         let wild = Shape::wild();
         let weights = Weights { erased: 0, ..wild.weights.clone() };

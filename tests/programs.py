@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 
-# Programs that wait for brokers and sessions. They run after one another beside the others, which use the processor.
+# Programs that wait for brokers and sessions. They run one by one beside the others, which use the
+# processor.
 WAITING = ["kafka", "long", "conformance"]
 
 

@@ -1,11 +1,13 @@
-//! Queries of a running service beside axum handlers that return constant bodies of the same size, in one run: from the same
-//! load, over kept-alive connections on loopback, in turns, so that what else the machine does falls on all of them.
+//! Queries of a running service beside axum handlers that return constant bodies of the same size.
+//! One run measures both in alternation, with the same load over kept-alive connections on
+//! loopback, so that other work on the machine slows both.
 //!
-//! `cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench query -- [--connections N] [--rounds N]
-//! [--slice-ms N] [--members N] [--case TEXT] [--json]`
+//! `cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests
+//! --bench query -- [--connections N] [--rounds N] [--slice-ms N] [--members N] [--case TEXT]
+//! [--json]`
 //!
-//! A row's *of constant* compares requests a second, which the load's own share of the processors makes alike; *by CPU*
-//! compares what one request costs the process that answers it.
+//! A row's *of constant* compares requests per second, in which the load's own CPU time is
+//! included; *by CPU* compares the CPU time per request of the answering process.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that measures and prints")]
 
@@ -27,12 +29,12 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The services' allocator: for the constant handlers too.
+/// The allocator of the services, for the constant handlers too.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const SENT_AT_MS: u64 = 1_780_000_000_000;
-/// Messages that are asked for in turn, and people in their conversation.
+/// Messages that the questions name in turn, and the members of their conversation.
 const MESSAGES: usize = 3_000;
 const PEOPLE: usize = 50;
 const IDS: usize = 30;
@@ -40,14 +42,14 @@ const HELP: &str = "Queries of a running service beside constant handlers, in on
 
   --connections N   kept-alive connections (32)
   --rounds N        turns of all cases (5)
-  --slice-ms N      how long a case is asked in a turn (1000)
+  --slice-ms N      how long each case is asked per round (1000)
   --members N       people of the large group (100000)
   --case TEXT       only the cases whose name holds it, such as '30 ids, one'
   --json            prints JSON
 
 Example: cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench query -- --rounds 10";
 
-/// A question and what it is compared with.
+/// A question, and the constant handler to compare it with.
 struct Case {
     name: &'static str,
     /// The process that answers.
@@ -90,7 +92,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().expect("a runtime")
 }
 
-/// Answers `/{bytes}` with a body of so many bytes; prints its address.
+/// Answers `/{bytes}` with a body of that size, and prints its address.
 async fn serve_constants() {
     async fn constant(
         State(bodies): State<BTreeMap<usize, Bytes>>,
@@ -104,13 +106,13 @@ async fn serve_constants() {
     let bodies: BTreeMap<usize, Bytes> = sizes.map(|bytes| (bytes, vec![b'x'; bytes].into())).collect();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     println!("{}", listener.local_addr().expect("an address"));
-    // As the service does.
+    // As in the service.
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| _ = stream.set_nodelay(true));
     let router = Router::new().route("/{bytes}", any(constant)).with_state(bodies);
     axum::serve(listener, router).await.expect("it serves");
 }
 
-/// The constant handlers in a process of their own, as the service is.
+/// Runs the constant handlers in a process of their own, like the service.
 struct Constants {
     child: Child,
     address: String,
@@ -140,7 +142,7 @@ fn sent(conversation: &str, message: &str) -> Value {
            "sent_at_ms": SENT_AT_MS, "need_read_receipt": true})
 }
 
-/// Writes the chats; returns a token that covers them.
+/// Writes the chats and returns a token that covers them.
 fn write(service: &Service, members: usize) -> String {
     let people = |from: usize, to: usize| (from..to).map(|n| format!("user-{n}")).collect::<Vec<_>>();
     let joined = |conversation: &str, people: &[String]| json!({"type": "members.changed", "conversation_id": conversation, "joined": people});
@@ -155,7 +157,7 @@ fn write(service: &Service, members: usize) -> String {
         events.push(joined("large", &people(first, members.min(first + 5_000))));
     }
     events.push(sent("large", "all-hands"));
-    // Every other one has read it.
+    // Every second member has read it.
     let read = |n: usize| json!({"type": "message.read", "conversation_id": "large", "reader_id": format!("user-{n}"), "message_ids": ["all-hands"]});
     events.extend((1..members).step_by(2).map(read));
     service.write_all(&events)
@@ -185,7 +187,7 @@ async fn run() {
 
     let get = |path: String| Ask { address: service.address.clone(), path, body: Bytes::new() };
     let query = |conversation: Option<&str>| {
-        // Neighbours in time, as a screen shows them.
+        // Neighbours in time, as on a screen.
         let ids: Vec<String> = (0..IDS).map(|n| format!("message-{:08}", MESSAGES - 100 + n)).collect();
         let mut body = json!({"message_ids": ids});
         if let Some(conversation) = conversation {

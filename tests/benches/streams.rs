@@ -1,11 +1,11 @@
-//! What idle streams of updates cost a running service: memory and processor time for each, by opening many and letting them
-//! stay. Nothing is published meanwhile but signs of life.
+//! Measures the memory and CPU of idle streams of updates: opens many and keeps them open. The
+//! service publishes nothing meanwhile but heartbeats.
 //!
-//! `cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench streams -- [--streams N] [--seconds N]
-//! [--heartbeat-ms N] [--by-conversation] [--json]`
+//! `cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests
+//! --bench streams -- [--streams N] [--seconds N] [--heartbeat-ms N] [--by-conversation] [--json]`
 //!
-//! Memory is what is resident in the service's process; the kernel's buffers of the connections are not in it. Needs a limit of open
-//! files (`ulimit -n`) above the number of streams.
+//! Memory is the resident memory of the service's process, without the kernel's buffers of
+//! connections. Needs a limit of open files (`ulimit -n`) above the number of streams.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that measures and prints")]
 
@@ -26,14 +26,14 @@ const HELP: &str = "What idle streams of updates cost a running service.
 
   --streams N         streams (5000)
   --seconds N         how long they stay (60)
-  --heartbeat-ms N    how often each gets a sign of life (15000)
-  --by-conversation   streams of a conversation each in the place of a sender each
+  --heartbeat-ms N    how often each gets a heartbeat (15000)
+  --by-conversation   streams of one conversation each instead of one sender each
   --json              prints JSON
 
 Example: cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench streams -- --streams 10000";
-/// Connections that are being made at once.
+/// Connections in progress at once.
 const OPENING: usize = 64;
-/// Opened and closed first, so that what comes once with the first streams is not counted.
+/// Streams opened and closed first, so that one-time costs are not counted.
 const WARM_UP: usize = 200;
 
 fn main() {
@@ -44,7 +44,7 @@ fn main() {
     }
 }
 
-/// Opens a stream and waits for its first words; then it is read to its end, and what comes is counted.
+/// Opens a stream, waits for its first line, then reads and counts to its end.
 async fn open(address: Arc<str>, query: String, heard: Arc<AtomicU64>) -> tokio::task::JoinHandle<()> {
     let mut stream = TcpStream::connect(&*address).await.expect("it listens");
     let request = format!("GET /v1/updates?{query} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n");
@@ -116,7 +116,7 @@ async fn run() {
                    "heartbeat_ms": heartbeat_ms, "signs_of_life": signs, "cpu_s": cpu})
         );
     } else {
-        println!("{streams} idle streams, a {kind} each, a sign of life each {heartbeat_ms} ms");
+        println!("{streams} idle streams, a {kind} each, a heartbeat each {heartbeat_ms} ms");
         println!(
             "memory: {:.1} kB a stream ({:.1} MB without, {:.1} MB with)",
             bytes / 1e3,
@@ -125,7 +125,7 @@ async fn run() {
         );
         println!("opening: {opening_us:.0} µs of processor time each");
         println!(
-            "staying: {:.2} % of one processor, {signs} signs of life in {seconds} s, {:.0} µs for each",
+            "staying: {:.2} % of one processor, {signs} heartbeats in {seconds} s, {:.0} µs for each",
             100.0 * cpu / seconds as f64,
             cpu * 1e6 / signs.max(1) as f64
         );

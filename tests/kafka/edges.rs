@@ -1,5 +1,5 @@
-//! Many projectors behind query edges, on a real Kafka: what is acknowledged is answered, by whichever process has it,
-//! while processes come, go, die and hang.
+//! Many projectors behind query edges, on a real Kafka. Every acknowledged event is answered while
+//! processes start, stop, die and hang.
 //!
 //! `RECEIPTS_TEST_SECONDS` sets how long members die and hang; the test prints its figures.
 
@@ -15,10 +15,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const SENT_AT_MS: u64 = 1_780_000_000_000;
-/// The shortest that the broker allows: how long a dead or hanging member keeps its partitions.
+/// The shortest session that the broker allows: how long a dead or hanging member keeps its
+/// partitions.
 const SESSION_MS: u64 = 6_000;
 
-/// A service of many processes over topics of its own.
+/// A service of many processes on topics of its own.
 struct Cluster {
     flags: Vec<String>,
     folder: tempfile::TempDir,
@@ -26,7 +27,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster of so many places for projectors; none runs yet.
+    /// A cluster with addresses for this many projectors; none runs yet.
     fn new(broker: &Broker, name: &str, projectors: usize) -> Self {
         let name = unique(name);
         let mut flags = vec!["--kafka-bootstrap".to_owned(), broker.bootstrap()];
@@ -36,7 +37,7 @@ impl Cluster {
         flags.extend(["--projector-group".to_owned(), name]);
         flags.extend(["--kafka-properties".to_owned(), format!("session.timeout.ms={SESSION_MS}")]);
         flags.extend(["--kafka-properties".to_owned(), "heartbeat.interval.ms=500".to_owned()]);
-        // Ports that were free a moment ago: a projector keeps its address through restarts.
+        // These ports were free a moment ago: a projector keeps its address across restarts.
         let held: Vec<_> = (0..projectors).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
         let ports = held.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
         Self { flags, folder: tempfile::tempdir().expect("a folder"), ports }
@@ -59,7 +60,7 @@ impl Cluster {
         self.start("receipts-projector", &[&own, more].concat())
     }
 
-    /// An edge; where it reaches the log it has streams.
+    /// Starts an edge with access to the log, which then has streams.
     fn query_with_streams(&self, more: &[&str]) -> Service {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         self.query(&[more, &flags].concat())
@@ -87,7 +88,7 @@ fn read(conversation: &str, message: &str, reader: &str) -> Value {
 }
 
 #[test]
-fn an_edge_without_projectors_and_a_projector_without_kafka_are_configuration_mistakes() {
+fn edge_and_projector_refuse_missing_settings() {
     for (name, says) in [("receipts-query", "--projectors"), ("receipts-projector", "--kafka-bootstrap")] {
         let output = run(name, &[]);
         let said = errors(&output);
@@ -96,9 +97,9 @@ fn an_edge_without_projectors_and_a_projector_without_kafka_are_configuration_mi
     }
 }
 
-/// INV-POSITION, INV-PAGING, INV-CURSOR: what one edge has shown another one goes on with.
+/// INV-POSITION, INV-PAGING, INV-CURSOR: a caller may continue at another edge.
 #[test]
-fn edges_answer_for_all_partitions_as_one_and_only_those_who_know_the_secret() {
+fn edges_answer_for_all_partitions_and_check_the_secret() {
     let Some(broker) = Broker::shared() else { return };
     let cluster = Cluster::new(broker, "edges", 2);
     let secret = cluster.folder.path().join("secret");
@@ -120,7 +121,7 @@ fn edges_answer_for_all_partitions_as_one_and_only_those_who_know_the_secret() {
     events.push(mark);
     let token = ingest.write(&json!(events));
 
-    // The first is caught up alone; the second takes its share over.
+    // The first projector catches up alone; the second takes over its share.
     let first = cluster.projector(0, &shared);
     let second = cluster.projector(1, &shared);
     let edges = [cluster.query(&shared), cluster.query_with_streams(&shared)];
@@ -139,7 +140,7 @@ fn edges_answer_for_all_partitions_as_one_and_only_those_who_know_the_secret() {
         assert_eq!(mark.body["up_to_message_id"], "m3", "{}", mark.body);
         assert_eq!(edge.get("/v1/conversations/g3/messages/none/receipt").status, 404);
     }
-    // One walk, page by page at another edge.
+    // One walk, with each page from another edge.
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     for edge in edges.iter().cycle() {
         let page = edge.get(&format!("/v1/conversations/g5/messages/m5/members?filter=unread&limit=7{cursor}"));
@@ -153,7 +154,8 @@ fn edges_answer_for_all_partitions_as_one_and_only_those_who_know_the_secret() {
     }
     let unread: Vec<String> = people.iter().filter(|id| *id != "u07").cloned().collect();
     assert_eq!(seen, unread);
-    // A stream at an edge tells what the projectors publish, from any position on; one without a log says what it lacks.
+    // A stream at an edge brings the projectors' updates from any position. An edge without a log
+    // says that it has none.
     let mut stream = edges[1].listen(&format!("conversation_id=g5&since={token}"), &[]);
     _ = ingest.write(&read("g5", "m5", "u11"));
     while stream.next_update().expect("the update").update["newly_read"][0]["user_id"] != "u11" {}
@@ -165,11 +167,11 @@ fn edges_answer_for_all_partitions_as_one_and_only_those_who_know_the_secret() {
         refused.body
     );
     drop(stream);
-    // Whoever does not know the secret learns nothing.
+    // A caller without the secret gets no answer.
     assert_eq!(first.get("/internal/v1/state").status, 401);
     assert_eq!(second.request("POST", "/internal/v1/ask", &[("Authorization", "Bearer 00")], "{}").status, 401);
     assert_eq!(second.get("/livez").status, 200);
-    // One goes in order; the other one takes over from the log.
+    // One projector stops in order; the other takes over its partitions from the log.
     assert_eq!(first.terminate(), Some(0));
     for edge in edges {
         let answer = edge.get_after(&receipt_path("g3", "m3"), &token);
@@ -179,7 +181,7 @@ fn edges_answer_for_all_partitions_as_one_and_only_those_who_know_the_secret() {
     assert_eq!((second.terminate(), ingest.terminate()), (Some(0), Some(0)));
 }
 
-/// What the readers and writers of the long test have met.
+/// The experiences of the readers and writers of the long test.
 #[derive(Default)]
 struct Met {
     written: AtomicU64,
@@ -188,7 +190,7 @@ struct Met {
     longest_gap_ms: AtomicU64,
 }
 
-/// A conversation of its own, written and read in turns: so each answer is known to the last count.
+/// Writes a conversation of its own and reads after each write, so the test knows each count.
 fn converse(
     number: usize,
     ingest: &Service,
@@ -221,7 +223,8 @@ fn converse(
             met.asked.fetch_add(1, Ordering::Relaxed);
             match answer {
                 Some(answer) if answer.status == 200 => {
-                    // Nobody else writes here: an older answer has fewer, a wrong one another number.
+                    // No other thread writes here: an older answer has fewer reads, a wrong one
+                    // another number.
                     assert_eq!(answer.body["read_count"], json!(count), "{conversation} {message}: {}", answer.body);
                     let gap = last_answer.elapsed().as_millis() as u64;
                     met.longest_gap_ms.fetch_max(gap, Ordering::Relaxed);
@@ -246,18 +249,18 @@ fn converse(
     done
 }
 
-/// One question to an edge that may be killed while it answers: half an answer is none.
+/// Sends one question to an edge that may be killed; a partial answer counts as none.
 fn ask(address: &str, path: &str, token: &str) -> Option<Answer> {
     let headers = [("Receipts-Min-Position", token), ("Receipts-Wait-Ms", "1000")];
     request(address, "GET", path, &headers, "").ok().filter(|answer| answer.body.is_object())
 }
 
-/// Lets processes come, go, die and hang under constant reads and writes.
+/// Starts, stops, kills and hangs processes under constant reads and writes.
 fn trouble(duration: Duration, seed: u64) {
     let Some(broker) = Broker::shared() else { return };
     let cluster = Cluster::new(broker, "trouble", 5);
     let ingest = cluster.ingest();
-    // Places 0 to 2 share the partitions, 3 and 4 stand by.
+    // Projectors 0 to 2 share the partitions, 3 and 4 are standbys.
     let more = |place: usize| -> &[&str] { if place < 3 { &[] } else { &["--standby"] } };
     let mut running: Vec<Option<Service>> = std::thread::scope(|scope| {
         let starting: Vec<_> = (0..5)
@@ -280,7 +283,8 @@ fn trouble(duration: Duration, seed: u64) {
             })
             .collect();
         while begun.elapsed() < duration {
-            // One member at a time: with one standby for each partition that is what the service promises to bear.
+            // One member at a time: with one standby per partition, that is what the service must
+            // survive.
             let place = random.below(5) as usize;
             match random.below(4) {
                 0 => {
@@ -315,7 +319,7 @@ fn trouble(duration: Duration, seed: u64) {
         stop.store(true, Ordering::Relaxed);
         talks.into_iter().map(|talk| talk.join().expect("no answer was wrong")).collect()
     });
-    // Nothing acknowledged is missing, at either edge.
+    // Both edges answer every acknowledged event.
     let deadline = Instant::now() + Duration::from_secs(60);
     for edge in &edges {
         while edge.get("/readyz").status != 200 {
@@ -341,7 +345,8 @@ fn trouble(duration: Duration, seed: u64) {
     assert!(asked > 100 && unavailable * 10 < asked, "most questions are answered");
 }
 
-/// INV-POSITION, INV-ACK, INV-HANDOVER: no answer older than its token, no wrong count, no acknowledged receipt missing.
+/// INV-POSITION, INV-ACK, INV-HANDOVER: no answer is older than its token, no count is wrong, and
+/// no acknowledged receipt is missing.
 #[test]
 fn members_that_die_and_hang_cost_no_receipt() {
     let seconds = number("RECEIPTS_TEST_SECONDS", scaled(20, 600));

@@ -1,11 +1,13 @@
-//! INV-PREFIX, INV-ATOMIC, INV-ACK: `receipts serve` on the embedded log is killed with SIGKILL at random moments, again and
-//! again on one data directory, while a random history is posted to it. Its answers stay those of the naive oracle for the
-//! records in its log, and those of a process that was never killed. The log holds each acknowledged event once.
+//! INV-PREFIX, INV-ATOMIC, INV-ACK: `receipts serve` on the embedded log is killed with SIGKILL at
+//! random moments, again and again on one data directory, while a random history is posted to it.
+//! Its answers stay those of the naive oracle for the records in its log, and those of a process
+//! that was never killed. The log holds each acknowledged event once.
 //!
-//! With snapshots, a test also removes the store at times, and the next process restores one of them.
+//! With snapshots, a test also removes the store at times, and the next process restores one of
+//! them.
 //!
-//! A failure prints the command that runs its seed again. `RECEIPTS_TEST_SEEDS=FROM..TO` chooses seeds,
-//! `RECEIPTS_TEST_KILLS` the kills per seed. Must not run in one process with the service.
+//! A failure prints the command that runs its seed again. `RECEIPTS_TEST_SEEDS=FROM..TO` chooses
+//! seeds, `RECEIPTS_TEST_KILLS` the kills per seed. Must not run in one process with the service.
 
 use receipts_log::embedded::{EmbeddedLog, PARTITIONS_DEFAULT};
 use receipts_testkit::Limits;
@@ -25,31 +27,31 @@ use tempfile::TempDir;
 const PARKED_COUNT: usize = 12;
 const PARKED_AGE_MS: u64 = 700;
 
-/// When a process dies.
+/// The moment of a kill.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
-    /// So long after its start, whatever it is doing.
+    /// This long after the start, at any step.
     Opening(Duration),
-    /// So long after it was ready, with events coming in.
+    /// This long after the process is ready, while events come in.
     Folding(Duration),
-    /// So long after a checkpoint is whole on the disk, while the store takes it in.
+    /// This long after a checkpoint's journal is complete, while the store takes it in.
     Checkpointing(Duration),
-    /// So long after a snapshot has begun, while it is written and sent away.
-    Snapshotting(Duration),
-    /// So long after the restore of a snapshot has begun, in the place of a store that was lost.
+    /// This long after a snapshot has begun, while the process writes and sends it.
+    TakingSnapshot(Duration),
+    /// This long after the restore of a snapshot has begun, in place of a lost store.
     Restoring(Duration),
 }
 
-/// How the moments are spread.
+/// The probabilities of the moments.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
     /// How often a process dies while it opens.
     p_opening: f64,
     opening_max_ms: u64,
-    /// How often one that does not dies in a checkpoint.
+    /// How often another process dies in a checkpoint.
     p_checkpointing: f64,
     checkpointing_max_ms: u64,
-    /// Whether there are snapshots at all, and how often one dies while one is taken or restored.
+    /// Whether the service takes snapshots, and how often it dies while it takes or restores one.
     snapshots: bool,
     p_snapshotting: f64,
     p_restoring: f64,
@@ -57,7 +59,7 @@ struct Plan {
     conversations: usize,
     events: usize,
     body_events_max: u64,
-    /// One of these a life.
+    /// Each process gets one of these.
     checkpoint_events: &'static [u64],
 }
 
@@ -76,7 +78,7 @@ const ANY_MOMENT: Plan = Plan {
     checkpoint_events: &[1, 5, 40, 400],
 };
 const WHILE_OPENING: Plan = Plan { p_opening: 0.8, opening_max_ms: 50, folding_max_ms: 150, ..ANY_MOMENT };
-/// Many conversations and large bodies: a checkpoint is more than the store writes at once.
+/// Many conversations and large bodies make checkpoints larger than one write of the store.
 const LARGE_CHECKPOINTS: Plan = Plan {
     folding_max_ms: 600,
     p_checkpointing: 0.6,
@@ -88,7 +90,7 @@ const LARGE_CHECKPOINTS: Plan = Plan {
     ..ANY_MOMENT
 };
 
-/// Snapshots without end, and a store that is lost now and then.
+/// The service takes snapshots all the time, and its store is lost now and then.
 const WITH_SNAPSHOTS: Plan = Plan {
     p_opening: 0.1,
     snapshots: true,
@@ -101,23 +103,23 @@ const WITH_SNAPSHOTS: Plan = Plan {
     ..ANY_MOMENT
 };
 
-/// What came to pass, so that one sees that the moments were met.
+/// The figures of a run, which show that the kills met the moments.
 #[derive(Debug, Default)]
 struct Figures {
     kills: usize,
     records: usize,
     questions: usize,
-    /// Openings of a partition, by where its fold went on: from nothing, within the log, at its end.
+    /// Openings of a partition: without a state, with a state inside the log, with one at its end.
     from_nothing: usize,
     within: usize,
     at_the_end: usize,
-    /// Checkpoints that were whole on the disk and not yet in the store.
+    /// Checkpoints whose journal was complete but not yet in the store.
     journals: usize,
-    /// Snapshots taken and restored, and restores that had been cut short.
+    /// Snapshots taken and restored, and restores that a kill had interrupted.
     snapshots: usize,
     restores: usize,
     cut_short: usize,
-    /// Bodies of which nobody knew whether they were written.
+    /// Bodies with an unknown outcome.
     open_outcomes: usize,
 }
 
@@ -174,7 +176,7 @@ fn kills() -> usize {
     number("RECEIPTS_TEST_KILLS", scaled(4, 10)) as usize
 }
 
-/// Returns as soon as a folder holds a file that ends so; after a second where none comes, for none may be due.
+/// Waits for a file with this extension in a folder, at most a second, because none may be due.
 fn await_file(folder: &Path, ending: &str) {
     let deadline = Instant::now() + Duration::from_secs(1);
     let is_there = || {
@@ -186,7 +188,7 @@ fn await_file(folder: &Path, ending: &str) {
     }
 }
 
-/// One data directory from its making to its last answer.
+/// One data directory, from its creation to its last answer.
 struct Run {
     plan: Plan,
     random: Random,
@@ -231,7 +233,7 @@ impl Run {
         let settings = [
             ("--projector-parked-count", PARKED_COUNT as u64),
             ("--projector-parked-age-ms", PARKED_AGE_MS),
-            // These decide no answer, but what dying interrupts.
+            // These settings change no answer, but the work that a kill interrupts.
             ("--projector-checkpoint-events", any(&mut self.random, self.plan.checkpoint_events)),
             ("--projector-checkpoint-interval-ms", any(&mut self.random, &[10, 50, 30_000])),
             ("--projector-update-window-ms", any(&mut self.random, &[0, 2, 50])),
@@ -253,7 +255,7 @@ impl Run {
         if self.random.chance(self.plan.p_opening) {
             Moment::Opening(after(&mut self.random, self.plan.opening_max_ms))
         } else if self.random.chance(self.plan.p_snapshotting) {
-            Moment::Snapshotting(after(&mut self.random, 8))
+            Moment::TakingSnapshot(after(&mut self.random, 8))
         } else if self.random.chance(self.plan.p_restoring) {
             Moment::Restoring(after(&mut self.random, 15))
         } else if self.random.chance(self.plan.p_checkpointing) {
@@ -266,7 +268,7 @@ impl Run {
     fn live_and_die(&mut self, data: &Path) {
         let moment = self.moment();
         if let Moment::Restoring(_) = moment {
-            // Gone with its disk; the log is not.
+            // The store is lost, as with its disk; the log is kept.
             _ = std::fs::remove_dir_all(data.join("store"));
         }
         let mut victim = self.spawn(data, self.plan.snapshots);
@@ -280,7 +282,7 @@ impl Run {
                 std::thread::sleep(after);
                 victim.kill();
             }
-            Moment::Folding(after) | Moment::Checkpointing(after) | Moment::Snapshotting(after) => {
+            Moment::Folding(after) | Moment::Checkpointing(after) | Moment::TakingSnapshot(after) => {
                 let address = victim.ready();
                 if self.random.chance(0.3) {
                     self.check_some(&address);
@@ -290,7 +292,7 @@ impl Run {
                     let feeder = scope.spawn(|| feed.post(&address, random, body_max, usize::MAX));
                     match moment {
                         Moment::Checkpointing(_) => await_file(&data.join("store"), "journal"),
-                        Moment::Snapshotting(_) => await_file(&data.join("spool"), "part"),
+                        Moment::TakingSnapshot(_) => await_file(&data.join("spool"), "part"),
                         _ => {}
                     }
                     std::thread::sleep(after);
@@ -305,7 +307,7 @@ impl Run {
         self.figures.count_openings(&victim);
     }
 
-    /// Reads what the dead left, from a copy: the next process is to find the log as it was left.
+    /// Reads the log from a copy, because the next process must find the log as the kill left it.
     fn look_into_the_log(&mut self, data: &Path) {
         let copy = tempfile::tempdir().expect("a folder");
         for file in std::fs::read_dir(data.join("log")).expect("a log") {
@@ -327,8 +329,8 @@ impl Run {
         }
     }
 
-    /// All questions, to the process that lives on what was killed so often, to the oracle, to a process whose state was
-    /// never touched by a kill, and to one that restored a snapshot.
+    /// Puts all questions to the killed and restarted process, to the oracle, to a process that was
+    /// never killed, and to one that restores a snapshot.
     fn answer_for_all(&mut self, data: &Path) {
         let questions = self.judge.questions();
         let ask = |run: &mut Self, snapshots| {
@@ -367,7 +369,8 @@ impl Run {
 fn kill_at_any_moment_changes_no_answer() {
     let figures = run(ANY_MOMENT, 1_001..1_001 + scaled(1, 35));
     if figures.kills >= 100 {
-        // The kills met each state: a log to fold again, a log folded to its end, and an open outcome.
+        // The kills met each state: a log to fold again, a log folded to its end, and an open
+        // outcome.
         assert!(figures.within > 0 && figures.at_the_end > 0 && figures.open_outcomes > 0, "{figures:?}");
     }
 }
@@ -392,9 +395,10 @@ fn kill_during_snapshot_or_restore_changes_no_answer() {
     assert!(figures.kills < 100 || figures.cut_short > 0, "{figures:?}");
 }
 
-/// INV-ATOMIC: a process dies while it makes its data directory, and the next one opens the remains.
+/// INV-ATOMIC: a process dies while it makes its data directory, and the next one opens the
+/// remains.
 #[test]
-fn data_directory_opens_after_a_kill_while_it_is_made() {
+fn half_made_data_directory_opens_after_a_kill() {
     let mut random = Random::new(7);
     let kills = scaled(4, 100);
     for _ in 0..kills {

@@ -1,7 +1,7 @@
-//! Cuts of the network between three brokers while events come in, each broker in a network namespace of its own. Its judge
-//! reads the records that stand in Kafka.
+//! Cuts the network between three brokers while events come in. Each broker is in a network
+//! namespace of its own. The judge reads the records in Kafka.
 //!
-//! Needs root and Linux; without root it is left out, and says so.
+//! Needs root and Linux. Without root the test leaves itself out and says so.
 
 use receipts_log::testing::Broker;
 use receipts_testkit::Limits;
@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 
 const NODES: u16 = 3;
 const EVENTS_A_LIFE: usize = 800;
-/// How long a cut lasts: longer than the others believe in a broker (`broker.session.timeout.ms`).
+/// How long a cut lasts: longer than the others wait for a broker (`broker.session.timeout.ms`).
 const LASTS: Duration = Duration::from_secs(8);
 
-/// What is cut from what.
+/// A cut.
 #[derive(Debug, Clone, Copy)]
 enum Cut {
-    /// A node from the others and from the service.
+    /// Separates a node from the others and from the service.
     Off(u16),
-    /// Two nodes from each other; the third one and the service reach both.
+    /// Separates two nodes from each other; the third node and the service reach both.
     Between(u16, u16),
 }
 
@@ -79,7 +79,7 @@ fn cut_the_network_under_load(cuts: usize, seed: u64) {
         feed.resync();
         asked += check(&kafka, &judge, &address, &mut random, 0.2);
     }
-    // What an open outcome left unwritten.
+    // Posts the events that an open outcome left unwritten.
     while feed.batch(1).is_some() {
         _ = feed.post(&address, &mut random, 8, usize::MAX);
         judge.read(&kafka.log(), |partition, event| feed.found(partition, event));

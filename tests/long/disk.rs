@@ -1,7 +1,9 @@
-//! INV-ACK, INV-PREFIX, INV-REFUSE: `receipts serve` on a disk that fills up, and on one that cannot be written. It goes on
-//! answering, or ends with a sentence; it acknowledges nothing that it does not have; and it recovers when there is room.
+//! INV-ACK, INV-PREFIX, INV-REFUSE: `receipts serve` on a disk that fills up, and on a read-only
+//! one. The service goes on answering or ends with a sentence. It acknowledges only events that it
+//! has, and recovers when there is room.
 //!
-//! The disks are tmpfs, which root alone may mount; without root these tests are left out, and say so.
+//! The disks are tmpfs, which only root may mount. Without root these tests leave themselves out
+//! and say so.
 
 use receipts_tests::process::request;
 use receipts_tests::{TIMEOUT, binary, may_use_root};
@@ -15,7 +17,7 @@ use std::time::Instant;
 const READERS: usize = 3_000;
 const RECEIPT: &str = "/v1/conversations/g1/messages/m1/receipt";
 
-/// A small file system of its own.
+/// A small file system of the test's own.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -26,7 +28,7 @@ impl Disk {
         Self(at.to_owned())
     }
 
-    /// Takes all the room but so many bytes.
+    /// Fills the disk up to the last `leave` bytes.
     fn fill(&self, leave: usize) {
         let mut ballast = File::create(self.0.join("ballast")).expect("a file");
         let zeros = vec![0; 4_096];
@@ -46,7 +48,7 @@ impl Drop for Disk {
     }
 }
 
-/// A running service whose words are kept.
+/// A running service with its standard error in a file.
 struct Process {
     child: Child,
     address: String,
@@ -88,7 +90,7 @@ impl Process {
         fs::read_to_string(&self.errors).expect("its words")
     }
 
-    /// The status of a post; `None` where nobody answers any more.
+    /// Posts events and returns the status and body; `None` if the connection fails.
     fn post(&self, events: &Value) -> Option<(u16, Value)> {
         let headers = [("Content-Type", "application/json")];
         let answer = request(&self.address, "POST", "/v1/events", &headers, &events.to_string()).ok()?;
@@ -124,7 +126,8 @@ fn read(n: usize) -> Value {
     json!({"type": "message.read", "conversation_id": "g1", "reader_id": format!("u{n}"), "message_ids": ["m1"]})
 }
 
-/// Posts reads until `enough` says so, or nobody answers; returns how many were acknowledged, and how many are open.
+/// Posts reads until `enough` holds or the connection fails. Returns the acknowledged reads and the
+/// number of open outcomes.
 fn post(process: &Process, from: usize, mut enough: impl FnMut(usize, Option<u16>) -> bool) -> (Vec<usize>, usize) {
     let (mut acknowledged, mut open) = (Vec::new(), 0);
     for n in from..READERS {
@@ -142,7 +145,8 @@ fn post(process: &Process, from: usize, mut enough: impl FnMut(usize, Option<u16
     (acknowledged, open)
 }
 
-/// What was acknowledged is there, and what was refused is there at most once: after a start with room.
+/// Starts the service with room on the disk. It has every acknowledged read, and each refused one
+/// at most once.
 fn all_is_there(data: &Path, acknowledged: usize, open: usize) {
     let mut process = Process::start(data).unwrap_or_else(|words| panic!("with room it starts: {words}"));
     let count = process.read_count().expect("it answers") as usize;
@@ -158,9 +162,9 @@ fn all_is_there(data: &Path, acknowledged: usize, open: usize) {
     assert_eq!(aside, 0, "a full disk is no damage");
 }
 
-/// INV-ACK: log and store on the disk that fills up.
+/// INV-ACK: log and store are on the disk that fills up.
 #[test]
-fn on_a_full_disk_nothing_is_acknowledged_that_is_not_there_and_with_room_it_goes_on() {
+fn full_disk_loses_no_acknowledged_event() {
     if !may_use_root("disks that are full or read-only") {
         return;
     }
@@ -172,7 +176,7 @@ fn on_a_full_disk_nothing_is_acknowledged_that_is_not_there_and_with_room_it_goe
         assert_eq!(process.post(&json!([sent()])).expect("answered").0, 202);
         let (mut acknowledged, mut open) = post(&process, 0, |acknowledged, _| acknowledged >= 50);
         disk.fill(leave);
-        // Until it says no a few times over, or is gone.
+        // Until the service refuses three times or ends.
         let mut refused = 0;
         let (more, more_open) = post(&process, 50, |_, status| {
             refused += usize::from(status != Some(202));
@@ -183,7 +187,7 @@ fn on_a_full_disk_nothing_is_acknowledged_that_is_not_there_and_with_room_it_goe
         assert!(open > 0, "the disk was never full");
         let deadline = Instant::now() + TIMEOUT;
         match process.read_count() {
-            // It lives: it answers at least what it has acknowledged, as soon as that is folded.
+            // The service lives: it soon answers at least the acknowledged reads.
             Some(_) => {
                 while process.ended().is_none()
                     && process.read_count().is_some_and(|count| (count as usize) < acknowledged.len())
@@ -205,10 +209,11 @@ fn on_a_full_disk_nothing_is_acknowledged_that_is_not_there_and_with_room_it_goe
     }
 }
 
-/// INV-ACK: the log alone has no room. It refuses in a sentence, keeps nothing of what it refused, and takes events again as
-/// soon as there is room, in the same process; dead letters that were due meanwhile come whole.
+/// INV-ACK: only the log has no room. The service refuses in a sentence, keeps no refused event,
+/// and takes events again without a restart as soon as there is room. Dead letters that were due
+/// meanwhile are complete.
 #[test]
-fn a_log_without_room_refuses_and_takes_events_again_without_a_restart() {
+fn full_log_refuses_and_recovers_without_a_restart() {
     if !may_use_root("disks that are full or read-only") {
         return;
     }
@@ -240,14 +245,15 @@ fn a_log_without_room_refuses_and_takes_events_again_without_a_restart() {
         assert_eq!(process.ended(), None, "the same process all the time");
         assert_eq!(process.stop(), Some(0), "{}", process.words());
         drop(process);
-        // To the event: what was refused is not there.
+        // The log is exact: no refused event is in it.
         all_is_there(&data, acknowledged.len(), 0);
     }
 }
 
-/// The store alone has no room: events are taken and answered all the same, and a start on a full disk is no damage.
+/// Only the store has no room. The service takes and answers events all the same, and a start on a
+/// full disk is not taken for damage.
 #[test]
-fn a_store_without_room_is_checkpointed_later_and_nothing_is_lost() {
+fn full_store_checkpoints_later_and_loses_nothing() {
     if !may_use_root("disks that are full or read-only") {
         return;
     }
@@ -260,7 +266,7 @@ fn a_store_without_room_is_checkpointed_later_and_nothing_is_lost() {
         disk.fill(leave);
         let (acknowledged, open) = post(&process, 0, |acknowledged, _| acknowledged >= 300);
         let deadline = Instant::now() + TIMEOUT;
-        // The log has room, so nothing stays open but with a process that ends, because sled itself has failed.
+        // The log has room, so an outcome is open only if the process ends because sled has failed.
         while open > 0 && process.ended().is_none() {
             assert!(Instant::now() < deadline, "it takes events or ends: {}", process.words());
         }
@@ -272,7 +278,7 @@ fn a_store_without_room_is_checkpointed_later_and_nothing_is_lost() {
         }
         let put_off = process.words().matches("no checkpoint can be written").count();
         eprintln!("{leave} B left: {} acknowledged, lives: {lives}, put off {put_off} times", acknowledged.len());
-        // On a full disk it starts, or says why not.
+        // On a full disk the service starts, or says why it cannot.
         _ = process.child.kill();
         _ = process.child.wait();
         drop(process);
@@ -285,7 +291,7 @@ fn a_store_without_room_is_checkpointed_later_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_data_directory_that_cannot_be_written_is_refused_with_what_to_do() {
+fn read_only_data_directory_is_refused() {
     if !may_use_root("disks that are full or read-only") {
         return;
     }

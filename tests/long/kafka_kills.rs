@@ -1,4 +1,4 @@
-//! Kills of the service and of the broker while events come in. Its judge reads the records that stand in Kafka.
+//! Kills the service and the broker while events come in. The judge reads the records in Kafka.
 
 use receipts_log::Topic;
 use receipts_log::testing::Broker;
@@ -12,15 +12,16 @@ use receipts_tests::witness::judge::Judge;
 use receipts_tests::witness::victim::Victim;
 use std::time::{Duration, Instant};
 
-/// Kills of a test: `RECEIPTS_TEST_KILLS`, or else its own.
+/// Kills per test: `RECEIPTS_TEST_KILLS`, or the test's own number.
 fn kills(short: u64, long: u64) -> usize {
     number("RECEIPTS_TEST_KILLS", scaled(short, long)) as usize
 }
 
-/// How long a node hangs: longer than the others believe in it (`broker.session.timeout.ms`), and than replicas may lag.
+/// How long a node hangs: longer than the others wait for it (`broker.session.timeout.ms`), and
+/// than replicas may lag.
 const HANGS: Duration = Duration::from_secs(8);
 
-/// Kills the service while kcat, which knows nothing of it, goes on producing.
+/// Kills the service while `kcat`, which does not depend on the service, goes on producing.
 fn kill_the_service_under_load(kills: usize, seed: u64) {
     const EVENTS_A_LIFE: usize = 300;
     let _replay = Replay::with(&format!("RECEIPTS_TEST_KILLS={kills}"));
@@ -30,7 +31,8 @@ fn kill_the_service_under_load(kills: usize, seed: u64) {
     let data = folder.path().join("data");
     let mut random = Random::new(seed);
     let mut flags = kafka.flags();
-    // A member that comes back under its name is given its partitions at once; another waits for the dead one's session.
+    // A member that returns under its name gets its partitions at once; another one waits for the
+    // dead member's session.
     let instance = format!("group.instance.id={}", kafka.group);
     let settings =
         ["--kafka-properties", &instance, "--projector-checkpoint-events", "50", "--projector-update-window-ms", "20"];
@@ -63,7 +65,7 @@ fn kill_the_service_under_load(kills: usize, seed: u64) {
     victim.terminate();
     judge.check_published(&kafka.log());
     let updates = kafka.records(Topic::Updates);
-    // Whose state was never touched by a kill gives the same answers; the oracle has just said which.
+    // A state that no kill has interrupted gives the same answers, which are the oracle's.
     std::fs::remove_dir_all(data.join("store")).expect("removed");
     let mut never_killed = Victim::spawn(&data, &flags);
     address = never_killed.ready();
@@ -82,8 +84,8 @@ fn service_killed_under_load_answers_as_the_oracle() {
     kill_the_service_under_load(kills(2, 10), 2);
 }
 
-/// Kills brokers by turns under a service that takes events over HTTP, and starts them again; of several, every other one
-/// hangs instead, for longer than the others wait for it.
+/// Kills one broker after another under a service that takes events over HTTP, and starts each
+/// again. Of several brokers, every second one hangs instead, for longer than the others wait.
 fn kill_brokers_under_load(nodes: u16, kills: usize, seed: u64) {
     const EVENTS_A_LIFE: usize = 800;
     let _replay = Replay::with(&format!("RECEIPTS_TEST_KILLS={kills}"));

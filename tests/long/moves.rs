@@ -1,5 +1,5 @@
-//! Kills of projectors while partitions move between them: one joins or leaves, and one dies. Its judge reads the records
-//! that stand in Kafka, and asks through an edge.
+//! Kills projectors while partitions move: one member joins or leaves, and one dies. The judge
+//! reads the records in Kafka and asks an edge.
 
 use receipts_testkit::Limits;
 use receipts_testkit::property::{Replay, number, scaled};
@@ -14,15 +14,16 @@ use receipts_tests::witness::victim::Victim;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-/// Members of the group when nobody is dead.
+/// Members of the group when all live.
 const MEMBERS: usize = 3;
 const EVENTS_A_LIFE: usize = 400;
-/// The shortest that the broker allows: how long a dead member keeps its partitions.
+/// The shortest session that the broker allows: how long a dead member keeps its partitions.
 const SESSION_MS: u64 = 6_000;
-/// In what time after a member has begun to come or go one dies. Its start and two steps of the group fall into it.
+/// The latest kill after a member begins to join or leave. A start and two steps of the group fall
+/// into this time.
 const DIES_WITHIN_MS: u64 = 2_500;
 
-/// Projectors of one group, each with a place of its own: an address and a data directory.
+/// Projectors of one group, each with its own address and data directory.
 struct Group {
     flags: Vec<String>,
     folder: tempfile::TempDir,
@@ -36,14 +37,14 @@ impl Group {
         let properties = format!("session.timeout.ms={SESSION_MS},heartbeat.interval.ms=500");
         flags.extend(["--kafka-properties".to_owned(), properties]);
         flags.extend(["--projector-checkpoint-events", "50", "--projector-update-window-ms", "20"].map(str::to_owned));
-        // Ports that were free a moment ago: a projector keeps its address through restarts.
+        // These ports were free a moment ago: a projector keeps its address across restarts.
         let held: Vec<_> = (0..MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
         let ports = held.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
         let members = (0..MEMBERS).map(|_| None).collect();
         Self { flags, folder: tempfile::tempdir().expect("a folder"), ports, members }
     }
 
-    /// Starts whoever is not there; does not wait for it.
+    /// Starts a member unless it runs; does not wait for it.
     fn come(&mut self, place: usize) {
         let listen = format!("127.0.0.1:{}", self.ports[place]);
         let data = self.folder.path().join(place.to_string());
@@ -51,7 +52,7 @@ impl Group {
             .get_or_insert_with(|| Victim::start("receipts-projector", &["--listen", &listen], &data, &self.flags));
     }
 
-    /// Kills whoever is there; tells whether somebody was.
+    /// Kills a member if it runs, and returns whether it did.
     fn kill(&mut self, place: usize) -> bool {
         self.members[place].take().is_some_and(|mut member| member.kill_if_it_lives())
     }
@@ -63,7 +64,8 @@ impl Group {
     }
 }
 
-/// Asks an edge: while a partition moves the answer is a 503, never another one than the log's.
+/// Asks an edge, which answers 503 while a partition moves, and never anything but the log's
+/// answer.
 fn check(kafka: &Kafka, judge: &Judge, edge: &Service, random: &mut Random, part: f64) -> usize {
     check_by(kafka, judge, &edge.address, random, part, |question, client| {
         let is_answered = |answers: &Vec<Answer>| answers.iter().all(|answer| answer.status != 503);
@@ -71,32 +73,33 @@ fn check(kafka: &Kafka, judge: &Judge, edge: &Service, random: &mut Random, part
     })
 }
 
-/// What came to pass.
+/// The figures of a run.
 #[derive(Debug, Default)]
 struct Figures {
     kills: usize,
-    /// Who died: a member that stayed, the one that came, the one that went.
+    /// Deaths: of members that stayed, that joined, that left.
     stayed: usize,
     came: usize,
     went: usize,
     questions: usize,
 }
 
-/// Lets members come and go, and kills one each time while partitions move, so many in all.
+/// Lets members join and leave, and kills one each time while partitions move, until `kills` have
+/// died.
 fn kill_in_rebalances(kills: usize, seed: u64) {
     let _replay = Replay::with(&format!("RECEIPTS_TEST_KILLS={kills}"));
     let Some(broker) = broker() else { return };
     let kafka = Kafka::named(broker, "moves");
     let mut random = Random::new(seed);
     let mut group = Group::new(&kafka);
-    // It makes the topics.
+    // This process creates the topics.
     let flags: Vec<&str> = group.flags.iter().map(String::as_str).collect();
     let ingest = Service::start("receipts-ingest", &[&["--http-listen", "127.0.0.1:0"], &flags[..]].concat());
     let mut feed = Feed::new(seed, &shape(kills * EVENTS_A_LIFE), PARTITIONS);
     let mut judge = Judge::new(&Limits { parked_age_ms: 3_600_000, ..Limits::default() }, PARTITIONS);
     let (started, mut figures) = (Instant::now(), Figures::default());
     (0..MEMBERS).for_each(|place| group.come(place));
-    // Ready once every partition has an owner.
+    // The edge is ready once every partition has an owner.
     let edge = group.edge();
     figures.questions += check(&kafka, &judge, &edge, &mut random, 1.0);
     let mut moves = 0;
@@ -109,9 +112,10 @@ fn kill_in_rebalances(kills: usize, seed: u64) {
             let dies = random.index(MEMBERS);
             let after = Duration::from_millis(random.below(DIES_WITHIN_MS));
             let died = match group.members[mover].take() {
-                // It goes in order, and its partitions to the others.
+                // The member leaves in order and hands its partitions to the others.
                 Some(mut leaver) => {
-                    // Not before it has any: a process that has just begun to start ends as any other does.
+                    // It leaves after it has partitions: a process that has just started may end in
+                    // any way.
                     eventually("it has partitions", || leaver.opened(), |opened| !opened.is_empty());
                     leaver.send_term();
                     std::thread::sleep(after);
@@ -126,7 +130,7 @@ fn kill_in_rebalances(kills: usize, seed: u64) {
                         died
                     }
                 }
-                // It comes, and takes partitions from the others.
+                // The member joins and takes partitions from the others.
                 None => {
                     group.come(mover);
                     std::thread::sleep(after);
@@ -140,7 +144,7 @@ fn kill_in_rebalances(kills: usize, seed: u64) {
                 (0..MEMBERS).for_each(|place| group.come(place));
             }
             let open = feeder.join().expect("the feeder ends");
-            assert!(!open, "no broker was touched");
+            assert!(!open, "no broker has died");
         });
         judge.read(&kafka.log(), |partition, event| feed.found(partition, event));
         feed.resync();
@@ -148,7 +152,7 @@ fn kill_in_rebalances(kills: usize, seed: u64) {
     }
     (0..MEMBERS).for_each(|place| group.come(place));
     figures.questions += check(&kafka, &judge, &edge, &mut random, 1.0);
-    // In order, so that a member that cannot end is seen.
+    // All end in order, so that the test sees a member that cannot.
     for member in group.members.iter().flatten() {
         eventually("it has partitions", || member.opened(), |opened| !opened.is_empty());
     }

@@ -1,5 +1,5 @@
-//! What the benches of a running service share: the process measured from outside, and a load over kept-alive
-//! connections. Knows nothing of what is asked.
+//! The shared parts of the service benches: a process measured from outside, and a load over
+//! kept-alive connections. Knows no question.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -9,24 +9,25 @@ use hyper_util::rt::TokioIo;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
-/// What a process has used so far, by the kernel.
+/// Resources that a process has used so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
-    /// On all processors, in the kernel too.
+    /// CPU time on all processors, kernel time included.
     pub(crate) cpu: Duration,
-    /// Resident now, bytes.
+    /// Resident memory now, in bytes.
     pub(crate) resident_bytes: u64,
 }
 
 impl Usage {
-    /// Looks at a process.
+    /// Reads the counters of a process.
     ///
     /// # Panics
     /// If there is no such process.
     pub(crate) fn of(process: u32) -> Self {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).expect("a running process");
         let stat = read("stat");
-        // Behind the name, which may hold anything; user and system time are fields 14 and 15, in ticks of 10 ms.
+        // Fields after the name, which may hold anything. User and system time are fields 14 and
+        // 15, in ticks of 10 ms.
         let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
         let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
         let status = read("status");
@@ -36,7 +37,7 @@ impl Usage {
     }
 }
 
-/// One question, to be asked again and again.
+/// A question that the load repeats.
 #[derive(Debug, Clone)]
 pub(crate) struct Ask {
     /// `HOST:PORT`
@@ -47,13 +48,13 @@ pub(crate) struct Ask {
     pub(crate) body: Bytes,
 }
 
-/// A connection that is kept.
+/// A kept-alive connection.
 pub(crate) type Sender = SendRequest<Full<Bytes>>;
 
 /// Connects.
 ///
 /// # Panics
-/// If nobody listens.
+/// If no process listens.
 pub(crate) async fn connect(address: &str) -> Sender {
     let stream = TcpStream::connect(address).await.expect("it listens");
     stream.set_nodelay(true).expect("a socket");
@@ -62,10 +63,10 @@ pub(crate) async fn connect(address: &str) -> Sender {
     sender
 }
 
-/// Asks once with headers of one's own; the status and the body.
+/// Sends one request with these headers, and returns the status and the body.
 ///
 /// # Errors
-/// Where the connection breaks; a new one is needed then.
+/// Where the connection breaks; the caller needs a new one then.
 pub(crate) async fn send(sender: &mut Sender, ask: &Ask, headers: &[(&str, &str)]) -> hyper::Result<(u16, Bytes)> {
     let method = if ask.body.is_empty() { Method::GET } else { Method::POST };
     let request = Request::builder().method(method).uri(&ask.path).header(header::HOST, &ask.address);
@@ -84,12 +85,13 @@ impl Ask {
         body.len()
     }
 
-    /// How long the answer's body is, bytes.
+    /// Length of the answer's body, in bytes.
     pub(crate) async fn answer_bytes(&self) -> usize {
         self.once(&mut connect(&self.address).await).await
     }
 
-    /// Asks over some connections, each of which asks again once it is answered, for a while. How long each answer took.
+    /// Repeats the question for a while over some connections, and returns the duration of each
+    /// answer.
     pub(crate) async fn load(&self, connections: usize, time: Duration) -> Vec<Duration> {
         let mut senders = Vec::new();
         for _ in 0..connections {

@@ -1,5 +1,5 @@
-//! The chats of the soak: an endless seeded history, spelt as JSON on demand, of a size that does not grow. Speaks no HTTP,
-//! reads no clock, judges no answer.
+//! The chats of the soak: an endless seeded history, written as JSON on demand, whose state does
+//! not grow. Sends no HTTP, reads no clock, judges no answer.
 
 use receipts_testkit::random::Random;
 use serde_json::{Value, json};
@@ -8,18 +8,18 @@ use std::collections::{HashMap, VecDeque};
 /// Conversations beside the large one; sizes follow a power law from 2 to `SIZE_MAX`.
 const GROUPS: usize = 2_000;
 const SIZE_MAX: f64 = 5_000.0;
-/// The number of the large one.
+/// The number of the large conversation.
 const LARGE: usize = GROUPS;
-/// Ids of the newest messages of a conversation that reads and queries name.
+/// Newest message ids per conversation that reads and queries name.
 const NEWEST: usize = 30;
-/// Messages that reads fall on, each once or, in larger groups, more often.
+/// Messages that reads name, each once or, in larger groups, more often.
 const RECENT: usize = 200_000;
-/// Events that may come a second time.
+/// Events that may be sent twice.
 const REPEATED: usize = 2_000;
-/// How long after what names it an early message is sent, milliseconds.
+/// How long after a read of it an early message is sent, in milliseconds.
 const EARLY_MS: u64 = 1_000;
 
-/// What happens, and how often of ten thousand times.
+/// The kinds of events, and how often of ten thousand times each happens.
 const WEIGHTS: [(Happening, u32); 12] = [
     (Happening::Send, 1_400),
     (Happening::Read, 4_994),
@@ -51,15 +51,15 @@ enum Happening {
     Erase,
 }
 
-/// A conversation: who is in it by place, and its newest messages.
+/// A conversation: its members by seat, and its newest messages.
 struct Group {
-    /// Members at the beginning; how many places there are.
+    /// Members at the beginning, which is the number of seats.
     size: u64,
-    /// The number of the person at the first place.
+    /// The number of the large conversation.
     first: u64,
-    /// Places whose person is another one by now.
+    /// Seats whose person has changed.
     replaced: HashMap<u64, u64>,
-    /// A place whose person has left and will come again.
+    /// A seat whose person has left and will return.
     away: Option<u64>,
     newest: VecDeque<u64>,
 }
@@ -78,7 +78,7 @@ pub(crate) struct Chat {
     people: u64,
     recent: VecDeque<(u32, u64)>,
     repeated: VecDeque<String>,
-    /// Messages that were named already, and when they are sent, Unix milliseconds.
+    /// Messages that were named before they are sent, and the Unix milliseconds of sending.
     early: VecDeque<(u64, u32, u64)>,
     weights: [u32; WEIGHTS.len()],
 }
@@ -96,16 +96,16 @@ fn person(number: u64) -> String {
 }
 
 impl Chat {
-    /// The chats of a seed; `large` people are in the largest.
+    /// The chats of a seed; the largest has `large` members.
     pub(crate) fn new(seed: u64, large: u64) -> Self {
         let mut random = Random::new(seed);
         let mut groups = Vec::with_capacity(GROUPS + 1);
         let mut people = 0;
         for number in 0..=GROUPS {
-            // The quantiles of a density of s^-2.
+            // The quantiles of the density s^-2.
             let quantile = (number as f64 + 0.5) / GROUPS as f64;
             let size = if number == LARGE { large } else { (2.0 / (1.0 - quantile)).min(SIZE_MAX) as u64 };
-            // A third of a group's people are in the next one too.
+            // A third of a group's people are also in the next group.
             groups.push(Group { size, first: people, replaced: HashMap::new(), away: None, newest: VecDeque::new() });
             people += size - size / 3;
         }
@@ -122,7 +122,7 @@ impl Chat {
         }
     }
 
-    /// The events that stand before all others: the policy and the rosters.
+    /// The first events: the policy and the rosters.
     pub(crate) fn beginning(&self) -> Vec<Value> {
         let mut events = vec![json!({"type": "policy.changed", "read_receipts": {"*": true, "quiet": false}})];
         for (number, group) in self.groups.iter().enumerate() {
@@ -136,7 +136,7 @@ impl Chat {
         events
     }
 
-    /// Spells what happens next at a time, Unix milliseconds, as one JSON object.
+    /// Writes the next event at a time in Unix milliseconds, as one JSON object.
     pub(crate) fn next(&mut self, now_ms: u64) -> String {
         if self.early.front().is_some_and(|(due_ms, ..)| *due_ms <= now_ms) {
             let (_, group, number) = self.early.pop_front().expect("looked at");
@@ -180,7 +180,8 @@ impl Chat {
         event
     }
 
-    /// The ids of up to 30 messages of one conversation, as a screen shows them, and the conversation.
+    /// The ids of up to 30 messages of one conversation, as a screen shows them, and the
+    /// conversation.
     pub(crate) fn screen(&mut self) -> (String, Vec<String>) {
         let (group, _) = self.recent_one();
         (conversation(group), self.groups[group as usize].newest.iter().copied().map(message).collect())
@@ -197,7 +198,7 @@ impl Chat {
         (conversation(group), message(number))
     }
 
-    /// The conversation of most people, and its newest message.
+    /// The largest conversation, and its newest message.
     pub(crate) fn largest(&self) -> (String, Option<String>) {
         (conversation(LARGE as u32), self.groups[LARGE].newest.back().copied().map(message))
     }
@@ -216,7 +217,7 @@ impl Chat {
         person(group.person(self.random.below(group.size)))
     }
 
-    /// A message that was sent: rather a new one, and rather one in a larger group.
+    /// A sent message, more often a new one, and more often one in a larger group.
     fn recent_one(&mut self) -> (u32, u64) {
         let back = (self.recent.len() as f64 * self.random.unit().powi(4)) as usize;
         let at = self.recent.len().checked_sub(back + 1);
@@ -264,7 +265,7 @@ impl Chat {
         read(group, &reader, &[number], now_ms, hidden)
     }
 
-    /// Somebody opens a chat.
+    /// A person opens a chat.
     fn read_newest(&mut self, group: u32, reader: &str, now_ms: u64) -> String {
         let newest = &self.groups[group as usize].newest;
         if newest.is_empty() {
@@ -300,7 +301,7 @@ impl Chat {
         }
     }
 
-    /// Somebody leaves, or comes again; at times a newcomer takes the place.
+    /// A person leaves or returns; at times a newcomer takes the seat.
     fn churn(&mut self) -> String {
         let number = if self.random.chance(0.2) { LARGE } else { self.random.index(GROUPS) };
         let newcomer = self.random.chance(0.1);
@@ -324,7 +325,7 @@ impl Chat {
         }
     }
 
-    /// Somebody is erased; the place goes to a newcomer with the next change of the roster there.
+    /// A person is erased; a newcomer takes the seat with the next change of the roster.
     fn erase(&mut self) -> String {
         let number = self.random.index(GROUPS);
         let group = &mut self.groups[number];

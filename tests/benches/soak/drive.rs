@@ -1,5 +1,6 @@
-//! The load of the soak on a running service: bodies of events at a rate or as fast as it takes them, questions beside them,
-//! a probe that measures how long what is acknowledged takes to be answered, and open streams. Prints nothing.
+//! The load of the soak: bodies of events at a rate or as fast as the service takes them, questions
+//! beside them, a probe of the time from acknowledgement to answer, and open streams. Prints
+//! nothing.
 
 use crate::chat::Chat;
 use crate::load::{Ask, Sender, connect, send};
@@ -13,42 +14,42 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How far the load may be behind before it gives up catching up.
+/// How far the load may fall behind before it stops catching up.
 const BEHIND_MAX: Duration = Duration::from_secs(1);
-/// How often a probe is sent.
+/// The interval between probes.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
-/// Who sends the probes, and where.
+/// The sender of the probes, and their conversation.
 const PROBER: &str = "prober";
 const PROBES: &str = "probes";
 
-/// What was seen since it was last taken. Times are in microseconds.
+/// Measurements since the last call of `take`. Times are in microseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// Events acknowledged.
     pub(crate) events: u64,
-    /// From a body to its acknowledgement.
+    /// From sending a body to its acknowledgement.
     pub(crate) posts: Vec<u32>,
-    /// From when a question was due to its answer.
+    /// From the due time of a question to its answer.
     pub(crate) queries: Vec<u32>,
-    /// From a probe's acknowledgement to an answer that holds it.
+    /// From a probe's acknowledgement to an answer with it.
     pub(crate) lags: Vec<u32>,
-    /// From the sending of a probe to its update on a stream, the window of updates in it.
+    /// From sending a probe to its update on a stream, including the window of updates.
     pub(crate) streamed: Vec<u32>,
     /// Updates on all streams.
     pub(crate) updates: u64,
-    /// What should not have been, and the first of it.
+    /// Errors, and the text of the first.
     pub(crate) errors: u64,
     pub(crate) first_error: Option<String>,
 }
 
-/// What all parts of the load share.
+/// State that all parts of the load share.
 pub(crate) struct Load {
     pub(crate) address: String,
-    /// Events a body in the mean.
+    /// Mean events per body.
     pub(crate) body_events: u64,
     chat: Mutex<Chat>,
     seen: Mutex<Seen>,
-    /// When probes were sent that were not refused and are not yet on their stream.
+    /// The send times of probes that were accepted and are not yet on their stream.
     probes: Mutex<HashMap<String, Instant>>,
     stopped: AtomicBool,
     now_ms: fn() -> u64,
@@ -67,7 +68,7 @@ impl Load {
         })
     }
 
-    /// What was seen since the last call.
+    /// Measurements since the last call of `take`. Times are in microseconds.
     pub(crate) fn take(&self) -> Seen {
         std::mem::take(&mut self.seen.lock())
     }
@@ -77,7 +78,7 @@ impl Load {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// Probes that were sent longer ago than this and whose update no stream has brought.
+    /// Probes older than this whose update no stream has brought.
     pub(crate) fn unheard(&self, longer_than: Duration) -> usize {
         self.probes.lock().values().filter(|at| at.elapsed() > longer_than).count()
     }
@@ -96,7 +97,7 @@ impl Load {
         Ask { address: self.address.clone(), path: path.into(), body: body.into() }
     }
 
-    /// Sends; a connection that broke is an error and is made anew.
+    /// Sends a request. A broken connection is an error, and the next request connects again.
     async fn send(&self, sender: &mut Sender, ask: &Ask, headers: &[(&str, &str)]) -> Option<(u16, Bytes)> {
         match send(sender, ask, headers).await {
             Ok(answer) => Some(answer),
@@ -109,7 +110,7 @@ impl Load {
     }
 }
 
-/// When the next body is due, at a rate of events.
+/// Computes when the next body is due, at a rate of events.
 struct Pace {
     next: Instant,
     per_event: Duration,
@@ -127,8 +128,8 @@ impl Pace {
     }
 }
 
-/// Posts events over some connections until a time, at a rate (events a second) or as fast as they are taken. How many were
-/// acknowledged, and a token that covers them.
+/// Posts events over some connections until a time, at a rate (events per second) or as fast as the
+/// service takes them. Returns the number of acknowledged events and a token that covers them.
 pub(crate) async fn write(load: &Arc<Load>, connections: usize, rate: Option<f64>, until: Instant) -> (u64, String) {
     let pace = rate.map(|rate| {
         Arc::new(Mutex::new(Pace { next: Instant::now(), per_event: Duration::from_secs_f64(1.0 / rate) }))
@@ -195,7 +196,7 @@ fn position(answer: &[u8]) -> String {
     answer["position"].as_str().expect("a token").to_owned()
 }
 
-/// Waits until everything below a token is folded.
+/// Waits until everything before a token is folded.
 pub(crate) async fn fold_up_to(load: &Load, token: &str) {
     let mut sender = connect(&load.address).await;
     let ask = load.ask("/v1/receipts/query", json!({"message_ids": ["none"]}).to_string());
@@ -203,12 +204,12 @@ pub(crate) async fn fold_up_to(load: &Load, token: &str) {
     while !matches!(send(&mut sender, &ask, &headers).await, Ok((200, _))) {}
 }
 
-/// Asks at a rate (questions a second) until it is stopped, one after the other.
+/// Asks one question after another at a rate (per second) until it is stopped.
 pub(crate) async fn query(load: Arc<Load>, seed: u64, rate: f64) {
     let mut random = Random::new(seed);
     let mut sender = connect(&load.address).await;
     let each = Duration::from_secs_f64(1.0 / rate);
-    // Not in step with the others.
+    // The tasks start at different times.
     let mut pace = Pace { next: Instant::now() + each.mul_f64(random.unit()), per_event: each };
     while !load.is_stopped() {
         let due = pace.due(1);
@@ -222,7 +223,8 @@ pub(crate) async fn query(load: Arc<Load>, seed: u64, rate: f64) {
     }
 }
 
-/// A screen of a chat, ids from anywhere, one receipt, or a page of a list of the largest group.
+/// Asks for a screen of a chat, for ids from anywhere, for one receipt, or for a page of a list of
+/// the largest group.
 fn question(load: &Load, random: &mut Random) -> Ask {
     let mut chat = load.chat.lock();
     let body = match random.weighted(&[40, 20, 25, 15]) {
@@ -248,7 +250,8 @@ fn question(load: &Load, random: &mut Random) -> Ask {
     load.ask("/v1/receipts/query", body.to_string())
 }
 
-/// INV-SUM of every receipt in an answer. Gone, recalled and not wanted are answers too; nothing else is.
+/// Checks INV-SUM for every receipt in an answer. Only these statuses are allowed: found, gone,
+/// recalled, not requested.
 fn judge(status: u16, answer: &[u8]) -> Result<(), String> {
     let body: Value = serde_json::from_slice(answer).map_err(|error| format!("{status}: {error}"))?;
     if !matches!(status, 200 | 404 | 409) {
@@ -268,7 +271,7 @@ fn judge(status: u16, answer: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Sends a message each 100 ms and asks for it at once with the token of its acknowledgement.
+/// Sends a message every 100 ms and asks for it at once with the token of its acknowledgement.
 pub(crate) async fn probe(load: Arc<Load>) {
     let mut sender = connect(&load.address).await;
     let mut number = 0;
@@ -304,8 +307,8 @@ pub(crate) async fn probe(load: Arc<Load>) {
     }
 }
 
-/// Opens the stream of the probes' sender and one of the largest group, each read on a thread of its own until the service
-/// ends.
+/// Opens the stream of the probes' sender and one of the largest group. A thread reads each until
+/// the service ends.
 pub(crate) fn listen(load: &Arc<Load>) {
     let largest = load.chat.lock().largest().0;
     for query in [format!("sender_id={PROBER}"), format!("conversation_id={largest}")] {

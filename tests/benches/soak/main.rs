@@ -1,11 +1,13 @@
-//! A soak: hours of mixed load on a running service at half of what it takes, with questions, open streams and snapshots
-//! beside it. Each minute a row: rate, memory, disk, latency, errors. In the end a verdict: flat or not, and whether
-//! `receipts verify` finds the store and the snapshots to be what the log folds to. Mends nothing and repeats no minute.
+//! A soak: hours of mixed load on a running service at half of its maximum, with questions, open
+//! streams and snapshots. Prints a row per minute: rate, memory, disk, latency, errors. The verdict
+//! says whether they stayed flat, and whether `receipts verify` finds that store and snapshots
+//! equal the fold of the log. Repairs nothing and repeats no minute.
 //!
-//! `cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench soak -- [--minutes N] [--rate EVENTS] …`
+//! `cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests
+//! --bench soak -- [--minutes N] [--rate EVENTS] …`
 //!
-//! Messages are forgotten after some minutes, so that the state reaches its size soon. The embedded log keeps everything: it
-//! grows with the events, and what is to be flat there are the bytes an event.
+//! Messages expire after some minutes, so that the state reaches its size soon. The embedded log
+//! keeps everything and grows: there, the bytes per event must be flat.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that measures and prints")]
 
@@ -28,7 +30,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The services' allocator.
+/// The allocator of the services.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -36,7 +38,7 @@ const HELP: &str = "A soak: mixed load on a running service at half of what it t
 
   --minutes N         how long, after the burst (60)
   --rate N            events a second (half of what the burst shows)
-  --rate-max N        at most so many, where the log would not fit on the disk (no limit)
+  --rate-max N        at most this rate, where the log would not fit on the disk (no limit)
   --burst-s N         how long the most is measured (20)
   --connections N     connections that write (32)
   --body-events N     events a body in the mean (4)
@@ -46,16 +48,18 @@ const HELP: &str = "A soak: mixed load on a running service at half of what it t
   --memory-mb N       memory for pages, projector.memory_bytes (512)
   --snapshot-ms N     how often a snapshot is taken (120000)
   --dir DIR           where data and snapshots are (a temporary directory); stays, and must be empty or new
-  --kafka-bootstrap HOST:PORT   a Kafka in the place of the embedded log
+  --kafka-bootstrap HOST:PORT   a Kafka instead of the embedded log
   --json              prints JSON; the rows go to standard error
 
 Ends with 1 where something is not flat, not clean, or was answered wrongly.
 Example: cargo build --profile dist --bin receipts && cargo bench --profile dist -p receipts-tests --bench soak -- --minutes 60";
-/// Questions a second of one task, which waits for each answer: few, so that its waiting is not taken for the service's.
+/// Questions per second of one task, which waits for each answer: few, so that its waiting is not
+/// taken for the service's.
 const QUESTIONS_OF_ONE: u64 = 10;
-/// How much of the rate must have been written: a machine that cannot bear the load shows nothing flat.
+/// The share of the rate that must be written: a machine that cannot bear the load shows nothing
+/// flat.
 const RATE_KEPT: f64 = 0.95;
-/// An update that takes longer is missing.
+/// An update that takes longer counts as missing.
 const UNHEARD: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
@@ -144,7 +148,7 @@ async fn run() -> bool {
     let (events, token) = writing.await.expect("no panic");
     drive::fold_up_to(&load, &token).await;
     load.stop();
-    // What asks has its last answer before the service ends.
+    // The tasks that ask get their last answers before the service ends.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let exit = service.terminate();
 
@@ -182,7 +186,7 @@ async fn run() -> bool {
     is_good
 }
 
-/// Events a second that are acknowledged and folded, when as many are posted as are taken.
+/// Measures how many events per second the service acknowledges and folds at full load.
 async fn burst(load: &Arc<Load>, connections: usize, time: Duration) -> f64 {
     say(&format!("a burst of {} s", time.as_secs()));
     let began = Instant::now();
@@ -191,7 +195,8 @@ async fn burst(load: &Arc<Load>, connections: usize, time: Duration) -> f64 {
     events as f64 / began.elapsed().as_secs_f64()
 }
 
-/// `receipts verify`: its exit code and what it says, a line a partition; what went wrong is the last line.
+/// Runs `receipts verify`. Returns its exit code and its output, a line per partition; the last
+/// line is the error.
 fn verify(data: &Path, settings: &[String], more: &[&str]) -> (Option<i32>, Vec<Value>) {
     let mut arguments = vec!["verify", "--json", "--data-dir", data.to_str().expect("UTF-8")];
     arguments.extend(more);

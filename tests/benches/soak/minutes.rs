@@ -1,5 +1,5 @@
-//! The rows of the soak and what they say in the end: the last third beside the middle one. Measures nothing itself but the
-//! size of directories.
+//! The rows of the soak, and the comparison of the last third with the middle third. Measures only
+//! the sizes of directories itself.
 
 use crate::drive::Seen;
 use crate::load::Usage;
@@ -8,12 +8,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// How much more the last third may take than the middle one and still be flat: of memory and disk, and of times, which a
-/// shared machine disturbs.
+/// By how much the last third may exceed the middle third and still be flat: memory and disk, and
+/// times, which other work on the machine disturbs.
 const ROOM_MORE: f64 = 1.1;
 const TIME_MORE: f64 = 1.5;
 
-/// Bytes on the disk, as blocks that are taken.
+/// Bytes on the disk, by allocated blocks.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Sizes {
     log_bytes: u64,
@@ -31,7 +31,7 @@ impl Sizes {
     }
 }
 
-/// What a directory takes; files may go while it is looked at.
+/// Sums the bytes of a directory; files may vanish meanwhile.
 fn taken(path: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(path) else { return 0 };
     entries
@@ -41,7 +41,7 @@ fn taken(path: &Path) -> u64 {
         .sum()
 }
 
-/// One minute. Times are in microseconds.
+/// The figures of one minute. Times are in microseconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Minute {
     minute: u64,
@@ -107,7 +107,7 @@ impl Minute {
         }
     }
 
-    /// A row of the table; the first error in words behind it.
+    /// A row of the table, followed by the first error.
     pub(crate) fn line(&self) -> String {
         let megabytes = |bytes: u64| format!("{:.0} MB", bytes as f64 / 1e6);
         let ms = |us: u32| format!("{:.1} ms", f64::from(us) / 1e3);
@@ -134,11 +134,11 @@ impl Minute {
     }
 }
 
-/// Whether one figure is flat.
+/// The verdict about one figure.
 #[derive(Debug, Serialize)]
 pub(crate) struct Verdict {
     what: &'static str,
-    /// Medians over the minutes of the middle third and of the last one.
+    /// Medians over the minutes of the middle third and of the last third.
     middle: f64,
     last: f64,
     at_most: f64,
@@ -156,7 +156,8 @@ impl Verdict {
     }
 }
 
-/// The last third beside the middle one, figure by figure. Nothing to say of fewer than three minutes.
+/// Compares the last third with the middle third, figure by figure. Returns nothing for fewer than
+/// three minutes.
 pub(crate) fn verdicts(rows: &[Minute]) -> Vec<Verdict> {
     let third = rows.len() / 3;
     if third == 0 {

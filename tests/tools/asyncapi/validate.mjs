@@ -1,10 +1,10 @@
-// Holds schemas/asyncapi.yaml to the AsyncAPI 3 specification by its own parser, references to files included. Every
-// diagnosis counts, warnings too: node validate.mjs DOCUMENT
+// Checks schemas/asyncapi.yaml against the AsyncAPI 3 specification with its own parser, including
+// references to files. Warnings count as errors: node validate.mjs DOCUMENT
 import { Parser, fromFile } from "@asyncapi/parser";
 
 const [document] = process.argv.slice(2);
 const { document: parsed, diagnostics } = await fromFile(new Parser(), document).parse();
-// Severities from 0, an error, to 3, a hint: hints are advice ("the newest version is …") and not about this document.
+// Severities run from 0, an error, to 3, a hint. Hints give general advice, not about this document.
 const found = diagnostics.filter(({ severity }) => severity < 2);
 for (const { message, path, range } of found) {
   console.error(`${document}:${range.start.line + 1}: /${path.join("/")}: ${message}`);

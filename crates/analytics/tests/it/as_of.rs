@@ -1,6 +1,6 @@
 //! INV-ASOF: an answer as of a time equals the answer at that time.
 
-use crate::common::{PARTITIONS, LoggedHistory, assert_agree, oracle, scratch, take};
+use crate::common::{LoggedHistory, PARTITIONS, assert_agree, oracle, scratch, take};
 use receipts_analytics::{Error, Folded, Span, UpTo, digest, offset_at, span};
 
 /// INV-ASOF, INV-PREFIX: the oracle answers while the log grows. A later fold up to a record's time

@@ -1,7 +1,7 @@
 //! INV-SNAPSHOT: the digest of analysts and auditors equals the digest of a snapshot of the same
 //! state.
 
-use crate::common::{PARTITIONS, LoggedHistory, scratch};
+use crate::common::{LoggedHistory, PARTITIONS, scratch};
 use receipts_analytics::{UpTo, digest, span};
 use receipts_store::Backend as _;
 use receipts_store::snapshot::{PendingSnapshot, Provenance as Header, hex};
@@ -11,7 +11,8 @@ fn a_state_and_its_snapshot_have_one_digest() {
     for seed in 0..6 {
         let history = LoggedHistory::new(seed);
         for partition in 0..PARTITIONS {
-            let mut folded = scratch().fold(&history.log, &span(&history.log, partition, UpTo::End).unwrap(), &()).unwrap();
+            let mut folded =
+                scratch().fold(&history.log, &span(&history.log, partition, UpTo::End).unwrap(), &()).unwrap();
             let shown = digest(&folded.state, partition, &()).unwrap();
             let batch = folded.state.pages().batch(folded.state.next_offset());
             let saved = folded.state.pages().backend().commit(batch).unwrap();

@@ -1,7 +1,7 @@
 //! INV-EXPORT: an export's rows equal the answers of the oracle, and one prefix gives the same
 //! files.
 
-use crate::common::{PARTITIONS, LoggedHistory, oracle_of, scratch};
+use crate::common::{LoggedHistory, PARTITIONS, oracle_of, scratch};
 use arrow_array::{Array as _, BooleanArray, Int64Array, StringArray};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use receipts_analytics::export::{Dataset, Format, Plan, Target, Type, export};
@@ -195,7 +195,8 @@ fn every_row_is_what_the_oracle_answers() {
         assert_eq!(rows.len(), events().count(), "seed {seed}");
         for row in rows {
             let partition = row["partition"].as_u64().unwrap() as usize;
-            let (at, event) = history.records[partition].iter().find(|(at, _)| row["offset"] == json!(at.offset)).unwrap();
+            let (at, event) =
+                history.records[partition].iter().find(|(at, _)| row["offset"] == json!(at.offset)).unwrap();
             assert_eq!(row["timestamp_ms"], json!(at.timestamp_ms));
             let (event, shown) = (event.as_ref().unwrap(), text(&row, "event"));
             let named =

@@ -1,6 +1,6 @@
 //! INV-STATS: the statistics follow from the answers of the contract's oracle, and name no person.
 
-use crate::common::{PARTITIONS, LoggedHistory, oracle_of, scratch};
+use crate::common::{LoggedHistory, PARTITIONS, oracle_of, scratch};
 use receipts_analytics::stats::page::page;
 use receipts_analytics::stats::{Plan, Stats, stats};
 use receipts_analytics::{Scratch, Span, UpTo, span};

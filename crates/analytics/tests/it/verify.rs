@@ -1,7 +1,7 @@
 //! INV-VERIFY: a store that differs from the fold of its log is found, with the location of the
 //! difference.
 
-use crate::common::{SLED, Stored, LoggedHistory, folded, scratch, with_state};
+use crate::common::{LoggedHistory, SLED, Stored, folded, scratch, with_state};
 use receipts_analytics::verify::{self, Verdict};
 use receipts_fold::index::IndexPage;
 use receipts_fold::pages::{

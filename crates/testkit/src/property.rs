@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use receipts_event::Event;
@@ -96,7 +96,7 @@ pub fn holds(own: Range<u64>, shape: &Shape, property: impl Fn(u64, &Log) -> Res
             panic!(
                 "seed {seed}: {why}\n\nThe shrunk history, as lines for a case file:\n{}\nReplay with:\n  {}\n",
                 as_case_lines(&small),
-                command(&format!("{SEEDS}={seed}..{}", seed + 1))
+                command(&replay_seed(seed))
             );
         }
     }
@@ -109,11 +109,14 @@ pub fn holds(own: Range<u64>, shape: &Shape, property: impl Fn(u64, &Log) -> Res
 /// With the panic of the first seed that fails.
 pub fn each_seed(own: Range<u64>, mut test: impl FnMut(u64)) {
     for seed in seeds(own) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(seed))) {
-            eprintln!("seed {seed} failed. Replay with:\n  {}", replay(seed));
-            resume_unwind(panic);
-        }
+        let _replay = Replay::with(&replay_seed(seed));
+        test(seed);
     }
+}
+
+/// Returns the variable that chooses one seed.
+fn replay_seed(seed: u64) -> String {
+    format!("{SEEDS}={seed}..{}", seed + 1)
 }
 
 /// Returns the result of a property, or the message of its panic. Prints no panic, because

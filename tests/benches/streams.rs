@@ -113,7 +113,7 @@ async fn run() {
             "{}",
             json!({"streams": streams, "of": kind, "bytes_per_stream": bytes, "resident_before_bytes": before.resident_bytes,
                    "resident_after_bytes": after.resident_bytes, "cpu_us_to_open": opening_us, "seconds": seconds,
-                   "heartbeat_ms": heartbeat_ms, "signs_of_life": signs, "cpu_s": cpu})
+                   "heartbeat_ms": heartbeat_ms, "heartbeats": signs, "cpu_s": cpu})
         );
     } else {
         println!("{streams} idle streams, a {kind} each, a heartbeat each {heartbeat_ms} ms");

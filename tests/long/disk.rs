@@ -202,7 +202,7 @@ fn full_disk_loses_no_acknowledged_event() {
         eprintln!("{leave} B left: {} acknowledged, {open} open; ended: {:?}", acknowledged.len(), process.ended());
         assert!(words.contains("No space left") || words.contains("no storage space"), "it says why: {words}");
         if process.ended().is_none() {
-            let _whatever_it_could_not_do = process.stop();
+            let _any_exit_code = process.stop();
         }
         drop(process);
         all_is_there(&data, acknowledged.len(), open);

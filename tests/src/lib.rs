@@ -37,11 +37,11 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Returns true if this process is root, which mounts disks and cuts networks. If it is not, the test leaves itself out and
-/// says so in a line that `tests/run` counts.
+/// Returns true if this process is root, which may mount disks and cut networks. Otherwise prints a
+/// line that `tests/run` counts, and the caller leaves its test out.
 ///
 /// # Panics
-/// If it is not root where `CI=true`, which lets no test be left out.
+/// If this process is not root where `CI=true`, which leaves out no test.
 #[must_use]
 pub fn may_use_root(what: &str) -> bool {
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);

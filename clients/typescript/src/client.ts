@@ -243,7 +243,8 @@ export class ReceiptsClient {
       try {
         (listener as (...values: Parameters<ClientEvents[Name]>) => void)(...values);
       } catch (error) {
-        // A listener's error is reported as uncaught. It ends neither the stream nor the calls of other listeners.
+        // A listener's error is reported as uncaught. It ends neither the stream nor the calls of
+        // other listeners.
         queueMicrotask(() => {
           throw error;
         });

@@ -64,7 +64,8 @@ export class UpdateStream {
       const failure = await this.#connect().catch((error: unknown) => asError(error));
       if (closing.aborted) return;
       if (failure instanceof ReceiptsProblem && failure.is("updates-gone")) {
-        // Missed updates are lost to the stream, so it continues from now on. The application must query the receipts.
+        // Missed updates are lost to the stream, so it continues from now on. The application must
+        // query the receipts.
         this.#lastEventID = "";
         this.#listener.onUpdatesGone(failure);
         continue;

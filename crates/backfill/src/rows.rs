@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_no_event_can_express_are_refused_by_column() {
+    fn rows_beyond_any_event_are_refused_by_column() {
         let columns = Columns::default();
         let of = reader(&columns);
         let message = |more: Value| {

@@ -16,8 +16,8 @@ fn number_of(run: &str, event_id: &str) -> Option<u64> {
     event_id.strip_prefix("backfill-")?.strip_prefix(run)?.strip_prefix('-')?.parse().ok()
 }
 
-/// Returns by partition the greatest number of an event at or after the offset in `from`. A partition
-/// holds events in the order of their numbers, so all lower numbers are there too.
+/// Returns by partition the greatest number of an event at or after the offset in `from`. A
+/// partition holds events in the order of their numbers, so all lower numbers are there too.
 pub(crate) fn greatest_written(
     log: &dyn Inspect,
     run: &str,

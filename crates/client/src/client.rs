@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_repeatable_only_if_all_its_events_are() {
+    fn request_is_repeatable_only_if_all_events_are() {
         let is_repeatable = |events: &[Event<'_>]| bodies(events)[0].1;
         let (read, recall) = (message_read("g", "bob", ["m"]).build(), message_recalled("g", "m").build());
         assert!(is_repeatable(std::slice::from_ref(&read)));

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_belongs_to_a_type_and_common_fields_to_all() {
+    fn every_field_belongs_to_a_type_or_all() {
         let mut met = Fields::default();
         for event_type in EventType::ALL {
             for field in fields_of(event_type.fields()) {

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_a_control_event_ends_with_a_slash() {
+    fn key_of_a_control_event_ends_with_slash() {
         let event = decode(br#"{"type":"user.erased","user_id":"u","conversation_id":"ignored"}"#).unwrap();
         assert_eq!((event.key(), control_key("default")), (b"default/".to_vec(), b"default/".to_vec()));
         assert!(event.key_matches(b"default/"));

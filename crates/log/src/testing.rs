@@ -226,8 +226,8 @@ pub fn enabled() -> bool {
     !off
 }
 
-/// Says on standard error that the calling test leaves itself out. The test harness does not capture the line, so that
-/// `tests/run` can count it.
+/// Says on standard error that the calling test leaves itself out. The test harness does not
+/// capture the line, so that `tests/run` can count it.
 pub fn left_out(why: &str) {
     let thread = std::thread::current();
     let line = format!("\nleft out: {}: {why}\n", thread.name().unwrap_or("a test"));

@@ -46,7 +46,8 @@ pub fn number(variable: &str, own: u64) -> u64 {
     text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number"))
 }
 
-/// Returns the repetitions of a test: `short` in every run, `long` where `RECEIPTS_TEST_SCALE=long`.
+/// Returns the repetitions of a test: `short` in every run, `long` where
+/// `RECEIPTS_TEST_SCALE=long`.
 ///
 /// # Panics
 /// If the variable holds another word.

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_axis_ends_at_a_round_number_above_the_greatest_value() {
+    fn axis_ends_at_a_round_number_above_the_maximum() {
         for (greatest, wanted) in
             [(0, 4), (4, 4), (5, 8), (23, 24), (100, 100), (101, 120), (20_090, 24_000), (400_000, 400_000)]
         {

@@ -70,7 +70,7 @@ fn reports_of_both_sides_add_up_to_the_whole() {
                 assert_eq!(
                     rest.newest_timestamp_ms.is_some(),
                     from < records.len(),
-                    "of the stretch, if it has a record"
+                    "of the range, if it has a record"
                 );
             }
         }

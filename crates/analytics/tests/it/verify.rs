@@ -34,7 +34,7 @@ where
 
 /// INV-VERIFY: up to the store's offset, at the end of the log or before it.
 #[test]
-fn a_store_that_equals_its_log_is_good_at_any_offset() {
+fn store_equal_to_its_log_is_good_anywhere() {
     for seed in 0..4 {
         let history = LoggedHistory::new(seed);
         let all = history.records[0].len();
@@ -158,7 +158,7 @@ fn a_message_missing_from_a_sealed_segment_is_found() {
             has_some
         })
     });
-    let planted = planted.expect("a stretch is sealed");
+    let planted = planted.expect("a segment is sealed");
     let verdict = verdict(&history, dir.path());
     let first = verdict.first_difference.as_ref().map(|first| (first.location.as_str(), first.store.as_str()));
     assert!(

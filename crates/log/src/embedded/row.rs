@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_round_trips_with_nulls_and_empty_values_distinct() {
+    fn row_round_trips_with_distinct_nulls_and_empty_values() {
         for key in [None, Some(&b""[..]), Some(b"k")] {
             for value in [None, Some(&b""[..]), Some(&[7; 300])] {
                 let (written, mut row) = (entry(key, value), Vec::new());

@@ -328,7 +328,7 @@ mod tests {
 
     /// The broker answers this batch with offset -1, and librdkafka counts on from it: -1, 0, 1, 2.
     #[test]
-    fn a_duplicate_batch_gets_the_last_offset_of_its_partition() {
+    fn duplicate_batch_gets_the_last_offset_of_its_partition() {
         let fixture = Fixture::new();
         let writer = fixture.writer(TIME_LIMIT, 300);
         fixture.answers(&[DUPLICATE]);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_acknowledged_by_a_later_one_has_an_offset_below_the_end() {
+    fn entry_acknowledged_by_a_later_one_is_below_end() {
         let fixture = Fixture::new();
         let writer = fixture.writer(TIME_LIMIT, 1);
         outcome(append(&writer)).unwrap();

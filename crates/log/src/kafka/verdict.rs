@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broker_outage_is_transient_and_a_lost_offset_is_not() {
+    fn broker_outage_is_transient_but_lost_offset_is_not() {
         use RDKafkaErrorCode as Code;
         let of = |code| verdict(&KafkaError::MessageConsumption(code), "t");
         for code in [Code::BrokerTransportFailure, Code::AllBrokersDown, Code::OperationTimedOut, Code::Resolve] {

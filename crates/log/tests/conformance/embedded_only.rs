@@ -208,7 +208,7 @@ fn timestamps_never_fall_within_a_partition() {
 }
 
 #[test]
-fn a_damaged_row_stops_the_reader_and_is_never_served() {
+fn damaged_row_stops_the_reader_without_being_served() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     append(&log, entry(0, "k", "a value that is easy to find in the file"));

@@ -2,10 +2,11 @@
 //! decoding, then the fold of `receipts replay`. Each phase prints its rate and its peak memory.
 //!
 //! `cargo bench -p receipts-analytics --bench replay -- [--messages N] [--cap N] [--ids N]
-//! [--receipts-per-message N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]` It starts
-//! its own broker by `tests/kafka/broker/kafka.sh` (Java 17, Maven) with the log in KAFKA_DIR
-//! (`.kafka`). States that exceed their memory go to TMPDIR. A separate process writes the
-//! workload, which takes 16 bytes per event, so that its memory does not count. 100 million
+//! [--receipts-per-message N] [--partitions N] [--memory-mb N] [--seed N] [--json FILE]`
+//!
+//! It starts its own broker by `tests/kafka/broker/kafka.sh` (Java 17, Maven) with the log in
+//! KAFKA_DIR (`.kafka`). States that exceed their memory go to TMPDIR. A separate process writes
+//! the workload, which takes 16 bytes per event, so that its memory does not count. 100 million
 //! receipts: `--messages 20000000`.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]

@@ -24,8 +24,8 @@ pub enum UpTo {
     /// The current end of the log.
     End,
     /// Before the first record whose timestamp (Unix milliseconds) is later. Records after that one
-    /// are left out even if their own timestamps are earlier, because a state is that of a prefix
-    /// (INV-ASOF).
+    /// are left out even if their own timestamps are earlier, because every state is the fold of a
+    /// prefix (INV-ASOF).
     Time(u64),
     /// Everything below an offset.
     Offset(u64),
@@ -180,7 +180,7 @@ pub struct Scratch {
     pub limits: Limits,
     /// Memory for one partition's pages, bytes. Further pages go to the temporary directory.
     pub memory_bytes: usize,
-    /// Snapshots from which a fold may begin: by the newest one within the folded range.
+    /// Snapshots from which a fold may begin; it takes the newest one within the folded range.
     pub snapshots: Option<Snapshots>,
 }
 
@@ -203,9 +203,9 @@ impl Scratch {
         self.fold_and_report(log, span, None, monitor)
     }
 
-    /// Folds a range of a partition and reports only its records from an offset on. The state still
-    /// is that of the whole range: records below the offset come from the newest snapshot at or
-    /// below it, else from the log.
+    /// Folds a range of a partition and reports only its records from an offset on. The state
+    /// is still that of the whole range: records below the offset come from the newest snapshot at
+    /// or below it, else from the log.
     ///
     /// # Errors
     /// As [`Self::fold`].

@@ -1,4 +1,4 @@
-//! What analysts and auditors ask of a log: folds of a prefix, exports, audits of a store against
+//! Analyses a log for analysts and auditors: folds of a prefix, exports, audits of a store against
 //! its log, and read statistics.
 //!
 //! This crate never writes to the log, joins a consumer group or changes a store that a service

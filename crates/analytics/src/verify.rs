@@ -215,7 +215,8 @@ fn compare(truth: &Stored, stored: &Stored, monitor: &dyn ProgressMonitor, verdi
     Ok(())
 }
 
-/// Compares which pages of its own each side has: those that no other page refers to.
+/// Compares the keys of the partition's own pages, to find a page that only the store has: the walk
+/// over the pages of the log's fold does not meet it.
 fn unequal_keys(truth: &Stored, stored: &Stored) -> Result<Option<Difference>, StateError> {
     let wanted = truth.pages_of_partition()?;
     let held = match stored.pages_of_partition() {

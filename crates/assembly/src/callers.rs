@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The shortest time between two readings of a file of keys. Tokens that name unknown keys cause
 /// readings, but no more often than this.
 const FILE_PAUSE: Duration = Duration::from_secs(1);
-/// The same for a URL, behind which is another party's service.
+/// The same for a URL. It is longer because another party's service answers there.
 const URL_PAUSE: Duration = Duration::from_secs(10);
 /// How long a start waits for keys from a URL; as long as for a broker.
 const KEYS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,8 +25,8 @@ const KEYS_TIMEOUT: Duration = Duration::from_secs(30);
 /// for the end of a session.
 ///
 /// # Errors
-/// A usage failure where a secret or keys in files cannot be used; another failure where keys from
-/// a URL cannot be had.
+/// A usage failure if a secret or keys in files cannot be used; another failure if keys from
+/// a URL cannot be fetched.
 pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure> {
     if !auth.is_configured() {
         return Ok(Arc::new(TrustedHeaders));

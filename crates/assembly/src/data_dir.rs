@@ -41,9 +41,9 @@ pub struct DataDir {
 pub struct InUse {
     /// The directory.
     pub path: PathBuf,
-    /// The holder for people: `process 4711`.
+    /// The holder's name for people: `process 4711`.
     pub holder: String,
-    /// Where the holder answers over HTTP, if it does.
+    /// The URL at which the holder answers over HTTP, if it does.
     pub url: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl DataDir {
     /// Opens a data directory; makes it if it is missing.
     ///
     /// # Errors
-    /// Where it cannot be made or written; [`InUse`] where another process uses it.
+    /// If it cannot be made or written; [`InUse`] if another process uses it.
     pub fn open(path: &Path) -> Result<Self> {
         let hint = || format!("cannot use the data directory {}; choose another --data-dir", path.display());
         fs::create_dir_all(path).with_context(hint)?;
@@ -81,7 +81,7 @@ impl DataDir {
     /// Writes this process's URL into the lock, for processes that find the directory in use.
     ///
     /// # Errors
-    /// Where the lock cannot be written.
+    /// If the lock cannot be written.
     pub fn note_url(&self, url: &str) -> Result<()> {
         writeln!(&self.lock, "{url}").with_context(|| format!("cannot write the lock in {}", self.path.display()))
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub struct EventLog {
     /// The log. It is dropped before the data directory, in which it may be.
     pub log: Arc<dyn Inspect>,
-    /// What distinguishes it from other logs.
+    /// Its identity, which distinguishes it from other logs.
     pub identity: LogIdentity,
     /// Its name for people: `embedded`, or the brokers.
     pub name: String,
@@ -28,7 +28,7 @@ pub struct EventLog {
 /// Opens the log, or makes it; blocks until the log answers or has failed.
 ///
 /// # Errors
-/// What failed, and what to do.
+/// A failure that says what to do.
 pub(crate) fn open_log(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
     match &settings.kafka.bootstrap {
         Some(bootstrap) => Ok(of_kafka(settings, bootstrap, connect(settings, bootstrap)?)),
@@ -40,7 +40,7 @@ pub(crate) fn open_log(settings: &Settings, data: &DataDir) -> Result<EventLog, 
 /// has named the wrong one.
 ///
 /// # Errors
-/// What failed, and what to do; [`crate::InUse`] where another process has the embedded log.
+/// A failure that says what to do; [`crate::InUse`] if another process has the embedded log.
 pub fn open_existing_log(settings: &Settings) -> Result<EventLog, Failure> {
     match &settings.kafka.bootstrap {
         Some(bootstrap) => {
@@ -63,7 +63,7 @@ pub fn open_existing_log(settings: &Settings) -> Result<EventLog, Failure> {
 /// store's folder too.
 ///
 /// # Errors
-/// As [`open_existing_log`], and where there is no store, or it is bound to another log.
+/// As [`open_existing_log`], and if there is no store, or it is bound to another log.
 pub fn open_existing_log_with_store(settings: &Settings) -> Result<(EventLog, PathBuf), Failure> {
     let store = DataDir::store_in(&settings.data_dir);
     if !store.is_dir() {
@@ -133,7 +133,7 @@ fn existing_data_dir(settings: &Settings) -> Result<DataDir, Failure> {
 /// Returns how many partitions the embedded log of a data directory has.
 ///
 /// # Errors
-/// Where there is none, or it cannot be read.
+/// If there is none, or it cannot be read.
 pub fn embedded_partitions(data: &DataDir) -> Result<u32, Failure> {
     if !EmbeddedLog::is_in(&data.log()) {
         return Err(
@@ -143,7 +143,7 @@ pub fn embedded_partitions(data: &DataDir) -> Result<u32, Failure> {
     Ok(EmbeddedLog::open(&data.log(), None)?.partition_count())
 }
 
-/// Returns for people which log the settings name.
+/// Returns the name for people of the log that the settings name.
 pub fn log_location(settings: &Settings) -> String {
     match &settings.kafka.bootstrap {
         Some(bootstrap) => format!("the topic {} of {}", settings.log.events_topic, kafka_name(bootstrap)),
@@ -173,7 +173,7 @@ pub fn require_bootstrap<'s>(service: &str, settings: &'s Settings) -> Result<&'
 /// done or has failed.
 ///
 /// # Errors
-/// What failed, and what to do.
+/// A failure that says what to do.
 pub fn connect(settings: &Settings, bootstrap: &str) -> Result<KafkaLog, Failure> {
     let how = CreateTopics { partitions: settings.log.partitions, replication: settings.kafka.replication };
     connect_with(KafkaSettings { create_topics: Some(how), ..kafka_settings(settings, bootstrap) })

@@ -20,14 +20,14 @@ pub struct HttpEdge {
     address: SocketAddr,
     task: JoinHandle<io::Result<DrainOutcome>>,
     stop: CancellationToken,
-    /// How the task ended, if it ended by itself.
+    /// The end of the task, if it ended by itself.
     ended: Option<Ended>,
 }
 
-/// Takes the address to listen at; `flag` is the one that chooses another.
+/// Binds the address to listen at. `flag` chooses another address; the error names it.
 ///
 /// # Errors
-/// Where the address cannot be had.
+/// If the address cannot be bound.
 pub async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     let listener = TcpListener::bind(address).await;
     Ok(listener.with_context(|| format!("cannot listen at {address}; choose another {flag}"))?)
@@ -37,7 +37,7 @@ impl HttpEdge {
     /// Serves routes at a listener. Once it stops, requests that have begun get `drain` to end.
     ///
     /// # Errors
-    /// Where the listener has no address.
+    /// If the listener has no address.
     pub fn start(
         listener: TcpListener,
         router: receipts_http::Router,
@@ -66,7 +66,7 @@ impl HttpEdge {
     /// begun are answered or their time is over.
     ///
     /// # Errors
-    /// Where the edge failed, panicked or had ended by itself.
+    /// If the edge failed, panicked or had ended by itself.
     pub async fn stop(self, updates: Option<Updates>) -> Result<DrainOutcome, Failure> {
         self.stop.cancel();
         // A stream has no end of its own to wait for.

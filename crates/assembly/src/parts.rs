@@ -40,7 +40,7 @@ pub fn limits(settings: &Settings) -> Limits {
 /// Opens the destination of snapshots; `None` if the settings name none.
 ///
 /// # Errors
-/// A usage failure where the setting names no destination.
+/// A usage failure if the setting names no destination.
 pub fn snapshot_destination(settings: &Settings) -> Result<Option<Destination>, Failure> {
     let Some(url) = &settings.snapshot.url else { return Ok(None) };
     let opened = Destination::open(url);
@@ -69,7 +69,7 @@ fn snapshot_settings(
     }))
 }
 
-/// Returns the way of events into the log.
+/// Returns the parts of ingest, which writes events into the log.
 pub fn ingest(settings: &Settings, log: &dyn Log) -> Ingest {
     Ingest {
         writer: log.writer(),
@@ -79,10 +79,10 @@ pub fn ingest(settings: &Settings, log: &dyn Log) -> Ingest {
     }
 }
 
-/// Begins to follow the topic of updates, for streams. Blocks until the log has answered.
+/// Starts to follow the topic of updates, for streams. Blocks until the log has answered.
 ///
 /// # Errors
-/// Where the log cannot be read.
+/// If the log cannot be read.
 pub fn follow_updates(settings: &Settings, log: Arc<dyn Inspect>) -> Result<Updates, ReadError> {
     Updates::start(log, settings.http.streams_max, Duration::from_millis(settings.http.heartbeat_ms))
 }
@@ -102,7 +102,7 @@ pub fn fold_limits(settings: &Settings) -> FoldLimits {
 /// binds the store to the log.
 ///
 /// # Errors
-/// Where the log cannot be opened, or the store is bound to another log.
+/// If the log cannot be opened, or the store is bound to another log.
 pub fn open_log_and_store(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
     let opened = open_log(settings, data)?;
     data.adopt_rebuilt()?;
@@ -110,12 +110,12 @@ pub fn open_log_and_store(settings: &Settings, data: &DataDir) -> Result<EventLo
     Ok(opened)
 }
 
-/// Opens the store in the data directory and starts to fold the log into it. A projector
-/// `among_others` answers for a partition only once it has caught up, because another projector may
+/// Opens the store in the data directory and starts to fold the log into it. If `among_others`, the
+/// projector answers for a partition only once it has caught up, because another projector may
 /// answer until then.
 ///
 /// # Errors
-/// Where the store, the log or the snapshot destination cannot be used.
+/// If the store, the log or the snapshot destination cannot be used.
 pub fn open_projector(
     settings: &Settings,
     data: &DataDir,

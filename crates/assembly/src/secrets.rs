@@ -10,7 +10,7 @@ use receipts_runtime::exit::Failure;
 /// Reads the secret that projectors and query edges share; `None` if the settings name no file.
 ///
 /// # Errors
-/// A usage failure where the file cannot be read or holds too few bytes.
+/// A usage failure if the file cannot be read or holds too few bytes.
 pub fn shared_secret(settings: &Settings) -> Result<Option<Secret>, Failure> {
     let Some(path) = &settings.query.secret_file else { return Ok(None) };
     let file = path.display();

@@ -18,10 +18,10 @@ const READY_POLL: Duration = Duration::from_millis(10);
 
 /// The parts of a process, started, watched and stopped together.
 pub trait Service {
-    /// Returns what the ready line names: addresses and the log.
+    /// Returns the content of the ready line: addresses and the log, each with a label.
     fn addresses(&self) -> Vec<(&'static str, String)>;
 
-    /// Resolves once the service is ready to be named so. Need not watch for parts that fail.
+    /// Resolves once the service is ready. Need not watch for parts that fail.
     fn ready(&self) -> impl Future<Output = ()> + 'static;
 
     /// Resolves once a part has ended by itself; [`Service::stop`] then returns why. Must not be
@@ -85,12 +85,12 @@ pub async fn until(mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Releases the data directory of a process that has stopped, after notes that make the next start
-/// over its store quick. May take seconds where the store is large; nothing is lost if the process
-/// is killed meanwhile.
+/// Writes sled's snapshot of a stopped process's store, so that the next start is quick (ADR 0031),
+/// and then releases the data directory. May take seconds if the store is large. Nothing is lost if
+/// the process is killed meanwhile.
 ///
 /// # Errors
-/// Where no thread can be started. A store that cannot be read is only logged: the next start
+/// If no thread can be started. A store that cannot be read is only logged: the next start
 /// reports it.
 async fn release(data: DataDir) -> Result<(), Failure> {
     on_thread("releasing", move || {

@@ -80,7 +80,7 @@ impl Inputs {
         })
     }
 
-    /// Describes a difference as the end of a sentence that starts with the held import.
+    /// Describes how `held` differs, as the end of a sentence whose subject is the held import.
     fn difference(&self, held: &Self) -> Option<String> {
         let name = |tables: &BTreeMap<Input, Identity>| {
             let all = tables.iter().map(|(input, identity)| format!("{input} {}", identity.path.display()));

@@ -28,7 +28,7 @@ const WAIT_ROUND: Duration = Duration::from_millis(500);
 /// How often a starting edge logs that no projector answers.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Which projectors to ask, and how.
+/// The projectors to ask, and the settings of the exchange with them.
 #[derive(Clone)]
 pub struct PeerSettings {
     /// Each `HOST:PORT`. A name may have many addresses, and is looked up again at every poll.
@@ -51,7 +51,7 @@ impl Peers {
     /// polls them for the partitions that they own.
     ///
     /// # Errors
-    /// Where no HTTP client can be made, or the projectors fold logs of different partition counts.
+    /// If no HTTP client can be made, or the projectors fold logs of different partition counts.
     pub async fn find(settings: PeerSettings) -> Result<Self, String> {
         let shared = Arc::new(Shared::new(settings)?);
         let mut logged = Instant::now();

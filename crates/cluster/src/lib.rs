@@ -1,5 +1,5 @@
-//! What the processes of one service say to one another: which projector owns which partition,
-//! questions to it, and requests for snapshots.
+//! The protocol between the processes of one service: partitions and their owners, questions to an
+//! owner, and requests for snapshots.
 //!
 //! Keeps no messages and decides nothing about callers. With the feature `client`, [`Peers`] asks
 //! the owner of a partition first, then its standbys. After a

@@ -17,7 +17,7 @@ pub trait Owner: Answers {
     /// As [`Answers::find`], within some partitions.
     ///
     /// # Errors
-    /// Where any of the partitions cannot be asked.
+    /// If any of the partitions cannot be asked.
     fn find_in(
         &self,
         partitions: &[u32],
@@ -30,7 +30,7 @@ pub trait Owner: Answers {
 /// Answers an edge's question.
 ///
 /// # Errors
-/// Where this process does not own a partition of `request.min`, or no answer is fresh enough in
+/// If this process does not own a partition of `request.min`, or no answer is fresh enough in
 /// time.
 pub async fn answer_request(owner: &dyn Owner, request: &PeerRequest) -> PeerReply {
     let count = owner.partition_count();

@@ -1,8 +1,8 @@
 //! The questions that edges ask projectors, their replies, and the state that a projector reports,
 //! version 1.
 //!
-//! Knows no transport. Must not change the JSON within a version: processes of two releases talk to
-//! one another. A position travels as its token.
+//! Knows no transport. Must not change the JSON within a version, because processes of two releases
+//! talk to one another. A position is sent as its token.
 
 use receipts_fold::view::MemberFilter;
 use receipts_query::{Answer, Positions, Unavailable};
@@ -15,7 +15,7 @@ pub const STATE_PATH: &str = "/internal/v1/state";
 /// The path at which a projector takes a [`PeerRequest`] (POST).
 pub const ASK_PATH: &str = "/internal/v1/ask";
 
-/// What a projector owns, and how far it has folded that.
+/// The partitions that a projector owns, and how far it has folded them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerState {
     /// The `HOST:PORT` at which edges reach it; if absent, the address that this state came from.
@@ -46,7 +46,7 @@ pub struct PeerRequest {
     pub question: Question,
 }
 
-/// A projector's reply: an answer as JSON, or why there is none.
+/// A projector's reply: an answer as JSON, or the reason why there is none.
 pub type PeerReply = Result<Answer<Value>, Unavailable>;
 
 /// One call of [`Answers`](receipts_query::Answers) to one partition, or a search in several.
@@ -126,7 +126,7 @@ pub enum Question {
 /// Decodes the answer of a reply.
 ///
 /// # Errors
-/// The reply's own error, or [`Unavailable::Failed`] where its value has another shape than the
+/// The reply's own error, or [`Unavailable::Failed`] if its value has another shape than the
 /// question asks for.
 pub fn decode_reply<T: DeserializeOwned>(reply: PeerReply) -> Result<Answer<T>, Unavailable> {
     let Answer { value, positions } = reply?;

@@ -31,7 +31,7 @@ pub struct SnapshotReply {
 pub struct SnapshotStatus {
     /// The partition.
     pub partition: u32,
-    /// What the process is doing for it.
+    /// The phase of its next snapshot.
     #[serde(rename = "doing")]
     pub phase: SnapshotPhase,
     /// Bytes of pages written so far into the snapshot that is being taken.
@@ -53,7 +53,7 @@ impl SnapshotStatus {
     }
 }
 
-/// What a process is doing about a partition's snapshot.
+/// The phase of a partition's next snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SnapshotPhase {
@@ -84,8 +84,8 @@ pub struct TakenSnapshot {
 
 /// A process that takes snapshots on request.
 pub trait SnapshotControl: Send + Sync {
-    /// Requests a snapshot of each named partition that the process owns, or of all that it owns;
-    /// returns these.
+    /// Requests a snapshot of each named partition that the process owns, or of all that it owns.
+    /// Returns the partitions of the requested snapshots.
     fn request(&self, partitions: Option<&[u32]>) -> Vec<u32>;
 
     /// Returns the status of every owned partition.

@@ -1,6 +1,6 @@
 //! The middleware around all routes, and the listener that serves them.
 //!
-//! It must not know a single route.
+//! It must know no route.
 
 pub(crate) mod access;
 pub(crate) mod caller;

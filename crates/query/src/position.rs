@@ -17,8 +17,8 @@ pub const UPDATE_POSITION_HEADER: &str = "receipts-position";
 /// before, and the next offset), then the CRC-32 of all these bytes, little-endian.
 const TOKEN_VERSION: u8 = 1;
 
-/// The first byte of a token for the topic of updates, with the same layout. It tells the two
-/// apart.
+/// The first byte of a token for the topic of updates, which has the same layout. It distinguishes
+/// the two kinds of tokens.
 const STREAM_VERSION: u8 = 2;
 
 /// Bytes of the checksum.
@@ -117,8 +117,8 @@ impl FromIterator<(u32, u64)> for Positions {
     }
 }
 
-/// Where a stream of updates resumes: positions in the topic of updates, of the partitions that
-/// feed the stream. Its text is the `id` of a stream event.
+/// The point at which a stream of updates resumes: positions in the topic of updates, of the
+/// partitions that feed the stream. Its text is the `id` of a stream event.
 ///
 /// ```
 /// use receipts_query::{Positions, Since, StreamId};

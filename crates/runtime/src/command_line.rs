@@ -15,8 +15,7 @@ pub struct CommandLine<C> {
 }
 
 /// Reads the command line of this process. The settings of `first` show in `-h`, all in `--help`.
-/// Prints help and version, and exits then, as clap does; so it does for arguments that it does not
-/// know.
+/// Like clap, exits after printing help or the version, and after refusing an unknown argument.
 ///
 /// # Errors
 /// All configuration mistakes, as a usage failure.

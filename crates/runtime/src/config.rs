@@ -26,7 +26,7 @@ use reader::Reader;
 use sources::Sources;
 use std::path::Path;
 
-/// The environment variable that names the configuration file where no flag does.
+/// The environment variable that names the configuration file if no flag does.
 pub const FILE_ENV: &str = "RECEIPTS_CONFIG";
 /// The environment variable of the log filter, used instead of `RUST_LOG`.
 pub const FILTER_ENV: &str = "RECEIPTS_LOG";

@@ -50,8 +50,8 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str 
     }
 }
 
-/// Runs `work` until it ends, at most until `deadline` after the token is cancelled. Until then its
-/// time is unlimited.
+/// Runs `work` until it ends. Its time is unlimited until the token is cancelled; from then on it
+/// has `deadline`.
 ///
 /// # Errors
 /// If the deadline has passed; `work` is then dropped.

@@ -37,8 +37,8 @@ impl Memory {
         (self.memory_mb as usize) << 20
     }
 
-    /// Returns how states are folded in a temporary directory, with the log's snapshots if the
-    /// settings name their destination.
+    /// Returns the settings for folding states in a temporary directory, with the log's snapshots
+    /// if the settings name their destination.
     pub(crate) fn scratch(&self, settings: &Settings, log: &LogIdentity) -> Result<Scratch, Failure> {
         Ok(Scratch {
             limits: receipts_assembly::fold_limits(settings),
@@ -261,7 +261,7 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 
-    /// Clears the bar, and adds to the error of an analysis that was stopped how far it had come.
+    /// Clears the bar. If the operator stopped the analysis, adds the amount read to its error.
     fn ended_early(&self, failure: Failure) -> Failure {
         self.bar.finish_and_clear();
         let Failure::Failed(error) = &failure else { return failure };

@@ -101,7 +101,7 @@ struct Report {
 /// Imports.
 ///
 /// # Errors
-/// Wrong usage; where there is no log, another process has it, a table or the log fails, or rows
+/// Wrong usage; if there is no log, another process has it, a table or the log fails, or rows
 /// were rejected.
 pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(), Failure> {
     let mut columns = Columns::default();

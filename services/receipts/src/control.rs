@@ -60,7 +60,7 @@ pub(crate) fn check(event: &Event<'_>, arguments: &[(&str, &str)]) -> Result<(),
 /// `headline`.
 ///
 /// # Errors
-/// Where there is no log, another process has it, or a partition has not acknowledged its copy; the
+/// If there is no log, another process has it, or a partition has not acknowledged its copy; the
 /// last with the outcome of each partition.
 pub(crate) fn write(settings: &Settings, event: &Event<'_>, headline: &str, json: bool) -> Result<(), Failure> {
     let opened =
@@ -110,7 +110,7 @@ fn append(
 /// Returns the locations of all copies.
 ///
 /// # Errors
-/// Where a copy was not acknowledged, with the partitions that have, may have or lack theirs.
+/// If a copy was not acknowledged, with the partitions that have, may have or lack theirs.
 fn all_written(outcomes: &[Result<Location, AppendError>]) -> anyhow::Result<Vec<PartitionOffset>> {
     let (mut written, mut open, mut missing, mut cause) = (Vec::new(), Vec::new(), Vec::new(), None);
     for (partition, outcome) in (0..).zip(outcomes) {
@@ -143,7 +143,7 @@ fn all_written(outcomes: &[Result<Location, AppendError>]) -> anyhow::Result<Vec
     ))
 }
 
-/// Turns the failure that another process has the log into advice how to post the event to it.
+/// If the failure is that another process has the log, adds the request that posts the event to it.
 fn elsewhere(failure: Failure, settings: &Settings, event: &Event<'_>) -> Failure {
     let error = match failure {
         Failure::Failed(error) => error,

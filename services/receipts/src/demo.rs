@@ -26,8 +26,8 @@ use std::path::Path;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The arguments of the demo, and which settings are set: for the others the demo has its own
-/// defaults.
+/// The arguments of the demo, and the settings that the operator has set: for the others the demo
+/// has its own defaults.
 pub(crate) struct Plan {
     pub(crate) stay: bool,
     pub(crate) seed: u64,
@@ -49,7 +49,7 @@ struct Run {
 /// Runs the demo.
 ///
 /// # Errors
-/// As [`receipts_assembly::serve`], and where the service does not accept the chat or does not
+/// As [`receipts_assembly::serve`], and if the service does not accept the chat or does not
 /// answer.
 pub(crate) fn run(mut settings: Settings, plan: Plan) -> Result<(), Failure> {
     // The configuration file may set these too; then the demo keeps them.

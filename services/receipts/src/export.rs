@@ -63,7 +63,7 @@ struct Report {
 /// Exports.
 ///
 /// # Errors
-/// Where there is no log, or the log, the temporary disk or the destination fails.
+/// If there is no log, or the log, the temporary disk or the destination fails.
 pub(crate) fn run(settings: Settings, export: Export, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
         let opened = receipts_assembly::open_existing_log(settings)?;

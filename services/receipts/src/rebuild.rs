@@ -43,7 +43,7 @@ pub(crate) struct Rebuild {
 /// Rebuilds a store, or confirms or undoes an earlier rebuild.
 ///
 /// # Errors
-/// Where the log or the directory cannot be used, or the new store differs.
+/// If the log or the directory cannot be used, or the new store differs.
 pub(crate) fn run(settings: Settings, asked: Rebuild, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
         if asked.confirm || asked.undo {

@@ -120,7 +120,7 @@ struct State<'a> {
 /// Folds and answers.
 ///
 /// # Errors
-/// Wrong usage; where there is no log, it cannot be read, or there is no such answer.
+/// Wrong usage; if there is no log, it cannot be read, or there is no such answer.
 pub(crate) fn run(settings: Settings, replay: Replay, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
         if let Some(from) = &replay.from {

@@ -43,7 +43,7 @@ impl AllInOne {
     /// Takes the address, opens log and store, and starts to fold and to answer.
     ///
     /// # Errors
-    /// What failed, and what to do.
+    /// A failure that says what to do.
     pub(crate) async fn start(settings: &Settings, metrics: Metrics) -> Result<Self, Failure> {
         let authenticate = authenticate(&settings.auth).await?;
         let listener = listen(settings.http.listen, "--http-listen").await?;

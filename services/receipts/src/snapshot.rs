@@ -76,7 +76,7 @@ pub(crate) struct Verify {
 /// Runs the command on its own thread.
 ///
 /// # Errors
-/// Why the command failed.
+/// The failure of the command.
 pub(crate) fn run(settings: Settings, command: Snapshot, json: bool) -> Result<(), Failure> {
     let own = settings.clone();
     receipts_assembly::run(crate::service::NAME, &settings, async |stop, _| {

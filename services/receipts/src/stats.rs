@@ -54,7 +54,7 @@ struct Report {
 /// Counts.
 ///
 /// # Errors
-/// Where there is no log, or the log, the temporary disk or the page's file fails.
+/// If there is no log, or the log, the temporary disk or the page's file fails.
 pub(crate) fn run(settings: Settings, asked: Stats, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
         let opened = receipts_assembly::open_existing_log(settings)?;

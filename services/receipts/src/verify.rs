@@ -35,7 +35,7 @@ pub(crate) struct Verify {
 /// Verifies all partitions.
 ///
 /// # Errors
-/// Where there is no log or no store, another process uses it, a read fails, or anything differs.
+/// If there is no log or no store, another process uses it, a read fails, or anything differs.
 pub(crate) fn run(settings: Settings, asked: Verify, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |settings, progress| {
         if asked.snapshots {

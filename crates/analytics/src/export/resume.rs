@@ -1,4 +1,4 @@
-//! Which partitions of an export are written: a file in the target that exists only while the
+//! Records the written partitions of an export, in a file in the target that exists only while the
 //! export is unfinished. The same export resumes after them; any other export starts again.
 
 use super::rows::Dataset;

@@ -116,9 +116,9 @@ pub struct TimeToRead {
 pub struct After24Hours {
     /// Messages sent at least 24 hours before their partition's newest record.
     pub messages: u64,
-    /// Those of them that some member has not read until now.
+    /// The number of these that some member has still not read.
     pub messages_unread_by_somebody: u64,
-    /// People who had to read them.
+    /// The audiences of these messages, added up.
     pub audience_count: u64,
     /// People who read openly within 24 hours.
     pub read_within_count: u64,
@@ -126,7 +126,7 @@ pub struct After24Hours {
     pub read_later_count: u64,
     /// People who read openly without a known time: they were erased, or read times are not kept.
     pub read_untimed_count: u64,
-    /// Members who have not read until now.
+    /// Members who have still not read.
     pub unread_count: u64,
     /// People who read hidden, at any time.
     pub hidden_count: u64,

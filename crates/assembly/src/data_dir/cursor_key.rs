@@ -14,7 +14,7 @@ impl DataDir {
     /// Returns the key that signs cursors; makes it the first time.
     ///
     /// # Errors
-    /// Where the key cannot be read or made, or has another size.
+    /// If the key cannot be read or made, or has another size.
     pub fn cursor_key(&self) -> Result<CursorKey> {
         let path = self.path.join("cursor.key");
         if !path.exists() {
@@ -26,7 +26,7 @@ impl DataDir {
     /// Returns the cursor key of a data directory that need not be open.
     ///
     /// # Errors
-    /// Where there is no key, it cannot be read, or it has another size.
+    /// If there is no key, it cannot be read, or it has another size.
     pub fn cursor_key_in(path: &Path) -> Result<CursorKey> {
         let path = path.join("cursor.key");
         let bytes = fs::read(&path).with_context(|| format!("cannot read the key {}", path.display()))?;

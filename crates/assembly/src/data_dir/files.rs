@@ -10,7 +10,7 @@ use std::path::Path;
 /// Returns random bytes from the operating system.
 ///
 /// # Errors
-/// Where the operating system has none.
+/// If the operating system has none.
 pub fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| anyhow!("the operating system gives no random bytes: {error}"))?;

@@ -11,7 +11,7 @@ use std::path::Path;
 /// The file in a store's folder that names the log that it was folded from.
 const FILE: &str = "log.json";
 
-/// What distinguishes an event log from every other one.
+/// The fields that distinguish an event log from every other one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "log", rename_all = "snake_case")]
 pub enum LogIdentity {
@@ -26,7 +26,7 @@ pub enum LogIdentity {
         events_topic: String,
         /// Its number of partitions, which decides the partition of every conversation.
         partitions: u32,
-        /// Its cluster's id; absent where the cluster reports none, and in stores from before it
+        /// Its cluster's id; absent if the cluster reports none, and in stores from before it
         /// was recorded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cluster_id: Option<String>,
@@ -39,10 +39,10 @@ impl LogIdentity {
         serde_json::to_string(self).expect("plain JSON")
     }
 
-    /// Returns the log of a name that [`LogIdentity::name`] wrote.
+    /// Reads the identity from a name that [`LogIdentity::name`] wrote.
     ///
     /// # Errors
-    /// Where the text is no such name.
+    /// If the text is no such name.
     pub fn from_name(name: &str) -> Result<Self> {
         serde_json::from_str(name).with_context(|| format!("{name} names no log"))
     }
@@ -82,7 +82,7 @@ impl DataDir {
     /// log.
     ///
     /// # Errors
-    /// Where the id cannot be read or made.
+    /// If the id cannot be read or made.
     pub fn embedded_log(&self) -> Result<LogIdentity> {
         let folder = self.log();
         make_folder(&folder)?;
@@ -101,7 +101,7 @@ impl DataDir {
     /// Returns the log that the store was folded from; `None` if there is no store.
     ///
     /// # Errors
-    /// Where the store's note of it cannot be read.
+    /// If the store's note of it cannot be read.
     pub fn bound_log(&self) -> Result<Option<LogIdentity>> {
         let store = self.store();
         let path = store.join(FILE);
@@ -114,7 +114,7 @@ impl DataDir {
     /// Binds the store to a log the first time, and checks it against that log from then on.
     ///
     /// # Errors
-    /// Where the store is bound to another log.
+    /// If the store is bound to another log.
     pub fn bind_store(&self, log: &LogIdentity) -> Result<()> {
         let folder = self.store();
         make_folder(&folder)?;

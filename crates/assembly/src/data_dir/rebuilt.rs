@@ -19,7 +19,7 @@ impl DataDir {
     /// Marks the rebuilt store of a data directory as complete: the next start switches to it.
     ///
     /// # Errors
-    /// Where the mark cannot be written.
+    /// If the mark cannot be written.
     pub fn mark_rebuilt(path: &Path, log: &LogIdentity) -> Result<()> {
         let folder = Self::rebuild_in(path);
         log.write_to(&folder)?;
@@ -30,7 +30,7 @@ impl DataDir {
     /// replaced store's folder.
     ///
     /// # Errors
-    /// Where a folder cannot be renamed. The next start then tries again.
+    /// If a folder cannot be renamed. The next start then tries again.
     pub fn adopt_rebuilt(&self) -> Result<Option<PathBuf>> {
         let (rebuilt, store) = (Self::rebuild_in(&self.path), self.store());
         if !rebuilt.join(READY).exists() {

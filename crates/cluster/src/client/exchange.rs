@@ -17,8 +17,8 @@ use std::sync::Weak;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long a projector may take for one reply, beyond the wait that the request asks for; one
-/// whose process is stopped never replies.
+/// How long a projector may take for one reply, beyond the wait that the request asks for. A
+/// suspended process never replies.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long an unused connection is kept. A projector keeps it longer by default
@@ -28,7 +28,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The pause between two rounds of requests, and at least between two polls.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What the clones of one [`Peers`](super::Peers) share.
+/// The state that the clones of one [`Peers`](super::Peers) share.
 pub(super) struct Shared {
     pub(super) settings: PeerSettings,
     client: reqwest::Client,
@@ -45,7 +45,7 @@ pub(super) struct NoReply(pub(super) String);
 
 impl Shared {
     /// # Errors
-    /// Where no HTTP client can be made.
+    /// If no HTTP client can be made.
     pub(super) fn new(settings: PeerSettings) -> Result<Self, String> {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)

@@ -1,4 +1,4 @@
-//! Which projector holds which partitions, by the state that each reported last. Sends nothing.
+//! Knows the partitions of each projector from the state that it reported last. Sends nothing.
 
 use crate::protocol::PeerState;
 use receipts_query::Positions;

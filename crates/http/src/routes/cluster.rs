@@ -105,7 +105,7 @@ async fn request_snapshots(
     Json(request): Json<SnapshotRequest>,
 ) -> Result<(StatusCode, Json<SnapshotReply>), (StatusCode, &'static str)> {
     let control = control.ok_or(NO_SNAPSHOTS)?;
-    // The statuses before the request, so that the caller can see them change.
+    // Read before the request, so that the caller can see them change.
     let statuses = control.statuses();
     let requested = control.request(request.partitions.as_deref());
     Ok((StatusCode::ACCEPTED, Json(SnapshotReply { requested, statuses })))

@@ -1,4 +1,4 @@
-//! `GET …/read-marks/{user_id}`: up to where a person has read a conversation.
+//! `GET …/read-marks/{user_id}`: the point up to which a person has read a conversation.
 //!
 //! It must not tell a caller outside of the conversation whether a mark exists.
 

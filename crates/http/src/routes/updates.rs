@@ -122,8 +122,8 @@ fn interest(parameters: &Parameters) -> Result<Interest, Problem> {
     }
 }
 
-/// Returns where the stream resumes. The header wins, because a client sends it after it has
-/// received events from its URL.
+/// Returns the token from which the stream resumes. The header wins, because a client sends it
+/// after it has received events from its URL.
 fn since(headers: &HeaderMap, parameters: &Parameters, partition_count: u32) -> Result<Option<Since>, Problem> {
     let header = headers.get(&LAST_EVENT_ID_HEADER).map(|id| id.to_str().unwrap_or("\u{fffd}"));
     let (pointer, token) = match (header.filter(|id| !id.is_empty()), parameters.one("since")?) {

@@ -1,7 +1,7 @@
-//! Decides what of an update a stream may show: people who were erased after it was published are
-//! left out (INV-STREAM).
+//! Decides which fields of an update a stream may show. It leaves out people who were erased after
+//! the update was published (INV-STREAM).
 //!
-//! It must not ask who was erased; the stream does.
+//! It must not ask the state for the erased people; the stream does.
 
 use super::update::{Interest, Update};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use std::collections::HashSet;
 /// Returns the JSON of an update as a stream of `interest` may show it, on one line, or `None` if
 /// it may show nothing. New readers are named only with `show_readers`.
 ///
-/// The text is passed on byte for byte where nothing is left out. All streams that hide only the
+/// If nothing is left out, the text is passed on byte for byte. All streams that hide only the
 /// readers share one shorter text. An update that names an erased person is rare; its text is
 /// parsed again for each stream.
 pub(super) fn redact<'u>(

@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a client waits before it connects again, milliseconds; the `retry` field of SSE.
 const RETRY_MS: u64 = 1_000;
 
-/// Which updates a stream has, and what it shows of them.
+/// The updates of a stream, and the fields of them that it shows.
 pub(crate) struct View {
     pub(crate) tenant: String,
     pub(crate) interest: Interest,
@@ -53,7 +53,7 @@ struct Progress {
 /// Updates that are about to be sent.
 struct Batch {
     updates: Vec<Arc<Update>>,
-    /// After they are sent: which progress moves to which offset.
+    /// The progress that moves after they are sent, by its index, and its next offset.
     progress_after: Option<(usize, u64)>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Registers a stream and finds where it begins.
+    /// Registers a stream and finds the offsets at which it begins.
     ///
     /// # Errors
     /// The problem to answer with: the missed updates are no longer kept, or cannot be read now.
@@ -140,7 +140,7 @@ impl Stream {
         match (point, since) {
             (ResumePoint::At(offset), _) => Ok(offset),
             (ResumePoint::Lost { end }, Since::Events(_)) => {
-                // The topic does not tell what was published before its first kept update. If no
+                // The topic does not show the updates before its first kept one. If no
                 // event was folded since, no update was published either.
                 let folded = timeout(self.timeout, self.answers.are_erased(&self.view.tenant, partition, &[])).await;
                 let folded = folded.unwrap_or(Err(Unavailable::NoOwner { partition }))?;

@@ -43,7 +43,7 @@ pub(super) struct Entry {
 pub(super) struct Sources {
     /// The winning value of each key.
     pub(super) entries: BTreeMap<String, Entry>,
-    /// Every key of every source: an unknown key is a mistake even where another source wins.
+    /// Every key of every source: an unknown key is a mistake even if another source wins.
     pub(super) seen: Vec<(String, Origin)>,
     /// Mistakes that concern a whole source.
     pub(super) mistakes: Vec<Mistake>,

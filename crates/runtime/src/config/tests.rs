@@ -1,4 +1,4 @@
-//! What a user may rely on in the configuration.
+//! Tests the promises of the configuration to its users.
 
 use super::*;
 use std::io::Write;

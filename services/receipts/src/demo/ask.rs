@@ -39,7 +39,7 @@ impl Client {
     /// Makes a client whose answers cover all events before `positions`.
     ///
     /// # Errors
-    /// Where the tenant cannot be the value of a header.
+    /// If the tenant cannot be the value of a header.
     pub(crate) fn new(url: String, tenant: &str, positions: &Positions) -> Result<Self> {
         let mut headers = HeaderMap::new();
         headers.insert(TENANT_HEADER, HeaderValue::from_str(tenant)?);

@@ -27,7 +27,7 @@ pub(crate) struct Featured {
     pub(crate) sender_id: String,
     /// Its text, which no event holds.
     pub(crate) text: &'static str,
-    /// What its receipt demonstrates.
+    /// The feature that its receipt demonstrates.
     pub(crate) remark: &'static str,
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct Fed {
 /// Feeds all events in order, and returns once they are folded.
 ///
 /// # Errors
-/// Where the log does not accept an event, folding takes too long, or the service ends by itself.
+/// If the log does not accept an event, folding takes too long, or the service ends by itself.
 pub(crate) async fn feed(service: &mut AllInOne, events: Vec<ChatEvent>) -> Result<Fed, Failure> {
     let record_count = events.iter().map(|event| event.values.len() as u64).sum();
     let partitions = service.partitions().clone();

@@ -39,7 +39,7 @@ struct Report {
 /// Restores all partitions of which there are snapshots.
 ///
 /// # Errors
-/// Where there is a state already, there are no snapshots, or no snapshot of a partition is usable.
+/// If there is a state already, there are no snapshots, or no snapshot of a partition is usable.
 pub(super) fn run(settings: &Settings, asked: &Restore, progress: &Progress, json: bool) -> Result<(), Failure> {
     let destination = super::destination(settings)?.stopped_by(progress.stop().clone());
     let data = DataDir::open(&settings.data_dir)?;

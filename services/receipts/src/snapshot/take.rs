@@ -20,7 +20,7 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 /// Takes a snapshot of every partition.
 ///
 /// # Errors
-/// Where there is no state, no destination, or a partition's snapshot failed.
+/// If there is no state, no destination, or a partition's snapshot failed.
 pub(super) fn run(settings: &Settings, which: &Which, progress: &Progress, json: bool) -> Result<(), Failure> {
     if !DataDir::store_in(&settings.data_dir).is_dir() {
         return Err(anyhow!("there is no state in {}: check --data-dir", settings.data_dir.display()).into());

@@ -26,7 +26,7 @@ struct Set {
 /// secrets, which do not belong in a public set.
 ///
 /// # Errors
-/// A text, if it is not a set, or holds no usable key or too many.
+/// A reason, if the text is not a set, or the set holds no usable key or too many.
 pub(super) fn read(text: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
     let Set { keys } = serde_json::from_slice(text).map_err(|error| format!("not a JWK Set: {error}"))?;
     let keys: Vec<Key> = keys.into_iter().filter_map(|key| usable(key, algorithms)).collect();

@@ -57,7 +57,7 @@ pub(super) struct Fetcher {
 
 impl Reader {
     /// # Errors
-    /// A text, if the URL is invalid, or the system has no certificates to verify a server with.
+    /// A reason, if the URL is invalid, or the system has no certificates to verify a server with.
     pub(super) fn new(source: &KeySource) -> Result<Self, String> {
         match source {
             KeySource::File(path) => Ok(Self::File(path.clone())),
@@ -68,7 +68,7 @@ impl Reader {
     /// Returns the current set.
     ///
     /// # Errors
-    /// A text.
+    /// A reason, if the file or the URL cannot be read.
     pub(super) async fn read(&self) -> Result<Bytes, String> {
         match self {
             Self::File(path) => match tokio::fs::read(path).await {
@@ -90,8 +90,7 @@ impl Fetcher {
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
-        // Trust the certificates of the system, which its operator chooses and may extend; no
-        // others.
+        // Trusts only the certificates of the system, which its operator chooses and may extend.
         let config = if url.scheme_str() == Some("https") {
             config
                 .with_native_roots()

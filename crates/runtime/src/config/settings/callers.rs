@@ -67,7 +67,7 @@ pub struct Access {
     pub tenants: BTreeMap<String, AccessRules>,
 }
 
-/// Which callers may ask for the counts of a message and for each list.
+/// The callers that may ask for the counts of a message and for each list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccessRules {
     /// Receipts.
@@ -80,7 +80,7 @@ pub struct AccessRules {
     pub departed: AccessRule,
 }
 
-/// Which callers may ask.
+/// The callers that may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessRule {
     /// The message's sender, and callers with the scope `receipts:members`.

@@ -45,7 +45,7 @@ pub fn push(page: &mut ConversationPage, message: u64, sent_at_ms: u64) -> SkipL
 /// are removed too.
 ///
 /// # Errors
-/// Where `link` fails.
+/// If `link` fails.
 pub fn seek<E>(
     page: &ConversationPage,
     bound: u64,

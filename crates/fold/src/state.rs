@@ -72,7 +72,7 @@ impl<S: Pages> State<S> {
     /// Opens the state in a store. An empty store gives an empty partition.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn open(pages: S, limits: Limits) -> Result<Self, S::Error> {
         Self::open_with_segments(pages, limits, SEGMENT_MESSAGES)
     }
@@ -81,7 +81,7 @@ impl<S: Pages> State<S> {
     /// histories then reach sealed segments. A store must always be opened with the same number.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn open_with_segments(pages: S, limits: Limits, segment_messages: u64) -> Result<Self, S::Error> {
         let meta = match Table::<Meta>::read(&pages, PageKey::ONLY)? {
             Some(meta) => (*meta).clone(),

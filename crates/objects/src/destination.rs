@@ -81,7 +81,7 @@ impl Destination {
     /// `AWS_…`, `GOOGLE_…`, `AZURE_…`. Uses no network.
     ///
     /// # Errors
-    /// Where the text names no destination, or the directory cannot be created.
+    /// If the text names no destination, or the directory cannot be created.
     pub fn open(text: &str) -> Result<Self, Error> {
         let wrong = |detail: String| Error::NoDestination { text: shown_of(text), detail };
         if text.trim().is_empty() {
@@ -105,7 +105,7 @@ impl Destination {
     /// Opens a directory, and creates it if it is missing. Objects are synced before they count.
     ///
     /// # Errors
-    /// Where the directory cannot be created.
+    /// If the directory cannot be created.
     pub fn directory(path: &Path) -> Result<Self, Error> {
         let local = |source| Error::Local { doing: format!("creating the directory {}", path.display()), source };
         fs::create_dir_all(path).map_err(local)?;
@@ -119,7 +119,7 @@ impl Destination {
     /// Opens a destination in memory, for tests.
     ///
     /// # Errors
-    /// Where no thread can be started.
+    /// If no thread can be started.
     pub fn memory() -> Result<Self, Error> {
         Self::over(Arc::new(object_store::memory::InMemory::new()), Key::default(), "memory".into())
     }
@@ -145,7 +145,7 @@ impl Destination {
     /// bytes of every part.
     ///
     /// # Errors
-    /// Where the file or the destination fails: then the object is unchanged, or wholly replaced.
+    /// If the file or the destination fails: then the object is unchanged, or wholly replaced.
     pub fn put_file(&self, name: &str, file: &Path, sent: &mut (dyn FnMut(u64) + Send)) -> Result<u64, Error> {
         let local = |source| Error::Local { doing: format!("reading {}", file.display()), source };
         let mut from = File::open(file).map_err(local)?;
@@ -197,7 +197,7 @@ impl Destination {
     /// Uploads a few bytes as one object.
     ///
     /// # Errors
-    /// Where the destination fails.
+    /// If the destination fails.
     pub fn put_bytes(&self, name: &str, bytes: impl Into<Bytes>) -> Result<(), Error> {
         let (key, bytes) = (self.key(name), bytes.into());
         self.run(self.answer("writing", name, self.store.put(&key, bytes.into()))).map(|_| ())
@@ -206,7 +206,7 @@ impl Destination {
     /// Lists the objects of a folder by name; an empty name lists the whole destination.
     ///
     /// # Errors
-    /// Where the destination fails.
+    /// If the destination fails.
     pub fn list(&self, folder: &str) -> Result<Vec<Object>, Error> {
         let key = self.key(folder);
         let listed = self.run(async {
@@ -232,7 +232,7 @@ impl Destination {
     /// Begins a download of an object.
     ///
     /// # Errors
-    /// Where the object is missing or the destination fails.
+    /// If the object is missing or the destination fails.
     pub fn read(&self, name: &str) -> Result<Download, Error> {
         self.get(name, GetOptions::default())
     }
@@ -240,7 +240,7 @@ impl Destination {
     /// Reads the first bytes of an object, at most `bytes_max`.
     ///
     /// # Errors
-    /// Where the object is missing or the destination fails.
+    /// If the object is missing or the destination fails.
     pub fn read_start(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, Error> {
         // Some stores refuse an empty range.
         let options = GetOptions { range: Some(GetRange::Bounded(0..bytes_max.max(1))), ..GetOptions::default() };
@@ -250,7 +250,7 @@ impl Destination {
     /// Reads the last bytes of an object, at most `bytes_max`.
     ///
     /// # Errors
-    /// Where the object is missing or the destination fails.
+    /// If the object is missing or the destination fails.
     pub fn read_end(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, Error> {
         let options = GetOptions { range: Some(GetRange::Suffix(bytes_max.max(1))), ..GetOptions::default() };
         self.read_all(self.get(name, options)?)
@@ -279,7 +279,7 @@ impl Destination {
     /// Removes an object, if it is there.
     ///
     /// # Errors
-    /// Where the destination fails.
+    /// If the destination fails.
     pub fn delete(&self, name: &str) -> Result<(), Error> {
         let key = self.key(name);
         match self.run(self.answer("removing", name, self.store.delete(&key))) {

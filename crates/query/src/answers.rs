@@ -106,7 +106,7 @@ pub trait Answers: Send + Sync + 'static {
     /// message id, whether the message exists or not.
     ///
     /// # Errors
-    /// When the partition cannot be asked.
+    /// If the partition cannot be asked.
     async fn receipts(
         &self,
         conversation: Conversation<'_>,
@@ -123,7 +123,7 @@ pub trait Answers: Send + Sync + 'static {
     /// the receipt is `not_found` without a conversation id.
     ///
     /// # Errors
-    /// When any partition cannot be asked, because it might hold an id.
+    /// If any partition cannot be asked, because it might hold an id.
     async fn find(
         &self,
         tenant: &str,
@@ -136,7 +136,7 @@ pub trait Answers: Send + Sync + 'static {
     /// and no next slot. A slot beyond the last is the end of the list.
     ///
     /// # Errors
-    /// When the partition cannot be asked.
+    /// If the partition cannot be asked.
     async fn members(
         &self,
         conversation: Conversation<'_>,
@@ -149,7 +149,7 @@ pub trait Answers: Send + Sync + 'static {
     /// Returns the read mark of a reader. `None` if there is no mark, or the reader is erased.
     ///
     /// # Errors
-    /// When the partition cannot be asked.
+    /// If the partition cannot be asked.
     async fn read_mark(
         &self,
         conversation: Conversation<'_>,
@@ -159,14 +159,14 @@ pub trait Answers: Send + Sync + 'static {
     /// Returns whether a user is on the roster now, as a member or an observer.
     ///
     /// # Errors
-    /// When the partition cannot be asked.
+    /// If the partition cannot be asked.
     async fn is_member(&self, conversation: Conversation<'_>, user_id: &str) -> Result<Answer<bool>, Unavailable>;
 
     /// Returns whether each person of a tenant was erased, as far as this partition is folded, in
     /// the order of `user_ids`. With no ids, only the position of the answer is of use.
     ///
     /// # Errors
-    /// When the partition cannot be asked.
+    /// If the partition cannot be asked.
     async fn are_erased(
         &self,
         tenant: &str,

@@ -30,7 +30,7 @@ impl Snapshots {
     /// Removes the snapshots of a partition that need not stay; returns the removed ones.
     ///
     /// # Errors
-    /// Where the destination fails: some snapshots may be removed already.
+    /// If the destination fails: some snapshots may be removed already.
     pub fn prune(&self, partition: u32, keep: Keep, now_ms: u64) -> Result<Vec<SnapshotEntry>, Error> {
         let found = self.list_of(partition)?;
         let mut removed = Vec::new();

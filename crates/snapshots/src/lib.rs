@@ -49,7 +49,7 @@ impl Snapshots {
     /// readable headers.
     ///
     /// # Errors
-    /// Where the destination fails.
+    /// If the destination fails.
     pub fn logs_at(destination: &Destination) -> Result<Vec<String>, Error> {
         let mut folders = std::collections::BTreeMap::new();
         for object in destination.list("")? {
@@ -72,7 +72,7 @@ impl Snapshots {
     /// Lists all snapshots of this log, by partition and offset.
     ///
     /// # Errors
-    /// Where the destination fails.
+    /// If the destination fails.
     pub fn list(&self) -> Result<Vec<SnapshotEntry>, Error> {
         self.list_below(&names::folder(&self.log))
     }
@@ -80,7 +80,7 @@ impl Snapshots {
     /// Lists the snapshots of one partition by offset: the newest is the last.
     ///
     /// # Errors
-    /// Where the destination fails.
+    /// If the destination fails.
     pub fn list_of(&self, partition: u32) -> Result<Vec<SnapshotEntry>, Error> {
         self.list_below(&names::folder_of(&self.log, partition))
     }
@@ -96,7 +96,7 @@ impl Snapshots {
     /// right.
     ///
     /// # Errors
-    /// Where the snapshot cannot be read, or its header or trailer is damaged.
+    /// If the snapshot cannot be read, or its header or trailer is damaged.
     pub fn describe(&self, found: &SnapshotEntry) -> Result<(Header, Summary), Error> {
         let header = self.destination.read_start(&found.name, START_BYTES_MAX as u64)?;
         let header = Header::parse(&header).map_err(|e| self.unusable(found, &e))?;

@@ -68,7 +68,7 @@ impl Snapshots {
     /// the partition is as it was, or, if a snapshot failed halfway, it refuses to open as damaged.
     ///
     /// # Errors
-    /// Where the store or the destination fails, or the monitor stops the restore.
+    /// If the store or the destination fails, or the monitor stops the restore.
     pub fn restore_newest(
         &self,
         store: &SledStore,

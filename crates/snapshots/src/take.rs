@@ -40,7 +40,7 @@ impl Snapshots {
     /// in between.
     ///
     /// # Errors
-    /// Where the store, the disk or the destination fails, or the monitor stops it: then there is
+    /// If the store, the disk or the destination fails, or the monitor stops it: then there is
     /// no snapshot.
     pub fn take(
         &self,
@@ -98,7 +98,7 @@ impl Snapshots {
     /// Removes the files that a process left in a spool when it died.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     pub fn clear(spool: &Path) -> Result<(), Error> {
         match fs::remove_dir_all(spool) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -111,7 +111,7 @@ impl Snapshots {
     /// Returns the newest snapshot of a partition in the listing.
     ///
     /// # Errors
-    /// Where the destination fails.
+    /// If the destination fails.
     pub fn newest_of(&self, partition: u32) -> Result<Option<SnapshotEntry>, Error> {
         Ok(self.list_of(partition)?.pop())
     }

@@ -21,20 +21,20 @@ pub trait Backend: Send + Sync + 'static {
     /// Returns the value of a key, as of the batches applied so far.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     fn get(&self, key: &[u8]) -> Result<Option<Self::Value>, Error>;
 
     /// Returns all keys that begin with `prefix`, in order.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error>;
 
     /// Takes a sealed batch, which counts soon after. Returns its number, which rises by one per
     /// batch.
     ///
     /// # Errors
-    /// Where the medium fails: the batch does not count, and the next one must hold its entries
+    /// If the medium fails: the batch does not count, and the next one must hold its entries
     /// too. Where an earlier batch failed after its commit: the medium takes no batch any more.
     fn commit(&self, batch: Batch) -> Result<u64, Error>;
 

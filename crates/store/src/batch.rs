@@ -93,7 +93,7 @@ impl Batch {
     /// Parses a journal. Returns `None` if it is cut short or damaged.
     ///
     /// # Errors
-    /// Where the journal is whole, but of another version or partition.
+    /// If the journal is whole, but of another version or partition.
     pub fn parse(bytes: Vec<u8>, partition: u32) -> Result<Option<Self>, Error> {
         let Some((body, sum)) = bytes.split_last_chunk::<4>() else { return Ok(None) };
         if body.len() < HEADER_BYTES + TRAILER_BYTES - 4 || crc32fast::hash(body) != u32::from_le_bytes(*sum) {

@@ -118,7 +118,7 @@ impl SnapshotSource {
     /// while a checkpoint is being applied.
     ///
     /// # Errors
-    /// Where another snapshot of the partition is being taken, or a checkpoint could not be
+    /// If another snapshot of the partition is being taken, or a checkpoint could not be
     /// applied.
     pub fn begin(&self) -> Result<CowReader, Error> {
         let busy = |why: &str| Error::Io { doing: "beginning a snapshot".into(), source: std::io::Error::other(why) };
@@ -147,7 +147,7 @@ impl CowReader {
     /// Returns the next values in order; none at the end.
     ///
     /// # Errors
-    /// Where the store fails, or the partition was dropped meanwhile.
+    /// If the store fails, or the partition was dropped meanwhile.
     pub fn next_values(&mut self) -> Result<Vec<KeyValue>, Error> {
         let Self { source, at_end } = self;
         let mut values = Vec::new();

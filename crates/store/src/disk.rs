@@ -14,13 +14,13 @@ pub trait Disk: Send + Sync {
     /// Opens the map of a partition, and creates it if it is missing.
     ///
     /// # Errors
-    /// Where the disk fails or is damaged.
+    /// If the disk fails or is damaged.
     fn map(&self, partition: u32) -> Result<Box<dyn Map>, Error>;
 
     /// Removes the map of a partition.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     fn drop_map(&self, partition: u32) -> Result<(), Error>;
 
     /// Returns the bytes on disk.
@@ -29,43 +29,43 @@ pub trait Disk: Send + Sync {
     /// Returns the names of the files.
     ///
     /// # Errors
-    /// Where the directory cannot be read.
+    /// If the directory cannot be read.
     fn list(&self) -> io::Result<Vec<String>>;
 
     /// Reads a whole file.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
 
     /// Writes a whole file, neither atomically nor synced.
     ///
     /// # Errors
-    /// Where the disk fails or is full: a part of the file may be there.
+    /// If the disk fails or is full: a part of the file may be there.
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
     /// Syncs the bytes of a file.
     ///
     /// # Errors
-    /// Where the disk fails: any part of the file may be lost with the power.
+    /// If the disk fails: any part of the file may be lost with the power.
     fn sync(&self, name: &str) -> io::Result<()>;
 
     /// Renames a file, and replaces the file that had the new name.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Syncs the names of the files, after files were created, renamed or removed.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     fn sync_names(&self) -> io::Result<()>;
 
     /// Removes a file.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Returns the path of a file, for messages.
@@ -80,33 +80,33 @@ pub trait Map: Send + Sync {
     /// Returns the value of a key.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     fn get(&self, key: &[u8]) -> Result<Option<Value>, Error>;
 
     /// Returns all keys that begin with `prefix`, in order.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error>;
 
     /// Returns the first values from a key on, in order: fewer than `most` only at the end.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     fn values(&self, from: &[u8], most: usize) -> Result<Vec<KeyValue>, Error>;
 
     /// Writes a value; returns the replaced one. The change is safe only after [`Self::flush`]: if
     /// the process dies before, the first few unflushed changes survive, or none.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     fn insert(&self, key: &[u8], value: &[u8]) -> Result<Option<Value>, Error>;
 
     /// Writes a value to a map that is filled in the order of its keys. Stale parts of the file
     /// need no cleaning then.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     fn fill(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         self.insert(key, value).map(drop)
     }
@@ -114,13 +114,13 @@ pub trait Map: Send + Sync {
     /// Removes a value and returns it; as safe as [`Self::insert`].
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     fn remove(&self, key: &[u8]) -> Result<Option<Value>, Error>;
 
     /// Makes the changes so far survive the death of the process; with `sync` a power loss too.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     fn flush(&self, sync: bool) -> Result<(), Error>;
 }
 

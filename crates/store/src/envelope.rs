@@ -73,7 +73,7 @@ pub(crate) fn wrap(key: &[u8], offset: u64, payload: &[u8], mut each: impl FnMut
 /// Joins the parts of a page; returns the offset up to which it is folded, and its bytes.
 ///
 /// # Errors
-/// Where a part is missing or damaged.
+/// If a part is missing or damaged.
 pub(crate) fn unwrap<V: AsRef<[u8]>>(
     key: &[u8],
     part: impl Fn(u16) -> Result<Option<V>, Error>,

@@ -295,7 +295,7 @@ impl<B: Backend> Paged<B> {
     /// disk.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     pub fn stored_bytes(&self) -> Result<u64, Error> {
         let mut bytes = 0;
         for key in self.backend.keys(&[])? {

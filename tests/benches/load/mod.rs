@@ -66,7 +66,7 @@ pub(crate) async fn connect(address: &str) -> Sender {
 /// Sends one request with these headers, and returns the status and the body.
 ///
 /// # Errors
-/// Where the connection breaks; the caller needs a new one then.
+/// If the connection breaks; the caller needs a new one then.
 pub(crate) async fn send(sender: &mut Sender, ask: &Ask, headers: &[(&str, &str)]) -> hyper::Result<(u16, Bytes)> {
     let method = if ask.body.is_empty() { Method::GET } else { Method::POST };
     let request = Request::builder().method(method).uri(&ask.path).header(header::HOST, &ask.address);

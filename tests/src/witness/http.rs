@@ -30,7 +30,7 @@ impl Client {
     /// Sends a GET. With a token, the service answers once everything before the token is folded.
     ///
     /// # Errors
-    /// Where the connection breaks before the answer is whole.
+    /// If the connection breaks before the answer is whole.
     pub fn get(&mut self, tenant: &str, path: &str, token: Option<&str>) -> io::Result<Answer> {
         let headers = token.map(|token| {
             format!(
@@ -45,7 +45,7 @@ Receipts-Wait-Ms: 30000
     /// Sends JSON.
     ///
     /// # Errors
-    /// Where the connection breaks before the answer is whole.
+    /// If the connection breaks before the answer is whole.
     pub fn post(&mut self, tenant: &str, path: &str, json: &str) -> io::Result<Answer> {
         self.request("POST", tenant, path, "Content-Type: application/json\r\n", json)
     }

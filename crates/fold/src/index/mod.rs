@@ -86,7 +86,7 @@ impl MessageIndex {
     /// `accept` accepts.
     ///
     /// # Errors
-    /// Where `accept` fails.
+    /// If `accept` fails.
     pub fn find_active<S, T, E>(
         &self,
         pages: &mut S,
@@ -108,7 +108,7 @@ impl MessageIndex {
     /// first.
     ///
     /// # Errors
-    /// Where the store or `accept` fails.
+    /// If the store or `accept` fails.
     pub fn find_sealed<S: Table<IndexPage>, T, E: From<S::Error>>(
         &self,
         pages: &mut S,
@@ -186,7 +186,7 @@ impl MessageIndex {
     /// first. Readers may call it side by side.
     ///
     /// # Errors
-    /// Where the store fails.
+    /// If the store fails.
     pub fn candidates<S: Table<IndexPage>>(
         &self,
         pages: &S,

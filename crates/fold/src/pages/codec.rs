@@ -184,7 +184,7 @@ impl<'a> Reader<'a> {
     /// Reads the value that [`Writer::blob`] wrote.
     ///
     /// # Errors
-    /// Where fewer bytes are left.
+    /// If fewer bytes are left.
     pub fn blob(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.count(1)?;
         let (blob, rest) = self.rest.split_at(length);
@@ -195,7 +195,7 @@ impl<'a> Reader<'a> {
     /// Reads the value that [`Writer::text`] wrote.
     ///
     /// # Errors
-    /// Where fewer bytes are left, or they are not UTF-8.
+    /// If fewer bytes are left, or they are not UTF-8.
     pub fn text(&mut self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.blob()?).map_err(|_| Malformed("text that is not UTF-8"))
     }
@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
     /// Asserts that no bytes are left.
     ///
     /// # Errors
-    /// Where some are.
+    /// If some are.
     pub fn end(self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed("more bytes than the page has")) }
     }

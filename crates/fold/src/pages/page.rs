@@ -69,7 +69,7 @@ pub trait Page: Sized + Send + Sync + 'static {
     /// Decodes the bytes that [`Self::encode`] wrote.
     ///
     /// # Errors
-    /// Where the bytes are no such page. Never panics.
+    /// If the bytes are no such page. Never panics.
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed>;
 
     /// Approximate bytes of memory, heap included.
@@ -138,7 +138,7 @@ pub trait Store {
     /// it side by side.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     fn conversation_number(&self, name: &[u8]) -> Result<Option<u32>, Self::Error>;
 
     /// Returns the hash of a conversation's name that [`Self::peek_conversation_number`] takes.
@@ -155,7 +155,7 @@ pub trait Store {
     /// Returns the number of the conversation of that name, and caches it.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     fn load_conversation_number(&mut self, name: &[u8]) -> Result<Option<u32>, Self::Error>;
 
     /// Gives a new conversation its number, once.
@@ -168,7 +168,7 @@ pub trait Table<P: Page>: Store {
     /// Reads a page without caching it. Readers may call it side by side.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     fn read(&self, key: PageKey) -> Result<Option<Ref<'_, P>>, Self::Error>;
 
     /// Returns a page if it is in memory. Never reads the medium.
@@ -177,7 +177,7 @@ pub trait Table<P: Page>: Store {
     /// Loads a page into the cache, to read and perhaps to change it.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     fn load_mut(&mut self, key: PageKey) -> Result<Option<Mut<'_, P>>, Self::Error>;
 
     /// Writes a page, or replaces it.
@@ -189,7 +189,7 @@ pub trait Table<P: Page>: Store {
     /// Returns all keys of the table in order. For small tables, when a store opens.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     fn keys(&self) -> Result<Vec<PageKey>, Self::Error>;
 }
 

@@ -259,7 +259,7 @@ impl<const N: usize> Reads<N> {
     /// Decodes the bytes that [`Self::encode`] wrote.
     ///
     /// # Errors
-    /// Where the bytes are no reads.
+    /// If the bytes are no reads.
     pub fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let flags = from.byte()?;
         let width = usize::from(flags >> 2);

@@ -10,7 +10,7 @@ impl<S: Pages> State<S> {
     /// there is none, or the message has expired.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn audit(&self, message: u64) -> Result<Option<String>, S::Error> {
         let Some(found) = self.find_number(message)? else { return Ok(None) };
         let m = found.message();

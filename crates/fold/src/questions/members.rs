@@ -12,7 +12,7 @@ impl<S: Pages> State<S> {
     /// `from_slot` on. The page has no members if the receipt's status is not `ok`.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn members(
         &self,
         tenant: &str,
@@ -33,7 +33,7 @@ impl<S: Pages> State<S> {
     /// once it has expired.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn members_of(
         &self,
         message: u64,
@@ -47,7 +47,7 @@ impl<S: Pages> State<S> {
     /// Whether a person is on a roster now, as a member or an observer.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn is_member(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Result<bool, S::Error> {
         let Some((conversation, page, slot)) = self.find_person(tenant, conversation_id, user_id)? else {
             return Ok(false);

@@ -9,7 +9,7 @@ impl<S: Pages> State<S> {
     /// the slot. Leaves out erased people, and every slot once the message's page is removed.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn name_slots<T>(
         &self,
         message: u64,
@@ -38,7 +38,7 @@ impl<S: Pages> State<S> {
     /// Returns tenant and id of a conversation by its number.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn conversation_name(&self, conversation: u32) -> Result<(String, String), S::Error> {
         let page = self.read_conversation_page(conversation)?;
         Ok((page.tenant.as_ref().into(), page.conversation_id.as_ref().into()))
@@ -48,7 +48,7 @@ impl<S: Pages> State<S> {
     /// if there is no such member or more than one, or that person was erased.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn peer_of(&self, conversation: u32, slot: u32) -> Result<Option<String>, S::Error> {
         let page = self.read_conversation_page(conversation)?;
         // A direct chat with more than a page of people over time has no peer: a search for one

@@ -9,7 +9,7 @@ impl<S: Pages> State<S> {
     /// was erased.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn read_mark(&self, tenant: &str, conversation_id: &str, user_id: &str) -> Result<Option<ReadMark>, S::Error> {
         if self.is_erased(tenant, user_id) {
             return Ok(None);
@@ -24,7 +24,7 @@ impl<S: Pages> State<S> {
     /// erased.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn read_mark_of(&self, conversation: u32, slot: u32) -> Result<Option<ReadMark>, S::Error> {
         let page = self.read_conversation_page(conversation)?;
         let Some(reader_id) = self.user_id(conversation, &page.tenant, slot)? else { return Ok(None) };

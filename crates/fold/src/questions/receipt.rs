@@ -11,7 +11,7 @@ impl<S: Pages> State<S> {
     /// Returns the receipt of a message.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn receipt(&self, tenant: &str, conversation_id: &str, message_id: &str) -> Result<Receipt, S::Error> {
         match self.find_in_conversation(tenant, conversation_id, message_id)? {
             Some(found) => found.receipt(),
@@ -24,7 +24,7 @@ impl<S: Pages> State<S> {
     /// screen shows them.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn receipts(
         &self,
         tenant: &str,
@@ -60,7 +60,7 @@ impl<S: Pages> State<S> {
     /// sent last by `sent_at_ms`.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn receipt_anywhere(&self, tenant: &str, message_id: &str) -> Result<Receipt, S::Error> {
         self.receipt_of_the_last(tenant, message_id, |_, _| Ok(true))
     }
@@ -72,7 +72,7 @@ impl<S: Pages> State<S> {
     /// does not reveal whether the message exists (INV-STRANGER).
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn receipt_sent_by(
         &self,
         tenant: &str,
@@ -97,7 +97,7 @@ impl<S: Pages> State<S> {
     /// As [`State::receipt_anywhere`], but only among the messages that this person sent.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn receipt_anywhere_sent_by(
         &self,
         tenant: &str,
@@ -141,7 +141,7 @@ impl<S: Pages> State<S> {
     /// Returns the receipt of a message by its number in the partition; `None` once it has expired.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn receipt_of(&self, message: u64) -> Result<Option<Receipt>, S::Error> {
         self.find_number(message)?.map(|found| found.receipt()).transpose()
     }

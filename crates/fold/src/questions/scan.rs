@@ -64,7 +64,7 @@ impl<S: Pages> State<S> {
     /// Returns a conversation by its number.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn conversation(&self, conversation: u32) -> Result<Conversation, S::Error> {
         let page = self.read_conversation_page(conversation)?;
         Ok(Conversation {
@@ -80,7 +80,7 @@ impl<S: Pages> State<S> {
     /// Returns a page of a conversation's roster, from the slot `from_slot` on.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn roster_page(&self, conversation: u32, from_slot: u32) -> Result<RosterPage, S::Error> {
         let page = self.read_conversation_page(conversation)?;
         if from_slot >= page.people {
@@ -97,7 +97,7 @@ impl<S: Pages> State<S> {
     /// has expired.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn located_receipt(&self, message: u64) -> Result<Option<LocatedReceipt>, S::Error> {
         let Some(found) = self.find_number(message)? else { return Ok(None) };
         let m = found.message();
@@ -109,7 +109,7 @@ impl<S: Pages> State<S> {
     /// [`Self::write_meta`], erasures, parked records.
     ///
     /// # Errors
-    /// Where the store fails.
+    /// If the store fails.
     pub fn pages_of_partition(&self) -> Result<Vec<(TableId, PageKey)>, S::Error> {
         let mut pages = vec![(TableId::Meta, PageKey::ONLY)];
         pages.extend((0..self.meta.erasures).map(|number| (TableId::Erasures, PageKey::new(number, 0))));
@@ -121,7 +121,7 @@ impl<S: Pages> State<S> {
     /// departures. Some pages of read marks may be absent.
     ///
     /// # Errors
-    /// Where the store fails or is broken.
+    /// If the store fails or is broken.
     pub fn pages_of_conversation(&self, conversation: u32) -> Result<Vec<(TableId, PageKey)>, S::Error> {
         let page = self.read_conversation_page(conversation)?;
         let people = page.people.div_ceil(PEOPLE_PER_PAGE);
@@ -137,7 +137,7 @@ impl<S: Pages> State<S> {
     /// messages. Some chunks may be absent.
     ///
     /// # Errors
-    /// Where the store fails.
+    /// If the store fails.
     pub fn pages_of_messages(&self, message: u64) -> Result<Vec<(TableId, PageKey)>, S::Error> {
         let number = message / MESSAGES_PER_PAGE;
         let mut pages = vec![(TableId::Messages, PageKey::new(number, 0))];
@@ -156,7 +156,7 @@ impl<S: Pages> State<S> {
     /// indexes.
     ///
     /// # Errors
-    /// Where the store fails, or the table cannot be compared.
+    /// If the store fails, or the table cannot be compared.
     pub fn page_bytes(&self, table: TableId, key: PageKey) -> Result<Option<Vec<u8>>, S::Error> {
         match table {
             TableId::Meta => self.bytes_of::<Meta>(key),

@@ -18,7 +18,7 @@ impl<S: Pages> State<S> {
     /// The caller has checked that the record's key and partition are those of its event.
     ///
     /// # Errors
-    /// Where the store fails or is broken. The state must not be used again.
+    /// If the store fails or is broken. The state must not be used again.
     pub fn apply(
         &mut self,
         at: RecordMetadata,
@@ -52,7 +52,7 @@ impl<S: Pages> State<S> {
     /// other record.
     ///
     /// # Errors
-    /// Where the store fails or is broken. The state must not be used again.
+    /// If the store fails or is broken. The state must not be used again.
     pub fn skip(
         &mut self,
         at: RecordMetadata,

@@ -118,7 +118,7 @@ impl Tokens {
     /// for `start_timeout`.
     ///
     /// # Errors
-    /// When the secret or the keys cannot be used.
+    /// If the secret or the keys cannot be used.
     pub async fn open(settings: TokenSettings) -> Result<Self, BadKeys> {
         let secret = settings.secret_file.as_deref().map(read_secret).transpose()?;
         let algorithms: Vec<Algorithm> = settings.signatures.iter().copied().map(Algorithm::from).collect();

@@ -32,7 +32,7 @@ impl Updates {
     /// `heartbeat`.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// If the log cannot be read.
     pub fn start(log: Arc<dyn Inspect>, streams_max: usize, heartbeat: Duration) -> Result<Self, ReadError> {
         Ok(Self(Arc::new(Feed {
             hub: Hub::start(log)?,

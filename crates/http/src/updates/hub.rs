@@ -54,7 +54,7 @@ impl Hub {
     /// Begins to follow the topic at its end. Blocks until the log has returned the end.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// If the log cannot be read.
     pub(super) fn start(log: Arc<dyn Inspect>) -> Result<Self, ReadError> {
         let shared = Arc::new(Shared { log, registry: Mutex::default() });
         let tail = shared.follow()?;

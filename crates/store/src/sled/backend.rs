@@ -44,7 +44,7 @@ impl SledBackend {
     /// Waits until all batches so far are in sled.
     ///
     /// # Errors
-    /// Where one of them failed.
+    /// If one of them failed.
     pub fn wait(&self) -> Result<(), Error> {
         self.shared.apply_queued();
         let last = self.next.load(Ordering::Acquire) - 1;

@@ -39,7 +39,7 @@ impl SledStore {
     /// its partitions then start empty, to be rebuilt from the log.
     ///
     /// # Errors
-    /// Where the directory cannot be used, or another process has the store open.
+    /// If the directory cannot be used, or another process has the store open.
     pub fn open(dir: &Path, settings: SledSettings) -> Result<Self, Error> {
         match Self::open_strict(dir, settings) {
             Err(e) if e.is_corruption() => {
@@ -98,7 +98,7 @@ impl SledStore {
     /// Opens a partition, and first applies the journals that were left of it.
     ///
     /// # Errors
-    /// Where the store fails or is damaged.
+    /// If the store fails or is damaged.
     pub fn partition(&self, partition: u32) -> Result<SledBackend, Error> {
         let shared = &self.shared;
         if shared.has_file(&restore_marker(partition))? {

@@ -9,7 +9,7 @@ impl SledStore {
     /// Removes a partition's values, for a rebuild from the log.
     ///
     /// # Errors
-    /// Where the store fails.
+    /// If the store fails.
     pub fn drop_partition(&self, partition: u32) -> Result<(), Error> {
         self.empty(partition)?;
         // Last: until then the marker says that the values are a part of a snapshot.

@@ -45,7 +45,7 @@ impl Header {
     /// Returns the first bytes of a snapshot.
     ///
     /// # Errors
-    /// Where the texts are too long.
+    /// If the texts are too long.
     pub(super) fn encode(&self) -> Result<Vec<u8>, Error> {
         let mut to = Writer::default();
         to.text(&self.log);
@@ -86,7 +86,7 @@ impl Header {
     /// Parses the header at the start of `bytes`, and ignores the bytes after it.
     ///
     /// # Errors
-    /// Where the bytes are no header, or of a newer format.
+    /// If the bytes are no header, or of a newer format.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let damaged = || Error::snapshot("its header is damaged");
         let prefix = bytes.first_chunk::<PREFIX_BYTES>().ok_or_else(|| Error::snapshot("it is cut short"))?;
@@ -142,7 +142,7 @@ impl Summary {
     /// snapshot proves it.
     ///
     /// # Errors
-    /// Where the bytes are no trailer.
+    /// If the bytes are no trailer.
     pub fn parse(bytes: &[u8; TRAILER_BYTES]) -> Result<(Self, u128), Error> {
         let (body, sum) = bytes.split_at(TRAILER_BYTES - 4);
         if body[0] != TRAILER || crc32fast::hash(body).to_le_bytes() != *sum {

@@ -28,7 +28,7 @@ impl<R: Read> Reader<R> {
     /// Reads the header.
     ///
     /// # Errors
-    /// Where `from` fails, or is not a snapshot of a known format.
+    /// If `from` fails, or is not a snapshot of a known format.
     pub fn new(mut from: R) -> Result<Self, Error> {
         let mut prefix = [0; PREFIX_BYTES];
         fill(&mut from, &mut prefix)?;
@@ -52,7 +52,7 @@ impl<R: Read> Reader<R> {
     /// read and checked; until then the caller must not rely on any page.
     ///
     /// # Errors
-    /// Where reading or `each` fails, or any part is damaged.
+    /// If reading or `each` fails, or any part is damaged.
     pub fn read(mut self, mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Error>) -> Result<Summary, Error> {
         loop {
             let mut kind = [0];

@@ -41,7 +41,7 @@ impl PendingSnapshot {
     /// Begins a snapshot of a partition. Returns `None` if no record was ever folded.
     ///
     /// # Errors
-    /// Where the store fails or is damaged, or another snapshot of the partition is being taken.
+    /// If the store fails or is damaged, or another snapshot of the partition is being taken.
     pub fn begin(source: &SnapshotSource, provenance: Provenance) -> Result<Option<Self>, Error> {
         let mut pages = Pages { reader: source.begin()?, values: VecDeque::new() };
         let Some(meta) = pages.next()? else { return Ok(None) };
@@ -66,7 +66,7 @@ impl PendingSnapshot {
     /// snapshot. Returns `to`, the summary and the length in bytes.
     ///
     /// # Errors
-    /// Where the store, `to` or `advanced` fails, or a page is damaged.
+    /// If the store, `to` or `advanced` fails, or a page is damaged.
     pub fn write<W: Write>(
         mut self,
         to: W,

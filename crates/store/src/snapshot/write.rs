@@ -26,7 +26,7 @@ impl<W: Write> Writer<W> {
     /// Begins a snapshot.
     ///
     /// # Errors
-    /// Where `to` fails.
+    /// If `to` fails.
     pub fn new(to: W, header: &Header) -> Result<Self, Error> {
         let compressor = Compressor::new(LEVEL).map_err(Error::io("compressing a snapshot"))?;
         let summary = Summary { blocks: 0, pages: 0, plain_bytes: 0, digest: [0; 32] };
@@ -46,7 +46,7 @@ impl<W: Write> Writer<W> {
     /// Adds a page by its key without part. Keys must rise.
     ///
     /// # Errors
-    /// Where `to` fails.
+    /// If `to` fails.
     pub fn page(&mut self, key: &[u8], payload: &[u8]) -> Result<(), Error> {
         if payload.len() > PAGE_BYTES_MAX {
             return Err(Error::snapshot(format!("a page of {} bytes is longer than the bound", payload.len())));
@@ -74,7 +74,7 @@ impl<W: Write> Writer<W> {
     /// Ends the snapshot. Returns the writer, the summary, and the length in bytes.
     ///
     /// # Errors
-    /// Where `to` fails.
+    /// If `to` fails.
     pub fn finish(mut self) -> Result<(W, Summary, u64), Error> {
         if !self.block.bytes.is_empty() {
             self.close_block()?;

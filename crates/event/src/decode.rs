@@ -18,8 +18,8 @@ use crate::{Event, Kind};
 
 /// Decodes one event from a record's value and checks all rules that need only the value.
 ///
-/// Strings without JSON escapes are borrowed from `value`. Fields of other types are ignored with
-/// any content; `null` means that an optional field is absent.
+/// Strings without JSON escapes are borrowed from `value`. Fields of other event types are ignored,
+/// whether valid or not. `null` means that an optional field is absent.
 ///
 /// ```
 /// use receipts_event::{Body, Reason, decode};
@@ -51,8 +51,8 @@ pub fn decode(value: &[u8]) -> Result<Event<'_>, Rejection> {
 }
 
 /// Reads an event in one pass. Returns `None` if the diagnosis must look at it: mostly because it
-/// has a mistake, seldom because a field of another type comes before `type` and is invalid for
-/// that type.
+/// has a mistake, seldom because a field of another event type comes before `type` and has an
+/// invalid value.
 fn read(json: &str) -> Option<Event<'_>> {
     let mut parser = serde_json::Deserializer::from_str(json);
     let flat = parser.deserialize_map(FlatVisitor).ok()?;

@@ -1,6 +1,6 @@
 //! The second reader, for values that the one-pass reader did not accept. It finds all mistakes and
-//! their pointers, or none. It is slow and thorough, and has its own rules, so that tests can
-//! compare the two.
+//! their pointers, or accepts the value. It is slow and thorough, and has its own rules, so that
+//! tests can compare the two.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -93,8 +93,8 @@ impl<'a> Flat<'a> {
     }
 
     /// Builds the event, and adds every broken rule to `findings`: required fields and rules that
-    /// concern several fields. If no field is `bad`, the result is an event exactly if nothing was
-    /// added.
+    /// concern several fields. If no field is `bad`, returns an event if and only if it added
+    /// nothing.
     #[inline]
     pub(crate) fn build(self, findings: &mut Findings) -> Option<Event<'a>> {
         let needs = Needs { seen: self.seen, bad: self.bad };

@@ -43,7 +43,7 @@ impl Event<'_> {
 pub fn murmur2(key: &[u8]) -> i32 {
     const SEED: u32 = 0x9747_b28c;
     const MULTIPLIER: u32 = 0x5bd1_e995;
-    // A Java array length fits into this type.
+    // Java arrays have 32-bit lengths, so the cast loses nothing for a key that Java can hold.
     let mut hash = SEED ^ key.len() as u32;
     let (words, tail) = key.as_chunks::<4>();
     for word in words {

@@ -59,7 +59,7 @@ pub struct DeadLetter {
     pub parked: Option<Box<Parked>>,
 }
 
-/// How often each thing happened.
+/// Counts of events and their outcomes, for metrics.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
     /// Records folded.

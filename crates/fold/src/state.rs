@@ -93,8 +93,8 @@ impl<S: Pages> State<S> {
             let filter = Table::<BloomFilter>::read(&pages, key)?.ok_or(Error::Broken("a filter"))?;
             sealed.push((key.a, (*filter).clone()));
         }
-        // Without a sealed segment, the active ones are the last full one and the one behind it.
-        // Those before have expired.
+        // Without a sealed segment, the active ones are the last full one and the one after it. All
+        // earlier ones have expired.
         let without_sealed = (meta.next_message / segment_messages).saturating_sub(1);
         let first_active = sealed.last().map_or(without_sealed, |(number, _)| number + 1);
         let first = first_active.saturating_mul(segment_messages);
@@ -157,7 +157,7 @@ impl<S: Pages> State<S> {
         self.meta.next_offset
     }
 
-    /// Returns the newest record timestamp so far, Unix milliseconds.
+    /// Returns the greatest record timestamp so far, Unix milliseconds.
     pub fn newest_timestamp_ms(&self) -> u64 {
         self.meta.newest_timestamp_ms
     }

@@ -1,4 +1,5 @@
-//! Checks and memory that both logs share: start offsets, and append failures since the last flush.
+//! The parts that both logs share: the check of start offsets, and the append failures since the
+//! last flush.
 //!
 //! It does no IO.
 //!

@@ -1,4 +1,5 @@
-//! The ports: what the rest of the service needs from a log, and what it may rely on.
+//! The ports: the calls that the rest of the service makes to a log, and the promises that it may
+//! rely on.
 //!
 //! This file knows neither an implementation nor the meaning of an event.
 //!
@@ -191,8 +192,8 @@ pub trait Peek {
     fn record(&self, offset: u64) -> Result<Option<OwnedRecord>, ReadError>;
 }
 
-/// Learns which partitions a reader gets and loses. Called on the reader's thread, in `poll` and in
-/// drop.
+/// Opens the state of each partition that a reader gets, and releases the state of each one that it
+/// loses. Called on the reader's thread, in `poll` and in drop.
 pub trait Assignment: Send + Sync {
     /// Opens the state of a partition that the reader gets, and returns the offset to start at.
     /// `log` shows whether this is the log that the state was folded from.
@@ -259,7 +260,7 @@ pub struct Location {
     pub offset: u64,
 }
 
-/// Why an append failed. The variants differ in what a caller may report.
+/// Why an append failed. The variants tell "did not happen" from "may have happened".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The entry is not written and will not be.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 impl Shard {
     /// Checkpoints one due partition, if there is any. With `check_memory`, partitions with too
-    /// many changed pages in memory become due as well. It is one per step, so that polls, updates
-    /// and queries get in between.
+    /// many changed pages in memory become due as well. Only one per step, so that polls, updates
+    /// and queries run in between.
     pub(crate) fn checkpoint_next(&self, source: &mut dyn Source, check_memory: bool) -> Result<(), ProjectError> {
         self.commit_applied(source);
         let now = Instant::now();
@@ -99,9 +99,9 @@ impl Shard {
     }
 }
 
-/// Returns how long a partition's changes wait for a checkpoint: the setting less up to a quarter,
-/// different for each partition. Partitions that started together would otherwise be checkpointed
-/// together, and the last one would wait for all of them.
+/// Returns how long a partition's changes wait for a checkpoint: the setting, shortened by up to a
+/// quarter that differs between partitions. Partitions that started together would otherwise be
+/// checkpointed together, and the last one would wait for all of them.
 fn interval_of(interval: Duration, partition: u32) -> Duration {
     const GOLDEN_RATIO: f64 = 0.618_033_988_75;
     interval.mul_f64(1.0 - (f64::from(partition) * GOLDEN_RATIO).fract() / 4.0)

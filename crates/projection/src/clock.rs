@@ -1,5 +1,5 @@
-//! Compares this machine's clock with the timestamps of records. Warns, and makes readiness
-//! careful; no answer depends on it.
+//! Compares this machine's clock with the timestamps of records. Readiness ignores the age of
+//! records dated ahead, and a warning names one. No answer depends on it.
 
 /// A record may be dated this far ahead before one of the two clocks is called wrong: more than
 /// clocks kept by NTP ever differ, less than the hour that Kafka accepts by default

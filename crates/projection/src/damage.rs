@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
-/// Tells whether a page is not what was written, so that only a rebuild helps.
+/// Tells whether the error is damage, which only a rebuild repairs.
 pub(crate) fn is_damage(e: &FoldError) -> bool {
     match e {
         receipts_fold::Error::Broken(_) => true,
@@ -30,7 +30,7 @@ impl Damage {
         self.dir.join(format!("p{partition}.damaged"))
     }
 
-    /// Returns the recorded reason, if the partition was not rebuilt since.
+    /// Returns the recorded reason, unless the partition was rebuilt since.
     pub(crate) fn recorded(&self, partition: u32) -> Result<Option<String>, ProjectError> {
         match fs::read(self.marker(partition)) {
             Ok(why) => Ok(Some(String::from_utf8_lossy(&why).into_owned())),

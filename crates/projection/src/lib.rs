@@ -1,5 +1,5 @@
 //! The projector: polls the log, folds, checkpoints and publishes. It decides when each of these
-//! happens; the meaning of an event is the fold's affair.
+//! happens; the fold decides what an event means.
 
 mod answers;
 mod batch;

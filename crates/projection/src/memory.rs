@@ -1,8 +1,8 @@
 //! Divides the memory for pages among partitions. Knows only the numbers of partitions.
 
 /// The memory of all partitions together. Each partition is guaranteed an equal share. A partition
-/// may borrow memory that others do not use, and returns it when they need it: groups differ in
-/// size, and a large one would not fit its share while most memory is idle (ADR 0029).
+/// may borrow memory that others do not use, and returns it when they need it. Without borrowing, a
+/// partition with large groups could exceed its share while most memory is idle (ADR 0029).
 pub(crate) struct Memory {
     bytes_max: usize,
     /// Bytes used per partition, as last reported.

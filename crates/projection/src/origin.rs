@@ -61,13 +61,14 @@ impl Current<'_> {
         }
     }
 
-    /// Compares the last folded record with the one in the log. A topic that was made anew may be
-    /// longer than the store by now, and then only its records differ.
+    /// Compares the last folded record with the one in the log. A recreated topic may already be
+    /// longer than the store; then only its records show the difference.
     fn check_last_record(&self, partition: u32, last: LastRecord) -> Result<(), Refusal> {
         let LastRecord { offset, fingerprint } = last;
         if offset < self.first_offset {
-            // Retention has removed our last record. Nothing is skipped, because the next record is
-            // there. A topic made anew begins at 0, and would have to be trimmed too.
+            // Retention has removed our last record. Nothing is skipped, because the log still
+            // holds the next record. A recreated topic would go unnoticed only if it was trimmed
+            // too, because it begins at 0.
             tracing::warn!(
                 partition,
                 offset,

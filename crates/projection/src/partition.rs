@@ -1,6 +1,5 @@
 //! The step from records to state, and from state to disk: shared by the projector and by
-//! analytics. Also holds a partition that a projector owns. Decides nothing about when a step
-//! happens.
+//! analytics. Also defines a partition that a projector owns. Does not decide when a step happens.
 
 use crate::clock::ClockWatch;
 use crate::publish::DeadRecord;
@@ -19,7 +18,7 @@ pub type Fold = State<Paged<SledBackend>>;
 /// The error of a [`Fold`].
 pub type FoldError = receipts_fold::Error<receipts_store::Error>;
 
-/// The event of a record, or the reason why the record is none.
+/// The event of a record, or the reason why the record is not an event.
 pub type Decoded<'a> = Result<Event<'a>, Rejection>;
 
 /// Decodes a record of a log that has `partition_count` partitions.
@@ -31,8 +30,8 @@ pub fn decode<'a>(record: &Record<'a>, partition_count: u32) -> Decoded<'a> {
 /// Applies a record's event to a state, or skips a record that is no event, and adds the effects.
 ///
 /// # Errors
-/// If a page cannot be read or is damaged. The record is then applied in part, and the state is of
-/// no use.
+/// If a page cannot be read or is damaged. The record is then applied in part, and the state must
+/// not be used again.
 #[inline]
 pub fn apply(
     fold: &mut Fold,
@@ -61,14 +60,14 @@ pub(crate) fn headers_of(record: &Record<'_>) -> Headers {
 pub struct Checkpoint {
     /// The state holds all records below this offset.
     pub next_offset: u64,
-    /// The size of what was written.
+    /// The size of the journal, bytes.
     pub bytes: usize,
-    /// The store's number of the checkpoint, for [`Paged::saved`].
+    /// The store's number of the checkpoint, for [`Paged::mark_saved`].
     pub number: u64,
 }
 
-/// Writes the changed pages of a state, whose counters [`State::write_meta`] has put into its
-/// pages. Pages leave memory only after [`Paged::saved`].
+/// Writes the changed pages of a state. The caller calls [`State::write_meta`] before, and
+/// [`Paged::mark_saved`] after; only then may the pages leave memory.
 ///
 /// # Errors
 /// If the store cannot write.
@@ -97,8 +96,8 @@ pub(crate) struct Partition {
     pub(crate) behind: Option<Duration>,
     /// The store's number of the last checkpoint.
     saved: u64,
-    /// False while a record is being applied and after an error within it. The state is then that
-    /// of no prefix, and must be neither queried nor saved (INV-PREFIX).
+    /// False while a record is being applied and after an error within it. The state then belongs
+    /// to no prefix of the log, and must be neither queried nor saved (INV-PREFIX).
     whole: bool,
 }
 
@@ -142,7 +141,8 @@ impl Partition {
         self.fold.pages().backend().applied() < self.saved
     }
 
-    /// Folds a record and keeps its dead letters. After an error or a panic the state is of no use.
+    /// Folds a record and keeps its dead letters. After an error or a panic the state must not be
+    /// used again.
     pub(crate) fn apply(&mut self, record: &Record<'_>, event: &Decoded<'_>) -> Result<(), FoldError> {
         self.whole = false;
         apply(&mut self.fold, record, event, &mut self.effects)?;
@@ -162,7 +162,7 @@ pub(crate) fn checkpoint(number: u32, partition: &RwLock<Option<Partition>>) -> 
         let Some(partition) = guard.as_mut().filter(|p| p.whole) else { return Ok(None) };
         partition.fold.write_meta();
     }
-    // Only this thread changes the partition, so the pages are the same until `saved` below.
+    // Only this thread changes the partition, so the pages are the same until `mark_saved` below.
     let guard = partition.read();
     let Some(owned) = guard.as_ref() else { return Ok(None) };
     let started = Instant::now();

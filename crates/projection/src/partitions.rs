@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// All partitions of the log, with the states of those that this process owns. Cheap to clone.
+/// All partitions of the log. Holds the states of the owned ones. Cheap to clone.
 #[derive(Clone)]
 pub struct Partitions(Arc<Table>);
 

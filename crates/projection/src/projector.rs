@@ -24,13 +24,14 @@ pub struct Projector {
     snapshotter: Option<JoinHandle<()>>,
     desk: Option<Arc<dyn SnapshotControl>>,
     threads: Vec<JoinHandle<Result<(), ProjectError>>>,
-    /// Closed once all threads have ended.
+    /// Closed once all workers' threads have ended.
     running: mpsc::Receiver<Infallible>,
 }
 
 impl Projector {
-    /// Opens the store and starts to fold the log. Dead letters name `events_topic`. A partition is
-    /// ready if its newest folded record is at most `ready_lag` behind the time of day.
+    /// Opens the store and starts to fold the log. Dead letters name `events_topic`. A partition
+    /// that has caught up is ready at the end of the log, or while its newest folded record is at
+    /// most `ready_lag` old.
     ///
     /// # Errors
     /// If the store or the log cannot be used.
@@ -90,7 +91,7 @@ impl Projector {
         self.desk.clone()
     }
 
-    /// Tells whether all threads have ended.
+    /// Tells whether all workers' threads have ended.
     pub fn is_stopped(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }

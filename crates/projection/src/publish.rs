@@ -17,9 +17,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use window::UpdateWindow;
 
-/// Pending changes may take this share of the memory for pages, in addition to it.
+/// The pending changes of all partitions together may take this share (1/16) of
+/// [`Settings::memory_bytes`], in addition to it.
 const PENDING_SHARE: usize = 16;
-/// But each partition's pending changes may take at least this much: some hundreds of messages.
+/// The least memory for the pending changes of one partition, bytes: enough for some hundreds of
+/// messages.
 const PENDING_BYTES_MIN: usize = 64 << 10;
 
 /// Carries the effects of a shard's partitions to the log.
@@ -79,8 +81,8 @@ impl Publisher {
     /// Appends due updates to the log, and all pending updates of the partitions in `flushed`.
     ///
     /// # Errors
-    /// The partition that cannot be queried. Its changes are lost, so the caller must not
-    /// checkpoint any more.
+    /// The number of a partition that cannot be read, and why. Its changes are lost, so the caller
+    /// must not checkpoint any more.
     pub(crate) fn publish(
         &mut self,
         partitions: &Partitions,
@@ -111,7 +113,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits for the log at most this long; returns true once it has acknowledged every append.
+    /// Waits for the log, at most this long and at most one second. Returns true if every append is
+    /// acknowledged.
     pub(crate) fn wait(&mut self, at_most: Duration) -> bool {
         self.outbox.wait(at_most)
     }

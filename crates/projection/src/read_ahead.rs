@@ -1,6 +1,6 @@
 //! Reads and decodes the log on one thread, while each worker folds earlier records on its own.
-//! Folds nothing and decides nothing about partitions. When the reader assigns or revokes a
-//! partition, the worker of its shard answers, after the records before. A revoke therefore still
+//! Folds nothing and decides nothing about partitions. Assignments and revokes go to the worker
+//! through the same queue as the records, and the reader waits for its reply. So a revoke still
 //! comes after the last record of its partition, and is a barrier (INV-HANDOVER).
 
 use crate::batch::{Batch, Rows};
@@ -17,9 +17,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Batches that may wait for one worker. They are enough that neither thread waits for the other's
-/// longest step except a checkpoint, and that other workers are busy while the log delivers one
-/// partition. They are few enough that a revoke is answered soon.
+/// Batches that may wait for one worker. Enough that neither thread waits for the longest step of
+/// the other, except a checkpoint, and that other workers stay busy while the log delivers one
+/// partition. Few enough that a revoke is answered soon.
 const BATCHES_AHEAD: usize = 4;
 
 /// A message from the reader's thread to a worker, in order.
@@ -53,7 +53,7 @@ enum Answer {
     Begin(Result<u64, Box<dyn Error + Send + Sync>>),
 }
 
-/// What the threads share beside the messages.
+/// The state that the threads share, in addition to the messages.
 #[derive(Default)]
 struct Shared {
     /// Durable offsets to commit to the log.
@@ -131,7 +131,7 @@ impl Source for ReadAhead {
                     self.assignment.revoked(&partitions);
                     _ = released.send(());
                 }
-                // Another worker has ended and caused this. Its projector stops this worker soon.
+                // The end of another worker caused this. The projector stops this worker soon.
                 Ok(Message::Failed(_)) | Err(RecvTimeoutError::Disconnected) if self.shared.has_ended() => {
                     return Ok(0);
                 }

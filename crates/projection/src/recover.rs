@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 /// How often a restore logs its progress.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a destination is not tried again after it failed. Otherwise each partition to open
-/// would wait for it, and none of them is folded meanwhile.
+/// After a failure the destination is not tried again for this long. Otherwise each partition would
+/// wait for it while it opens, and none is folded meanwhile.
 const BACKOFF: Duration = Duration::from_secs(300);
 
 /// The time at which the snapshots' destination failed last.
@@ -123,7 +123,7 @@ pub(crate) fn recover(
     if let Some(why) = left {
         return Ok(Err(why));
     }
-    // An interrupted restore may have left pages, which then do not open.
+    // A failed restore may have left a part of its pages; then the store does not open.
     match open() {
         Ok(partition) => Ok(Ok(partition)),
         Err(error) if is_damage(&error) => Ok(Err(error.to_string())),

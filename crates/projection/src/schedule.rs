@@ -1,5 +1,5 @@
-//! Which partitions a worker has to publish or checkpoint next, so that a step costs what changed
-//! and not what is owned. Knows only the numbers of partitions.
+//! The partitions that a worker must publish or checkpoint next. The cost of a step thus follows
+//! the changed partitions, not the owned ones. Knows only the numbers of partitions.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
@@ -22,7 +22,8 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Adds a partition to the next publish. The caller adds it once until [`Self::take_enqueued`].
+    /// Adds a partition to the next publish. The caller adds it at most once between two calls of
+    /// [`Self::take_enqueued`].
     pub(crate) fn enqueue(&mut self, partition: u32) {
         self.enqueued.push(partition);
     }

@@ -39,8 +39,8 @@ pub struct Settings {
     pub publish_updates: bool,
     /// Changes of one message within this time become one update.
     pub update_window: Duration,
-    /// How long a checkpoint waits for the log to acknowledge updates and dead letters. It is then
-    /// postponed by the same time, as it is while the disk is full.
+    /// How long a checkpoint waits for the log to acknowledge updates and dead letters. After that,
+    /// or if the disk is full, it is postponed by the same time.
     pub publish_timeout: Duration,
     /// Whether a partition answers before it has caught up for the first time. False if another
     /// process may still answer for it from a later position.
@@ -48,7 +48,7 @@ pub struct Settings {
     /// Returns the time of day, Unix milliseconds. Readiness, warnings and update windows use it;
     /// no folded state depends on it.
     pub now_ms: fn() -> u64,
-    /// Where snapshots are kept, if anywhere.
+    /// The snapshots; `None` if there are none.
     pub snapshots: Option<SnapshotSettings>,
 }
 
@@ -99,7 +99,7 @@ pub enum ProjectError {
         /// A sentence that says what to do.
         detail: String,
     },
-    /// A partition's state is not what was written. A marker beside the store records it.
+    /// A partition's state is damaged. A marker beside the store records it.
     #[error("partition {partition}: {detail}. The next start drops the partition's state and rebuilds it from the log")]
     Damaged {
         /// The partition's number.

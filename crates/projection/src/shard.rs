@@ -1,5 +1,5 @@
 //! The partitions of one worker: folds their records, publishes their changes and releases them.
-//! Polls no log; a restart from disk is in `open`, a checkpoint in `checkpoint`.
+//! Polls no log; `open` opens the partitions, and `checkpoint` saves them.
 
 use crate::damage::is_damage;
 use crate::partition::{Decoded, FoldError, Partition};
@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A partition is behind if more records are to come and its newest folded record is older than
-/// this.
+/// A partition is behind if its newest folded record is older than this and it has not reached the
+/// end of the log.
 const BEHIND: Duration = Duration::from_secs(5);
 
 /// Names a shard: the partitions of one of `count` workers.
@@ -120,7 +120,8 @@ impl Shard {
                 partition.fold.prefetch(events.iter().flatten());
             }
             for (record, event) in records.iter().zip(events) {
-                // Revoked within this poll: its next owner continues from our last checkpoint.
+                // The partition is no longer ours. Its next owner continues from our last
+                // checkpoint.
                 let Some(partition) = guard.as_mut() else { return Ok(()) };
                 partition.apply(record, event).map_err(|e| self.failed(number, &e))?;
                 cell.set_folded(partition.position);

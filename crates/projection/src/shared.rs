@@ -1,4 +1,4 @@
-//! What all workers of a process share. Folds nothing.
+//! The state that all workers of a process share. Folds nothing.
 
 use crate::damage::Damage;
 use crate::memory::Memory;
@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The state that the workers of a process share.
+/// One instance per projector. Each shard holds it.
 pub(crate) struct Shared {
     pub(crate) partitions: Partitions,
     /// Cancelled when the process is about to stop.

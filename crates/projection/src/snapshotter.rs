@@ -20,7 +20,7 @@ const SLEEP_MAX: Duration = Duration::from_millis(500);
 /// The longest wait before a failed snapshot is tried again.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
-/// Where operators see the state of snapshots and request one.
+/// Shows operators the state of the snapshots, and takes their requests.
 pub(crate) struct Desk {
     partitions: Partitions,
     board: Mutex<Board>,
@@ -232,7 +232,7 @@ impl Snapshotter {
         Ok(self.schedule.interval)
     }
 
-    /// Records a damaged page, before a query or the fold needs it.
+    /// Records damage that the snapshot found, before a query or the fold meets it.
     fn record_damage(&self, number: u32, error: receipts_store::Error) -> Error {
         let error = receipts_fold::Error::Store(error);
         self.partitions.damage().record(number, &error);

@@ -1,11 +1,11 @@
-//! Where a worker gets its records and their events. Decodes; folds nothing.
+//! The port from which a worker gets records and their events. Decodes; folds nothing.
 
 use crate::partition::{Decoded, decode};
 use receipts_log::{Polled, ReadError, Reader, Record};
 use std::time::Duration;
 
-/// Records of one poll at most. They are folded before waiting queries are woken and effects
-/// published.
+/// The maximum number of records per poll. All are folded before waiting queries are woken and
+/// effects are published.
 pub(crate) const POLL_RECORDS: usize = 1_024;
 
 /// One item of a poll.
@@ -21,7 +21,7 @@ pub(crate) enum SourceItem<'a> {
 }
 
 /// A reader of the log that also decodes. Assignments and revocations of partitions happen on the
-/// thread that polls it, between two items.
+/// thread that polls it, before the first item of a poll.
 pub(crate) trait Source: Send {
     /// Polls as [`Reader::poll`] does, with events.
     fn poll(&mut self, wait: Duration, each: &mut dyn FnMut(SourceItem<'_>)) -> Result<usize, ReadError>;

@@ -103,7 +103,8 @@ impl Worker {
     /// partition.
     ///
     /// # Errors
-    /// If going on would lose or invent something: the caller must not fold or checkpoint any more.
+    /// If going on would lose or invent records or updates. The caller must not fold or checkpoint
+    /// any more.
     pub fn step(&mut self) -> Result<Step, ProjectError> {
         let shard = &*self.shard;
         let mut failure = None;

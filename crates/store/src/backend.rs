@@ -42,7 +42,7 @@ pub trait Backend: Send + Sync + 'static {
     fn applied(&self) -> u64;
 }
 
-/// A medium in memory: for tests, and to fold a range of a log without a trace.
+/// A medium in memory: for tests, and to fold a range of a log without writing to the disk.
 #[derive(Debug, Default, Clone)]
 pub struct MemoryBackend {
     shared: Arc<RwLock<Memory>>,
@@ -60,7 +60,7 @@ impl MemoryBackend {
         self.shared.read().values.iter().map(|(k, v)| k.len() + v.len()).sum()
     }
 
-    /// Flips a bit of a value, for tests that damage must be found.
+    /// Flips a bit of a value, for tests that must find the damage.
     pub fn flip(&self, key: &[u8], bit: usize) {
         if let Some(value) = self.shared.write().values.get_mut(key) {
             let mut bytes = value.to_vec();

@@ -49,8 +49,8 @@ impl<'a> Entry<'a> {
 }
 
 impl Batch {
-    /// Begins a batch of a partition, of the state after all records below `next_offset` and of
-    /// about `bytes_expected`.
+    /// Begins a batch of a partition. `next_offset` is the offset below which its state holds all
+    /// records; `bytes_expected` is its likely size.
     pub fn new(partition: u32, next_offset: u64, bytes_expected: usize) -> Self {
         let mut bytes = Vec::with_capacity(bytes_expected.max(1 << 12));
         bytes.extend_from_slice(MAGIC);
@@ -123,7 +123,7 @@ impl Batch {
         &self.bytes
     }
 
-    /// Returns the offset below which the state after this batch holds all records.
+    /// Returns the next offset: the state after this batch holds all records below it.
     pub fn next_offset(&self) -> u64 {
         self.next_offset
     }

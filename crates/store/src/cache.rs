@@ -76,7 +76,7 @@ impl PreEncoded {
     }
 }
 
-/// What a checkpoint writes for a page.
+/// A change of a page, as a checkpoint writes it.
 pub(crate) enum Change<'a, P> {
     /// The page was removed.
     Removed,
@@ -123,7 +123,7 @@ fn is_direct(key: PageKey) -> bool {
 pub(crate) struct EntryId(u32);
 
 impl<P: Page> Cache<P> {
-    /// Finds the entry of a key, also of a removed page.
+    /// Finds the entry of a key, even if its page was removed.
     pub(crate) fn find(&self, key: PageKey) -> Option<EntryId> {
         if is_direct(key) {
             return self.direct.get(key.a as usize).copied().filter(|at| *at != NONE).map(EntryId);
@@ -244,7 +244,7 @@ impl<P: Page> Cache<P> {
         ends.len() >= *count
     }
 
-    /// Says that the batch of this number holds all changes.
+    /// Marks all changes as saved: the batch of this number holds them.
     pub(crate) fn mark_saved(&mut self, batch: u64) {
         self.measure();
         for at in self.unsaved.drain(..) {

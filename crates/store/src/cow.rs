@@ -18,7 +18,7 @@ use std::sync::Arc;
 const VALUES_PER_READ: usize = 256;
 /// The bound of the saved values that the reader has not reached, bytes. One entry may exceed it.
 const SAVED_BYTES_MAX: usize = 64 << 20;
-/// The cost of a saved value beside its key and value, roughly, bytes.
+/// The approximate cost of a saved value in addition to its key and value, bytes.
 const SAVED_BYTES_EACH: usize = 128;
 
 /// Coordinates the batches and the snapshot reader of one partition.
@@ -61,7 +61,7 @@ impl SnapshotBarrier {
         Ok(())
     }
 
-    /// Says that all journals are applied: the tree holds the fold of one prefix.
+    /// Marks the tree as consistent: all journals are applied, and it holds the fold of one prefix.
     pub(crate) fn mark_consistent(&self) {
         *self.is_partial.lock() = false;
     }
@@ -198,7 +198,7 @@ impl Drop for CowReader {
     }
 }
 
-/// Splits off the entries behind a key.
+/// Splits off the entries after a key.
 fn split_off_after<V>(map: &mut BTreeMap<Vec<u8>, V>, key: &Vec<u8>) -> BTreeMap<Vec<u8>, V> {
     let first = map.range::<Vec<u8>, _>((Bound::Excluded(key), Bound::Unbounded)).next();
     match first.map(|(key, _)| key.clone()) {

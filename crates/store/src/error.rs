@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 /// An error of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk failed or is full. Durable data still is. Make room or repair the disk, then start
+    /// The disk failed or is full. Durable data is safe. Make room or repair the disk, then start
     /// again.
     #[error("{doing}: {source}{}", advice(.source))]
     Io {
@@ -68,7 +68,7 @@ impl Error {
         matches!(self, Self::Io { source, .. } if is_full(source))
     }
 
-    /// Tells whether a rebuild of the store would heal this.
+    /// Tells whether the store is damaged, so that only a rebuild helps.
     pub fn is_corruption(&self) -> bool {
         matches!(self, Self::Corrupt { .. })
     }

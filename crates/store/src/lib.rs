@@ -1,5 +1,5 @@
 //! Keeps the pages of partitions: in memory, on disk with checkpoints, and in snapshots. The only
-//! home of sled. Knows what a page is, not what it means.
+//! home of sled. Knows the form of a page, not its meaning.
 
 mod backend;
 mod batch;

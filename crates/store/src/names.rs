@@ -47,7 +47,8 @@ pub(crate) struct Names {
     old: Map,
     bytes: usize,
     old_bytes: usize,
-    /// The name that was used last: receipts of one reader come one after the other.
+    /// The name that was used last. Receipts of one reader often come in a row, and then it is used
+    /// again.
     last: (Vec<u8>, u32),
 }
 
@@ -57,6 +58,7 @@ impl Names {
         [&self.recent, &self.unsaved, &self.old, &self.saved].into_iter().find_map(|m| m.get(hash, name))
     }
 
+    /// Returns the number of a cached name, and moves the name to the recent generation.
     pub(crate) fn hot(&mut self, name: &[u8]) -> Option<u32> {
         if self.last.0 == name {
             return Some(self.last.1);

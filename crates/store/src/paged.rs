@@ -61,8 +61,8 @@ struct LastEviction {
 const DIRTY_MAX: usize = 16_384;
 
 /// After an eviction, memory must grow by this share (1/16) of its bound before the next one. If
-/// most of the memory is what only a checkpoint can free, each attempt scans every page and evicts
-/// the few that are needed next.
+/// only a checkpoint can free most of the memory, each attempt scans every page and evicts the few
+/// pages that are needed next.
 const REGROWTH_SHARE: usize = 16;
 
 /// The eviction weights. Pages of messages are evicted sooner, because they are large and soon old;
@@ -89,7 +89,7 @@ macro_rules! each_table {
     };
 }
 
-/// Keeps a state within its memory, with its pages and all else that the fold holds:
+/// Keeps a state within its memory: its pages, and everything else that the fold holds. See
 /// [`Paged::trim`].
 pub fn trim<B: Backend>(state: &mut State<Paged<B>>) {
     let beside = state.memory_bytes();
@@ -128,7 +128,7 @@ impl<B: Backend> Paged<B> {
         &self.backend
     }
 
-    /// Sets about how much memory the pages may take, bytes.
+    /// Sets the approximate memory that the pages may take, bytes.
     pub fn set_memory_max(&mut self, memory_bytes_max: usize) {
         self.memory_bytes_max = memory_bytes_max;
     }
@@ -201,8 +201,8 @@ impl<B: Backend> Paged<B> {
         batch
     }
 
-    /// Says that the batch of this number holds all changes. Its pages may be evicted once the
-    /// batch is readable.
+    /// Marks all changes as saved: the batch of this number holds them. Its pages may be evicted
+    /// once the batch is readable.
     pub fn mark_saved(&mut self, number: u64) {
         self.names.mark_saved(number);
         macro_rules! mark_saved {
@@ -217,7 +217,8 @@ impl<B: Backend> Paged<B> {
     }
 
     /// Evicts pages if they, with `beside` bytes of their owner, exceed their memory (INV-MEMORY).
-    /// Cheap to call often: it scans pages only after enough of them have changed.
+    /// Cheap to call often: it scans pages only after many of them have changed, or if memory is
+    /// over its bound and an eviction is likely to help.
     pub fn trim(&mut self, beside: usize) {
         let (mut dirty, applied) = (0, self.backend.applied());
         self.names.forget_saved(applied);
@@ -238,7 +239,7 @@ impl<B: Backend> Paged<B> {
         };
         let is_over = || bytes > bytes_max && is_worth_it();
         if dirty >= DIRTY_MAX || is_over() {
-            // Read first: a batch that is applied during the eviction makes the next one
+            // Read before the eviction: a batch that is applied meanwhile makes another eviction
             // worthwhile.
             let applied = self.backend.applied();
             self.evict(bytes_max);
@@ -276,7 +277,8 @@ impl<B: Backend> Paged<B> {
             };
         }
         each_table!(evict, self);
-        // If messages could not be evicted because they are unsaved, the others make room.
+        // If messages could not be evicted because they are unsaved, the pages of other tables make
+        // room.
         let excess = self.memory_bytes().saturating_sub(bytes_max);
         if excess > 0 {
             macro_rules! evict_evenly {

@@ -2,12 +2,13 @@
 //! Knows no page.
 //!
 //! sled applies a batch atomically, but it blocks all readers meanwhile and takes many times the
-//! size of the batch in memory. So a checkpoint first becomes one journal file, which is complete
-//! or worthless. Its values then go into sled one by one, and the file is removed. A journal that
-//! is found at the start is applied again: its values are absolute, so twice does no harm.
+//! size of the batch in memory. So a checkpoint first becomes one journal file, which counts only
+//! if it is complete. Its values then go into sled one by one, and the file is removed. A journal
+//! that is found at the start is applied again: it holds values, not differences, so a second time
+//! does no harm.
 //!
-//! The committing thread waits only until the kernel has the file. The store's own thread syncs the
-//! file, which may take the disk long, and does all that follows.
+//! The committing thread waits only until the kernel has the file. The store's own thread then
+//! syncs the file, which may take long, and applies it.
 
 mod apply;
 mod backend;

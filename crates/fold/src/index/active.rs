@@ -9,7 +9,7 @@ const NONE: u32 = u32::MAX;
 struct Entry {
     hash: u64,
     conversation: u32,
-    /// The entry before it with the same hash, in any conversation; [`NONE`] if it is the first.
+    /// Index of the previous entry with the same hash, in any conversation; [`NONE`] for the first.
     older: u32,
 }
 
@@ -19,10 +19,10 @@ pub(crate) struct ActiveSegment {
     pub(crate) first: u64,
     /// By index in the segment.
     entries: Vec<Entry>,
-    /// By half a hash of id and conversation. A hit is nearly always right.
+    /// Finds an entry by half of the hash of its id and conversation. A hit is nearly always right.
     by_conversation: ProbeTable,
-    /// By half an id's hash, the newest of each hash. The others follow by [`Entry::older`], for
-    /// ids may be as common as "1".
+    /// Finds the newest entry of each id hash, by half of the hash. [`Entry::older`] leads to the
+    /// others, because an id may be as common as "1".
     by_id: ProbeTable,
 }
 
@@ -62,8 +62,8 @@ impl ActiveSegment {
         std::iter::successors(newest, |at| Some(self.entries[*at as usize].older).filter(|older| *older != NONE))
     }
 
-    /// Blanks the entry of a removed message. Look-ups still return its index, and then find no
-    /// message there.
+    /// Blanks the entry of a removed message. Look-ups may still return its index; the caller then
+    /// finds no message there.
     pub(crate) fn blank(&mut self, index: usize) {
         let entry = &mut self.entries[index];
         (entry.hash, entry.conversation) = BLANK;
@@ -86,23 +86,23 @@ impl ActiveSegment {
 
 /// A multimap from half a hash to indexes: one array with linear probing, at most half full.
 ///
-/// A look-up reads one cache line in most cases, and the half alone decides which.
+/// A look-up reads one cache line in most cases. Half of the hash decides which one.
 #[derive(Default)]
 struct ProbeTable {
-    /// Half a hash, and an index plus one; 0 in an empty cell. Their number is a power of two, or
-    /// 0.
+    /// A cell is half a hash, then an index plus one; an empty cell is 0. The number of cells is a
+    /// power of two, or 0.
     cells: Vec<u64>,
     len: usize,
 }
 
 impl ProbeTable {
-    /// Adds an index beside others of the same half.
+    /// Adds an index, even if the half already has others.
     fn insert(&mut self, half: u32, index: u32) {
         self.replace(half, index, |_| false);
     }
 
-    /// Replaces the index of the same half for which `is_it` is true, and returns it. Adds the
-    /// index where there is none.
+    /// Replaces the index of the half for which `is_it` is true, and returns the old index. If
+    /// there is none, adds the new index and returns `None`.
     fn replace(&mut self, half: u32, index: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         if 2 * self.len >= self.cells.len() {
             let room = (2 * self.cells.len()).max(64);

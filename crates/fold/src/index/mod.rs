@@ -44,14 +44,13 @@ pub struct MessageIndex {
     segment_messages: u64,
     /// In order, without a gap.
     sealed: VecDeque<SealedSegment>,
-    /// At most two full ones, and the one that takes new messages.
+    /// At most one full segment, and after it the one that takes new messages.
     active: VecDeque<ActiveSegment>,
 }
 
 impl MessageIndex {
     /// Creates an index from the numbers and filters of its sealed segments, in order. The caller
-    /// then [inserts](Self::insert) the messages of segment `first_active` and of those behind it,
-    /// in order.
+    /// then [inserts](Self::insert) all messages from segment `first_active` on, in order.
     pub fn new(segment_messages: u64, sealed: impl IntoIterator<Item = (u64, BloomFilter)>, first_active: u64) -> Self {
         assert!(
             segment_messages <= SEGMENT_MESSAGES && segment_messages.is_multiple_of(MESSAGES_PER_PAGE),
@@ -104,8 +103,8 @@ impl MessageIndex {
         Ok(None)
     }
 
-    /// Finds the same among the sealed segments in which the conversation has messages, the newest
-    /// first.
+    /// As [`Self::find_active`], among the sealed segments in which the conversation has messages,
+    /// the newest first.
     ///
     /// # Errors
     /// If the store or `accept` fails.
@@ -211,14 +210,14 @@ impl MessageIndex {
             let first = found.len();
             let of_page = page.iter().flat_map(|page| page.candidates(hash, conversation));
             found.extend(of_page.map(|index| segment * self.segment_messages + index));
-            // A page is sorted by conversation first.
+            // A page sorts equal hashes by conversation before it sorts them by index.
             found[first..].sort_unstable_by(|one, other| other.cmp(one));
         }
         Ok(found)
     }
 
-    /// Blanks removed messages of active segments. A segment is then sealed as if the store had
-    /// been opened since.
+    /// Blanks removed messages of active segments. A reopened store blanks them too, so a segment
+    /// is sealed to the same bytes with or without a restart.
     pub fn blank(&mut self, messages: std::ops::Range<u64>) {
         for segment in &mut self.active {
             let end = segment.first + segment.len() as u64;

@@ -68,8 +68,8 @@ impl IndexPage {
         PageKey::new(segment, (hash >> 56) as u32)
     }
 
-    /// Indexes in the segment of the messages that may have the id hash, in one conversation or in
-    /// any.
+    /// Returns the indexes, within the segment, of the messages that may have the id hash: in one
+    /// conversation, or in any.
     pub(crate) fn candidates(&self, hash: u64, conversation: Option<u32>) -> impl Iterator<Item = u64> {
         let hash = (hash >> 24) as u32;
         let from = self.entries.partition_point(|e| (e.0, e.1) < (hash, conversation.map_or(0, tag)));

@@ -1,15 +1,15 @@
-//! The segments of the message index in which a conversation has messages. A look-up visits these
-//! alone, so it costs what the conversation spans, not what the partition holds.
+//! The segments of the message index in which a conversation has messages. A look-up visits only
+//! these, so its cost follows the segments of the conversation, not those of the partition.
 
 use crate::pages::codec::{Malformed, Reader, Writer};
 use smallvec::SmallVec;
 
-/// Numbers of segments, as rising ranges of neighbours.
+/// Numbers of segments, as ranges in rising order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SegmentSet(SmallVec<[SegmentRange; 2]>);
 
-/// Both ends included. Smaller than `std::ops::RangeInclusive`, of which every conversation would
-/// hold two.
+/// A range of segments, both ends included. Smaller than `std::ops::RangeInclusive`, of which every
+/// conversation would hold two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SegmentRange {
     first: u32,
@@ -17,7 +17,8 @@ struct SegmentRange {
 }
 
 impl SegmentSet {
-    /// Adds a segment that no earlier one exceeds, and drops the ranges that end below `oldest`.
+    /// Adds a segment, and drops the ranges that end below `oldest`. Segments must be added in
+    /// rising order; the last one may be added again.
     pub fn add(&mut self, segment: u32, oldest: u32) {
         match self.0.last_mut() {
             Some(range) if range.last == segment => return,

@@ -57,9 +57,9 @@ impl Writer {
         self.blob(value.as_bytes());
     }
 
-    /// Appends an id. An id of decimal digits, such as a snowflake, becomes 0 and its difference to
-    /// `last`, the number before it, which it replaces. Every other id becomes its length plus one
-    /// and its bytes.
+    /// Appends an id. A decimal number, such as a snowflake id, becomes 0 and its difference to
+    /// `last`, the previous number; `last` is then set to it. Every other id becomes its length
+    /// plus one, and its bytes.
     pub fn id(&mut self, id: &str, last: &mut u64) {
         match decimal(id) {
             Some(number) => {
@@ -130,10 +130,10 @@ impl<'a> Reader<'a> {
         self.number()?.try_into().map_err(|_| Malformed("a number beyond 32 bits"))
     }
 
-    /// Reads a count of things that take at least `bytes_each` each.
+    /// Reads a count of items that take at least `bytes_each` bytes each.
     ///
     /// # Errors
-    /// As [`Self::number`], and where the rest is too short for that many (INV-DECODE).
+    /// As [`Self::number`], and where the rest is too short for that number of items (INV-DECODE).
     pub fn count(&mut self, bytes_each: usize) -> Result<usize, Malformed> {
         let count = self.number()?;
         if count > (self.rest.len() / bytes_each.max(1)) as u64 {

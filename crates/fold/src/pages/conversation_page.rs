@@ -38,12 +38,12 @@ pub struct ConversationPage {
     pub last_departure: Option<u64>,
     /// Departures so far.
     pub departures: u32,
-    /// Erasures of the partition that were applied to this roster.
+    /// The number of the partition's erasures that the conversation has applied, the oldest first.
     pub erasures_seen: u32,
     /// The greatest `sent_at_ms` of its messages, Unix milliseconds.
     pub sent_at_max: u64,
-    /// The greatest distance by which a message's `sent_at_ms` lay below an earlier one,
-    /// milliseconds.
+    /// The greatest difference by which a message's `sent_at_ms` was below that of an earlier
+    /// message, milliseconds.
     pub disorder_ms: u64,
     /// The index segments that hold its messages; expired ones may be among them.
     pub segments: SegmentSet,

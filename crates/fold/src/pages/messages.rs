@@ -120,7 +120,7 @@ impl Message {
     }
 }
 
-/// A [`SkipLink`] without the message's own time, in which 0 stands for no message and n + 1 for
+/// A [`SkipLink`] without the message's own time, in which 0 means no message, and n + 1 means
 /// message n.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PackedLink {
@@ -144,8 +144,8 @@ impl PackedLink {
     }
 }
 
-/// 64 messages in log order. The numbers of a message lie apart from its id and link, since a
-/// receipt needs them alone.
+/// 64 messages in log order. The counts and times of a message lie apart from its id and link,
+/// because a receipt needs only them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Messages {
     /// Number of the first message.
@@ -284,7 +284,7 @@ impl Page for Messages {
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        // The least is flags, an id of one byte, and nine numbers.
+        // The shortest message is flags, an id of two bytes with its length, and nine numbers.
         let count = from.count(12)?;
         if count > MESSAGES_PER_PAGE as usize {
             return Err(Malformed("too many messages on a page"));
@@ -361,7 +361,7 @@ impl Page for Messages {
     }
 }
 
-/// The values of a message from which the next one is encoded as differences.
+/// The values of the previous message. The next message is encoded as differences from them.
 #[derive(Default)]
 struct Last {
     id: u64,

@@ -1,4 +1,4 @@
-//! The counters and the policies of a partition, on its one page of them.
+//! The one page that holds the counters and the policies of a partition.
 
 use crate::pages::codec::{Malformed, Reader, Writer};
 use crate::pages::{Page, TableId};

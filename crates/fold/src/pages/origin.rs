@@ -1,5 +1,5 @@
 //! The origin of a state: the settings that decide its answers, and the last record that it holds.
-//! Compares nothing; the caller that opens a state over a log does.
+//! Compares nothing: the caller that opens the state compares it with the log and the settings.
 
 use crate::pages::codec::{Malformed, Reader, Writer};
 use crate::pages::{Page, TableId};

@@ -54,7 +54,7 @@ pub enum TableId {
     Parked = 12,
     /// Erasures of people.
     Erasures = 13,
-    /// The one page that says which records and settings the state comes from.
+    /// The one page with the settings and the last record of the state.
     Origin = 14,
 }
 

@@ -15,7 +15,7 @@ pub const PEOPLE_PER_PAGE: u32 = 64;
 pub enum Role {
     /// Not on the roster.
     None,
-    /// On the roster, and in the audience of each message sent meanwhile by others.
+    /// On the roster, and in the audience of each message that another person sends meanwhile.
     Member,
     /// On the roster, but in no audience by roster.
     Observer,
@@ -36,7 +36,7 @@ impl Membership {
     pub const OPEN: u64 = u64::MAX;
 }
 
-/// A person who is or was on the roster, or whom an event named.
+/// A person who is or was on the roster, has sent a message, or was named as a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
     /// The user id.
@@ -94,8 +94,8 @@ impl Person {
         self.ever_on_roster || self.ever_recipient
     }
 
-    /// Takes a role at `offset`. To become a member begins a membership, and to cease to be one
-    /// ends it.
+    /// Takes a role at `offset`. A person who becomes a member begins a membership; a person who
+    /// stops being one ends it.
     pub fn take_role(&mut self, role: Role, offset: u64) {
         if self.role == Role::Member && role != Role::Member {
             self.membership.as_mut().expect("a member has a membership").to = offset;

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 /// Read times of the set bits, in slot order, in milliseconds after the message's `sent_at_ms`.
 ///
-/// Four bytes per read cover 49 days. A set with a later read takes eight.
+/// Four bytes per read cover 49 days. If one read is later, all times take eight bytes.
 #[derive(Debug, Clone)]
 enum Times {
     /// Few times are inline, for most messages have few readers. Late times may follow them, see
@@ -34,7 +34,8 @@ struct Rare<const N: usize> {
 /// The time of a read that came while times were not kept.
 const UNKNOWN: u64 = u64::MAX;
 
-/// The number of readers from which on a new time is not inserted among theirs at once.
+/// With at least this many readers, a new time is first appended and only later merged into slot
+/// order.
 const MANY: usize = 32;
 /// The greatest number of late times before they are merged.
 const LATE_MAX: usize = 16;
@@ -111,8 +112,8 @@ impl<const N: usize> Reads<N> {
         ReadOutcome::First
     }
 
-    /// Appends a slot and its time behind the times of many others. False if the time must be
-    /// inserted in slot order.
+    /// Appends a slot and its time as a late time, if there are many readers. Returns false if the
+    /// caller must insert the time in slot order.
     fn append_late(&mut self, slot: u32, after_ms: Option<u64>) -> bool {
         let read = self.read_count() as usize;
         let Some(time) = narrow(after_ms).filter(|_| N > 1 && read >= MANY) else { return false };
@@ -148,7 +149,7 @@ impl<const N: usize> Reads<N> {
         late.sort_unstable();
         let ranks: SmallVec<[usize; LATE_MAX]> = late.iter().map(|(slot, _)| self.rank(*slot)).collect();
         let Times::Narrow(times) = &mut self.times else { return };
-        // Each time in between moves once, by the number of late times before it.
+        // Each merged time moves once, by the number of late times that go before it.
         let mut end = times.len() - 2 * late.len();
         times.truncate(end + late.len());
         for (before, (rank, (_, time))) in ranks.into_iter().zip(late).enumerate().rev() {
@@ -203,8 +204,8 @@ impl<const N: usize> Reads<N> {
         next(&self.read, from, |word, _| word)
     }
 
-    /// Returns the first slot at or after `from` that has not read openly and, unless
-    /// `ignore_hidden`, not hidden.
+    /// Returns the first slot at or after `from` without an open read and, unless `ignore_hidden`,
+    /// without a hidden one.
     pub fn next_without_read(&self, from: u32, ignore_hidden: bool) -> Option<u32> {
         let hidden = if ignore_hidden { None } else { self.rare.as_deref().map(|r| &r.hidden) };
         next(&self.read, from, |word, i| !(word | hidden.map_or(0, |h| h[i])))
@@ -351,8 +352,8 @@ fn next<const N: usize>(words: &[u64; N], from: u32, of: impl Fn(u64, usize) -> 
     None
 }
 
-/// Appends one word as a number, which is short for small groups. Several words follow a mask of
-/// those that are not empty.
+/// Appends a set. One word is written as a number, which is short for small groups. Of several
+/// words, a mask says which are not empty, and only these follow.
 fn set_encode<const N: usize>(words: &[u64; N], to: &mut Writer) {
     if N == 1 {
         return to.number(words[0]);

@@ -67,7 +67,7 @@ impl<'a, S: Pages> Audience<'a, S> {
         Ok(self.chunk(slot)?.and_then(|c| c.0.after_ms(slot % CHUNK_SLOTS)))
     }
 
-    /// Whether a slot has read openly, and whether hidden.
+    /// Whether a slot has an open read, and whether it has a hidden one.
     pub(super) fn bits(&mut self, slot: u32) -> Result<(bool, bool), S::Error> {
         if self.message.slots <= INLINE_SLOTS {
             return Ok((self.message.reads.has_read(slot), self.message.reads.has_read_hidden(slot)));

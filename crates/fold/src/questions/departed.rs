@@ -1,5 +1,6 @@
 //! The departed of a message: people of its audience who have not read it and left after its send.
-//! Found by the log of departures, for a look at every slot would cost too much in a large group.
+//! Searches the log of departures, because a look at every slot would cost too much in a large
+//! group.
 
 use crate::pages::{DEPARTURES_PER_PAGE, Departures, PEOPLE_PER_PAGE, PageKey, Pages, Person, Table};
 use crate::questions::audience::Audience;
@@ -14,7 +15,8 @@ use std::sync::Arc;
 const FEW_SLOTS: u32 = 4 * PEOPLE_PER_PAGE;
 
 impl<S: Pages> Found<'_, S> {
-    /// The offset of the last departure, erasures included that the conversation has not applied.
+    /// The offset of the last departure, including erasures that the conversation has not applied
+    /// yet.
     pub(super) fn last_departure(&self) -> Result<Option<u64>, S::Error> {
         let (state, conversation) = (self.state, self.message().conversation);
         let mut last = self.conversation_page.last_departure;
@@ -63,8 +65,8 @@ impl<S: Pages> Found<'_, S> {
 
     /// The slots of the audience that left after the send, read or not, in order.
     ///
-    /// Looks at those departures alone that were not looked at for this message before: a person
-    /// who left after the send has done so for ever.
+    /// Looks only at departures that the cache does not cover: a departure after the send is never
+    /// undone.
     fn departed_since_send(&self, audience: &mut Audience<'_, S>) -> Result<Arc<Vec<u32>>, S::Error> {
         let (m, departures) = (self.message(), self.conversation_page.departures);
         let known = self.state.departed_cache.get(self.number).unwrap_or_default();

@@ -6,7 +6,7 @@
 use hashbrown::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The number of departures up to which a look at all of them is cheaper than an entry.
+/// Up to this number of departures, a look at all of them is cheaper than a cache entry.
 pub(super) const FEW_DEPARTURES: u32 = 32;
 /// The number of slots at which a generation is full.
 const SLOTS_MAX: usize = 1 << 18;

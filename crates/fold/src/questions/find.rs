@@ -1,5 +1,5 @@
-//! Finds messages, conversations and people for the questions. Reads only what the answer needs,
-//! for response times must not reveal the rest (INV-STRANGER).
+//! Finds messages, conversations and people for the questions. Reads only the pages that the answer
+//! needs, because response times must not reveal the rest (INV-STRANGER).
 
 use crate::index::{id_hash, message_named};
 use crate::pages::{

@@ -68,8 +68,8 @@ impl<S: Pages> Found<'_, S> {
             MemberFilter::Read | MemberFilter::Unread => {
                 self.members(filter, from_slot, limit, |audience, from| audience.next(from, filter))?
             }
-            // The receipt has found their slots. A search by bits would visit every slot that has
-            // not read.
+            // The receipt has found the slots of the departed. A search by bits would visit every
+            // slot without a read.
             MemberFilter::Departed => {
                 departed.sort_unstable();
                 let next = |from| departed.get(departed.partition_point(|slot| *slot < from)).copied();
@@ -79,8 +79,8 @@ impl<S: Pages> Found<'_, S> {
         Ok(Members { members, next_slot, receipt })
     }
 
-    /// The members from a slot on, and the slot after the last of them. `find` returns the list's
-    /// first slot at or after one.
+    /// The members from a slot on, and the slot after the last of them. `find` returns the first
+    /// slot of the list at or after a given slot.
     fn members<'a>(
         &'a self,
         filter: MemberFilter,

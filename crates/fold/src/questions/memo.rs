@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 /// Pages of one table that share the first part of the key, by the second part.
 ///
-/// Takes memory for the keys between the lowest and the highest read, not from 0 on: the end of a
-/// long list costs the same as its beginning (INV-PAGING).
+/// Takes memory for the keys between the lowest and the highest key that was read, not for those
+/// from 0 on. So the end of a long list costs the same as its beginning (INV-PAGING).
 pub(super) struct Memo<'a, P> {
     first: u32,
     /// `None` for a page not read yet, `Some(None)` for one that does not exist.

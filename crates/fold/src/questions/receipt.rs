@@ -56,8 +56,8 @@ impl<S: Pages> State<S> {
         Ok(receipts)
     }
 
-    /// Returns the receipt of the message with that id in any conversation; of several, the one
-    /// sent last by `sent_at_ms`.
+    /// Returns the receipt of the message with that id in any conversation. Of several messages,
+    /// takes the one with the greatest `sent_at_ms`.
     ///
     /// # Errors
     /// If the store fails or is broken.
@@ -65,8 +65,8 @@ impl<S: Pages> State<S> {
         self.receipt_of_the_last(tenant, message_id, |_, _| Ok(true))
     }
 
-    /// Returns the receipt of a message if this person sent it, and that of a missing message
-    /// otherwise.
+    /// Returns the receipt of a message if this person sent it. Otherwise answers as if the message
+    /// did not exist.
     ///
     /// If the person was never in the conversation, the look-up stops there, so the response time
     /// does not reveal whether the message exists (INV-STRANGER).
@@ -112,8 +112,8 @@ impl<S: Pages> State<S> {
         })
     }
 
-    /// Returns the receipt of the message with that id that was sent last by `sent_at_ms`, among
-    /// those that `accept` accepts.
+    /// Returns the receipt of a message with that id that `accept` accepts. Of several messages,
+    /// takes the one with the greatest `sent_at_ms`.
     fn receipt_of_the_last(
         &self,
         tenant: &str,
@@ -176,8 +176,8 @@ impl<S: Pages> Found<'_, S> {
         let departed_count = departed.len() as u32;
         // A hidden read of the one reader of a direct chat is invisible (INV-HIDDEN).
         let hidden_count = if m.is_direct_to_one() { 0 } else { m.hidden };
-        // Unread is the rest of the audience, so the sum always closes; less than nothing is an
-        // error (INV-SUM).
+        // The rest of the audience is unread, so the counts always add up to the audience. A
+        // negative rest is an error (INV-SUM).
         let unread_count = m
             .audience
             .checked_sub(m.read)
@@ -199,7 +199,7 @@ impl<S: Pages> Found<'_, S> {
         Ok((receipt, departed))
     }
 
-    /// Adds the one reader of a direct chat, and when that person read.
+    /// Adds the other party of a direct chat, and the time of their read.
     fn add_other_party(&self, receipt: &mut Receipt) -> Result<(), S::Error> {
         let m = self.message();
         let mut audience = self.audience();

@@ -21,7 +21,8 @@ pub struct Conversation {
     pub kind: Kind,
     /// The group type, by which policies support receipts.
     pub group_type: String,
-    /// Slots given so far: all people whom its events named.
+    /// Slots given so far: one for each person who was on the roster, sent a message, or was named
+    /// as a recipient.
     pub people: u32,
     /// Members on the roster now, observers not counted.
     pub members: u32,

@@ -1,5 +1,5 @@
-//! `user.erased`: a person's id leaves all answers at once, and the person leaves each conversation
-//! when it is next written.
+//! `user.erased`: a person's id disappears from all answers at once. The person departs from each
+//! conversation at its next send, roster change or read mark.
 //!
 //! Visits no conversation by itself: an erasure costs the same in a partition of any size.
 
@@ -25,8 +25,8 @@ impl<S: Pages> State<S> {
         !self.erased.is_empty() && self.erased.get(tenant).is_some_and(|e| e.contains(user_id))
     }
 
-    /// Applies the erasures that a conversation has not applied yet. A person who may be in one of
-    /// its audiences departs, even after an earlier departure or without ever having been on the
+    /// Applies the erasures that a conversation has not applied yet. An erased person who may be in
+    /// one of its audiences departs, even if that person has departed before or was never on the
     /// roster.
     pub(super) fn apply_erasures(&mut self, conversation: u32) -> Result<(), S::Error> {
         let page = Table::<ConversationPage>::load_mut(&mut self.pages, PageKey::new(conversation, 0))?

@@ -1,7 +1,8 @@
 //! Parks records that name a message not yet in the log, bounded by count and by age in record
 //! time.
 //!
-//! A parked record is applied or becomes a dead letter, and a dead letter only once (INV-PARKED).
+//! A parked record is applied once its messages come. Otherwise it becomes a dead letter, and only
+//! once (INV-PARKED).
 
 use crate::effects::{DeadLetter, Effects};
 use crate::pages::{PageKey, Pages, Parked, Table};

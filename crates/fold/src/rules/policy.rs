@@ -1,5 +1,5 @@
-//! `policy.changed`: replaces a tenant's policy, which says what group types have receipts. Applies
-//! to later sends only.
+//! `policy.changed`: replaces a tenant's policy, which says for each group type whether it has
+//! receipts. Applies to later sends only.
 
 use crate::pages::{Meta, Pages};
 use crate::state::State;
@@ -13,8 +13,8 @@ impl<S: Pages> State<S> {
 }
 
 impl Meta {
-    /// Whether groups of a type have receipts. Direct chats always do, and are not asked about
-    /// here.
+    /// Whether groups of a type have receipts. Direct chats always have them; the caller does not
+    /// ask about those.
     pub(crate) fn supports(&self, tenant: &str, group_type: &str) -> bool {
         self.policies.get(tenant).is_none_or(|p| p.get(group_type).or_else(|| p.get("*")).copied().unwrap_or(true))
     }

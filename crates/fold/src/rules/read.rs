@@ -1,5 +1,6 @@
 //! `message.read`: the first read of an audience member counts, once, with its time. Later reads
-//! change nothing.
+//! change nothing. A reader who has left since the send still counts: only the audience at the send
+//! decides. A hidden read is counted apart and names nobody (INV-HIDDEN).
 
 use crate::effects::{Effects, MessageChanged};
 use crate::index::Lookup;
@@ -21,14 +22,14 @@ pub(crate) struct ReadTimes {
 }
 
 impl ReadTimes {
-    /// Returns the read time that counts: the device's, but at most the record's timestamp and,
-    /// above all, at least the message's `sent_at_ms`.
+    /// Returns the read time that counts: the device's time, but not after the record's timestamp,
+    /// and never before the message's `sent_at_ms`.
     pub(super) fn read_time(self, sent_at_ms: u64) -> u64 {
         self.read_at_ms.unwrap_or(self.timestamp_ms).min(self.timestamp_ms).max(sent_at_ms)
     }
 }
 
-/// The manner of a read.
+/// The times of a read, whether it is hidden, and the offset at which it takes effect.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
     pub(crate) times: ReadTimes,
@@ -143,7 +144,8 @@ impl<S: Pages> State<S> {
                 effects.counters.not_in_audience += 1;
                 return Ok(());
             }
-            // Checks before it changes the page: a repeated read must not make the page dirty.
+            // A repeated read must not make the page dirty, so check before asking for a mutable
+            // message.
             if m.reads.has_read(slot) || m.reads.has_read_hidden(slot) {
                 ReadOutcome::Repeated
             } else {

@@ -1,8 +1,7 @@
 //! `conversation.read`: moves the reader's mark forward, and reads every message that the mark
 //! newly covers.
 //!
-//! A mark never moves back (INV-MARK). A hidden read covers messages and leaves the mark where it
-//! is.
+//! A mark never moves back (INV-MARK). A hidden read covers messages and does not move the mark.
 
 use crate::effects::{Effects, MarkMoved};
 use crate::index::Lookup;
@@ -91,8 +90,8 @@ impl<S: Pages> State<S> {
 
         let moves =
             reader.role != Role::None && !how.hidden && mark.is_none_or(|m| target.sent_at_ms > m.up_to_sent_at_ms);
-        // A mark at or beyond every message covers all of them, even if an earlier mark reached
-        // further.
+        // A mark that reaches the newest `sent_at_ms` covers all messages, even if an earlier mark
+        // reached further.
         let reaches_all = target.sent_at_ms >= self.conversation_page(conversation)?.sent_at_max;
         let covers = reaches_all || covered.is_none_or(|c| target.sent_at_ms >= c.up_to_sent_at_ms);
         if moves || covers {
@@ -131,8 +130,8 @@ impl<S: Pages> State<S> {
         effects: &mut Effects,
     ) -> Result<(), S::Error> {
         let page = self.conversation_page(conversation)?.clone();
-        // Every message behind one whose `sent_at_max` exceeds this bound was itself sent after the
-        // target.
+        // If the `sent_at_max` of a message exceeds this bound, that message and all later ones
+        // were sent after the target.
         let bound = up_to_sent_at_ms.saturating_add(page.disorder_ms);
         let mut at = skip_list::seek(&page, bound, |message| self.link(message))?;
         let mut newly_covered = Vec::new();

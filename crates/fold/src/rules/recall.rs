@@ -1,5 +1,5 @@
-//! `message.recalled`: makes a message recalled and drops its reads. A recalled message is never
-//! anything else again.
+//! `message.recalled`: makes a message recalled and drops its reads. A recalled message stays
+//! recalled.
 
 use crate::effects::{Effects, MessageChanged};
 use crate::index::Lookup;

@@ -28,8 +28,8 @@ impl<S: Pages> State<S> {
         self.horizon().is_past(m.timestamp_ms)
     }
 
-    /// Removes the oldest pages whose messages have all expired, at most four per call, which is
-    /// once per new page.
+    /// Removes up to four of the oldest pages, as long as every message of a page has expired.
+    /// Called once per new page of messages.
     pub(crate) fn remove_expired(&mut self) -> Result<(), S::Error> {
         const PAGES_PER_CALL: u32 = 4;
         for _ in 0..PAGES_PER_CALL {

@@ -15,6 +15,7 @@ impl<S: Pages> State<S> {
         }
         let number = self.meta.next_conversation;
         self.meta.next_conversation += 1;
+        // `find_conversation` has left the name in the buffer.
         self.pages.name_conversation(&self.name, number);
         self.pages.put(PageKey::new(number, 0), ConversationPage::new(tenant, conversation_id, self.meta.erasures));
         Ok(number)

@@ -1,7 +1,7 @@
 //! `message.sent`: freezes the message's audience, stores the message, and applies the records that
 //! were parked for it.
 //!
-//! A message id that the conversation already has changes nothing.
+//! A send with the id of a live message of the conversation changes nothing.
 
 use crate::effects::{DeadLetter, Effects, MessageChanged};
 use crate::index::{Lookup, id_hash};
@@ -38,8 +38,8 @@ impl<S: Pages> State<S> {
             None => self.conversation_or_new(tenant, &e.conversation_id)?,
         };
         if self.horizon().is_past(at.timestamp_ms) {
-            // The message has expired on arrival: it is not stored, and records no longer wait for
-            // it.
+            // The message has expired on arrival. It is not stored, and records no longer wait for
+            // it. That makes no dead letter, because the message came.
             self.take_parked_for(tenant, e)?;
             return Ok(());
         }
@@ -140,8 +140,8 @@ impl<S: Pages> State<S> {
         Ok(())
     }
 
-    /// Applies the records parked for a message. Their times are those of their own records; all
-    /// else is as of the send's position.
+    /// Applies the records parked for a message. Each read keeps the time of its own record. The
+    /// roster and the version are those at the offset of the send.
     fn apply_parked(
         &mut self,
         tenant: &str,

@@ -20,7 +20,7 @@ impl<S: Pages> State<S> {
         }
         let key = PageKey::new(conversation, index_page(hash, index_pages));
         let index = Table::<PeopleIndex>::load_mut(&mut self.pages, key)?.ok_or(Error::Broken("an index of people"))?;
-        // There is nearly always one. The first eight take no heap.
+        // Nearly always there is one slot. The first eight take no heap.
         let mut slots = [0; 8];
         let mut found = 0;
         let mut more = Vec::new();

@@ -26,7 +26,7 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const TRIMMED: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("trimmed");
 const FORMAT: u64 = 1;
 const NAME: &str = "log.redb";
-/// The name of a log that is being created. A file left under this name holds nothing.
+/// The name of a log that is being created. A leftover file under this name holds no records.
 const NAME_WHILE_MADE: &str = "log.redb.new";
 /// The size of redb's page cache. Its default of 1 GiB is too much for a laptop.
 const CACHE_BYTES: usize = 64 << 20;

@@ -110,8 +110,8 @@ impl EmbeddedLog {
         Ok(EmbeddedLog { file, writer })
     }
 
-    /// Returns true if `dir` holds a log, for callers that must not create one. Returns true as
-    /// well if the system does not tell; then [`EmbeddedLog::open`] reports the cause.
+    /// Returns true if `dir` holds a log, for callers that must not create one. Also returns true
+    /// if the folder cannot be read; then [`EmbeddedLog::open`] reports the cause.
     #[must_use]
     pub fn is_in(dir: &Path) -> bool {
         file::is_in(dir)

@@ -39,6 +39,7 @@ impl EmbeddedTail {
     /// Adds a partition.
     pub(super) fn add(&mut self, partition: u32, start: u64) -> Result<(), ReadError> {
         let bounds = self.file.bounds(self.topic, partition)?;
+        // Added before the check, so that the reader's drop releases a refused partition too.
         self.cursors.push(Cursor { partition, next: start, end_reported: false });
         start_is_held("the embedded log", partition, start, bounds.start, bounds.end).map_err(ReadError::Stop)
     }

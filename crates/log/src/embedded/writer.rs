@@ -2,8 +2,8 @@
 //! transaction and acknowledges them.
 //!
 //! It never acknowledges before the commit is on the disk. It refuses entries without trying if the
-//! disk has no space for them, and continues when there is space. After a commit with an unknown
-//! outcome it takes no more entries.
+//! disk has no space for them, and continues when there is space. After a failed commit it takes no
+//! more entries.
 
 use super::file::{File, with_rows};
 use super::{ENTRY_BYTES_MAX, row};
@@ -16,15 +16,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
-/// The maximum number of entries of one transaction, and below their bytes.
+/// The maximum number of entries of one transaction, and the maximum of their bytes.
 const BATCH_ENTRIES_MAX: usize = 16_384;
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// The maximum size of the queue; a full queue blocks `append`.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// The maximum time that `append` blocks on a full queue.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a full disk is waited for before the entries are refused. It also slows down callers
-/// that retry.
+/// How long the writer waits for space on a full disk before it refuses entries. The wait also
+/// slows down callers that retry.
 const SPACE_WAIT: Duration = Duration::from_millis(100);
 /// The size of an entry in the queue in addition to its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 256;

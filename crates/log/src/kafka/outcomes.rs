@@ -3,8 +3,9 @@
 //!
 //! If the acknowledgement of a batch is lost, librdkafka sends the batch again. If the broker
 //! already holds the batch or acknowledges a later one, librdkafka reports the records as delivered
-//! without their offsets. A partition's end, queried after that report, is behind those records.
-//! This code never queries on the thread that reports deliveries, and it never invents an offset.
+//! without their offsets. The end of the partition, queried after that report, lies beyond those
+//! records. This code never queries on the thread that reports deliveries, and it never invents an
+//! offset.
 
 use super::context::QueryContext;
 use super::inspect::{bounds_of, query_consumer};
@@ -95,7 +96,7 @@ impl Outcomes {
         let mut hidden = self.hidden.lock();
         let index = hidden.partitions.iter().position(|other| (&*other.topic, other.partition) == (topic, partition));
         // librdkafka numbers the records of a batch from its first offset, and from -1 if that is
-        // hidden. A record is behind all earlier hidden records of its partition, so an offset
+        // hidden. A record comes after all earlier hidden records of its partition, so an offset
         // below their number is invalid.
         let least = index.map_or(0, |index| hidden.partitions[index].hidden_count);
         if let Some(offset) = u64::try_from(offset).ok().filter(|offset| *offset >= least) {
@@ -211,7 +212,7 @@ impl Outcomes {
                 self.resolved.notify_all();
             }
             Err(cause) => {
-                // They stay in front of waiters that came later.
+                // These waiters stay ahead of those that came later.
                 self.hidden.lock().partitions[index].waiters.splice(0..0, waiters);
                 let now = Instant::now();
                 self.give_up(&cause, |waiter| waiter.deadline <= now);
@@ -221,7 +222,7 @@ impl Outcomes {
     }
 
     /// Returns the last offset of a partition. Records of open transactions count, because our
-    /// record may be behind them.
+    /// record may come after them.
     fn last_offset(
         &self,
         consumer: &mut Option<BaseConsumer<QueryContext>>,

@@ -91,7 +91,7 @@ impl ConsumerContext for RebalanceContext {
     }
 }
 
-/// Starts to fetch. An empty list answers the group as well.
+/// Accepts an assignment and starts to fetch. An empty list also answers the group.
 fn take(consumer: &BaseConsumer<RebalanceContext>, partitions: &TopicPartitionList) -> KafkaResult<()> {
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_assign(partitions),
@@ -99,7 +99,7 @@ fn take(consumer: &BaseConsumer<RebalanceContext>, partitions: &TopicPartitionLi
     }
 }
 
-/// Stops fetching.
+/// Accepts a revocation and stops fetching.
 fn give_back(consumer: &BaseConsumer<RebalanceContext>, partitions: &TopicPartitionList) -> KafkaResult<()> {
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
@@ -208,7 +208,7 @@ impl KafkaReader {
         Ok(start)
     }
 
-    /// Returns the first and the end offset. Waits as long as a new leader may take.
+    /// Returns the first and the end offset. Waits up to [`TAKE_OVER_TIMEOUT`] for a leader.
     fn bounds(&self, partition: u32) -> Result<(u64, u64), String> {
         let deadline = Instant::now() + TAKE_OVER_TIMEOUT;
         loop {
@@ -351,7 +351,7 @@ struct Partition<'a> {
 }
 
 impl Peek for Partition<'_> {
-    /// Retries as long as a leader may be missing.
+    /// Retries for up to [`TAKE_OVER_TIMEOUT`] while there is no leader.
     fn record(&self, offset: u64) -> Result<Option<OwnedRecord>, ReadError> {
         let deadline = Instant::now() + TAKE_OVER_TIMEOUT;
         loop {

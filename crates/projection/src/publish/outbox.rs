@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot::error::TryRecvError;
 
-/// With this many unacknowledged entries the worker waits for the log before it appends more.
+/// At this number of unacknowledged entries the worker waits, up to 100 ms, before it appends
+/// another.
 const IN_FLIGHT_MAX: usize = 20_000;
 /// Attempts before a dead letter that is too large for the log is sent without its value.
 const ATTEMPTS_WITH_VALUE: u32 = 5;
 /// How long to wait before a refused append is tried again.
 const RETRY_WAIT: Duration = Duration::from_millis(10);
-/// How often to check for acknowledgements: short compared with the time that they take.
+/// The pause between two checks for acknowledgements. Short compared with the time of an
+/// acknowledgement.
 const REAP_WAIT: Duration = Duration::from_micros(500);
 
 /// Updates and dead letters on their way to the log.
@@ -32,7 +34,7 @@ struct Sent {
     appended: PendingAppend,
 }
 
-/// What to do if an append fails.
+/// The action after a failed append.
 enum OnFailure {
     /// Send the dead letter again.
     Resend { entry: Entry, attempts: u32 },
@@ -42,12 +44,12 @@ enum OnFailure {
     Ignore,
 }
 
-/// Whether a wait makes the log's writer send entries that it holds back to fill a batch.
+/// Whether a wait lets the log's writer hold entries back to fill a batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Linger {
-    /// Sends them at once, with the entries of other senders: small batches.
+    /// Makes it send them at once, with the entries of other senders, in small batches.
     Cut,
-    /// Leaves them until the batch is full or its time is over.
+    /// Lets it hold them until the batch is full or its time is over.
     Keep,
 }
 
@@ -85,8 +87,8 @@ impl Outbox {
         }
     }
 
-    /// Waits for the log at most this long; returns true once everything is acknowledged. Failed
-    /// updates are left to [`Self::take_failed`].
+    /// Waits for the log, at most this long and at most one second. Returns true if everything is
+    /// acknowledged. Failed updates are left to [`Self::take_failed`].
     pub(crate) fn wait(&mut self, at_most: Duration) -> bool {
         self.wait_until(at_most.min(Duration::from_secs(1)), Linger::Cut, |outbox| outbox.in_flight.is_empty());
         self.is_empty()

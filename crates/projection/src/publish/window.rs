@@ -23,7 +23,7 @@ const AUDIENCE_WITH_LONGEST_WINDOW: u32 = 100_000;
 /// be that old anyway, and the next one would follow soon.
 const FRACTION_OF_LAG: u32 = 5;
 
-/// But for no more than this many windows.
+/// The longest time to gather changes while a partition is behind, in windows.
 const WINDOWS_WHILE_BEHIND: u32 = 50;
 
 /// Approximate memory of a message with pending changes, without its new readers.
@@ -43,7 +43,7 @@ pub(crate) struct UpdateWindow {
     behind: Option<Duration>,
 }
 
-/// The change behind an update in flight. If the update is lost, another one is rendered from this.
+/// The change that an update in flight reports. If the update fails, the change is rendered again.
 pub(crate) enum Change {
     /// A message, by number, and its new readers.
     Message(u64, Readers),
@@ -124,7 +124,7 @@ impl Pending {
         Some((message, readers))
     }
 
-    /// Makes all messages due at this time at the latest.
+    /// Makes every message due no later than this time.
     fn cap_due(&mut self, due: Instant) {
         for (_, message) in self.due.split_off(&(due, 0)) {
             self.due.insert((due, message));
@@ -150,8 +150,8 @@ impl UpdateWindow {
         Self { window, pending: Pending::default(), bytes_max, marks: BTreeSet::new(), behind: None }
     }
 
-    /// Tells whether an update is due at `now`, or pending if that is `None`. Read marks are due at
-    /// once.
+    /// Tells whether an update is due at `now`; with `None`, whether any is pending. Read marks are
+    /// due at once.
     pub(crate) fn is_due(&self, now: Option<Instant>) -> bool {
         self.is_message_due(now) || !self.marks.is_empty() || self.pending.bytes > self.bytes_max
     }
@@ -181,8 +181,8 @@ impl UpdateWindow {
         self.marks.extend(marks);
     }
 
-    /// Takes back the change of a failed update. It joins later changes and is due after another
-    /// window.
+    /// Takes back the change of a failed update. It joins later changes of its message and their
+    /// due time; without any, it is due after another window.
     pub(crate) fn retry(&mut self, change: Change, now: Instant) {
         match change {
             Change::Message(message, earlier) => self.pending.put_back(message, earlier, now + self.window),
@@ -195,8 +195,8 @@ impl UpdateWindow {
         self.pending.due.first().map(|(at, _)| *at)
     }
 
-    /// Renders the updates that are due at `now`, or all pending ones if that is `None`, from the
-    /// fold at `position`.
+    /// Renders the updates that are due at `now`, from the fold at `position`. With `None`, renders
+    /// all pending ones.
     pub(crate) fn publish(
         &mut self,
         fold: &Fold,

@@ -1,5 +1,5 @@
-//! Applies committed batches to sled, one after the other. Decides neither what a batch holds nor
-//! when one is due.
+//! Applies committed batches to sled, one after the other. Decides neither the content of a batch
+//! nor when one is due.
 
 use super::journal::JournalFile;
 use crate::batch::{Batch, Entry};
@@ -83,7 +83,7 @@ impl Shared {
             .name_journal(&job.file)
             .and_then(|()| self.apply(&job.barrier, &*job.map, &job.batch))
             .and_then(|()| self.disk.remove(&job.file.journal).map_err(Error::io(format!("removing {path}"))));
-        // Where this failed the journal stays: the next start applies it.
+        // If this failed, the journal stays, and the next start applies it.
         let mut failed = job.progress.failed.lock();
         match done {
             Ok(()) => job.progress.applied.store(job.number, Ordering::Release),

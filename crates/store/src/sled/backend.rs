@@ -36,7 +36,7 @@ impl SledBackend {
         Self { barrier, shared, map, partition, queue, next, progress }
     }
 
-    /// The source of snapshots of the partition, which can be taken while batches go on.
+    /// Returns the source of snapshots of the partition. Batches go on while one is taken.
     pub fn snapshot_source(&self) -> SnapshotSource {
         SnapshotSource { barrier: Arc::clone(&self.barrier), map: Arc::clone(&self.map) }
     }
@@ -72,7 +72,8 @@ impl Backend for SledBackend {
         self.map.keys(prefix)
     }
 
-    /// Waits for the batch before: at most one is on its way into sled. The log waits here too.
+    /// Waits for the previous batch, so that at most one is on its way into sled. The caller waits
+    /// meanwhile, and with it the fold.
     fn commit(&self, batch: Batch) -> Result<u64, Error> {
         self.wait()?;
         let number = self.next.load(Ordering::Acquire);

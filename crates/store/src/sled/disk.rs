@@ -74,7 +74,7 @@ impl Disk for SledDisk {
 /// therefore leave 16,384 B-tree nodes of about 32 KiB in memory. A node has at least eight values.
 const EXTRA_LOOKUPS: usize = 7;
 
-/// The contents of a dummy value, one after the other, for each written value: see
+/// For each written value, the dummy value gets these contents one after the other: see
 /// [`SledMap::clean`].
 const DUMMY_VALUES: [[u8; 1]; 4] = [[0], [1], [0], [1]];
 
@@ -165,8 +165,8 @@ fn tree_name(partition: u32) -> String {
     format!("p{partition}")
 }
 
-/// How long an open waits for the lock of a store: sled's threads release the file a moment after
-/// the last handle is dropped.
+/// The longest wait for the lock of a store. sled's threads release the file a moment after the
+/// last handle is dropped.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 fn open_sled(path: &Path, settings: SledSettings) -> Result<sled::Db, Error> {

@@ -23,8 +23,8 @@ impl JournalFile {
 }
 
 impl Shared {
-    /// Makes a written journal count. It is synced before it gets its name: a name without its
-    /// bytes would count too.
+    /// Makes a written journal count. With `sync`, the bytes are synced before the file gets its
+    /// final name: a journal with lost bytes would be taken for damage.
     pub(super) fn name_journal(&self, file: &JournalFile) -> Result<(), Error> {
         let JournalFile { part, journal } = file;
         let name = || -> std::io::Result<()> {

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-/// sled's cache while [`SledStore::write_sled_snapshot`] runs, which reads hardly any value, bytes.
+/// The size of sled's cache while [`SledStore::write_sled_snapshot`] runs, bytes. It reads hardly
+/// any value.
 const SLED_SNAPSHOT_CACHE_BYTES: u64 = 8 << 20;
 
 /// A store of all partitions of a process.
@@ -25,7 +26,7 @@ pub struct SledStore {
     applier: Option<JoinHandle<()>>,
 }
 
-/// How a store is opened.
+/// The settings of a store.
 #[derive(Debug, Clone, Copy)]
 pub struct SledSettings {
     /// Memory for sled's own cache, bytes.
@@ -73,8 +74,8 @@ impl SledStore {
     }
 
     /// Lets sled write a snapshot of its page table, which it does only while it opens. The next
-    /// start then need not read all that was written before. Takes as long as that reading would;
-    /// no process may have the store open.
+    /// start then need not read everything that was written before. Takes as long as such a read.
+    /// No process may have the store open.
     ///
     /// # Errors
     /// As [`Self::open_strict`].
@@ -95,7 +96,7 @@ impl SledStore {
         self.shared.apply_queued();
     }
 
-    /// Opens a partition, and first applies the journals that were left of it.
+    /// Opens a partition. First applies its leftover journals.
     ///
     /// # Errors
     /// If the store fails or is damaged.
@@ -121,7 +122,7 @@ impl SledStore {
             let path = shared.disk.path(&journal);
             let bytes = shared.disk.read(&journal).map_err(Error::io(format!("reading {path}")))?;
             let Some(batch) = Batch::parse(bytes, partition)? else {
-                // A file of this name was whole once, so sled may hold some of it.
+                // A file of this name was complete once, so sled may hold some of its values.
                 return Err(Error::corrupt(format!("the journal {path}"), "fails its checksum"));
             };
             let next_offset = batch.next_offset();

@@ -12,12 +12,12 @@ impl SledStore {
     /// If the store fails.
     pub fn drop_partition(&self, partition: u32) -> Result<(), Error> {
         self.empty(partition)?;
-        // Last: until then the marker says that the values are a part of a snapshot.
+        // The marker goes last: while it exists, the values may be a part of a snapshot.
         self.shared.remove(&restore_marker(partition))
     }
 
-    /// Replaces a partition by the pages that `fill` emits, of the state after all records below
-    /// `next_offset`. `fill` must have checked all of them when it returns. Until then the
+    /// Replaces a partition by the pages that `fill` emits. They are the state after all records
+    /// below `next_offset`. `fill` must have checked all of them when it returns. Until then the
     /// partition refuses to open, also after the process died.
     ///
     /// # Errors
@@ -62,7 +62,8 @@ impl SledStore {
     }
 }
 
-/// The file whose presence says that a partition holds a part of a snapshot.
+/// Returns the name of the marker: while this file exists, the partition may hold a part of a
+/// snapshot.
 pub(super) fn restore_marker(partition: u32) -> String {
     format!("p{partition}.restoring")
 }

@@ -1,12 +1,11 @@
-//! The header of a snapshot says which state it is; its trailer says how much it holds. Reads no
-//! page.
+//! The header of a snapshot identifies its state; the trailer counts its contents. Reads no page.
 
 use super::{HEADER_BYTES_MAX, MAGIC, PREFIX_BYTES, TRAILER, TRAILER_BYTES, VERSION};
 use crate::error::Error;
 use receipts_fold::Limits;
 use receipts_fold::pages::codec::{Malformed, Reader, Writer};
 
-/// Says which state a snapshot is.
+/// The header of a snapshot: its log, partition, offset and settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// The log that the state was folded from, named by the process that took the snapshot.
@@ -28,7 +27,7 @@ pub struct Header {
     pub program: String,
 }
 
-/// Says what a snapshot holds.
+/// The trailer of a snapshot: the counts of its contents, and its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// The number of blocks.
@@ -138,8 +137,8 @@ impl Summary {
         bytes.try_into().expect("the length of a trailer")
     }
 
-    /// Parses a trailer; returns it with its checksum of all bytes before. Only a read of the whole
-    /// snapshot proves it.
+    /// Parses a trailer. Returns it, and the checksum that it holds of all bytes before it. Only a
+    /// read of the whole snapshot can verify that checksum.
     ///
     /// # Errors
     /// If the bytes are no trailer.

@@ -1,5 +1,5 @@
-//! Reads a snapshot, and trusts no byte before its checksum (INV-SNAPSHOT-WHOLE). Keeps one block
-//! in memory.
+//! Reads a snapshot, and trusts no byte until its checksum is verified (INV-SNAPSHOT-WHOLE). Keeps
+//! one block in memory.
 
 use super::write::block_sum;
 use super::{BLOCK, BLOCK_BYTES, Digest, Header, PAGE_BYTES_MAX, PREFIX_BYTES, Summary, TRAILER, TRAILER_BYTES};
@@ -76,7 +76,7 @@ impl<R: Read> Reader<R> {
             return Err(damaged());
         }
         let mut stored = Vec::new();
-        // Takes no more memory than the stream has bytes.
+        // Grows only with the bytes that arrive, so a damaged length takes no memory.
         (&mut self.from).take(stored_bytes as u64).read_to_end(&mut stored).map_err(reading)?;
         if stored.len() < stored_bytes {
             return Err(Error::snapshot("it is cut short"));

@@ -248,19 +248,24 @@ impl Stream {
         }
     }
 
-    /// Renders the events of a batch and moves the progress past them.
+    /// Renders the events of a batch and moves the progress past them. On an error the progress stays
+    /// where it is, in every partition, so that the batch can be rendered again.
     async fn render(&mut self, batch: &Batch) -> Result<Vec<u8>, Unavailable> {
+        let by_partition = || batch.updates.chunk_by(|a, b| a.partition == b.partition);
+        let mut erased = Vec::new();
+        for updates in by_partition() {
+            erased.push(self.erased(updates[0].partition, updates).await?);
+        }
         let mut text = Vec::new();
-        for updates in batch.updates.chunk_by(|a, b| a.partition == b.partition) {
+        for (updates, erased) in by_partition().zip(&erased) {
             let partition = updates[0].partition;
-            let erased = self.erased(partition, updates).await?;
             let Some(at) = self.progress.iter().position(|progress| progress.partition == partition) else { continue };
             for update in updates {
                 if update.offset < self.progress[at].next_offset {
                     continue;
                 }
                 self.progress[at].next_offset = update.offset + 1;
-                if let Some(json) = redact(update, &self.view.interest, self.view.show_readers, &erased) {
+                if let Some(json) = redact(update, &self.view.interest, self.view.show_readers, erased) {
                     text.extend_from_slice(format!("event: {}\nid: {}\ndata: ", update.r#type, self.id()).as_bytes());
                     text.extend_from_slice(&json);
                     text.extend_from_slice(b"\n\n");

@@ -250,6 +250,31 @@ async fn stream_waits_for_the_state_without_losing_updates() {
     assert_eq!(stream.message().await.0, "m1");
 }
 
+/// INV-STREAM: one batch of a sender's stream holds updates of two partitions, and only one of them
+/// has an owner. Both partitions take both parts, because the order within the batch is the log's.
+#[tokio::test(flavor = "multi_thread")]
+async fn partition_without_owner_costs_no_update_of_another() {
+    let other = (0..).map(|n| format!("h{n}")).find(|id| partition(id) != partition("g1")).unwrap();
+    for (owned, ownerless) in [("g1", other.as_str()), (other.as_str(), "g1")] {
+        let app = App::new();
+        let mut stream = Listener::open(&app, "sender_id=alice", &[ALICE]).await;
+        // While the stream waits for the first update, the next two gather in one batch.
+        *app.table.mood.lock().unwrap() = Mood::Failing;
+        publish(&app, owned, "first", 1).await;
+        while stream.next().await.unwrap().id.is_some() {}
+        publish(&app, owned, "second", 2).await;
+        publish(&app, ownerless, "third", 1).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        *app.table.mood.lock().unwrap() = Mood::Ownerless(partition(ownerless));
+        assert_eq!(stream.message().await.0, "first");
+        while stream.next().await.unwrap().id.is_some() {}
+        *app.table.mood.lock().unwrap() = Mood::Well;
+        let mut rest = [stream.message().await.0, stream.message().await.0];
+        rest.sort();
+        assert_eq!(rest, ["second", "third"]);
+    }
+}
+
 /// INV-STREAM
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_of_a_quiet_stream_move_its_id() {

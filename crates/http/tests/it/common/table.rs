@@ -13,6 +13,8 @@ use tokio::sync::watch;
 pub(crate) enum Mood {
     Well,
     Failing,
+    /// One partition has no owner.
+    Ownerless(u32),
     Silent,
     Panicking,
 }
@@ -147,7 +149,7 @@ impl Table {
     async fn mood(&self) -> Result<(), Unavailable> {
         let mood = *self.mood.lock().unwrap();
         match mood {
-            Mood::Well => Ok(()),
+            Mood::Well | Mood::Ownerless(_) => Ok(()),
             Mood::Failing => Err(Unavailable::Failed("the disk at 10.0.0.7 failed".to_owned())),
             Mood::Silent => std::future::pending().await,
             Mood::Panicking => panic!("the table was told to"),
@@ -260,6 +262,9 @@ impl Answers for Table {
         user_ids: &[String],
     ) -> Result<Answer<Vec<bool>>, Unavailable> {
         self.mood().await?;
+        if *self.mood.lock().unwrap() == Mood::Ownerless(partition) {
+            return Err(Unavailable::NoOwner { partition });
+        }
         let erased = self.erased.lock().unwrap();
         let is_erased = |id: &String| tenant == "default" && erased.contains(id);
         let conversation = Conversation { partition, tenant, conversation_id: "" };

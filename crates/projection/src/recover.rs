@@ -88,8 +88,8 @@ pub(crate) fn recover(
     };
     for found in found.iter().rev() {
         let watch = Progress::new(number, found.bytes, stop.clone());
-        let place = snapshots.location_of(found);
-        tracing::info!(partition = number, place, bytes = found.bytes, "restoring a snapshot");
+        let location = snapshots.location_of(found);
+        tracing::info!(partition = number, location, bytes = found.bytes, "restoring a snapshot");
         match snapshots.restore(found, store, wanted, &watch) {
             Ok(restored) => match open() {
                 Ok(partition) => {
@@ -97,12 +97,12 @@ pub(crate) fn recover(
                     metrics::histogram!("receipts_restore_seconds").record(seconds);
                     metrics::counter!("receipts_snapshots_restored_total").increment(1);
                     let next_offset = restored.header.next_offset;
-                    tracing::info!(partition = number, place, next_offset, seconds, "restored a snapshot");
+                    tracing::info!(partition = number, location, next_offset, seconds, "restored a snapshot");
                     return Ok(Ok(partition));
                 }
                 Err(error) if !is_damage(&error) => return Err(failed(number, &error)),
                 Err(error) => {
-                    tracing::error!(partition = number, place, %error, "the restored snapshot is damaged; trying the previous one");
+                    tracing::error!(partition = number, location, %error, "the restored snapshot is damaged; trying the previous one");
                     left = Some(error.to_string());
                 }
             },

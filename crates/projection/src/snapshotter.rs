@@ -254,9 +254,9 @@ impl Snapshotter {
             next_offset = taken.next_offset,
             bytes = taken.bytes,
             pages = taken.pages,
-            image_ms = taken.took.0.as_millis() as u64,
-            sending_ms = taken.took.1.as_millis() as u64,
-            place = taken.location,
+            read_ms = taken.took.0.as_millis() as u64,
+            upload_ms = taken.took.1.as_millis() as u64,
+            location = taken.location,
             "took a snapshot"
         );
         self.desk.update(number, |state| {

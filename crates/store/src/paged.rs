@@ -32,17 +32,17 @@ pub struct Paged<B> {
     is_pre_encoding: bool,
     names: Names,
     meta: Cache<Meta>,
-    heads: Cache<ConversationPage>,
+    conversations: Cache<ConversationPage>,
     people: Cache<People>,
     people_index: Cache<PeopleIndex>,
-    marks: Cache<ReadMarks>,
-    leaves: Cache<Departures>,
+    read_marks: Cache<ReadMarks>,
+    departures: Cache<Departures>,
     messages: Cache<Messages>,
     chunks: Cache<Chunk>,
     index: Cache<IndexPage>,
     filters: Cache<BloomFilter>,
     parked: Cache<Parked>,
-    erased: Cache<Erasure>,
+    erasures: Cache<Erasure>,
     origin: Cache<Origin>,
 }
 
@@ -74,17 +74,17 @@ const CONVERSATION_WEIGHT: u128 = 1;
 macro_rules! each_table {
     ($each:ident, $self:ident) => {
         $each!($self.meta, CONVERSATION_WEIGHT);
-        $each!($self.heads, CONVERSATION_WEIGHT);
+        $each!($self.conversations, CONVERSATION_WEIGHT);
         $each!($self.people, CONVERSATION_WEIGHT);
         $each!($self.people_index, CONVERSATION_WEIGHT);
-        $each!($self.marks, CONVERSATION_WEIGHT);
-        $each!($self.leaves, CONVERSATION_WEIGHT);
+        $each!($self.read_marks, CONVERSATION_WEIGHT);
+        $each!($self.departures, CONVERSATION_WEIGHT);
         $each!($self.messages, MESSAGE_WEIGHT);
         $each!($self.chunks, MESSAGE_WEIGHT);
         $each!($self.index, MESSAGE_WEIGHT);
         $each!($self.filters, MESSAGE_WEIGHT);
         $each!($self.parked, MESSAGE_WEIGHT);
-        $each!($self.erased, CONVERSATION_WEIGHT);
+        $each!($self.erasures, CONVERSATION_WEIGHT);
         $each!($self.origin, CONVERSATION_WEIGHT);
     };
 }
@@ -108,17 +108,17 @@ impl<B: Backend> Paged<B> {
             is_pre_encoding: false,
             names: Names::default(),
             meta: Cache::default(),
-            heads: Cache::default(),
+            conversations: Cache::default(),
             people: Cache::default(),
             people_index: Cache::default(),
-            marks: Cache::default(),
-            leaves: Cache::default(),
+            read_marks: Cache::default(),
+            departures: Cache::default(),
             messages: Cache::default(),
             chunks: Cache::default(),
             index: Cache::default(),
             filters: Cache::default(),
             parked: Cache::default(),
-            erased: Cache::default(),
+            erasures: Cache::default(),
             origin: Cache::default(),
         }
     }
@@ -434,15 +434,15 @@ macro_rules! table {
 }
 
 table!(Meta, meta);
-table!(ConversationPage, heads);
+table!(ConversationPage, conversations);
 table!(People, people);
 table!(PeopleIndex, people_index);
-table!(ReadMarks, marks);
-table!(Departures, leaves);
+table!(ReadMarks, read_marks);
+table!(Departures, departures);
 table!(Messages, messages);
 table!(Chunk, chunks);
 table!(IndexPage, index);
 table!(BloomFilter, filters);
 table!(Parked, parked);
-table!(Erasure, erased);
+table!(Erasure, erasures);
 table!(Origin, origin);

@@ -4,7 +4,7 @@
 use crate::index::SegmentSet;
 use crate::pages::codec::{Malformed, Reader, Writer};
 use crate::pages::{Page, TableId};
-use receipts_event::Kind;
+use receipts_event::{GROUP_TYPE_DEFAULT, Kind};
 
 /// A root of the skip list over a conversation's messages, see [`crate::skip_list`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl ConversationPage {
             tenant: tenant.into(),
             conversation_id: conversation_id.into(),
             kind: Kind::Group,
-            group_type: "default".into(),
+            group_type: GROUP_TYPE_DEFAULT.into(),
             people: 0,
             members: 0,
             ever_roster: false,

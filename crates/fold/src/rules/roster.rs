@@ -4,7 +4,7 @@
 use crate::pages::{ConversationPage, DEPARTURES_PER_PAGE, Departures, PEOPLE_PER_PAGE, PageKey, Pages, Role, Table};
 use crate::record::RecordMetadata;
 use crate::state::{Error, Result, State};
-use receipts_event::{ConversationConfigured, Kind, MembersChanged};
+use receipts_event::{ConversationConfigured, GROUP_TYPE_DEFAULT, Kind, MembersChanged};
 
 impl<S: Pages> State<S> {
     /// Returns the number of a conversation, and creates the conversation if the partition does not
@@ -26,8 +26,8 @@ impl<S: Pages> State<S> {
         let mut page = self.conversation_page(number)?;
         page.kind = e.kind;
         page.group_type = match e.kind {
-            Kind::Group => e.group_type.as_deref().unwrap_or("default").into(),
-            Kind::Direct => "default".into(),
+            Kind::Group => e.group_type.as_deref().unwrap_or(GROUP_TYPE_DEFAULT).into(),
+            Kind::Direct => GROUP_TYPE_DEFAULT.into(),
         };
         Ok(())
     }

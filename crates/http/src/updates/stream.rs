@@ -248,8 +248,8 @@ impl Stream {
         }
     }
 
-    /// Renders the events of a batch and moves the progress past them. On an error the progress stays
-    /// where it is, in every partition, so that the batch can be rendered again.
+    /// Renders the events of a batch and moves the progress past them. On an error the progress
+    /// stays where it is, in every partition, so that the batch can be rendered again.
     async fn render(&mut self, batch: &Batch) -> Result<Vec<u8>, Unavailable> {
         let by_partition = || batch.updates.chunk_by(|a, b| a.partition == b.partition);
         let mut erased = Vec::new();

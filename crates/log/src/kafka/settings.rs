@@ -80,9 +80,9 @@ const READER_FIXED: [(&str, &str); 6] = [
 const WRITER_FIXED: [(&str, &str); 3] =
     [("acks", "all"), ("enable.idempotence", "true"), ("partitioner", "murmur2_random")];
 const ELSEWHERE_FIXED: [(&str, &str); 3] = [
-    ("bootstrap.servers", "the bootstrap setting"),
-    ("group.id", "the group setting"),
-    ("transactional.id", "no transactions"),
+    ("bootstrap.servers", "use the bootstrap setting"),
+    ("group.id", "use the group setting"),
+    ("transactional.id", "this service uses no transactions"),
 ];
 
 /// Defaults that `properties` may override.
@@ -116,9 +116,9 @@ impl KafkaSettings {
                 return Err(ConnectError::Settings(format!("the property {name} must be {value}: leave it out")));
             }
         }
-        for (name, instead) in ELSEWHERE_FIXED {
+        for (name, why) in ELSEWHERE_FIXED {
             if self.properties.contains_key(name) {
-                return Err(ConnectError::Settings(format!("remove the property {name} and use {instead} instead")));
+                return Err(ConnectError::Settings(format!("remove the property {name}: {why}")));
             }
         }
         if self.bootstrap.trim().is_empty() {

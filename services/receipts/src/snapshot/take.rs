@@ -116,6 +116,8 @@ fn ask_service(settings: &Settings, url: &str, which: &Which, progress: &Progres
         })?;
         failed.extend(state.failure.as_ref().map(|_| state.partition));
     }
+    // A partition that another process owns by now has no status here.
+    failed.extend(begun.requested.iter().filter(|number| states.iter().all(|state| state.partition != **number)));
     if failed.is_empty() { Ok(()) } else { Err(anyhow!("no snapshot of partitions {failed:?} was taken").into()) }
 }
 

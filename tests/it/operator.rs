@@ -115,7 +115,7 @@ fn policy_holds_everywhere_for_later_messages() {
     let output = run("receipts", &["policy", "set", "board=off", "--tenant", "acme", "--config", file]);
     let shown = String::from_utf8(output.stdout.clone()).expect("UTF-8");
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
-    for part in ["board=off, all others on", "as a whole", "all 4 partitions", " 3@", "position "] {
+    for part in ["board=off, all others on", "replaces the previous one", "all 4 partitions", " 3@", "position "] {
         assert!(shown.contains(part), "{part} is not in\n{shown}");
     }
     let service = Service::serve(data.path(), &[]);

@@ -57,7 +57,7 @@ pub enum Error {
         first: u64,
     },
     /// The operator stopped the run.
-    #[error("stopped as asked, no file is half written: run the same command again for a complete answer")]
+    #[error("stopped as asked; no file is half written: run the same command again for a complete answer")]
     Stopped,
     /// The operator stopped an export.
     #[error(

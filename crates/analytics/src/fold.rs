@@ -289,7 +289,7 @@ impl Scratch {
             tracing::info!(
                 partition = span.partition,
                 next_offset,
-                place = restored.location,
+                location = restored.location,
                 "the fold begins with a snapshot"
             );
             next_offset

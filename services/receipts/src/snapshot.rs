@@ -163,7 +163,7 @@ fn list(settings: &Settings, which: &Which, json: bool) -> Result<(), Failure> {
         }
     }
     if shown == 0 && !json {
-        tracing::info!(place = %destination(settings)?, "there are no snapshots");
+        tracing::info!(location = %destination(settings)?, "there are no snapshots");
     }
     Ok(())
 }

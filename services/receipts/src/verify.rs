@@ -90,7 +90,7 @@ fn snapshots(settings: &Settings, asked: &Verify, progress: &mut Progress, json:
     let (mut told, mut wrong, mut missing) = (Vec::new(), 0, 0);
     for partition in 0..log.partition_count() {
         let Some(verdict) = verify::snapshot(log, partition, &scratch, progress)? else {
-            tracing::warn!(partition, place = destination, "there is no snapshot that can be compared");
+            tracing::warn!(partition, location = destination, "there is no snapshot that can be compared");
             missing += 1;
             continue;
         };

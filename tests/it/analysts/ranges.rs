@@ -66,7 +66,7 @@ fn replay_from_a_position_reports_only_later_records() {
 #[test]
 fn snapshot_answers_for_records_that_the_log_lost() {
     const ONE: [&str; 2] = ["--log-partitions", "1"];
-    const LOST: &str = "the log has lost its beginning";
+    const LOST: &str = "the log has lost its first records";
     let folder = tempfile::tempdir().expect("a folder");
     let (data, at) = (folder.path().join("data"), folder.path().join("snapshots"));
     let service = Service::serve(&data, &ONE);
@@ -95,7 +95,7 @@ fn snapshot_answers_for_records_that_the_log_lost() {
     let with = ["--snapshot-url", url];
     let (answer, said) = replay(&[&with[..], &["receipt", "g1", "m1"]].concat(), &data);
     assert_eq!(answer, [receipt]);
-    assert!(!said.contains(LOST) && said.contains("folding on from a snapshot"), "{said}");
+    assert!(!said.contains(LOST) && said.contains("the fold begins with a snapshot"), "{said}");
     // The log has three offsets. The snapshot spares the others, so they count in no rate.
     assert!(said.contains("done offsets=2 "), "{said}");
     let (answer, said) = replay(&[&with[..], &["members", "g1", "m1", "--filter", "read"]].concat(), &data);

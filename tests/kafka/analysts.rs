@@ -224,8 +224,8 @@ fn tables_imported_into_a_topic_are_answered_and_exported() {
 }
 
 /// INV-VERIFY, INV-PREFIX: a running service's snapshots equal the fold of its topic. Snapshots of
-/// other settings are not compared. Once the topic has lost its first records nothing is verified, but
-/// a snapshot still answers.
+/// other settings are not compared. Once the topic has lost its first records nothing is verified,
+/// but a snapshot still answers.
 #[test]
 fn snapshots_of_a_running_service_match_its_topic() {
     let Some(broker) = broker() else { return };

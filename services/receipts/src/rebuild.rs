@@ -59,7 +59,7 @@ fn confirm_or_undo(data: &DataDir, undo: bool) -> Result<(), Failure> {
         return Err(anyhow!("no rebuilt store has replaced another one here: check --data-dir").into());
     };
     if !undo {
-        // Newest first: an interruption must not leave a gap, because numbers are counted up to one.
+        // Newest first: an interruption must leave no gap, because numbers are counted up to one.
         for path in replaced.iter().rev() {
             fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))?;
             tracing::info!(path = %path.display(), "removed a replaced store");

@@ -7,7 +7,8 @@ use receipts_http::{Ingest, Limits, Rate, Updates};
 use receipts_log::{Inspect, Log, ReadError};
 use receipts_objects::Destination;
 use receipts_projection::{
-    PRE_ENCODE_BYTES, ProjectError, Projector, Settings as ProjectorSettings, SnapshotSchedule, SnapshotSettings,
+    PRE_ENCODE_BYTES, ProjectError, Projector, SLICE_MESSAGES, Settings as ProjectorSettings, SnapshotSchedule,
+    SnapshotSettings,
 };
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -144,6 +145,7 @@ fn start_projector(
         checkpoint_records: projector.checkpoint_events,
         checkpoint_interval: Duration::from_millis(projector.checkpoint_interval_ms),
         pre_encode_bytes: PRE_ENCODE_BYTES,
+        slice_messages: SLICE_MESSAGES,
         sync: true,
         publish: !standby,
         publish_updates: projector.updates,

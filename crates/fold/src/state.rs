@@ -11,7 +11,7 @@ use crate::pages::{
 };
 use crate::prefetch::Scratch;
 use crate::questions::DepartedCache;
-use crate::rules::Waiting;
+use crate::rules::{Unfinished, Waiting};
 use hashbrown::{HashMap, HashSet};
 
 /// Why a state is unusable. No event can cause this.
@@ -58,6 +58,8 @@ pub struct State<S> {
     pub(crate) meta: Meta,
     pub(crate) index: MessageIndex,
     pub(crate) waiting: Waiting,
+    /// The rest of the record that is being applied; empty between two records.
+    pub(crate) unfinished: Unfinished,
     /// Erased user ids by tenant, to keep them out of answers.
     pub(crate) erased: HashMap<Box<str>, HashSet<Box<str>>>,
     /// In log order. Each conversation counts how many of them it has applied.
@@ -112,6 +114,7 @@ impl<S: Pages> State<S> {
             last: origin.and_then(|origin| origin.last),
             index: MessageIndex::new(segment_messages, sealed, first_active),
             waiting: Waiting::default(),
+            unfinished: Unfinished::default(),
             erased: HashMap::new(),
             erasures: Vec::new(),
             departed_cache: DepartedCache::default(),
@@ -200,7 +203,11 @@ impl<S: Pages> State<S> {
     /// Writes the counters, the next offset among them, and the origin into the pages. The caller
     /// must do so before each checkpoint, which then saves state and offset in one write
     /// (INV-OFFSET).
+    ///
+    /// # Panics
+    /// If a record is applied in part.
     pub fn write_meta(&mut self) {
+        assert!(self.unfinished.is_empty(), "a checkpoint holds whole records");
         self.pages.put(PageKey::ONLY, self.meta.clone());
         self.pages.put(PageKey::ONLY, Origin { limits: self.limits, last: self.last });
     }

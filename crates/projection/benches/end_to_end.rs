@@ -25,7 +25,7 @@ use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, unique, write_events};
 use receipts_log::{AppendError, Assignment, Inspect, Log, Peek, Polled, ReadError, Record, Topic};
-use receipts_projection::{PRE_ENCODE_BYTES, Projector, Settings};
+use receipts_projection::{PRE_ENCODE_BYTES, Projector, SLICE_MESSAGES, Settings};
 use receipts_query::Answers;
 use receipts_testkit::bench::{disk_bytes, number, params, text};
 use receipts_testkit::workload::{Params, Scratch, Workload};
@@ -279,6 +279,7 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, 
         memory_bytes: (number("memory-mb", 512) << 20) as usize,
         checkpoint_records: 2_000_000,
         pre_encode_bytes: PRE_ENCODE_BYTES,
+        slice_messages: SLICE_MESSAGES,
         checkpoint_interval: Duration::from_secs(30),
         sync: true,
         publish,

@@ -25,5 +25,5 @@ mod worker;
 
 pub use partitions::Partitions;
 pub use projector::Projector;
-pub use settings::{PRE_ENCODE_BYTES, ProjectError, Settings, SnapshotSchedule, SnapshotSettings};
+pub use settings::{PRE_ENCODE_BYTES, ProjectError, SLICE_MESSAGES, Settings, SnapshotSchedule, SnapshotSettings};
 pub use worker::{Step, Worker};

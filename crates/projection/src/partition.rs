@@ -39,14 +39,30 @@ pub fn apply(
     event: &Decoded<'_>,
     effects: &mut Effects,
 ) -> Result<(), FoldError> {
+    let mut is_whole = begin(fold, record, event, u32::MAX, effects)?;
+    while !is_whole {
+        is_whole = fold.proceed(u32::MAX, effects)?;
+    }
+    Ok(())
+}
+
+/// Begins to apply a record as [`apply`] does; returns false if [`State::proceed`] must apply more
+/// slices of `messages_max` messages.
+fn begin(
+    fold: &mut Fold,
+    record: &Record<'_>,
+    event: &Decoded<'_>,
+    messages_max: u32,
+    effects: &mut Effects,
+) -> Result<bool, FoldError> {
     let at = RecordMetadata { partition: record.partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
     match event {
         Ok(event) => {
             let headers = || headers_of(record);
             let raw = RawRecord { key: record.key, value: record.value.unwrap_or_default(), headers: &headers };
-            fold.apply(at, event, raw, effects)
+            fold.begin(at, event, raw, messages_max, effects)
         }
-        Err(rejection) => fold.skip(at, rejection.reason, rejection.to_string(), effects),
+        Err(rejection) => fold.skip(at, rejection.reason, rejection.to_string(), effects).map(|()| true),
     }
 }
 
@@ -96,9 +112,19 @@ pub(crate) struct Partition {
     pub(crate) behind: Option<Duration>,
     /// The store's number of the last checkpoint.
     saved: u64,
-    /// False while a record is being applied and after an error within it. The state then belongs
-    /// to no prefix of the log, and must be neither queried nor saved (INV-PREFIX).
-    whole: bool,
+    condition: Condition,
+}
+
+/// How far the last record is applied (INV-PREFIX, INV-SLICES).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    /// To its end: the state is that of a prefix of the log.
+    Whole,
+    /// Up to the end of a slice: the state can be queried, and must not be saved.
+    BetweenSlices,
+    /// Up to some point within a slice, because the slice is being applied or has failed: the state
+    /// must be neither queried nor saved.
+    Within,
 }
 
 impl Partition {
@@ -121,7 +147,7 @@ impl Partition {
             enqueued: false,
             behind: None,
             saved: 0,
-            whole: true,
+            condition: Condition::Whole,
         })
     }
 
@@ -131,8 +157,13 @@ impl Partition {
     }
 
     /// Tells whether every record was applied from its beginning to its end.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.whole
+    fn is_whole(&self) -> bool {
+        self.condition == Condition::Whole
+    }
+
+    /// Tells whether the state can be queried: no slice of a record is applied in part.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.condition != Condition::Within
     }
 
     /// Tells whether the store is still applying the last checkpoint, whose pages must stay in
@@ -141,16 +172,35 @@ impl Partition {
         self.fold.pages().backend().applied() < self.saved
     }
 
-    /// Folds a record and keeps its dead letters. After an error or a panic the state must not be
-    /// used again.
-    pub(crate) fn apply(&mut self, record: &Record<'_>, event: &Decoded<'_>) -> Result<(), FoldError> {
-        self.whole = false;
-        apply(&mut self.fold, record, event, &mut self.effects)?;
-        self.position = self.position.max(record.offset + 1);
-        self.folded_since_checkpoint += 1;
+    /// Folds a record, or the first slice of it: up to `messages_max` messages of a read mark, or
+    /// of the records that waited. Returns true once the whole record is applied; otherwise
+    /// [`Self::proceed`] must follow. After an error or a panic the state must not be used again.
+    pub(crate) fn begin(
+        &mut self,
+        record: &Record<'_>,
+        event: &Decoded<'_>,
+        messages_max: u32,
+    ) -> Result<bool, FoldError> {
+        self.condition = Condition::Within;
+        let is_whole = begin(&mut self.fold, record, event, messages_max, &mut self.effects)?;
+        Ok(self.end_slice(record, is_whole))
+    }
+
+    /// Applies the next slice of the record that [`Self::begin`] began.
+    pub(crate) fn proceed(&mut self, record: &Record<'_>, messages_max: u32) -> Result<bool, FoldError> {
+        self.condition = Condition::Within;
+        let is_whole = self.fold.proceed(messages_max, &mut self.effects)?;
+        Ok(self.end_slice(record, is_whole))
+    }
+
+    fn end_slice(&mut self, record: &Record<'_>, is_whole: bool) -> bool {
         self.dead_letters.extend(self.effects.dead_letters.drain(..).map(|letter| DeadRecord::new(letter, record)));
-        self.whole = true;
-        Ok(())
+        if is_whole {
+            self.position = self.position.max(record.offset + 1);
+            self.folded_since_checkpoint += 1;
+        }
+        self.condition = if is_whole { Condition::Whole } else { Condition::BetweenSlices };
+        is_whole
     }
 }
 
@@ -159,7 +209,7 @@ impl Partition {
 pub(crate) fn checkpoint(number: u32, partition: &RwLock<Option<Partition>>) -> Result<Option<u64>, ProjectError> {
     {
         let mut guard = partition.write();
-        let Some(partition) = guard.as_mut().filter(|p| p.whole) else { return Ok(None) };
+        let Some(partition) = guard.as_mut().filter(|p| p.is_whole()) else { return Ok(None) };
         partition.fold.write_meta();
     }
     // Only this thread changes the partition, so the pages are the same until `mark_saved` below.

@@ -88,7 +88,7 @@ impl Partitions {
         let cell = self.0.cells.get(partition as usize)?;
         let guard = cell.partition.read();
         // Checked under the lock, which a release takes too.
-        guard.as_ref().filter(|p| p.is_whole() && self.may_answer(cell)).map(|p| ask(&p.fold, p.position))
+        guard.as_ref().filter(|p| p.is_readable() && self.may_answer(cell)).map(|p| ask(&p.fold, p.position))
     }
 
     /// Tells whether an owned partition is folded far enough to be queried.

@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 /// The usual [`Settings::pre_encode_bytes`]: about two milliseconds of encoding.
 pub const PRE_ENCODE_BYTES: usize = 128 << 10;
 
+/// The usual [`Settings::slice_messages`]: about a millisecond where the pages are in memory.
+pub const SLICE_MESSAGES: u32 = 1_024;
+
 /// The settings of a projector.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -30,6 +33,9 @@ pub struct Settings {
     pub checkpoint_interval: Duration,
     /// Bytes of pages that one step encodes ahead of a checkpoint. Events are folded between steps.
     pub pre_encode_bytes: usize,
+    /// Messages that the fold visits for one record, a read mark for example, before it lets readers
+    /// in.
+    pub slice_messages: u32,
     /// Whether checkpoints wait for the disk, and so survive a power cut.
     pub sync: bool,
     /// Whether updates and dead letters are published. A standby leaves both to the group that it

@@ -89,9 +89,11 @@ impl Shard {
         self.shared.partitions.cell(partition)
     }
 
-    /// Folds records, or marks a partition as caught up at its end.
+    /// Folds records, or marks a partition as caught up at its end. Once the process is about to
+    /// stop it does neither: the next start folds these records.
     pub(crate) fn receive(&self, item: SourceItem<'_>) -> Result<(), ProjectError> {
         match item {
+            _ if self.shared.stop.is_cancelled() => Ok(()),
             SourceItem::Records(records, events) => self.fold_records(records, events),
             SourceItem::End { partition, next_offset } => {
                 let cell = self.cell(partition);
@@ -112,6 +114,7 @@ impl Shard {
 
     /// Folds records of one partition.
     fn fold_records(&self, records: &[Record<'_>], events: &[Decoded<'_>]) -> Result<(), ProjectError> {
+        let messages_max = self.shared.settings.slice_messages;
         for (records, events) in records.chunks(PREFETCH_EVENTS).zip(events.chunks(PREFETCH_EVENTS)) {
             let number = records[0].partition;
             let cell = self.cell(number);
@@ -119,19 +122,30 @@ impl Shard {
             if let Some(partition) = guard.as_mut() {
                 partition.fold.prefetch(events.iter().flatten());
             }
+            let (mut last, mut stops) = (None, false);
             for (record, event) in records.iter().zip(events) {
                 // The partition is no longer ours. Its next owner continues from our last
                 // checkpoint.
                 let Some(partition) = guard.as_mut() else { return Ok(()) };
-                partition.apply(record, event).map_err(|e| self.failed(number, &e))?;
+                let is_whole = partition.begin(record, event, messages_max).map_err(|e| self.failed(number, &e))?;
+                if !is_whole {
+                    guard = self.fold_slices(record, cell, guard)?;
+                    // Thousands of such records may be in a batch, and each takes long.
+                    stops = self.shared.stop.is_cancelled();
+                }
+                let Some(partition) = guard.as_mut() else { return Ok(()) };
                 cell.set_folded(partition.position);
                 cell.timestamp_ms.store(record.timestamp_ms, Ordering::Release);
+                last = Some(record);
                 // Lets a waiting query in after each record: one record may join thousands of
                 // members.
                 RwLockWriteGuard::bump(&mut guard);
+                if stops {
+                    break;
+                }
             }
             let Some(partition) = guard.as_mut() else { return Ok(()) };
-            if let Some(last) = records.last() {
+            if let Some(last) = last {
                 partition.fold.note_last_record(LastRecord { offset: last.offset, fingerprint: last.fingerprint() });
                 let now_ms = (self.shared.settings.now_ms)();
                 partition.clock.check(number, last.offset, last.timestamp_ms, now_ms);
@@ -144,8 +158,36 @@ impl Shard {
                 self.schedule.lock().mark_unsaved(number);
             }
             cell.at_end.store(false, Ordering::Release);
+            if stops {
+                return Ok(());
+            }
         }
         Ok(())
+    }
+
+    /// Applies the rest of a long record, slice by slice. Between two slices it lets waiting
+    /// readers in, and carries changes on and trims pages, so that neither fills the memory. The
+    /// record is finished even if the process is about to stop: its partition could not be saved.
+    fn fold_slices<'c>(
+        &self,
+        record: &Record<'_>,
+        cell: &'c PartitionCell,
+        mut guard: RwLockWriteGuard<'c, Option<Partition>>,
+    ) -> Result<RwLockWriteGuard<'c, Option<Partition>>, ProjectError> {
+        let (number, messages_max) = (record.partition, self.shared.settings.slice_messages);
+        // Readers may wait for the records before this one.
+        self.shared.partitions.announce();
+        loop {
+            let Some(partition) = guard.as_mut() else { return Ok(guard) };
+            self.enqueue(number, partition);
+            RwLockWriteGuard::unlock_fair(guard);
+            self.publish(&[])?;
+            guard = cell.partition.write();
+            let Some(partition) = guard.as_mut() else { return Ok(guard) };
+            if partition.proceed(record, messages_max).map_err(|e| self.failed(number, &e))? {
+                return Ok(guard);
+            }
+        }
     }
 
     /// Schedules the partition for the next publish, unless it already is.

@@ -13,6 +13,8 @@ mod recall;
 mod retention;
 mod roster;
 mod send;
+mod slices;
 mod slots;
 
 pub(crate) use park::Waiting;
+pub(crate) use slices::Unfinished;

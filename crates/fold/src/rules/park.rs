@@ -146,23 +146,22 @@ impl<S: Pages> State<S> {
         Table::<Parked>::remove(&mut self.pages, PageKey::new(offset, 0));
     }
 
-    /// Returns the records that wait for a message, in log order. They no longer wait for it.
-    pub(crate) fn take_parked(&mut self, conversation: &[u8], message_id: &str) -> Result<Vec<Parked>, S::Error> {
-        let Some(offsets) = self.waiting.by_message.remove(&message_name(conversation, message_id)[..]) else {
-            return Ok(Vec::new());
-        };
-        let mut taken = Vec::with_capacity(offsets.len());
-        for offset in offsets {
-            let mut page = Table::<Parked>::load_mut(&mut self.pages, PageKey::new(offset, 0))?
-                .ok_or(Error::Broken("a parked record"))?;
-            page.waits_for.retain(|id| &**id != message_id);
-            let parked = page.clone();
-            if parked.waits_for.is_empty() {
-                self.remove_parked(offset, parked.timestamp_ms);
-            }
-            taken.push(parked);
+    /// Returns the offsets of the records that wait for a message, in log order. The caller takes
+    /// each of them with [`Self::take_parked`].
+    pub(crate) fn take_waiting(&mut self, conversation: &[u8], message_id: &str) -> Option<Vec<u64>> {
+        self.waiting.by_message.remove(&message_name(conversation, message_id)[..])
+    }
+
+    /// Returns a record that waited for a message. It no longer waits for it.
+    pub(crate) fn take_parked(&mut self, offset: u64, message_id: &str) -> Result<Parked, S::Error> {
+        let mut page = Table::<Parked>::load_mut(&mut self.pages, PageKey::new(offset, 0))?
+            .ok_or(Error::Broken("a parked record"))?;
+        page.waits_for.retain(|id| &**id != message_id);
+        let parked = page.clone();
+        if parked.waits_for.is_empty() {
+            self.remove_parked(offset, parked.timestamp_ms);
         }
-        Ok(taken)
+        Ok(parked)
     }
 }
 

@@ -19,6 +19,23 @@ struct Target {
     sent_at_ms: u64,
 }
 
+/// A read mark that is being applied. Messages are read from the newest to the oldest, as the links
+/// lead, so no list of them is needed. The order changes no state: a mark reads each message once.
+pub(crate) struct MarkWalk {
+    conversation: u32,
+    reader: Reader,
+    target: Target,
+    how: Reading,
+    covered: Option<Covered>,
+    /// The next message of the walk.
+    at: Option<u64>,
+}
+
+/// Returns the page of a reader's mark, and the mark's index on it.
+fn mark_key(conversation: u32, reader: &Reader) -> (PageKey, u32) {
+    (PageKey::new(conversation, reader.slot / MARKS_PER_PAGE), reader.slot % MARKS_PER_PAGE)
+}
+
 impl<S: Pages> State<S> {
     pub(super) fn read_conversation(
         &mut self,
@@ -43,7 +60,7 @@ impl<S: Pages> State<S> {
             (UpTo::SentAt(_), None) => effects.counters.not_in_audience += 1,
             (UpTo::SentAt(sent_at_ms), Some(conversation)) => {
                 let target = Target { message_id: None, sent_at_ms: *sent_at_ms };
-                self.read_up_to(conversation, &e.reader_id, &target, reading, effects)?;
+                self.read_up_to(conversation, &e.reader_id, target, reading, effects)?;
             }
         }
         Ok(())
@@ -62,14 +79,15 @@ impl<S: Pages> State<S> {
         let index = message_key(message).1;
         let sent_at_ms = page.at(index).ok_or(Error::Broken("a message"))?.sent_at_ms;
         let target = Target { message_id: Some(page.id(index).into()), sent_at_ms };
-        self.read_up_to(conversation, reader_id, &target, how, effects)
+        self.read_up_to(conversation, reader_id, target, how, effects)
     }
 
+    /// Begins to read a conversation up to a target. The slices of [`super::slices`] do the rest.
     fn read_up_to(
         &mut self,
         conversation: u32,
         reader_id: &str,
-        target: &Target,
+        target: Target,
         how: Reading,
         effects: &mut Effects,
     ) -> Result<(), S::Error> {
@@ -78,25 +96,71 @@ impl<S: Pages> State<S> {
             effects.counters.not_in_audience += 1;
             return Ok(());
         };
-        let (key, index) = (PageKey::new(conversation, reader.slot / MARKS_PER_PAGE), reader.slot % MARKS_PER_PAGE);
-        let (mark, covered) = match Table::<ReadMarks>::load_mut(&mut self.pages, key)? {
-            Some(page) => page.slots.get(index as usize).cloned().unwrap_or_default(),
+        let (key, index) = mark_key(conversation, &reader);
+        let covered = match Table::<ReadMarks>::load_mut(&mut self.pages, key)? {
+            Some(page) => page.slots.get(index as usize).and_then(|(_, covered)| *covered),
             None => {
                 self.pages.put(key, ReadMarks::default());
-                (None, None)
+                None
             }
         };
-        self.read_newly_covered(conversation, &reader, covered, target.sent_at_ms, how, effects)?;
+        let page = self.conversation_page(conversation)?.clone();
+        // If the `sent_at_max` of a message exceeds this bound, that message and all later ones
+        // were sent after the target.
+        let bound = target.sent_at_ms.saturating_add(page.disorder_ms);
+        let at = skip_list::seek(&page, bound, |message| self.link(message))?.map(|(message, _)| message);
+        self.unfinished.mark = Some(MarkWalk { conversation, reader, target, how, covered, at });
+        Ok(())
+    }
 
+    /// Walks the conversation backwards, from the last message that the mark can reach to the first
+    /// one that an earlier mark covered, and reads the newly covered ones. The cost follows the
+    /// newly covered messages, not the length of the conversation (INV-COVER).
+    ///
+    /// Returns false once `left`, a number of messages, is used up.
+    pub(super) fn walk_mark(
+        &mut self,
+        walk: &mut MarkWalk,
+        left: &mut u32,
+        effects: &mut Effects,
+    ) -> Result<bool, S::Error> {
+        let up_to_sent_at_ms = walk.target.sent_at_ms;
+        while let Some(message) = walk.at {
+            if *left == 0 {
+                return Ok(false);
+            }
+            *left -= 1;
+            let Some(link) = self.link(message)? else { break };
+            if message < walk.reader.since_message
+                || walk.covered.is_some_and(|c| message < c.below && link.sent_at_max <= c.up_to_sent_at_ms)
+            {
+                break;
+            }
+            let before = walk.covered.is_some_and(|c| message < c.below && link.sent_at_ms <= c.up_to_sent_at_ms);
+            if link.sent_at_ms <= up_to_sent_at_ms && !before {
+                self.read_message(message, &walk.reader, walk.how, effects)?;
+            }
+            walk.at = link.previous;
+        }
+        Ok(true)
+    }
+
+    /// Moves the mark, after all messages that it covers are read.
+    pub(super) fn finish_mark(&mut self, walk: MarkWalk, effects: &mut Effects) -> Result<(), S::Error> {
+        let MarkWalk { conversation, reader, target, how, covered, .. } = walk;
+        let (key, index) = mark_key(conversation, &reader);
+        let page = self.conversation_page(conversation)?;
+        let (sent_at_max, kind) = (page.sent_at_max, page.kind);
+        let below = self.meta.next_message;
+        let mut page = Table::<ReadMarks>::load_mut(&mut self.pages, key)?.ok_or(Error::Broken("read marks"))?;
+        let mark = page.slots.get(index as usize).and_then(|(mark, _)| mark.as_ref());
         let moves =
             reader.role != Role::None && !how.hidden && mark.is_none_or(|m| target.sent_at_ms > m.up_to_sent_at_ms);
         // A mark that reaches the newest `sent_at_ms` covers all messages, even if an earlier mark
         // reached further.
-        let reaches_all = target.sent_at_ms >= self.conversation_page(conversation)?.sent_at_max;
+        let reaches_all = target.sent_at_ms >= sent_at_max;
         let covers = reaches_all || covered.is_none_or(|c| target.sent_at_ms >= c.up_to_sent_at_ms);
         if moves || covers {
-            let below = self.meta.next_message;
-            let mut page = Table::<ReadMarks>::load_mut(&mut self.pages, key)?.ok_or(Error::Broken("read marks"))?;
             let entry = page.entry_mut(index);
             if covers {
                 let before = covered.map_or(0, |c| c.up_to_sent_at_ms);
@@ -104,55 +168,15 @@ impl<S: Pages> State<S> {
             }
             if moves {
                 entry.0 = Some(Mark {
-                    message_id: target.message_id.clone(),
+                    message_id: target.message_id,
                     up_to_sent_at_ms: target.sent_at_ms,
                     read_at_ms: how.times.read_time(target.sent_at_ms),
                     version: how.offset,
                 });
             }
         }
-        if moves && self.conversation_page(conversation)?.kind == Kind::Direct {
+        if moves && kind == Kind::Direct {
             effects.marks.push(MarkMoved { conversation, slot: reader.slot });
-        }
-        Ok(())
-    }
-
-    /// Walks the conversation backwards, from the last message that the mark can reach to the first
-    /// one that an earlier mark covered. The cost follows the newly covered messages, not the
-    /// length of the conversation (INV-COVER).
-    fn read_newly_covered(
-        &mut self,
-        conversation: u32,
-        reader: &Reader,
-        covered: Option<Covered>,
-        up_to_sent_at_ms: u64,
-        how: Reading,
-        effects: &mut Effects,
-    ) -> Result<(), S::Error> {
-        let page = self.conversation_page(conversation)?.clone();
-        // If the `sent_at_max` of a message exceeds this bound, that message and all later ones
-        // were sent after the target.
-        let bound = up_to_sent_at_ms.saturating_add(page.disorder_ms);
-        let mut at = skip_list::seek(&page, bound, |message| self.link(message))?;
-        let mut newly_covered = Vec::new();
-        while let Some((message, link)) = at {
-            if message < reader.since_message
-                || covered.is_some_and(|c| message < c.below && link.sent_at_max <= c.up_to_sent_at_ms)
-            {
-                break;
-            }
-            let before = covered.is_some_and(|c| message < c.below && link.sent_at_ms <= c.up_to_sent_at_ms);
-            if link.sent_at_ms <= up_to_sent_at_ms && !before {
-                newly_covered.push(message);
-            }
-            at = match link.previous {
-                Some(previous) => self.link(previous)?.map(|l| (previous, l)),
-                None => None,
-            };
-        }
-        // In log order, as single receipts would come.
-        for message in newly_covered.into_iter().rev() {
-            self.read_message(message, reader, how, effects)?;
         }
         Ok(())
     }

@@ -15,6 +15,18 @@ use crate::skip_list;
 use crate::state::{Error, Result, State};
 use receipts_event::{Body, Kind, MessageSent, Reason};
 
+/// The records that waited for a message which has come, while they are being applied.
+pub(crate) struct Waited {
+    /// Their offsets, in order.
+    offsets: std::vec::IntoIter<u64>,
+    conversation: u32,
+    /// The message's number; `None` if it has expired on arrival.
+    message: Option<u64>,
+    message_id: Box<str>,
+    /// The offset of the send.
+    sent_offset: u64,
+}
+
 impl<S: Pages> State<S> {
     pub(super) fn send(
         &mut self,
@@ -40,17 +52,19 @@ impl<S: Pages> State<S> {
         if self.horizon().is_past(at.timestamp_ms) {
             // The message has expired on arrival. It is not stored, and records no longer wait for
             // it. That makes no dead letter, because the message came.
-            self.take_parked_for(tenant, e)?;
+            self.take_waiting_for(tenant, e, conversation, None, at);
             return Ok(());
         }
         let (message, audience) = self.append(tenant, conversation, e, at)?;
         effects.counters.messages += 1;
         effects.changed.push(MessageChanged { message, audience, newly_read: None });
-        self.apply_parked(tenant, conversation, message, e, at, effects)?;
-        if message % MESSAGES_PER_PAGE == 0 {
-            self.remove_expired()?;
-        }
-        Ok(())
+        self.take_waiting_for(tenant, e, conversation, Some(message), at);
+        if self.unfinished.is_empty() { self.finish_send(message) } else { Ok(()) }
+    }
+
+    /// Gives space back, once per page of messages.
+    fn finish_send(&mut self, message: u64) -> Result<(), S::Error> {
+        if message % MESSAGES_PER_PAGE == 0 { self.remove_expired() } else { Ok(()) }
     }
 
     /// Numbers, links and stores a new message. Returns its number and the size of its audience,
@@ -140,50 +154,73 @@ impl<S: Pages> State<S> {
         Ok(())
     }
 
-    /// Applies the records parked for a message. Each read keeps the time of its own record. The
-    /// roster and the version are those at the offset of the send.
-    fn apply_parked(
+    /// Takes the records that wait for a message out of the index. The slices of [`super::slices`]
+    /// apply them; without a number they only no longer wait.
+    fn take_waiting_for(
         &mut self,
         tenant: &str,
-        conversation: u32,
-        message: u64,
         e: &MessageSent<'_>,
+        conversation: u32,
+        message: Option<u64>,
         at: RecordMetadata,
-        effects: &mut Effects,
-    ) -> Result<(), S::Error> {
-        for parked in self.take_parked_for(tenant, e)? {
-            let event =
-                receipts_event::decode(&parked.value).map_err(|_| Error::Broken("the event of a parked record"))?;
-            match &event.body {
-                Body::MessageRead(e) => {
-                    let times = ReadTimes { read_at_ms: e.read_at_ms, timestamp_ms: parked.timestamp_ms };
-                    let reading = Reading { times, hidden: e.hidden, offset: at.offset };
-                    match self.reader(conversation, &e.reader_id)? {
-                        Some(reader) => self.read_message(message, &reader, reading, effects)?,
-                        None => effects.counters.not_in_audience += 1,
-                    }
-                }
-                Body::ConversationRead(e) => {
-                    let times = ReadTimes { read_at_ms: e.read_at_ms, timestamp_ms: parked.timestamp_ms };
-                    let reading = Reading { times, hidden: e.hidden, offset: at.offset };
-                    self.read_up_to_message(conversation, &e.reader_id, message, reading, effects)?;
-                }
-                Body::MessageRecalled(_) => self.recall_message(message, at.offset, effects)?,
-                _ => return Err(Error::Broken("the event of a parked record")),
-            }
-        }
-        Ok(())
-    }
-
-    fn take_parked_for(&mut self, tenant: &str, e: &MessageSent<'_>) -> Result<Vec<Parked>, S::Error> {
+    ) {
         if self.waiting.is_empty() {
-            return Ok(Vec::new());
+            return;
         }
         let mut name = std::mem::take(&mut self.name);
         write_conversation_name(&mut name, tenant, &e.conversation_id);
-        let taken = self.take_parked(&name, &e.message_id);
+        if let Some(offsets) = self.take_waiting(&name, &e.message_id) {
+            let (offsets, message_id) = (offsets.into_iter(), (&*e.message_id).into());
+            self.unfinished.waited =
+                Some(Waited { offsets, conversation, message, message_id, sent_offset: at.offset });
+        }
         self.name = name;
-        taken
+    }
+
+    /// Applies the next record that waited for a message. Each read keeps the time of its own
+    /// record. The roster and the version are those at the offset of the send. Returns `None` after
+    /// the last record.
+    pub(super) fn apply_next_waited(
+        &mut self,
+        mut waited: Waited,
+        effects: &mut Effects,
+    ) -> Result<Option<Waited>, S::Error> {
+        let Some(offset) = waited.offsets.next() else {
+            return waited.message.map_or(Ok(()), |message| self.finish_send(message)).map(|()| None);
+        };
+        let parked = self.take_parked(offset, &waited.message_id)?;
+        if let Some(message) = waited.message {
+            self.apply_parked(&parked, waited.conversation, message, waited.sent_offset, effects)?;
+        }
+        Ok(Some(waited))
+    }
+
+    fn apply_parked(
+        &mut self,
+        parked: &Parked,
+        conversation: u32,
+        message: u64,
+        sent_offset: u64,
+        effects: &mut Effects,
+    ) -> Result<(), S::Error> {
+        let event = receipts_event::decode(&parked.value).map_err(|_| Error::Broken("the event of a parked record"))?;
+        let reading = |read_at_ms, hidden| {
+            let times = ReadTimes { read_at_ms, timestamp_ms: parked.timestamp_ms };
+            Reading { times, hidden, offset: sent_offset }
+        };
+        match &event.body {
+            Body::MessageRead(e) => match self.reader(conversation, &e.reader_id)? {
+                Some(reader) => self.read_message(message, &reader, reading(e.read_at_ms, e.hidden), effects)?,
+                None => effects.counters.not_in_audience += 1,
+            },
+            Body::ConversationRead(e) => {
+                let reading = reading(e.read_at_ms, e.hidden);
+                self.read_up_to_message(conversation, &e.reader_id, message, reading, effects)?;
+            }
+            Body::MessageRecalled(_) => self.recall_message(message, sent_offset, effects)?,
+            _ => return Err(Error::Broken("the event of a parked record")),
+        }
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ mod life;
 mod memory;
 mod oracle;
 mod paging;
+mod slices;
 mod state;
 mod walk;
 mod watched;

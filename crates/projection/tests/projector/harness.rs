@@ -8,7 +8,7 @@ use receipts_fold::Limits;
 use receipts_fold::view::Receipt;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Entry, Inspect, Log, OwnedRecord, PendingAppend, Topic};
-use receipts_projection::{PRE_ENCODE_BYTES, ProjectError, Projector, Settings};
+use receipts_projection::{PRE_ENCODE_BYTES, ProjectError, Projector, SLICE_MESSAGES, Settings};
 use receipts_query::{Answers, Conversation, Positions, Unavailable};
 use serde_json::Value;
 use std::num::NonZeroU32;
@@ -39,6 +39,7 @@ impl Harness {
             memory_bytes: 64 << 20,
             checkpoint_records: 1 << 20,
             pre_encode_bytes: PRE_ENCODE_BYTES,
+            slice_messages: SLICE_MESSAGES,
             checkpoint_interval: Duration::from_secs(3_600),
             sync: false,
             publish: true,

@@ -13,5 +13,6 @@ mod harness;
 mod offsets;
 mod refusals;
 mod schema;
+mod slices;
 mod snapshots;
 mod updates;

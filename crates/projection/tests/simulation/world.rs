@@ -9,7 +9,7 @@ use receipts_event::{Body, Event, partition_of};
 use receipts_fold::Limits;
 use receipts_fold::view::{Member, MemberFilter, ReadMark, Receipt, Status};
 use receipts_log::{Headers, OwnedRecord, Record};
-use receipts_projection::{PRE_ENCODE_BYTES, Partitions, ProjectError, Settings, Worker};
+use receipts_projection::{PRE_ENCODE_BYTES, Partitions, ProjectError, SLICE_MESSAGES, Settings, Worker};
 use receipts_store::{Disk as _, SledStore};
 use receipts_testkit::compare::Questions;
 use receipts_testkit::history::{History, Shape};
@@ -149,6 +149,7 @@ impl World {
             memory_bytes: if random.chance(0.5) { 0 } else { 64 << 20 },
             checkpoint_records: [1, 3, 10, 30][random.index(4)],
             pre_encode_bytes: [1, 300, PRE_ENCODE_BYTES][random.index(3)],
+            slice_messages: [1, 3, SLICE_MESSAGES][random.index(3)],
             checkpoint_interval: NEVER,
             sync: true,
             publish: true,

@@ -263,7 +263,7 @@ fn rosters_found_differently(
                 let held = stored.is_member(&conversation.tenant, &conversation.conversation_id, &user_id);
                 if !matches!(held, Ok(true)) {
                     let conversation = conversation_name(truth, number).map_err(&failed)?;
-                    let location = format!("{user_id} of {conversation}");
+                    let location = format!("{} of {conversation}", user_id.escape_debug());
                     let held = held.map_or_else(|error| error.to_string(), |_| "is not found on the roster".to_owned());
                     return Ok(Some(Difference::new(location, "is on the roster", held)));
                 }
@@ -319,9 +319,9 @@ fn message_name(truth: &Stored, message: u64) -> Result<String, StateError> {
     Ok(match truth.receipt_of(message)? {
         Some(r) => format!(
             "message {} of conversation {} of tenant {}",
-            r.message_id,
-            r.conversation_id.unwrap_or_default(),
-            r.tenant
+            r.message_id.escape_debug(),
+            r.conversation_id.unwrap_or_default().escape_debug(),
+            r.tenant.escape_debug()
         ),
         None => format!("message number {message}, expired"),
     })
@@ -329,7 +329,7 @@ fn message_name(truth: &Stored, message: u64) -> Result<String, StateError> {
 
 fn conversation_name(truth: &Stored, number: u32) -> Result<String, StateError> {
     let c = truth.conversation(number)?;
-    Ok(format!("conversation {} of tenant {}", c.conversation_id, c.tenant))
+    Ok(format!("conversation {} of tenant {}", c.conversation_id.escape_debug(), c.tenant.escape_debug()))
 }
 
 fn page_name(truth: &Stored, table: TableId, key: PageKey) -> Result<String, StateError> {

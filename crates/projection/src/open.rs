@@ -42,7 +42,10 @@ impl Shard {
             }
         };
         let next = partition.fold.next_offset();
-        let current = Current { first_offset, end_offset, limits: &self.shared.settings.limits, log };
+        let settings = &self.shared.settings;
+        // The store is a folder of the data directory.
+        let data_dir = settings.dir.parent().unwrap_or(&settings.dir);
+        let current = Current { first_offset, end_offset, limits: &settings.limits, data_dir, log };
         match current.check_origin(number, next, partition.fold.origin()) {
             Ok(()) => {}
             Err(Refusal::Contradiction(sentence)) => return refuse(sentence),

@@ -3,6 +3,7 @@
 
 use receipts_fold::{LastRecord, Limits, Origin};
 use receipts_log::{Peek, ReadError};
+use std::path::Path;
 
 /// The log and the settings of this start.
 pub(crate) struct Current<'a> {
@@ -11,6 +12,8 @@ pub(crate) struct Current<'a> {
     /// The offset after the last record.
     pub(crate) end_offset: u64,
     pub(crate) limits: &'a Limits,
+    /// The directory to name in advice.
+    pub(crate) data_dir: &'a Path,
     pub(crate) log: &'a dyn Peek,
 }
 
@@ -50,9 +53,11 @@ impl Current<'_> {
                 first => format!("; the log begins at offset {first}, so earlier records would be missing"),
             };
             return refuse(format!(
-                "the store was folded with other settings ({}), and its answers would mix both. Set them back, or point \
-                 --data-dir at an empty directory to fold the log from its beginning with the new ones{whole}",
-                changed.join(", ")
+                "the store was folded with other settings ({}), and its answers would mix both. Set them back, or fold the \
+                 log anew with the new ones: stop this process, run `receipts rebuild --even-if-different --data-dir {}` with the \
+                 settings of this process, and start it again{whole}",
+                changed.join(", "),
+                self.data_dir.display()
             ));
         }
         match origin.last {
@@ -127,7 +132,8 @@ mod tests {
     }
 
     fn refused(first_offset: u64, next: u64, limits: Limits, last: Option<LastRecord>) -> Option<String> {
-        let current = Current { first_offset, end_offset: 20, limits: &Limits::default(), log: &One };
+        let current =
+            Current { first_offset, end_offset: 20, limits: &Limits::default(), data_dir: Path::new("/d"), log: &One };
         match current.check_origin(0, next, Some(&Origin { limits, last })) {
             Ok(()) => None,
             Err(Refusal::Contradiction(sentence)) => Some(sentence),
@@ -165,6 +171,7 @@ mod tests {
         let sentence = refused(3, 9, then, last(8, record().fingerprint())).expect("refused");
         assert!(sentence.contains("projector.retention_ms was 5 and is 2592000000"), "{sentence}");
         assert!(sentence.contains("projector.read_times was false and is true"), "{sentence}");
+        assert!(sentence.contains("`receipts rebuild --even-if-different --data-dir /d`"), "{sentence}");
         assert!(sentence.contains("begins at offset 3") && !sentence.contains("parked"), "{sentence}");
     }
 }

@@ -20,7 +20,7 @@ pub struct CommandLine<C> {
 /// # Errors
 /// All configuration mistakes, as a usage failure.
 pub fn read<C: CommandFactory + FromArgMatches>(first: &[Named]) -> Result<CommandLine<C>, Failure> {
-    let matches = config::with_flags(C::command(), first).get_matches();
+    let matches = config::with_flags(C::command(), first).get_matches_from(config::joined(std::env::args_os()));
     let cli = C::from_arg_matches(&matches)?;
     let settings = config::of_process(&matches)?;
     Ok(CommandLine { cli, settings, matches })

@@ -9,12 +9,13 @@
 //! `RECEIPTS_HTTP__BODY_BYTES_MAX` in the environment and `--http-body-bytes-max` as a flag.
 
 mod flags;
+mod foreign;
 mod mistakes;
 mod reader;
 mod settings;
 mod sources;
 
-pub use flags::{FILE_FLAG, Named, file, overrides, with_flags};
+pub use flags::{FILE_FLAG, Named, file, joined, overrides, with_flags};
 pub use mistakes::{Mistake, Mistakes, Origin};
 pub use reader::KeyDoc;
 pub use settings::{
@@ -79,7 +80,8 @@ pub fn load(
     sources.add_env(env);
     sources.add_flags(flags);
     let mut reader = Reader::new(sources);
-    let settings = Settings::read(&mut reader);
+    let mut settings = Settings::read(&mut reader);
+    settings.foreign_variables = reader.foreign();
     reader.finish()?;
     Ok(settings)
 }
@@ -122,7 +124,7 @@ pub fn reference_markdown() -> String {
          Each key has three spellings: `http.body_bytes_max` in the file (TOML; `--config FILE` or `RECEIPTS_CONFIG`) is \
          `RECEIPTS_HTTP__BODY_BYTES_MAX` in the\nenvironment and `--http-body-bytes-max` as a flag. Flags win over the \
          environment, which wins over the file. An empty variable counts as absent.\n`RECEIPTS_LOG` is a short name for \
-         `RECEIPTS_TELEMETRY__LOG_FILTER`. Outside the file, lists are separated by commas. Times are in milliseconds, \
+         `RECEIPTS_TELEMETRY__LOG_FILTER`. Outside the file, lists are separated by commas,\nand so are the NAME=VALUE of `kafka.properties` and `access.tenants`; a comma within a value is written `\\,`. A variable for one of them ends with its name:\n`RECEIPTS_KAFKA__PROPERTIES__SASL__PASSWORD` is `sasl.password`, and takes commas as they are. Variables that Kubernetes sets for a Service called\n`receipts` or `receipts-…` (`RECEIPTS_SERVICE_HOST`, `RECEIPTS_PORT_8080_TCP`) are ignored. A flag of a boolean needs no value to be true. Times are in milliseconds, \
          sizes in bytes.\nA mistake in any source ends the process with exit code 2, after it has named all mistakes.\n\n\
          | key | default | allowed | meaning |\n| --- | --- | --- | --- |\n",
     );

@@ -2,6 +2,7 @@
 //! itself: only `main` converts a failure into a code.
 
 use crate::config::Mistakes;
+use crate::output::printable_lines;
 use std::process::ExitCode;
 
 /// The exit code of a process that failed at its work.
@@ -44,9 +45,20 @@ impl Failure {
         let (Self::Usage(error) | Self::Failed(error)) = self;
         match mistakes_in(error) {
             Some(mistakes) => format!("error: {mistakes}"),
-            None => format!("error: {error:#}"),
+            None => format!("error: {}", printable_lines(&told_once(error))),
         }
     }
+}
+
+/// Returns an error and its causes, each once: many errors show their cause themselves.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    text
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -103,6 +115,34 @@ mod tests {
         let failure = Failure::from(anyhow::Error::from(io).context("cannot write the export"));
         assert_eq!(failure.code(), 1);
         assert_eq!(failure.message(), "error: cannot write the export: disk full");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    enum Nested {
+        #[error("{0}")]
+        Same(#[from] std::io::Error),
+        #[error("partition 3: {source}; free some space")]
+        Within { source: std::io::Error },
+    }
+
+    #[test]
+    fn a_cause_that_its_error_shows_is_told_once() {
+        let disk = || std::io::Error::other("disk full");
+        for (error, wanted) in [
+            (Nested::Same(disk()), "error: disk full"),
+            (Nested::Within { source: disk() }, "error: partition 3: disk full; free some space"),
+        ] {
+            let failure = Failure::from(error);
+            assert_eq!(failure.message(), wanted);
+        }
+        let deep =
+            anyhow::Error::from(Nested::Within { source: disk() }).context("cannot start").context("cannot start");
+        assert_eq!(Failure::from(deep).message(), "error: cannot start: partition 3: disk full; free some space");
+    }
+
+    #[test]
+    fn ids_in_errors_do_not_command_a_terminal() {
+        assert_eq!(Failure::usage("no mark of \u{1b}[2J").message(), r"error: no mark of \u{1b}[2J");
     }
 
     #[test]

@@ -49,3 +49,18 @@ pub mod metrics;
 pub mod output;
 pub mod shutdown;
 pub mod telemetry;
+
+/// Makes files and directories of this process its owner's alone from now on: it widens the umask
+/// to 077. Libraries that make their own files (sled, redb) take no mode.
+///
+/// A command that writes files for others must not call it.
+pub fn private_files() {
+    let before = rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    // The two calls keep what the umask before took from the owner.
+    rustix::process::umask(before | rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+}
+
+/// Returns the number of the user that this process acts as, for audit lines of commands.
+pub fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}

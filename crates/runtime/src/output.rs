@@ -1,8 +1,37 @@
 //! Writes results to standard output, for people or, with `--json`, as one JSON object per line.
-//! Must not write logs.
+//! Must not write logs, nor a control character of an id to a terminal, which would obey it.
 
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, Write};
+
+/// Returns an id, or another text of strangers, as a terminal can show it: control characters are
+/// escaped, and so are those that change the direction of the text.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c.is_control() || is_direction(c))
+}
+
+/// Returns text of several lines as a terminal can show it. Lines stay lines, so ids within need
+/// [`printable`].
+pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| (c.is_control() && !matches!(c, '\n' | '\t')) || is_direction(c))
+}
+
+/// The marks that embed or override a direction (Unicode Standard Annex 9).
+fn is_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_bad) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_bad(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+    }
+    Cow::Owned(safe)
+}
 
 /// Writes results, each as a line of JSON or as text for people.
 ///
@@ -39,7 +68,8 @@ impl<W: Write> Output<W> {
     }
 
     /// Writes one result: `value` as a line of JSON, or the lines that `text` writes for people.
-    /// Flushes, so that the reader of a pipe sees the result now.
+    /// Flushes, so that the reader of a pipe sees the result now. Control characters but newlines
+    /// and tabs are escaped in text.
     ///
     /// # Errors
     /// If standard output cannot be written, unless the reader has closed the pipe.
@@ -54,7 +84,9 @@ impl<W: Write> Output<W> {
         let written = if self.json {
             serde_json::to_writer(&mut self.to, value).map_err(io::Error::from).and_then(|()| self.to.write_all(b"\n"))
         } else {
-            text(&mut self.to)
+            let mut bytes = Vec::new();
+            text(&mut bytes)
+                .and_then(|()| self.to.write_all(printable_lines(&String::from_utf8_lossy(&bytes)).as_bytes()))
         };
         match written.and_then(|()| self.to.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -130,6 +162,16 @@ mod tests {
             Output::new(&mut bytes, json).write(&value, |to| writeln!(to, "3 messages")).expect("written");
             assert_eq!(String::from_utf8(bytes).expect("text"), wanted);
         }
+    }
+
+    #[test]
+    fn control_characters_reach_no_terminal() {
+        let id = "a\u{1b}[2J\r\u{9b}\u{7f}\u{202e}é\n";
+        assert_eq!(printable(id), r"a\u{1b}[2J\r\u{9b}\u{7f}\u{202e}é\n");
+        assert!(matches!(printable("zoë 👍"), Cow::Borrowed("zoë 👍")));
+        let mut bytes = Vec::new();
+        Output::new(&mut bytes, false).write("x", |to| writeln!(to, "one\ttwo {id}")).expect("written");
+        assert_eq!(String::from_utf8(bytes).expect("text"), "one\ttwo a\\u{1b}[2J\\r\\u{9b}\\u{7f}\\u{202e}é\n\n");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::Args;
 use receipts_event::{Body, Event, UserErased};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
+use receipts_runtime::output::printable;
 use receipts_runtime::telemetry;
 use std::io::{self, BufRead, IsTerminal as _, Write};
 
@@ -49,8 +50,11 @@ pub(crate) fn run(settings: &Settings, erase: &Erase, json: bool) -> Result<(), 
             return Err(anyhow!("not confirmed, so nothing was written").into());
         }
     }
-    let headline =
-        format!("{user} of tenant {tenant} is erased: no answer names this person from now on, and counts stay");
+    let headline = format!(
+        "{} of tenant {} is erased: no answer names this person from now on, and counts stay",
+        printable(user),
+        printable(tenant)
+    );
     control::write(settings, &event, &headline, json)
 }
 

@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use receipts_event::{Body, Event, ID_BYTES_MAX, PolicyChanged};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
+use receipts_runtime::output::printable;
 use receipts_runtime::telemetry;
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -58,12 +59,13 @@ pub(crate) fn set(settings: &Settings, set: &Set, json: bool) -> Result<(), Fail
     control::check(&event, &[("/read_receipts", "TYPE=on|off")])?;
     let shown: Vec<String> = set.entries.iter().map(|(group_type, is_on)| shown(group_type, *is_on)).collect();
     let rest = if met.contains(&"*".to_owned()) { "" } else { ", all others on" };
-    let headline = format!("policy of tenant {tenant}, which replaces the previous one: {}{rest}", shown.join(", "));
+    let headline =
+        format!("policy of tenant {}, which replaces the previous one: {}{rest}", printable(tenant), shown.join(", "));
     control::write(settings, &event, &headline, json)
 }
 
 fn shown(group_type: &str, is_on: bool) -> String {
-    format!("{group_type}={}", if is_on { "on" } else { "off" })
+    format!("{}={}", printable(group_type), if is_on { "on" } else { "off" })
 }
 
 /// Reads `TYPE=on` or `TYPE=off`. The type may hold an equals sign itself.

@@ -11,7 +11,7 @@ use receipts_fold::view::{self, Member, Members, Receipt, Status};
 use receipts_query::Conversation;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
-use receipts_runtime::output::Output;
+use receipts_runtime::output::{Output, printable};
 use serde::Serialize;
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -218,7 +218,7 @@ fn answer(
             output.write(&page, |to| {
                 writeln!(to, "{}", line(&receipt))?;
                 for member in &members {
-                    write!(to, "  {}", member.user_id)?;
+                    write!(to, "  {}", printable(&member.user_id))?;
                     if let Some(at) = member.read_at_ms {
                         write!(to, ", read {}", shown(at))?;
                     }
@@ -228,13 +228,15 @@ fn answer(
             })?;
         }
         Question::ReadMark { user, .. } => {
-            let mark = state
-                .read_mark(tenant, conversation_id, user)?
-                .ok_or_else(|| anyhow!("there is no read mark of {user} in {conversation_id}"))?;
+            let mark = state.read_mark(tenant, conversation_id, user)?.ok_or_else(|| {
+                anyhow!("there is no read mark of {} in {}", printable(user), printable(conversation_id))
+            })?;
             output.write(&mark, |to| {
-                let message = mark.up_to_message_id.as_ref().map(|id| format!("{id}, ")).unwrap_or_default();
+                let message =
+                    mark.up_to_message_id.as_ref().map(|id| format!("{}, ", printable(id))).unwrap_or_default();
                 let (sent, read) = (shown(mark.up_to_sent_at_ms), shown(mark.read_at_ms));
-                writeln!(to, "{} has read {conversation_id} up to {message}sent {sent}; read {read}", mark.reader_id)
+                let (reader, conversation) = (printable(&mark.reader_id), printable(conversation_id));
+                writeln!(to, "{reader} has read {conversation} up to {message}sent {sent}; read {read}")
             })?;
         }
     }
@@ -244,7 +246,7 @@ fn answer(
 /// Formats a receipt for people.
 fn line(receipt: &Receipt) -> String {
     let status = serde_json::to_value(receipt.status).unwrap_or_default();
-    let name = format!("{} {}", receipt.message_id, status.as_str().unwrap_or_default());
+    let name = format!("{} {}", printable(&receipt.message_id), status.as_str().unwrap_or_default());
     match &receipt.counts {
         None => name,
         Some(c) => format!(

@@ -10,7 +10,7 @@ use receipts_analytics::stats::page::{duration, page};
 use receipts_analytics::stats::{self, Conversation, Plan, Share, Stats as Figures};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
-use receipts_runtime::output::Output;
+use receipts_runtime::output::{Output, printable};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -139,14 +139,15 @@ fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
     ] {
         let rows = list.iter().map(
             |Conversation { tenant, conversation_id, group_type, members, messages, reads, .. }| {
-                let names = [tenant, conversation_id, group_type].map(|name| printable(name));
+                let names = [tenant, conversation_id, group_type].map(|name| printable(name).into_owned());
                 names.into_iter().chain([members.to_string(), messages.to_string(), reads.to_string()]).collect()
             },
         );
         table(to, title, &["tenant", "conversation", "group type", "members", "messages", "reads"], 3, rows)?;
     }
     let rows = report.stats.most_read_messages.iter().map(|m| {
-        let names = [&m.tenant, &m.conversation_id, &m.message_id, &m.group_type].map(|name| printable(name));
+        let names =
+            [&m.tenant, &m.conversation_id, &m.message_id, &m.group_type].map(|name| printable(name).into_owned());
         let numbers = [m.read_count.to_string(), m.audience_count.to_string(), percent(m.read_percent)];
         names.into_iter().chain(numbers).collect()
     });
@@ -161,11 +162,6 @@ fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
 
 fn percent(share: Share) -> String {
     share.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1} %"))
-}
-
-/// Returns an id that a terminal can show: control characters are escaped.
-fn printable(id: &str) -> String {
-    id.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 /// Writes a table, with the first `names` columns left-aligned and the others right-aligned;

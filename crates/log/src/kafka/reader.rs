@@ -180,7 +180,10 @@ impl KafkaReader {
         let answered = take(&self.consumer, &starts).map_err(|error| format!("cannot take over partitions: {error}"));
         match failed.map_or(answered, Err) {
             Ok(()) => {
-                tracing::info!(topic = self.topic, partitions = starts.count(), "took over partitions");
+                // A group with more members than partitions assigns none to some of them.
+                if starts.count() > 0 {
+                    tracing::info!(topic = self.topic, partitions = starts.count(), "took over partitions");
+                }
                 Ok(())
             }
             Err(sentence) => Err(self.stop(sentence)),

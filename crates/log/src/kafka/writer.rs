@@ -140,7 +140,11 @@ impl Drop for KafkaWriter {
     /// Flushes first, because a dropped producer purges its queue.
     fn drop(&mut self) {
         if let Err(error) = self.flush(self.settings.delivery_timeout + QUERY_TIMEOUT + Duration::from_secs(1)) {
-            tracing::warn!(%error, "the Kafka log closes after a failed append");
+            tracing::warn!(
+                worst = %error,
+                "the Kafka log closes; since the last flush, perhaps long ago, at least one append failed, and its \
+                 caller was told so"
+            );
         }
         self.outcomes.close();
     }

@@ -2,10 +2,11 @@
 //! arguments: they stand in its own clap struct. The binary chooses the flags that its short help
 //! shows.
 
-use super::reader::env_name;
+use super::reader::{BOOLEAN, boolean_of, env_name};
 use super::sources::NAMED_BY_USER;
 use super::{FILE_ENV, KeyDoc, Override, reference};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The flag that names the configuration file.
@@ -78,7 +79,7 @@ fn argument(doc: &KeyDoc, named: Option<&Named>) -> Arg {
     let usual = flag_name(doc.key);
     let default = doc.default.as_ref().map_or_else(String::new, |value| format!(" [default: {value}]"));
     let help = format!("{}{default} [env: {}] [allowed: {}]", doc.help, env_name(doc.key), doc.allowed);
-    let is_switch = doc.allowed == "true, false";
+    let is_switch = is_switch(doc);
     let argument = Arg::new(doc.key)
         .long(usual.clone())
         .help(doc.help)
@@ -93,8 +94,40 @@ fn argument(doc: &KeyDoc, named: Option<&Named>) -> Arg {
         Some(flag) => argument.long(flag).alias(usual),
         None => argument,
     };
-    // A switch needs no value: `--http-insecure-listen`. If it has one, `=` precedes it.
+    // A switch needs no value: `--http-insecure-listen`. If it has one, `=` precedes it; `joined`
+    // puts it there.
     if is_switch { argument.num_args(0..=1).require_equals(true).default_missing_value("true") } else { argument }
+}
+
+fn is_switch(doc: &KeyDoc) -> bool {
+    doc.allowed == BOOLEAN
+}
+
+/// Joins a switch and its value, `--projector-updates false`, by `=`. clap cannot tell such a value
+/// from a subcommand or another argument that follows a switch without one.
+pub fn joined(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let switches: Vec<String> =
+        reference().iter().filter(|doc| is_switch(doc)).map(|doc| format!("--{}", flag_name(doc.key))).collect();
+    let mut all: Vec<OsString> = Vec::new();
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        if argument == "--" {
+            all.push(argument);
+            all.extend(arguments);
+            break;
+        }
+        let follows_switch =
+            all.last().and_then(|last| last.to_str()).is_some_and(|last| switches.iter().any(|switch| switch == last));
+        match argument.to_str().filter(|value| follows_switch && boolean_of(value).is_some()) {
+            Some(value) => {
+                let switch = all.last_mut().expect("it follows a switch");
+                switch.push("=");
+                switch.push(value);
+            }
+            None => all.push(argument),
+        }
+    }
+    all
 }
 
 /// Collects the settings of the command line. The last of a repeated flag wins, except for entries

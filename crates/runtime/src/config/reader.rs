@@ -21,6 +21,18 @@ pub struct KeyDoc {
     pub allowed: String,
 }
 
+/// The allowed values of a boolean, by which its flag is known.
+pub(super) const BOOLEAN: &str = "true, false";
+
+/// Reads a boolean that was typed into the environment or after a flag.
+pub(super) fn boolean_of(text: &str) -> Option<bool> {
+    match text.trim().to_lowercase().as_str() {
+        "true" | "on" | "yes" | "1" => Some(true),
+        "false" | "off" | "no" | "0" => Some(false),
+        _ => None,
+    }
+}
+
 /// A rule that a text must keep.
 pub(super) struct Rule {
     /// The rule in words, shown after "allowed: ".
@@ -91,13 +103,9 @@ impl Reader {
 
     /// Reads true or false; outside the file also on/off, yes/no and 1/0.
     pub(super) fn boolean(&mut self, key: &'static str, help: &'static str, default: bool) -> bool {
-        let read = self.read(key, help, Some(default.to_string()), "true, false".to_owned(), |raw| match raw {
+        let read = self.read(key, help, Some(default.to_string()), BOOLEAN.to_owned(), |raw| match raw {
             Raw::Boolean(value) => Some(*value),
-            Raw::Typed(text) => match text.trim().to_lowercase().as_str() {
-                "true" | "on" | "yes" | "1" => Some(true),
-                "false" | "off" | "no" | "0" => Some(false),
-                _ => None,
-            },
+            Raw::Typed(text) => boolean_of(text),
             _ => None,
         });
         read.unwrap_or(default)
@@ -158,7 +166,7 @@ impl Reader {
     /// Reads names and values that the user chooses, below [`PROPERTIES`]. Never shows their
     /// values.
     pub(super) fn properties(&mut self, help: &'static str) -> BTreeMap<String, String> {
-        let allowed = "any names, each with a text, a whole number or a boolean".to_owned();
+        let allowed = "NAME=VALUE, several separated by commas; a comma within a value is written `\\,`".to_owned();
         self.docs.push(KeyDoc { key: PROPERTIES, help, default: None, allowed });
         let prefix = format!("{PROPERTIES}.");
         let mut properties = BTreeMap::new();
@@ -240,14 +248,23 @@ impl Reader {
         };
         let (mut all, values): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(|mistake| mistake.key.is_none());
         for (key, origin) in sources.seen.into_iter().filter(|(key, _)| !is_known(key)) {
-            let problem = match nearest(&key, known()).map(|name| spelled_for(&origin, name)) {
-                Some(name) => format!("unknown key; did you mean {name}?"),
-                None => "unknown key; docs/configuration.md lists all".to_owned(),
+            let problem = if NAMED_BY_USER.contains(&key.as_str()) {
+                format!("not allowed; allowed: a section [{key}] of names and values")
+            } else {
+                match nearest(&key, known()).map(|name| spelled_for(&origin, name)) {
+                    Some(name) => format!("unknown key; did you mean {name}?"),
+                    None => "unknown key; docs/configuration.md lists all".to_owned(),
+                }
             };
             all.push(Mistake { origin, key: Some(key), problem });
         }
         all.extend(values);
         Mistakes::none(all)
+    }
+
+    /// Returns the variables that were ignored because Kubernetes sets them for a Service.
+    pub(super) fn foreign(&self) -> Vec<String> {
+        self.sources.foreign.clone()
     }
 
     /// Returns the reference of all keys that were read.

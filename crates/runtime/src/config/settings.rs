@@ -24,6 +24,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Time for a stopping process to finish work that has begun, in milliseconds.
     pub drain_ms: u64,
+    /// True if a secret file that others may read is an error.
+    pub secret_files_strict: bool,
     /// The public HTTP edge.
     pub http: Http,
     /// Authentication of callers.
@@ -42,6 +44,8 @@ pub struct Settings {
     pub query: Query,
     /// Logs.
     pub telemetry: Telemetry,
+    /// Variables of the environment that were ignored because Kubernetes sets them for a Service.
+    pub foreign_variables: Vec<String>,
 }
 
 /// The public HTTP edge.
@@ -51,6 +55,10 @@ pub struct Http {
     pub listen: SocketAddr,
     /// Permits any address although callers are not authenticated.
     pub insecure_listen: bool,
+    /// Further names of this machine in `Host`, for a loopback listener without tokens.
+    pub allowed_hosts: Vec<String>,
+    /// Origins whose web pages may send requests to a listener without tokens.
+    pub allowed_origins: Vec<String>,
     /// The largest request body in bytes; a larger one gets a 413.
     pub body_bytes_max: usize,
     /// The longest time of a request in milliseconds, streams of updates excepted.
@@ -92,7 +100,7 @@ pub struct Log {
 pub struct Kafka {
     /// The brokers to connect to first; if absent, the log is the embedded one.
     pub bootstrap: Option<String>,
-    /// The replication factor of new topics; if absent, the broker's default.
+    /// The replication factor of new topics; if absent, the number of brokers, at most 3.
     pub replication: Option<u16>,
     /// Further properties of the client, by librdkafka's names.
     pub properties: KafkaProperties,
@@ -177,6 +185,11 @@ pub enum LogFormat {
 const HOST_PORT: Rule = Rule { allowed: "HOST:PORT", holds: is_host_port };
 const HOST_PORTS: Rule =
     Rule { allowed: "HOST:PORT, several separated by commas", holds: |text| text.split(',').all(is_host_port) };
+const HOST: Rule = Rule {
+    allowed: "a host without a port, or *",
+    holds: |text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:[],".contains(&byte)),
+};
+const ORIGIN: Rule = Rule { allowed: "https://HOST, http://HOST, the same with :PORT, or *", holds: is_origin };
 const TOPIC: Rule = Rule { allowed: "1 to 249 letters, digits, dots, dashes and underscores", holds: is_topic };
 const NOT_EMPTY: Rule = Rule { allowed: "any text but an empty one", holds: |text| !text.trim().is_empty() };
 const FILTER: Rule = Rule {
@@ -188,6 +201,14 @@ fn is_host_port(text: &str) -> bool {
     text.trim().rsplit_once(':').is_some_and(|(host, port)| {
         !host.is_empty() && !host.contains(char::is_whitespace) && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
+}
+
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    text == "*"
+        || host.is_some_and(|host| {
+            !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte))
+        })
 }
 
 fn is_topic(text: &str) -> bool {
@@ -204,9 +225,12 @@ impl Settings {
         let data_dir = from.text("data_dir", help, "receipts-data", &NOT_EMPTY).into();
         let help = "Time for a stopping process to finish work that has begun, in milliseconds";
         let drain_ms = from.integer("drain_ms", help, 10_000, 0..=600_000);
+        let help = "Refuses to start with a secret file that its group or others may read, instead of a warning";
+        let secret_files_strict = from.boolean("secret_files_strict", help, false);
         let settings = Self {
             data_dir,
             drain_ms,
+            secret_files_strict,
             http: Http::read(from),
             auth: Auth::read(from),
             access: Access::read(from),
@@ -216,6 +240,7 @@ impl Settings {
             snapshot: Snapshot::read(from),
             query: Query::read(from),
             telemetry: Telemetry::read(from),
+            foreign_variables: Vec::new(),
         };
         settings.check(from);
         settings
@@ -293,12 +318,16 @@ impl Http {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
         let insecure =
             "Permits http.listen at any address although callers are not authenticated; for containers behind a proxy";
+        let hosts = "Names that the Host of a request may have beside localhost, 127.0.0.0/8 and [::1], at a loopback address without tokens for callers; without a port; `*` for any name";
+        let origins = "Origins whose web pages may send requests beside the service's own, without tokens for callers; `*` for all";
         let wait = "Time that a read waits for its Receipts-Min-Position unless the caller sets one, in milliseconds";
         let head = "Longest time for the head of a request to arrive, and for an idle connection to stay open, in milliseconds";
         let rate = "Requests per second that one caller may make, a person or a service; opening a stream is one request; unlimited if not set";
         Self {
             listen: from.address("http.listen", "Address at which the public HTTP edge listens", listen),
             insecure_listen: from.boolean("http.insecure_listen", insecure, false),
+            allowed_hosts: from.list("http.allowed_hosts", hosts, &HOST),
+            allowed_origins: from.list("http.allowed_origins", origins, &ORIGIN),
             body_bytes_max: from.integer("http.body_bytes_max", "Largest request body, in bytes", MIB, 1..=64 * MIB),
             timeout_ms: from.integer(
                 "http.timeout_ms",
@@ -357,7 +386,7 @@ impl Kafka {
     fn read(from: &mut Reader) -> Self {
         let bootstrap =
             "Kafka brokers to connect to first; if not set, the event log is the embedded one in the data directory";
-        let replication = "Replication factor of new topics; if not set, the broker's default";
+        let replication = "Replication factor of new topics; if not set, the number of brokers, at most 3";
         let properties =
             "Further properties of the Kafka client, by librdkafka's names (`security.protocol = \"SSL\"`)";
         Self {

@@ -1,6 +1,7 @@
 //! Reads the three sources of configuration into raw values with their origin. Must not know any
 //! key: the reader checks values.
 
+use super::foreign::is_of_a_service;
 use super::mistakes::{Mistake, Origin};
 use super::{ENV_PREFIX, ENV_PREFIX_TEST, FILE_ENV, FILTER_ENV, Override};
 use std::collections::BTreeMap;
@@ -47,6 +48,8 @@ pub(super) struct Sources {
     pub(super) seen: Vec<(String, Origin)>,
     /// Mistakes that concern a whole source.
     pub(super) mistakes: Vec<Mistake>,
+    /// Variables with our prefix that are none of ours.
+    pub(super) foreign: Vec<String>,
 }
 
 impl Sources {
@@ -99,23 +102,42 @@ impl Sources {
         for (name, value) in ours {
             let key = match name.as_str() {
                 FILTER_ENV => "telemetry.log_filter".to_owned(),
+                _ if is_of_a_service(&name[ENV_PREFIX.len()..], &value) => {
+                    self.foreign.push(name);
+                    continue;
+                }
                 _ => name[ENV_PREFIX.len()..].to_lowercase().replace("__", "."),
             };
-            self.set(key, Raw::Typed(value), Origin::Env(name));
+            self.set_typed(key, value, Origin::Env(name));
         }
     }
 
     pub(super) fn add_flags(&mut self, flags: &[Override]) {
         for Override { key, value, flag } in flags {
-            let origin = Origin::Flag(flag.clone());
-            match (NAMED_BY_USER.contains(&key.as_str()), value.split_once('=')) {
-                (false, _) => self.set(key.clone(), Raw::Typed(value.clone()), origin),
-                (true, Some((name, value))) => {
-                    self.set(format!("{key}.{name}"), Raw::Typed(value.to_owned()), origin);
+            self.set_typed(key.clone(), value.clone(), Origin::Flag(flag.clone()));
+        }
+    }
+
+    /// Sets a key to a text from the environment or a flag. If the user names its entries, the text
+    /// holds them: `NAME=VALUE`, several separated by commas.
+    fn set_typed(&mut self, key: String, value: String, origin: Origin) {
+        if !NAMED_BY_USER.contains(&key.as_str()) {
+            return self.set(key, Raw::Typed(value), origin);
+        }
+        for entry in entries_of(&value) {
+            match entry.split_once('=') {
+                Some((name, value)) => {
+                    self.set(format!("{key}.{}", name.trim()), Raw::Typed(value.to_owned()), origin.clone());
                 }
-                (true, None) => {
-                    let problem = "not allowed; allowed: NAME=VALUE".to_owned();
-                    self.mistakes.push(Mistake { origin, key: Some(key.clone()), problem });
+                // The value may be a password, so the message does not show it.
+                None => {
+                    let problem = "not allowed; allowed: NAME=VALUE, several separated by commas; a comma within a value \
+                                   is written \\,";
+                    self.mistakes.push(Mistake {
+                        origin: origin.clone(),
+                        key: Some(key.clone()),
+                        problem: problem.into(),
+                    });
                 }
             }
         }
@@ -125,6 +147,25 @@ impl Sources {
         self.seen.push((key.clone(), origin.clone()));
         self.entries.insert(key, Entry { raw, origin });
     }
+}
+
+/// Splits a text at its commas, except those behind a backslash, which stand for themselves.
+fn entries_of(text: &str) -> Vec<String> {
+    let mut entries = vec![String::new()];
+    let mut parts = text.split(',').peekable();
+    while let Some(part) = parts.next() {
+        let last = entries.last_mut().expect("there is one");
+        match part.strip_suffix('\\').filter(|_| parts.peek().is_some()) {
+            Some(part) => last.extend([part, ","]),
+            None => {
+                last.push_str(part);
+                if parts.peek().is_some() {
+                    entries.push(String::new());
+                }
+            }
+        }
+    }
+    entries
 }
 
 fn raw_of(value: &DeValue<'_>) -> Raw {

@@ -1,6 +1,7 @@
 //! Tests the promises of the configuration to its users.
 
 use super::*;
+use std::ffi::OsString;
 use std::io::Write;
 
 fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -124,6 +125,8 @@ fn tokens_permit_any_address_and_need_issuer_and_audience() {
     let other = mistakes(&[&keys[..], &[flag("auth.algorithms", "HS256")]].concat());
     assert!(other.contains("--auth-algorithms") && other.contains("auth.secret_file"), "{other}");
     assert!(mistakes(&[&keys[..], &[flag("auth.algorithms", "none")]].concat()).contains("HS256, RS256"));
+    let renamed = load(None, [], &[&keys[..], &[flag("auth.algorithms", "Ed25519")]].concat()).expect("no mistake");
+    assert_eq!(renamed.auth.algorithms, [Algorithm::EdDsa]);
 }
 
 #[test]
@@ -254,6 +257,74 @@ fn kafka_properties_take_any_name_and_hide_values() {
 }
 
 #[test]
+fn several_properties_are_separated_by_commas() {
+    let properties = |sources: (&[(&str, &str)], &[Override])| {
+        let kafka = load(None, env(sources.0), sources.1).expect("no mistake").kafka;
+        kafka.properties.0.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+    };
+    let text = r"debug=broker\,topic, client.id=a\b,linger.ms=5,x=";
+    let wanted = [r"client.id=a\b", "debug=broker,topic", "linger.ms=5", "x="];
+    assert_eq!(properties((&[("RECEIPTS_KAFKA__PROPERTIES", text)], &[])), wanted);
+    assert_eq!(properties((&[], &[flag("kafka.properties", text)])), wanted);
+    let whole = [("RECEIPTS_KAFKA__PROPERTIES__DEBUG", "broker,topic"), ("RECEIPTS_KAFKA__PROPERTIES", "a=1")];
+    assert_eq!(properties((&whole, &[])), ["a=1", "debug=broker,topic"]);
+    let tenants = env(&[("RECEIPTS_ACCESS__TENANTS", "Acme.unread=nobody,b.read=sender")]);
+    assert_eq!(load(None, tenants, &[]).expect("no mistake").access.tenants.len(), 2);
+    let mistakes =
+        load(None, env(&[("RECEIPTS_KAFKA__PROPERTIES", "a=1,s3cret")]), &[]).expect_err("no name").to_string();
+    assert!(mistakes.contains("RECEIPTS_KAFKA__PROPERTIES: ") && mistakes.contains(r"written \,"), "{mistakes}");
+    assert!(!mistakes.contains("s3cret"), "{mistakes}");
+}
+
+#[test]
+fn no_mistake_proposes_the_same_word() {
+    for key in ["kafka.properties", "access.tenants"] {
+        let (section, name) = key.split_once('.').expect("a section");
+        let mistakes = mistakes_of(&format!("[{section}]\n{name} = \"a=b\""));
+        assert_eq!(
+            mistakes,
+            [format!("file F line 2, key {key}: not allowed; allowed: a section [{key}] of names and values")]
+        );
+    }
+}
+
+#[test]
+fn variables_of_kubernetes_services_are_no_settings() {
+    let services = [
+        ("RECEIPTS_SERVICE_HOST", "10.96.7.1"),
+        ("RECEIPTS_PORT", "tcp://10.96.7.1:8080"),
+        ("RECEIPTS_PORT_8080_TCP", "tcp://10.96.7.1:8080"),
+        ("RECEIPTS_QUERY_SERVICE_PORT_HTTP", "80"),
+        ("RECEIPTS_QUERY_PORT", "tcp://10.96.7.2:80"),
+    ];
+    let settings = load(None, env(&services), &[]).expect("no mistake");
+    assert_eq!(settings.foreign_variables.len(), services.len());
+    let misspelled =
+        [("RECEIPTS_HTTP_LISTEN", "127.0.0.1:1"), ("RECEIPTS_HTTP__PORT", "80"), ("RECEIPTS_PORT", "8080")];
+    let mistakes = load(None, env(&[&services[..1], &misspelled].concat()), &[]).expect_err("three mistakes");
+    assert_eq!(mistakes.as_slice().len(), 3, "{mistakes}");
+    assert!(mistakes.to_string().contains("RECEIPTS_HTTP_LISTEN: unknown key; did you mean RECEIPTS_HTTP__LISTEN?"));
+}
+
+#[test]
+fn web_pages_and_hosts_are_listed_by_rule() {
+    let list = |key: &str, value: &str| load(None, [], &[flag(key, value)]);
+    let http = list("http.allowed_origins", "https://a.example,http://b:81").expect("origins").http;
+    assert_eq!(http.allowed_origins, ["https://a.example", "http://b:81"]);
+    assert_eq!(list("http.allowed_hosts", "receipts.internal,*").expect("hosts").http.allowed_hosts.len(), 2);
+    for (key, value) in [
+        ("http.allowed_origins", "a.example"),
+        ("http.allowed_origins", "https://a.example/"),
+        ("http.allowed_origins", "null"),
+        ("http.allowed_hosts", "a:80"),
+        ("http.allowed_hosts", "http://a"),
+        ("http.allowed_hosts", ""),
+    ] {
+        assert!(list(key, value).is_err(), "{key} {value}");
+    }
+}
+
+#[test]
 fn the_full_name_of_the_log_filter_wins() {
     let short = ("RECEIPTS_LOG", "debug");
     let filter = |pairs: &[_]| load(None, env(pairs), &[]).expect("no mistake").telemetry.log_filter;
@@ -306,6 +377,33 @@ fn every_key_is_a_flag_anywhere() {
     assert_eq!((settings.log.partitions, settings.query.projectors.len()), (8, 2));
     assert_eq!((settings.kafka.properties.0.len(), settings.projector.updates), (2, false));
     assert!(settings.http.insecure_listen);
+}
+
+#[test]
+fn switches_take_a_value_in_any_spelling() {
+    let load = |line: &str| {
+        let arguments = joined(format!("receipts {line}").split(' ').map(Into::into));
+        let matches = command().try_get_matches_from(arguments).map_err(|error| error.to_string())?;
+        let settings = load(None, [], &overrides(&matches)).map_err(|mistakes| mistakes.to_string())?;
+        Ok::<_, String>((settings.projector.updates, settings.http.insecure_listen))
+    };
+    assert_eq!(load("serve"), Ok((true, false)));
+    for line in ["serve --projector-updates false", "--projector-updates=false serve", "--projector-updates off serve"]
+    {
+        assert_eq!(load(line), Ok((false, false)), "{line}");
+    }
+    for line in [
+        "--http-insecure-listen serve",
+        "serve --http-insecure-listen --drain-ms 1",
+        "serve --http-insecure-listen true",
+    ] {
+        assert_eq!(load(line), Ok((true, true)), "{line}");
+    }
+    assert!(load("serve --projector-updates=perhaps").is_err_and(|said| said.contains("allowed: true, false")));
+    assert!(load("serve --projector-updates perhaps").is_err());
+    let behind: Vec<OsString> =
+        ["x", "--projector-standby", "--", "--projector-updates", "false"].map(Into::into).into();
+    assert_eq!(joined(behind.clone()), behind);
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Auth {
     pub tenant_claim: String,
     /// The claim that marks a token as a service's.
     pub service_claim: Option<String>,
+    /// True if `receipts:write` implies no other scope.
+    pub strict_scopes: bool,
 }
 
 impl Auth {
@@ -54,7 +56,7 @@ pub enum Algorithm {
     Rs256,
     /// `ES256`
     Es256,
-    /// `EdDSA`
+    /// `EdDSA`, or by its newer name `Ed25519`
     EdDsa,
 }
 
@@ -97,14 +99,15 @@ const URL: Rule = Rule {
     allowed: "https://HOST/PATH or http://HOST/PATH, without a user, a password and a fragment",
     holds: is_http_url,
 };
-const ALGORITHM: Rule = Rule { allowed: "HS256, RS256, ES256 or EdDSA", holds: |text| algorithm_of(text).is_some() };
+const ALGORITHM: Rule =
+    Rule { allowed: "HS256, RS256, ES256 or EdDSA (also Ed25519)", holds: |text| algorithm_of(text).is_some() };
 
 fn algorithm_of(text: &str) -> Option<Algorithm> {
     match text {
         "HS256" => Some(Algorithm::Hs256),
         "RS256" => Some(Algorithm::Rs256),
         "ES256" => Some(Algorithm::Es256),
-        "EdDSA" => Some(Algorithm::EdDsa),
+        "EdDSA" | "Ed25519" => Some(Algorithm::EdDsa),
         _ => None,
     }
 }
@@ -153,6 +156,7 @@ impl Auth {
             "Allowed algorithms of signatures; if not set, HS256 with a secret, and the others with public keys";
         let service = "Claim that marks a token as a service's if it is true or a text; if not set, a token without `sub` is a \
                        service's";
+        let strict = "Makes each scope stand for itself; otherwise receipts:write implies receipts:own, receipts:policy and receipts:erase";
         let secret_file: Option<PathBuf> = from.optional_text("auth.secret_file", secret, &NOT_EMPTY).map(Into::into);
         let jwks_file: Option<PathBuf> = from.optional_text("auth.jwks_file", jwks, &NOT_EMPTY).map(Into::into);
         let jwks_url = from.optional_text("auth.jwks_url", url, &URL);
@@ -187,6 +191,7 @@ impl Auth {
             ),
             tenant_claim: from.text("auth.tenant_claim", "Claim that holds the tenant", "tenant", &NOT_EMPTY),
             service_claim: from.optional_text("auth.service_claim", service, &NOT_EMPTY),
+            strict_scopes: from.boolean("auth.strict_scopes", strict, false),
         }
     }
 

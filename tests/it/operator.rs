@@ -115,6 +115,12 @@ fn policy_holds_everywhere_for_later_messages() {
     let output = run("receipts", &["policy", "set", "board=off", "--tenant", "acme", "--config", file]);
     let shown = String::from_utf8(output.stdout.clone()).expect("UTF-8");
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    let said = errors(&output);
+    let audit: Vec<_> = said.lines().filter(|line| line.contains("receipts::audit")).collect();
+    assert!(
+        matches!(&audit[..], [line] if line.contains("policy") && line.contains("acme") && line.contains("3@")),
+        "{said}"
+    );
     for part in ["board=off, all others on", "replaces the previous one", "all 4 partitions", " 3@", "position "] {
         assert!(shown.contains(part), "{part} is not in\n{shown}");
     }

@@ -92,7 +92,8 @@ export class ReceiptsClient {
   }
 
   /**
-   * Says that a reader has read messages. Needs the scope `receipts:write`.
+   * Says that a reader has read messages. The caller's own reads need the scope `receipts:own`, those of others
+   * `receipts:write`.
    *
    * @returns the position of the receipts: a read that waits for it sees them.
    */
@@ -110,8 +111,8 @@ export class ReceiptsClient {
   }
 
   /**
-   * Says that a reader has read a conversation up to a message, or up to a sending time (Unix milliseconds). Needs the scope
-   * `receipts:write`.
+   * Says that a reader has read a conversation up to a message, or up to a sending time (Unix milliseconds). The caller's own
+   * mark needs the scope `receipts:own`, those of others `receipts:write`.
    *
    * @returns the position of the read mark.
    */

@@ -149,7 +149,12 @@ export interface paths {
          * Writes events: all of them, or none if any is invalid.
          * @description The body is one event, an array of 1 to 1,000, or NDJSON. Events are written unchanged, but an
          *     event without a tenant gets the caller's. `policy.changed` and `user.erased` without `partition`
-         *     are written into every partition. Only for callers with the scope `receipts:write`.
+         *     are written into every partition.
+         *
+         *     A person's own `message.read` and `conversation.read` need the scope `receipts:own`,
+         *     `policy.changed` needs `receipts:policy`, `user.erased` `receipts:erase`, and every other event
+         *     `receipts:write`, which implies the others unless `auth.strict_scopes` is set. One event without
+         *     its scope refuses the whole body; `errors` then names each such event and the scope.
          */
         post: operations["post_events"];
         delete?: never;
@@ -764,7 +769,7 @@ export interface components {
         };
     };
     parameters: {
-        /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
+        /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
         "Receipts-Caller": string;
         /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
         "Receipts-Min-Position": string;
@@ -808,6 +813,8 @@ export interface operations {
                     "text/plain": string;
                 };
             };
+            400: components["responses"]["400"];
+            403: components["responses"]["403"];
         };
     };
     metrics: {
@@ -829,6 +836,8 @@ export interface operations {
                     "text/plain": string;
                 };
             };
+            400: components["responses"]["400"];
+            403: components["responses"]["403"];
         };
     };
     openapi: {
@@ -850,6 +859,8 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
+            400: components["responses"]["400"];
+            403: components["responses"]["403"];
         };
     };
     readyz: {
@@ -871,6 +882,8 @@ export interface operations {
                     "application/json": components["schemas"]["ReadinessAnswer"];
                 };
             };
+            400: components["responses"]["400"];
+            403: components["responses"]["403"];
             503: components["responses"]["503"];
         };
     };
@@ -887,7 +900,7 @@ export interface operations {
             header?: {
                 /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
+                /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
                 /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
@@ -938,7 +951,7 @@ export interface operations {
             header?: {
                 /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
+                /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
                 /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
@@ -988,7 +1001,7 @@ export interface operations {
             header?: {
                 /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
+                /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
                 /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
@@ -1038,7 +1051,7 @@ export interface operations {
             header?: {
                 /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
+                /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
             };
             path?: never;
@@ -1092,7 +1105,7 @@ export interface operations {
             header?: {
                 /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
+                /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
                 /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
@@ -1122,6 +1135,7 @@ export interface operations {
             };
             400: components["responses"]["400"];
             401: components["responses"]["401"];
+            403: components["responses"]["403"];
             408: components["responses"]["408"];
             413: components["responses"]["413"];
             415: components["responses"]["415"];
@@ -1153,7 +1167,7 @@ export interface operations {
                 "Last-Event-ID"?: string;
                 /** @description The tenant. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
-                /** @description The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
+                /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
                 /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];

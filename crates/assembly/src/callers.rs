@@ -1,10 +1,10 @@
 //! Authentication and access rules as the settings describe them. Decides about no caller itself.
 
 use receipts_http::{
-    Access, AccessByTenant, AccessRule, Authenticate, BadKeys, KeySource, Signature, TokenSettings, Tokens,
+    Access, AccessByTenant, AccessRule, Authenticate, BadKeys, Guard, KeySource, Signature, TokenSettings, Tokens,
     TrustedHeaders,
 };
-use receipts_runtime::config::{self, Algorithm, Auth};
+use receipts_runtime::config::{self, Algorithm, Auth, Settings};
 use receipts_runtime::exit::Failure;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,7 @@ pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure>
         leeway: Duration::from_millis(auth.leeway_ms),
         tenant_claim: auth.tenant_claim.clone(),
         service_claim: auth.service_claim.clone(),
+        strict_scopes: auth.strict_scopes,
     });
     let tokens = match tokens.await {
         Ok(tokens) => tokens,
@@ -69,6 +70,17 @@ pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure>
     };
     tokio::spawn(tokens.clone().keep_keys_fresh());
     Ok(Arc::new(tokens))
+}
+
+/// Returns what the public listener checks of a request before it looks at its path: without tokens
+/// it keeps out web pages of strangers and, at a loopback address, names of other hosts.
+pub fn guard(settings: &Settings) -> Guard {
+    let (hosts, origins) = (settings.http.allowed_hosts.clone(), settings.http.allowed_origins.clone());
+    match settings.http.listen.ip().is_loopback() {
+        _ if settings.auth.is_configured() => Guard::Credentials,
+        true => Guard::Loopback { hosts, origins },
+        false => Guard::Browsers { origins },
+    }
 }
 
 /// Returns the access rules per tenant.

@@ -13,7 +13,7 @@ mod process;
 mod secrets;
 mod serve;
 
-pub use callers::{access, authenticate};
+pub use callers::{access, authenticate, guard};
 pub use data_dir::{DataDir, InUse, LogIdentity, random};
 pub use event_log::{
     EventLog, connect, embedded_partitions, kafka_name, log_location, open_existing_log, open_existing_log_with_store,

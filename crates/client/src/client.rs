@@ -75,8 +75,10 @@ impl Client {
         self.0.observe(position);
     }
 
-    /// Writes events in order, and returns once the log has acknowledged them. Needs the scope
-    /// `receipts:write`.
+    /// Writes events in order, and returns once the log has acknowledged them. A person's own reads
+    /// and read marks need the scope `receipts:own`, `policy.changed` needs `receipts:policy`,
+    /// `user.erased` `receipts:erase`, and every other event `receipts:write`, which implies the
+    /// others unless the service sets `auth.strict_scopes`.
     ///
     /// More than one request's worth (1,000 events, 512 KiB) is split; each request is written as a
     /// whole or not at all. A request is retried only if a repetition changes nothing, as for reads

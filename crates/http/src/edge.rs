@@ -3,9 +3,12 @@
 //! It must know no route.
 
 pub(crate) mod access;
+pub(crate) mod audit;
 pub(crate) mod caller;
+pub(crate) mod guard;
 pub(crate) mod limits;
 pub(crate) mod observe;
+pub(crate) mod scopes;
 pub(crate) mod serve;
 pub(crate) mod tokens;
 
@@ -13,6 +16,7 @@ use crate::problem;
 use axum::Router;
 use axum::middleware::{from_fn_with_state, map_request_with_state};
 use caller::Authenticate;
+use guard::Guard;
 use limits::Limits;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -21,10 +25,17 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 /// Wraps routes in the middleware that every edge has.
 ///
-/// It resolves the caller, enforces limits, turns panics and unknown routes into problems, and
-/// records each request in traces and metrics. The routes of `open` need no caller and have no
-/// limits.
-pub fn edge(routes: Router, open: Router, authenticate: Arc<dyn Authenticate>, limits: &Limits) -> Router {
+/// It keeps strangers' web pages out, resolves the caller, enforces limits, turns panics and
+/// unknown routes into problems, and records each request in traces and metrics. The routes of
+/// `open` need no caller and have no limits.
+pub fn edge(
+    routes: Router,
+    open: Router,
+    guard: Guard,
+    authenticate: Arc<dyn Authenticate>,
+    limits: &Limits,
+) -> Router {
+    tokens::show_refusals();
     // axum boxes every layer of a router and clones the boxes per request, so all middleware is
     // combined into one ServiceBuilder here and one in `observed`. The first layer of a builder is
     // the outermost.
@@ -34,13 +45,15 @@ pub fn edge(routes: Router, open: Router, authenticate: Arc<dyn Authenticate>, l
         .layer(from_fn_with_state(permits, limits::shed))
         .layer(map_request_with_state(authenticate, caller::resolve))
         .option_layer(rate);
-    observed(routes.layer(of_routes).merge(open))
+    observed(routes.layer(of_routes).merge(open), guard)
 }
 
-/// Records every request in traces and metrics, and turns panics and unknown routes into problems.
-pub(crate) fn observed(routes: Router) -> Router {
+/// Records every request in traces and metrics, turns panics and unknown routes into problems, and
+/// refuses what the guard refuses.
+pub(crate) fn observed(routes: Router, guard: Guard) -> Router {
     let of_all = ServiceBuilder::new()
         .layer(from_fn_with_state(Arc::<observe::Meters>::default(), observe::observe))
-        .layer(CatchPanicLayer::custom(problem::panicked));
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(map_request_with_state(Arc::new(guard), guard::admit));
     routes.fallback(problem::no_route).method_not_allowed_fallback(problem::method_not_allowed).layer(of_all)
 }

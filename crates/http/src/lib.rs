@@ -25,10 +25,13 @@ mod shapes;
 mod updates;
 
 pub use edge::access::{Access, AccessByTenant, AccessRule};
-pub use edge::caller::{Authenticate, CALLER_HEADER, Caller, Scope, Scopes, TENANT_HEADER, TrustedHeaders};
+pub use edge::audit::AUDIT_TARGET;
+pub use edge::caller::{Authenticate, CALLER_HEADER, Caller, TENANT_HEADER, TrustedHeaders};
 pub use edge::edge;
+pub use edge::guard::Guard;
 pub use edge::limits::{Limits, Rate, WAIT_DEFAULT_MS};
 pub use edge::observe::REQUEST_ID_HEADER;
+pub use edge::scopes::{Scope, Scopes};
 pub use edge::serve::{DrainOutcome, Timeouts, serve};
 pub use edge::tokens::{BadKeys, KeySource, Signature, TokenSettings, Tokens};
 pub use openapi::document as openapi_document;
@@ -59,6 +62,8 @@ pub struct Parts {
     pub updates: Updates,
     /// Reports the state of the service.
     pub health: Health,
+    /// Keeps strangers' web pages out.
+    pub guard: Guard,
     /// Resolves callers.
     pub authenticate: Arc<dyn Authenticate>,
     /// Bounds what requests may cost.
@@ -68,7 +73,7 @@ pub struct Parts {
 /// Returns the router of all parts in one process.
 pub fn router(parts: Parts) -> Router {
     let routes = ingest_router(parts.ingest).merge(query_router(parts.query, Some(parts.updates)));
-    edge(routes, health_router(parts.health), parts.authenticate, &parts.limits)
+    edge(routes, health_router(parts.health), parts.guard, parts.authenticate, &parts.limits)
 }
 
 /// Returns the routes of health and the OpenAPI document, without the middleware of
@@ -79,5 +84,9 @@ pub fn health_router(health: Health) -> Router {
 
 /// Returns the routes of a projector that query edges ask: internal calls and health.
 pub fn peer_router(peer: Peer, health: Health) -> Router {
-    edge::observed(routes::cluster::router(peer).merge(health_router(health)))
+    let guard = match peer.secret {
+        Some(_) => Guard::Credentials,
+        None => Guard::Browsers { origins: Vec::new() },
+    };
+    edge::observed(routes::cluster::router(peer).merge(health_router(health)), guard)
 }

@@ -58,17 +58,20 @@ const EVENT_SCHEMAS: [(&str, &str); 10] = [
     ("user.erased", include_str!("../../../schemas/event/v1/user.erased.schema.json")),
 ];
 
-/// The problem statuses of each operation. Every operation that needs a caller also has 401, 429
-/// and 500, and all of these have 503.
+/// The problem statuses of an operation beside those that all have.
 const PROBLEMS: [(&str, &[u16]); 7] = [
-    ("post_events", &[400, 403, 408, 413, 415]),
-    ("query_receipts", &[400, 408, 413, 415]),
-    ("get_receipt", &[400, 403, 404]),
-    ("list_members", &[400, 403, 404, 409]),
-    ("get_read_mark", &[400, 403, 404]),
-    ("stream_updates", &[400, 403, 410]),
-    ("readyz", &[]),
+    ("post_events", &[408, 413, 415]),
+    ("query_receipts", &[408, 413, 415]),
+    ("get_receipt", &[404]),
+    ("list_members", &[404, 409]),
+    ("get_read_mark", &[404]),
+    ("stream_updates", &[410]),
+    ("readyz", &[503]),
 ];
+/// The problem statuses of every operation: a bad `Host`, and a web page of a stranger.
+const PROBLEMS_OF_ALL: [u16; 2] = [400, 403];
+/// The problem statuses of every operation that needs a caller.
+const PROBLEMS_OF_CALLERS: [u16; 4] = [401, 429, 500, 503];
 
 /// The document as it is served. It never changes while the process lives.
 static SERVED: LazyLock<String> = LazyLock::new(|| document().to_string());
@@ -101,8 +104,10 @@ pub fn document() -> Value {
     components["securitySchemes"] = json!({"bearer": {
         "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
         "description": "If tokens are configured (`auth.*`): the tenant is the claim `tenant`, the user is `sub`, and the scopes \
-                        `receipts:members` and `receipts:write` are in `scope`, `scopes` or `scp`. A token without `sub` \
-                        belongs to a service.",
+                        are in `scope`, `scopes` or `scp`: `receipts:own` (a person's own reads and read marks), \
+                        `receipts:members` (counts, lists and read marks of all), `receipts:policy`, `receipts:erase`, and \
+                        `receipts:write` (all other events), which implies the other writing ones unless \
+                        `auth.strict_scopes` is set. A token without `sub` belongs to a service.",
     }});
     components["headers"] = headers();
     components["parameters"] = parameters();
@@ -152,9 +157,9 @@ fn complete(operation: &mut Value) {
             response["headers"]["Receipts-Position"] = header("Receipts-Position");
         }
     }
-    let Some((_, own)) = PROBLEMS.iter().find(|(name, _)| *name == id) else { return };
-    let common: &[u16] = if needs_caller { &[401, 429, 500, 503] } else { &[503] };
-    for status in own.iter().chain(common) {
+    let own = PROBLEMS.iter().find(|(name, _)| *name == id).map_or(&[][..], |(_, own)| own);
+    let of_callers = if needs_caller { &PROBLEMS_OF_CALLERS[..] } else { &[] };
+    for status in own.iter().chain(&PROBLEMS_OF_ALL).chain(of_callers) {
         let name = status.to_string();
         operation["responses"][&name] = json!({"$ref": format!("#/components/responses/{name}")});
     }
@@ -272,8 +277,8 @@ fn parameters() -> Value {
         },
         "Receipts-Caller": {
             "name": "Receipts-Caller", "in": "header", "required": false,
-            "description": "The calling user, percent-encoded. If absent, the caller is a service with all scopes. Only if no \
-                            authentication is configured.",
+            "description": "The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is \
+                            a service with all scopes. Only if no authentication is configured.",
             // At most 128 bytes, each of which may take three characters.
             "schema": {"type": "string", "minLength": 1, "maxLength": 384, "pattern": "^([^%]|%[0-9A-Fa-f]{2})+$"},
         },

@@ -105,7 +105,8 @@ pub(crate) enum Format {
 }
 
 /// Returns the format that the content type names: `application/json`, any `+json`, or
-/// `application/x-ndjson`. Without a content type it is JSON.
+/// `application/x-ndjson`. A body without a content type is refused: a web page of a stranger can
+/// make a browser send one.
 pub(crate) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
     let unsupported = |pointer, detail| Problem::new(Code::UnsupportedMediaType).item(pointer, detail);
     if headers
@@ -117,7 +118,12 @@ pub(crate) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
     }
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let value = match (values.next(), values.next()) {
-        (None, _) => return Ok(Format::Json),
+        (None, _) => {
+            return Err(unsupported(
+                "/Content-Type",
+                "is missing; it must be application/json, or application/x-ndjson to post events",
+            ));
+        }
         (Some(value), None) => value,
         (Some(_), Some(_)) => return Err(unsupported("/Content-Type", "must not appear more than once")),
     };
@@ -197,7 +203,7 @@ mod tests {
         for bad in ["text/plain", "application/x-www-form-urlencoded", "+json", ""] {
             assert_eq!(of(bad), Err(Code::UnsupportedMediaType), "{bad}");
         }
-        assert!(matches!(format(&HeaderMap::new()), Ok(Format::Json)));
+        assert_eq!(format(&HeaderMap::new()).map_err(|problem| problem.code()), Err(Code::UnsupportedMediaType));
         let json = || (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let coded =
             |coding| HeaderMap::from_iter([json(), (header::CONTENT_ENCODING, HeaderValue::from_static(coding))]);

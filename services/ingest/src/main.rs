@@ -4,7 +4,7 @@
 
 use clap::Parser;
 use receipts_assembly::{
-    DataDir, HttpEdge, Service, authenticate, connect, kafka_name, limits, listen, on_thread, require_bootstrap,
+    DataDir, HttpEdge, Service, authenticate, connect, guard, kafka_name, limits, listen, on_thread, require_bootstrap,
 };
 use receipts_http::{Health, edge, health_router, ingest_router};
 use receipts_log::Log as _;
@@ -79,7 +79,7 @@ impl Ingest {
         let health =
             Health { readiness: Arc::new(move || readiness), render_metrics: Arc::new(move || metrics.render()) };
         let routes = ingest_router(receipts_assembly::ingest(settings, &log));
-        let router = edge(routes, health_router(health), authenticate, &limits);
+        let router = edge(routes, health_router(health), guard(settings), authenticate, &limits);
         let drain = Duration::from_millis(settings.drain_ms);
         // Half of the time to drain is for requests, the rest for their events on the way to Kafka.
         let http = HttpEdge::start(listener, router, settings, drain / 2)?;

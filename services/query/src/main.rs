@@ -5,8 +5,8 @@
 use anyhow::anyhow;
 use clap::Parser;
 use receipts_assembly::{
-    DataDir, HttpEdge, Service, access, authenticate, connect, follow_updates, limits, listen, on_thread, random,
-    shared_secret, until,
+    DataDir, HttpEdge, Service, access, authenticate, connect, follow_updates, guard, limits, listen, on_thread,
+    random, shared_secret, until,
 };
 use receipts_cluster::{PeerSettings, Peers};
 use receipts_http::{Health, QueryContext, Updates, edge, health_router, query_router};
@@ -106,7 +106,8 @@ impl QueryEdge {
             let peers = peers.clone();
             Health { readiness: Arc::new(move || peers.ready()), render_metrics: Arc::new(move || metrics.render()) }
         };
-        let router = edge(query_router(query, updates.clone()), health_router(health), authenticate, &limits);
+        let router =
+            edge(query_router(query, updates.clone()), health_router(health), guard(settings), authenticate, &limits);
         let http = HttpEdge::start(listener, router, settings, Duration::from_millis(settings.drain_ms))?;
         Ok(Self { http, peers, updates, projectors: settings.query.projectors.join(",") })
     }

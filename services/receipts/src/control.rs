@@ -6,7 +6,8 @@
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use receipts_assembly::{ACKNOWLEDGE_TIMEOUT, InUse};
-use receipts_event::{Event, TENANT_DEFAULT, copies, decode};
+use receipts_event::{Body, Event, TENANT_DEFAULT, copies, decode};
+use receipts_http::AUDIT_TARGET;
 use receipts_log::{AppendError, Entry, Location, PendingAppend, Writer, outcome};
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;
@@ -66,6 +67,7 @@ pub(crate) fn write(settings: &Settings, event: &Event<'_>, headline: &str, json
     let opened =
         receipts_assembly::open_existing_log(settings).map_err(|failure| elsewhere(failure, settings, event))?;
     let outcomes = append(&*opened.log.writer(), opened.log.partition_count(), event, ACKNOWLEDGE_TIMEOUT)?;
+    audit(event, &outcomes);
     let written = all_written(&outcomes)?;
     let positions: Positions = written.iter().map(|copy| (copy.partition, copy.offset + 1)).collect();
     let report = Report { log: &opened.name, event, written, position: positions.to_string() };
@@ -83,6 +85,26 @@ pub(crate) fn write(settings: &Settings, event: &Event<'_>, headline: &str, json
         writeln!(to, " (partition@offset)\nposition {}", report.position)
     });
     Ok(printed.context("the event is in every partition, but the result cannot be printed")?)
+}
+
+/// Writes the audit line of the command, which has the fields of those of requests. It names the
+/// user of the operating system, and not the person whom the event is about.
+fn audit(event: &Event<'_>, outcomes: &[Result<Location, AppendError>]) {
+    let written = outcomes.iter().flatten().map(|location| format!("{}@{}", location.partition, location.offset));
+    let positions = written.collect::<Vec<_>>().join(" ");
+    let is_certain = |outcome: &Result<Location, AppendError>| {
+        outcome.as_ref().err().is_some_and(|error| !error.may_have_happened())
+    };
+    let outcome = if outcomes.iter().all(Result::is_ok) {
+        "written"
+    } else if outcomes.iter().all(is_certain) {
+        "not written"
+    } else {
+        "open"
+    };
+    let act = if matches!(event.body, Body::UserErased(_)) { "erasure" } else { "policy" };
+    let (tenant, uid) = (&*event.tenant, receipts_runtime::uid());
+    tracing::info!(target: AUDIT_TARGET, act, outcome, tenant, uid, positions, "a command wrote a control event");
 }
 
 /// Appends all copies and waits for every outcome; returns them in the order of the partitions.
@@ -186,7 +208,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use receipts_event::{Body, UserErased};
+    use receipts_event::UserErased;
     use std::sync::Mutex;
 
     fn erased(user_id: &str, tenant: &str) -> Event<'static> {

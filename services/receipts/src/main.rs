@@ -184,6 +184,12 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     let CommandLine { cli, settings, matches } = command_line::read::<Cli>(&FIRST)?;
+    // These commands write files for others; the files of all others are the service's own.
+    let writes_for_others =
+        matches!(cli.command, Command::Export(_) | Command::Stats(_) | Command::Backfill(_) | Command::Replay(_));
+    if !writes_for_others {
+        receipts_runtime::private_files();
+    }
     match cli.command {
         Command::Serve => receipts_assembly::serve(NAME, &settings, cli.json, async |metrics| {
             AllInOne::start(&settings, metrics).await

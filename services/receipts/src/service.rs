@@ -3,8 +3,8 @@
 //! Must not do their work: it decides only their order.
 
 use receipts_assembly::{
-    DataDir, HttpEdge, Service, access, authenticate, follow_updates, limits, listen, on_thread, open_log_and_store,
-    open_projector, operator_secret, until,
+    DataDir, HttpEdge, Service, access, authenticate, follow_updates, guard, limits, listen, on_thread,
+    open_log_and_store, open_projector, operator_secret, until,
 };
 use receipts_cluster::Secret;
 use receipts_http::{Health, Parts, QueryContext, Updates};
@@ -68,6 +68,7 @@ impl AllInOne {
                 readiness: Arc::new(move || readiness(&partitions)),
                 render_metrics: Arc::new(move || metrics.render()),
             },
+            guard: guard(settings),
             authenticate,
             limits,
         });

@@ -2,7 +2,8 @@
 //!
 //! It must not look anything up: a decision is a function of the caller and the receipt.
 
-use crate::edge::caller::{Caller, Scope};
+use crate::edge::caller::Caller;
+use crate::edge::scopes::Scope;
 use receipts_fold::view::{MemberFilter, Receipt, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -133,7 +134,7 @@ pub(crate) fn forbidden(receipt: Receipt, conversation_id: Option<&str>) -> Rece
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::caller::Scopes;
+    use crate::edge::scopes::Scopes;
 
     fn sent_by(sender_id: Option<&str>) -> Receipt {
         let hollow = Receipt {

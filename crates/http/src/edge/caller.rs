@@ -2,6 +2,7 @@
 //!
 //! It must not decide what a caller may do; the routes and [`crate::Access`] do.
 
+use crate::edge::scopes::Scopes;
 use crate::problem::{Code, Problem};
 use crate::request::{decode_percent, id_problem};
 use axum::extract::{FromRequestParts, Request, State};
@@ -13,58 +14,9 @@ use tokio::time::Instant;
 /// Names the tenant, unencoded. Without it the tenant is `default`.
 pub const TENANT_HEADER: HeaderName = HeaderName::from_static("receipts-tenant");
 
-/// Names the user, percent-encoded. Without it the caller is a service with all scopes.
+/// Names the user, percent-encoded, who then has `receipts:own`. Without it the caller is a service
+/// with all scopes.
 pub const CALLER_HEADER: HeaderName = HeaderName::from_static("receipts-caller");
-
-/// A permission beyond those of a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// `receipts:members`: see counts and lists of all messages, and all read marks.
-    Members,
-    /// `receipts:write`: write events.
-    Write,
-}
-
-impl Scope {
-    /// Returns the scope of this name.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        match name {
-            "receipts:members" => Some(Self::Members),
-            "receipts:write" => Some(Self::Write),
-            _ => None,
-        }
-    }
-
-    const fn bit(self) -> u8 {
-        match self {
-            Self::Members => 1,
-            Self::Write => 2,
-        }
-    }
-}
-
-/// A set of scopes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scopes(u8);
-
-impl Scopes {
-    /// The scopes of a user.
-    pub const NONE: Self = Self(0);
-
-    /// The scopes of a service when no authentication is configured.
-    pub const ALL: Self = Self(Scope::Members.bit() | Scope::Write.bit());
-
-    /// Returns this set with one more scope.
-    #[must_use]
-    pub const fn with(self, scope: Scope) -> Self {
-        Self(self.0 | scope.bit())
-    }
-
-    /// Whether the set has a scope.
-    pub const fn has(self, scope: Scope) -> bool {
-        self.0 & scope.bit() != 0
-    }
-}
 
 /// The person or service that sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +78,7 @@ impl Authenticate for TrustedHeaders {
                 Some(user)
             }
         };
-        let scopes = if user.is_some() { Scopes::NONE } else { Scopes::ALL };
+        let scopes = if user.is_some() { Scopes::PERSON } else { Scopes::ALL };
         Ok(Caller { tenant: tenant.to_owned(), user, service: None, scopes, expires: None })
     }
 }
@@ -183,14 +135,13 @@ mod tests {
         let wanted =
             Caller { tenant: "default".to_owned(), user: None, service: None, scopes: Scopes::ALL, expires: None };
         assert_eq!(service, wanted);
-        assert!(service.scopes.has(Scope::Members) && service.scopes.has(Scope::Write));
     }
 
     #[test]
-    fn named_caller_is_percent_decoded_and_has_no_scopes() {
+    fn named_caller_is_percent_decoded_and_writes_own_reads() {
         let user = caller(&[(TENANT_HEADER, b"acme"), (CALLER_HEADER, b"zo%C3%AB%2Fa%25b")]).unwrap();
         assert_eq!(user.user.as_deref(), Some("zoë/a%b"));
-        assert_eq!((user.tenant.as_str(), user.scopes), ("acme", Scopes::NONE));
+        assert_eq!((user.tenant.as_str(), user.scopes), ("acme", Scopes::PERSON));
         assert!(user.is("zoë/a%b") && !user.is("zoë"));
     }
 

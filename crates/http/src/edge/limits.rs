@@ -150,7 +150,7 @@ pub(crate) async fn limit_rate(State(limit): State<Arc<RateLimit>>, request: Req
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::caller::Scopes;
+    use crate::edge::scopes::Scopes;
 
     const ONE: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
 

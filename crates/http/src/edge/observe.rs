@@ -93,9 +93,11 @@ impl Meters {
 
 /// Middleware around all routes. Counts `receipts_http_requests_total{route,method,status}` and
 /// measures `receipts_http_request_duration_seconds{route,method}`.
-pub(crate) async fn observe(State(meters): State<Arc<Meters>>, request: Request, next: Next) -> Response {
+/// Routes find the id of the request in its headers.
+pub(crate) async fn observe(State(meters): State<Arc<Meters>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(&request);
+    request.headers_mut().insert(REQUEST_ID_HEADER, id.clone());
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let (route, method) = (matched.as_ref().map_or("none", MatchedPath::as_str), label(request.method()));
     let span = tracing::info_span!("http", method, route, request_id = id.to_str().unwrap_or_default());

@@ -2,19 +2,25 @@
 //! 6750).
 //!
 //! A request must not wait for keys: they are in memory, and a background task reads them again. A
-//! refusal must not tell a forger what exactly is wrong with a token.
+//! refusal must not tell a forger what exactly is wrong with a token; the log tells the operator.
 
+mod jwt;
 mod keys;
+mod refusals;
 mod source;
 
 pub use source::KeySource;
 
-use crate::edge::caller::{Authenticate, CALLER_HEADER, Caller, Scope, Scopes, TENANT_HEADER};
-use crate::problem::{Code, Problem};
+use crate::edge::caller::{Authenticate, CALLER_HEADER, Caller, TENANT_HEADER};
+use crate::edge::scopes::{Scope, Scopes};
+use crate::problem::Problem;
 use crate::request::id_problem;
 use axum::http::{HeaderMap, header};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::crypto::verify;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use jwt::Jwt;
 use keys::Key;
+use refusals::{Reason, Refusals};
 use serde_json::{Map, Value};
 use source::Reader;
 use std::path::{Path, PathBuf};
@@ -76,6 +82,9 @@ pub struct TokenSettings {
     /// A claim that marks the token of a service if it is true or a non-empty string, with any
     /// `sub`.
     pub service_claim: Option<String>,
+    /// True if each scope stands for itself; otherwise `receipts:write` implies the other writing
+    /// ones.
+    pub strict_scopes: bool,
 }
 
 /// Why tokens cannot be accepted.
@@ -109,6 +118,7 @@ struct Inner {
     secret: Option<DecodingKey>,
     reader: Option<Reader>,
     keys: RwLock<Vec<Key>>,
+    refusals: Refusals,
     /// Wakes the background task after a token has named an unknown key.
     unknown_key: Notify,
 }
@@ -147,7 +157,8 @@ impl Tokens {
             reader = Some(ready);
         }
         let (keys, unknown_key) = (RwLock::new(keys), Notify::new());
-        Ok(Self(Arc::new(Inner { settings, algorithms, secret, reader, keys, unknown_key })))
+        let refusals = Refusals::new();
+        Ok(Self(Arc::new(Inner { settings, algorithms, secret, reader, keys, refusals, unknown_key })))
     }
 
     /// Reads the public keys again at the configured interval, and soon after a token has named an
@@ -190,11 +201,6 @@ fn read_secret(path: &Path) -> Result<DecodingKey, BadKeys> {
     Ok(DecodingKey::from_secret(secret))
 }
 
-/// Returns the answer to a token that is not accepted. It does not help a forger with details.
-fn invalid(detail: &'static str) -> Problem {
-    Problem::new(Code::Unauthenticated).detail(detail).challenge("Bearer error=\"invalid_token\"")
-}
-
 impl Authenticate for Tokens {
     fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         for (name, pointer) in [(TENANT_HEADER, "/Receipts-Tenant"), (CALLER_HEADER, "/Receipts-Caller")] {
@@ -210,9 +216,8 @@ impl Authenticate for Tokens {
             (Some(credential), None) => bearer(credential.as_bytes()),
             _ => None,
         };
-        let token =
-            token.ok_or_else(|| Problem::new(Code::Unauthenticated).detail("send Authorization: Bearer TOKEN"))?;
-        self.0.caller(token)
+        let caller = token.ok_or(Reason::Missing).and_then(|token| self.0.caller(token));
+        caller.map_err(|reason| self.0.refusals.refuse(reason))
     }
 }
 
@@ -222,51 +227,76 @@ fn bearer(credential: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii()).filter(|token| !token.is_empty())
 }
 
+/// Shows `receipts_tokens_refused_total` in a process that may have no tokens.
+pub(crate) fn show_refusals() {
+    _ = Refusals::new();
+}
+
 impl Inner {
-    fn caller(&self, token: &[u8]) -> Result<Caller, Problem> {
-        let head = jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is not a JWT"))?;
-        // A critical extension that is unknown here must be refused (RFC 7515, section 4.1.11).
-        if !self.algorithms.contains(&head.alg) || head.crit.is_some() {
-            return Err(invalid("the token is signed with an algorithm that is not accepted"));
-        }
-        let mut rules = Validation::new(head.alg);
-        rules.set_required_spec_claims(&["exp", "iss", "aud"]);
-        rules.set_issuer(&[&self.settings.issuer]);
-        rules.set_audience(&[&self.settings.audience]);
-        rules.leeway = self.settings.leeway.as_secs();
-        rules.validate_nbf = true;
-        let claims = self.verified(token, head.alg, head.kid.as_deref(), &rules)?;
-        self.caller_of(&claims)
+    fn caller(&self, token: &[u8]) -> Result<Caller, Reason> {
+        let jwt = Jwt::read(token)?;
+        let accepted = jwt.algorithm.filter(|algorithm| self.algorithms.contains(algorithm));
+        self.verify(&jwt, accepted.ok_or(Reason::Algorithm)?)?;
+        let claims = jwt.claims()?;
+        let now_s = jsonwebtoken::get_current_timestamp() as f64;
+        let expires_s = self.check(&claims, now_s)?;
+        self.caller_of(&claims, expires_s - now_s)
     }
 
-    /// Verifies that one of our keys has signed a token, and returns its claims.
-    fn verified(
-        &self,
-        token: &[u8],
-        algorithm: Algorithm,
-        id: Option<&str>,
-        rules: &Validation,
-    ) -> Result<Map<String, Value>, Problem> {
-        let decode = |key: &DecodingKey| jsonwebtoken::decode::<Map<String, Value>>(token, key, rules);
+    /// Verifies that one of our keys has signed a token.
+    fn verify(&self, jwt: &Jwt<'_>, algorithm: Algorithm) -> Result<(), Reason> {
+        let signs =
+            |key: &DecodingKey| verify(jwt.signature, jwt.signed.as_bytes(), key, algorithm).is_ok_and(|signs| signs);
         if algorithm == Algorithm::HS256 {
-            let claims = self.secret.as_ref().and_then(|secret| decode(secret).ok());
-            return claims.map(|token| token.claims).ok_or_else(|| invalid("the token is invalid or expired"));
+            let secret = self.secret.as_ref().ok_or(Reason::Key)?;
+            return if signs(secret) { Ok(()) } else { Err(Reason::Signature) };
         }
+        let id = jwt.key_id.as_deref();
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let is_named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
         let mut named = keys.iter().filter(is_named).filter(|key| key.algorithm == algorithm).peekable();
         if named.peek().is_none() {
             self.unknown_key.notify_one();
+            return Err(Reason::Key);
         }
-        let claims = named.find_map(|key| decode(&key.key).ok());
-        claims.map(|token| token.claims).ok_or_else(|| invalid("the token is invalid or expired"))
+        if named.any(|key| signs(&key.key)) { Ok(()) } else { Err(Reason::Signature) }
     }
 
-    fn caller_of(&self, claims: &Map<String, Value>) -> Result<Caller, Problem> {
+    /// Checks the claims of RFC 7519 that say for whom and for how long a token is, and returns
+    /// when it ends, Unix seconds with the leeway. A list as `iss` is refused: the RFC knows none.
+    fn check(&self, claims: &Map<String, Value>, now_s: f64) -> Result<f64, Reason> {
+        let TokenSettings { issuer, audience, leeway, .. } = &self.settings;
+        let leeway_s = leeway.as_secs() as f64;
+        let expires_s = claims.get("exp").and_then(Value::as_f64).ok_or(Reason::Expired)? + leeway_s;
+        if expires_s < now_s {
+            return Err(Reason::Expired);
+        }
+        let begins_s = match claims.get("nbf") {
+            None | Some(Value::Null) => 0.0,
+            Some(begins) => begins.as_f64().ok_or(Reason::NotYetValid)?,
+        };
+        if begins_s > now_s + leeway_s {
+            return Err(Reason::NotYetValid);
+        }
+        if claims.get("iss").and_then(Value::as_str) != Some(issuer) {
+            return Err(Reason::Issuer);
+        }
+        let is_meant = match claims.get("aud") {
+            Some(Value::String(one)) => one == audience,
+            Some(Value::Array(many)) => {
+                many.iter().all(Value::is_string) && many.iter().any(|one| one.as_str() == Some(audience))
+            }
+            _ => false,
+        };
+        if is_meant { Ok(expires_s) } else { Err(Reason::Audience) }
+    }
+
+    /// Returns the caller that claims name. `left_s`: the seconds until the token ends.
+    fn caller_of(&self, claims: &Map<String, Value>, left_s: f64) -> Result<Caller, Reason> {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         let tenant = text(&self.settings.tenant_claim)
             .filter(|tenant| id_problem(tenant).is_none() && !tenant.contains('/'))
-            .ok_or_else(|| invalid("the token names no tenant"))?;
+            .ok_or(Reason::Tenant)?;
         let says_service =
             |claim: &Value| claim.as_bool().unwrap_or_else(|| claim.as_str().is_some_and(|s| !s.is_empty()));
         let is_service =
@@ -274,7 +304,7 @@ impl Inner {
         let user = match claims.get("sub") {
             Some(Value::String(user)) if id_problem(user).is_none() => Some(user.clone()).filter(|_| !is_service),
             None => None,
-            Some(_) => return Err(invalid("the sub of the token is not an id")),
+            Some(_) => return Err(Reason::Subject),
         };
         let names =
             ["scope", "scopes", "scp"].into_iter().filter_map(|name| claims.get(name)).flat_map(|claim| match claim {
@@ -287,11 +317,8 @@ impl Inner {
         let names_service = [service_claim, Some("client_id"), Some("azp"), Some("sub")];
         let service = names_service.into_iter().flatten().find_map(text).filter(|_| user.is_none()).map(str::to_owned);
         let scopes = names.filter_map(Scope::named).fold(Scopes::NONE, Scopes::with);
-        // The validation above required the claim and that it is a number.
-        let expires_s =
-            claims.get("exp").and_then(Value::as_f64).unwrap_or_default() + self.settings.leeway.as_secs_f64();
-        let left_s = (expires_s - jsonwebtoken::get_current_timestamp() as f64).clamp(0.0, 1e9);
-        let expires = Some(Instant::now() + Duration::from_secs_f64(left_s));
+        let scopes = if self.settings.strict_scopes { scopes } else { scopes.with_implied() };
+        let expires = Some(Instant::now() + Duration::from_secs_f64(left_s.clamp(0.0, 1e9)));
         Ok(Caller { tenant: tenant.to_owned(), user, service, scopes, expires })
     }
 }

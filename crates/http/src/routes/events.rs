@@ -7,7 +7,8 @@ mod body;
 
 pub use body::EVENTS_MAX;
 
-use crate::edge::caller::{Caller, Scope};
+use crate::edge::audit::{Outcome, RequestId, audit};
+use crate::edge::caller::Caller;
 use crate::edge::limits::Limits;
 use crate::problem::{Code, Item, Problem};
 use crate::request::{format, read_body};
@@ -59,7 +60,12 @@ pub(crate) struct Accepted {
 ///
 /// The body is one event, an array of 1 to 1,000, or NDJSON. Events are written unchanged, but an
 /// event without a tenant gets the caller's. `policy.changed` and `user.erased` without `partition`
-/// are written into every partition. Only for callers with the scope `receipts:write`.
+/// are written into every partition.
+///
+/// A person's own `message.read` and `conversation.read` need the scope `receipts:own`,
+/// `policy.changed` needs `receipts:policy`, `user.erased` `receipts:erase`, and every other event
+/// `receipts:write`, which implies the others unless `auth.strict_scopes` is set. One event without
+/// its scope refuses the whole body; `errors` then names each such event and the scope.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "post_events", tag = "ingest",
     request_body(description = "The events.", content(
@@ -73,14 +79,17 @@ pub(crate) async fn post_events(
     caller: Caller,
     request: Request,
 ) -> Result<Response, Problem> {
-    if !caller.scopes.has(Scope::Write) {
-        return Err(Problem::new(Code::Forbidden).detail("only callers with the scope receipts:write may write events"));
-    }
     let format = format(request.headers())?;
+    let request_id = RequestId::of(request.headers());
     let body = read_body(request, ingest.limits.body_bytes_max, ingest.limits.request_timeout).await?;
-    let batch = PostedEvents::read(&body, format, &caller.tenant, ingest.partition_count)?;
+    let mut batch = PostedEvents::read(&body, format, &caller, ingest.partition_count)?;
+    let outcomes = ingest.write(&mut batch).await;
+    for (at, (index, act)) in batch.acts.iter().enumerate() {
+        let (outcome, positions) = outcomes.of_act(at, *index);
+        audit(*act, outcome, &caller, &request_id, positions);
+    }
     let accepted = batch.event_count;
-    let positions = ingest.write(batch).await?;
+    let positions = outcomes.into_answer(&batch)?;
     metrics::counter!("receipts_ingest_events_total").increment(accepted as u64);
     let answer = Accepted { accepted, position: positions.to_string() };
     let mut response = (StatusCode::ACCEPTED, [(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response();
@@ -91,27 +100,28 @@ pub(crate) async fn post_events(
 impl Ingest {
     /// Appends all entries and waits for every outcome. The appends finish even if the client
     /// disconnects.
-    async fn write(&self, mut batch: PostedEvents) -> Result<Positions, Problem> {
+    async fn write(&self, batch: &mut PostedEvents) -> Outcomes {
         let entries = std::mem::take(&mut batch.entries);
         let writer = Arc::clone(&self.writer);
         let deadline = Instant::now() + self.acknowledge_timeout;
+        let mut outcomes = Outcomes { of_acts: vec![Positions::new(); batch.acts.len()], ..Outcomes::default() };
         // An append blocks while the log's queue is full.
         let appending = tokio::task::spawn_blocking(move || {
             entries.into_iter().map(|(index, entry)| (index, writer.append(entry))).collect::<Vec<_>>()
         });
-        let appended = match tokio::time::timeout_at(deadline, appending).await {
-            Ok(Ok(appended)) => appended,
+        match tokio::time::timeout_at(deadline, appending).await {
+            Ok(Ok(appended)) => {
+                for (index, appended) in appended {
+                    outcomes.add(index, appended, deadline, batch).await;
+                }
+            }
             Ok(Err(error)) => {
                 tracing::error!(%error, "the appends of a request panicked");
-                return Err(Problem::new(Code::OutcomeOpen));
+                outcomes.is_unknown = true;
             }
-            Err(_) => return Err(Problem::new(Code::OutcomeOpen)),
-        };
-        let mut outcomes = Outcomes::default();
-        for (index, appended) in appended {
-            outcomes.add(index, appended, deadline).await;
+            Err(_) => outcomes.is_unknown = true,
         }
-        outcomes.into_answer(&batch)
+        outcomes
     }
 }
 
@@ -123,14 +133,22 @@ struct Outcomes {
     open_count: usize,
     /// Each failed event once: its index, and whether its outcome is unknown.
     failed: Vec<(usize, bool)>,
+    /// The written copies of each event that has an audit line.
+    of_acts: Vec<Positions>,
+    /// True if not every append was even begun in time.
+    is_unknown: bool,
 }
 
 impl Outcomes {
-    async fn add(&mut self, index: usize, appended: PendingAppend, deadline: Instant) {
+    async fn add(&mut self, index: usize, appended: PendingAppend, deadline: Instant, batch: &PostedEvents) {
         let error = match outcome(appended, deadline).await {
             Ok(written) => {
-                self.positions.merge(&Positions::written(written.partition, written.offset));
+                let written = Positions::written(written.partition, written.offset);
+                self.positions.merge(&written);
                 self.written_count += 1;
+                if let Ok(at) = batch.acts.binary_search_by_key(&index, |(index, _)| *index) {
+                    self.of_acts[at].merge(&written);
+                }
                 return;
             }
             Err(error) => error,
@@ -146,7 +164,22 @@ impl Outcomes {
         }
     }
 
+    /// Returns the outcome of an event that has an audit line, and the written copies.
+    fn of_act(&self, at: usize, index: usize) -> (Outcome, &Positions) {
+        let positions = &self.of_acts[at];
+        let failed = self.failed.iter().find(|(failed, _)| *failed == index);
+        let outcome = match failed {
+            None if !self.is_unknown => Outcome::Written,
+            Some((_, false)) if positions.is_empty() => Outcome::NotWritten,
+            _ => Outcome::Open,
+        };
+        (outcome, positions)
+    }
+
     fn into_answer(self, batch: &PostedEvents) -> Result<Positions, Problem> {
+        if self.is_unknown {
+            return Err(Problem::new(Code::OutcomeOpen));
+        }
         if self.failed.is_empty() {
             return Ok(self.positions);
         }

@@ -4,6 +4,7 @@
 //! It must not walk a list: a page seeks to the slot of its cursor, at the same cost at any depth.
 
 use crate::edge::access::Visibility;
+use crate::edge::audit::{Act, Outcome, RequestId, audit};
 use crate::edge::caller::Caller;
 use crate::problem::{Code, Problem};
 use crate::query_context::{Freshness, QueryContext, not_found, with_receipt};
@@ -14,7 +15,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use receipts_fold::view::{MemberFilter, Status};
-use receipts_query::{ListId, json};
+use receipts_query::{ListId, Positions, json};
 use std::sync::Arc;
 
 /// Members of a page if the request does not say; the contract's number.
@@ -28,14 +29,14 @@ pub(super) fn router() -> Router<Arc<QueryContext>> {
     Router::new().route("/v1/conversations/{conversation_id}/messages/{message_id}/members", get(list_members))
 }
 
-fn filter(parameters: &Parameters) -> Result<MemberFilter, Problem> {
-    match parameters.one("filter")? {
-        Some("read") => Ok(MemberFilter::Read),
-        Some("unread") => Ok(MemberFilter::Unread),
-        Some("departed") => Ok(MemberFilter::Departed),
-        Some(_) => Err(Problem::invalid("/filter", "must be read, unread or departed")),
-        None => Err(Problem::invalid("/filter", "is missing")),
-    }
+/// The lists by their names.
+const FILTERS: [(&str, MemberFilter); 3] =
+    [("read", MemberFilter::Read), ("unread", MemberFilter::Unread), ("departed", MemberFilter::Departed)];
+
+fn filter(parameters: &Parameters) -> Result<(&'static str, MemberFilter), Problem> {
+    let Some(name) = parameters.one("filter")? else { return Err(Problem::invalid("/filter", "is missing")) };
+    let found = FILTERS.into_iter().find(|(known, _)| *known == name);
+    found.ok_or_else(|| Problem::invalid("/filter", "must be read, unread or departed"))
 }
 
 fn limit(parameters: &Parameters) -> Result<usize, Problem> {
@@ -64,8 +65,9 @@ pub(crate) async fn list_members(
     PathIds([conversation_id, message_id]): PathIds<2>,
     parameters: Parameters,
     freshness: Freshness,
+    request_id: RequestId,
 ) -> Result<Response, Problem> {
-    let (filter, limit) = (filter(&parameters)?, limit(&parameters)?);
+    let ((name, filter), limit) = (filter(&parameters)?, limit(&parameters)?);
     let list = ListId { tenant: &caller.tenant, conversation_id: &conversation_id, message_id: &message_id, filter };
     let from_slot = match parameters.one("cursor")? {
         None => 0,
@@ -76,18 +78,26 @@ pub(crate) async fn list_members(
     query.wait(&freshness).await?;
     let conversation = query.locate(&caller, &conversation_id);
     let rule = query.access.of(&caller.tenant).list(filter);
+    let told = |outcome, positions: &Positions| {
+        audit(Act::MemberList(name), outcome, &caller, &request_id, positions);
+    };
     if rule.visibility(&caller) != Visibility::All {
         // The caller is checked before the list is read, so that the time of a refusal does not
         // reveal its length.
         let answer = query.visible_receipt(rule, &caller, &conversation_id, &message_id).await?;
-        let answer = answer.ok_or_else(|| Problem::new(Code::Forbidden))?;
+        let Some(answer) = answer else {
+            told(Outcome::Refused, &freshness.min);
+            return Err(Problem::new(Code::Forbidden));
+        };
         if !rule.admit(&caller, &answer.value) {
+            told(Outcome::Refused, &answer.positions);
             return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions)));
         }
     }
     let answer = query.ask(query.answers.members(conversation, &message_id, filter, from_slot, limit)).await?;
     let (page, positions) = (answer.value, freshness.with(answer.positions));
     if !rule.admit(&caller, &page.receipt) {
+        told(Outcome::Refused, &positions);
         return Err(Problem::new(Code::Forbidden).at(positions));
     }
     match page.receipt.status {
@@ -95,6 +105,7 @@ pub(crate) async fn list_members(
         Status::NotFound => return Err(not_found(&page.receipt).at(positions)),
         _ => return Err(with_receipt(Problem::new(Code::NotOk), &page.receipt).at(positions)),
     }
+    told(Outcome::Answered, &positions);
     let next_cursor = page.next_slot.map(|slot| query.cursor_key.sign(list, slot));
     Ok(answered(json::page(&page.members, next_cursor.as_deref(), &page.receipt), &positions))
 }

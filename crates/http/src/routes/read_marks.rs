@@ -2,7 +2,8 @@
 //!
 //! It must not tell a caller outside of the conversation whether a mark exists.
 
-use crate::edge::caller::{Caller, Scope};
+use crate::edge::caller::Caller;
+use crate::edge::scopes::Scope;
 use crate::problem::{Code, Problem};
 use crate::query_context::{Freshness, QueryContext};
 use crate::request::PathIds;

@@ -3,7 +3,8 @@
 //!
 //! It must not read the topic itself; [`crate::updates`] does.
 
-use crate::edge::caller::{Caller, Scope};
+use crate::edge::caller::Caller;
+use crate::edge::scopes::Scope;
 use crate::problem::{Code, Problem};
 use crate::query_context::{Freshness, QueryContext};
 use crate::request::{Parameters, id_problem};

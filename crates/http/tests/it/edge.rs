@@ -40,6 +40,25 @@ async fn bad_caller_is_a_400_naming_the_header() {
     app.get(ONE, &[("receipts-caller", "%zz")]).await.is_problem(400, "invalid", &["/Receipts-Caller"]);
 }
 
+/// INV-LOCAL
+#[tokio::test]
+async fn strangers_web_page_gets_403_from_every_route() {
+    let app = App::new();
+    for uri in ["/livez", "/metrics", "/openapi.json", ONE] {
+        app.get(uri, &[("host", "evil.example")]).await.is_problem(403, "forbidden", &["/Host"]);
+        app.get(uri, &[("sec-fetch-site", "cross-site")]).await.is_problem(403, "forbidden", &["/Sec-Fetch-Site"]);
+    }
+    let event = r#"{"type":"members.changed","conversation_id":"g1","joined":["bob"]}"#;
+    let foreign = app.post("/v1/events", &[("origin", "http://evil.example")], event).await;
+    foreign.is_problem(403, "forbidden", &["/Origin"]);
+    assert!(foreign.text.contains("http.allowed_origins"), "{foreign:?}");
+    assert!(app.records().is_empty());
+    let own = [("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:8080")];
+    assert_eq!(app.post("/v1/events", &own, event).await.status, 202);
+    let twice = [("host", "localhost"), ("host", "localhost")];
+    app.get("/livez", &twice).await.is_problem(400, "invalid", &["/Host"]);
+}
+
 #[tokio::test]
 async fn panic_is_a_500_without_its_cause() {
     let app = App::new();
@@ -158,7 +177,7 @@ async fn late_body_is_a_408() {
     let limits = Limits { request_timeout: Duration::from_millis(50), ..Limits::default() };
     let app = App::with(Setup { limits, ..Setup::default() });
     let (mut client, _stop, _serving) = listen(app.router.clone(), Duration::from_secs(1)).await;
-    client.write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{").await.unwrap();
+    client.write_all(b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{").await.unwrap();
     let answer = read_some(&mut client).await;
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("urn:receipts:problem:request-timeout"), "{answer}");
 }
@@ -168,7 +187,10 @@ async fn client_that_writes_an_oversized_body_sees_the_413() {
     let app = App::new();
     let (mut client, _stop, _serving) = listen(app.router.clone(), Duration::from_secs(1)).await;
     let body = vec![b' '; 5 << 20];
-    let head = format!("POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     client.write_all(head.as_bytes()).await.unwrap();
     client.write_all(&body).await.unwrap();
     let answer = read_some(&mut client).await;
@@ -179,7 +201,7 @@ async fn client_that_writes_an_oversized_body_sees_the_413() {
 async fn expect_continue_of_oversized_body_is_refused_at_once() {
     let app = App::new();
     let (mut client, _stop, _serving) = listen(app.router.clone(), Duration::from_secs(1)).await;
-    let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2000000\r\n\r\n";
+    let head = "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 2000000\r\n\r\n";
     client.write_all(head.as_bytes()).await.unwrap();
     let answer = read_some(&mut client).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
@@ -203,10 +225,10 @@ async fn connection_with_a_late_request_head_is_closed() {
     let address = silent.peer_addr().unwrap();
     assert_eq!(read_to_end(&mut silent).await, "");
     let mut slow = TcpStream::connect(address).await.unwrap();
-    slow.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nx-slow: ").await.unwrap();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await.unwrap();
     assert_eq!(read_to_end(&mut slow).await, "");
     let mut idle = TcpStream::connect(address).await.unwrap();
-    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     assert!(read_to_end(&mut idle).await.starts_with("HTTP/1.1 200 "), "answered, and closed after the head timeout");
 }
 
@@ -215,7 +237,7 @@ async fn connection_with_a_late_request_head_is_closed() {
 async fn answer_may_take_longer_than_the_head_timeout() {
     let timeouts = Timeouts { head: Duration::from_millis(50), drain: Duration::from_secs(1) };
     let (mut client, _stop, _serving) = listen_with(slow(Duration::from_millis(400)), timeouts).await;
-    client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    client.write_all(b"GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     assert!(read_to_end(&mut client).await.starts_with("HTTP/1.1 200 "));
 }
 
@@ -231,7 +253,7 @@ fn slow(took: Duration) -> Router {
 #[tokio::test]
 async fn requests_in_progress_are_answered_before_exit() {
     let (mut client, stop, serving) = listen(slow(Duration::from_millis(200)), Duration::from_secs(20)).await;
-    client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    client.write_all(b"GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     stop.send(()).unwrap();
     assert!(read_some(&mut client).await.starts_with("HTTP/1.1 200 "));
@@ -241,7 +263,7 @@ async fn requests_in_progress_are_answered_before_exit() {
 #[tokio::test]
 async fn slow_request_does_not_delay_exit() {
     let (mut client, stop, serving) = listen(slow(Duration::from_secs(3_600)), Duration::from_millis(50)).await;
-    client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    client.write_all(b"GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     stop.send(()).unwrap();
     assert_eq!(serving.await.unwrap(), DrainOutcome::DeadlineReached);

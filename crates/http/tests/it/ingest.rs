@@ -189,13 +189,6 @@ async fn control_event_with_partition_is_written_only_there() {
 }
 
 #[tokio::test]
-async fn users_may_not_write_events() {
-    let app = App::new();
-    app.post("/v1/events", &[("receipts-caller", "bob")], read("g")).await.is_problem(403, "forbidden", &[]);
-    assert!(app.records().is_empty());
-}
-
-#[tokio::test]
 async fn unknown_content_type_is_a_415() {
     let app = App::new();
     for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/xml"] {
@@ -205,8 +198,6 @@ async fn unknown_content_type_is_a_415() {
     for content_type in ["application/json; charset=utf-8", "application/cloudevents+json"] {
         assert_eq!(app.post("/v1/events", &[("content-type", content_type)], read("g")).await.status, 202);
     }
-    let bare = axum::http::Request::post("/v1/events").body(read("g").to_string().into()).unwrap();
-    assert_eq!(app.send(bare).await.status, 202);
 }
 
 #[tokio::test]
@@ -286,4 +277,108 @@ async fn silent_log_leaves_the_outcome_open() {
     let writer = Arc::new(Mute(std::sync::Mutex::default()));
     let setup = Setup { writer: Some(writer), acknowledge_timeout: Duration::from_millis(50), ..Setup::default() };
     App::with(setup).post("/v1/events", &[], read("a")).await.is_problem(503, "outcome-open", &[""]);
+}
+
+/// INV-SCOPE
+#[tokio::test]
+async fn person_writes_own_reads_and_nothing_else() {
+    let app = App::new();
+    let bob = [("receipts-caller", "bob")];
+    let mark = json!({"type": "conversation.read", "conversation_id": "g", "reader_id": "bob", "up_to_sent_at_ms": 1});
+    assert_eq!(app.post("/v1/events", &bob, json!([read("g"), mark])).await.status, 202);
+    let mut others = read("g");
+    others["reader_id"] = json!("eve");
+    let sent =
+        json!({"type": "message.sent", "conversation_id": "g", "message_id": "m", "sender_id": "bob", "sent_at_ms": 1});
+    let policy = json!({"type": "policy.changed", "read_receipts": {"*": true}});
+    let erased = json!({"type": "user.erased", "user_id": "bob"});
+    let refused = app.post("/v1/events", &bob, json!([read("g"), others, sent, mark, policy, erased])).await;
+    refused.is_problem(403, "forbidden", &["/1", "/2", "/4", "/5"]);
+    let details: Vec<_> =
+        refused.json["errors"].as_array().unwrap().iter().map(|item| item["detail"].as_str().unwrap()).collect();
+    let scopes = ["receipts:write", "receipts:write", "receipts:policy", "receipts:erase"];
+    assert_eq!(details, scopes.map(|scope| format!("needs the scope {scope}")));
+    app.post("/v1/events", &bob, &others).await.is_problem(403, "forbidden", &[""]);
+    let unknown = json!({"type": "message.eaten", "conversation_id": "g"});
+    app.post("/v1/events", &bob, json!([others, unknown])).await.is_problem(400, "invalid", &["/1/type"]);
+    assert_eq!(app.records().len(), 2, "nothing of a refused body is written");
+    assert_eq!(app.post("/v1/events", &[], json!([others, sent, policy, erased])).await.status, 202);
+}
+
+#[tokio::test]
+async fn body_without_a_content_type_is_a_415() {
+    let app = App::new();
+    for uri in ["/v1/events", "/v1/receipts/query"] {
+        let request = axum::http::Request::post(uri).body(read("g").to_string().into()).unwrap();
+        app.send(request).await.is_problem(415, "unsupported-media-type", &["/Content-Type"]);
+    }
+    assert!(app.records().is_empty());
+}
+
+/// INV-AUDIT
+#[tokio::test]
+async fn acts_leave_one_audit_line_without_the_persons_id() {
+    let lines = audit::Lines::default();
+    let _logs = lines.collect();
+    let app = App::new();
+    app.table.put("g1", "m1", "alice", 1, receipts_fold::view::Status::Ok);
+    let erased = json!({"type": "user.erased", "user_id": "zoe-4711"});
+    let policy = json!({"type": "policy.changed", "read_receipts": {"work": false}});
+    app.post("/v1/events", &[("x-request-id", "req-1"), ACME], json!([read("g"), erased, policy])).await;
+    app.post("/v1/events", &[("x-request-id", "req-2"), ("receipts-caller", "bob")], &erased).await;
+    let list = "/v1/conversations/g1/messages/m1/members?filter=unread";
+    app.get(list, &[("x-request-id", "req-3"), ("receipts-caller", "alice")]).await;
+    app.get(list, &[("x-request-id", "req-4"), ("receipts-caller", "bob")]).await;
+    let lines = lines.audited();
+    let parts: Vec<[&str; 4]> = lines
+        .iter()
+        .map(|line| ["act", "outcome", "tenant", "request_id"].map(|field| line[field].as_str().unwrap_or_default()))
+        .collect();
+    let wanted = [
+        ["erasure", "written", "acme", "req-1"],
+        ["policy", "written", "acme", "req-1"],
+        ["member_list", "answered", "default", "req-3"],
+        ["member_list", "refused", "default", "req-4"],
+    ];
+    assert_eq!(parts, wanted);
+    assert_eq!((&lines[2]["user"], &lines[2]["filter"]), (&json!("alice"), &json!("unread")));
+    assert_eq!(lines[3]["user"], "bob");
+    let of_partitions = lines[0]["positions"].as_str().unwrap();
+    assert_eq!(of_partitions.split(' ').count() as u32, PARTITIONS, "{of_partitions}");
+    assert!(!json!(lines).to_string().contains("zoe-4711"), "{lines:?}");
+}
+
+/// Collects the log lines of this thread.
+mod audit {
+    use serde_json::Value;
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        /// Collects until the guard is dropped.
+        pub(super) fn collect(&self) -> tracing::subscriber::DefaultGuard {
+            let lines = self.clone();
+            let logs = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || lines.clone());
+            tracing::subscriber::set_default(logs.finish())
+        }
+
+        /// Returns the audit lines.
+        pub(super) fn audited(&self) -> Vec<Value> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+            lines.filter(|line: &Value| line["target"] == receipts_http::AUDIT_TARGET).collect()
+        }
+    }
 }

@@ -86,6 +86,7 @@ impl Issuer {
             leeway: Duration::ZERO,
             tenant_claim: "tenant".to_owned(),
             service_claim: None,
+            strict_scopes: false,
         }
     }
 

@@ -7,7 +7,10 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::StreamExt as _;
+use jsonwebtoken::crypto::sign;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use receipts_fold::view::Status;
@@ -108,6 +111,7 @@ impl Bench {
             leeway: Duration::from_secs(5),
             tenant_claim: "tenant".to_owned(),
             service_claim: None,
+            strict_scopes: false,
         };
         Self { dir, settings }
     }
@@ -144,12 +148,21 @@ async fn token_without_sub_is_a_service_with_its_scopes() {
         let caller = ask(tokens, &Issued::secret().sign(&claims(changes))).unwrap();
         (caller.user, caller.scopes.has(Scope::Members), caller.scopes.has(Scope::Write))
     };
+    let all = |tokens: &Tokens, scope: &str| {
+        let caller = ask(tokens, &Issued::secret().sign(&claims(json!({"scope": scope})))).unwrap();
+        Scope::ALL.map(|scope| caller.scopes.has(scope))
+    };
     let tokens = bench.tokens().await;
     assert_eq!(scopes(&tokens, json!({"sub": null})), (None, false, false));
     assert_eq!(scopes(&tokens, json!({"sub": null, "scope": "openid receipts:members"})), (None, true, false));
     assert_eq!(scopes(&tokens, json!({"sub": null, "scopes": ["receipts:write"]})), (None, false, true));
     let admin = json!({"scp": ["receipts:members", 7]});
     assert_eq!(scopes(&tokens, admin), (Some("alice".to_owned()), true, false));
+    // Own, members, write, policy, erase.
+    assert_eq!(all(&tokens, "receipts:write"), [true, false, true, true, true]);
+    assert_eq!(all(&tokens, "receipts:own receipts:erase"), [true, false, false, false, true]);
+    bench.settings.strict_scopes = true;
+    assert_eq!(all(&bench.tokens().await, "receipts:write"), [false, false, true, false, false]);
     bench.settings.service_claim = Some("client_id".to_owned());
     let tokens = bench.tokens().await;
     assert_eq!(scopes(&tokens, json!({"client_id": "crm"})).0, None);
@@ -191,6 +204,11 @@ async fn unacceptable_tokens_are_refused() {
         ("without an audience", json!({"aud": null})),
         ("without a tenant", json!({"tenant": null})),
         ("of a tenant with a slash", json!({"tenant": "a/b"})),
+        ("of several issuers", json!({"iss": ["https://id.example"]})),
+        ("for an audience that is no text", json!({"aud": ["receipts", 7]})),
+        ("of several tenants", json!({"tenant": ["default"]})),
+        ("with a text for its end", json!({"exp": (now + 600).to_string()})),
+        ("with a text for its begin", json!({"nbf": "0"})),
         ("with an empty sub", json!({"sub": ""})),
         ("with a number for a sub", json!({"sub": 7})),
     ] {
@@ -206,6 +224,18 @@ async fn unacceptable_tokens_are_refused() {
     let public = serde_json::to_vec(&rsa.public()).unwrap();
     let forged = Issued { algorithm: Algorithm::HS256, id: "r", key: EncodingKey::from_secret(&public) };
     assert_eq!(ask(&tokens, &forged.sign(&claims(json!({})))), Err(Code::Unauthenticated));
+    // A second value of a claim, which another reader could believe.
+    let twins = |name: &str| {
+        let claims = claims(json!({})).to_string().replacen('{', &format!("{{{name:?}:\"x\","), 1);
+        let head = json!({"alg": "HS256"}).to_string();
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
+        let signature = sign(signed.as_bytes(), &Issued::secret().key, Algorithm::HS256).unwrap();
+        format!("{signed}.{signature}")
+    };
+    ask(&tokens, &twins("other")).expect("one of each claim");
+    for name in ["tenant", "sub", "iss", "exp"] {
+        assert_eq!(ask(&tokens, &twins(name)), Err(Code::Unauthenticated), "two of {name}");
+    }
     // The algorithm "none", a cut token, and a text that is not a token.
     let good = rsa.sign(&claims(json!({})));
     let (_, rest) = good.split_once('.').unwrap();
@@ -215,6 +245,25 @@ async fn unacceptable_tokens_are_refused() {
     }
     bench.settings.signatures = vec![Signature::Es256];
     assert_eq!(ask(&bench.tokens().await, &good), Err(Code::Unauthenticated), "RS256 is not on the list");
+}
+
+/// INV-CALLER
+#[tokio::test]
+async fn newer_name_of_eddsa_is_accepted() {
+    let key = Issued::ed("d");
+    let tokens = Bench::new(&[&key]).tokens().await;
+    let payload = URL_SAFE_NO_PAD.encode(claims(json!({})).to_string());
+    let token = |name: &str| {
+        let head = URL_SAFE_NO_PAD.encode(json!({"alg": name, "kid": "d"}).to_string());
+        let signed = format!("{head}.{payload}");
+        format!("{signed}.{}", sign(signed.as_bytes(), &key.key, Algorithm::EdDSA).unwrap())
+    };
+    for name in ["EdDSA", "Ed25519"] {
+        assert_eq!(ask(&tokens, &token(name)).unwrap().user.as_deref(), Some("alice"), "{name}");
+    }
+    for name in ["ed25519", "Ed448", "ES256"] {
+        assert_eq!(ask(&tokens, &token(name)), Err(Code::Unauthenticated), "{name}");
+    }
 }
 
 /// INV-CALLER
@@ -281,7 +330,7 @@ async fn bad_token_is_401_and_missing_permission_403() {
     there.is_problem(403, "forbidden", &[]);
     assert_eq!(app.get(not_there, &[("authorization", &bob)]).await.json, there.json, "the answers do not differ");
     let event = json!({"type": "members.changed", "conversation_id": "g1", "joined": ["bob"]});
-    app.post("/v1/events", &[("authorization", &bob)], event.clone()).await.is_problem(403, "forbidden", &[]);
+    app.post("/v1/events", &[("authorization", &bob)], event.clone()).await.is_problem(403, "forbidden", &[""]);
     let writer = bearer(json!({"sub": null, "scope": "receipts:write"}));
     assert_eq!(app.post("/v1/events", &[("authorization", &writer)], event).await.status, 202);
     app.get(ONE, &[("authorization", &writer)]).await.is_problem(403, "forbidden", &[]);
@@ -295,7 +344,9 @@ async fn stream_ends_when_the_token_expires() {
     bench.settings.leeway = Duration::ZERO;
     let app = app(&bench).await;
     let token = Issued::secret().sign(&claims(json!({"exp": get_current_timestamp() + 2})));
-    let request = Request::get("/v1/updates?sender_id=alice").header("authorization", format!("Bearer {token}"));
+    let request = Request::get("/v1/updates?sender_id=alice")
+        .header("host", "localhost")
+        .header("authorization", format!("Bearer {token}"));
     let response = app.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), 200);
     let body = response.into_body().into_data_stream();

@@ -33,7 +33,7 @@ struct Heard {
 
 impl Listener {
     async fn open(app: &App, query: &str, headers: &[(&str, &str)]) -> Self {
-        let mut request = Request::get(format!("/v1/updates?{query}"));
+        let mut request = Request::get(format!("/v1/updates?{query}")).header("host", "localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -40,7 +40,13 @@ pub(super) fn read(text: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, St
     }
 }
 
-fn usable(key: Value, algorithms: &[Algorithm]) -> Option<Key> {
+fn usable(mut key: Value, algorithms: &[Algorithm]) -> Option<Key> {
+    // The newer name of the same algorithm (RFC 9864), which the library does not know.
+    if let Some(name @ Value::String(_)) = key.get_mut("alg")
+        && name == "Ed25519"
+    {
+        *name = "EdDSA".into();
+    }
     let key: Jwk = serde_json::from_value(key).ok()?;
     let (algorithm, named) = match &key.algorithm {
         AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
@@ -101,10 +107,13 @@ mod tests {
             [ed(json!({"kid": "d", "use": "sig", "alg": "EdDSA"})), ec(json!({"kid": "e", "key_ops": ["verify"]}))];
         let taken = [("d".to_owned(), Algorithm::EdDSA), ("e".to_owned(), Algorithm::ES256)];
         assert_eq!(read_keys(&good, &ALL), Ok(taken.to_vec()));
+        let renamed = [ed(json!({"kid": "d", "alg": "Ed25519"}))];
+        assert_eq!(read_keys(&renamed, &ALL), Ok(taken[..1].to_vec()));
         for other in [
             ed(json!({"use": "enc"})),
             ed(json!({"key_ops": ["sign"]})),
             ec(json!({"alg": "ES384"})),
+            ec(json!({"alg": "Ed25519"})),
             ec(json!({"alg": "ECDH-ES"})),
             ec(json!({"crv": "P-384"})),
             ec(json!({"crv": "secp256k1"})),

@@ -2,6 +2,9 @@
 //!
 //! It must not write, and must not change an event beyond adding a missing tenant or partition.
 
+use crate::edge::audit::Act;
+use crate::edge::caller::Caller;
+use crate::edge::scopes::Scope;
 use crate::problem::{Code, Item, Problem};
 use crate::request::Format;
 use bytes::Bytes;
@@ -22,6 +25,8 @@ pub(crate) struct PostedEvents {
     /// The entries in the order of the events, each with the index of its event. A control event
     /// without a partition has an entry per partition.
     pub(crate) entries: Vec<(usize, Entry)>,
+    /// The events that have an audit line, by index.
+    pub(crate) acts: Vec<(usize, Act)>,
     /// Whether the body is one event instead of a list.
     single: bool,
 }
@@ -32,13 +37,13 @@ impl PostedEvents {
         if self.single { String::new() } else { format!("/{index}") }
     }
 
-    /// Reads a body that a caller of this tenant posted. An event without a tenant gets the
-    /// caller's.
+    /// Reads a body that a caller posted. An event without a tenant gets the caller's.
     ///
     /// # Errors
-    /// A 400 that names every offending item. Nothing of the body may be written then
+    /// A 400 that names every offending item, or else a 403 that names every event for which the
+    /// caller lacks a scope, and that scope. Nothing of the body may be written then
     /// (INV-ALL-OR-NOTHING).
-    pub(crate) fn read(body: &Bytes, format: Format, tenant: &str, partition_count: u32) -> Result<Self, Problem> {
+    pub(crate) fn read(body: &Bytes, format: Format, caller: &Caller, partition_count: u32) -> Result<Self, Problem> {
         let (events, single) = match format {
             Format::Lines => (lines(body)?, false),
             Format::Json => match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
@@ -49,16 +54,32 @@ impl PostedEvents {
         if events.is_empty() {
             return Err(Problem::invalid("", "must hold at least one event"));
         }
-        let mut posted = Self { event_count: events.len(), entries: Vec::with_capacity(events.len()), single };
-        let mut items = Vec::new();
+        let mut posted =
+            Self { event_count: events.len(), entries: Vec::with_capacity(events.len()), acts: Vec::new(), single };
+        let (mut invalid, mut lacking) = (Vec::new(), Vec::new());
         for (index, value) in events.into_iter().enumerate() {
-            let event = PostedEvent { body, value, index, tenant, partition_count };
-            if let Err(problems) = event.entries(&mut posted.entries) {
-                let prefix = posted.pointer(index);
-                items.extend(problems.into_iter().map(|item| Item { pointer: prefix.clone() + &item.pointer, ..item }));
+            let event = PostedEvent { body, value, index, caller, partition_count };
+            match event.read_into(&mut posted) {
+                Ok(scope) if caller.scopes.has(scope) => {}
+                Ok(scope) => lacking.push(Item {
+                    pointer: posted.pointer(index),
+                    detail: format!("needs the scope {}", scope.name()).into(),
+                }),
+                Err(problems) => {
+                    let prefix = posted.pointer(index);
+                    let items = problems.into_iter();
+                    invalid.extend(items.map(|item| Item { pointer: prefix.clone() + &item.pointer, ..item }));
+                }
             }
         }
-        if items.is_empty() { Ok(posted) } else { Err(Problem::new(Code::Invalid).items(items)) }
+        if !invalid.is_empty() {
+            return Err(Problem::new(Code::Invalid).items(invalid));
+        }
+        if !lacking.is_empty() {
+            let detail = format!("nothing was written: the caller lacks a scope for {} of the events", lacking.len());
+            return Err(Problem::new(Code::Forbidden).items(lacking).detail(detail));
+        }
+        Ok(posted)
     }
 }
 
@@ -67,35 +88,38 @@ struct PostedEvent<'a> {
     body: &'a Bytes,
     value: &'a [u8],
     index: usize,
-    tenant: &'a str,
+    caller: &'a Caller,
     partition_count: u32,
 }
 
 impl PostedEvent<'_> {
-    /// Appends the entries of the event.
+    /// Appends the entries of the event, and returns the scope that writing it needs.
     ///
     /// # Errors
     /// The invalid items, by pointers into the event.
-    fn entries(&self, entries: &mut Vec<(usize, Entry)>) -> Result<(), Vec<Item>> {
+    fn read_into(&self, posted: &mut PostedEvents) -> Result<Scope, Vec<Item>> {
+        let tenant = self.caller.tenant.as_str();
         let event = receipts_event::decode(self.value).map_err(|rejection| {
             let items = rejection.problems.into_iter();
             items.map(|problem| Item { pointer: problem.pointer, detail: problem.detail.into() }).collect::<Vec<_>>()
         })?;
-        let lacks_tenant = event.tenant != self.tenant && !names_field(self.value, "tenant");
-        if event.tenant != self.tenant && !lacks_tenant {
+        let lacks_tenant = event.tenant != tenant && !names_field(self.value, "tenant");
+        if event.tenant != tenant && !lacks_tenant {
             return Err(vec![Item { pointer: "/tenant".to_owned(), detail: "must be the caller's tenant".into() }]);
         }
         let key = match event.conversation_id() {
-            Some(conversation_id) => receipts_event::key(self.tenant, conversation_id),
-            None => receipts_event::control_key(self.tenant),
+            Some(conversation_id) => receipts_event::key(tenant, conversation_id),
+            None => receipts_event::control_key(tenant),
         };
         let key = Bytes::from(key);
         let value = if lacks_tenant {
-            Bytes::from(with_field(self.value, "tenant", &serde_json::json!(self.tenant).to_string()))
+            Bytes::from(with_field(self.value, "tenant", &serde_json::json!(tenant).to_string()))
         } else {
             self.body.slice_ref(self.value)
         };
-        let mut push = |partition, value| entries.push((self.index, Entry::event(key.clone(), value, partition)));
+        posted.acts.extend(self.act(&event).map(|act| (self.index, act)));
+        let mut push =
+            |partition, value| posted.entries.push((self.index, Entry::event(key.clone(), value, partition)));
         match (is_control(&event), event.partition()) {
             (false, _) => push(None, value),
             (true, Some(partition)) if partition < self.partition_count => push(Some(partition), value),
@@ -109,7 +133,16 @@ impl PostedEvent<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(Scope::to_write(&event, self.caller.user.as_deref()))
+    }
+
+    /// Returns the act that an audit line tells of this event.
+    fn act(&self, event: &Event<'_>) -> Option<Act> {
+        match &event.body {
+            Body::PolicyChanged(_) => Some(Act::Policy),
+            Body::UserErased(erased) => Some(Act::Erasure { own: self.caller.is(&erased.user_id) }),
+            _ => None,
+        }
     }
 }
 
@@ -171,6 +204,7 @@ impl<'de: 'a, 'a> Visitor<'de> for Elements<'_, 'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::scopes::Scopes;
     use proptest::prelude::*;
     use serde_json::Value;
 
@@ -178,9 +212,13 @@ mod tests {
 
     fn read(body: &str, format: Format, tenant: &str) -> Result<Vec<(usize, Entry)>, Vec<u8>> {
         let body = Bytes::copy_from_slice(body.as_bytes());
-        PostedEvents::read(&body, format, tenant, 4)
+        PostedEvents::read(&body, format, &service(tenant), 4)
             .map(|posted| posted.entries)
             .map_err(|problem| format!("{problem:?}").into())
+    }
+
+    fn service(tenant: &str) -> Caller {
+        Caller { tenant: tenant.to_owned(), user: None, service: None, scopes: Scopes::ALL, expires: None }
     }
 
     fn values(body: &str, tenant: &str) -> Vec<String> {

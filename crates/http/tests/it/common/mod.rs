@@ -8,10 +8,10 @@ pub(crate) mod table;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use receipts_event::{Event, decode};
 use receipts_http::{
-    AccessByTenant, Authenticate, Health, Ingest, Limits, Parts, QueryContext, TrustedHeaders, Updates, router,
+    AccessByTenant, Authenticate, Guard, Health, Ingest, Limits, Parts, QueryContext, TrustedHeaders, Updates, router,
 };
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Inspect, Log, OwnedRecord, Topic, Writer};
@@ -43,6 +43,7 @@ pub(crate) struct Setup {
     pub(crate) streams_max: usize,
     pub(crate) heartbeat: Duration,
     pub(crate) authenticate: Arc<dyn Authenticate>,
+    pub(crate) guard: Guard,
 }
 
 impl Default for Setup {
@@ -55,6 +56,7 @@ impl Default for Setup {
             streams_max: 100,
             heartbeat: Duration::from_secs(15),
             authenticate: Arc::new(TrustedHeaders),
+            guard: Guard::Loopback { hosts: Vec::new(), origins: Vec::new() },
         }
     }
 }
@@ -120,14 +122,17 @@ impl App {
                 readiness: Arc::new(move || receipts_query::Answers::ready(&*readiness)),
                 render_metrics: Arc::new(|| "up 1\n".to_owned()),
             },
+            guard: setup.guard,
             authenticate: setup.authenticate,
             limits: setup.limits,
         });
         Self { router, table, log, _dir: dir }
     }
 
-    /// Sends a request through the router, and checks the answer against the contract.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+    /// Sends a request through the router, and checks the answer against the contract. The host is
+    /// this machine if the request names none.
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Answer {
+        request.headers_mut().entry(header::HOST).or_insert(HeaderValue::from_static("localhost"));
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();

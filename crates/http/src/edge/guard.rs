@@ -1,0 +1,233 @@
+//! Refuses requests that a stranger's web page makes a browser send, on listeners that believe
+//! every client (DNS rebinding, and requests that need no preflight).
+//!
+//! It must not replace tokens: it tells browsers from other clients, not callers from one another.
+//! Keeps INV-LOCAL.
+
+use crate::problem::{Code, Problem};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, Version, header};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What a listener checks of a request before it looks at its path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Guard {
+    /// Only that it names one host: callers have tokens or a secret, which no browser sends on its
+    /// own.
+    #[default]
+    Credentials,
+    /// Also that no foreign web page sent it.
+    Browsers {
+        /// Origins whose pages may send requests, as browsers write them; `*` for all.
+        origins: Vec<String>,
+    },
+    /// Also that it names this machine. For a listener on loopback: whoever can make a name lead
+    /// here could otherwise have a browser read answers.
+    Loopback {
+        /// Further names of this machine, without a port; `*` for all.
+        hosts: Vec<String>,
+        /// As above.
+        origins: Vec<String>,
+    },
+}
+
+/// Middleware that lets a request pass or answers with the problem.
+pub(crate) async fn admit(State(guard): State<Arc<Guard>>, request: Request) -> Result<Request, Problem> {
+    let host = host(&request)?;
+    guard.check(host, request.headers())?;
+    Ok(request)
+}
+
+/// Returns the host that a request names. HTTP/1.1 requires exactly one (RFC 9112, section 3.2).
+fn host(request: &Request) -> Result<Option<&str>, Problem> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => match host.to_str() {
+            Ok(host) => Ok(Some(host)),
+            Err(_) => Err(Problem::invalid("/Host", "must be a host and a port in ASCII")),
+        },
+        (None, _) if request.version() == Version::HTTP_10 => Ok(None),
+        (None, _) => Err(Problem::invalid("/Host", "is missing")),
+        (Some(_), Some(_)) => Err(Problem::invalid("/Host", "must not appear more than once")),
+    }
+}
+
+impl Guard {
+    fn check(&self, host: Option<&str>, headers: &HeaderMap) -> Result<(), Problem> {
+        let (hosts, origins) = match self {
+            Self::Credentials => return Ok(()),
+            Self::Browsers { origins } => (None, origins),
+            Self::Loopback { hosts, origins } => (Some(hosts), origins),
+        };
+        let is_ours = |name: &str| is_loopback(name) || hosts.is_some_and(|hosts| listed(hosts, name));
+        if hosts.is_some() && host.is_some_and(|host| !is_ours(name(host))) {
+            return Err(refused(
+                "/Host",
+                "must be localhost, 127.0.0.1 or [::1], or a name of http.allowed_hosts, because \
+                this listener believes every client: set http.allowed_hosts, or tokens for callers (auth.*)",
+            ));
+        }
+        let mut sent = headers.get_all(header::ORIGIN).iter().map(|origin| origin.to_str().unwrap_or_default());
+        let origin = sent.next();
+        let is_listed = |origin: &str| listed(origins, origin);
+        let is_own = |origin: &str| {
+            let Some((_, authority)) = origin.split_once("://") else { return false };
+            host.is_some_and(|host| host.eq_ignore_ascii_case(authority)) || hosts.is_some() && is_ours(name(authority))
+        };
+        if origin.is_some_and(|origin| !is_listed(origin) && !is_own(origin)) || sent.next().is_some() {
+            return Err(refused(
+                "/Origin",
+                "must be this service's own origin or one of http.allowed_origins, because \
+                this listener believes every client: set http.allowed_origins, or tokens for callers (auth.*)",
+            ));
+        }
+        let is_cross_site = headers.get_all(SEC_FETCH_SITE).iter().any(|site| site.as_bytes() == b"cross-site");
+        if is_cross_site && !listed(origins, origin.unwrap_or("*")) {
+            return Err(refused(
+                "/Sec-Fetch-Site",
+                "must not be cross-site without an Origin of http.allowed_origins, \
+                because this listener believes every client: set http.allowed_origins, or tokens for callers (auth.*)",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn refused(pointer: &str, detail: &'static str) -> Problem {
+    let summary = "a web page or a name of another host sent this request, and this listener has no tokens";
+    Problem::new(Code::Forbidden).detail(summary).item(pointer, detail)
+}
+
+/// Whether a list has a name in any case, or stands for all.
+fn listed(list: &[String], name: &str) -> bool {
+    list.iter().any(|one| one == "*" || one.eq_ignore_ascii_case(name))
+}
+
+/// Returns the host of `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`, without the port.
+fn name(authority: &str) -> &str {
+    match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => authority.split(':').next().unwrap_or_default(),
+    }
+}
+
+fn is_loopback(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || match name.parse() {
+            Ok(IpAddr::V4(address)) => address.is_loopback(),
+            Ok(IpAddr::V6(address)) => address == Ipv6Addr::LOCALHOST,
+            Err(_) => false,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    fn check(guard: &Guard, headers: &[(&str, &str)]) -> Result<(), Code> {
+        let mut request = Request::new(Body::empty());
+        for (name, value) in headers {
+            request.headers_mut().append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        let checked = host(&request).and_then(|host| guard.check(host, request.headers()));
+        checked.map_err(|problem| problem.code())
+    }
+
+    fn loopback(hosts: &[&str], origins: &[&str]) -> Guard {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Guard::Loopback { hosts: texts(hosts), origins: texts(origins) }
+    }
+
+    /// INV-LOCAL
+    #[test]
+    fn loopback_listener_answers_only_names_of_this_machine() {
+        let guard = loopback(&["receipts.internal"], &[]);
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "localhost.:80",
+            "127.0.0.1",
+            "127.3.2.1:99",
+            "[::1]",
+            "[::1]:8080",
+            "receipts.internal",
+            "Receipts.Internal:8080",
+        ] {
+            assert_eq!(check(&guard, &[("host", host)]), Ok(()), "{host}");
+        }
+        for host in [
+            "",
+            "example.org",
+            "localhost.example.org",
+            "example.org:8080",
+            "128.0.0.1",
+            "0.0.0.0",
+            "[::]",
+            "[::2]:80",
+            "127.0.0.1.example.org",
+            "127.1",
+            "[::ffff:10.0.0.1]",
+            "xreceipts.internal",
+            "a.localhost",
+        ] {
+            assert_eq!(check(&guard, &[("host", host)]), Err(Code::Forbidden), "{host}");
+        }
+        assert_eq!(check(&loopback(&["*"], &[]), &[("host", "example.org")]), Ok(()));
+    }
+
+    /// INV-LOCAL
+    #[test]
+    fn foreign_pages_are_refused_unless_listed() {
+        let own = ("host", "localhost:8080");
+        let guard = loopback(&[], &["https://app.example"]);
+        let site = |site| ("sec-fetch-site", site);
+        for headers in [
+            &[("origin", "http://localhost:8080")][..],
+            &[("origin", "http://127.0.0.1:3000"), site("same-site")],
+            &[site("same-origin")],
+            &[site("none")],
+            &[("origin", "https://app.example"), site("cross-site")],
+        ] {
+            assert_eq!(check(&guard, &[&[own], headers].concat()), Ok(()), "{headers:?}");
+        }
+        for headers in [
+            &[("origin", "https://evil.example")][..],
+            &[("origin", "null")],
+            &[("origin", "")],
+            &[("origin", "https://app.example:8443")],
+            &[("origin", "http://localhost:8080"), ("origin", "http://localhost:8080")],
+            &[site("cross-site")],
+            &[("origin", "http://localhost:3000"), site("cross-site")],
+        ] {
+            assert_eq!(check(&guard, &[&[own], headers].concat()), Err(Code::Forbidden), "{headers:?}");
+        }
+        assert_eq!(check(&loopback(&[], &["*"]), &[own, ("origin", "null"), site("cross-site")]), Ok(()));
+    }
+
+    /// INV-LOCAL
+    #[test]
+    fn exposed_listener_takes_any_host_but_only_its_own_pages() {
+        let guard = Guard::Browsers { origins: Vec::new() };
+        let own = ("host", "receipts.internal");
+        assert_eq!(check(&guard, &[own]), Ok(()));
+        assert_eq!(check(&guard, &[own, ("origin", "https://receipts.internal")]), Ok(()));
+        for origin in ["https://evil.example", "http://localhost", "http://receipts.internal:81"] {
+            assert_eq!(check(&guard, &[own, ("origin", origin)]), Err(Code::Forbidden), "{origin}");
+        }
+        assert_eq!(check(&guard, &[own, ("sec-fetch-site", "cross-site")]), Err(Code::Forbidden));
+        assert_eq!(check(&Guard::Credentials, &[own, ("origin", "https://evil.example")]), Ok(()));
+    }
+
+    #[test]
+    fn request_without_exactly_one_host_is_refused() {
+        for guard in [Guard::Credentials, loopback(&["*"], &["*"])] {
+            assert_eq!(check(&guard, &[]), Err(Code::Invalid));
+            assert_eq!(check(&guard, &[("host", "localhost"), ("host", "localhost")]), Err(Code::Invalid));
+        }
+    }
+}

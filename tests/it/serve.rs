@@ -3,7 +3,10 @@
 
 use receipts_tests::process::{Answer, Service, errors, run};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const RECEIPT: &str = "/v1/conversations/g1/messages/m1/receipt";
 const UNREAD: &str = "/v1/conversations/g1/messages/m1/members?filter=unread";
@@ -70,6 +73,78 @@ fn what_was_acknowledged_is_there_after_a_kill() {
     service.kill();
     let service = Service::serve(data.path(), &[]);
     assert_eq!(answers(&service, &token), before);
+}
+
+/// INV-PRIVATE: the service's files are for its own user, files for others follow the umask.
+#[test]
+fn files_of_a_service_are_its_users_alone() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (data, at, out) = (home.path().join("new/data"), home.path().join("snapshots"), home.path().join("out"));
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    let flags =
+        ["--snapshot-url", &text(&at), "--snapshot-interval-ms", "10", "--projector-checkpoint-interval-ms", "10"];
+    let service = Service::serve(&data, &flags);
+    _ = service.write(&chat());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !modes(&at).iter().any(|(_, is_folder, _)| !is_folder) {
+        assert!(Instant::now() < deadline, "no snapshot is taken");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(service.terminate(), Some(0));
+    for (path, is_folder, mode) in [modes(&home.path().join("new")), modes(&at)].concat() {
+        assert_eq!(mode, if is_folder { 0o700 } else { 0o600 }, "{mode:03o} {path:?}");
+    }
+    let output = run("receipts", &["export", "--data-dir", &text(&data), "--out", &text(&out), "--format", "csv"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    // A file that this process makes shows its umask.
+    let probe = home.path().join("probe");
+    fs::write(&probe, "").expect("written");
+    let usual = modes(&probe)[0].2;
+    let files: Vec<_> = modes(&out).into_iter().filter(|(_, is_folder, _)| !is_folder).collect();
+    assert!(!files.is_empty() && files.iter().all(|(_, _, mode)| *mode == usual), "{usual:03o} {files:?}");
+}
+
+/// Returns what is below a path: each path, whether it is a folder, and its mode. Files that vanish
+/// meanwhile are left out.
+fn modes(path: &Path) -> Vec<(PathBuf, bool, u32)> {
+    let Ok(meta) = fs::metadata(path) else { return Vec::new() };
+    let mut all = vec![(path.to_owned(), meta.is_dir(), meta.mode() & 0o777)];
+    if meta.is_dir() {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        all.extend(entries.flat_map(|entry| modes(&entry.path())));
+    }
+    all
+}
+
+#[test]
+fn secret_file_that_others_may_read_is_told() {
+    let home = tempfile::tempdir().expect("a folder");
+    let secret = home.path().join("secret");
+    fs::write(&secret, "0123456789abcdef0123456789abcdef").expect("written");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).expect("changed");
+    let secret = secret.to_str().expect("UTF-8");
+    let flags =
+        ["serve", "--auth-secret-file", secret, "--auth-issuer", "i", "--auth-audience", "a", "--secret-files-strict"];
+    let output = run("receipts", &flags);
+    let said = errors(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("auth.secret_file") && said.contains(&format!("chmod 600 {secret}")), "{said}");
+}
+
+/// A Service of Kubernetes whose name is `receipts` must not stop the pods of its namespace.
+#[test]
+fn variables_of_a_kubernetes_service_are_ignored() {
+    let data = tempfile::tempdir().expect("a folder");
+    let data_dir = data.path().to_str().expect("UTF-8");
+    let arguments = ["serve", "--http-listen", "127.0.0.1:0", "--data-dir", data_dir, "--projector-updates", "false"];
+    let variables = [
+        ("RECEIPTS_SERVICE_HOST", "10.96.7.1"),
+        ("RECEIPTS_PORT", "tcp://10.96.7.1:8080"),
+        ("RECEIPTS_PORT_8080_TCP_ADDR", "10.96.7.1"),
+        ("RECEIPTS_QUERY_SERVICE_PORT_HTTP", "8080"),
+    ];
+    let service = Service::start_in(&variables, "receipts", &arguments);
+    assert_eq!(service.terminate(), Some(0));
 }
 
 #[test]

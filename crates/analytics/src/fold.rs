@@ -10,7 +10,9 @@ use receipts_snapshots::{ProgressMonitor, Requirements, Snapshots, StopOnly};
 use receipts_store::{Paged, SledSettings, SledStore, trim};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -259,7 +261,11 @@ impl Scratch {
 
     /// Creates an empty store in a temporary directory.
     fn store(&self) -> Result<(TempDir, SledStore), Error> {
-        let dir = tempfile::tempdir()
+        // It holds ids and read times, so only its owner may enter it.
+        let private = Permissions::from_mode(0o700);
+        let dir = tempfile::Builder::new()
+            .permissions(private)
+            .tempdir()
             .map_err(Error::io("creating a temporary directory (set TMPDIR to choose another location)"))?;
         let settings = SledSettings { cache_bytes: (self.memory_bytes / 4) as u64, sync: false };
         let store = SledStore::open_strict(dir.path(), settings)?;

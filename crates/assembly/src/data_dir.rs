@@ -16,11 +16,13 @@ mod log_identity;
 mod rebuilt;
 
 pub use files::random;
+use files::{FILE_MODE, close_folder, make_folder};
 pub use log_identity::LogIdentity;
 
 use anyhow::{Context as _, Result, bail};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// An open data directory. While it lives, no other process uses the directory.
@@ -47,20 +49,28 @@ pub struct InUse {
     pub url: Option<String>,
 }
 
+/// Whether a name in a data directory is one of those above.
+fn is_ours(name: &str) -> bool {
+    const NAMES: [&str; 6] = ["lock", "cursor.key", "log", "store", "rebuild", "spool"];
+    NAMES.contains(&name) || name == "cursor.part" || name.starts_with("store-before-") || name.starts_with("store.")
+}
+
 impl DataDir {
-    /// Opens a data directory; makes it if it is missing.
+    /// Opens a data directory; makes it if it is missing. Only its owner may enter it.
     ///
     /// # Errors
     /// If it cannot be made or written; [`InUse`] if another process uses it.
     pub fn open(path: &Path) -> Result<Self> {
         let hint = || format!("cannot use the data directory {}; choose another --data-dir", path.display());
-        fs::create_dir_all(path).with_context(hint)?;
+        make_folder(path).with_context(hint)?;
+        close_folder(path, is_ours).with_context(hint)?;
         let lock_path = path.join("lock");
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(FILE_MODE)
             .open(&lock_path)
             .with_context(hint)?;
         match lock.try_lock() {

@@ -1,6 +1,7 @@
 //! The set-up of a process that runs for long: logs, metrics, signals, and threads for blocking
 //! work. Opens nothing.
 
+use crate::secrets::check_secret_files;
 use anyhow::Context as _;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -23,7 +24,12 @@ where
 {
     telemetry::init(&settings.telemetry)?;
     let metrics = Metrics::install(service)?;
+    receipts_runtime::private_files();
     settings.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    for name in &settings.foreign_variables {
+        tracing::debug!(name, "ignored a variable that Kubernetes sets for a Service");
+    }
+    check_secret_files(settings)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(async {
         let stop = shutdown::on_signal()?;

@@ -6,6 +6,30 @@ use receipts_cluster::{SECRET_BYTES_MIN, Secret, cursor_key_to_text};
 use receipts_query::CursorKey;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
+use std::os::unix::fs::MetadataExt as _;
+
+/// Checks that only their owner may read the files of secrets: warns, or refuses if
+/// `secret_files_strict` is set.
+///
+/// # Errors
+/// A usage failure that names each file and the command that closes it.
+pub(crate) fn check_secret_files(settings: &Settings) -> Result<(), Failure> {
+    let files = [("auth.secret_file", &settings.auth.secret_file), ("query.secret_file", &settings.query.secret_file)];
+    let open = files.into_iter().filter_map(|(key, path)| {
+        let path = path.as_deref()?;
+        // A file that cannot be looked at cannot be read either, which has an error of its own.
+        let mode = std::fs::metadata(path).ok()?.mode();
+        let path = path.display();
+        (mode & 0o077 != 0)
+            .then(|| format!("{key}: users other than the owner of {path} may read or change it: chmod 600 {path}"))
+    });
+    let open: Vec<String> = open.collect();
+    if settings.secret_files_strict && !open.is_empty() {
+        return Err(Failure::usage(format!("{} (secret_files_strict is set)", open.join("; "))));
+    }
+    open.iter().for_each(|sentence| tracing::warn!("{sentence}"));
+    Ok(())
+}
 
 /// Reads the secret that projectors and query edges share; `None` if the settings name no file.
 ///
@@ -43,4 +67,41 @@ pub fn operator_secret_of_holder(settings: &Settings) -> Result<Secret, Failure>
 
 fn from_key(key: &CursorKey) -> Secret {
     Secret::new(cursor_key_to_text(key).as_bytes()).expect("64 digits are enough")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use receipts_runtime::config;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// INV-PRIVATE
+    #[test]
+    fn open_secret_file_is_refused_where_that_is_set() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secret");
+        fs::write(&path, "0123456789abcdef0123456789abcdef").expect("written");
+        let checked = |mode: u32, strict: &str| {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).expect("changed");
+            let text = path.display().to_string();
+            let set =
+                |key: &str, value: &str| config::Override { key: key.into(), value: value.into(), flag: key.into() };
+            let flags = [set("query.secret_file", &text), set("secret_files_strict", strict)];
+            check_secret_files(&config::load(None, [], &flags).expect("no mistake"))
+        };
+        for mode in [0o600, 0o400, 0o700] {
+            checked(mode, "true").expect("private");
+        }
+        for mode in [0o640, 0o604, 0o620] {
+            checked(mode, "false").expect("a warning");
+            let failure = checked(mode, "true").expect_err("refused");
+            assert_eq!(failure.code(), 2);
+            let message = failure.message();
+            assert!(
+                message.contains(&format!("chmod 600 {}", path.display())) && message.contains("query.secret_file"),
+                "{message}"
+            );
+        }
+    }
 }

@@ -108,7 +108,13 @@ impl Destination {
     /// If the directory cannot be created.
     pub fn directory(path: &Path) -> Result<Self, Error> {
         let local = |source| Error::Local { doing: format!("creating the directory {}", path.display()), source };
+        let made: Vec<&Path> =
+            path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
         fs::create_dir_all(path).map_err(local)?;
+        for parent in made.iter().filter_map(|folder| folder.parent()) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(local)?;
+        }
         let path = path.canonicalize().map_err(local)?;
         let shown = path.display().to_string();
         let store = LocalFileSystem::new_with_prefix(&path)

@@ -6,6 +6,8 @@ use crate::{Error, ProgressMonitor, Requirements, Snapshots};
 use receipts_fold::State;
 use receipts_store::snapshot::{Header, Summary};
 use receipts_store::{Paged, SledSettings, SledStore};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 /// The memory for pages during an audit, bytes.
@@ -38,7 +40,10 @@ pub fn audit(
     aside: &Path,
     monitor: &dyn ProgressMonitor,
 ) -> Result<Audit, Error> {
-    let dir = tempfile::tempdir_in(aside)
+    // It holds ids and read times, so only its owner may enter it.
+    let dir = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(aside)
         .map_err(Error::io("creating a temporary directory (set TMPDIR to choose another location)"))?;
     let store = SledStore::open_strict(dir.path(), SledSettings { cache_bytes: 64 << 20, sync: false })?;
     let partition = found.partition;

@@ -18,7 +18,7 @@ impl DataDir {
     pub fn cursor_key(&self) -> Result<CursorKey> {
         let path = self.path.join("cursor.key");
         if !path.exists() {
-            write_whole(&path, &random::<KEY_BYTES>()?, 0o600)?;
+            write_whole(&path, &random::<KEY_BYTES>()?)?;
         }
         Self::cursor_key_in(&self.path)
     }

@@ -61,7 +61,7 @@ impl LogIdentity {
 
     /// Writes the identity into a store's folder.
     pub(super) fn write_to(&self, store: &Path) -> Result<()> {
-        write_whole(&store.join(FILE), &serde_json::to_vec(self)?, 0o644)
+        write_whole(&store.join(FILE), &serde_json::to_vec(self)?)
     }
 }
 
@@ -91,7 +91,7 @@ impl DataDir {
             Some(id) => String::from_utf8(id).with_context(|| format!("{} is damaged", path.display()))?,
             None => {
                 let id = receipts_event::hex(&random::<16>()?);
-                write_whole(&path, format!("{id}\n").as_bytes(), 0o644)?;
+                write_whole(&path, format!("{id}\n").as_bytes())?;
                 id
             }
         };

@@ -23,7 +23,7 @@ impl DataDir {
     pub fn mark_rebuilt(path: &Path, log: &LogIdentity) -> Result<()> {
         let folder = Self::rebuild_in(path);
         log.write_to(&folder)?;
-        write_whole(&folder.join(READY), b"", 0o644)
+        write_whole(&folder.join(READY), b"")
     }
 
     /// Switches to a rebuilt store that is complete, and keeps the replaced store; returns the

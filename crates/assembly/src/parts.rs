@@ -7,8 +7,8 @@ use receipts_http::{Ingest, Limits, Rate, Updates};
 use receipts_log::{Inspect, Log, ReadError};
 use receipts_objects::Destination;
 use receipts_projection::{
-    PRE_ENCODE_BYTES, ProjectError, Projector, SLICE_MESSAGES, Settings as ProjectorSettings, SnapshotSchedule,
-    SnapshotSettings,
+    APPEND_RETRY_MAX, PRE_ENCODE_BYTES, ProjectError, Projector, SLICE_MESSAGES, Settings as ProjectorSettings,
+    SnapshotSchedule, SnapshotSettings,
 };
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -151,6 +151,9 @@ fn start_projector(
         publish_updates: projector.updates,
         update_window: Duration::from_millis(projector.update_window_ms),
         publish_timeout: PUBLISH_TIMEOUT,
+        // The rest is for the last checkpoints.
+        stop_timeout: Duration::from_millis(settings.drain_ms / 4),
+        append_retry_max: APPEND_RETRY_MAX,
         answer_while_behind: !among_others,
         now_ms: receipts_runtime::clock::unix_ms,
         snapshots,

@@ -25,7 +25,7 @@ use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, unique, write_events};
 use receipts_log::{AppendError, Assignment, Inspect, Log, Peek, Polled, ReadError, Record, Topic};
-use receipts_projection::{PRE_ENCODE_BYTES, Projector, SLICE_MESSAGES, Settings};
+use receipts_projection::{APPEND_RETRY_MAX, PRE_ENCODE_BYTES, Projector, SLICE_MESSAGES, Settings};
 use receipts_query::Answers;
 use receipts_testkit::bench::{disk_bytes, number, params, text};
 use receipts_testkit::workload::{Params, Scratch, Workload};
@@ -286,6 +286,8 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, 
         publish_updates: publish,
         update_window: Duration::from_millis(200),
         publish_timeout: Duration::from_secs(10),
+        stop_timeout: Duration::from_secs(10),
+        append_retry_max: APPEND_RETRY_MAX,
         answer_while_behind: true,
         now_ms: || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
         snapshots: None,

@@ -2,6 +2,7 @@
 //! published. Encodes no page itself: [`crate::partition`] and the store do.
 
 use crate::partition::{Partition, checkpoint};
+use crate::publish;
 use crate::settings::ProjectError;
 use crate::shard::Shard;
 use crate::source::Source;
@@ -29,27 +30,46 @@ impl Shard {
         }
         let next = self.schedule.lock().next_checkpoint(now);
         let Some(number) = next else { return Ok(()) };
+        if self.publisher.lock().has_refused(number) {
+            // The fold would wait here for the letter's next attempt.
+            self.schedule.lock().postpone_one(number, now + settings.append_retry_max, Duration::ZERO);
+            return Ok(());
+        }
         if !self.pre_encode(number) {
             return Ok(());
         }
         // INV-UPDATE-LAST: publish first. After the checkpoint, an update lost with the process
         // would never be published again.
-        if !self.publish_and_wait(&[number])? {
-            tracing::warn!("the log does not acknowledge updates and dead letters; checkpoints are postponed");
-            self.schedule.lock().postpone(Instant::now() + settings.publish_timeout);
+        let patience = self.schedule.lock().patience(number, settings.publish_timeout);
+        if !self.publish_and_wait(&[number], patience)? {
+            let now = Instant::now();
+            self.schedule.lock().postpone_one(number, now + settings.publish_timeout, patience);
+            if let Some(left_out) = self.put_off.lock().is_due(now) {
+                let publish::Unsent { dead_letters, updates } = self.publisher.lock().unsent(&[number]);
+                tracing::warn!(
+                    partition = number,
+                    dead_letters,
+                    updates,
+                    left_out,
+                    "the log does not acknowledge updates and dead letters of this partition, and its checkpoint is put off"
+                );
+            }
             return Ok(());
         }
         match self.save(number) {
             Ok(Some(next_offset)) => self.schedule.lock().add_in_flight(number, next_offset),
             Ok(None) => {}
-            Err(ProjectError::Store(e)) if e.is_full() && !self.is_over_share(number) => {
+            Err(ProjectError::Store(e)) if e.is_exhausted() && !self.is_over_share(number) => {
                 metrics::counter!("receipts_checkpoints_put_off_total").increment(1);
-                tracing::error!(
-                    partition = number,
-                    error = %e,
-                    "no checkpoint can be written; it is tried again, and events are folded and queries answered as \
-                     long as memory lasts. Free some disk space"
-                );
+                if let Some(left_out) = self.put_off.lock().is_due(now) {
+                    tracing::warn!(
+                        partition = number,
+                        error = %e,
+                        left_out,
+                        "no checkpoint can be written; it is tried again, and events are folded and queries answered as \
+                         long as memory lasts"
+                    );
+                }
                 self.schedule.lock().postpone(Instant::now() + settings.publish_timeout);
             }
             Err(e) => return Err(e),
@@ -91,6 +111,9 @@ impl Shard {
     pub(crate) fn save(&self, number: u32) -> Result<Option<u64>, ProjectError> {
         let cell = self.cell(number);
         let saved = checkpoint(number, &cell.partition)?;
+        if saved.is_some() {
+            cell.set_unsaved_since(None);
+        }
         self.schedule.lock().remove(number);
         if let Some(partition) = cell.partition.write().as_mut() {
             self.enqueue(number, partition);

@@ -47,7 +47,9 @@ impl Damage {
         let marker = self.marker(partition);
         let recorded = File::create_new(&marker).and_then(|mut file| {
             file.write_all(e.to_string().as_bytes())?;
-            file.sync_all()
+            file.sync_all()?;
+            // The name too: without it the next start after a power cut would trust the state.
+            File::open(&self.dir)?.sync_all()
         });
         match recorded {
             Ok(()) => {

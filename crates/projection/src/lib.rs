@@ -6,6 +6,7 @@ mod batch;
 mod checkpoint;
 mod clock;
 mod damage;
+mod log_limit;
 mod memory;
 mod open;
 mod origin;
@@ -25,5 +26,7 @@ mod worker;
 
 pub use partitions::Partitions;
 pub use projector::Projector;
-pub use settings::{PRE_ENCODE_BYTES, ProjectError, SLICE_MESSAGES, Settings, SnapshotSchedule, SnapshotSettings};
+pub use settings::{
+    APPEND_RETRY_MAX, PRE_ENCODE_BYTES, ProjectError, SLICE_MESSAGES, Settings, SnapshotSchedule, SnapshotSettings,
+};
 pub use worker::{Step, Worker};

@@ -5,12 +5,17 @@ use crate::clock::is_ahead;
 use crate::damage::Damage;
 use crate::partition::{Fold, Partition};
 use crate::settings::Settings;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 use receipts_query::{Positions, Readiness};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
+
+/// How long a reader waits for a partition's lock on the thread that it runs on: longer than the
+/// fold of a usual record, and far shorter than a slice of a long one.
+const BRIEF_WAIT: Duration = Duration::from_micros(100);
 
 /// All partitions of the log. Holds the states of the owned ones. Cheap to clone.
 #[derive(Clone)]
@@ -43,6 +48,8 @@ pub(crate) struct PartitionCell {
     pub(crate) caught_up: AtomicBool,
     /// Timestamp of the last folded record, Unix milliseconds.
     pub(crate) timestamp_ms: AtomicU64,
+    /// The first change that no checkpoint holds: milliseconds since [`start`], plus 1; 0 for none.
+    unsaved_since_ms: AtomicU64,
 }
 
 impl PartitionCell {
@@ -53,6 +60,32 @@ impl PartitionCell {
             self.caught_up.store(true, Ordering::Release);
         }
     }
+
+    /// Takes the lock for reading. A thread of a runtime waits only briefly: then its other tasks
+    /// move to another thread, and this one may wait for the fold or for a slow question.
+    fn lock_for_reading(&self) -> RwLockReadGuard<'_, Option<Partition>> {
+        if let Some(guard) = self.partition.try_read_for(BRIEF_WAIT) {
+            return guard;
+        }
+        let wait = || self.partition.read();
+        match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
+            // There is no other thread for the tasks of a current-thread runtime.
+            _ => wait(),
+        }
+    }
+
+    /// Sets the time of the first change that no checkpoint holds.
+    pub(crate) fn set_unsaved_since(&self, at: Option<Instant>) {
+        let since_ms = at.map_or(0, |at| at.saturating_duration_since(start()).as_millis() as u64 + 1);
+        self.unsaved_since_ms.store(since_ms, Ordering::Release);
+    }
+}
+
+/// A moment before all others of [`PartitionCell::set_unsaved_since`].
+fn start() -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now)
 }
 
 impl Partitions {
@@ -60,6 +93,8 @@ impl Partitions {
         let cells = (0..count).map(|_| PartitionCell::default()).collect();
         let Settings { now_ms, answer_while_behind, .. } = *settings;
         let folded = watch::channel(()).0;
+        start();
+        metrics::gauge!("receipts_checkpoint_age_seconds").set(0.0);
         Self(Arc::new(Table { cells, folded, ready_lag, now_ms, answer_while_behind, damage }))
     }
 
@@ -83,10 +118,11 @@ impl Partitions {
     ///
     /// The fold of this partition, and later queries, wait meanwhile: microseconds if the pages are
     /// in memory, milliseconds if many must be read, as for a page of a long member list in a group
-    /// that has been silent for a while.
+    /// that has been silent for a while. Waits for the lock without holding up other tasks of the
+    /// runtime.
     pub fn read<R>(&self, partition: u32, ask: impl FnOnce(&Fold, u64) -> R) -> Option<R> {
         let cell = self.0.cells.get(partition as usize)?;
-        let guard = cell.partition.read();
+        let guard = cell.lock_for_reading();
         // Checked under the lock, which a release takes too.
         guard.as_ref().filter(|p| p.is_readable() && self.may_answer(cell)).map(|p| ask(&p.fold, p.position))
     }
@@ -154,8 +190,74 @@ impl Partitions {
         readiness
     }
 
+    /// Reports the age of the oldest change that no checkpoint holds. It grows while checkpoints
+    /// fail, and is 0 if every change is saved.
+    pub(crate) fn report_checkpoint_age(&self, now: Instant) {
+        let since = self.0.cells.iter().map(|cell| cell.unsaved_since_ms.load(Ordering::Acquire));
+        let oldest = since.filter(|since| *since > 0).min();
+        let age = oldest.map_or(Duration::ZERO, |since| {
+            now.saturating_duration_since(start()).saturating_sub(Duration::from_millis(since - 1))
+        });
+        metrics::gauge!("receipts_checkpoint_age_seconds").set(age.as_secs_f64());
+    }
+
     /// Wakes queries that wait for a position.
     pub(crate) fn announce(&self) {
         self.0.folded.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// Holds a partition's lock, as the fold does, until the returned sender is dropped.
+    fn hold(cell: &Arc<PartitionCell>) -> mpsc::Sender<()> {
+        let (release, released) = mpsc::channel::<()>();
+        let (held, is_held) = mpsc::channel();
+        let cell = Arc::clone(cell);
+        std::thread::spawn(move || {
+            let _guard = cell.partition.write();
+            held.send(()).expect("the test waits");
+            _ = released.recv();
+        });
+        is_held.recv().expect("held");
+        release
+    }
+
+    /// INV-FREE-THREADS
+    #[test]
+    fn reader_that_waits_leaves_the_runtime_free() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+        let cell = Arc::<PartitionCell>::default();
+        let release = hold(&cell);
+        let readers: Vec<_> = (0..20)
+            .map(|_| {
+                let cell = Arc::clone(&cell);
+                runtime.spawn(async move { cell.lock_for_reading().is_none() })
+            })
+            .collect();
+        for reader in &readers {
+            // The runtime's only thread runs other tasks while the readers wait.
+            runtime.block_on(runtime.spawn(async {})).expect("run");
+            assert!(!reader.is_finished(), "the lock is held");
+        }
+        drop(release);
+    }
+
+    #[test]
+    fn reader_may_wait_on_any_kind_of_runtime() {
+        let cell = Arc::<PartitionCell>::default();
+        let current = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        for wait in [0, 1] {
+            let release = hold(&cell);
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(5));
+                drop(release);
+            });
+            let read = async { cell.lock_for_reading().is_none() };
+            assert!(if wait == 0 { current.block_on(read) } else { cell.lock_for_reading().is_none() });
+        }
     }
 }

@@ -22,7 +22,7 @@ pub struct Projector {
     stop: CancellationToken,
     /// Joined before the workers' threads, because it reads the store.
     snapshotter: Option<JoinHandle<()>>,
-    desk: Option<Arc<dyn SnapshotControl>>,
+    snapshots: Option<Arc<dyn SnapshotControl>>,
     threads: Vec<JoinHandle<Result<(), ProjectError>>>,
     /// Closed once all workers' threads have ended.
     running: mpsc::Receiver<Infallible>,
@@ -54,9 +54,10 @@ impl Projector {
         });
         let spawn_error =
             |source| receipts_store::Error::Io { doing: "starting the projector's threads".into(), source };
-        let desk = snapshotter.as_ref().map(|s| s.desk() as Arc<dyn SnapshotControl>);
+        let control = snapshotter.as_ref().map(|s| s.control() as Arc<dyn SnapshotControl>);
         let (runs, running) = mpsc::channel(1);
-        let mut projector = Self { partitions, stop, snapshotter: None, desk, threads: Vec::new(), running };
+        let mut projector =
+            Self { partitions, stop, snapshotter: None, snapshots: control, threads: Vec::new(), running };
         for (number, worker) in (0..).zip(workers) {
             let runs = runs.clone();
             let thread = std::thread::Builder::new().name(format!("fold-{number}")).spawn(move || {
@@ -88,7 +89,7 @@ impl Projector {
 
     /// Returns where operators request snapshots; `None` if none are taken.
     pub fn snapshots(&self) -> Option<Arc<dyn SnapshotControl>> {
-        self.desk.clone()
+        self.snapshots.clone()
     }
 
     /// Tells whether all workers' threads have ended.

@@ -6,15 +6,18 @@ mod outbox;
 mod window;
 
 pub(crate) use dead_letter::DeadRecord;
+pub(crate) use outbox::Unsent;
 
 use crate::partition::{FoldError, Partition};
 use crate::partitions::Partitions;
 use crate::settings::Settings;
 use outbox::Outbox;
+use receipts_event::Reason;
 use receipts_log::Writer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 use window::UpdateWindow;
 
 /// The pending changes of all partitions together may take this share (1/16) of
@@ -37,11 +40,21 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// `partitions` is the number of partitions that share the memory.
-    pub(crate) fn new(writer: Arc<dyn Writer>, events_topic: String, settings: &Settings, partitions: u32) -> Self {
+    /// `partitions` is the number of partitions that share the memory. Once `stop` is cancelled no
+    /// append waits for room.
+    pub(crate) fn new(
+        writer: Arc<dyn Writer>,
+        events_topic: String,
+        settings: &Settings,
+        partitions: u32,
+        stop: CancellationToken,
+    ) -> Self {
+        for reason in Reason::ALL {
+            metrics::counter!("receipts_dead_letters_total", "reason" => reason.code()).increment(0);
+        }
         let pending = settings.memory_bytes / PENDING_SHARE / partitions.max(1) as usize;
         Self {
-            outbox: Outbox::new(writer),
+            outbox: Outbox::new(writer, settings.append_retry_max, stop),
             updates: BTreeMap::new(),
             window: (settings.publish && settings.publish_updates).then_some(settings.update_window),
             pending_bytes_max: pending.max(PENDING_BYTES_MIN),
@@ -74,7 +87,7 @@ impl Publisher {
         }
         for dead in dead_letters {
             metrics::counter!("receipts_dead_letters_total", "reason" => dead.reason.code()).increment(1);
-            self.outbox.send_dead_letter(dead.into_entry(number, &self.events_topic));
+            self.outbox.send_dead_letter(number, dead.into_letter(number, &self.events_topic));
         }
     }
 
@@ -113,10 +126,25 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits for the log, at most this long and at most one second. Returns true if every append is
-    /// acknowledged.
-    pub(crate) fn wait(&mut self, at_most: Duration) -> bool {
-        self.outbox.wait(at_most)
+    /// Waits for the log, at most this long and at most 100 ms. Returns true if every append of the
+    /// partitions is acknowledged.
+    pub(crate) fn wait(&mut self, numbers: &[u32], at_most: Duration) -> bool {
+        self.outbox.wait(numbers, at_most)
+    }
+
+    /// Tells whether every append of a partition is acknowledged.
+    pub(crate) fn is_acknowledged(&self, number: u32) -> bool {
+        self.outbox.is_acknowledged(number)
+    }
+
+    /// Tells whether the log has refused a dead letter of a partition. It is tried again.
+    pub(crate) fn has_refused(&self, number: u32) -> bool {
+        self.outbox.has_refused(number)
+    }
+
+    /// Counts the unacknowledged appends of partitions.
+    pub(crate) fn unsent(&self, numbers: &[u32]) -> Unsent {
+        self.outbox.unsent(numbers)
     }
 
     /// Drops the pending changes of a released partition.

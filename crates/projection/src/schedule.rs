@@ -1,8 +1,8 @@
 //! The partitions that a worker must publish or checkpoint next. The cost of a step thus follows
 //! the changed partitions, not the owned ones. Knows only the numbers of partitions.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
 
 /// The partitions of a shard that need work. Its lock is taken last: no other lock is taken under
 /// it.
@@ -17,9 +17,24 @@ pub(crate) struct Schedule {
     due: VecDeque<u32>,
     /// Checkpoints, with their next offset, that the store may not have applied yet.
     in_flight: Vec<(u32, u64)>,
-    /// No checkpoint before this time, because the log does not acknowledge or the disk is full.
+    /// No checkpoint before this time, because the disk is full.
     not_before: Option<Instant>,
+    /// Partitions whose updates or dead letters the log has not acknowledged in time.
+    unacknowledged: BTreeMap<u32, Unacknowledged>,
 }
+
+/// A partition whose checkpoint waits for the log.
+#[derive(Debug, Clone, Copy)]
+struct Unacknowledged {
+    not_before: Instant,
+    /// The longest time that its last checkpoint waited for the log.
+    waited: Duration,
+}
+
+/// How long the first checkpoint of a partition waits for the log: longer than an acknowledgement
+/// takes, and short for those who wait for the partition's next records. Each further one waits
+/// twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 impl Schedule {
     /// Adds a partition to the next publish. The caller adds it at most once between two calls of
@@ -53,7 +68,22 @@ impl Schedule {
 
     /// Returns the partition to checkpoint next; none while checkpoints are postponed.
     pub(crate) fn next_checkpoint(&self, now: Instant) -> Option<u32> {
-        if self.is_postponed(now) { None } else { self.due.front().copied() }
+        if self.is_postponed(now) {
+            return None;
+        }
+        let waits = |number: &u32| self.unacknowledged.get(number).is_some_and(|u| now < u.not_before);
+        self.due.iter().copied().find(|number| !waits(number))
+    }
+
+    /// Returns how long a partition's next checkpoint waits for the log, `longest` at most.
+    pub(crate) fn patience(&self, partition: u32, longest: Duration) -> Duration {
+        let waited = self.unacknowledged.get(&partition).map(|u| u.waited);
+        waited.map_or(FIRST_WAIT, |waited| (waited * 2).max(FIRST_WAIT)).min(longest)
+    }
+
+    /// Postpones a partition's checkpoint, for which the log was given `waited`.
+    pub(crate) fn postpone_one(&mut self, partition: u32, not_before: Instant, waited: Duration) {
+        self.unacknowledged.insert(partition, Unacknowledged { not_before, waited });
     }
 
     fn is_postponed(&self, now: Instant) -> bool {
@@ -81,13 +111,13 @@ impl Schedule {
         // After a release the worker can no longer ask whether the last checkpoint was applied.
         self.in_flight.retain(|(number, _)| *number != partition);
         self.due.retain(|number| *number != partition);
+        self.unacknowledged.remove(&partition);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn checkpoints_come_one_by_one_in_due_order() {
@@ -106,5 +136,21 @@ mod tests {
         schedule.postpone(now + Duration::from_secs(1));
         assert_eq!(schedule.next_checkpoint(now), None);
         assert_eq!(schedule.next_checkpoint(now + Duration::from_secs(1)), Some(2));
+    }
+
+    #[test]
+    fn unacknowledged_partition_holds_no_other_up() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut schedule = Schedule::default();
+        [3, 5].into_iter().for_each(|number| schedule.mark_due(number));
+        assert_eq!(schedule.patience(3, 10 * second), FIRST_WAIT);
+        schedule.postpone_one(3, now + second, FIRST_WAIT);
+        assert_eq!(schedule.next_checkpoint(now), Some(5));
+        schedule.remove(5);
+        assert_eq!(schedule.next_checkpoint(now), None);
+        assert_eq!(schedule.next_checkpoint(now + second), Some(3));
+        assert_eq!((schedule.patience(3, 10 * second), schedule.patience(3, Duration::ZERO)), (second, Duration::ZERO));
+        schedule.remove(3);
+        assert_eq!(schedule.patience(3, 10 * second), FIRST_WAIT);
     }
 }

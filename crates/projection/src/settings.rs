@@ -13,6 +13,9 @@ pub const PRE_ENCODE_BYTES: usize = 128 << 10;
 /// The usual [`Settings::slice_messages`]: about a millisecond where the pages are in memory.
 pub const SLICE_MESSAGES: u32 = 1_024;
 
+/// The usual [`Settings::append_retry_max`].
+pub const APPEND_RETRY_MAX: Duration = Duration::from_secs(1);
+
 /// The settings of a projector.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -45,9 +48,15 @@ pub struct Settings {
     pub publish_updates: bool,
     /// Changes of one message within this time become one update.
     pub update_window: Duration,
-    /// How long a checkpoint waits for the log to acknowledge updates and dead letters. After that,
-    /// or if the disk is full, it is postponed by the same time.
+    /// The longest wait of a checkpoint for the log to acknowledge the partition's updates and dead
+    /// letters. After that, or if the disk is full, it is postponed by the same time.
     pub publish_timeout: Duration,
+    /// How long a stop waits for the log to acknowledge updates and dead letters. Partitions with
+    /// unacknowledged ones are then left as last checkpointed.
+    pub stop_timeout: Duration,
+    /// The longest wait before a refused append is tried again. The first wait is 10 ms, each
+    /// further one twice as long.
+    pub append_retry_max: Duration,
     /// Whether a partition answers before it has caught up for the first time. False if another
     /// process may still answer for it from a later position.
     pub answer_while_behind: bool,

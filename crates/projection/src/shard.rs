@@ -2,9 +2,10 @@
 //! Polls no log; `open` opens the partitions, and `checkpoint` saves them.
 
 use crate::damage::is_damage;
+use crate::log_limit::LogLimit;
 use crate::partition::{Decoded, FoldError, Partition};
 use crate::partitions::PartitionCell;
-use crate::publish::Publisher;
+use crate::publish::{self, Publisher};
 use crate::schedule::Schedule;
 use crate::settings::ProjectError;
 use crate::shared::Shared;
@@ -53,8 +54,10 @@ pub(crate) fn shard_of(partition: u32, count: usize) -> usize {
 pub(crate) struct Shard {
     pub(crate) shared: Arc<Shared>,
     id: ShardId,
-    publisher: Mutex<Publisher>,
+    pub(crate) publisher: Mutex<Publisher>,
     pub(crate) schedule: Mutex<Schedule>,
+    /// Limits the lines about checkpoints that are put off.
+    pub(crate) put_off: Mutex<LogLimit>,
     /// A failure of a call that cannot return an error. The next step returns it.
     pub(crate) failure: Mutex<Option<ProjectError>>,
 }
@@ -69,8 +72,10 @@ impl Shard {
                 events_topic.to_owned(),
                 &shared.settings,
                 log.partition_count(),
+                shared.stop.clone(),
             )),
             schedule: Mutex::default(),
+            put_off: Mutex::default(),
             failure: Mutex::new(None),
         })
     }
@@ -154,7 +159,9 @@ impl Shard {
             }
             self.enqueue(number, partition);
             if partition.first_change.is_none() {
-                partition.first_change = Some(Instant::now());
+                let now = Instant::now();
+                partition.first_change = Some(now);
+                cell.set_unsaved_since(Some(now));
                 self.schedule.lock().mark_unsaved(number);
             }
             cell.at_end.store(false, Ordering::Release);
@@ -247,51 +254,61 @@ impl Shard {
     }
 
     /// Publishes all pending updates of the partitions and waits until the log acknowledges them.
-    /// Returns false if it does not within `publish_timeout`.
-    pub(crate) fn publish_and_wait(&self, numbers: &[u32]) -> Result<bool, ProjectError> {
-        let deadline = Instant::now() + self.shared.settings.publish_timeout;
+    /// Returns false if it does not in time.
+    pub(crate) fn publish_and_wait(&self, numbers: &[u32], at_most: Duration) -> Result<bool, ProjectError> {
+        let deadline = Instant::now() + at_most;
+        let was_stopped = self.shared.stop.is_cancelled();
         loop {
             // Repeated because updates that the log refuses are rendered again.
             self.publish(numbers)?;
             let left = deadline.saturating_duration_since(Instant::now());
-            if self.publisher.lock().wait(left) {
+            if self.publisher.lock().wait(numbers, left) {
                 return Ok(true);
             }
-            if left.is_zero() {
+            // A stop releases the partitions, and gives the log its own time.
+            if left.is_zero() || !was_stopped && self.shared.stop.is_cancelled() {
                 return Ok(false);
             }
         }
     }
 
     /// Releases those of the partitions that this shard owns. INV-HANDOVER: with `durable`, each
-    /// state is on disk before the partition counts as released.
+    /// state is on disk before the partition counts as released, unless the log does not
+    /// acknowledge its updates or dead letters in time.
     pub(crate) fn release(&self, numbers: &[u32], durable: bool) -> Result<(), ProjectError> {
         let is_owned = |number: &u32| self.id.contains(*number) && self.cell(*number).owned.load(Ordering::Acquire);
         let numbers: Vec<u32> = numbers.iter().copied().filter(is_owned).collect();
         if numbers.is_empty() {
             return Ok(());
         }
-        let published = if durable { self.publish_and_wait(&numbers) } else { Ok(false) };
-        if durable && matches!(published, Ok(false)) {
-            tracing::warn!(
-                ?numbers,
-                "the log does not acknowledge updates and dead letters; the partitions are released as last checkpointed"
-            );
+        let mut durable = if durable { numbers.clone() } else { Vec::new() };
+        let mut result = Ok(());
+        if !durable.is_empty() {
+            let settings = &self.shared.settings;
+            let stops = self.shared.stop.is_cancelled();
+            let at_most = if stops { settings.stop_timeout } else { settings.publish_timeout };
+            match self.publish_and_wait(&durable, at_most) {
+                Ok(true) => {}
+                Ok(false) => self.keep_acknowledged(&mut durable),
+                Err(e) => {
+                    result = Err(e);
+                    durable.clear();
+                }
+            }
         }
-        let durable = matches!(published, Ok(true));
-        let mut result = published.map(|_| ());
-        if durable {
-            // The store's thread applies one checkpoint while the next one is encoded.
-            let saved: Vec<_> = numbers.iter().map(|number| self.save(*number)).collect();
-            result = result.and(saved.into_iter().try_for_each(|saved| saved.map(|_| ())));
-        }
+        // The store's thread applies one checkpoint while the next one is encoded.
+        let saved: Vec<_> = durable.iter().map(|number| self.save(*number)).collect();
+        result = result.and(saved.into_iter().try_for_each(|saved| saved.map(|_| ())));
         for number in numbers {
             let cell = self.cell(number);
-            if durable && let Some(p) = cell.partition.read().as_ref() {
+            if durable.contains(&number)
+                && let Some(p) = cell.partition.read().as_ref()
+            {
                 result = result.and(p.fold.pages().backend().wait().map_err(Into::into));
             }
             cell.owned.store(false, Ordering::Release);
             cell.caught_up.store(false, Ordering::Release);
+            cell.set_unsaved_since(None);
             *cell.partition.write() = None;
             self.shared.memory.lock().set_used(number, 0);
             self.schedule.lock().remove(number);
@@ -299,6 +316,21 @@ impl Shard {
             tracing::info!(partition = number, "partition released");
         }
         result
+    }
+
+    /// Keeps only the partitions whose updates and dead letters are all acknowledged, and says what
+    /// is left of the others.
+    fn keep_acknowledged(&self, numbers: &mut Vec<u32>) {
+        let publisher = self.publisher.lock();
+        let left: Vec<u32> = numbers.extract_if(.., |number| !publisher.is_acknowledged(*number)).collect();
+        let publish::Unsent { dead_letters, updates } = publisher.unsent(&left);
+        tracing::warn!(
+            partitions = ?left,
+            dead_letters,
+            updates,
+            "the log does not acknowledge dead letters and updates; their partitions are released as last checkpointed, \
+             and their next owner folds the records since and sends them again"
+        );
     }
 }
 

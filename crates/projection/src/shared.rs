@@ -28,6 +28,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(store: Arc<SledStore>, log: &dyn Log, settings: Settings, ready_lag: Duration) -> Arc<Self> {
+        metrics::counter!("receipts_checkpoints_put_off_total").increment(0);
         let (count, damage) = (log.partition_count(), Damage::new(settings.dir.clone()));
         Arc::new(Self {
             partitions: Partitions::new(count, ready_lag, &settings, damage),

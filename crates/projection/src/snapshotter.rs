@@ -21,35 +21,35 @@ const SLEEP_MAX: Duration = Duration::from_millis(500);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// Shows operators the state of the snapshots, and takes their requests.
-pub(crate) struct Desk {
+pub(crate) struct Control {
     partitions: Partitions,
-    board: Mutex<Board>,
+    state: Mutex<ControlState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Board {
+struct ControlState {
     /// Partitions with a requested snapshot.
     requested: BTreeSet<u32>,
     states: BTreeMap<u32, SnapshotStatus>,
 }
 
-impl Desk {
+impl Control {
     fn update(&self, partition: u32, change: impl FnOnce(&mut SnapshotStatus)) {
-        let mut board = self.board.lock();
-        change(board.states.entry(partition).or_insert_with(|| SnapshotStatus::new(partition)));
+        let mut inner = self.state.lock();
+        change(inner.states.entry(partition).or_insert_with(|| SnapshotStatus::new(partition)));
     }
 }
 
-impl SnapshotControl for Desk {
+impl SnapshotControl for Control {
     fn request(&self, partitions: Option<&[u32]>) -> Vec<u32> {
         let mut requested = self.partitions.owned();
         requested.retain(|number| partitions.is_none_or(|asked| asked.contains(number)));
-        let mut board = self.board.lock();
+        let mut inner = self.state.lock();
         for number in &requested {
-            board.requested.insert(*number);
+            inner.requested.insert(*number);
             // The thread may not know a partition yet that was assigned a moment ago.
-            let state = board.states.entry(*number).or_insert_with(|| SnapshotStatus::new(*number));
+            let state = inner.states.entry(*number).or_insert_with(|| SnapshotStatus::new(*number));
             if state.phase == SnapshotPhase::Idle {
                 state.phase = SnapshotPhase::Waiting;
             }
@@ -59,7 +59,7 @@ impl SnapshotControl for Desk {
     }
 
     fn statuses(&self) -> Vec<SnapshotStatus> {
-        self.board.lock().states.values().cloned().collect()
+        self.state.lock().states.values().cloned().collect()
     }
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct Snapshotter {
     limits: Limits,
     now_ms: fn() -> u64,
     stop: CancellationToken,
-    desk: Arc<Desk>,
+    control: Arc<Control>,
 }
 
 /// The plan for an owned partition.
@@ -93,13 +93,14 @@ impl Snapshotter {
         now_ms: fn() -> u64,
         stop: CancellationToken,
     ) -> Self {
-        let desk = Arc::new(Desk { partitions: partitions.clone(), board: Mutex::default(), changed: Condvar::new() });
+        let control =
+            Arc::new(Control { partitions: partitions.clone(), state: Mutex::default(), changed: Condvar::new() });
         let snapshots = settings.open(&stop);
-        Self { partitions, snapshots, schedule, spool: settings.spool.clone(), limits, now_ms, stop, desk }
+        Self { partitions, snapshots, schedule, spool: settings.spool.clone(), limits, now_ms, stop, control }
     }
 
-    pub(crate) fn desk(&self) -> Arc<Desk> {
-        Arc::clone(&self.desk)
+    pub(crate) fn control(&self) -> Arc<Control> {
+        Arc::clone(&self.control)
     }
 
     /// Takes snapshots until the token is cancelled.
@@ -111,7 +112,7 @@ impl Snapshotter {
         while !self.stop.is_cancelled() {
             self.refresh(&mut plans);
             let now = Instant::now();
-            let requested = self.desk.board.lock().requested.pop_first();
+            let requested = self.control.state.lock().requested.pop_first();
             let due = plans.iter().filter(|(_, plan)| plan.due <= now).min_by_key(|(_, plan)| plan.due);
             match requested.or(due.map(|(number, _)| *number)) {
                 Some(number) => {
@@ -122,9 +123,9 @@ impl Snapshotter {
                 None => {
                     let next = plans.values().map(|plan| plan.due).min();
                     let wait = next.map_or(SLEEP_MAX, |due| due.saturating_duration_since(now).min(SLEEP_MAX));
-                    let mut board = self.desk.board.lock();
-                    if board.requested.is_empty() {
-                        self.desk.changed.wait_for(&mut board, wait.max(Duration::from_millis(1)));
+                    let mut inner = self.control.state.lock();
+                    if inner.requested.is_empty() {
+                        self.control.changed.wait_for(&mut inner, wait.max(Duration::from_millis(1)));
                     }
                 }
             }
@@ -135,10 +136,10 @@ impl Snapshotter {
     fn refresh(&self, plans: &mut BTreeMap<u32, Plan>) {
         let owned: BTreeSet<u32> = self.partitions.owned().into_iter().collect();
         plans.retain(|number, _| owned.contains(number));
-        self.desk.board.lock().states.retain(|number, _| owned.contains(number));
+        self.control.state.lock().states.retain(|number, _| owned.contains(number));
         for number in owned {
             plans.entry(number).or_insert_with(|| {
-                self.desk.update(number, |_| {});
+                self.control.update(number, |_| {});
                 Plan { due: Instant::now(), newest: None, current_ms: None }
             });
         }
@@ -175,7 +176,7 @@ impl Snapshotter {
                 "a snapshot could not be taken; it is tried again, and the fold goes on"
             );
         }
-        self.desk.update(number, |state| {
+        self.control.update(number, |state| {
             state.phase = SnapshotPhase::Idle;
             state.attempts += 1;
             state.failure = failure;
@@ -217,7 +218,7 @@ impl Snapshotter {
             plan.current_ms = Some(now_ms);
             return Ok(self.schedule.interval);
         }
-        self.desk.update(number, |state| (state.phase, state.bytes) = (SnapshotPhase::Taking, 0));
+        self.control.update(number, |state| (state.phase, state.bytes) = (SnapshotPhase::Taking, 0));
         let taken = self.snapshots.take(taking, &self.spool, &ByteCount { number, snapshotter: self });
         let taken = taken.map_err(|error| match error {
             Error::Store(error) => self.record_damage(number, error),
@@ -259,7 +260,7 @@ impl Snapshotter {
             location = taken.location,
             "took a snapshot"
         );
-        self.desk.update(number, |state| {
+        self.control.update(number, |state| {
             state.newest = Some(TakenSnapshot {
                 next_offset: taken.next_offset,
                 taken_ms: now_ms,
@@ -279,7 +280,7 @@ struct ByteCount<'s> {
 
 impl ProgressMonitor for ByteCount<'_> {
     fn advanced(&self, bytes: u64) {
-        self.snapshotter.desk.update(self.number, |state| state.bytes += bytes);
+        self.snapshotter.control.update(self.number, |state| state.bytes += bytes);
     }
 
     fn is_stopped(&self) -> bool {

@@ -11,7 +11,7 @@ use receipts_log::{Assignment, Log, ReadError};
 use receipts_store::SledStore;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How long a poll waits for a record. A stop or a timer may be noticed this much later.
@@ -35,7 +35,12 @@ pub struct Worker {
     source: Box<dyn Source>,
     /// Records folded since the last check of memory.
     since_memory_check: u64,
+    /// When the age of the checkpoints was reported last.
+    age_reported: Option<Instant>,
 }
+
+/// The pause between two reports of the age of checkpoints.
+const AGE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Returns one worker for all partitions, which reads and decodes the log within its steps. The
@@ -80,7 +85,7 @@ impl Worker {
     }
 
     fn over(shard: Arc<Shard>, source: impl Source + 'static) -> Self {
-        Self { shard, source: Box::new(source), since_memory_check: 0 }
+        Self { shard, source: Box::new(source), since_memory_check: 0, age_reported: None }
     }
 
     /// Returns all partitions of the process, for queries.
@@ -131,6 +136,11 @@ impl Worker {
         let check_memory = self.since_memory_check >= MEMORY_CHECK_RECORDS;
         self.since_memory_check = if check_memory { 0 } else { self.since_memory_check };
         shard.checkpoint_next(&mut *self.source, check_memory)?;
+        let now = Instant::now();
+        if self.age_reported.is_none_or(|at| now.duration_since(at) >= AGE_INTERVAL) {
+            self.age_reported = Some(now);
+            shard.shared.partitions.report_checkpoint_age(now);
+        }
         Ok(step)
     }
 

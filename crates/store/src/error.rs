@@ -62,10 +62,10 @@ impl Error {
         move |source| Self::Io { doing, source }
     }
 
-    /// Tells whether the disk is full: nothing was written, and the call can be repeated once there
-    /// is room.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if is_full(source))
+    /// Tells whether the disk is full, or no file can be opened because the process or the system
+    /// has used up its descriptors: nothing was written, and the call can be repeated later.
+    pub fn is_exhausted(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source) || lacks_descriptors(source))
     }
 
     /// Tells whether the store is damaged, so that only a rebuild helps.
@@ -78,6 +78,40 @@ fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
+/// EMFILE and ENFILE, which have no kind in the standard library.
+fn lacks_descriptors(error: &std::io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}
+
 fn advice(error: &std::io::Error) -> &'static str {
-    if is_full(error) { "; durable data still is: make room, or start with a --data-dir that has some" } else { "" }
+    if is_full(error) {
+        "; durable data still is: make room, or start with a --data-dir that has some"
+    } else if lacks_descriptors(error) {
+        "; durable data still is: raise the limit of open files (ulimit -n), or lower http.connections_max"
+    } else {
+        ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_disk_and_missing_descriptors_can_be_repeated() {
+        let error = |source| Error::io("writing p0.1.part")(source);
+        let os = std::io::Error::from_raw_os_error;
+        for (source, hint) in [
+            (os(24), "ulimit -n"),
+            (os(23), "http.connections_max"),
+            (ErrorKind::StorageFull.into(), "make room"),
+            (ErrorKind::QuotaExceeded.into(), "make room"),
+        ] {
+            let error = error(source);
+            assert!(error.is_exhausted() && error.to_string().contains(hint), "{error}");
+        }
+        assert!(!error(os(5)).is_exhausted());
+    }
 }

@@ -1,32 +1,62 @@
-//! Appends that the log has not acknowledged yet. None is dropped without an acknowledgement: a
-//! failed dead letter is sent again as it is; a failed update goes back to be rendered again,
-//! because its bytes may be older than an update published since (INV-UPDATE-LAST). Renders nothing
-//! itself.
+//! Appends that the log has not acknowledged yet, by partition. None is dropped without an
+//! acknowledgement: a refused dead letter is sent again; a failed update goes back to be rendered
+//! again, because its bytes may be older than an update published since (INV-UPDATE-LAST). Renders
+//! nothing itself.
 
+use super::dead_letter::Letter;
 use super::window::Change;
+use crate::log_limit::LogLimit;
 use receipts_log::{AppendError, Entry, PendingAppend, Writer};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio_util::sync::CancellationToken;
 
 /// At this number of unacknowledged entries the worker waits, up to 100 ms, before it appends
 /// another.
-const IN_FLIGHT_MAX: usize = 20_000;
-/// Attempts before a dead letter that is too large for the log is sent without its value.
-const ATTEMPTS_WITH_VALUE: u32 = 5;
-/// How long to wait before a refused append is tried again.
-const RETRY_WAIT: Duration = Duration::from_millis(10);
+const UNSENT_MAX: usize = 20_000;
+/// The same for the bytes of unacknowledged dead letters.
+const UNSENT_BYTES_MAX: usize = 32 << 20;
+/// Refusals for size before a dead letter loses its value; each further one takes the next part. A
+/// log may refuse a whole batch for one large entry.
+const SIZE_REFUSALS_WHOLE: u32 = 5;
+/// How long a refused append waits for its second attempt. Each further wait is twice as long, up
+/// to [`Outbox::retry_max`].
+const RETRY_MIN: Duration = Duration::from_millis(10);
 /// The pause between two checks for acknowledgements. Short compared with the time of an
 /// acknowledgement.
 const REAP_WAIT: Duration = Duration::from_micros(500);
+/// The longest wait of one call, so that the caller notices a stop.
+const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Updates and dead letters on their way to the log.
 pub(crate) struct Outbox {
     writer: Arc<dyn Writer>,
+    queues: BTreeMap<u32, Queue>,
+    /// Unacknowledged entries of all queues, except failed updates.
+    unsent: usize,
+    /// Bytes of the unacknowledged dead letters.
+    unsent_bytes: usize,
+    /// The longest wait before a refused append is tried again.
+    retry_max: Duration,
+    /// Failed updates are rendered again one by one for all partitions: they have no attempts of
+    /// their own.
+    update_retry: Retry,
+    stop: CancellationToken,
+    refusals: LogLimit,
+    shortened: LogLimit,
+}
+
+/// The unacknowledged entries of one partition.
+#[derive(Default)]
+struct Queue {
+    /// In the order of their appends.
     in_flight: VecDeque<Sent>,
-    /// Updates that failed, by partition.
-    failed: Vec<(u32, Change)>,
+    /// Dead letters that the log refused, until their next attempt.
+    refused: Vec<(Instant, Resend)>,
+    /// Changes whose updates failed.
+    failed: Vec<Change>,
 }
 
 struct Sent {
@@ -36,12 +66,36 @@ struct Sent {
 
 /// The action after a failed append.
 enum OnFailure {
-    /// Send the dead letter again.
-    Resend { entry: Entry, attempts: u32 },
+    Resend(Resend),
     /// Render the update again.
-    Render { partition: u32, change: Change },
-    /// Nothing: the next owner of the partition folds and publishes from the last checkpoint.
-    Ignore,
+    Render(Change),
+}
+
+/// A dead letter that is sent until the log has it.
+struct Resend {
+    letter: Letter,
+    retry: Retry,
+    size_refusals: u32,
+}
+
+/// The waits between attempts.
+#[derive(Default)]
+struct Retry {
+    attempts: u32,
+    at: Option<Instant>,
+}
+
+impl Retry {
+    /// Notes a failure; returns the time of the next attempt.
+    fn failed(&mut self, now: Instant, longest: Duration) -> Instant {
+        let wait = RETRY_MIN.saturating_mul(1 << self.attempts.min(16)).min(longest);
+        self.attempts += 1;
+        *self.at.insert(now + wait)
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.at.is_none_or(|at| at <= now)
+    }
 }
 
 /// Whether a wait lets the log's writer hold entries back to fill a batch.
@@ -53,145 +107,274 @@ enum Linger {
     Keep,
 }
 
+/// The unacknowledged entries of partitions, for messages.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unsent {
+    pub(crate) dead_letters: usize,
+    pub(crate) updates: usize,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.in_flight.is_empty() && self.refused.is_empty() && self.failed.is_empty()
+    }
+
+    fn unsent(&self) -> Unsent {
+        let in_flight = self.in_flight.iter().filter(|sent| matches!(sent.on_failure, OnFailure::Resend(_))).count();
+        Unsent {
+            dead_letters: in_flight + self.refused.len(),
+            updates: self.in_flight.len() - in_flight + self.failed.len(),
+        }
+    }
+}
+
 impl Outbox {
-    pub(crate) fn new(writer: Arc<dyn Writer>) -> Self {
-        Self { writer, in_flight: VecDeque::new(), failed: Vec::new() }
+    pub(crate) fn new(writer: Arc<dyn Writer>, retry_max: Duration, stop: CancellationToken) -> Self {
+        metrics::counter!("receipts_outbox_repeated_total").increment(0);
+        metrics::gauge!("receipts_dead_letters_unsent").increment(0.0);
+        Self {
+            writer,
+            queues: BTreeMap::new(),
+            unsent: 0,
+            unsent_bytes: 0,
+            retry_max,
+            update_retry: Retry::default(),
+            stop,
+            refusals: LogLimit::default(),
+            shortened: LogLimit::default(),
+        }
     }
 
     /// Appends a dead letter to the log.
-    pub(crate) fn send_dead_letter(&mut self, entry: Entry) {
+    pub(crate) fn send_dead_letter(&mut self, partition: u32, letter: Letter) {
         self.make_room();
-        self.attempt(entry, 1);
+        metrics::gauge!("receipts_dead_letters_unsent").increment(1.0);
+        self.unsent += 1;
+        self.unsent_bytes += letter.bytes();
+        self.attempt(partition, Resend { letter, retry: Retry::default(), size_refusals: 0 });
     }
 
     /// Appends the update of a change to the log.
     pub(crate) fn send_update(&mut self, entry: Entry, partition: u32, change: Change) {
         self.make_room();
+        self.unsent += 1;
         let appended = self.writer.append(entry);
-        self.in_flight.push_back(Sent { on_failure: OnFailure::Render { partition, change }, appended });
+        let sent = Sent { on_failure: OnFailure::Render(change), appended };
+        self.queues.entry(partition).or_default().in_flight.push_back(sent);
     }
 
-    /// Takes the changes whose updates failed, by partition. The caller publishes them again.
+    /// Takes the changes whose updates failed, by partition, once their wait is over. The caller
+    /// publishes them again.
     pub(crate) fn take_failed(&mut self) -> Vec<(u32, Change)> {
         self.reap();
-        std::mem::take(&mut self.failed)
+        if !self.update_retry.is_due(Instant::now()) {
+            return Vec::new();
+        }
+        let taken = self.queues.iter_mut().flat_map(|(partition, queue)| {
+            std::mem::take(&mut queue.failed).into_iter().map(move |change| (*partition, change))
+        });
+        taken.collect()
     }
 
-    /// Stops tracking the updates of a released partition. Those in flight may still be written.
+    /// Drops the entries of a released partition: its next owner folds and sends them again from
+    /// the last checkpoint. Those in flight may still be written.
     pub(crate) fn release(&mut self, partition: u32) {
-        self.failed.retain(|(of, _)| *of != partition);
-        for sent in &mut self.in_flight {
-            if matches!(sent.on_failure, OnFailure::Render { partition: of, .. } if of == partition) {
-                sent.on_failure = OnFailure::Ignore;
-            }
+        let Some(queue) = self.queues.remove(&partition) else { return };
+        for sent in queue.in_flight {
+            self.forget(&sent.on_failure);
+        }
+        for (_, resend) in queue.refused {
+            self.forget(&OnFailure::Resend(resend));
         }
     }
 
-    /// Waits for the log, at most this long and at most one second. Returns true if everything is
-    /// acknowledged. Failed updates are left to [`Self::take_failed`].
-    pub(crate) fn wait(&mut self, at_most: Duration) -> bool {
-        self.wait_until(at_most.min(Duration::from_secs(1)), Linger::Cut, |outbox| outbox.in_flight.is_empty());
-        self.is_empty()
+    /// Stops counting an entry.
+    fn forget(&mut self, entry: &OnFailure) {
+        self.unsent -= 1;
+        if let OnFailure::Resend(resend) = entry {
+            self.unsent_bytes -= resend.letter.bytes();
+            metrics::gauge!("receipts_dead_letters_unsent").decrement(1.0);
+        }
     }
 
-    /// Waits for acknowledgements until `is_enough`, an update has failed, or the time is over.
+    /// Tells whether the log has acknowledged everything of a partition.
+    pub(crate) fn is_acknowledged(&self, partition: u32) -> bool {
+        self.queues.get(&partition).is_none_or(Queue::is_empty)
+    }
+
+    /// Tells whether the log has refused a dead letter of a partition, which waits for its next
+    /// attempt.
+    pub(crate) fn has_refused(&self, partition: u32) -> bool {
+        self.queues.get(&partition).is_some_and(|queue| !queue.refused.is_empty())
+    }
+
+    /// Counts the unacknowledged entries of partitions.
+    pub(crate) fn unsent(&self, partitions: &[u32]) -> Unsent {
+        let queues = partitions.iter().filter_map(|partition| self.queues.get(partition));
+        queues.map(Queue::unsent).fold(Unsent::default(), |all, one| Unsent {
+            dead_letters: all.dead_letters + one.dead_letters,
+            updates: all.updates + one.updates,
+        })
+    }
+
+    /// Waits for the log, at most this long and at most 100 ms. Returns true if everything of the
+    /// partitions is acknowledged. Failed updates are left to [`Self::take_failed`].
+    pub(crate) fn wait(&mut self, partitions: &[u32], at_most: Duration) -> bool {
+        let is_done = |outbox: &Self| partitions.iter().all(|partition| outbox.is_acknowledged(*partition));
+        let is_enough = |outbox: &Self| is_done(outbox) || outbox.has_due_failure();
+        self.wait_until(at_most.min(WAIT_MAX), Linger::Cut, is_enough);
+        is_done(self)
+    }
+
+    fn has_due_failure(&self) -> bool {
+        self.update_retry.is_due(Instant::now()) && self.queues.values().any(|queue| !queue.failed.is_empty())
+    }
+
+    /// Waits for acknowledgements until `is_enough` or the time is over.
     fn wait_until(&mut self, at_most: Duration, linger: Linger, is_enough: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + at_most;
-        let mut has_failed = self.reap();
-        if is_enough(self) && !has_failed {
-            return;
-        }
         loop {
+            self.reap();
+            if is_enough(self) {
+                return;
+            }
             if linger == Linger::Cut {
                 // A longer flush would also wait for other senders, which append all the time.
                 _ = self.writer.flush(Duration::ZERO);
+                self.reap();
             }
-            has_failed |= self.reap();
             let left = deadline.saturating_duration_since(Instant::now());
-            let is_over = is_enough(self) || !self.failed.is_empty() || left.is_zero();
-            if is_over && !has_failed {
+            if is_enough(self) || left.is_zero() {
                 return;
             }
-            std::thread::sleep(if std::mem::take(&mut has_failed) { RETRY_WAIT } else { REAP_WAIT }.min(left));
-            if is_over {
-                return;
-            }
+            std::thread::sleep(REAP_WAIT.min(left));
         }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.in_flight.is_empty() && self.failed.is_empty()
     }
 
     fn make_room(&mut self) {
-        self.reap();
-        if self.in_flight.len() >= IN_FLIGHT_MAX {
-            let is_enough = |outbox: &Self| outbox.in_flight.len() < IN_FLIGHT_MAX;
-            self.wait_until(Duration::from_millis(100), Linger::Keep, is_enough);
+        let has_room = |outbox: &Self| outbox.unsent < UNSENT_MAX && outbox.unsent_bytes < UNSENT_BYTES_MAX;
+        if !has_room(self) && !self.stop.is_cancelled() {
+            self.wait_until(WAIT_MAX, Linger::Keep, has_room);
         }
     }
 
-    fn attempt(&mut self, entry: Entry, attempts: u32) {
-        let appended = self.writer.append(entry.clone());
-        self.in_flight.push_back(Sent { on_failure: OnFailure::Resend { entry, attempts }, appended });
+    fn attempt(&mut self, partition: u32, resend: Resend) {
+        let appended = self.writer.append(resend.letter.entry());
+        let sent = Sent { on_failure: OnFailure::Resend(resend), appended };
+        self.queues.entry(partition).or_default().in_flight.push_back(sent);
     }
 
-    /// Removes acknowledged entries in order, and handles failed ones; returns true if any failed.
-    fn reap(&mut self) -> bool {
-        let (mut failures, mut last) = (0u64, None);
-        for _ in 0..self.in_flight.len() {
-            let Some(sent) = self.in_flight.front_mut() else { break };
-            let why = match sent.appended.try_recv() {
-                Err(TryRecvError::Empty) => break,
-                Ok(Ok(_)) => None,
-                Ok(Err(e)) => Some(e),
-                Err(TryRecvError::Closed) => Some(AppendError::Unknown("the writer gave no answer".into())),
-            };
-            let Some(Sent { on_failure, .. }) = self.in_flight.pop_front() else { break };
-            let Some(why) = why else { continue };
-            match on_failure {
-                OnFailure::Resend { entry, attempts } => self.resend(entry, attempts, &why),
-                OnFailure::Render { partition, change } => self.failed.push((partition, change)),
-                OnFailure::Ignore => continue,
+    /// Removes acknowledged entries, in order within each partition, handles failed ones, and sends
+    /// dead letters again whose wait is over.
+    fn reap(&mut self) {
+        let now = Instant::now();
+        let (mut failures, mut last, mut due) = (0u64, None, Vec::new());
+        let (mut updates_failed, mut updates_acknowledged, mut done) = (false, false, Vec::new());
+        for (&partition, queue) in &mut self.queues {
+            while let Some(sent) = queue.in_flight.front_mut() {
+                let why = match sent.appended.try_recv() {
+                    Err(TryRecvError::Empty) => break,
+                    Ok(Ok(_)) => None,
+                    Ok(Err(e)) => Some(e),
+                    Err(TryRecvError::Closed) => Some(AppendError::Unknown("the writer gave no answer".into())),
+                };
+                let Some(Sent { on_failure, .. }) = queue.in_flight.pop_front() else { break };
+                match (why, on_failure) {
+                    (None, on_failure) => {
+                        updates_acknowledged |= matches!(on_failure, OnFailure::Render(_));
+                        done.push(on_failure);
+                    }
+                    (Some(why), OnFailure::Resend(mut resend)) => {
+                        let before = resend.letter.bytes();
+                        if resend.refused(&why) && self.shortened.is_due(now).is_some() {
+                            tracing::warn!(
+                                partition,
+                                offset = resend.letter.offset(),
+                                left_out = resend.letter.left_out(),
+                                %why,
+                                "a dead letter is too large for its topic, and a part of it is left out: raise the topic's \
+                                 max.message.bytes"
+                            );
+                        }
+                        self.unsent_bytes = self.unsent_bytes + resend.letter.bytes() - before;
+                        let at = resend.retry.failed(now, self.retry_max);
+                        queue.refused.push((at, resend));
+                        (failures, last) = (failures + 1, Some((partition, why)));
+                    }
+                    (Some(why), OnFailure::Render(change)) => {
+                        self.unsent -= 1;
+                        queue.failed.push(change);
+                        updates_failed = true;
+                        (failures, last) = (failures + 1, Some((partition, why)));
+                    }
+                }
             }
-            failures += 1;
-            last = Some(why);
+            due.extend(queue.refused.extract_if(.., |(at, _)| *at <= now).map(|(_, resend)| (partition, resend)));
         }
-        if let Some(why) = last {
-            tracing::warn!(failures, %why, "the log did not acknowledge updates or dead letters; they are sent again");
+        done.iter().for_each(|entry| self.forget(entry));
+        if updates_failed {
+            self.update_retry.failed(now, self.retry_max);
+        } else if updates_acknowledged {
+            self.update_retry = Retry::default();
+        }
+        if let Some((partition, why)) = last {
             metrics::counter!("receipts_outbox_repeated_total").increment(failures);
+            if let Some(earlier) = self.refusals.is_due_for(now, failures) {
+                let failures = failures + earlier;
+                tracing::warn!(
+                    partition,
+                    failures,
+                    %why,
+                    "the log did not acknowledge updates or dead letters; they are sent again, and their partitions are \
+                     not checkpointed before"
+                );
+            }
         }
-        failures > 0
+        due.into_iter().for_each(|(partition, resend)| self.attempt(partition, resend));
     }
+}
 
-    fn resend(&mut self, mut entry: Entry, attempts: u32, why: &AppendError) {
-        // A dead letter is larger than its record, which may have had the maximum size. Its headers
-        // say where the record is.
-        let too_large = matches!(why, AppendError::TooLarge(_));
-        if too_large && attempts == ATTEMPTS_WITH_VALUE && entry.value.take().is_some() {
-            tracing::error!(%why, "a dead letter is too large for the log; it is sent without its value");
-            entry
-                .headers
-                .push(("dead-letter-value".into(), Some("left out: the record is larger than the log takes".into())));
+impl Resend {
+    /// Notes a refusal. Returns true if a part was left out because of it: a dead letter is larger
+    /// than its record, which may have had the maximum size.
+    fn refused(&mut self, why: &AppendError) -> bool {
+        if !matches!(why, AppendError::TooLarge(_)) {
+            return false;
         }
-        self.attempt(entry, attempts + 1);
+        self.size_refusals += 1;
+        let shrinks = self.size_refusals >= SIZE_REFUSALS_WHOLE && self.letter.shrink();
+        if shrinks {
+            self.retry = Retry::default();
+        }
+        shrinks
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publish::dead_letter::DeadRecord;
     use parking_lot::Mutex;
+    use receipts_event::Reason;
     use receipts_log::{Location, Topic};
 
-    /// Fails the first appends, and keeps later ones.
-    struct Failing {
+    const RETRY_MAX: Duration = Duration::from_millis(1);
+
+    fn letter() -> Letter {
+        let headers = vec![("trace".into(), Some(b"t1"[..].into()))];
+        let detail = "x".repeat(10_000);
+        DeadRecord::of(7, Reason::InvalidJson, detail, Some(b"k"), Some(b"v"), headers)
+            .into_letter(3, "receipts.events")
+    }
+
+    /// Takes entries of at most `bytes`, and fails the first appends with another error.
+    struct Judge {
         left: Mutex<u32>,
         with: AppendError,
         taken: Mutex<Vec<Entry>>,
     }
 
-    impl Writer for Failing {
+    impl Writer for Judge {
         fn append(&self, entry: Entry) -> PendingAppend {
             let (outcome, appended) = tokio::sync::oneshot::channel();
             let mut left = self.left.lock();
@@ -210,32 +393,96 @@ mod tests {
         }
     }
 
-    /// Returns the dead letter that the log holds after 20 failures.
-    fn after_failures(with: AppendError) -> Entry {
-        let writer = Arc::new(Failing { left: Mutex::new(20), with, taken: Mutex::default() });
-        let mut outbox = Outbox::new(writer.clone());
-        outbox.send_dead_letter(Entry {
-            topic: Topic::DeadLetters,
-            partition: Some(0),
-            key: Some("k".into()),
-            value: Some("v".into()),
-            headers: Vec::new(),
-            timestamp_ms: None,
-        });
-        while !outbox.wait(Duration::from_millis(1)) {}
+    /// Returns the dead letter that the log holds after a number of failures.
+    fn after_failures(failures: u32, with: AppendError) -> Entry {
+        let writer = Arc::new(Judge { left: Mutex::new(failures), with, taken: Mutex::default() });
+        let mut outbox = Outbox::new(writer.clone(), RETRY_MAX, CancellationToken::new());
+        outbox.send_dead_letter(3, letter());
+        while !outbox.wait(&[3], Duration::from_millis(1)) {}
+        assert_eq!((outbox.unsent, outbox.unsent_bytes), (0, 0));
         let taken = writer.taken.lock();
         assert_eq!(taken.len(), 1);
         taken[0].clone()
     }
 
+    fn header(entry: &Entry, name: &str) -> Option<String> {
+        let found = entry.headers.iter().find(|(header, _)| header == name)?;
+        found.1.as_ref().map(|value| String::from_utf8(value.to_vec()).expect("text"))
+    }
+
     /// INV-DEADLETTER: it is untouched, however long the log is full, absent or silent.
     #[test]
-    fn only_a_too_large_dead_letter_loses_its_value() {
+    fn only_a_too_large_dead_letter_loses_a_part() {
         for transient in [AppendError::NotWritten("full".into()), AppendError::Unknown("no answer".into())] {
-            assert_eq!(after_failures(transient).value.as_deref(), Some(&b"v"[..]));
+            let entry = after_failures(20, transient);
+            assert_eq!((entry.value.as_deref(), entry.key.as_deref()), (Some(&b"v"[..]), Some(&b"k"[..])));
+            assert_eq!(header(&entry, "trace").as_deref(), Some("t1"));
         }
-        let too_large = after_failures(AppendError::TooLarge("5 MB".into()));
-        assert_eq!((too_large.value, too_large.headers.len()), (None, 1));
+        let too_large = || AppendError::TooLarge("5 MB".into());
+        assert_eq!(after_failures(4, too_large()).value.as_deref(), Some(&b"v"[..]));
+        let without_value = after_failures(5, too_large());
+        assert_eq!((without_value.value.as_deref(), without_value.key.as_deref()), (None, Some(&b"k"[..])));
+        assert_eq!(header(&without_value, "trace").as_deref(), Some("t1"));
+        assert_eq!(header(&without_value, "dead-letter-left-out").as_deref(), Some("value"));
+        for refusals in [6, 20] {
+            let least = after_failures(refusals, too_large());
+            assert_eq!((least.topic, &least.value, &least.key), (Topic::DeadLetters, &None, &None));
+            assert_eq!(header(&least, "trace"), None);
+            assert_eq!(header(&least, "dead-letter-left-out").as_deref(), Some("value, headers, key, detail"));
+            assert_eq!(header(&least, "dead-letter-reason").as_deref(), Some("invalid-json"));
+            assert_eq!(header(&least, "dead-letter-partition").as_deref(), Some("3"));
+            assert_eq!(header(&least, "dead-letter-offset").as_deref(), Some("7"));
+            assert!(header(&least, "dead-letter-detail").is_some_and(|detail| detail.len() <= 4_096));
+        }
+    }
+
+    #[test]
+    fn waits_between_attempts_double_up_to_the_longest() {
+        let (now, longest) = (Instant::now(), Duration::from_secs(1));
+        let mut retry = Retry::default();
+        let waits: Vec<u128> = (0..40).map(|_| (retry.failed(now, longest) - now).as_millis()).collect();
+        assert_eq!(waits[..8], [10, 20, 40, 80, 160, 320, 640, 1_000]);
+        assert!(waits[8..].iter().all(|wait| *wait == 1_000));
+    }
+
+    /// Acknowledges updates at once, and refuses every dead letter.
+    #[derive(Default)]
+    struct Refusing(Mutex<u32>);
+
+    impl Writer for Refusing {
+        fn append(&self, entry: Entry) -> PendingAppend {
+            let (outcome, appended) = tokio::sync::oneshot::channel();
+            _ = outcome.send(if entry.topic == Topic::DeadLetters {
+                *self.0.lock() += 1;
+                Err(AppendError::NotWritten("refused".into()))
+            } else {
+                Ok(Location { partition: 0, offset: 0 })
+            });
+            appended
+        }
+
+        fn flush(&self, _: Duration) -> Result<(), AppendError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn refused_letter_holds_up_its_own_partition_only() {
+        let writer = Arc::new(Refusing::default());
+        let mut outbox = Outbox::new(writer.clone(), Duration::from_secs(3_600), CancellationToken::new());
+        outbox.send_dead_letter(0, letter());
+        outbox.send_update(Entry::event("k", "v", None), 1, Change::Message(1, Default::default()));
+        assert!(outbox.wait(&[1], Duration::from_secs(1)));
+        assert!(!outbox.wait(&[0, 1], Duration::ZERO));
+        assert!(outbox.has_refused(0) && !outbox.has_refused(1));
+        assert_eq!(outbox.unsent(&[0, 1]), Unsent { dead_letters: 1, updates: 0 });
+        for _ in 0..1_000 {
+            outbox.take_failed();
+        }
+        assert!(*writer.0.lock() < 10, "it is not tried again all the time");
+        outbox.release(0);
+        assert!(outbox.is_acknowledged(0));
+        assert_eq!((outbox.unsent, outbox.unsent_bytes), (0, 0));
     }
 
     /// Acknowledges after a moment, and always has entries of other senders in its queue.
@@ -262,9 +509,9 @@ mod tests {
     #[test]
     fn the_outbox_waits_for_its_own_entries_only() {
         let writer = Arc::new(Busy::default());
-        let mut outbox = Outbox::new(writer.clone());
-        outbox.send_dead_letter(Entry::event("k", "v", None));
-        assert!(outbox.wait(Duration::from_secs(60)));
+        let mut outbox = Outbox::new(writer.clone(), RETRY_MAX, CancellationToken::new());
+        outbox.send_dead_letter(0, letter());
+        while !outbox.wait(&[0], Duration::from_secs(60)) {}
         let flushes = writer.0.lock();
         assert!(flushes.iter().all(Duration::is_zero) && !flushes.is_empty(), "{flushes:?}");
     }

@@ -8,7 +8,7 @@ use receipts_fold::Limits;
 use receipts_fold::view::Receipt;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Entry, Inspect, Log, OwnedRecord, PendingAppend, Topic};
-use receipts_projection::{PRE_ENCODE_BYTES, ProjectError, Projector, SLICE_MESSAGES, Settings};
+use receipts_projection::{APPEND_RETRY_MAX, PRE_ENCODE_BYTES, ProjectError, Projector, SLICE_MESSAGES, Settings};
 use receipts_query::{Answers, Conversation, Positions, Unavailable};
 use serde_json::Value;
 use std::num::NonZeroU32;
@@ -47,6 +47,8 @@ impl Harness {
             publish_updates: true,
             update_window: Duration::ZERO,
             publish_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(30),
+            append_retry_max: APPEND_RETRY_MAX,
             now_ms: || EPOCH_MS,
             snapshots: None,
         };

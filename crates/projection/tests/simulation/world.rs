@@ -157,6 +157,8 @@ impl World {
             publish_updates: true,
             update_window: if random.chance(0.5) { Duration::ZERO } else { NEVER },
             publish_timeout: Duration::ZERO,
+            stop_timeout: Duration::ZERO,
+            append_retry_max: Duration::ZERO,
             now_ms: || receipts_testkit::history::EPOCH_MS,
         };
         let oracle_limits = receipts_testkit::Limits {

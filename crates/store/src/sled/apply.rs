@@ -28,6 +28,8 @@ pub(super) enum Work {
     Apply(Job),
     /// Notifies the sender's receiver that all earlier work is done.
     Notify(Sender<()>),
+    /// Ends the store's thread. A partition that is still open can commit nothing any more.
+    End,
 }
 
 /// A batch to apply, with its journal.
@@ -50,6 +52,17 @@ pub(super) struct Progress {
     pub(super) changed: Condvar,
 }
 
+impl Drop for Job {
+    /// A batch that was queued behind [`Work::End`] is never applied, and nobody may wait for it.
+    fn drop(&mut self) {
+        let mut failed = self.progress.failed.lock();
+        if failed.is_none() && self.progress.applied.load(Ordering::Acquire) < self.number {
+            *failed = Some("the store is closed".to_owned());
+            self.progress.changed.notify_all();
+        }
+    }
+}
+
 impl Shared {
     pub(super) fn new(disk: Arc<dyn Disk>, sync: bool, manual_queue: Option<Mutex<Receiver<Work>>>) -> Self {
         Self { disk, sync, manual_queue, barriers: Mutex::default() }
@@ -59,11 +72,14 @@ impl Shared {
         Arc::clone(self.barriers.lock().entry(partition).or_default())
     }
 
-    pub(super) fn run(&self, work: Work) {
+    /// Does the next work; returns false if there is none after it.
+    pub(super) fn run(&self, work: Work) -> bool {
         match work {
             Work::Apply(job) => self.complete(&job),
             Work::Notify(done) => _ = done.send(()),
+            Work::End => return false,
         }
+        true
     }
 
     /// Runs the queued work of a store without a thread.

@@ -3,28 +3,41 @@
 use super::open::SledSettings;
 use crate::disk::{Disk, KeyValue, Map, Value};
 use crate::error::Error;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) struct SledDisk {
     db: sled::Db,
     dir: PathBuf,
+    /// The directory, to sync its names. Open all the time, as sled's file is: a checkpoint whose
+    /// journal is written needs no further descriptor.
+    names: File,
+    /// sled's file, to sync: sled's own flush leaves the bytes with the kernel.
+    file: Arc<File>,
+    /// Files that were written and neither synced nor renamed: one journal per partition at most.
+    written: Mutex<HashMap<String, File>>,
 }
 
 impl SledDisk {
     pub(crate) fn open(dir: &Path, settings: SledSettings) -> Result<Self, Error> {
         let path = dir.join("sled");
         fs::create_dir_all(&path).map_err(Error::io(format!("creating {}", path.display())))?;
-        Ok(Self { db: open_sled(&path, settings)?, dir: dir.to_owned() })
+        let db = open_sled(&path, settings)?;
+        let open = |path: &Path| File::open(path).map_err(Error::io(format!("opening {}", path.display())));
+        let (names, file) = (open(dir)?, Arc::new(open(&path.join("db"))?));
+        Ok(Self { db, dir: dir.to_owned(), names, file, written: Mutex::default() })
     }
 }
 
 impl Disk for SledDisk {
     fn map(&self, partition: u32) -> Result<Box<dyn Map>, Error> {
         let tree = self.db.open_tree(tree_name(partition)).map_err(sled_error("opening a partition"))?;
-        Ok(Box::new(SledMap { tree, dummy: (*self.db).clone(), file: self.dir.join("sled").join("db") }))
+        Ok(Box::new(SledMap { tree, dummy: (*self.db).clone(), file: Arc::clone(&self.file) }))
     }
 
     fn drop_map(&self, partition: u32) -> Result<(), Error> {
@@ -45,22 +58,28 @@ impl Disk for SledDisk {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        fs::write(self.dir.join(name), bytes)
+        let mut file = File::create(self.dir.join(name))?;
+        file.write_all(bytes)?;
+        self.written.lock().insert(name.to_owned(), file);
+        Ok(())
     }
 
     fn sync(&self, name: &str) -> io::Result<()> {
-        File::open(self.dir.join(name))?.sync_data()
+        let written = self.written.lock().remove(name);
+        written.map_or_else(|| File::open(self.dir.join(name)), Ok)?.sync_data()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.written.lock().remove(from);
         fs::rename(self.dir.join(from), self.dir.join(to))
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
+        self.names.sync_all()
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.written.lock().remove(name);
         fs::remove_file(self.dir.join(name))
     }
 
@@ -82,8 +101,7 @@ struct SledMap {
     tree: sled::Tree,
     /// sled's default tree, which nothing else uses.
     dummy: sled::Tree,
-    /// sled's file, to sync: sled's own flush leaves the bytes with the kernel.
-    file: PathBuf,
+    file: Arc<File>,
 }
 
 impl SledMap {
@@ -148,8 +166,7 @@ impl Map for SledMap {
     fn flush(&self, sync: bool) -> Result<(), Error> {
         self.tree.flush().map_err(sled_error("flushing the store"))?;
         if sync {
-            let doing = || format!("syncing {}", self.file.display());
-            File::open(&self.file).and_then(|file| file.sync_data()).map_err(Error::io(doing()))?;
+            self.file.sync_data().map_err(Error::io("syncing sled's file"))?;
         }
         Ok(())
     }

@@ -68,7 +68,7 @@ impl SledStore {
         let own = Arc::clone(&shared);
         let applier = std::thread::Builder::new()
             .name("store-apply".into())
-            .spawn(move || work.into_iter().for_each(|work| own.run(work)))
+            .spawn(move || _ = work.into_iter().all(|work| own.run(work)))
             .map_err(Error::io("starting the store's thread"))?;
         Ok(Self { shared, queue: Some(queue), applier: Some(applier) })
     }
@@ -153,9 +153,10 @@ impl SledStore {
 
 impl Drop for SledStore {
     fn drop(&mut self) {
-        self.queue = None;
-        // An open partition keeps the queue open too: its owner drops it first.
+        // An open partition keeps the queue open too, so the thread is told to end.
+        let queue = self.queue.take();
         if let Some(applier) = self.applier.take() {
+            _ = queue.map(|queue| queue.send(Work::End));
             _ = applier.join();
         }
     }

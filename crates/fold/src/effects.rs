@@ -7,8 +7,8 @@ use receipts_event::Reason;
 /// The effects of a range of the log.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Messages that were sent, read or recalled, in the order of their records. A message may occur
-    /// often. A read mark reads its messages from the newest to the oldest.
+    /// Messages that were sent, read or recalled, in the order of their records. A message may
+    /// occur often. A read mark reads its messages from the newest to the oldest.
     pub changed: Vec<MessageChanged>,
     /// Read marks of direct conversations that moved.
     pub marks: Vec<MarkMoved>,

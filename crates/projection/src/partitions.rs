@@ -61,8 +61,9 @@ impl PartitionCell {
         }
     }
 
-    /// Takes the lock for reading. A thread of a runtime waits only briefly: then its other tasks
-    /// move to another thread, and this one may wait for the fold or for a slow question.
+    /// Takes the lock for reading. INV-FREE-THREADS: a thread of a runtime waits only briefly. Then
+    /// its other tasks move to another thread, and this one may wait for the fold or for a slow
+    /// question.
     fn lock_for_reading(&self) -> RwLockReadGuard<'_, Option<Partition>> {
         if let Some(guard) = self.partition.try_read_for(BRIEF_WAIT) {
             return guard;

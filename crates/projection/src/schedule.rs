@@ -81,8 +81,10 @@ impl Schedule {
         waited.map_or(FIRST_WAIT, |waited| (waited * 2).max(FIRST_WAIT)).min(longest)
     }
 
-    /// Postpones a partition's checkpoint, for which the log was given `waited`.
+    /// Postpones a partition's checkpoint, for which the log was given `waited`. Others go first.
     pub(crate) fn postpone_one(&mut self, partition: u32, not_before: Instant, waited: Duration) {
+        self.due.retain(|number| *number != partition);
+        self.due.push_back(partition);
         self.unacknowledged.insert(partition, Unacknowledged { not_before, waited });
     }
 

@@ -36,8 +36,8 @@ pub struct Settings {
     pub checkpoint_interval: Duration,
     /// Bytes of pages that one step encodes ahead of a checkpoint. Events are folded between steps.
     pub pre_encode_bytes: usize,
-    /// Messages that the fold visits for one record, a read mark for example, before it lets readers
-    /// in.
+    /// Messages that the fold visits for one record, a read mark for example, before it lets
+    /// readers in.
     pub slice_messages: u32,
     /// Whether checkpoints wait for the disk, and so survive a power cut.
     pub sync: bool,

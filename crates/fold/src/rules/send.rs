@@ -64,7 +64,7 @@ impl<S: Pages> State<S> {
 
     /// Gives space back, once per page of messages.
     fn finish_send(&mut self, message: u64) -> Result<(), S::Error> {
-        if message % MESSAGES_PER_PAGE == 0 { self.remove_expired() } else { Ok(()) }
+        if message.is_multiple_of(MESSAGES_PER_PAGE) { self.remove_expired() } else { Ok(()) }
     }
 
     /// Numbers, links and stores a new message. Returns its number and the size of its audience,

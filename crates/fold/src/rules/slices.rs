@@ -1,5 +1,5 @@
-//! Applies the long part of a record in slices: a read mark over many messages, and the records that
-//! waited for a message. Between two slices the caller may let readers in.
+//! Applies the long part of a record in slices: a read mark over many messages, and the records
+//! that waited for a message. Between two slices the caller may let readers in.
 //!
 //! A slice is bounded by a number of messages and never by time, because the fold has no clock
 //! (INV-SLICES). The number changes no state and no effect, only how they are divided.

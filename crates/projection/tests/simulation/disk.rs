@@ -29,6 +29,8 @@ pub(crate) struct Faults {
     pub(crate) p_write: f64,
     /// The probability that a read fails.
     pub(crate) p_read: f64,
+    /// No file can be opened for writing: the process has no descriptor left.
+    pub(crate) no_descriptors: bool,
     /// The process dies after this many further changes of the disk.
     pub(crate) dies_at: Option<u64>,
 }
@@ -233,6 +235,10 @@ impl Disk for SimDisk {
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let state = &mut *self.0.lock();
+        if state.faults.no_descriptors {
+            // 24 is EMFILE.
+            return Err(io::Error::from_raw_os_error(24));
+        }
         let torn = state.random.as_mut().map_or(0, |random| random.index(bytes.len() + 1));
         let outcome = state.outcome();
         let whole = outcome == Outcome::Success;

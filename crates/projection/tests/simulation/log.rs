@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) p_append: f64,
     /// The probability that a poll repeats records, or fails for a moment.
     pub(crate) p_poll: f64,
+    /// The partition whose dead letters are refused.
+    pub(crate) refused_partition: Option<u32>,
     waiting: Vec<(oneshot::Sender<Result<Location, AppendError>>, bool)>,
     random: Option<Random>,
 }
@@ -97,10 +99,21 @@ impl Log for SimLog {
     }
 }
 
+fn is_dead_letter_of(entry: &Entry, partition: u32) -> bool {
+    let name = |(name, value): &(String, Option<Bytes>)| {
+        name == "dead-letter-partition" && value.as_deref() == Some(partition.to_string().as_bytes())
+    };
+    entry.topic == Topic::DeadLetters && entry.headers.iter().any(name)
+}
+
 impl Writer for SimLog {
     fn append(&self, entry: Entry) -> PendingAppend {
         let (outcome, appended) = oneshot::channel();
         let state = &mut *self.0.lock();
+        if state.refused_partition.is_some_and(|partition| is_dead_letter_of(&entry, partition)) {
+            _ = outcome.send(Err(AppendError::NotWritten("refused".into())));
+            return appended;
+        }
         let p = state.p_append;
         let random = state.random();
         let goes_wrong = p > 0.0 && random.chance(p);

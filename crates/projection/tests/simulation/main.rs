@@ -9,6 +9,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
+mod checkpoints;
 mod disk;
 mod log;
 mod world;

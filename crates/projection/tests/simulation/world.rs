@@ -357,7 +357,8 @@ impl World {
     }
 
     fn break_disk(&mut self, member: usize) {
-        let faults = match self.random.index(4) {
+        let faults = match self.random.index(5) {
+            4 => Faults { no_descriptors: true, ..Faults::default() },
             0 => Faults { p_write: 0.05, ..Faults::default() },
             1 => Faults { p_read: 0.05, ..Faults::default() },
             2 => Faults { dies_at: Some(self.random.below(40)), ..Faults::default() },
@@ -534,7 +535,7 @@ impl World {
 
 fn is_disk_failure(why: &ProjectError) -> bool {
     let why = why.to_string();
-    why.contains("error 5") || why.contains("no storage space")
+    ["error 5", "error 24", "no storage space"].iter().any(|words| why.contains(words))
 }
 
 impl Expected {

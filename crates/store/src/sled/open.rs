@@ -154,9 +154,8 @@ impl SledStore {
 impl Drop for SledStore {
     fn drop(&mut self) {
         // An open partition keeps the queue open too, so the thread is told to end.
-        let queue = self.queue.take();
-        if let Some(applier) = self.applier.take() {
-            _ = queue.map(|queue| queue.send(Work::End));
+        if let (Some(queue), Some(applier)) = (self.queue.take(), self.applier.take()) {
+            _ = queue.send(Work::End);
             _ = applier.join();
         }
     }

@@ -228,6 +228,20 @@ fn sled_snapshot_keeps_values_and_shortens_the_start() {
     }
 }
 
+/// A partition that outlives its store commits nothing, and nobody waits for it.
+#[test]
+fn closed_store_waits_for_no_open_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(dir.path(), SETTINGS).unwrap();
+    let backend = store.partition(3).unwrap();
+    let first = backend.commit(batch(&[(b"a", Some(b"1"))], 1)).unwrap();
+    drop(store);
+    assert_eq!(backend.applied(), first, "batches from before are applied");
+    let refusal = backend.commit(batch(&[(b"a", Some(b"2"))], 2)).err().unwrap().to_string();
+    assert!(refusal.contains("the store is closed"), "{refusal}");
+    assert!(backend.wait().is_err());
+}
+
 #[test]
 fn second_process_is_refused() {
     let dir = tempfile::tempdir().unwrap();

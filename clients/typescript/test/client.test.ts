@@ -165,7 +165,12 @@ test("an error is a problem with its offending items", async () => {
   assert.deepEqual([recalled.status, recalled.is("not-ok"), recalled.receipt?.status], [409, true, "recalled"]);
   const stranger = new ReceiptsClient({ baseURL: service.url, caller: "mallory" });
   assert.ok((await problem(stranger.getGroupMessageReadMemberList(list))).is("forbidden"));
-  assert.ok((await problem(stranger.sendMessageReadReceipts([list.message]))).is("forbidden"));
+  const others = await problem(stranger.sendMessageReadReceipts([list.message], { userID: "bob" }));
+  assert.deepEqual(
+    [others.is("forbidden"), others.errors],
+    [true, [{ pointer: "/0", detail: "needs the scope receipts:write" }]],
+  );
+  await stranger.sendMessageReadReceipts([list.message]);
   assert.throws(() => new ReceiptsClient({ baseURL: service.url, token: "t", caller: "bob" }), TypeError);
   await assert.rejects(backend.sendMessageReadReceipts([list.message]), TypeError);
 });

@@ -73,7 +73,7 @@ pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure>
 }
 
 /// Returns what the public listener checks of a request before it looks at its path: without tokens
-/// it keeps out web pages of strangers and, at a loopback address, names of other hosts.
+/// it keeps out foreign web pages and, at a loopback address, names of other hosts.
 pub fn guard(settings: &Settings) -> Guard {
     let (hosts, origins) = (settings.http.allowed_hosts.clone(), settings.http.allowed_origins.clone());
     match settings.http.listen.ip().is_loopback() {

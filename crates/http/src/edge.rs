@@ -25,7 +25,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 /// Wraps routes in the middleware that every edge has.
 ///
-/// It keeps strangers' web pages out, resolves the caller, enforces limits, turns panics and
+/// It keeps foreign web pages out, resolves the caller, enforces limits, turns panics and
 /// unknown routes into problems, and records each request in traces and metrics. The routes of
 /// `open` need no caller and have no limits.
 pub fn edge(

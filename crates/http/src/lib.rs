@@ -62,7 +62,7 @@ pub struct Parts {
     pub updates: Updates,
     /// Reports the state of the service.
     pub health: Health,
-    /// Keeps strangers' web pages out.
+    /// Keeps foreign web pages out.
     pub guard: Guard,
     /// Resolves callers.
     pub authenticate: Arc<dyn Authenticate>,

@@ -68,7 +68,7 @@ const PROBLEMS: [(&str, &[u16]); 7] = [
     ("stream_updates", &[410]),
     ("readyz", &[503]),
 ];
-/// The problem statuses of every operation: a bad `Host`, and a web page of a stranger.
+/// The problem statuses of every operation: a bad `Host`, and a foreign web page.
 const PROBLEMS_OF_ALL: [u16; 2] = [400, 403];
 /// The problem statuses of every operation that needs a caller.
 const PROBLEMS_OF_CALLERS: [u16; 4] = [401, 429, 500, 503];

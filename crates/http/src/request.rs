@@ -105,7 +105,7 @@ pub(crate) enum Format {
 }
 
 /// Returns the format that the content type names: `application/json`, any `+json`, or
-/// `application/x-ndjson`. A body without a content type is refused: a web page of a stranger can
+/// `application/x-ndjson`. A body without a content type is refused: a foreign web page can
 /// make a browser send one.
 pub(crate) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
     let unsupported = |pointer, detail| Problem::new(Code::UnsupportedMediaType).item(pointer, detail);

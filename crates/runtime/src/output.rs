@@ -5,7 +5,7 @@ use serde::Serialize;
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-/// Returns an id, or another text of strangers, as a terminal can show it: control characters are
+/// Returns an id, or another text from outside, as a terminal can show it: control characters are
 /// escaped, and so are those that change the direction of the text.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c.is_control() || is_direction(c))

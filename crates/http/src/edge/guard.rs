@@ -1,4 +1,4 @@
-//! Refuses requests that a stranger's web page makes a browser send, on listeners that believe
+//! Refuses requests that a foreign web page makes a browser send, on listeners that believe
 //! every client (DNS rebinding, and requests that need no preflight).
 //!
 //! It must not replace tokens: it tells browsers from other clients, not callers from one another.
@@ -24,8 +24,8 @@ pub enum Guard {
         /// Origins whose pages may send requests, as browsers write them; `*` for all.
         origins: Vec<String>,
     },
-    /// Also that it names this machine. For a listener on loopback: whoever can make a name lead
-    /// here could otherwise have a browser read answers.
+    /// Also that it names this machine. For a listener on loopback: a foreign name may lead to
+    /// it, and a browser would show the answers to a foreign page.
     Loopback {
         /// Further names of this machine, without a port; `*` for all.
         hosts: Vec<String>,
@@ -211,7 +211,7 @@ mod tests {
 
     /// INV-LOCAL
     #[test]
-    fn exposed_listener_takes_any_host_but_only_its_own_pages() {
+    fn exposed_listener_takes_any_host_but_own_pages_only() {
         let guard = Guard::Browsers { origins: Vec::new() };
         let own = ("host", "receipts.internal");
         assert_eq!(check(&guard, &[own]), Ok(()));

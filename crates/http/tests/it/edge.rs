@@ -42,7 +42,7 @@ async fn bad_caller_is_a_400_naming_the_header() {
 
 /// INV-LOCAL
 #[tokio::test]
-async fn strangers_web_page_gets_403_from_every_route() {
+async fn foreign_web_page_gets_403_from_every_route() {
     let app = App::new();
     for uri in ["/livez", "/metrics", "/openapi.json", ONE] {
         app.get(uri, &[("host", "evil.example")]).await.is_problem(403, "forbidden", &["/Host"]);

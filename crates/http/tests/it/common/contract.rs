@@ -41,7 +41,7 @@ pub(crate) fn check(method: &str, path: &str, answer: &Answer) {
     }
     if operation["tags"] == json!(["query"]) && !matches!(answer.code(), "overloaded" | "rate-limited" | "internal") {
         let seen = answer.headers.contains_key("receipts-position");
-        // A bad caller is refused before the read begins, and a stranger's web page before that.
+        // A bad caller is refused before the read begins, and a foreign web page before that.
         let pointer = answer.json["errors"][0]["pointer"].as_str().unwrap_or_default();
         let is_early =
             ["/Receipts-", "/Host", "/Origin", "/Sec-Fetch-Site"].iter().any(|name| pointer.starts_with(name));

@@ -1,12 +1,20 @@
 //! Decides when a partition of a shard is checkpointed, and makes it durable once its changes are
 //! published. Encodes no page itself: [`crate::partition`] and the store do.
 
+use crate::log_limit::LogLimit;
 use crate::partition::{Partition, checkpoint};
 use crate::publish;
 use crate::settings::ProjectError;
 use crate::shard::Shard;
 use crate::source::Source;
 use std::time::{Duration, Instant};
+
+/// Limits the lines about checkpoints that are put off.
+#[derive(Debug, Default)]
+pub(crate) struct PutOff {
+    for_log: LogLimit,
+    for_disk: LogLimit,
+}
 
 impl Shard {
     /// Checkpoints one due partition, if there is any. With `check_memory`, partitions with too
@@ -30,21 +38,20 @@ impl Shard {
         }
         let next = self.schedule.lock().next_checkpoint(now);
         let Some(number) = next else { return Ok(()) };
-        if self.publisher.lock().has_refused(number) {
-            // The fold would wait here for the letter's next attempt.
-            self.schedule.lock().postpone_one(number, now + settings.append_retry_max, Duration::ZERO);
-            return Ok(());
-        }
         if !self.pre_encode(number) {
             return Ok(());
         }
         // INV-UPDATE-LAST: publish first. After the checkpoint, an update lost with the process
-        // would never be published again.
-        let patience = self.schedule.lock().patience(number, settings.publish_timeout);
+        // would never be published again. The fold waits here, so it does not wait for the next
+        // attempt of an append that the log has refused.
+        let has_refused = self.publisher.lock().has_refused(number);
+        let patience =
+            if has_refused { Duration::ZERO } else { self.schedule.lock().patience(number, settings.publish_timeout) };
         if !self.publish_and_wait(&[number], patience)? {
             let now = Instant::now();
-            self.schedule.lock().postpone_one(number, now + settings.publish_timeout, patience);
-            if let Some(left_out) = self.put_off.lock().is_due(now) {
+            let pause = if has_refused { settings.append_retry_max } else { settings.publish_timeout };
+            self.schedule.lock().postpone_one(number, now + pause, patience);
+            if let Some(left_out) = self.put_off.lock().for_log.is_due(now) {
                 let publish::Unsent { dead_letters, updates } = self.publisher.lock().unsent(&[number]);
                 tracing::warn!(
                     partition = number,
@@ -61,7 +68,7 @@ impl Shard {
             Ok(None) => {}
             Err(ProjectError::Store(e)) if e.is_exhausted() && !self.is_over_share(number) => {
                 metrics::counter!("receipts_checkpoints_put_off_total").increment(1);
-                if let Some(left_out) = self.put_off.lock().is_due(now) {
+                if let Some(left_out) = self.put_off.lock().for_disk.is_due(now) {
                     tracing::warn!(
                         partition = number,
                         error = %e,

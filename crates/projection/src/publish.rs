@@ -137,7 +137,7 @@ impl Publisher {
         self.outbox.is_acknowledged(number)
     }
 
-    /// Tells whether the log has refused a dead letter of a partition. It is tried again.
+    /// Tells whether the log has refused an append of a partition, which is tried again.
     pub(crate) fn has_refused(&self, number: u32) -> bool {
         self.outbox.has_refused(number)
     }

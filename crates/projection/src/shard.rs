@@ -1,8 +1,8 @@
 //! The partitions of one worker: folds their records, publishes their changes and releases them.
 //! Polls no log; `open` opens the partitions, and `checkpoint` saves them.
 
+use crate::checkpoint::PutOff;
 use crate::damage::is_damage;
-use crate::log_limit::LogLimit;
 use crate::partition::{Decoded, FoldError, Partition};
 use crate::partitions::PartitionCell;
 use crate::publish::{self, Publisher};
@@ -56,8 +56,7 @@ pub(crate) struct Shard {
     id: ShardId,
     pub(crate) publisher: Mutex<Publisher>,
     pub(crate) schedule: Mutex<Schedule>,
-    /// Limits the lines about checkpoints that are put off.
-    pub(crate) put_off: Mutex<LogLimit>,
+    pub(crate) put_off: Mutex<PutOff>,
     /// A failure of a call that cannot return an error. The next step returns it.
     pub(crate) failure: Mutex<Option<ProjectError>>,
 }

@@ -89,6 +89,11 @@ impl Person {
         self.ever_on_roster && self.role == Role::None
     }
 
+    /// The end of the newest membership; 0 for a person who had none. Earlier ones end before it.
+    fn newest_end(&self) -> u64 {
+        self.membership.map_or(0, |membership| membership.to)
+    }
+
     /// Whether any message may have the person in its audience.
     pub fn may_be_in_audience(&self) -> bool {
         self.ever_on_roster || self.ever_recipient
@@ -119,6 +124,8 @@ impl Person {
 pub struct People {
     hashes: Vec<u32>,
     people: Vec<Person>,
+    /// No membership of this page ends later. Not stored: it is found again when a page is decoded.
+    newest_end: u64,
 }
 
 /// Returns the hash that finds a user id; part of the store's format.
@@ -167,8 +174,24 @@ impl People {
     /// Adds a person at the next index.
     pub fn push(&mut self, person: Person, hash: u32) {
         assert!(self.people.len() < PEOPLE_PER_PAGE as usize, "a page of people is full");
+        self.newest_end = self.newest_end.max(person.newest_end());
         self.hashes.push(hash);
         self.people.push(person);
+    }
+
+    /// Whether a message sent at `offset` has nobody of this page in its audience by roster, because
+    /// all had left before. False if that is not known.
+    pub(crate) fn is_outside_at(&self, offset: u64) -> bool {
+        self.newest_end <= offset
+    }
+
+    /// Gives a role to the person at an index, as [`Person::take_role`]; returns false if there is
+    /// none.
+    pub(crate) fn take_role(&mut self, index: u32, role: Role, offset: u64) -> bool {
+        let Some(person) = self.people.get_mut(index as usize) else { return false };
+        person.take_role(role, offset);
+        self.newest_end = self.people.iter().map(Person::newest_end).max().unwrap_or(0);
+        true
     }
 
     /// Returns the person at an index.
@@ -178,6 +201,8 @@ impl People {
 
     /// Returns the person at an index, to change.
     pub fn at_mut(&mut self, index: u32) -> Option<&mut Person> {
+        // The caller may change a membership.
+        self.newest_end = Membership::OPEN;
         self.people.get_mut(index as usize)
     }
 
@@ -230,7 +255,7 @@ impl Page for People {
         if count > PEOPLE_PER_PAGE as usize {
             return Err(Malformed("too many people on a page"));
         }
-        let mut page = Self { hashes: Vec::with_capacity(count), people: Vec::with_capacity(count) };
+        let mut page = Self { hashes: Vec::with_capacity(count), people: Vec::with_capacity(count), newest_end: 0 };
         let (mut last, mut since) = (0, 0);
         for _ in 0..count {
             let id = from.text()?;
@@ -309,11 +334,32 @@ mod tests {
     }
 
     #[test]
+    fn page_knows_when_its_last_member_left() {
+        let mut page = People::default();
+        assert!(page.is_outside_at(0));
+        for id in ["ann", "bob"] {
+            page.push(Person::new(id, 0), user_hash(id));
+        }
+        assert!(page.take_role(0, Role::Member, 10) && page.take_role(1, Role::Member, 20));
+        assert!(!page.is_outside_at(1_000));
+        assert!(page.take_role(0, Role::None, 30));
+        assert!(!page.is_outside_at(1_000), "bob is still a member");
+        assert!(page.take_role(1, Role::Observer, 40) && !page.take_role(2, Role::None, 40));
+        assert!(!page.is_outside_at(39) && page.is_outside_at(40));
+        let mut w = Writer::default();
+        page.encode(&mut w);
+        let decoded = People::decode(&mut Reader::new(&w.bytes)).unwrap();
+        assert!(!decoded.is_outside_at(39) && decoded.is_outside_at(40));
+        page.at_mut(0).unwrap().ever_recipient = true;
+        assert!(!page.is_outside_at(1_000), "unknown after a change");
+    }
+
+    #[test]
     fn page_accounts_for_ids_and_memberships() {
         let mut person = Person::new(&"p".repeat(128), 0);
         person.earlier = Some(Box::new(Vec::with_capacity(50)));
         let room = PEOPLE_PER_PAGE as usize;
-        let page = People { hashes: Vec::with_capacity(room), people: Vec::with_capacity(room) };
+        let page = People { hashes: Vec::with_capacity(room), people: Vec::with_capacity(room), newest_end: 0 };
         accounts_for(&page, room * (size_of::<Person>() + 4));
         let mut page = page;
         page.push(person, 1);

@@ -101,6 +101,17 @@ impl<'a, S: Pages> Audience<'a, S> {
         Ok(Some(if has_departed { MemberFilter::Departed } else { MemberFilter::Unread }))
     }
 
+    /// Whether nobody on a slot's page of people is in the audience: all of them had left before the
+    /// message. So a list in a conversation that many people have left skips them by the page.
+    fn is_page_outside(&mut self, slot: u32) -> Result<bool, S::Error> {
+        let m = self.message;
+        if m.named_recipients {
+            return Ok(false);
+        }
+        let page = self.people.get(self.pages, m.conversation.into(), slot / PEOPLE_PER_PAGE)?;
+        Ok(page.is_some_and(|people| people.is_outside_at(m.offset)))
+    }
+
     /// The first slot at or after `from` that is in a list. Slots rise and never change hands
     /// (INV-PAGING).
     pub(super) fn next(&mut self, mut from: u32, filter: MemberFilter) -> Result<Option<u32>, S::Error> {
@@ -128,9 +139,9 @@ impl<'a, S: Pages> Audience<'a, S> {
             from = match candidate.map(|in_chunk| first + in_chunk) {
                 None => first.saturating_add(size),
                 Some(slot) if slot >= slots => break,
-                Some(slot) if filter == MemberFilter::Read || self.list_of(slot)? == Some(filter) => {
-                    return Ok(Some(slot));
-                }
+                Some(slot) if filter == MemberFilter::Read => return Ok(Some(slot)),
+                Some(slot) if self.is_page_outside(slot)? => (slot / PEOPLE_PER_PAGE + 1) * PEOPLE_PER_PAGE,
+                Some(slot) if self.list_of(slot)? == Some(filter) => return Ok(Some(slot)),
                 Some(slot) => slot + 1,
             };
         }

@@ -62,7 +62,9 @@ impl<S: Pages> State<S> {
         if before == role {
             return Ok(());
         }
-        people.at_mut(index).ok_or(Error::Broken("a person"))?.take_role(role, offset);
+        if !people.take_role(index, role, offset) {
+            return Err(Error::Broken("a person"));
+        }
         let mut page = self.conversation_page(conversation)?;
         let others = page.members.checked_sub(u32::from(before == Role::Member));
         page.members =

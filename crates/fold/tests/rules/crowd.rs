@@ -187,6 +187,44 @@ fn roster_audience_is_exact_in_any_group_size() {
     }
 }
 
+/// A list skips whole pages of people who had all left before the message.
+#[test]
+fn unread_list_is_exact_after_whole_pages_have_left() {
+    let mut chat = Chat::new(Limits::default());
+    let all: Vec<String> = (0..1_000).map(user).collect();
+    chat.post(&members("joined", &all));
+    chat.post(&sent("before"));
+    chat.post(&members("left", &all[64..900]));
+    chat.post(&sent("after"));
+    // One person comes back, and one is named: neither changes an earlier audience.
+    chat.post(&members("joined", &[user(500)]));
+    let mut named = sent("named");
+    named["recipients"] = json!([user(200), user(300)]);
+    chat.post(&named);
+    chat.post(&sent("last"));
+    chat.post(&read(&user(5), &["before", "after", "last"], false));
+    for reopened in [false, true] {
+        if reopened {
+            chat.checkpoint();
+            let pages = Paged::new(chat.fold.pages().backend().clone(), 0, 0);
+            chat.fold = State::open_with_segments(pages, Limits::default(), 64).unwrap();
+        }
+        let present = |extra: &[u32]| {
+            let mut slots: Vec<u32> =
+                (1..64).chain(900..1_000).chain(extra.iter().copied()).filter(|n| *n != 5).collect();
+            slots.sort_unstable();
+            slots.into_iter().map(user).collect::<Vec<_>>()
+        };
+        // The person who came back is on the roster, and has departed from messages before the leave.
+        assert_eq!(chat.list("before", MemberFilter::Unread), present(&[]));
+        assert_eq!(chat.list("before", MemberFilter::Departed).len(), 836);
+        assert_eq!(chat.list("after", MemberFilter::Unread), present(&[]));
+        assert_eq!(chat.list("named", MemberFilter::Unread), [user(200), user(300)]);
+        assert_eq!(chat.list("last", MemberFilter::Unread), present(&[500]));
+        assert_eq!(chat.counts("last"), [164, 1, 163, 0, 0]);
+    }
+}
+
 /// Rule 3: an event without an effect is counted.
 #[test]
 fn every_record_is_counted_by_its_effect() {

@@ -119,6 +119,11 @@ impl Queue {
         self.in_flight.is_empty() && self.refused.is_empty() && self.failed.is_empty()
     }
 
+    fn has_refused(&self) -> bool {
+        let is_retry = |sent: &Sent| matches!(&sent.on_failure, OnFailure::Resend(resend) if resend.retry.attempts > 0);
+        !self.refused.is_empty() || !self.failed.is_empty() || self.in_flight.iter().any(is_retry)
+    }
+
     fn unsent(&self) -> Unsent {
         let in_flight = self.in_flight.iter().filter(|sent| matches!(sent.on_failure, OnFailure::Resend(_))).count();
         Unsent {
@@ -202,10 +207,10 @@ impl Outbox {
         self.queues.get(&partition).is_none_or(Queue::is_empty)
     }
 
-    /// Tells whether the log has refused a dead letter of a partition, which waits for its next
-    /// attempt.
+    /// Tells whether the log has refused an append of a partition, and has not acknowledged it
+    /// since.
     pub(crate) fn has_refused(&self, partition: u32) -> bool {
-        self.queues.get(&partition).is_some_and(|queue| !queue.refused.is_empty())
+        self.queues.get(&partition).is_some_and(Queue::has_refused)
     }
 
     /// Counts the unacknowledged entries of partitions.

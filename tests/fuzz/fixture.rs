@@ -12,7 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The limits of the fixture's states.
 pub const LIMITS: Limits =
-    Limits { retention_ms: 30 * 86_400_000, parked_max: 20, parked_age_ms: 3_600_000, read_times: true };
+    Limits {
+    retention_ms: 30 * 86_400_000,
+    parked_max: 20,
+    parked_bytes: 1 << 20,
+    parked_age_ms: 3_600_000,
+    read_times: true,
+    erasures_max: 1_000,
+    policy_types_max: 1_000,
+};
 const MEMORY_BYTES: usize = 64 << 20;
 
 /// A partition, and the questions about it.

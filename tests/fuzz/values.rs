@@ -1,11 +1,11 @@
-//! Writes a page as the values of a store, by `schemas/store/v1.md` and not by the store's code.
+//! Writes a page as the values of a store, by `schemas/store/v2.md` and not by the store's code.
 //! Reads no value.
 
 use receipts_fold::pages::{PageKey, TableId};
 
 /// The longest value, and the header of the first one, bytes.
 const PART_BYTES: usize = 4_000;
-const HEADER_BYTES: usize = 15;
+const HEADER_BYTES: usize = 16;
 
 /// Returns the key of a page without its part.
 pub fn page_key(table: TableId, key: PageKey) -> Vec<u8> {
@@ -22,7 +22,7 @@ pub fn values(key: &[u8], offset: u64, payload: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)
     let (first, rest) = payload.split_at(payload.len().min(PART_BYTES - HEADER_BYTES));
     let parts: Vec<&[u8]> = rest.chunks(PART_BYTES).collect();
     let sum = crc32fast::hash(&[key, &offset.to_le_bytes(), payload].concat());
-    let mut value = vec![1];
+    let mut value = vec![2, 1];
     value.extend_from_slice(&(1 + parts.len() as u16).to_le_bytes());
     value.extend_from_slice(&sum.to_le_bytes());
     value.extend_from_slice(&offset.to_le_bytes());

@@ -475,7 +475,7 @@ export interface components {
          * @description The status of a message.
          * @enum {string}
          */
-        Status: "ok" | "not_found" | "not_requested" | "unsupported" | "recalled" | "forbidden";
+        Status: "ok" | "not_found" | "not_requested" | "unsupported" | "recalled" | "ambiguous" | "forbidden";
         /** @description The producer's own id, kept for tracing. */
         "common.event_id": components["schemas"]["common.id"] | null;
         /**

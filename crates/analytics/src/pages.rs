@@ -1,5 +1,5 @@
 //! The pages of a state in snapshot order, and their digest. Digests are comparable between runs of
-//! one store format, and with the digest of a snapshot (`schemas/snapshot/v1.md`).
+//! one store format, and with the digest of a snapshot (`schemas/snapshot/v2.md`).
 
 use crate::{Error, ProgressMonitor};
 use receipts_fold::pages::{PageKey, TableId};
@@ -37,7 +37,8 @@ pub(crate) fn each_page<S: Pages<Error = receipts_store::Error>>(
         }
     }
     of(TableId::Parked, &own)?;
-    of(TableId::Erasures, &own)
+    of(TableId::Erasures, &own)?;
+    of(TableId::Policies, &own)
 }
 
 const MESSAGES_PER_PAGE: usize = receipts_fold::pages::MESSAGES_PER_PAGE as usize;

@@ -224,7 +224,7 @@ impl Messages {
             Status::Unsupported => self.unsupported += 1,
             Status::Recalled => self.recalled += 1,
             // The state never returns these for a message that it holds.
-            Status::NotFound | Status::Forbidden => {}
+            Status::NotFound | Status::Forbidden | Status::Ambiguous => {}
         }
     }
 }

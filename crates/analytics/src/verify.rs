@@ -141,10 +141,19 @@ pub fn snapshot(
 /// Returns the difference if the store was folded with other settings than `now`.
 fn other_settings(stored: &Stored, now: &Limits, partition: u32) -> Option<Difference> {
     let words = |limits: &Limits| {
-        let Limits { retention_ms, parked_max, parked_age_ms, read_times } = limits;
+        let Limits {
+            retention_ms,
+            parked_max,
+            parked_bytes,
+            parked_age_ms,
+            read_times,
+            erasures_max,
+            policy_types_max,
+        } = limits;
         format!(
-            "folded with projector.retention_ms {retention_ms}, parked_count {parked_max}, parked_age_ms {parked_age_ms}, \
-             read_times {read_times}"
+            "folded with projector.retention_ms {retention_ms}, parked_count {parked_max}, parked_bytes {parked_bytes}, \
+             parked_age_ms {parked_age_ms}, read_times {read_times}, erasures_max {erasures_max}, policy_types_max \
+             {policy_types_max}"
         )
     };
     let then = &stored.origin()?.limits;

@@ -94,8 +94,11 @@ pub fn fold_limits(settings: &Settings) -> FoldLimits {
     FoldLimits {
         retention_ms: projector.retention_ms,
         parked_max: usize::try_from(projector.parked_count).unwrap_or(usize::MAX),
+        parked_bytes: projector.parked_bytes,
         parked_age_ms: projector.parked_age_ms,
         read_times: projector.read_times,
+        erasures_max: projector.erasures_max,
+        policy_types_max: projector.policy_types_max,
     }
 }
 
@@ -155,6 +158,7 @@ fn start_projector(
         stop_timeout: Duration::from_millis(settings.drain_ms / 4),
         append_retry_max: APPEND_RETRY_MAX,
         answer_while_behind: !among_others,
+        candidates_max: settings.query.candidates_max,
         now_ms: receipts_runtime::clock::unix_ms,
         snapshots,
     };

@@ -20,6 +20,8 @@ pub enum Status {
     Unsupported,
     /// The message was recalled.
     Recalled,
+    /// The query named no conversation, and too many messages have the id: name the conversation.
+    Ambiguous,
     /// The caller may not see the receipt. Users also get this for messages that do not exist.
     Forbidden,
     /// A status that this version of the client does not know.

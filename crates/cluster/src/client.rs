@@ -5,7 +5,7 @@
 mod exchange;
 mod table;
 
-use crate::merge::merge_found;
+use crate::merge::{answer_found, merge_found};
 use crate::protocol::{PeerReply, PeerRequest, Question, decode_reply};
 use crate::secret::{Secret, cursor_key_from_text};
 use async_trait::async_trait;
@@ -37,6 +37,8 @@ pub struct PeerSettings {
     pub poll_interval: Duration,
     /// The secret that they share with the edges.
     pub secret: Option<Secret>,
+    /// The messages of an id that a search in all conversations looks at, per partition.
+    pub candidates_max: u32,
 }
 
 /// The projectors of a service as one implementation of [`Answers`]. Cheap to clone.
@@ -190,6 +192,7 @@ impl Answers for Peers {
         sender_id: Option<&str>,
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        let candidates_max = self.shared.settings.candidates_max;
         let deadline = Instant::now() + SEARCH_TIMEOUT;
         let mut open: Vec<u32> = (0..self.partition_count).collect();
         let mut found = Vec::new();
@@ -208,7 +211,9 @@ impl Answers for Peers {
             let replies = join_all(by_peer.into_iter().map(async |(url, partitions)| {
                 let (tenant, sender_id) = (tenant.to_owned(), sender_id.map(str::to_owned));
                 let message_ids = message_ids.to_vec();
-                let question = Question::Find { partitions: partitions.clone(), tenant, message_ids, sender_id };
+                let partitions_asked = partitions.clone();
+                let question =
+                    Question::Find { partitions: partitions_asked, tenant, message_ids, sender_id, candidates_max };
                 let wait_ms = CATCH_UP_WAIT.as_millis() as u64;
                 let request = PeerRequest { min: self.floor(&partitions), wait_ms, question };
                 (self.shared.send(&url, &request).await, partitions)
@@ -231,7 +236,8 @@ impl Answers for Peers {
                 Some(_) => self.shared.pause().await,
             }
         }
-        merge_found(found).ok_or_else(|| Unavailable::Failed("the log has no partition".into()))
+        let found = merge_found(found).ok_or_else(|| Unavailable::Failed("the log has no partition".into()))?;
+        Ok(answer_found(found, sender_id, candidates_max))
     }
 
     async fn members(

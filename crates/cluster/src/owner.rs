@@ -4,7 +4,7 @@
 //! Knows no transport. Must not answer from a state older than the position that the edge names.
 
 use crate::protocol::{PeerReply, PeerRequest, Question};
-use receipts_fold::view::Receipt;
+use receipts_fold::view::FoundReceipt;
 use receipts_query::{Answer, Answers, Conversation, Unavailable};
 use serde::Serialize;
 use std::time::Duration;
@@ -14,7 +14,9 @@ pub trait Owner: Answers {
     /// Returns the partitions that this process answers for.
     fn owned_partitions(&self) -> Vec<u32>;
 
-    /// As [`Answers::find`], within some partitions.
+    /// As [`Answers::find`], within some partitions, each of which looks at no more than
+    /// `candidates_max` messages of an id. [`answer_found`](crate::answer_found) makes the answer of
+    /// it.
     ///
     /// # Errors
     /// If any of the partitions cannot be asked.
@@ -24,7 +26,8 @@ pub trait Owner: Answers {
         tenant: &str,
         sender_id: Option<&str>,
         message_ids: &[String],
-    ) -> Result<Answer<Vec<Receipt>>, Unavailable>;
+        candidates_max: u32,
+    ) -> Result<Answer<Vec<FoundReceipt>>, Unavailable>;
 }
 
 /// Answers an edge's question.
@@ -45,8 +48,8 @@ pub async fn answer_request(owner: &dyn Owner, request: &PeerRequest) -> PeerRep
             let conversation = Conversation::locate(tenant, conversation_id, count);
             to_json(owner.receipts(conversation, sender_id.as_deref(), message_ids).await?)
         }
-        Question::Find { partitions, tenant, message_ids, sender_id } => {
-            to_json(owner.find_in(partitions, tenant, sender_id.as_deref(), message_ids)?)
+        Question::Find { partitions, tenant, message_ids, sender_id, candidates_max } => {
+            to_json(owner.find_in(partitions, tenant, sender_id.as_deref(), message_ids, *candidates_max)?)
         }
         Question::Members { tenant, conversation_id, message_id, filter, from_slot, limit } => {
             let conversation = Conversation::locate(tenant, conversation_id, count);

@@ -78,6 +78,9 @@ pub enum Question {
         /// If set, finds only messages that this person sent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sender_id: Option<String>,
+        /// The messages of an id that each partition looks at.
+        #[serde(default = "candidates_max")]
+        candidates_max: u32,
     },
     /// [`Answers::members`](receipts_query::Answers::members).
     Members {
@@ -121,6 +124,11 @@ pub enum Question {
         /// The person.
         user_id: String,
     },
+}
+
+/// The bound of an edge that names none.
+fn candidates_max() -> u32 {
+    100
 }
 
 /// Decodes the answer of a reply.

@@ -42,11 +42,14 @@ pub enum Reason {
     /// `parked-overflow`: the messages that it names had not come, and too many records were
     /// parked.
     ParkedOverflow,
+    /// `over-budget`: it would take more of the partition than a budget allows its tenant, or all
+    /// tenants.
+    OverBudget,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::InvalidJson,
         Self::UnknownType,
         Self::MissingField,
@@ -59,6 +62,7 @@ impl Reason {
         Self::NoRoster,
         Self::ParkedExpired,
         Self::ParkedOverflow,
+        Self::OverBudget,
     ];
 
     /// Returns the stable code, the value of the header `dead-letter-reason`.
@@ -76,6 +80,7 @@ impl Reason {
             Self::NoRoster => "no-roster",
             Self::ParkedExpired => "parked-expired",
             Self::ParkedOverflow => "parked-overflow",
+            Self::OverBudget => "over-budget",
         }
     }
 

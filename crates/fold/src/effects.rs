@@ -25,6 +25,12 @@ impl Effects {
         self.marks.clear();
         self.dead_letters.clear();
     }
+
+    /// Refuses the record being folded, because a budget of the partition is used up. `detail` says
+    /// the number and the setting.
+    pub(crate) fn refuse_over_budget(&mut self, detail: String) {
+        self.dead_letters.push(DeadLetter { reason: Reason::OverBudget, detail, ids: Vec::new(), parked: None });
+    }
 }
 
 /// A message that was sent, read or recalled.
@@ -73,7 +79,7 @@ pub struct Counters {
     pub repeated: u64,
     /// Reads by a reader outside the audience, or of a message without an audience.
     pub not_in_audience: u64,
-    /// Reads of expired messages.
+    /// Reads and recalls of expired messages, parked ones included.
     pub expired: u64,
     /// Records parked.
     pub parked: u64,

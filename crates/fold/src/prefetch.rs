@@ -85,7 +85,7 @@ impl<S: Pages> State<S> {
                 actors.push(Actor { name_hash, user_hash, is_send, conversation: None, slot: None });
             }
             let actor = actors.len() - 1;
-            mentions.extend(ids.iter().map(|id| Mention { actor, hash: id_hash(id), message: None }));
+            mentions.extend(ids.iter().map(|id| Mention { actor, hash: id_hash(&event.tenant, id), message: None }));
         }
     }
 

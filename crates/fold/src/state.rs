@@ -6,13 +6,14 @@
 
 use crate::index::{BLANK, BloomFilter, MessageIndex, SEGMENT_MESSAGES, id_hash};
 use crate::pages::{
-    ConversationPage, Erasure, LastRecord, MESSAGES_PER_PAGE, Messages, Meta, Mut, Origin, PageKey, Pages, People,
-    Table, message_key, write_conversation_name,
+    ConversationPage, LastRecord, MESSAGES_PER_PAGE, Messages, Meta, Mut, Origin, PageKey, Pages, People, Table,
+    message_key, write_conversation_name,
 };
 use crate::prefetch::Scratch;
 use crate::questions::DepartedCache;
-use crate::rules::{Unfinished, Waiting};
-use hashbrown::{HashMap, HashSet};
+use crate::rules::{Erased, Policies, Unfinished, Waiting};
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 /// Why a state is unusable. No event can cause this.
 #[derive(Debug, thiserror::Error)]
@@ -36,15 +37,29 @@ pub struct Limits {
     pub retention_ms: u64,
     /// The number of records that may be parked at once.
     pub parked_max: usize,
+    /// The bytes of records that may be parked at once.
+    pub parked_bytes: u64,
     /// The time that a record may be parked, milliseconds of record time.
     pub parked_age_ms: u64,
     /// Whether read times are kept.
     pub read_times: bool,
+    /// The number of people who may be erased; three quarters of it for one tenant.
+    pub erasures_max: u64,
+    /// The number of group types that policies may name; a tenth of it for one tenant.
+    pub policy_types_max: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { retention_ms: 30 * 86_400_000, parked_max: 10_000, parked_age_ms: 3_600_000, read_times: true }
+        Self {
+            retention_ms: 30 * 86_400_000,
+            parked_max: 10_000,
+            parked_bytes: 8 << 20,
+            parked_age_ms: 3_600_000,
+            read_times: true,
+            erasures_max: 1_000_000,
+            policy_types_max: 100_000,
+        }
     }
 }
 
@@ -60,10 +75,8 @@ pub struct State<S> {
     pub(crate) waiting: Waiting,
     /// The rest of the record that is being applied; empty between two records.
     pub(crate) unfinished: Unfinished,
-    /// Erased user ids by tenant, to keep them out of answers.
-    pub(crate) erased: HashMap<Box<str>, HashSet<Box<str>>>,
-    /// In log order. Each conversation counts how many of them it has applied.
-    pub(crate) erasures: Vec<Erasure>,
+    pub(crate) erased: Erased,
+    pub(crate) policies: Policies,
     pub(crate) departed_cache: DepartedCache,
     /// A buffer for the name of a conversation.
     pub(crate) name: Vec<u8>,
@@ -115,8 +128,8 @@ impl<S: Pages> State<S> {
             index: MessageIndex::new(segment_messages, sealed, first_active),
             waiting: Waiting::default(),
             unfinished: Unfinished::default(),
-            erased: HashMap::new(),
-            erasures: Vec::new(),
+            erased: Erased::default(),
+            policies: Policies::default(),
             departed_cache: DepartedCache::default(),
             name: Vec::new(),
             prefetch_scratch: Scratch::default(),
@@ -124,16 +137,16 @@ impl<S: Pages> State<S> {
             pages,
         };
         state.load_active_segments(first)?;
-        for key in Table::<Erasure>::keys(&state.pages)? {
-            let erasure = (*Table::<Erasure>::read(&state.pages, key)?.ok_or(Error::Broken("an erasure"))?).clone();
-            state.remember_erasure(erasure);
-        }
+        state.load_erasures()?;
+        state.load_policies()?;
         state.load_parked()?;
         Ok(state)
     }
 
     fn load_active_segments(&mut self, first: u64) -> Result<(), S::Error> {
         let mut message = first;
+        // Tenants by conversation: the hash of an id takes the tenant's name.
+        let mut tenants: HashMap<u32, Box<str>> = HashMap::new();
         while message < self.meta.next_message {
             let expected = MESSAGES_PER_PAGE.min(self.meta.next_message - message) as usize;
             let entries: Vec<(u64, u32)> = match Table::<Messages>::read(&self.pages, message_key(message).0)? {
@@ -141,7 +154,19 @@ impl<S: Pages> State<S> {
                     return Err(Error::Broken("some of the newest messages"));
                 }
                 Some(page) => {
-                    page.iter().enumerate().map(|(index, m)| (id_hash(page.id(index)), m.conversation)).collect()
+                    let mut entries = Vec::with_capacity(expected);
+                    for (index, m) in page.iter().enumerate() {
+                        let tenant = match tenants.entry(m.conversation) {
+                            Entry::Occupied(known) => known.into_mut(),
+                            Entry::Vacant(new) => {
+                                let key = PageKey::new(m.conversation, 0);
+                                let conversation = Table::<ConversationPage>::read(&self.pages, key)?;
+                                new.insert(conversation.ok_or(Error::Broken("a conversation"))?.tenant.clone())
+                            }
+                        };
+                        entries.push((id_hash(tenant, page.id(index)), m.conversation));
+                    }
+                    entries
                 }
                 // The page expired and was removed: its messages keep their numbers and are never
                 // found.
@@ -170,10 +195,14 @@ impl<S: Pages> State<S> {
         self.meta.next_message
     }
 
-    /// Bytes of memory beside the pages: the active segments, the filters of the sealed ones, and
-    /// the departed cache.
+    /// Bytes of memory beside the pages: the active segments, the filters of the sealed ones, the
+    /// departed cache, and the indexes of parked records, erased people and policies.
     pub fn memory_bytes(&self) -> usize {
-        self.index.memory_bytes() + self.departed_cache.memory_bytes()
+        self.index.memory_bytes()
+            + self.departed_cache.memory_bytes()
+            + self.waiting.memory_bytes()
+            + self.erased.memory_bytes()
+            + self.policies.memory_bytes()
     }
 
     /// Returns the store of the pages.

@@ -28,6 +28,7 @@ pub(crate) enum Status {
     NotRequested,
     Unsupported,
     Recalled,
+    Ambiguous,
     Forbidden,
 }
 

@@ -3,8 +3,8 @@
 use crate::partition::{Fold, FoldError};
 use crate::partitions::Partitions;
 use async_trait::async_trait;
-use receipts_cluster::{Owner, merge_found};
-use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
+use receipts_cluster::{Owner, answer_found, merge_found};
+use receipts_fold::view::{FoundReceipt, MemberFilter, Members, ReadMark, Receipt};
 use receipts_query::{Answer, Answers, Conversation, Positions, Readiness, Unavailable};
 use std::time::Duration;
 
@@ -68,7 +68,9 @@ impl Answers for Partitions {
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         let all: Vec<u32> = (0..self.count()).collect();
-        self.find_in(&all, tenant, sender_id, message_ids)
+        let candidates_max = self.candidates_max();
+        let found = self.find_in(&all, tenant, sender_id, message_ids, candidates_max)?;
+        Ok(answer_found(found, sender_id, candidates_max))
     }
 
     async fn members(
@@ -122,15 +124,10 @@ impl Owner for Partitions {
         tenant: &str,
         sender_id: Option<&str>,
         message_ids: &[String],
-    ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
+        candidates_max: u32,
+    ) -> Result<Answer<Vec<FoundReceipt>>, Unavailable> {
         let found = partitions.iter().map(|&partition| {
-            self.ask(partition, |fold| {
-                let find = |id: &String| match sender_id {
-                    Some(sender_id) => fold.receipt_anywhere_sent_by(tenant, sender_id, id),
-                    None => fold.receipt_anywhere(tenant, id),
-                };
-                message_ids.iter().map(find).collect()
-            })
+            self.ask(partition, |fold| fold.find_receipts(tenant, sender_id, message_ids, candidates_max))
         });
         let found: Vec<_> = found.collect::<Result<_, _>>()?;
         merge_found(found).ok_or_else(|| Unavailable::Failed("no partition was named".into()))

@@ -105,8 +105,11 @@ fn changed(then: &Limits, now: &Limits) -> Vec<String> {
     let pairs = [
         ("retention_ms", then.retention_ms.to_string(), now.retention_ms.to_string()),
         ("parked_count", then.parked_max.to_string(), now.parked_max.to_string()),
+        ("parked_bytes", then.parked_bytes.to_string(), now.parked_bytes.to_string()),
         ("parked_age_ms", then.parked_age_ms.to_string(), now.parked_age_ms.to_string()),
         ("read_times", then.read_times.to_string(), now.read_times.to_string()),
+        ("erasures_max", then.erasures_max.to_string(), now.erasures_max.to_string()),
+        ("policy_types_max", then.policy_types_max.to_string(), now.policy_types_max.to_string()),
     ];
     let changed = pairs.into_iter().filter(|(_, then, now)| then != now);
     changed.map(|(name, then, now)| format!("projector.{name} was {then} and is {now}")).collect()

@@ -28,6 +28,7 @@ struct Table {
     ready_lag: Duration,
     now_ms: fn() -> u64,
     answer_while_behind: bool,
+    candidates_max: u32,
     damage: Damage,
 }
 
@@ -92,16 +93,21 @@ fn start() -> Instant {
 impl Partitions {
     pub(crate) fn new(count: u32, ready_lag: Duration, settings: &Settings, damage: Damage) -> Self {
         let cells = (0..count).map(|_| PartitionCell::default()).collect();
-        let Settings { now_ms, answer_while_behind, .. } = *settings;
+        let Settings { now_ms, answer_while_behind, candidates_max, .. } = *settings;
         let folded = watch::channel(()).0;
         start();
         metrics::gauge!("receipts_checkpoint_age_seconds").set(0.0);
-        Self(Arc::new(Table { cells, folded, ready_lag, now_ms, answer_while_behind, damage }))
+        Self(Arc::new(Table { cells, folded, ready_lag, now_ms, answer_while_behind, candidates_max, damage }))
     }
 
     /// Returns the number of partitions of the log, owned or not.
     pub fn count(&self) -> u32 {
         self.0.cells.len() as u32
+    }
+
+    /// Returns the number of messages of an id that a search in all conversations looks at.
+    pub(crate) fn candidates_max(&self) -> u32 {
+        self.0.candidates_max
     }
 
     /// Returns a partition of the log. Panics if there is none of this number.

@@ -60,6 +60,8 @@ pub struct Settings {
     /// Whether a partition answers before it has caught up for the first time. False if another
     /// process may still answer for it from a later position.
     pub answer_while_behind: bool,
+    /// The messages of an id that a search in all conversations looks at, per partition.
+    pub candidates_max: u32,
     /// Returns the time of day, Unix milliseconds. Readiness, warnings and update windows use it;
     /// no folded state depends on it.
     pub now_ms: fn() -> u64,

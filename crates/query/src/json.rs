@@ -124,6 +124,7 @@ fn write_fields(to: &mut Vec<u8>, receipt: &Receipt) {
         Status::NotRequested => b",\"status\":\"not_requested\"",
         Status::Unsupported => b",\"status\":\"unsupported\"",
         Status::Recalled => b",\"status\":\"recalled\"",
+        Status::Ambiguous => b",\"status\":\"ambiguous\"",
         Status::Forbidden => b",\"status\":\"forbidden\"",
     });
     to.extend_from_slice(match kind {
@@ -197,6 +198,7 @@ mod tests {
             Just(Status::NotRequested),
             Just(Status::Unsupported),
             Just(Status::Recalled),
+            Just(Status::Ambiguous),
             Just(Status::Forbidden)
         ];
         let counts = (any::<[u32; 5]>(), any::<bool>()).prop_map(|([a, r, u, h, d], all_read)| Counts {

@@ -156,7 +156,7 @@ impl Snapshots {
             (Some(Error::Destination(e @ receipts_objects::Error::Missing { .. })), _) => self.unusable(found, &e),
             (Some(failure), _) => failure,
             (None, E::Snapshot { detail }) => self.unusable(found, &detail),
-            (None, e @ E::NewerFormat { .. }) => self.unusable(found, &e),
+            (None, e @ (E::NewerFormat { .. } | E::OlderFormat { .. })) => self.unusable(found, &e),
             (None, e) => e.into(),
         }
     }

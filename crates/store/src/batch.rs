@@ -2,7 +2,7 @@
 //! them count. Writes no file.
 //!
 //! ```text
-//! journal = "RCPTJRN" version:u8 partition:u32 entry* trailer
+//! journal = "RCPTJRN" version:u8 draft:u8 partition:u32 entry* trailer
 //! entry   = 1 key_len:u32 key value_len:u32 value      a value to write
 //!         | 2 key_len:u32 key                          a key to remove
 //! trailer = 3 entries:u32 next_offset:u64 crc32:u32    of all bytes before the sum
@@ -11,13 +11,13 @@
 //! that is not whole, or fails its checksum, was damaged later.
 
 use crate::error::Error;
+use crate::format::{FORMAT, FormatVersion};
 
 const MAGIC: &[u8; 7] = b"RCPTJRN";
-const VERSION: u8 = 1;
 const WRITE: u8 = 1;
 const REMOVE: u8 = 2;
 const TRAILER: u8 = 3;
-const HEADER_BYTES: usize = 12;
+const HEADER_BYTES: usize = 13;
 const TRAILER_BYTES: usize = 17;
 
 /// The entries of a checkpoint: all of them count, or none (INV-ATOMIC).
@@ -54,7 +54,7 @@ impl Batch {
     pub fn new(partition: u32, next_offset: u64, bytes_expected: usize) -> Self {
         let mut bytes = Vec::with_capacity(bytes_expected.max(1 << 12));
         bytes.extend_from_slice(MAGIC);
-        bytes.push(VERSION);
+        bytes.extend_from_slice(&[FORMAT.version, FORMAT.draft]);
         bytes.extend_from_slice(&partition.to_le_bytes());
         Self { bytes, entries: 0, next_offset, end: None }
     }
@@ -103,10 +103,10 @@ impl Batch {
         if &body[..7] != MAGIC || body[end] != TRAILER {
             return Ok(None);
         }
-        if body[7] != VERSION {
-            return Err(Error::NewerFormat { what: "a journal", version: body[7], known: VERSION });
+        if !FormatVersion::check("a journal", body[7], Some(body[8]))? {
+            return Err(Error::corrupt("a journal", "has no known format"));
         }
-        if body[8..12] != partition.to_le_bytes() {
+        if body[9..13] != partition.to_le_bytes() {
             return Err(Error::corrupt("a journal", "belongs to another partition"));
         }
         let entries = u32::from_le_bytes(body[end + 1..end + 5].try_into().expect("four bytes"));

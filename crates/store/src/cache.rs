@@ -40,7 +40,7 @@ pub(crate) struct Cache<P> {
     free: Vec<u32>,
     /// The entries of keys whose second part is 0, by the first part; [`NONE`] where there is none.
     /// Conversations and pages of messages are numbered without gaps, so the commonest lookups take
-    /// one step.
+    /// one step. Empty where [`Page::IS_DENSE`] is false.
     direct: Vec<u32>,
     by_key: HashTable<u32>,
     /// Entries that changed since the last checkpoint, each once.
@@ -114,8 +114,8 @@ const NONE: u32 = u32::MAX;
 /// The first key part that is looked up by hash. Bounds `direct`, which takes 4 bytes per number.
 const DIRECT_MAX: u64 = 1 << 24;
 
-fn is_direct(key: PageKey) -> bool {
-    key.b == 0 && key.a < DIRECT_MAX
+fn is_direct<P: Page>(key: PageKey) -> bool {
+    P::IS_DENSE && key.b == 0 && key.a < DIRECT_MAX
 }
 
 /// An entry of the cache.
@@ -125,7 +125,7 @@ pub(crate) struct EntryId(u32);
 impl<P: Page> Cache<P> {
     /// Finds the entry of a key, even if its page was removed.
     pub(crate) fn find(&self, key: PageKey) -> Option<EntryId> {
-        if is_direct(key) {
+        if is_direct::<P>(key) {
             return self.direct.get(key.a as usize).copied().filter(|at| *at != NONE).map(EntryId);
         }
         self.by_key.find(hash(key), |i| self.entries[*i as usize].key == key).copied().map(EntryId)
@@ -188,7 +188,7 @@ impl<P: Page> Cache<P> {
                 (self.entries.len() - 1) as u32
             }
         };
-        if is_direct(key) {
+        if is_direct::<P>(key) {
             if self.direct.len() <= key.a as usize {
                 self.direct.resize(key.a as usize + 1, NONE);
             }
@@ -326,7 +326,7 @@ impl<P: Page> Cache<P> {
     /// Frees an entry.
     fn release(&mut self, at: u32) {
         let entry = &mut self.entries[at as usize];
-        if is_direct(entry.key) {
+        if is_direct::<P>(entry.key) {
             self.direct[entry.key.a as usize] = NONE;
         } else if let Ok(found) = self.by_key.find_entry(hash(entry.key), |i| *i == at) {
             found.remove();

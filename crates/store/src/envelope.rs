@@ -3,22 +3,21 @@
 //!
 //! ```text
 //! key     = table:u8 a:u64 b:u32 part:u16              big endian, so neighbours in time are neighbours on disk
-//! part 0  = version:u8 parts:u16 crc32:u32 offset:u64 payload    little endian
+//! part 0  = version:u8 draft:u8 parts:u16 crc32:u32 offset:u64 payload    little endian
 //! part n  = payload
 //! ```
 //! The checksum covers the key without its part, the offset and the whole payload. So a page under
 //! the wrong key is found too (INV-CHECKSUM).
 
 use crate::error::Error;
+use crate::format::{FORMAT, FormatVersion};
 use receipts_event::hex;
 use receipts_fold::pages::{PageKey, TableId};
 
-/// The format version that is written. All versions up to this one are read.
-pub(crate) const VERSION: u8 = 1;
 /// The size of a part, bytes. sled moves larger values out of its B-tree nodes into files of their
 /// own, which it leaks.
 const PART_BYTES: usize = 4_000;
-const HEADER_BYTES: usize = 15;
+const HEADER_BYTES: usize = 16;
 
 /// Returns the key of a page without its part.
 pub(crate) fn page_key(table: TableId, key: PageKey) -> [u8; 13] {
@@ -59,7 +58,7 @@ pub(crate) fn wrap(key: &[u8], offset: u64, payload: &[u8], mut each: impl FnMut
     let first = payload.len().min(PART_BYTES - HEADER_BYTES);
     let parts = 1 + (payload.len() - first).div_ceil(PART_BYTES);
     let mut value = Vec::with_capacity(HEADER_BYTES + first);
-    value.push(VERSION);
+    value.extend_from_slice(&[FORMAT.version, FORMAT.draft]);
     value.extend_from_slice(&u16::try_from(parts).expect("a page far below 256 MiB").to_le_bytes());
     value.extend_from_slice(&sum(key, offset, payload).to_le_bytes());
     value.extend_from_slice(&offset.to_le_bytes());
@@ -81,17 +80,14 @@ pub(crate) fn unwrap<V: AsRef<[u8]>>(
     let corrupt = |detail: &str| Error::corrupt(format!("page {}", hex(key)), detail);
     let Some(first) = part(0)? else { return Ok(None) };
     let first = first.as_ref();
-    let (header, payload) = first.split_at_checked(HEADER_BYTES).ok_or_else(|| corrupt("is cut short"))?;
-    if header[0] != VERSION {
-        return Err(if header[0] > VERSION && header[0] < 64 {
-            Error::NewerFormat { what: "a page", version: header[0], known: VERSION }
-        } else {
-            corrupt("has no known format")
-        });
+    let version = *first.first().ok_or_else(|| corrupt("is cut short"))?;
+    if !FormatVersion::check("a page", version, first.get(1).copied())? {
+        return Err(corrupt("has no known format"));
     }
-    let parts = u16::from_le_bytes([header[1], header[2]]);
-    let expected = u32::from_le_bytes(header[3..7].try_into().expect("four bytes"));
-    let offset = u64::from_le_bytes(header[7..15].try_into().expect("eight bytes"));
+    let (header, payload) = first.split_at_checked(HEADER_BYTES).ok_or_else(|| corrupt("is cut short"))?;
+    let parts = u16::from_le_bytes([header[2], header[3]]);
+    let expected = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
+    let offset = u64::from_le_bytes(header[8..16].try_into().expect("eight bytes"));
     // The checksum does not cover the count. Any wrong count but 0 lacks a part or fails the
     // checksum.
     if parts == 0 {
@@ -124,7 +120,7 @@ mod tests {
 
     #[test]
     fn pages_of_any_size_join_and_values_stay_small() {
-        for length in [0, 1, 3_984, 3_985, 3_986, 4_096, 8_000, 140_000] {
+        for length in [0, 1, 3_983, 3_984, 3_985, 4_096, 8_000, 140_000] {
             let payload: Vec<u8> = (0..length).map(|i| i as u8).collect();
             let parts = parts_of(&payload);
             assert!(parts.values().all(|v| v.len() <= 4_096));

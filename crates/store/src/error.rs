@@ -1,5 +1,6 @@
 //! The errors of a store: why it cannot be used, and what to do. Retries nothing.
 
+use crate::format::FormatVersion;
 use std::io::ErrorKind;
 
 /// An error of a store.
@@ -24,15 +25,27 @@ pub enum Error {
     },
     /// A later version wrote this: run that one, or rebuild in another directory.
     #[error(
-        "{what} has format version {version}, this program knows up to {known}: run the newer program, or rebuild in another --data-dir"
+        "{what} has format version {found}, this program knows up to {known}: run the newer program, or rebuild in another --data-dir"
     )]
     NewerFormat {
         /// The part of that version.
         what: &'static str,
         /// The version found.
-        version: u8,
+        found: FormatVersion,
         /// The newest version that this program knows.
-        known: u8,
+        known: FormatVersion,
+    },
+    /// An earlier version wrote this, and this one does not read it: fold the log anew.
+    #[error(
+        "{what} has format version {found}, this program reads version {known} alone: run `receipts rebuild --even-if-different`, which folds the log anew"
+    )]
+    OlderFormat {
+        /// The part of that version.
+        what: &'static str,
+        /// The version found.
+        found: FormatVersion,
+        /// The version that this program reads.
+        known: FormatVersion,
     },
     /// A snapshot is damaged or incomplete: take another one.
     #[error("the snapshot cannot be used: {detail}")]

@@ -15,7 +15,7 @@ use receipts_fold::index::{BloomFilter, IndexPage};
 use receipts_fold::pages::codec::{Reader, Writer};
 use receipts_fold::pages::{
     Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Mut, Page, PageKey, Parked, People, PeopleIndex,
-    ReadMarks, Ref, Store, Table,
+    Policy, ReadMarks, Ref, Store, Table,
 };
 use receipts_fold::{Origin, State};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,6 +44,7 @@ pub struct Paged<B> {
     parked: Cache<Parked>,
     erasures: Cache<Erasure>,
     origin: Cache<Origin>,
+    policies: Cache<Policy>,
 }
 
 /// The state at the end of the last eviction.
@@ -86,6 +87,7 @@ macro_rules! each_table {
         $each!($self.parked, MESSAGE_WEIGHT);
         $each!($self.erasures, CONVERSATION_WEIGHT);
         $each!($self.origin, CONVERSATION_WEIGHT);
+        $each!($self.policies, CONVERSATION_WEIGHT);
     };
 }
 
@@ -120,6 +122,7 @@ impl<B: Backend> Paged<B> {
             parked: Cache::default(),
             erasures: Cache::default(),
             origin: Cache::default(),
+            policies: Cache::default(),
         }
     }
 
@@ -446,3 +449,4 @@ table!(BloomFilter, filters);
 table!(Parked, parked);
 table!(Erasure, erasures);
 table!(Origin, origin);
+table!(Policy, policies);

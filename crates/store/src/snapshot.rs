@@ -1,4 +1,4 @@
-//! A partition as one stream of bytes. Its format outlives the store's; `schemas/snapshot/v1.md`
+//! A partition as one stream of bytes. Its format outlives the store's; `schemas/snapshot/v2.md`
 //! has every byte. Knows neither files nor destinations.
 
 mod header;
@@ -17,8 +17,6 @@ use sha2::{Digest as _, Sha256};
 
 /// The first bytes of a snapshot.
 const MAGIC: &[u8; 7] = b"RCPTSNP";
-/// The format version that is written. All versions up to this one are read.
-const VERSION: u8 = 1;
 /// The marks before a block and before the trailer.
 const BLOCK: u8 = 1;
 const TRAILER: u8 = 2;

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! # Does a late joiner count?
-//! limits {"retention_ms":1000,"parked_count":2,"parked_age_ms":500}     optional, before the first record
+//! limits {"retention_ms":1000,"parked_count":2,"parked_age_ms":500}     optional, before the first record; also
+//!                                              parked_bytes, erasures_max, policy_types_max, candidates_max, read_times
 //! at 1000 {"type":"members.changed","conversation_id":"g1","joined":["ann","bob"]}
 //! pass 1500                                    a record without an event, which only moves the partition's time
 //! updates g1 m1 {"bob":2000}                   the last record changed m1 itself, with new readers and their times
@@ -285,7 +286,11 @@ fn limits_of(text: &str) -> Result<Limits, String> {
         match (key.as_str(), value.as_u64(), value.as_bool()) {
             ("retention_ms", Some(n), _) => limits.retention_ms = n,
             ("parked_count", Some(n), _) => limits.parked_count = n as usize,
+            ("parked_bytes", Some(n), _) => limits.parked_bytes = n,
             ("parked_age_ms", Some(n), _) => limits.parked_age_ms = n,
+            ("erasures_max", Some(n), _) => limits.erasures_max = n,
+            ("policy_types_max", Some(n), _) => limits.policy_types_max = n,
+            ("candidates_max", Some(n), _) => limits.candidates_max = n as usize,
             ("read_times", _, Some(on)) => limits.read_times = on,
             _ => return Err(format!("no such limit: {key}: {value}")),
         }

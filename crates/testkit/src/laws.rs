@@ -10,7 +10,7 @@ use crate::compare::Questions;
 use crate::history::{Shape, Weights};
 use crate::property::Log;
 use crate::random::Random;
-use crate::subject::{At, OracleEffect, Subject};
+use crate::subject::{At, OracleEffect, Subject, reason};
 
 /// The result of a law: where and why it is broken.
 pub type Held = Result<(), String>;
@@ -291,10 +291,11 @@ pub fn dead_letters_are_sent_once(mut subject: impl Subject, log: &Log) -> Held 
     let mut dead = BTreeSet::new();
     for (at, event) in log {
         for effect in subject.apply(*at, event) {
-            if let OracleEffect::DeadLetter { offset, ids, .. } = effect {
+            if let OracleEffect::DeadLetter { offset, ids, reason } = effect {
                 require!(offset <= at.offset && dead.insert(offset), "{at:?}: {offset} twice");
                 let distinct = ids.iter().collect::<BTreeSet<_>>().len();
-                require!(!ids.is_empty() && distinct == ids.len(), "{at:?}: {ids:?}");
+                let names_messages = reason != reason::OVER_BUDGET;
+                require!(names_messages != ids.is_empty() && distinct == ids.len(), "{at:?}: {reason} {ids:?}");
             }
         }
     }

@@ -22,6 +22,8 @@ pub mod reason {
     pub const PARKED_EXPIRED: &str = "parked-expired";
     /// Parked, and dropped for newer records (rule 5).
     pub const PARKED_OVERFLOW: &str = "parked-overflow";
+    /// An erasure or a policy beyond its budget (ADR 0036).
+    pub const OVER_BUDGET: &str = "over-budget";
 }
 
 /// An effect of one record beside the new state.

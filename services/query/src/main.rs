@@ -81,6 +81,7 @@ impl QueryEdge {
             projectors: settings.query.projectors.clone(),
             poll_interval: Duration::from_millis(settings.query.poll_ms),
             secret: shared_secret(settings)?,
+            candidates_max: settings.query.candidates_max,
         };
         let peers = Peers::find(peers).await.map_err(|why| anyhow!(why))?;
         let cursor_key = match peers.cursor_key() {

@@ -9,7 +9,7 @@ use receipts_fold::index::{BloomFilter, IndexPage, MessageIndex, SEGMENT_MESSAGE
 use receipts_fold::pages::codec::{Reader, Writer};
 use receipts_fold::pages::{
     Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, PageKey, Parked, People, PeopleIndex,
-    ReadMarks, Table, TableId,
+    Policy, ReadMarks, Table, TableId,
 };
 use receipts_fuzz::fixture::Fixture;
 use receipts_fuzz::seeds;
@@ -65,6 +65,7 @@ fuzz_target!(
             12 => _ = page::<Parked>(bytes),
             13 => _ = page::<Erasure>(bytes),
             14 => _ = page::<receipts_fold::Origin>(bytes),
+            15 => _ = page::<Policy>(bytes),
             VALUE => value(bytes),
             JOURNAL => journal(bytes.to_vec()),
             SEALED_JOURNAL => journal([bytes, &crc32fast::hash(bytes).to_le_bytes()].concat()),
@@ -141,7 +142,7 @@ fn filter_page(bytes: &[u8]) {
 
 fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: BloomFilter) {
     let backend = MemoryBackend::default();
-    let id = id_hash("m1");
+    let id = id_hash("t", "m1");
     for (table, payload) in pages {
         put(&backend, &values(&page_key(table, PageKey { a: 0, b: (id >> 56) as u32 }), 9, payload));
     }
@@ -149,10 +150,12 @@ fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: BloomFilter) {
     let index = MessageIndex::new(SEGMENT_MESSAGES, [(0, filter)], 1);
     let mut segments = SegmentSet::default();
     segments.add(0, 0);
-    for conversation in [None, Some((0, &segments)), Some((1, &segments))] {
-        let found = index.candidates(&paged, id, conversation).expect("pages that decode");
+    for conversation in [0, 1] {
+        let found = index.candidates(&paged, id, (conversation, &segments)).expect("pages that decode");
         assert!(found.iter().all(|message| *message < SEGMENT_MESSAGES));
     }
+    let found = index.candidates_anywhere(&paged, id, 7).expect("pages that decode");
+    assert!(found.len() <= 7 && found.iter().all(|message| *message < SEGMENT_MESSAGES));
 }
 
 /// Reads a value of the medium: it is a page, or is found to be damaged.
@@ -163,8 +166,8 @@ fn value(bytes: &[u8]) {
     let paged = Paged::new(backend, 0, 1 << 20);
     if let Ok(Some(_)) = Table::<Departures>::read(&paged, KEY) {
         // An accepted value equals the written one, to the last bit.
-        let payload = &bytes[15..];
-        let offset = u64::from_le_bytes(bytes[7..15].try_into().expect("eight bytes"));
+        let payload = &bytes[16..];
+        let offset = u64::from_le_bytes(bytes[8..16].try_into().expect("eight bytes"));
         assert_eq!(values(&key, offset, payload)[0].1, bytes);
     }
 }
@@ -186,7 +189,7 @@ fn journal(bytes: Vec<u8>) {
 
 /// Returns a page of the index with a few entries, as a seed.
 fn sealed_segment() -> Vec<u8> {
-    let hash = (id_hash("m1") >> 24) as u32;
+    let hash = (id_hash("t", "m1") >> 24) as u32;
     let entries = [(hash, 0u16, 3u16), (hash, 1, 4), (hash, 1, 9)];
     let entry = |(hash, tag, place): (u32, u16, u16)| {
         [&hash.to_le_bytes()[..], &tag.to_le_bytes(), &place.to_le_bytes()].concat()

@@ -61,7 +61,7 @@ fn ask(state: &State<Paged<MemoryBackend>>, window: usize) {
             // INV-SUM. In a direct chat of two a hidden read counts as unread.
             assert_eq!(sum, u64::from(c.audience_count));
         }
-        _ = state.receipt_anywhere(tenant, message);
+        _ = state.find_receipt(tenant, None, message, 100);
         for filter in [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed] {
             _ = state.members(tenant, conversation, message, filter, 0, 20);
             _ = state.members(tenant, conversation, message, filter, 500, 3);

@@ -16,10 +16,15 @@ pub(crate) enum Lookup {
 }
 
 impl<S: Pages> State<S> {
-    /// Finds the message of an id in a conversation.
-    pub(crate) fn find_message(&mut self, conversation: u32, message_id: &str) -> Result<Lookup, S::Error> {
+    /// Finds the message of an id in a conversation of the tenant.
+    pub(crate) fn find_message(
+        &mut self,
+        tenant: &str,
+        conversation: u32,
+        message_id: &str,
+    ) -> Result<Lookup, S::Error> {
         let horizon = self.horizon();
-        let hash = id_hash(message_id);
+        let hash = id_hash(tenant, message_id);
         let mut otherwise = Lookup::Unknown;
         let mut accept = |pages: &mut S, message| -> Result<_, S::Error> {
             let page = Table::<Messages>::load_mut(pages, message_key(message).0)?;

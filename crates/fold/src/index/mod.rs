@@ -27,9 +27,11 @@ pub const SEGMENT_MESSAGES: u64 = 1 << 16;
 /// The (id hash, conversation) of a message that was removed.
 pub(crate) const BLANK: (u64, u32) = (0, u32::MAX);
 
-/// Returns the hash of a message id; part of the store's format.
-pub fn id_hash(id: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
+/// Returns the hash of a tenant's message id; part of the store's format. A look-up of an id in any
+/// conversation so meets no other tenant's messages.
+pub fn id_hash(tenant: &str, id: &str) -> u64 {
+    use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+    xxh3_64_with_seed(id.as_bytes(), xxh3_64(tenant.as_bytes()))
 }
 
 /// Returns the hash of an id within a conversation; part of the store's format.
@@ -181,8 +183,8 @@ impl MessageIndex {
         })
     }
 
-    /// Returns all messages that may have the id hash, in one conversation or in any, the newest
-    /// first. Readers may call it side by side.
+    /// Returns all messages that may have the id hash in a conversation, the newest first. Readers
+    /// may call it side by side.
     ///
     /// # Errors
     /// If the store fails.
@@ -190,30 +192,54 @@ impl MessageIndex {
         &self,
         pages: &S,
         hash: u64,
-        conversation: Option<(u32, &SegmentSet)>,
+        (conversation, segments): (u32, &SegmentSet),
     ) -> Result<Vec<u64>, S::Error> {
         let mut found = Vec::new();
         for segment in self.active.iter().rev() {
-            if let Some((conversation, _)) = conversation {
-                found.extend(segment.candidates(hash, conversation).map(|index| segment.first + u64::from(index)));
-                continue;
-            }
-            found.extend(segment.anywhere(hash).map(|index| segment.first + u64::from(index)));
+            found.extend(segment.candidates(hash, conversation).map(|index| segment.first + u64::from(index)));
         }
-        let sealed: Vec<u64> = match conversation {
-            Some((conversation, segments)) => self.sealed_that_may_hold(hash, conversation, segments).collect(),
-            None => self.sealed.iter().rev().filter(|s| s.filter.may_hold(hash)).map(|s| s.number).collect(),
-        };
-        let conversation = conversation.map(|(conversation, _)| conversation);
-        for segment in sealed {
+        for segment in self.sealed_that_may_hold(hash, conversation, segments) {
             let page = Table::<IndexPage>::read(pages, IndexPage::key(segment, hash))?;
-            let first = found.len();
-            let of_page = page.iter().flat_map(|page| page.candidates(hash, conversation));
-            found.extend(of_page.map(|index| segment * self.segment_messages + index));
-            // A page sorts equal hashes by conversation before it sorts them by index.
-            found[first..].sort_unstable_by(|one, other| other.cmp(one));
+            let of_page = page.iter().flat_map(|page| page.candidates(hash, Some(conversation)));
+            self.extend(&mut found, segment, of_page);
         }
         Ok(found)
+    }
+
+    /// As [`Self::candidates`], in any conversation. Stops at `most` messages, which then need not
+    /// be the newest ones.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn candidates_anywhere<S: Table<IndexPage>>(
+        &self,
+        pages: &S,
+        hash: u64,
+        most: usize,
+    ) -> Result<Vec<u64>, S::Error> {
+        let mut found = Vec::new();
+        for segment in self.active.iter().rev() {
+            let left = most - found.len();
+            found.extend(segment.anywhere(hash).take(left).map(|index| segment.first + u64::from(index)));
+        }
+        for segment in self.sealed.iter().rev().filter(|s| s.filter.may_hold(hash)) {
+            let left = most - found.len();
+            if left == 0 {
+                break;
+            }
+            let page = Table::<IndexPage>::read(pages, IndexPage::key(segment.number, hash))?;
+            let of_page = page.iter().flat_map(|page| page.candidates(hash, None)).take(left);
+            self.extend(&mut found, segment.number, of_page);
+        }
+        Ok(found)
+    }
+
+    /// Adds messages of a sealed segment by their indexes, the newest first. A page sorts equal
+    /// hashes by conversation before it sorts them by index.
+    fn extend(&self, found: &mut Vec<u64>, segment: u64, indexes: impl Iterator<Item = u64>) {
+        let first = found.len();
+        found.extend(indexes.map(|index| segment * self.segment_messages + index));
+        found[first..].sort_unstable_by(|one, other| other.cmp(one));
     }
 
     /// Blanks removed messages of active segments. A reopened store blanks them too, so a segment

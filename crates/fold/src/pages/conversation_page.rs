@@ -38,8 +38,8 @@ pub struct ConversationPage {
     pub last_departure: Option<u64>,
     /// Departures so far.
     pub departures: u32,
-    /// The number of the partition's erasures that the conversation has applied, the oldest first.
-    pub erasures_seen: u32,
+    /// The conversation has applied its tenant's erasures below this number.
+    pub erasures_seen: u64,
     /// The greatest `sent_at_ms` of its messages, Unix milliseconds.
     pub sent_at_max: u64,
     /// The greatest difference by which a message's `sent_at_ms` was below that of an earlier
@@ -53,7 +53,7 @@ pub struct ConversationPage {
 
 impl ConversationPage {
     /// Creates a conversation that was never configured: a group of type `default`.
-    pub fn new(tenant: &str, conversation_id: &str, erasures_seen: u32) -> Self {
+    pub fn new(tenant: &str, conversation_id: &str, erasures_seen: u64) -> Self {
         Self {
             tenant: tenant.into(),
             conversation_id: conversation_id.into(),
@@ -82,9 +82,10 @@ impl Page for ConversationPage {
         to.text(&self.conversation_id);
         to.byte(u8::from(self.kind == Kind::Direct) | u8::from(self.ever_roster) << 1);
         to.text(&self.group_type);
-        for n in [self.people, self.members, self.index_pages, self.departures, self.erasures_seen] {
+        for n in [self.people, self.members, self.index_pages, self.departures] {
             to.number(n.into());
         }
+        to.number(self.erasures_seen);
         to.optional(self.last_departure);
         to.number(self.sent_at_max);
         to.number(self.disorder_ms);
@@ -104,11 +105,10 @@ impl Page for ConversationPage {
         page.kind = if flags & 1 > 0 { Kind::Direct } else { Kind::Group };
         page.ever_roster = flags & 2 > 0;
         page.group_type = from.text()?.into();
-        for n in
-            [&mut page.people, &mut page.members, &mut page.index_pages, &mut page.departures, &mut page.erasures_seen]
-        {
+        for n in [&mut page.people, &mut page.members, &mut page.index_pages, &mut page.departures] {
             *n = from.small()?;
         }
+        page.erasures_seen = from.number()?;
         page.last_departure = from.optional()?;
         page.sent_at_max = from.number()?;
         page.disorder_ms = from.number()?;

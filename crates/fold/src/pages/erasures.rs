@@ -16,6 +16,7 @@ pub struct Erasure {
 
 impl Page for Erasure {
     const TABLE: TableId = TableId::Erasures;
+    const IS_DENSE: bool = false;
 
     fn encode(&self, to: &mut Writer) {
         to.text(&self.tenant);

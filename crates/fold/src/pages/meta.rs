@@ -1,13 +1,9 @@
-//! The one page that holds the counters and the policies of a partition.
+//! The one page that holds the counters of a partition.
 
 use crate::pages::codec::{Malformed, Reader, Writer};
 use crate::pages::{Page, TableId};
-use std::collections::BTreeMap;
 
-/// Whether each group type has receipts; `"*"` stands for all types that are not named.
-pub type Policy = BTreeMap<Box<str>, bool>;
-
-/// The counters of a partition, and its policies.
+/// The counters of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meta {
     /// Offset of the next record; all records below it are folded.
@@ -20,10 +16,16 @@ pub struct Meta {
     pub next_message: u64,
     /// The first page of messages that may hold a live one.
     pub oldest_page: u64,
-    /// Erasures so far.
-    pub erasures: u32,
-    /// By tenant.
-    pub policies: BTreeMap<Box<str>, Policy>,
+    /// Number of the next erasure.
+    pub next_erasure: u64,
+    /// Number of the next policy.
+    pub next_policy: u64,
+    /// People erased, over all tenants.
+    pub erased_people: u64,
+    /// Group types that policies name, over all tenants.
+    pub policy_types: u64,
+    /// Bytes of the parked records, as [`Parked::bytes`](crate::pages::Parked) counts them.
+    pub parked_bytes: u64,
 }
 
 impl Page for Meta {
@@ -35,41 +37,30 @@ impl Page for Meta {
         to.number(self.next_conversation.into());
         to.number(self.next_message);
         to.number(self.oldest_page);
-        to.number(self.erasures.into());
-        to.number(self.policies.len() as u64);
-        for (tenant, policy) in &self.policies {
-            to.text(tenant);
-            to.number(policy.len() as u64);
-            for (group_type, supported) in policy {
-                to.text(group_type);
-                to.byte(u8::from(*supported));
-            }
-        }
+        to.number(self.next_erasure);
+        to.number(self.next_policy);
+        to.number(self.erased_people);
+        to.number(self.policy_types);
+        to.number(self.parked_bytes);
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let mut meta = Self {
+        Ok(Self {
             next_offset: from.number()?,
             newest_timestamp_ms: from.number()?,
             next_conversation: from.small()?,
             next_message: from.number()?,
             oldest_page: from.number()?,
-            erasures: from.small()?,
-            policies: BTreeMap::new(),
-        };
-        for _ in 0..from.count(2)? {
-            let tenant = from.text()?;
-            let mut policy = Policy::new();
-            for _ in 0..from.count(2)? {
-                policy.insert(from.text()?.into(), from.byte()? > 0);
-            }
-            meta.policies.insert(tenant.into(), policy);
-        }
-        Ok(meta)
+            next_erasure: from.number()?,
+            next_policy: from.number()?,
+            erased_people: from.number()?,
+            policy_types: from.number()?,
+            parked_bytes: from.number()?,
+        })
     }
 
     fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.policies.values().map(|p| 64 + 48 * p.len()).sum::<usize>()
+        size_of::<Self>()
     }
 }
 
@@ -79,9 +70,7 @@ mod tests {
     use crate::pages::accounts_for;
 
     #[test]
-    fn meta_accounts_for_its_policies() {
-        let policy: Policy = (0..20).map(|i| ("n".repeat(i).into(), true)).collect();
-        let meta = Meta { policies: BTreeMap::from([("n".into(), policy)]), ..Meta::default() };
-        accounts_for(&meta, 20 * 48);
+    fn meta_has_nothing_on_the_heap() {
+        accounts_for(&Meta::default(), 0);
     }
 }

@@ -16,6 +16,7 @@ mod page;
 mod parked;
 mod people;
 mod people_index;
+mod policies;
 mod read_marks;
 mod reads;
 
@@ -24,12 +25,13 @@ pub use conversation_page::{ConversationPage, SkipRoot};
 pub use departures::{DEPARTURES_PER_PAGE, Departures};
 pub use erasures::Erasure;
 pub use messages::{INLINE_SLOTS, MESSAGES_PER_PAGE, Message, MessageStatus, Messages};
-pub use meta::{Meta, Policy};
+pub use meta::Meta;
 pub use origin::{LastRecord, Origin};
 pub use page::{Mut, Page, PageKey, Ref, Store, Table, TableId};
 pub use parked::{Headers, Parked};
 pub use people::{Membership, PEOPLE_PER_PAGE, People, Person, Role, user_hash};
 pub use people_index::{INDEX_ENTRIES_PER_PAGE, PeopleIndex};
+pub use policies::Policy;
 pub use read_marks::{Covered, MARKS_PER_PAGE, Mark, ReadMarks};
 pub use reads::{ReadOutcome, Reads};
 
@@ -56,6 +58,7 @@ pub trait Pages:
     + Table<Parked>
     + Table<Erasure>
     + Table<Origin>
+    + Table<Policy>
 {
 }
 
@@ -73,5 +76,6 @@ impl<S> Pages for S where
         + Table<Parked>
         + Table<Erasure>
         + Table<Origin>
+        + Table<Policy>
 {
 }

@@ -23,14 +23,42 @@ pub struct Origin {
     pub last: Option<LastRecord>,
 }
 
+impl Limits {
+    /// Appends the settings, as the store's origin and the headers of snapshots hold them.
+    pub fn encode(&self, to: &mut Writer) {
+        to.number(self.retention_ms);
+        to.number(self.parked_max as u64);
+        to.number(self.parked_bytes);
+        to.number(self.parked_age_ms);
+        to.number(self.erasures_max);
+        to.number(self.policy_types_max);
+        to.byte(u8::from(self.read_times));
+    }
+
+    /// Decodes the bytes that [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// If the bytes are no such settings.
+    pub fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (retention_ms, parked_max) = (from.number()?, from.number()?);
+        Ok(Self {
+            retention_ms,
+            parked_max: usize::try_from(parked_max).map_err(|_| Malformed("more parked records than memory has"))?,
+            parked_bytes: from.number()?,
+            parked_age_ms: from.number()?,
+            erasures_max: from.number()?,
+            policy_types_max: from.number()?,
+            read_times: from.byte()? > 0,
+        })
+    }
+}
+
 impl Page for Origin {
     const TABLE: TableId = TableId::Origin;
 
     fn encode(&self, to: &mut Writer) {
-        to.number(self.limits.retention_ms);
-        to.number(self.limits.parked_max as u64);
-        to.number(self.limits.parked_age_ms);
-        to.byte(u8::from(self.limits.read_times) | u8::from(self.last.is_some()) << 1);
+        self.limits.encode(to);
+        to.byte(u8::from(self.last.is_some()));
         if let Some(last) = self.last {
             to.number(last.offset);
             to.word(last.fingerprint);
@@ -38,11 +66,8 @@ impl Page for Origin {
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let (retention_ms, parked_max, parked_age_ms) = (from.number()?, from.number()?, from.number()?);
-        let flags = from.byte()?;
-        let parked_max = usize::try_from(parked_max).map_err(|_| Malformed("more parked records than memory has"))?;
-        let limits = Limits { retention_ms, parked_max, parked_age_ms, read_times: flags & 1 > 0 };
-        let last = match flags & 2 {
+        let limits = Limits::decode(from)?;
+        let last = match from.byte()? {
             0 => None,
             _ => Some(LastRecord { offset: from.number()?, fingerprint: from.word()? }),
         };
@@ -68,7 +93,15 @@ mod tests {
     fn every_origin_decodes_to_itself() {
         for read_times in [false, true] {
             for last in [None, Some(LastRecord { offset: 7, fingerprint: 1 << 60 })] {
-                let limits = Limits { retention_ms: 1, parked_max: 2, parked_age_ms: 3, read_times };
+                let limits = Limits {
+                    retention_ms: 1,
+                    parked_max: 2,
+                    parked_bytes: 3,
+                    parked_age_ms: 4,
+                    read_times,
+                    erasures_max: 5,
+                    policy_types_max: 6,
+                };
                 let (origin, mut w) = (Origin { limits, last }, Writer::default());
                 origin.encode(&mut w);
                 let mut r = Reader::new(&w.bytes);

@@ -28,7 +28,7 @@ impl PageKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum TableId {
-    /// The one page of counters and policies.
+    /// The one page of counters.
     Meta = 1,
     /// Conversation names to numbers.
     Names = 2,
@@ -56,12 +56,18 @@ pub enum TableId {
     Erasures = 13,
     /// The one page with the settings and the last record of the state.
     Origin = 14,
+    /// Policies of tenants.
+    Policies = 15,
 }
 
 /// A page: decoded while it is cached, encoded at a checkpoint.
 pub trait Page: Sized + Send + Sync + 'static {
     /// The table of the page.
     const TABLE: TableId;
+
+    /// Whether the table's first key parts have few gaps. Then a store may find a page by an array
+    /// with an entry for every number.
+    const IS_DENSE: bool = true;
 
     /// Appends the page's bytes.
     fn encode(&self, to: &mut Writer);

@@ -14,8 +14,8 @@ pub(super) struct Audience<'a, S> {
     message: &'a Message,
     /// Whether hidden reads count as unread.
     ignore_hidden: bool,
-    /// User ids whose erasure the conversation has not applied yet.
-    erased: Vec<&'a str>,
+    /// Slots and offsets of erasures that the conversation has not applied yet.
+    unseen_departures: &'a [(u32, u64)],
     people: Memo<'a, People>,
     chunks: Memo<'a, Chunk>,
 }
@@ -28,7 +28,7 @@ impl<S: Pages> Found<'_, S> {
             number: self.number,
             message: m,
             ignore_hidden: m.is_direct_to_one(),
-            erased: self.state.unseen_erasures(&self.conversation_page).map(|e| &*e.user_id).collect(),
+            unseen_departures: &self.unseen_departures,
             people: Memo::default(),
             chunks: Memo::default(),
         }
@@ -94,10 +94,9 @@ impl<'a, S: Pages> Audience<'a, S> {
         if hidden && !self.ignore_hidden {
             return Ok(None);
         }
-        let (offset, erased) = (self.message.offset, std::mem::take(&mut self.erased));
-        let person = self.person(slot)?;
-        let has_departed = person.left_after(offset) || erased.contains(&&*person.id);
-        self.erased = erased;
+        let offset = self.message.offset;
+        let is_erased = self.unseen_departures.binary_search_by_key(&slot, |(slot, _)| *slot).is_ok();
+        let has_departed = is_erased || self.person(slot)?.left_after(offset);
         Ok(Some(if has_departed { MemberFilter::Departed } else { MemberFilter::Unread }))
     }
 

@@ -2,13 +2,12 @@
 //! Searches the log of departures, because a look at every slot would cost too much in a large
 //! group.
 
-use crate::pages::{DEPARTURES_PER_PAGE, Departures, PEOPLE_PER_PAGE, PageKey, Pages, Person, Table};
+use crate::pages::{DEPARTURES_PER_PAGE, Departures, PEOPLE_PER_PAGE, PageKey, Pages, Table};
 use crate::questions::audience::Audience;
 use crate::questions::departed_cache::{DepartedSlots, FEW_DEPARTURES};
 use crate::questions::find::Found;
 use crate::questions::view::MemberFilter;
 use crate::state::{Error, Result};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A message with at most this number of slots is searched slot by slot.
@@ -17,25 +16,16 @@ const FEW_SLOTS: u32 = 4 * PEOPLE_PER_PAGE;
 impl<S: Pages> Found<'_, S> {
     /// The offset of the last departure, including erasures that the conversation has not applied
     /// yet.
-    pub(super) fn last_departure(&self) -> Result<Option<u64>, S::Error> {
-        let (state, conversation) = (self.state, self.message().conversation);
-        let mut last = self.conversation_page.last_departure;
-        for erasure in state.unseen_erasures(&self.conversation_page) {
-            if let Some(slot) = state.slot_of(conversation, &self.conversation_page, &erasure.user_id)? {
-                let people = state.read_people(conversation, slot / PEOPLE_PER_PAGE)?;
-                if people.at(slot % PEOPLE_PER_PAGE).is_some_and(Person::may_be_in_audience) {
-                    last = last.max(Some(erasure.offset));
-                }
-            }
-        }
-        Ok(last)
+    pub(super) fn last_departure(&self) -> Option<u64> {
+        let unseen = self.unseen_departures.iter().map(|(_, offset)| *offset).max();
+        self.conversation_page.last_departure.max(unseen)
     }
 
     /// The slots of the departed, in any order.
     pub(super) fn departed(&self) -> Result<Vec<u32>, S::Error> {
         let (m, conversation_page) = (self.message(), &*self.conversation_page);
-        let unseen = conversation_page.erasures_seen < self.state.meta.erasures;
-        if conversation_page.last_departure.is_none_or(|departure| departure <= m.offset) && !unseen {
+        let departed_before = conversation_page.last_departure.is_none_or(|departure| departure <= m.offset);
+        if departed_before && self.unseen_departures.is_empty() {
             return Ok(Vec::new());
         }
         let (mut audience, mut departed) = (self.audience(), Vec::new());
@@ -53,11 +43,9 @@ impl<S: Pages> Found<'_, S> {
                 departed.push(*slot);
             }
         }
-        let unseen: BTreeSet<&str> = self.state.unseen_erasures(conversation_page).map(|e| &*e.user_id).collect();
-        for user_id in unseen {
-            let Some(slot) = self.state.slot_of(m.conversation, conversation_page, user_id)? else { continue };
-            if left.binary_search(&slot).is_err() && audience.list_of(slot)? == Some(MemberFilter::Departed) {
-                departed.push(slot);
+        for (slot, _) in &*self.unseen_departures {
+            if left.binary_search(slot).is_err() && audience.list_of(*slot)? == Some(MemberFilter::Departed) {
+                departed.push(*slot);
             }
         }
         Ok(departed)

@@ -54,7 +54,8 @@ impl<S: Pages> State<S> {
         };
         let people = self.read_people(conversation, slot / PEOPLE_PER_PAGE)?;
         let person = people.at(slot % PEOPLE_PER_PAGE).ok_or(Error::Broken("a person"))?;
-        Ok(person.role != Role::None && !self.unseen_erasures(&page).any(|e| *e.user_id == *user_id))
+        let own = self.erased.of(tenant);
+        Ok(person.role != Role::None && own.is_none_or(|own| own.unseen(user_id, page.erasures_seen).is_none()))
     }
 }
 

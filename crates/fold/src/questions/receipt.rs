@@ -2,10 +2,13 @@
 //! departures since its send, not by a look at every slot.
 
 use crate::index::{id_hash, message_named};
-use crate::pages::{ConversationPage, Message, MessageStatus, Messages, PageKey, Pages, Ref, Table, message_key};
+use crate::pages::{Message, MessageStatus, Messages, PageKey, Pages, Ref, Table, message_key};
 use crate::questions::find::{Found, not_found};
-use crate::questions::view::{Counts, Receipt, Status};
+use crate::questions::view::{Counts, FoundReceipt, Receipt, Status};
 use crate::state::{Error, Result, State};
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use std::borrow::Cow;
 
 impl<S: Pages> State<S> {
     /// Returns the receipt of a message.
@@ -35,18 +38,20 @@ impl<S: Pages> State<S> {
         let Some((conversation, conversation_page)) = self.read_conversation_by_name(tenant, conversation_id)? else {
             return Ok(message_ids.iter().map(missing).collect());
         };
-        let segments = &conversation_page.segments;
+        let within = (conversation, &conversation_page.segments);
+        let unseen = self.unseen_departures(conversation, &conversation_page)?;
         let mut receipts = Vec::with_capacity(message_ids.len());
         let mut page: Option<(PageKey, Ref<'_, Messages>)> = None;
         'ids: for id in message_ids {
-            for number in self.index.candidates(&self.pages, id_hash(id), Some((conversation, segments)))? {
+            for number in self.index.candidates(&self.pages, id_hash(tenant, id), within)? {
                 let key = message_key(number).0;
                 if page.as_ref().is_none_or(|(last, _)| *last != key) {
                     page = Table::<Messages>::read(&self.pages, key)?.map(|page| (key, page));
                 }
                 let Some((_, page)) = &page else { continue };
                 if message_named(page, number, conversation, id).is_some_and(|m| !self.is_expired(m)) {
-                    let found = self.found(number, Ref::Cached(page), Ref::Cached(&conversation_page))?;
+                    let pages = (Ref::Cached(&**page), Ref::Cached(&*conversation_page));
+                    let found = self.found_among(number, pages.0, pages.1, Cow::Borrowed(&unseen))?;
                     receipts.push(found.receipt()?);
                     continue 'ids;
                 }
@@ -56,13 +61,91 @@ impl<S: Pages> State<S> {
         Ok(receipts)
     }
 
-    /// Returns the receipt of the message with that id in any conversation. Of several messages,
-    /// takes the one with the greatest `sent_at_ms`.
+    /// Returns the receipts of messages by their ids in any conversation, one for each id, in the
+    /// order of the ids. Equal ids are looked up once.
     ///
     /// # Errors
     /// If the store fails or is broken.
-    pub fn receipt_anywhere(&self, tenant: &str, message_id: &str) -> Result<Receipt, S::Error> {
-        self.receipt_of_the_last(tenant, message_id, |_, _| Ok(true))
+    pub fn find_receipts(
+        &self,
+        tenant: &str,
+        sender_id: Option<&str>,
+        message_ids: &[String],
+        candidates_max: u32,
+    ) -> Result<Vec<FoundReceipt>, S::Error> {
+        let mut found: Vec<FoundReceipt> = Vec::with_capacity(message_ids.len());
+        let mut first: HashMap<&str, usize> = HashMap::with_capacity(message_ids.len());
+        for (index, id) in message_ids.iter().enumerate() {
+            let receipt = match first.entry(id) {
+                Entry::Occupied(before) => found[*before.get()].clone(),
+                Entry::Vacant(new) => {
+                    new.insert(index);
+                    self.find_receipt(tenant, sender_id, id, candidates_max)?
+                }
+            };
+            found.push(receipt);
+        }
+        Ok(found)
+    }
+
+    /// Returns the receipt of the message with that id in any conversation. Of several messages, a
+    /// live one goes before a recalled one; of these, the greatest `sent_at_ms` decides, and then
+    /// the later place in the log. Where more messages have the id than `candidates_max`, expired
+    /// ones that are not yet removed included, the receipt is ambiguous.
+    ///
+    /// With a `sender_id`, only the messages that this person sent are answered. Then the receipt is
+    /// ambiguous only if one of the messages that were looked at is theirs: a stranger's answer does
+    /// not reveal that others have the id (INV-STRANGER).
+    ///
+    /// # Errors
+    /// If the store fails or is broken.
+    pub fn find_receipt(
+        &self,
+        tenant: &str,
+        sender_id: Option<&str>,
+        message_id: &str,
+        candidates_max: u32,
+    ) -> Result<FoundReceipt, S::Error> {
+        let none = |candidates| FoundReceipt { receipt: not_found(tenant, None, message_id), candidates };
+        if sender_id.is_some_and(|sender| self.is_erased(tenant, sender)) {
+            return Ok(none(0));
+        }
+        let hash = id_hash(tenant, message_id);
+        let numbers = self.index.candidates_anywhere(&self.pages, hash, candidates_max as usize + 1)?;
+        let candidates = numbers.len() as u32;
+        let too_many = candidates > candidates_max;
+        let ambiguous = || Receipt::bare(tenant, None, message_id, Status::Ambiguous);
+        if too_many && sender_id.is_none() {
+            return Ok(FoundReceipt { receipt: ambiguous(), candidates });
+        }
+        let mut best: Option<Found<'_, S>> = None;
+        for number in numbers.into_iter().take(candidates_max as usize) {
+            let Some(page) = Table::<Messages>::read(&self.pages, message_key(number).0)? else { continue };
+            let index = message_key(number).1;
+            let Some(m) = page.at(index).filter(|m| page.id(index) == message_id && !self.is_expired(m)) else {
+                continue;
+            };
+            if best.as_ref().is_some_and(|b| rank(b.message()) >= rank(m)) {
+                continue;
+            }
+            let conversation_page = self.read_conversation_page(m.conversation)?;
+            if &*conversation_page.tenant != tenant {
+                continue;
+            }
+            if let Some(sender_id) = sender_id
+                && self.slot_of(m.conversation, &conversation_page, sender_id)? != Some(m.sender)
+            {
+                continue;
+            }
+            if too_many {
+                return Ok(FoundReceipt { receipt: ambiguous(), candidates });
+            }
+            best = Some(self.found(number, page, conversation_page)?);
+        }
+        match best {
+            Some(found) => Ok(FoundReceipt { receipt: found.receipt()?, candidates }),
+            None => Ok(none(candidates)),
+        }
     }
 
     /// Returns the receipt of a message if this person sent it. Otherwise answers as if the message
@@ -94,50 +177,6 @@ impl<S: Pages> State<S> {
         Ok(not_found(tenant, Some(conversation_id), message_id))
     }
 
-    /// As [`State::receipt_anywhere`], but only among the messages that this person sent.
-    ///
-    /// # Errors
-    /// If the store fails or is broken.
-    pub fn receipt_anywhere_sent_by(
-        &self,
-        tenant: &str,
-        sender_id: &str,
-        message_id: &str,
-    ) -> Result<Receipt, S::Error> {
-        if self.is_erased(tenant, sender_id) {
-            return Ok(not_found(tenant, None, message_id));
-        }
-        self.receipt_of_the_last(tenant, message_id, |m, page| {
-            Ok(self.slot_of(m.conversation, page, sender_id)? == Some(m.sender))
-        })
-    }
-
-    /// Returns the receipt of a message with that id that `accept` accepts. Of several messages,
-    /// takes the one with the greatest `sent_at_ms`.
-    fn receipt_of_the_last(
-        &self,
-        tenant: &str,
-        message_id: &str,
-        accept: impl Fn(&Message, &ConversationPage) -> Result<bool, S::Error>,
-    ) -> Result<Receipt, S::Error> {
-        let mut best: Option<Found<'_, S>> = None;
-        for number in self.index.candidates(&self.pages, id_hash(message_id), None)? {
-            let Some(page) = Table::<Messages>::read(&self.pages, message_key(number).0)? else { continue };
-            let index = message_key(number).1;
-            let Some(m) = page.at(index).filter(|m| page.id(index) == message_id && !self.is_expired(m)) else {
-                continue;
-            };
-            if best.as_ref().is_some_and(|b| b.message().sent_at_ms >= m.sent_at_ms) {
-                continue;
-            }
-            let conversation_page = self.read_conversation_page(m.conversation)?;
-            if &*conversation_page.tenant == tenant && accept(m, &conversation_page)? {
-                best = Some(self.found(number, page, conversation_page)?);
-            }
-        }
-        best.map_or_else(|| Ok(not_found(tenant, None, message_id)), |found| found.receipt())
-    }
-
     /// Returns the receipt of a message by its number in the partition; `None` once it has expired.
     ///
     /// # Errors
@@ -145,6 +184,12 @@ impl<S: Pages> State<S> {
     pub fn receipt_of(&self, message: u64) -> Result<Option<Receipt>, S::Error> {
         self.find_number(message)?.map(|found| found.receipt()).transpose()
     }
+}
+
+/// The order in which messages of one id answer for it: the greatest first. Candidates come by
+/// falling number, so of equal ones the later one in the log answers.
+fn rank(m: &Message) -> (bool, u64) {
+    (m.status != MessageStatus::Recalled, m.sent_at_ms)
 }
 
 impl<S: Pages> Found<'_, S> {
@@ -167,7 +212,7 @@ impl<S: Pages> Found<'_, S> {
         receipt.kind = Some(m.kind);
         receipt.sender_id = state.user_id(m.conversation, &conversation_page.tenant, m.sender)?;
         receipt.sent_at_ms = Some(m.sent_at_ms);
-        let last_departure = self.last_departure()?.filter(|departure| *departure > m.offset);
+        let last_departure = self.last_departure().filter(|departure| *departure > m.offset);
         receipt.version = Some(m.changed.max(last_departure.unwrap_or(0)));
         if m.status != MessageStatus::Ok {
             return Ok((receipt, Vec::new()));

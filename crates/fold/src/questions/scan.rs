@@ -4,7 +4,7 @@
 use crate::pages::codec::Writer;
 use crate::pages::{
     Chunk, ConversationPage, DEPARTURES_PER_PAGE, Departures, Erasure, MESSAGES_PER_PAGE, Message, Messages, Meta,
-    PEOPLE_PER_PAGE, Page, PageKey, Pages, Parked, People, ReadMarks, Role, Table, TableId,
+    PEOPLE_PER_PAGE, Page, PageKey, Pages, Parked, People, Policy, ReadMarks, Role, Table, TableId,
 };
 use crate::questions::view::Receipt;
 use crate::state::{Error, Result, State};
@@ -106,15 +106,17 @@ impl<S: Pages> State<S> {
         Ok(Some(LocatedReceipt { receipt: found.receipt()?, offset, timestamp_ms, conversation }))
     }
 
-    /// Returns the pages of the partition itself: counters and policies as of the last
-    /// [`Self::write_meta`], erasures, parked records.
+    /// Returns the pages of the partition itself: counters as of the last
+    /// [`Self::write_meta`], parked records, erasures, policies.
     ///
     /// # Errors
     /// If the store fails.
     pub fn pages_of_partition(&self) -> Result<Vec<(TableId, PageKey)>, S::Error> {
         let mut pages = vec![(TableId::Meta, PageKey::ONLY)];
-        pages.extend((0..self.meta.erasures).map(|number| (TableId::Erasures, PageKey::new(number, 0))));
         pages.extend(Table::<Parked>::keys(&self.pages)?.into_iter().map(|key| (TableId::Parked, key)));
+        let numbered = |table, numbers: Vec<u64>| numbers.into_iter().map(move |n| (table, PageKey::new(n, 0)));
+        pages.extend(numbered(TableId::Erasures, self.erased.numbers()));
+        pages.extend(numbered(TableId::Policies, self.policies.numbers()));
         Ok(pages)
     }
 
@@ -169,6 +171,7 @@ impl<S: Pages> State<S> {
             TableId::Chunks => self.bytes_of::<Chunk>(key),
             TableId::Parked => self.bytes_of::<Parked>(key),
             TableId::Erasures => self.bytes_of::<Erasure>(key),
+            TableId::Policies => self.bytes_of::<Policy>(key),
             TableId::Names | TableId::PeopleIndex | TableId::Index | TableId::BloomFilters | TableId::Origin => {
                 Err(Error::Broken("a page whose bytes cannot be compared"))
             }

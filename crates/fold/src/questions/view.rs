@@ -18,6 +18,8 @@ pub enum Status {
     Unsupported,
     /// The message was recalled.
     Recalled,
+    /// The question named no conversation, and more messages have the id than it looks at.
+    Ambiguous,
     /// The caller may not ask. Only the HTTP edge answers this.
     Forbidden,
 }
@@ -83,6 +85,18 @@ impl Receipt {
             version: None,
         }
     }
+}
+
+/// The answer about an id that may stand in any conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundReceipt {
+    /// The receipt of the message that answers for the id.
+    #[serde(flatten)]
+    pub receipt: Receipt,
+    /// The number of messages with the id that the search met, up to one more than its bound. For
+    /// the merge of several partitions only: it must not reach a caller.
+    #[serde(default)]
+    pub candidates: u32,
 }
 
 /// The counts of a receipt.

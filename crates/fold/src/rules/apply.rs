@@ -59,8 +59,8 @@ impl<S: Pages> State<S> {
             Body::MessageRead(e) => self.read(tenant, e, at, raw, effects)?,
             Body::ConversationRead(e) => self.read_conversation(tenant, e, at, raw, effects)?,
             Body::MessageRecalled(e) => self.recall(tenant, e, at, raw, effects)?,
-            Body::PolicyChanged(e) => self.change_policy(tenant, e),
-            Body::UserErased(e) => self.erase(tenant, &e.user_id, at),
+            Body::PolicyChanged(e) => self.change_policy(tenant, e, effects),
+            Body::UserErased(e) => self.erase(tenant, &e.user_id, at, effects),
         }
         if self.unfinished.is_empty() { Ok(true) } else { self.proceed(messages_max, effects) }
     }

@@ -3,26 +3,58 @@
 //!
 //! Visits no conversation by itself: an erasure costs the same in a partition of any size.
 
-use crate::pages::{ConversationPage, Erasure, PEOPLE_PER_PAGE, PageKey, Pages, Role, Table};
+use crate::effects::Effects;
+use crate::pages::{ConversationPage, Erasure, PEOPLE_PER_PAGE, PageKey, Pages, People, Role, Table};
 use crate::record::RecordMetadata;
+use crate::rules::Walk;
 use crate::state::{Error, Result, State};
 
 impl<S: Pages> State<S> {
-    pub(super) fn erase(&mut self, tenant: &str, user_id: &str, at: RecordMetadata) {
+    /// Erases a person. An erasure of an erased person replaces the older one. Beyond the budget
+    /// the event is a dead letter.
+    pub(super) fn erase(&mut self, tenant: &str, user_id: &str, at: RecordMetadata, effects: &mut Effects) {
+        let own = self.erased.of(tenant);
+        if own.is_none_or(|own| !own.contains(user_id)) {
+            let (all, own) = (self.meta.erased_people, own.map_or(0, |own| own.people()));
+            let (max, share) = (self.limits.erasures_max, self.limits.erasures_max / 4 * 3);
+            if all >= max {
+                return effects.refuse_over_budget(format!(
+                    "the partition remembers {all} erased people, as many as projector.erasures_max allows ({max})"
+                ));
+            }
+            if own >= share {
+                return effects.refuse_over_budget(format!(
+                    "the tenant has {own} erased people in the partition, three quarters of projector.erasures_max ({max})"
+                ));
+            }
+            self.meta.erased_people += 1;
+        }
+        let number = self.meta.next_erasure;
+        self.meta.next_erasure += 1;
+        if let Some(older) = self.erased.insert(tenant, user_id, number, at.offset) {
+            Table::<Erasure>::remove(&mut self.pages, PageKey::new(older, 0));
+        }
         let erasure = Erasure { tenant: tenant.into(), user_id: user_id.into(), offset: at.offset };
-        self.pages.put(PageKey::new(self.meta.erasures, 0), erasure.clone());
-        self.meta.erasures += 1;
-        self.remember_erasure(erasure);
+        self.pages.put(PageKey::new(number, 0), erasure);
     }
 
-    pub(crate) fn remember_erasure(&mut self, erasure: Erasure) {
-        self.erasures.push(erasure.clone());
-        self.erased.entry(erasure.tenant.clone()).or_default().insert(erasure.user_id);
+    /// Reads the erasures from the store.
+    pub(crate) fn load_erasures(&mut self) -> Result<(), S::Error> {
+        let mut people = 0;
+        for key in Table::<Erasure>::keys(&self.pages)? {
+            let erasure = Table::<Erasure>::read(&self.pages, key)?.ok_or(Error::Broken("an erasure"))?;
+            let older = self.erased.insert(&erasure.tenant, &erasure.user_id, key.a, erasure.offset);
+            if older.is_some() || key.a >= self.meta.next_erasure {
+                return Err(Error::Broken("the erasures"));
+            }
+            people += 1;
+        }
+        if people == self.meta.erased_people { Ok(()) } else { Err(Error::Broken("the number of erasures")) }
     }
 
     /// Whether a person was erased and must appear in no answer (INV-ERASED).
     pub fn is_erased(&self, tenant: &str, user_id: &str) -> bool {
-        !self.erased.is_empty() && self.erased.get(tenant).is_some_and(|e| e.contains(user_id))
+        self.erased.of(tenant).is_some_and(|own| own.contains(user_id))
     }
 
     /// Applies the erasures that a conversation has not applied yet. An erased person who may be in
@@ -31,18 +63,38 @@ impl<S: Pages> State<S> {
     pub(super) fn apply_erasures(&mut self, conversation: u32) -> Result<(), S::Error> {
         let page = Table::<ConversationPage>::load_mut(&mut self.pages, PageKey::new(conversation, 0))?
             .ok_or(Error::Broken("a conversation"))?;
-        if page.erasures_seen == self.meta.erasures {
+        let (from, people) = (page.erasures_seen, page.people);
+        if from == self.meta.next_erasure {
             return Ok(());
         }
-        let unseen = self.erasures.get(page.erasures_seen as usize..).ok_or(Error::Broken("an erasure"))?;
-        let unseen: Vec<Erasure> = unseen.iter().filter(|e| e.tenant == page.tenant).cloned().collect();
-        for erasure in unseen {
-            if let Some(slot) = self.slot(conversation, &erasure.user_id)? {
-                self.depart_by_erasure(conversation, slot, erasure.offset)?;
+        if from > self.meta.next_erasure {
+            return Err(Error::Broken("an erasure"));
+        }
+        let Some(own) = self.erased.of(&page.tenant) else { return Ok(()) };
+        // Slots by the offset of the erasure.
+        let mut departures = Vec::new();
+        match own.walk(from, people) {
+            Walk::Nothing => return Ok(()),
+            Walk::People => {
+                for number in 0..people.div_ceil(PEOPLE_PER_PAGE) {
+                    let page = Table::<People>::load_mut(&mut self.pages, PageKey::new(conversation, number))?
+                        .ok_or(Error::Broken("people of a conversation"))?;
+                    let slots = (number * PEOPLE_PER_PAGE..).zip(page.iter());
+                    departures.extend(slots.filter_map(|(slot, p)| Some((own.unseen(&p.id, from)?, slot))));
+                }
+                departures.sort_unstable();
+            }
+            Walk::Erasures(unseen) => {
+                for (user_id, offset) in unseen {
+                    departures.extend(self.slot(conversation, &user_id)?.map(|slot| (offset, slot)));
+                }
             }
         }
-        let erasures = self.meta.erasures;
-        self.conversation_page(conversation)?.erasures_seen = erasures;
+        for (offset, slot) in departures {
+            self.depart_by_erasure(conversation, slot, offset)?;
+        }
+        let seen = self.meta.next_erasure;
+        self.conversation_page(conversation)?.erasures_seen = seen;
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 mod apply;
 mod erase;
+mod erased;
 mod park;
 mod policy;
 mod read;
@@ -15,6 +16,9 @@ mod roster;
 mod send;
 mod slices;
 mod slots;
+mod waiting;
 
-pub(crate) use park::Waiting;
+pub(crate) use erased::{Erased, Walk};
+pub(crate) use policy::Policies;
 pub(crate) use slices::Unfinished;
+pub(crate) use waiting::Waiting;

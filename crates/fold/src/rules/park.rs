@@ -1,5 +1,6 @@
-//! Parks records that name a message not yet in the log, bounded by count and by age in record
-//! time.
+//! Parks records that name a message not yet in the log, bounded by count, by bytes, and by age in
+//! record time. Where a bound is met, the tenant with the most parked bytes loses its oldest
+//! record, so no flood of one tenant costs another one that has less.
 //!
 //! A parked record is applied once its messages come. Otherwise it becomes a dead letter, and only
 //! once (INV-PARKED).
@@ -7,161 +8,176 @@
 use crate::effects::{DeadLetter, Effects};
 use crate::pages::{PageKey, Pages, Parked, Table};
 use crate::record::{RawRecord, RecordMetadata};
+use crate::rules::waiting::name_hash;
 use crate::state::{Error, Result, State};
-use hashbrown::HashMap;
 use receipts_event::Reason;
-use std::collections::{BTreeMap, BTreeSet};
 
-/// The parked records by message, by age and by offset. Rebuilt from the parked records when a
-/// store opens.
-#[derive(Default)]
-pub(crate) struct Waiting {
-    /// Offsets in order, by [`message_name`].
-    by_message: HashMap<Box<[u8]>, Vec<u64>>,
-    /// (timestamp, offset).
-    by_age: BTreeSet<(u64, u64)>,
-    /// Timestamps by offset.
-    by_offset: BTreeMap<u64, u64>,
-}
-
-impl Waiting {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_message.is_empty()
-    }
-}
-
-/// Returns the length of the conversation's name, the name, and the message id. The length keeps
-/// names apart, for ids may hold any character.
-fn message_name(conversation: &[u8], message_id: &str) -> Vec<u8> {
-    [&conversation.len().to_le_bytes()[..], conversation, message_id.as_bytes()].concat()
+/// Why a record is not parked any longer, or not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// It has waited for too long.
+    Age,
+    /// Too many records wait.
+    Count,
+    /// The records that wait take too many bytes.
+    Bytes,
+    /// The record alone takes too many bytes, of this number.
+    Size(u64),
 }
 
 impl<S: Pages> State<S> {
     /// Returns the number of parked records.
     pub fn parked(&self) -> usize {
-        self.waiting.by_age.len()
+        self.waiting.len()
+    }
+
+    /// Returns the bytes of the parked records, as [`Parked::bytes`] counts them.
+    pub fn parked_bytes(&self) -> u64 {
+        self.meta.parked_bytes
     }
 
     pub(crate) fn load_parked(&mut self) -> Result<(), S::Error> {
+        let mut bytes = 0u64;
         for key in Table::<Parked>::keys(&self.pages)? {
             let parked = Table::<Parked>::read(&self.pages, key)?.ok_or(Error::Broken("a parked record"))?;
-            self.waiting.by_age.insert((parked.timestamp_ms, parked.offset));
-            self.waiting.by_offset.insert(parked.offset, parked.timestamp_ms);
-            let conversation = parked.key.as_deref().unwrap_or_default();
-            for id in &parked.waits_for {
-                self.waiting.by_message.entry(message_name(conversation, id).into()).or_default().push(parked.offset);
-            }
+            bytes = bytes.checked_add(parked.bytes).ok_or(Error::Broken("the bytes of a parked record"))?;
+            self.waiting.insert(&parked);
         }
-        Ok(())
+        if bytes == self.meta.parked_bytes { Ok(()) } else { Err(Error::Broken("the bytes of parked records")) }
     }
 
-    /// Parks a record for the unknown messages that it names. If too many records are parked, the
-    /// one at the lowest offset becomes a dead letter: its message is the least likely to come.
+    /// Parks a record for the unknown messages that it names.
     pub(crate) fn park(
         &mut self,
+        tenant: &str,
         at: RecordMetadata,
         raw: RawRecord<'_>,
         waits_for: Vec<Box<str>>,
         effects: &mut Effects,
     ) -> Result<(), S::Error> {
-        if self.is_too_old(at.timestamp_ms) || self.limits.parked_max == 0 {
-            let (reason, detail) = self.refusal(at.timestamp_ms, &waits_for);
-            effects.dead_letters.push(DeadLetter { reason, detail, ids: waits_for, parked: None });
-            return Ok(());
-        }
-        while self.waiting.by_offset.len() >= self.limits.parked_max
-            && let Some((offset, _)) = self.waiting.by_offset.first_key_value()
-        {
-            self.give_up(*offset, effects)?;
-        }
-        // The caller of `apply` has checked that the key is the conversation's name.
-        let conversation = raw.key.unwrap_or_default();
-        for id in &waits_for {
-            self.waiting.by_message.entry(message_name(conversation, id).into()).or_default().push(at.offset);
-        }
-        self.waiting.by_age.insert((at.timestamp_ms, at.offset));
-        self.waiting.by_offset.insert(at.offset, at.timestamp_ms);
-        effects.counters.parked += 1;
-        let parked = Parked {
+        let mut parked = Parked {
             offset: at.offset,
             timestamp_ms: at.timestamp_ms,
+            tenant: tenant.into(),
+            bytes: 0,
             key: raw.key.map(Into::into),
             value: raw.value.into(),
             headers: (raw.headers)(),
             waits_for,
         };
+        parked.bytes = parked.count_bytes();
+        let refusal = if self.is_too_old(at.timestamp_ms) {
+            Some(Refusal::Age)
+        } else if self.limits.parked_max == 0 {
+            Some(Refusal::Count)
+        } else {
+            (parked.bytes > self.limits.parked_bytes).then_some(Refusal::Size(parked.bytes))
+        };
+        if let Some(refusal) = refusal {
+            let (reason, detail) = self.reason(refusal, &parked.waits_for);
+            effects.dead_letters.push(DeadLetter { reason, detail, ids: parked.waits_for, parked: None });
+            return Ok(());
+        }
+        effects.counters.parked += 1;
+        self.waiting.insert(&parked);
+        self.meta.parked_bytes += parked.bytes;
         self.pages.put(PageKey::new(at.offset, 0), parked);
-        Ok(())
+        loop {
+            let refusal = if self.waiting.len() > self.limits.parked_max {
+                Refusal::Count
+            } else if self.meta.parked_bytes > self.limits.parked_bytes {
+                Refusal::Bytes
+            } else {
+                return Ok(());
+            };
+            let Some(offset) = self.waiting.oldest_of_the_fullest() else { return Ok(()) };
+            self.give_up(offset, refusal, effects)?;
+        }
     }
 
     fn is_too_old(&self, timestamp_ms: u64) -> bool {
         self.meta.newest_timestamp_ms.saturating_sub(timestamp_ms) > self.limits.parked_age_ms
     }
 
-    fn refusal(&self, timestamp_ms: u64, waits_for: &[Box<str>]) -> (Reason, String) {
-        if self.is_too_old(timestamp_ms) {
-            (Reason::ParkedExpired, format!("{} did not come within {} ms", list(waits_for), self.limits.parked_age_ms))
-        } else {
-            (
-                Reason::ParkedOverflow,
-                format!("{} did not come, and more than {} records wait", list(waits_for), self.limits.parked_max),
-            )
-        }
+    fn reason(&self, refusal: Refusal, waits_for: &[Box<str>]) -> (Reason, String) {
+        let (ids, limits) = (list(waits_for), &self.limits);
+        let (count, bytes) = (limits.parked_max, limits.parked_bytes);
+        let reason = if refusal == Refusal::Age { Reason::ParkedExpired } else { Reason::ParkedOverflow };
+        let detail = match refusal {
+            Refusal::Age => {
+                format!("{ids} did not come within {} ms (projector.parked_age_ms)", limits.parked_age_ms)
+            }
+            Refusal::Count => format!(
+                "{ids} did not come, and of the more than {count} records that wait (projector.parked_count) the \
+                 tenant's take the most bytes"
+            ),
+            Refusal::Bytes => format!(
+                "{ids} did not come, and of the more than {bytes} bytes that wait (projector.parked_bytes) the tenant's \
+                 are the most"
+            ),
+            Refusal::Size(size) => format!(
+                "{ids} did not come, and the record's {size} bytes are more than may wait (projector.parked_bytes, {bytes})"
+            ),
+        };
+        (reason, detail)
     }
 
     /// Turns records that have waited too long into dead letters.
     pub(crate) fn expire_parked(&mut self, effects: &mut Effects) -> Result<(), S::Error> {
-        while let Some((timestamp_ms, offset)) = self.waiting.by_age.first().copied()
+        while let Some((timestamp_ms, offset)) = self.waiting.oldest()
             && self.is_too_old(timestamp_ms)
         {
-            self.give_up(offset, effects)?;
+            self.give_up(offset, Refusal::Age, effects)?;
         }
         Ok(())
     }
 
     /// Makes a parked record a dead letter.
-    fn give_up(&mut self, offset: u64, effects: &mut Effects) -> Result<(), S::Error> {
+    fn give_up(&mut self, offset: u64, refusal: Refusal, effects: &mut Effects) -> Result<(), S::Error> {
         let parked = Table::<Parked>::load_mut(&mut self.pages, PageKey::new(offset, 0))?
             .ok_or(Error::Broken("a parked record"))?
             .clone();
-        for id in &parked.waits_for {
-            let name = message_name(parked.key.as_deref().unwrap_or_default(), id);
-            if let Some(offsets) = self.waiting.by_message.get_mut(&name[..]) {
-                offsets.retain(|o| *o != offset);
-                if offsets.is_empty() {
-                    self.waiting.by_message.remove(&name[..]);
-                }
-            }
-        }
-        self.remove_parked(offset, parked.timestamp_ms);
-        let (reason, detail) = self.refusal(parked.timestamp_ms, &parked.waits_for);
+        self.remove_parked(&parked)?;
+        let (reason, detail) = self.reason(refusal, &parked.waits_for);
         let ids = parked.waits_for.clone();
         effects.dead_letters.push(DeadLetter { reason, detail, ids, parked: Some(Box::new(parked)) });
         Ok(())
     }
 
-    fn remove_parked(&mut self, offset: u64, timestamp_ms: u64) {
-        self.waiting.by_age.remove(&(timestamp_ms, offset));
-        self.waiting.by_offset.remove(&offset);
-        Table::<Parked>::remove(&mut self.pages, PageKey::new(offset, 0));
+    fn remove_parked(&mut self, parked: &Parked) -> Result<(), S::Error> {
+        self.waiting.remove(parked);
+        let rest = self.meta.parked_bytes.checked_sub(parked.bytes);
+        self.meta.parked_bytes = rest.ok_or(Error::Broken("the bytes of parked records"))?;
+        Table::<Parked>::remove(&mut self.pages, PageKey::new(parked.offset, 0));
+        Ok(())
     }
 
-    /// Returns the offsets of the records that wait for a message, in log order. The caller takes
-    /// each of them with [`Self::take_parked`].
-    pub(crate) fn take_waiting(&mut self, conversation: &[u8], message_id: &str) -> Option<Vec<u64>> {
-        self.waiting.by_message.remove(&message_name(conversation, message_id)[..])
+    /// Returns the offsets of the records that probably wait for a message, in log order; `None`
+    /// if there are none. The caller takes each of them with [`Self::take_parked`].
+    pub(crate) fn take_waiting(&self, conversation: &[u8], message_id: &str) -> Option<Vec<u64>> {
+        let offsets = self.waiting.waiting_for(name_hash(conversation, message_id));
+        (!offsets.is_empty()).then_some(offsets)
     }
 
-    /// Returns a record that waited for a message. It no longer waits for it.
-    pub(crate) fn take_parked(&mut self, offset: u64, message_id: &str) -> Result<Parked, S::Error> {
+    /// Returns a record that waited for a message. It no longer waits for it. `None` if it waits
+    /// for another one whose name has the same hash.
+    pub(crate) fn take_parked(
+        &mut self,
+        offset: u64,
+        conversation: &[u8],
+        message_id: &str,
+    ) -> Result<Option<Parked>, S::Error> {
         let mut page = Table::<Parked>::load_mut(&mut self.pages, PageKey::new(offset, 0))?
             .ok_or(Error::Broken("a parked record"))?;
-        page.waits_for.retain(|id| &**id != message_id);
+        let waits = page.waits_for.iter().position(|id| &**id == message_id);
+        let Some(index) = waits.filter(|_| page.conversation() == conversation) else { return Ok(None) };
+        page.waits_for.remove(index);
         let parked = page.clone();
+        self.waiting.forget(name_hash(conversation, message_id), offset);
         if parked.waits_for.is_empty() {
-            self.remove_parked(offset, parked.timestamp_ms);
+            self.remove_parked(&parked)?;
         }
-        Ok(parked)
+        Ok(Some(parked))
     }
 }
 

@@ -75,7 +75,7 @@ impl<S: Pages> State<S> {
         let reading = Reading { times, hidden: e.hidden, offset: at.offset };
         for id in &e.message_ids {
             let named = match conversation {
-                Some(conversation) => self.find_message(conversation, id)?,
+                Some(conversation) => self.find_message(tenant, conversation, id)?,
                 None => Lookup::Unknown,
             };
             match (named, &reader) {
@@ -87,7 +87,7 @@ impl<S: Pages> State<S> {
             }
         }
         if !missing.is_empty() {
-            self.park(at, raw, missing, effects)?;
+            self.park(tenant, at, raw, missing, effects)?;
         }
         Ok(())
     }

@@ -49,13 +49,13 @@ impl<S: Pages> State<S> {
         let reading = Reading { times, hidden: e.hidden, offset: at.offset };
         let conversation = self.find_conversation(tenant, &e.conversation_id)?;
         match (&e.up_to, conversation) {
-            (UpTo::Message(id), None) => self.park(at, raw, vec![(&**id).into()], effects)?,
-            (UpTo::Message(id), Some(conversation)) => match self.find_message(conversation, id)? {
+            (UpTo::Message(id), None) => self.park(tenant, at, raw, vec![(&**id).into()], effects)?,
+            (UpTo::Message(id), Some(conversation)) => match self.find_message(tenant, conversation, id)? {
                 Lookup::Message(message) => {
                     self.read_up_to_message(conversation, &e.reader_id, message, reading, effects)?
                 }
                 Lookup::Expired => effects.counters.expired += 1,
-                Lookup::Unknown => self.park(at, raw, vec![(&**id).into()], effects)?,
+                Lookup::Unknown => self.park(tenant, at, raw, vec![(&**id).into()], effects)?,
             },
             (UpTo::SentAt(_), None) => effects.counters.not_in_audience += 1,
             (UpTo::SentAt(sent_at_ms), Some(conversation)) => {

@@ -18,7 +18,7 @@ impl<S: Pages> State<S> {
         effects: &mut Effects,
     ) -> Result<(), S::Error> {
         let named = match self.find_conversation(tenant, &e.conversation_id)? {
-            Some(conversation) => self.find_message(conversation, &e.message_id)?,
+            Some(conversation) => self.find_message(tenant, conversation, &e.message_id)?,
             None => Lookup::Unknown,
         };
         match named {
@@ -27,7 +27,7 @@ impl<S: Pages> State<S> {
                 effects.counters.expired += 1;
                 Ok(())
             }
-            Lookup::Unknown => self.park(at, raw, vec![(&*e.message_id).into()], effects),
+            Lookup::Unknown => self.park(tenant, at, raw, vec![(&*e.message_id).into()], effects),
         }
     }
 

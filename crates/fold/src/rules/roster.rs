@@ -17,7 +17,7 @@ impl<S: Pages> State<S> {
         self.meta.next_conversation += 1;
         // `find_conversation` has left the name in the buffer.
         self.pages.name_conversation(&self.name, number);
-        self.pages.put(PageKey::new(number, 0), ConversationPage::new(tenant, conversation_id, self.meta.erasures));
+        self.pages.put(PageKey::new(number, 0), ConversationPage::new(tenant, conversation_id, self.meta.next_erasure));
         Ok(number)
     }
 

@@ -19,6 +19,8 @@ use receipts_event::{Body, Kind, MessageSent, Reason};
 pub(crate) struct Waited {
     /// Their offsets, in order.
     offsets: std::vec::IntoIter<u64>,
+    /// The name of the conversation.
+    name: Box<[u8]>,
     conversation: u32,
     /// The message's number; `None` if it has expired on arrival.
     message: Option<u64>,
@@ -38,7 +40,7 @@ impl<S: Pages> State<S> {
         let conversation = match self.find_conversation(tenant, &e.conversation_id)? {
             Some(conversation) => {
                 self.apply_erasures(conversation)?;
-                if matches!(self.find_message(conversation, &e.message_id)?, Lookup::Message(_)) {
+                if matches!(self.find_message(tenant, conversation, &e.message_id)?, Lookup::Message(_)) {
                     return Ok(());
                 }
                 if e.recipients.is_none() && !self.conversation_page(conversation)?.ever_roster {
@@ -83,7 +85,7 @@ impl<S: Pages> State<S> {
         let kind = page.kind;
         let status = if !e.need_read_receipt {
             MessageStatus::NotRequested
-        } else if kind == Kind::Group && !self.meta.supports(tenant, &page.group_type) {
+        } else if kind == Kind::Group && !self.supports(tenant, conversation)? {
             MessageStatus::Unsupported
         } else {
             MessageStatus::Ok
@@ -137,7 +139,7 @@ impl<S: Pages> State<S> {
             return Err(Error::Broken("the end of the newest messages"));
         }
         page.push(&e.message_id, new, link);
-        self.index.insert(&mut self.pages, message, id_hash(&e.message_id), conversation);
+        self.index.insert(&mut self.pages, message, id_hash(tenant, &e.message_id), conversation);
         if slots > INLINE_SLOTS {
             self.store_recipients(message, &recipients)?;
         }
@@ -154,7 +156,7 @@ impl<S: Pages> State<S> {
         Ok(())
     }
 
-    /// Takes the records that wait for a message out of the index. The slices of [`super::slices`]
+    /// Finds the records that wait for a message. The slices of [`super::slices`]
     /// apply them; without a number they only no longer wait.
     fn take_waiting_for(
         &mut self,
@@ -170,9 +172,9 @@ impl<S: Pages> State<S> {
         let mut name = std::mem::take(&mut self.name);
         write_conversation_name(&mut name, tenant, &e.conversation_id);
         if let Some(offsets) = self.take_waiting(&name, &e.message_id) {
-            let (offsets, message_id) = (offsets.into_iter(), (&*e.message_id).into());
+            let (offsets, name, message_id) = (offsets.into_iter(), (&*name).into(), (&*e.message_id).into());
             self.unfinished.waited =
-                Some(Waited { offsets, conversation, message, message_id, sent_offset: at.offset });
+                Some(Waited { offsets, name, conversation, message, message_id, sent_offset: at.offset });
         }
         self.name = name;
     }
@@ -188,9 +190,12 @@ impl<S: Pages> State<S> {
         let Some(offset) = waited.offsets.next() else {
             return waited.message.map_or(Ok(()), |message| self.finish_send(message)).map(|()| None);
         };
-        let parked = self.take_parked(offset, &waited.message_id)?;
-        if let Some(message) = waited.message {
-            self.apply_parked(&parked, waited.conversation, message, waited.sent_offset, effects)?;
+        let Some(parked) = self.take_parked(offset, &waited.name, &waited.message_id)? else {
+            return Ok(Some(waited));
+        };
+        match waited.message {
+            Some(message) => self.apply_parked(&parked, waited.conversation, message, waited.sent_offset, effects)?,
+            None => effects.counters.expired += 1,
         }
         Ok(Some(waited))
     }

@@ -14,11 +14,14 @@ fn every_text_case_holds_for_the_fold() {
         let limits = Limits {
             retention_ms: case.limits.retention_ms,
             parked_max: case.limits.parked_count,
+            parked_bytes: case.limits.parked_bytes,
             parked_age_ms: case.limits.parked_age_ms,
             read_times: case.limits.read_times,
+            erasures_max: case.limits.erasures_max,
+            policy_types_max: case.limits.policy_types_max,
         };
         for life in [Life::QUIET, Life { memory_bytes: 0, checkpoint_every: 1, die_every: 1, ..Life::QUIET }] {
-            if let Err(e) = case.run(&mut Folded::new(limits, life)) {
+            if let Err(e) = case.run(&mut Folded::new(limits, life).looking_at(case.limits.candidates_max)) {
                 failures.push(format!("{}: {e} ({life:?})", case.name));
             }
         }

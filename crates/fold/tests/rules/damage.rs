@@ -72,7 +72,7 @@ fn message_with_too_many_slots_is_an_error() {
         let mut state = group();
         change(&mut state, |page: &mut Messages| page.at_mut(0).unwrap().slots = slots);
         assert!(is_broken(state.receipt("default", "g", "m1")));
-        assert!(is_broken(state.receipt_anywhere("default", "m1")));
+        assert!(is_broken(state.find_receipt("default", None, "m1", 100)));
         assert!(is_broken(state.receipt_of(0)));
         assert!(is_broken(state.members("default", "g", "m1", MemberFilter::Read, 0, 9)));
         assert!(state.receipt("default", "g", "m2").is_ok());

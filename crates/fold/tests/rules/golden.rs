@@ -1,8 +1,8 @@
-//! INV-CODES: `schemas/store/golden-v1.txt` holds a partition with a page of every kind in version
-//! 1 of the store's format. It is read, answers questions, and is written again byte for byte.
+//! INV-CODES: `schemas/store/golden-v2.txt` holds a partition with a page of every kind in version
+//! 2 of the store's format. It is read, answers questions, and is written again byte for byte.
 //!
-//! The bytes of a published version never change. A change raises the version, and keeps this file
-//! beside a new one. `RECEIPTS_TEST_WRITE_SCHEMAS=1` writes the file.
+//! The bytes of a published version never change. Until then a change raises the draft's number, and
+//! writes this file anew (ADR 0034). `RECEIPTS_TEST_WRITE_SCHEMAS=1` writes the file.
 
 #![allow(clippy::disallowed_methods, reason = "a test that reads and writes its golden file")]
 
@@ -11,7 +11,7 @@ use receipts_fold::effects::Effects;
 use receipts_fold::index::{BloomFilter, IndexPage};
 use receipts_fold::pages::codec::{Reader, Writer};
 use receipts_fold::pages::{
-    Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, Parked, People, PeopleIndex, ReadMarks,
+    Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, Parked, People, PeopleIndex, Policy, ReadMarks,
 };
 use receipts_fold::view::{MemberFilter, Status};
 use receipts_fold::{LastRecord, Limits, Origin, RawRecord, RecordMetadata, State};
@@ -28,14 +28,14 @@ const NOW_MS: u64 = 1_780_000_000_000;
 const DAY_MS: u64 = 86_400_000;
 /// The messages per segment. With 65,536 the file would be large, and its form is the same.
 const SEGMENT: u64 = 64;
-/// Table codes of `schemas/store/v1.md`.
+/// Table codes of `schemas/store/v2.md`.
 const NAMES: u8 = 2;
 const INDEX: u8 = 10;
 /// The header before the bytes of a page in its first part, bytes.
-const HEADER_BYTES: usize = 15;
+const HEADER_BYTES: usize = 16;
 
 fn path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/store/golden-v1.txt")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/store/golden-v2.txt")
 }
 
 fn open(backend: &MemoryBackend, read_times: bool) -> Fold {
@@ -116,6 +116,9 @@ fn written() -> Values {
         json!({"type": "policy.changed", "read_receipts": {"team": false, "*": true}, "partition": 0}),
         sent("g", "unsupported", "ann"),
         json!({"type": "user.erased", "user_id": "w5", "partition": 0}),
+        json!({"type": "user.erased", "user_id": "nobody here", "partition": 0}),
+        json!({"type": "user.erased", "user_id": "w5", "partition": 0}),
+        json!({"type": "policy.changed", "tenant": "acme", "read_receipts": {"channel": false}, "partition": 0}),
         read("g", "still to come", "bob", false),
     ] {
         apply(&mut fold, &event);
@@ -147,8 +150,8 @@ fn values(backend: &MemoryBackend) -> Values {
 
 fn as_text(values: &Values) -> String {
     let lines = values.iter().map(|(key, value)| format!("{} {}\n", hex(key), hex(value)));
-    let about = "# A partition with a page of every kind, as version 1 of the store's format writes it: keys and values in hex.\n\
-        # Made and read by crates/fold/tests/rules/golden.rs. It stays as it is for as long as version 1 is read.\n";
+    let about = "# A partition with a page of every kind, as version 2 of the store's format writes it: keys and values in hex.\n\
+        # Made and read by crates/fold/tests/rules/golden.rs. It stays as it is for as long as its draft is read.\n";
     std::iter::once(about.to_owned()).chain(lines).collect()
 }
 
@@ -161,7 +164,7 @@ fn from_text(text: &str) -> Values {
 }
 
 fn committed() -> Values {
-    from_text(&std::fs::read_to_string(path()).expect("schemas/store/golden-v1.txt"))
+    from_text(&std::fs::read_to_string(path()).expect("schemas/store/golden-v2.txt"))
 }
 
 #[test]
@@ -170,11 +173,16 @@ fn format_writes_unchanged_bytes() {
     if std::env::var_os("RECEIPTS_TEST_WRITE_SCHEMAS").is_some() {
         std::fs::write(path(), &written).unwrap();
     }
-    let committed = std::fs::read_to_string(path()).expect("schemas/store/golden-v1.txt");
+    let committed = std::fs::read_to_string(path()).expect("schemas/store/golden-v2.txt");
     for (line, (is, was)) in written.lines().zip(committed.lines()).enumerate() {
-        assert_eq!(is, was, "line {} of schemas/store/golden-v1.txt: a new format needs a new version", line + 1);
+        assert_eq!(
+            is,
+            was,
+            "line {} of schemas/store/golden-v2.txt: a changed format needs a new draft number",
+            line + 1
+        );
     }
-    assert_eq!(written.lines().count(), committed.lines().count(), "lines of schemas/store/golden-v1.txt");
+    assert_eq!(written.lines().count(), committed.lines().count(), "lines of schemas/store/golden-v2.txt");
 }
 
 /// Decodes a page and encodes it again.
@@ -217,15 +225,16 @@ fn every_page_kind_round_trips_byte_for_byte() {
             12 => again::<Parked>(payload),
             13 => again::<Erasure>(payload),
             14 => again::<Origin>(payload),
+            15 => again::<Policy>(payload),
             code => panic!("no table has the code {code}"),
         };
         assert_eq!(hex(&again), hex(payload), "page {}", hex(key));
     }
-    assert_eq!(kinds, (1..=14).collect(), "a page of every kind");
+    assert_eq!(kinds, (1..=15).collect(), "a page of every kind");
 }
 
 #[test]
-fn version_1_partition_answers_and_folds_on() {
+fn golden_partition_answers_and_folds_on() {
     let backend = MemoryBackend::default();
     let mut batch = Batch::new(0, 0, 0);
     committed().iter().for_each(|(key, value)| batch.write(key, value));

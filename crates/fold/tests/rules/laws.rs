@@ -15,7 +15,7 @@ const SEEDS: Range<u64> = 0..120;
 const STEPWISE: Range<u64> = 0..20;
 
 fn roomy(seed: u64) -> Folded {
-    let limits = Limits { parked_max: 100_000, parked_age_ms: u64::MAX, ..Limits::default() };
+    let limits = Limits { parked_max: 100_000, parked_bytes: u64::MAX, parked_age_ms: u64::MAX, ..Limits::default() };
     Folded::new(limits, Life::random(seed))
 }
 

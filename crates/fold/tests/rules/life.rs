@@ -4,7 +4,7 @@
 use crate::lagging::Lagging;
 use receipts_event::Event;
 use receipts_fold::effects::Effects;
-use receipts_fold::view::{Member, MemberFilter, ReadMark, Receipt, Status};
+use receipts_fold::view::{FoundReceipt, Member, MemberFilter, ReadMark, Receipt, Status};
 use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
 use receipts_store::{Backend, Paged};
 use receipts_testkit::random::Random;
@@ -63,6 +63,7 @@ impl Life {
 pub(crate) struct Folded {
     life: Life,
     limits: Limits,
+    candidates_max: u32,
     backend: Lagging,
     state: Option<State<Paged<Lagging>>>,
     records: u64,
@@ -75,9 +76,16 @@ impl Folded {
     pub(crate) fn new(limits: Limits, life: Life) -> Self {
         let random = life.by_chance.map(Random::new);
         let backend = Lagging::default();
-        let mut new = Self { life, limits, backend, state: None, records: 0, random, since: Vec::new() };
+        let candidates_max = 100;
+        let mut new =
+            Self { life, limits, candidates_max, backend, state: None, records: 0, random, since: Vec::new() };
         new.open();
         new
+    }
+
+    /// Sets the number of messages of an id that a search in all conversations looks at.
+    pub(crate) fn looking_at(self, candidates_max: usize) -> Self {
+        Self { candidates_max: candidates_max as u32, ..self }
     }
 
     fn open(&mut self) {
@@ -236,16 +244,31 @@ impl Subject for Folded {
     }
 
     fn find(&self, tenant: &str, message_id: &str) -> Receipt {
-        let receipt = self.state().receipt_anywhere(tenant, message_id).unwrap();
+        let find = |sender_id: Option<&str>| {
+            let ids = [message_id, "no such message", message_id].map(str::to_owned);
+            let found = self.state().find_receipts(tenant, sender_id, &ids, self.candidates_max).unwrap();
+            let [first, none, again] = <[FoundReceipt; 3]>::try_from(found).unwrap();
+            assert_eq!(first, again, "equal ids have equal answers");
+            assert_eq!((none.receipt.status, none.candidates), (Status::NotFound, 0));
+            assert!(first.candidates <= self.candidates_max + 1);
+            first.receipt
+        };
+        let receipt = find(None);
         for caller in callers(&receipt) {
-            let own = self.state().receipt_anywhere_sent_by(tenant, caller, message_id).unwrap();
-            if receipt.sender_id.as_deref() == Some(caller) {
-                assert_eq!(own, receipt, "the first of all messages, and of those that {caller} sent");
-            } else if own.status == Status::NotFound {
-                assert_eq!(own, Receipt::bare(tenant, None, message_id, Status::NotFound));
-            } else {
-                assert_eq!(own.sender_id.as_deref(), Some(caller), "another message of the same id");
+            let own = find(Some(caller));
+            match own.status {
+                // A stranger's answer is the same as for an id that no message has (INV-STRANGER).
+                Status::NotFound => {
+                    assert_eq!(own, Receipt::bare(tenant, None, message_id, Status::NotFound));
+                    assert_ne!(receipt.sender_id.as_deref(), Some(caller));
+                }
+                Status::Ambiguous => assert_eq!(own, receipt),
+                _ if receipt.sender_id.as_deref() == Some(caller) => {
+                    assert_eq!(own, receipt, "the first of all messages, and of those that {caller} sent");
+                }
+                _ => assert_eq!(own.sender_id.as_deref(), Some(caller), "another message of the same id"),
             }
+            assert!(caller != "nobody" || own.status == Status::NotFound);
         }
         receipt
     }

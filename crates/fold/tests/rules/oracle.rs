@@ -14,12 +14,25 @@ use receipts_testkit::property::holds;
 use std::ops::Range;
 
 fn limits(shape: &Shape) -> (Limits, OracleLimits) {
-    let fold = Limits { retention_ms: shape.retention_ms, parked_max: 20, parked_age_ms: 60_000, read_times: true };
+    // All budgets are met now and then.
+    let fold = Limits {
+        retention_ms: shape.retention_ms,
+        parked_max: 20,
+        parked_bytes: 4_000,
+        parked_age_ms: 60_000,
+        read_times: true,
+        erasures_max: 8,
+        policy_types_max: 30,
+    };
     let oracle = OracleLimits {
         retention_ms: fold.retention_ms,
         parked_count: fold.parked_max,
+        parked_bytes: fold.parked_bytes,
         parked_age_ms: fold.parked_age_ms,
         read_times: true,
+        erasures_max: fold.erasures_max,
+        policy_types_max: fold.policy_types_max,
+        candidates_max: 2,
         // No page of these short histories expires as a whole, so the fold remembers every id.
         expired_ids_remembered: true,
     };
@@ -29,7 +42,7 @@ fn limits(shape: &Shape) -> (Limits, OracleLimits) {
 fn check(shape: &Shape, seeds: Range<u64>, life: impl Fn(u64) -> Life, ask_every: usize) {
     let (fold_limits, oracle_limits) = limits(shape);
     holds(seeds, shape, |seed, history| {
-        let mut folded = Folded::new(fold_limits, life(seed));
+        let mut folded = Folded::new(fold_limits, life(seed)).looking_at(oracle_limits.candidates_max);
         agree(history, &mut Oracle::new(oracle_limits.clone()), &mut folded, ask_every)
             .map_err(|difference| format!("oracle first, fold second\n{difference}"))
     });
@@ -148,10 +161,17 @@ fn random_lives_answer_as_the_oracle_does() {
 fn fold_agrees_with_the_oracle_while_pages_expire() {
     let shape = Shape { events: 3_000, p_jump: 0.004, p_early: 0.0, p_duplicate: 0.0, ..Shape::wild() };
     let (fold, oracle) = limits(&shape);
-    let fold = Limits { parked_max: usize::MAX, parked_age_ms: u64::MAX, ..fold };
-    let oracle = OracleLimits { parked_count: usize::MAX, parked_age_ms: u64::MAX, ..oracle };
+    let fold = Limits { parked_max: usize::MAX, parked_bytes: u64::MAX, parked_age_ms: u64::MAX, ..fold };
+    let oracle = OracleLimits {
+        parked_count: usize::MAX,
+        parked_bytes: u64::MAX,
+        parked_age_ms: u64::MAX,
+        // The fold forgets removed messages of an id.
+        candidates_max: 100_000,
+        ..oracle
+    };
     holds(7_000..7_012, &shape, |seed, history| {
-        let mut folded = Folded::new(fold, Life::random(seed));
+        let mut folded = Folded::new(fold, Life::random(seed)).looking_at(100_000);
         agree(history, &mut Oracle::new(oracle.clone()), &mut folded, 300)
     });
 }

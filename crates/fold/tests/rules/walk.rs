@@ -5,8 +5,8 @@ use crate::life::{Folded, Life};
 use receipts_fold::Limits;
 use receipts_fold::pages::codec::{Reader, Writer};
 use receipts_fold::pages::{
-    Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, PageKey, Parked, People, ReadMarks, Role,
-    Table, TableId,
+    Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, PageKey, Parked, People, Policy, ReadMarks,
+    Role, Table, TableId,
 };
 use receipts_fold::view::{MemberFilter, Status};
 use receipts_fold::{Origin, State};
@@ -162,6 +162,7 @@ fn numbered_pages_are_all_pages_of_the_store() {
         keys::<Chunk>(fold, &mut held);
         keys::<Parked>(fold, &mut held);
         keys::<Erasure>(fold, &mut held);
+        keys::<Policy>(fold, &mut held);
         if let Some(missing) = held.difference(&named).next() {
             return Err(format!("no number names {missing:?}"));
         }
@@ -180,7 +181,8 @@ fn numbered_pages_are_all_pages_of_the_store() {
                 TableId::Messages => is_written::<Messages>,
                 TableId::Chunks => is_written::<Chunk>,
                 TableId::Parked => is_written::<Parked>,
-                _ => is_written::<Erasure>,
+                TableId::Erasures => is_written::<Erasure>,
+                _ => is_written::<Policy>,
             };
             if !is_written(fold, key, &bytes) {
                 return Err(format!("{table:?} {key:?} has other bytes"));

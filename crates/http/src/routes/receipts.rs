@@ -104,8 +104,10 @@ fn id(value: Value, pointer: impl FnOnce() -> String, items: &mut Vec<Item>) -> 
 /// Returns many receipts at once: one for each id, in the order of the request.
 ///
 /// Without `conversation_id` the ids are searched in all conversations of the tenant. If an id
-/// exists in several, the message with the greatest `sent_at_ms` among those that the caller may
-/// see is answered. A message that the caller may not see has the status `forbidden`; for a user
+/// exists in several, one message among those that the caller may see is answered: a live one
+/// before a recalled one, then the one with the greatest `sent_at_ms`. If more messages have the id
+/// than the service looks at (`query.candidates_max`), the status is `ambiguous`: name the
+/// conversation. A message that the caller may not see has the status `forbidden`; for a user
 /// without the scope `receipts:members` a missing message has it too. This route also serves the
 /// ids `.` and `..`, which cannot appear in a path.
 #[utoipa::path(
@@ -145,7 +147,9 @@ pub(crate) async fn query_receipts(
         return Err(Problem::new(Code::Internal));
     }
     for receipt in &mut answer.value {
-        if !rule.admit(&caller, receipt) {
+        // The state answers `ambiguous` only about messages that the caller may see: to a person,
+        // only where the person sent one of them.
+        if receipt.status != Status::Ambiguous && !rule.admit(&caller, receipt) {
             *receipt = forbidden(receipt.clone(), conversation);
         }
     }

@@ -44,6 +44,7 @@ impl Harness {
             sync: false,
             publish: true,
             answer_while_behind: true,
+            candidates_max: 100,
             publish_updates: true,
             update_window: Duration::ZERO,
             publish_timeout: Duration::from_secs(30),

@@ -95,13 +95,13 @@ fn a_newer_store_format_is_refused_unchanged() {
     let harness = folded();
     rewrite(&harness, |of, batch| {
         for (key, mut value) in of(META) {
-            value[0] = 2;
+            value[0] = 3;
             batch.write(&key, &value);
         }
     });
     let before = stored(&harness, META);
     let sentence = harness.start().stopped().to_string();
-    assert!(sentence.contains("has format version 2") && sentence.contains("run the newer program"), "{sentence}");
+    assert!(sentence.contains("has format version 3") && sentence.contains("run the newer program"), "{sentence}");
     assert_eq!(stored(&harness, META), before);
     assert!(!harness.settings.dir.join("p0.damaged").exists(), "a newer format is no damage");
 }

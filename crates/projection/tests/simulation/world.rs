@@ -138,7 +138,7 @@ impl World {
             retention_ms: shape.retention_ms,
             parked_max: PARKED_COUNT,
             parked_age_ms: PARKED_AGE_MS,
-            read_times: true,
+            ..Limits::default()
         };
         let settings = Settings {
             snapshots: None,
@@ -154,6 +154,7 @@ impl World {
             sync: true,
             publish: true,
             answer_while_behind: true,
+            candidates_max: 100,
             publish_updates: true,
             update_window: if random.chance(0.5) { Duration::ZERO } else { NEVER },
             publish_timeout: Duration::ZERO,
@@ -616,7 +617,7 @@ impl Subject for Asked<'_> {
     }
 
     fn find(&self, tenant: &str, message_id: &str) -> Receipt {
-        self.0.read(self.1, |fold, _| fold.receipt_anywhere(tenant, message_id)).unwrap().unwrap()
+        self.0.read(self.1, |fold, _| fold.find_receipt(tenant, None, message_id, 100)).unwrap().unwrap().receipt
     }
 
     fn members(

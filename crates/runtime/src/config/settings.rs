@@ -147,10 +147,16 @@ pub struct Projector {
     pub retention_ms: u64,
     /// Items that a partition parks for messages that have not arrived yet.
     pub parked_count: u64,
+    /// Bytes of the items that a partition parks.
+    pub parked_bytes: u64,
     /// How long items stay parked, in milliseconds of record time.
     pub parked_age_ms: u64,
     /// True if the read time of every reader is kept; otherwise lists carry none.
     pub read_times: bool,
+    /// People whose erasure a partition remembers; three quarters of them for one tenant.
+    pub erasures_max: u64,
+    /// Group types that the policies of a partition may name; a tenth of them for one tenant.
+    pub policy_types_max: u64,
 }
 
 /// The query edge.
@@ -160,6 +166,9 @@ pub struct Query {
     pub projectors: Vec<String>,
     /// The interval at which they are asked for the partitions that they own, in milliseconds.
     pub poll_ms: u64,
+    /// Messages of an id that a query without a conversation looks at in a partition; where there
+    /// are more, the item is `ambiguous`.
+    pub candidates_max: u32,
     /// The file with the secret that projectors and query edges share.
     pub secret_file: Option<PathBuf>,
 }
@@ -411,7 +420,13 @@ impl Projector {
                       lag, at most 50 times this";
         let retention =
             "Age at which a message becomes not_found, in milliseconds before its partition's newest record";
-        let count = "Items that a partition parks for messages that have not arrived yet";
+        let count = "Items that a partition parks for messages that have not arrived yet; beyond it, the tenant with the \
+                     most parked bytes loses its oldest item to the dead letters";
+        let bytes = "Bytes of the items that a partition parks, likewise; an item alone that is larger is a dead letter at once";
+        let erasures = "People whose erasure a partition remembers, three quarters of them for one tenant; the erasure of \
+                        another person is a dead letter";
+        let types = "Group types that the policies of a partition may name, a tenth of them for one tenant; a policy with \
+                     more is a dead letter";
         let times = "Keeps the read time of every reader; if false, lists carry none";
         Self {
             listen: from.address("projector.listen", "Address at which a projector answers the query edges", listen),
@@ -441,6 +456,7 @@ impl Projector {
             update_window_ms: from.integer("projector.update_window_ms", window, 200, 0..=60_000),
             retention_ms: from.integer("projector.retention_ms", retention, 30 * DAY_MS, 1..=36_500 * DAY_MS),
             parked_count: from.integer("projector.parked_count", count, 10_000, 0..=10_000_000),
+            parked_bytes: from.integer("projector.parked_bytes", bytes, 8 * MIB, 0..=1 << 40),
             parked_age_ms: from.integer(
                 "projector.parked_age_ms",
                 "Time that items stay parked, in milliseconds of record time",
@@ -448,6 +464,8 @@ impl Projector {
                 0..=365 * DAY_MS,
             ),
             read_times: from.boolean("projector.read_times", times, true),
+            erasures_max: from.integer("projector.erasures_max", erasures, 1_000_000, 4..=1_000_000_000),
+            policy_types_max: from.integer("projector.policy_types_max", types, 100_000, 10..=100_000_000),
         }
     }
 }
@@ -457,6 +475,8 @@ impl Query {
         let secret = "File with the secret that projectors and query edges share, at least 32 bytes; projectors then answer no other \
                       caller, and all edges sign cursors with the same key";
         let projectors = "Projectors that a query edge asks; a name may have many addresses";
+        let candidates = "Messages of one id that a query without a conversation looks at in each partition; an id of more is \
+                          answered with the status ambiguous";
         Self {
             projectors: from.list("query.projectors", projectors, &HOST_PORT),
             poll_ms: from.integer(
@@ -465,6 +485,7 @@ impl Query {
                 500,
                 10..=60_000,
             ),
+            candidates_max: from.integer("query.candidates_max", candidates, 100, 1..=100_000),
             secret_file: from.optional_text("query.secret_file", secret, &NOT_EMPTY).map(PathBuf::from),
         }
     }

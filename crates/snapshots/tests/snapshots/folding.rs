@@ -12,8 +12,15 @@ use std::path::Path;
 use tempfile::TempDir;
 
 pub(crate) const LOG: &str = "the log of the tests";
-pub(crate) const LIMITS: Limits =
-    Limits { retention_ms: 30 * 86_400_000, parked_max: 20, parked_age_ms: 60_000, read_times: true };
+pub(crate) const LIMITS: Limits = Limits {
+    retention_ms: 30 * 86_400_000,
+    parked_max: 20,
+    parked_bytes: 1 << 20,
+    parked_age_ms: 60_000,
+    read_times: true,
+    erasures_max: 1_000,
+    policy_types_max: 1_000,
+};
 const MEMORY_BYTES: usize = 1 << 20;
 
 pub(crate) type Made = Vec<(receipts_testkit::At, Event<'static>)>;

@@ -1,7 +1,8 @@
 //! The header of a snapshot identifies its state; the trailer counts its contents. Reads no page.
 
-use super::{HEADER_BYTES_MAX, MAGIC, PREFIX_BYTES, TRAILER, TRAILER_BYTES, VERSION};
+use super::{HEADER_BYTES_MAX, MAGIC, PREFIX_BYTES, TRAILER, TRAILER_BYTES};
 use crate::error::Error;
+use crate::format::{FORMAT, FormatVersion};
 use receipts_fold::Limits;
 use receipts_fold::pages::codec::{Malformed, Reader, Writer};
 
@@ -47,16 +48,14 @@ impl Header {
     /// If the texts are too long.
     pub(super) fn encode(&self) -> Result<Vec<u8>, Error> {
         let mut to = Writer::default();
+        to.byte(FORMAT.draft);
         to.text(&self.log);
         for number in [self.partition, self.partition_count] {
             to.number(u64::from(number));
         }
         to.number(self.next_offset);
         to.number(self.newest_timestamp_ms);
-        to.number(self.limits.retention_ms);
-        to.number(self.limits.parked_max as u64);
-        to.number(self.limits.parked_age_ms);
-        to.byte(u8::from(self.limits.read_times));
+        self.limits.encode(&mut to);
         to.number(self.taken_ms);
         to.text(&self.program);
         if to.bytes.len() > HEADER_BYTES_MAX {
@@ -64,7 +63,7 @@ impl Header {
         }
         let mut bytes = Vec::with_capacity(PREFIX_BYTES + to.bytes.len() + 4);
         bytes.extend_from_slice(MAGIC);
-        bytes.push(VERSION);
+        bytes.push(FORMAT.version);
         bytes.extend_from_slice(&(to.bytes.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&to.bytes);
         let sum = crc32fast::hash(&bytes);
@@ -95,10 +94,10 @@ impl Header {
         if crc32fast::hash(&bytes[..end]).to_le_bytes() != *sum {
             return Err(damaged());
         }
-        if prefix[7] != VERSION {
-            return Err(Error::NewerFormat { what: "a snapshot", version: prefix[7], known: VERSION });
+        if !FormatVersion::check("a snapshot", prefix[7], body.first().copied())? {
+            return Err(damaged());
         }
-        Self::decode(Reader::new(body)).map_err(|_| damaged())
+        Self::decode(Reader::new(&body[1..])).map_err(|_| damaged())
     }
 
     fn decode(mut from: Reader<'_>) -> Result<Self, Malformed> {
@@ -108,12 +107,7 @@ impl Header {
             partition_count: from.small()?,
             next_offset: from.number()?,
             newest_timestamp_ms: from.number()?,
-            limits: Limits {
-                retention_ms: from.number()?,
-                parked_max: from.number()? as usize,
-                parked_age_ms: from.number()?,
-                read_times: from.byte()? != 0,
-            },
+            limits: Limits::decode(&mut from)?,
             taken_ms: from.number()?,
             program: from.text()?.to_owned(),
         };

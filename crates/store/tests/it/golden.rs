@@ -1,8 +1,9 @@
-//! INV-CODES: every later version reads the stores and snapshots of version 1, and gives the same
-//! answers.
+//! INV-CODES: the stores and snapshots of version 2 give the same answers as when they were written,
+//! and those of version 1 are refused with a sentence that says what to do.
 //!
-//! Each file in `tests/golden` was written by the version in its name and is never rewritten.
-//! `RECEIPTS_TEST_BLESS=1` writes a missing one. A new format adds its own files.
+//! Each file in `tests/golden` was written by the version in its name. A file of version 2 is
+//! written anew with each draft of its format, until the release (ADR 0034). `RECEIPTS_TEST_BLESS=1`
+//! writes a missing one.
 
 use receipts_fold::effects::Effects;
 use receipts_fold::{Limits, RawRecord, RecordMetadata, State};
@@ -13,8 +14,15 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-const LIMITS: Limits =
-    Limits { retention_ms: 30 * 86_400_000, parked_max: 20, parked_age_ms: 60_000, read_times: true };
+const LIMITS: Limits = Limits {
+    retention_ms: 30 * 86_400_000,
+    parked_max: 20,
+    parked_bytes: 1 << 20,
+    parked_age_ms: 60_000,
+    read_times: true,
+    erasures_max: 1_000,
+    policy_types_max: 1_000,
+};
 const SETTINGS: SledSettings = SledSettings { cache_bytes: 4 << 20, sync: false };
 /// The digest of the history in the files, recorded when they were written.
 const DIGEST: &str = "5f42dc07ea3a30cf9d422b5897b8161e74d2520d0789336f5fb004216875a85c";
@@ -146,8 +154,8 @@ fn make_snapshot() -> Vec<u8> {
 }
 
 #[test]
-fn version_1_store_and_journal_give_equal_answers() {
-    let bytes = read("store-v1.zst", make_store);
+fn stored_pages_and_journal_give_equal_answers() {
+    let bytes = read("store-v2.zst", make_store);
     let dir = tempfile::tempdir().unwrap();
     unpack(&bytes, dir.path());
     let store = SledStore::open_strict(dir.path(), SETTINGS).unwrap();
@@ -155,8 +163,8 @@ fn version_1_store_and_journal_give_equal_answers() {
 }
 
 #[test]
-fn version_1_snapshot_restores_with_equal_answers() {
-    let bytes = read("snapshot-v1.snapshot", make_snapshot);
+fn golden_snapshot_restores_with_equal_answers() {
+    let bytes = read("snapshot-v2.snapshot", make_snapshot);
     let dir = tempfile::tempdir().unwrap();
     let store = SledStore::open_strict(dir.path(), SETTINGS).unwrap();
     let reader = Reader::new(&*bytes).unwrap();
@@ -170,7 +178,7 @@ fn version_1_snapshot_restores_with_equal_answers() {
     assert_eq!(answers_of(&open(&store)), (DIGEST.to_owned(), RECEIPT.to_owned()));
 }
 
-/// While version 1 is the newest, the written pages equal the golden ones. The compression may
+/// The written pages equal the golden ones. The compression may
 /// differ.
 #[test]
 fn newest_version_writes_the_golden_snapshot() {
@@ -183,6 +191,37 @@ fn newest_version_writes_the_golden_snapshot() {
         });
         (header, summary.unwrap(), pages)
     };
-    let (held, made) = (contents(&read("snapshot-v1.snapshot", make_snapshot)), contents(&make_snapshot()));
-    assert!(held == made, "the format has changed: its version goes up, and a golden file of it is added");
+    let (held, made) = (contents(&read("snapshot-v2.snapshot", make_snapshot)), contents(&make_snapshot()));
+    assert!(held == made, "the format has changed: its draft number goes up, and its golden files are written anew");
+}
+
+/// A store of version 1 is refused in its pages and in its journals, and stays as it is.
+#[test]
+fn version_1_store_is_refused_and_unchanged() {
+    let bytes = fs::read(golden("store-v1.zst")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    unpack(&bytes, dir.path());
+    let refused = |store: &SledStore| {
+        let error = match store.partition(0) {
+            Ok(backend) => State::open(Paged::new(backend, 0, 1 << 20), LIMITS).map(drop).unwrap_err().to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert!(error.contains("has format version 1, this program reads version 2"), "{error}");
+        assert!(error.contains("run `receipts rebuild"), "{error}");
+        error
+    };
+    let store = SledStore::open(dir.path(), SETTINGS).unwrap();
+    assert!(refused(&store).starts_with("a journal"));
+    drop(store);
+    let journal = dir.path().join("p0.1.journal");
+    assert!(journal.exists(), "a refused journal is kept");
+    fs::remove_file(journal).unwrap();
+    let store = SledStore::open(dir.path(), SETTINGS).unwrap();
+    assert!(refused(&store).starts_with("a page"));
+}
+
+#[test]
+fn version_1_snapshot_is_refused() {
+    let error = Reader::new(&*fs::read(golden("snapshot-v1.snapshot")).unwrap()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("a snapshot has format version 1") && error.contains("`receipts rebuild"), "{error}");
 }

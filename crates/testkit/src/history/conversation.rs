@@ -14,6 +14,8 @@ type Id = Cow<'static, str>;
 const EARLY_MAX: usize = 3;
 /// The most events in a storm of reads.
 const STORM_MAX: u64 = 40;
+/// The most events in a flood.
+const FLOOD_MAX: u64 = 30;
 
 /// The generator's memory of a conversation.
 #[derive(Debug)]
@@ -163,6 +165,15 @@ impl Chat {
         readers.truncate(random.between(1, STORM_MAX) as usize);
         let latest = message(self.sent_at_ms.len().saturating_sub(1));
         readers.into_iter().map(|who| self.reading(random, shape, now_ms, who, vec![latest.clone()])).collect()
+    }
+
+    /// Returns reads of messages that never come, `x0` and so on.
+    pub(super) fn flood(&mut self, random: &mut Random, shape: &Shape, now_ms: u64) -> Vec<Body<'static>> {
+        let reader = self.likely_person(random, shape);
+        let first = random.below(1_000);
+        let unknown = |i: u64| -> Vec<Id> { vec![format!("x{}", first + i).into()] };
+        let reads = 0..random.between(1, FLOOD_MAX);
+        reads.map(|i| self.reading(random, shape, now_ms, reader.clone(), unknown(i))).collect()
     }
 
     pub(super) fn mark_by_message(&mut self, random: &mut Random, shape: &Shape, now_ms: u64) -> Body<'static> {

@@ -90,6 +90,7 @@ impl<'s> History<'s> {
             w.recalled,
             w.policy,
             w.erased,
+            w.flood,
         ];
         let index = self.random.index(self.chats.len());
         let (shape, random, chat, now_ms) = (self.shape, &mut self.random, &mut self.chats[index], self.now_ms);
@@ -113,6 +114,12 @@ impl<'s> History<'s> {
             6 => chat.mark_by_time(random, shape, now_ms),
             7 => chat.recall(random, shape),
             8 => self.policy(),
+            10 => {
+                for body in chat.flood(random, shape, now_ms) {
+                    self.record(index, body);
+                }
+                return;
+            }
             _ => {
                 let user_id = chat.any_person(random, shape);
                 Body::UserErased(UserErased { user_id, partition: random.chance(0.5).then_some(0) })
@@ -222,6 +229,8 @@ mod tests {
         let any = |is: fn(&Body<'_>) -> bool| bodies.iter().any(is);
         assert!(any(|body| matches!(body, Body::PolicyChanged(_))));
         assert!(any(|body| matches!(body, Body::UserErased(_))));
+        let unknown = |body: &Body<'_>| matches!(body, Body::MessageRead(read) if read.message_ids[0].starts_with('x'));
+        assert!(bodies.windows(9).any(|flood| flood.iter().all(unknown)), "no flood");
         assert!(any(|body| matches!(body, Body::MessageRecalled(_))));
         assert!(any(|body| matches!(body, Body::ConversationRead(mark) if matches!(mark.up_to, UpTo::SentAt(_)))));
         assert!(any(|body| matches!(body, Body::ConversationRead(mark) if matches!(mark.up_to, UpTo::Message(_)))));

@@ -82,6 +82,8 @@ pub struct Weights {
     pub policy: u32,
     /// `user.erased`
     pub erased: u32,
+    /// Many reads of messages that do not come, one after the other, in one conversation.
+    pub flood: u32,
 }
 
 impl Shape {
@@ -104,6 +106,7 @@ impl Shape {
                 recalled: 2,
                 policy: 1,
                 erased: 1,
+                flood: 0,
             },
             p_direct: 0.3,
             p_mid_group: 0.05,
@@ -132,8 +135,8 @@ impl Shape {
     pub fn wild() -> Self {
         Self {
             events: 300,
-            tenants: 2,
-            conversations: 4,
+            tenants: 3,
+            conversations: 3,
             people: 10,
             weights: Weights {
                 configured: 2,
@@ -146,6 +149,7 @@ impl Shape {
                 recalled: 3,
                 policy: 2,
                 erased: 1,
+                flood: 0,
             },
             p_direct: 0.35,
             p_mid_group: 0.1,
@@ -204,6 +208,7 @@ impl Shape {
                 recalled: 0,
                 policy: 0,
                 erased: 0,
+                flood: 0,
             },
             p_mid_group: 0.0,
             p_observer: 0.0,

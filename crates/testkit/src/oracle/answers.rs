@@ -16,14 +16,20 @@ impl Oracle {
         }
     }
 
-    /// Returns the receipt of the message of this id with the greatest `sent_at_ms`, in all
-    /// conversations of the tenant.
-    // DECISION: of two with the same `sent_at_ms`, the later one in the log answers.
+    /// Returns the receipt of the message of this id in all conversations of the tenant: of the live
+    /// ones before the recalled ones, the one with the greatest `sent_at_ms`. Of too many it is
+    /// ambiguous.
+    // DECISION: of two with the same `sent_at_ms`, the later one in the log answers. DECISION:
+    // expired messages count as long as their space is not freed, for a search looks at them too.
     pub fn find(&self, tenant: &str, message_id: &str) -> Receipt {
-        let conversations = self.tenants.get(tenant).into_iter().flat_map(|home| home.conversations.keys());
-        conversations
-            .filter_map(|id| self.live(tenant, id, message_id).map(|found| (id, found)))
-            .max_by_key(|(_, (_, _, message))| (message.sent_at_ms, message.offset))
+        let conversations = || self.tenants.get(tenant).into_iter().flat_map(|home| &home.conversations);
+        let of_id = conversations().flat_map(|(_, conversation)| &conversation.messages).filter(|m| m.id == message_id);
+        if of_id.count() > self.limits.candidates_max {
+            return Receipt { status: Status::Ambiguous, ..not_found(tenant, None, message_id) };
+        }
+        conversations()
+            .filter_map(|(id, _)| self.live(tenant, id, message_id).map(|found| (id, found)))
+            .max_by_key(|(_, (_, _, message))| (message.status != Status::Recalled, message.sent_at_ms, message.offset))
             .map(|(id, (home, conversation, message))| describe(tenant, home, id, conversation, message))
             .unwrap_or_else(|| not_found(tenant, None, message_id))
     }

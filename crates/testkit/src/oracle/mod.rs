@@ -16,7 +16,7 @@ use receipts_event::{
 };
 use receipts_fold::view::{ReadMark, Status};
 
-use self::parking::{Parked, Parking, Reader, Wish};
+use self::parking::{Bounds, Parked, Parking, Reader, Wish};
 use self::state::{Bit, Conversation, Message, Outcome, Tenant};
 use crate::subject::{At, OracleEffect, reason};
 
@@ -28,25 +28,37 @@ pub struct Limits {
     pub retention_ms: u64,
     /// The number of records that may be parked.
     pub parked_count: usize,
+    /// The bytes of records that may be parked.
+    pub parked_bytes: u64,
     /// A parked record is dropped once it is older than the newest one by more than this,
     /// milliseconds.
     pub parked_age_ms: u64,
     /// Whether member lists carry read times.
     pub read_times: bool,
+    /// The number of people who may be erased, three quarters of it for one tenant.
+    pub erasures_max: u64,
+    /// The number of group types that policies may name, a tenth of it for one tenant.
+    pub policy_types_max: u64,
+    /// The number of messages of an id beyond which a search in all conversations is ambiguous.
+    pub candidates_max: usize,
     /// Whether an event about an expired message differs from one about an unknown message. If true
     /// it changes nothing (rule 3); if false it is parked (rule 9: the space was freed).
     pub expired_ids_remembered: bool,
 }
 
 impl Default for Limits {
-    /// 30 days (rule 9), room to park the records of a day of disorder, and ids remembered (rule
-    /// 3).
+    /// 30 days (rule 9), room to park the records of a day of disorder, the budgets of ADR 0036, and
+    /// ids remembered (rule 3).
     fn default() -> Self {
         Self {
             retention_ms: 30 * 24 * 3_600_000,
             parked_count: 10_000,
+            parked_bytes: 8 << 20,
             parked_age_ms: 24 * 3_600_000,
             read_times: true,
+            erasures_max: 1_000_000,
+            policy_types_max: 100_000,
+            candidates_max: 100,
             expired_ids_remembered: true,
         }
     }
@@ -61,6 +73,8 @@ pub struct Oracle {
     last: Option<At>,
     tenants: BTreeMap<String, Tenant>,
     parking: Parking,
+    /// The bytes of the record being folded: its key and its value.
+    record_bytes: u64,
 }
 
 /// The changed messages of one record by the offset of their send, so in log order.
@@ -77,7 +91,14 @@ enum Named {
 impl Oracle {
     /// Returns the state before the first record.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, newest_ms: 0, last: None, tenants: BTreeMap::new(), parking: Parking::default() }
+        Self {
+            limits,
+            newest_ms: 0,
+            last: None,
+            tenants: BTreeMap::new(),
+            parking: Parking::default(),
+            record_bytes: 0,
+        }
     }
 
     /// Folds one event and returns its effects.
@@ -90,6 +111,7 @@ impl Oracle {
     // DECISION: the caller checks that a record is in the right partition; the fold trusts it.
     pub fn apply(&mut self, at: At, event: &Event<'_>) -> Vec<OracleEffect> {
         let mut effects = self.pass(at);
+        self.record_bytes = (event.key().len() + event.to_json().len()) as u64;
         match &event.body {
             Body::ConversationConfigured(body) => self.configured(&event.tenant, body),
             Body::MembersChanged(body) => {
@@ -101,11 +123,11 @@ impl Oracle {
             Body::MessageRecalled(body) => effects.extend(self.recalled(at, &event.tenant, body)),
             Body::PolicyChanged(body) => {
                 let policy = body.read_receipts.iter().map(|(group_type, on)| (group_type.to_string(), *on));
-                self.tenant(&event.tenant).policy = policy.collect();
+                effects.extend(self.policy_changed(at.offset, &event.tenant, policy.collect()));
             }
-            Body::UserErased(body) => self.erased(at.offset, &event.tenant, &body.user_id),
+            Body::UserErased(body) => effects.extend(self.erased(at.offset, &event.tenant, &body.user_id)),
         }
-        effects.extend(self.parking.out(self.newest_ms, self.limits.parked_age_ms, self.limits.parked_count));
+        effects.extend(self.parking.out(self.bounds()));
         effects
     }
 
@@ -121,7 +143,12 @@ impl Oracle {
         }
         self.last = Some(at);
         self.newest_ms = self.newest_ms.max(at.timestamp_ms);
-        self.parking.out(self.newest_ms, self.limits.parked_age_ms, self.limits.parked_count)
+        self.parking.out(self.bounds())
+    }
+
+    fn bounds(&self) -> Bounds {
+        let Limits { parked_age_ms: age_ms, parked_count: count, parked_bytes: bytes, .. } = self.limits;
+        Bounds { newest_ms: self.newest_ms, age_ms, count, bytes }
     }
 
     fn tenant(&mut self, tenant: &str) -> &mut Tenant {
@@ -272,23 +299,43 @@ impl Oracle {
         self.effects(tenant, conversation_id, changes, vec![])
     }
 
+    // DECISION: a policy that names no group type counts nothing, for it is the same as none.
+    fn policy_changed(&mut self, offset: u64, tenant: &str, policy: BTreeMap<String, bool>) -> Option<OracleEffect> {
+        let others = self.tenants.iter().filter(|(name, _)| *name != tenant).map(|(_, home)| home.policy.len());
+        let (own, others) = (policy.len() as u64, others.sum::<usize>() as u64);
+        if own > self.limits.policy_types_max / 10 || own + others > self.limits.policy_types_max {
+            return Some(OracleEffect::DeadLetter { offset, reason: reason::OVER_BUDGET, ids: vec![] });
+        }
+        self.tenant(tenant).policy = policy;
+        None
+    }
+
     // DECISION: an erasure is a leave, at its own offset, in every conversation on whose roster or
     // in whose audiences the person ever was. So no message waits for an erased person, even a
     // recipient from outside, and the changed counts get a higher version.
-    fn erased(&mut self, offset: u64, tenant: &str, user: &str) {
+    // DECISION: an erasure of an erased person counts nothing, and is a leave again.
+    fn erased(&mut self, offset: u64, tenant: &str, user: &str) -> Option<OracleEffect> {
+        let all = self.tenants.values().map(|home| home.erased.len()).sum::<usize>() as u64;
+        let max = self.limits.erasures_max;
         let tenant = self.tenant(tenant);
+        let is_full = all >= max || tenant.erased.len() as u64 >= max / 4 * 3;
+        if is_full && !tenant.erased.contains(user) {
+            return Some(OracleEffect::DeadLetter { offset, reason: reason::OVER_BUDGET, ids: vec![] });
+        }
         tenant.erased.insert(user.into());
         for conversation in tenant.conversations.values_mut() {
             if conversation.known.contains(user) {
                 conversation.leave(offset, user);
             }
         }
+        None
     }
 
     fn park(&mut self, at: At, tenant: &str, conversation_id: &str, message_ids: Vec<String>, wish: Wish) {
         if !message_ids.is_empty() {
             let (tenant, conversation_id) = (tenant.into(), conversation_id.into());
-            let parked = Parked { timestamp_ms: at.timestamp_ms, tenant, conversation_id, message_ids, wish };
+            let bytes = self.record_bytes + message_ids.iter().map(|id| 48 + id.len() as u64).sum::<u64>();
+            let parked = Parked { timestamp_ms: at.timestamp_ms, tenant, conversation_id, message_ids, wish, bytes };
             self.parking.park(at.offset, parked);
         }
     }

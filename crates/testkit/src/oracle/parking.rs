@@ -1,7 +1,7 @@
 //! Parks records that name a message which is not yet in the log (rule 5). Says which are due and
 //! which are dropped; applies none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::subject::{OracleEffect, reason};
 
@@ -43,6 +43,18 @@ pub(super) struct Parked {
     /// The message ids that it still waits for, in the record's order, each once; never empty.
     pub(super) message_ids: Vec<String>,
     pub(super) wish: Wish,
+    /// Of its key and value, and of each id that it waited for at first with 48 more.
+    pub(super) bytes: u64,
+}
+
+/// The bounds of what may be parked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// The partition's time, Unix milliseconds.
+    pub(super) newest_ms: u64,
+    pub(super) age_ms: u64,
+    pub(super) count: usize,
+    pub(super) bytes: u64,
 }
 
 /// The parked records of a partition, by offset.
@@ -73,25 +85,40 @@ impl Parking {
         due
     }
 
-    /// Drops the records that are older than the age, then the oldest ones beyond the count.
+    /// Drops the records that are older than the age, and one that alone is larger than the bytes.
+    /// Then, while there are too many or too many bytes, the oldest one of the tenant with the most
+    /// bytes; of equal tenants, the one whose name sorts first loses.
     // DECISION: `parked_count` counts records, not ids, over the whole partition. The record of the
     // lowest offset is dropped first, because its message is the least likely to come. DECISION: a
-    // record that is already past the age is a dead letter at once.
-    pub(super) fn out(&mut self, newest_ms: u64, age_ms: u64, count: usize) -> Vec<OracleEffect> {
+    // record that is already past the age is a dead letter at once. DECISION: an id that comes frees
+    // no bytes; the last one frees all bytes of its record.
+    pub(super) fn out(&mut self, bounds: Bounds) -> Vec<OracleEffect> {
         let mut dead = vec![];
         self.records.retain(|offset, parked| {
-            let aged = newest_ms - parked.timestamp_ms > age_ms;
-            if aged {
-                dead.push(dead_letter(*offset, reason::PARKED_EXPIRED, parked));
+            let aged = bounds.newest_ms - parked.timestamp_ms > bounds.age_ms;
+            let too_large = parked.bytes > bounds.bytes;
+            if aged || too_large {
+                let reason = if aged { reason::PARKED_EXPIRED } else { reason::PARKED_OVERFLOW };
+                dead.push(dead_letter(*offset, reason, parked));
             }
-            !aged
+            !aged && !too_large
         });
-        while self.records.len() > count
-            && let Some((offset, parked)) = self.records.pop_first()
-        {
-            dead.push(dead_letter(offset, reason::PARKED_OVERFLOW, &parked));
+        while self.records.len() > bounds.count || self.bytes(None) > bounds.bytes {
+            let by_name = self.records.values().map(|parked| &parked.tenant).collect::<BTreeSet<_>>();
+            // Of equal ones `max_by_key` takes the last.
+            let fullest = by_name.into_iter().rev().max_by_key(|tenant| self.bytes(Some(tenant)));
+            let oldest = self.records.iter().find(|(_, parked)| Some(&parked.tenant) == fullest);
+            let Some(offset) = oldest.map(|(offset, _)| *offset) else { break };
+            let parked = self.records.remove(&offset);
+            dead.extend(parked.map(|parked| dead_letter(offset, reason::PARKED_OVERFLOW, &parked)));
         }
         dead
+    }
+
+    /// The bytes of a tenant's records, or of all.
+    fn bytes(&self, tenant: Option<&str>) -> u64 {
+        let own = self.records.values().filter(|parked| tenant.is_none_or(|tenant| parked.tenant == tenant));
+        own.map(|parked| parked.bytes).sum()
     }
 }
 

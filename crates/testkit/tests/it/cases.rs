@@ -31,7 +31,7 @@ fn cases_hold_without_memory_of_expired_ids() {
 
 #[test]
 fn dead_letters_bear_the_codes_of_the_event_format() {
-    for code in [reason::NO_ROSTER, reason::PARKED_EXPIRED, reason::PARKED_OVERFLOW] {
+    for code in [reason::NO_ROSTER, reason::PARKED_EXPIRED, reason::PARKED_OVERFLOW, reason::OVER_BUDGET] {
         assert!(receipts_event::Reason::from_code(code).is_some(), "{code}");
     }
 }

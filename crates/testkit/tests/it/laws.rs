@@ -20,7 +20,7 @@ fn roomy() -> Oracle {
 }
 
 fn roomy_limits() -> Limits {
-    Limits { parked_count: 100_000, parked_age_ms: u64::MAX, ..Limits::default() }
+    Limits { parked_count: 100_000, parked_bytes: u64::MAX, parked_age_ms: u64::MAX, ..Limits::default() }
 }
 
 fn tight() -> Oracle {

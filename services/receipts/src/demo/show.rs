@@ -148,6 +148,7 @@ fn sentence(receipt: &Receipt) -> String {
         (Status::Unsupported, _) => "no receipt: not supported here".to_owned(),
         (Status::Recalled, _) => "recalled".to_owned(),
         (Status::NotFound, _) => "not found".to_owned(),
+        (Status::Ambiguous, _) => "too many messages have this id: name the conversation".to_owned(),
         (Status::Forbidden, _) => "not visible to this caller".to_owned(),
         (Status::Ok, None) => "without counts".to_owned(),
     }

@@ -62,7 +62,8 @@ pub(crate) fn shape() -> Shape {
 
 pub(crate) fn scratch() -> Scratch {
     let shape = shape();
-    let limits = Limits { retention_ms: shape.retention_ms, parked_max: 20, parked_age_ms: 60_000, read_times: true };
+    let limits =
+        Limits { retention_ms: shape.retention_ms, parked_max: 20, parked_age_ms: 60_000, ..Limits::default() };
     Scratch { limits, memory_bytes: 8 << 20, snapshots: None }
 }
 
@@ -72,8 +73,7 @@ pub(crate) fn oracle() -> Oracle {
         retention_ms: limits.retention_ms,
         parked_count: limits.parked_max,
         parked_age_ms: limits.parked_age_ms,
-        read_times: true,
-        expired_ids_remembered: true,
+        ..OracleLimits::default()
     })
 }
 

@@ -299,9 +299,14 @@ fn dead_letter_names_the_missing_messages() {
     assert!(chat.effects.dead_letters.is_empty());
     chat.post(&read("u2", &["m3"], false));
     let said = |chat: &Chat| chat.effects.dead_letters.iter().map(|l| l.detail.clone()).collect::<Vec<_>>();
-    assert_eq!(said(&chat), [r#""m1", "m2" did not come, and more than 1 records wait"#]);
+    assert_eq!(
+        said(&chat),
+        [
+            r#""m1", "m2" did not come, and of the more than 1 records that wait (projector.parked_count) the tenant's take the most bytes"#
+        ]
+    );
     chat.at(2_000, &members("joined", &[user(0)]));
-    assert_eq!(said(&chat), [r#""m3" did not come within 500 ms"#]);
+    assert_eq!(said(&chat), [r#""m3" did not come within 500 ms (projector.parked_age_ms)"#]);
 }
 
 /// A batch may have any order and repeated ids. Each answer equals that of a single question.

@@ -25,8 +25,8 @@ const LIMITS: Limits = Limits {
 };
 const SETTINGS: SledSettings = SledSettings { cache_bytes: 4 << 20, sync: false };
 /// The digest of the history in the files, recorded when they were written.
-const DIGEST: &str = "5f42dc07ea3a30cf9d422b5897b8161e74d2520d0789336f5fb004216875a85c";
-const RECEIPT: &str = r#"{"tenant":"t1","conversation_id":"g0","message_id":"m9","status":"ok","kind":"group","sender_id":"u5","sent_at_ms":1798317350244,"audience_count":3,"read_count":1,"unread_count":2,"hidden_count":0,"departed_count":0,"all_read":false,"last_read_at_ms":1798317372773,"version":826}"#;
+const DIGEST: &str = "61a3ae431763cd3081a93660f5ebb571da901463ce55f7be94024a3ca016294e";
+const RECEIPT: &str = r#"{"tenant":"t2","conversation_id":"g1","message_id":"m0","status":"ok","kind":"group","sender_id":"w64","sent_at_ms":1780000146897,"audience_count":101,"read_count":12,"unread_count":84,"hidden_count":3,"departed_count":2,"all_read":false,"last_read_at_ms":1780000403390,"version":858}"#;
 
 type Fold = State<Paged<SledBackend>>;
 
@@ -40,7 +40,7 @@ fn open(store: &SledStore) -> Fold {
 
 /// Folds a range of the one history that all files hold.
 fn fold(state: &mut Fold, records: Range<usize>) {
-    let shape = Shape { events: 600, conversations: 6, p_large_group: 0.2, ..Shape::wild() };
+    let shape = Shape { events: 600, conversations: 6, p_large_group: 0.2, p_jump: 0.0, ..Shape::wild() };
     let made = History::generate(1, &shape);
     for (at, event) in &made[records.start..made.len().min(records.end)] {
         let at = RecordMetadata { partition: at.partition, offset: at.offset, timestamp_ms: at.timestamp_ms };

@@ -57,7 +57,7 @@ impl Record<'_> {
     /// Returns a hash of timestamp, key and value that identifies the record: XXH3-64 of the key,
     /// seeded with the timestamp, then of the value, seeded with that hash. An absent key or value
     /// flips the lowest bit of its seed. Headers do not count. Stores keep the hash:
-    /// `schemas/store/v1.md`.
+    /// `schemas/store/v2.md`.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let seeded = |bytes: Option<&[u8]>, seed: u64| {

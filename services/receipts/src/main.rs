@@ -147,7 +147,7 @@ enum Command {
     /// Lists, takes, restores and verifies snapshots.
     ///
     /// A snapshot is one partition's state at one offset, kept in a directory or a bucket
-    /// (--snapshot-url). A service takes snapshots by itself on a schedule. schemas/snapshot/v1.md
+    /// (--snapshot-url). A service takes snapshots by itself on a schedule. schemas/snapshot/v2.md
     /// describes the format.
     #[command(subcommand)]
     Snapshot(Snapshot),

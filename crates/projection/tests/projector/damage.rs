@@ -10,7 +10,7 @@ use receipts_query::Unavailable;
 use receipts_store::{Backend as _, Batch, Paged, SledSettings, SledStore};
 use serde_json::{Value, json};
 
-/// The table of conversations, as `schemas/store/v1.md` has it.
+/// The table of conversations, as `schemas/store/v2.md` has it.
 const HEADS: u8 = 3;
 
 fn read_of(reader: &str) -> Value {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const SLED: SledSettings = SledSettings { cache_bytes: 1 << 20, sync: false };
-/// Table ids of `schemas/store/v1.md`.
+/// Table ids of `schemas/store/v2.md`.
 const META: u8 = 1;
 const ORIGIN: u8 = 14;
 

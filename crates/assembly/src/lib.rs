@@ -4,6 +4,7 @@
 //! Must not decide which parts a service has, or in which order they start and stop: each main
 //! does.
 
+mod bounds;
 mod callers;
 mod data_dir;
 mod event_log;
@@ -13,16 +14,16 @@ mod process;
 mod secrets;
 mod serve;
 
+pub use bounds::{AnswersFrom, connections, limits, waits_max};
 pub use callers::{access, authenticate, guard};
 pub use data_dir::{DataDir, InUse, LogIdentity, random};
 pub use event_log::{
     EventLog, connect, embedded_partitions, kafka_name, log_location, open_existing_log, open_existing_log_with_store,
     open_log_beside_service, require_bootstrap,
 };
-pub use http_edge::{HttpEdge, listen};
+pub use http_edge::{HttpEdge, Listeners, listen};
 pub use parts::{
-    ACKNOWLEDGE_TIMEOUT, fold_limits, follow_updates, ingest, limits, open_log_and_store, open_projector,
-    snapshot_destination,
+    ACKNOWLEDGE_TIMEOUT, fold_limits, follow_updates, ingest, open_log_and_store, open_projector, snapshot_destination,
 };
 pub use process::{on_thread, run};
 pub use secrets::{operator_secret, operator_secret_of_holder, shared_secret};

@@ -3,7 +3,7 @@
 use crate::data_dir::{DataDir, LogIdentity};
 use crate::event_log::{EventLog, open_log};
 use receipts_fold::Limits as FoldLimits;
-use receipts_http::{Ingest, Limits, Rate, Updates};
+use receipts_http::{Ingest, Limits, Updates};
 use receipts_log::{Inspect, Log, ReadError};
 use receipts_objects::Destination;
 use receipts_projection::{
@@ -13,7 +13,6 @@ use receipts_projection::{
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_snapshots::Keep;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,20 +22,6 @@ pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(35);
 /// How long the log may take to acknowledge updates and dead letters before a checkpoint is put
 /// off.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Returns the limits of HTTP requests.
-pub fn limits(settings: &Settings) -> Limits {
-    let rate =
-        |per_s: Option<u32>| per_s.and_then(NonZeroU32::new).map(|per_second| Rate { per_second, burst: per_second });
-    Limits {
-        body_bytes_max: settings.http.body_bytes_max,
-        request_timeout: Duration::from_millis(settings.http.timeout_ms),
-        wait_default: Duration::from_millis(settings.http.wait_ms_default),
-        rate: rate(settings.http.rate_per_s),
-        tenant_rate: rate(settings.http.tenant_rate_per_s),
-        ..Limits::default()
-    }
-}
 
 /// Opens the destination of snapshots; `None` if the settings name none.
 ///
@@ -71,11 +56,11 @@ fn snapshot_settings(
 }
 
 /// Returns the parts of ingest, which writes events into the log.
-pub fn ingest(settings: &Settings, log: &dyn Log) -> Ingest {
+pub fn ingest(limits: Limits, log: &dyn Log) -> Ingest {
     Ingest {
         writer: log.writer(),
         partition_count: log.partition_count(),
-        limits: limits(settings),
+        limits,
         acknowledge_timeout: ACKNOWLEDGE_TIMEOUT,
     }
 }
@@ -85,7 +70,7 @@ pub fn ingest(settings: &Settings, log: &dyn Log) -> Ingest {
 /// # Errors
 /// If the log cannot be read.
 pub fn follow_updates(settings: &Settings, log: Arc<dyn Inspect>) -> Result<Updates, ReadError> {
-    Updates::start(log, settings.http.streams_max, Duration::from_millis(settings.http.heartbeat_ms))
+    Updates::start(log, Duration::from_millis(settings.http.heartbeat_ms))
 }
 
 /// Returns the limits of the fold: the settings that decide answers.

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::metrics::Metrics;
-use receipts_runtime::{shutdown, telemetry};
+use receipts_runtime::{descriptors, shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 
 /// Sets the process up under a service's name and runs `work` to its end. The first signal cancels
@@ -25,6 +25,7 @@ where
     telemetry::init(&settings.telemetry)?;
     let metrics = Metrics::install(service)?;
     receipts_runtime::private_files();
+    descriptors::raise_limit();
     settings.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     for name in &settings.foreign_variables {
         tracing::debug!(name, "ignored a variable that Kubernetes sets for a Service");

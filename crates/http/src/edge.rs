@@ -4,7 +4,9 @@
 
 pub(crate) mod access;
 pub(crate) mod audit;
+pub(crate) mod budget;
 pub(crate) mod caller;
+pub(crate) mod connections;
 pub(crate) mod guard;
 pub(crate) mod limits;
 pub(crate) mod observe;
@@ -19,7 +21,6 @@ use caller::Authenticate;
 use guard::Guard;
 use limits::Limits;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -40,11 +41,10 @@ pub fn edge(
     // combined into one ServiceBuilder here and one in `observed`. The first layer of a builder is
     // the outermost.
     let rate = limits::RateLimit::new(limits).map(|limit| from_fn_with_state(Arc::new(limit), limits::limit_rate));
-    let permits = Arc::new(Semaphore::new(limits.concurrent_requests_max));
     let of_routes = ServiceBuilder::new()
-        .layer(from_fn_with_state(permits, limits::shed))
         .layer(map_request_with_state(authenticate, caller::resolve))
-        .option_layer(rate);
+        .option_layer(rate)
+        .layer(from_fn_with_state(limits.budgets.requests.clone(), limits::take_place));
     observed(routes.layer(of_routes).merge(open), guard)
 }
 

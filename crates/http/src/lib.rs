@@ -11,9 +11,10 @@
 //!
 //! ```text
 //! response ← problem ← request ← edge ← query_context ← routes ← openapi ← lib
-//!                                       updates, shapes ← routes
+//!                                edge ← body, updates, shapes ← routes
 //! ```
 
+mod body;
 mod edge;
 mod openapi;
 mod problem;
@@ -26,17 +27,18 @@ mod updates;
 
 pub use edge::access::{Access, AccessByTenant, AccessRule};
 pub use edge::audit::AUDIT_TARGET;
+pub use edge::budget::{Amounts, Budget, BudgetAmounts, Budgets, Held, Share, UsedUp};
 pub use edge::caller::{Authenticate, CALLER_HEADER, Caller, TENANT_HEADER, TrustedHeaders};
 pub use edge::edge;
 pub use edge::guard::Guard;
-pub use edge::limits::{Limits, Rate, WAIT_DEFAULT_MS};
+pub use edge::limits::{Limits, MIN_POSITION_HEADER, Rate, SLOW_BODY_AFTER, WAIT_DEFAULT_MS};
 pub use edge::observe::REQUEST_ID_HEADER;
 pub use edge::scopes::{Scope, Scopes};
-pub use edge::serve::{DrainOutcome, Timeouts, serve};
+pub use edge::serve::{ConnectionBounds, DrainOutcome, serve};
 pub use edge::tokens::{BadKeys, KeySource, Signature, TokenSettings, Tokens};
 pub use openapi::document as openapi_document;
 pub use problem::{Code, Item, Problem, TYPE_PREFIX};
-pub use query_context::{MIN_POSITION_HEADER, QueryContext, WAIT_HEADER, WAIT_MAX_MS};
+pub use query_context::{QueryContext, WAIT_HEADER, WAIT_MAX_MS};
 pub use response::POSITION_HEADER;
 pub use routes::cluster::{Peer, snapshot_router};
 pub use routes::events::{EVENTS_MAX, Ingest, router as ingest_router};
@@ -60,8 +62,6 @@ pub struct Parts {
     pub query: QueryContext,
     /// Feeds streams of updates.
     pub updates: Updates,
-    /// Reports the state of the service.
-    pub health: Health,
     /// Keeps foreign web pages out.
     pub guard: Guard,
     /// Resolves callers.
@@ -70,10 +70,11 @@ pub struct Parts {
     pub limits: Limits,
 }
 
-/// Returns the router of all parts in one process.
-pub fn router(parts: Parts) -> Router {
+/// Returns the router of all parts in one process, with the routes of `open` beside them, as
+/// [`edge`](edge()).
+pub fn router(parts: Parts, open: Router) -> Router {
     let routes = ingest_router(parts.ingest).merge(query_router(parts.query, Some(parts.updates)));
-    edge(routes, health_router(parts.health), parts.guard, parts.authenticate, &parts.limits)
+    edge(routes, open, parts.guard, parts.authenticate, &parts.limits)
 }
 
 /// Returns the routes of health and the OpenAPI document, without the middleware of
@@ -82,11 +83,24 @@ pub fn health_router(health: Health) -> Router {
     routes::health::router(health).merge(openapi::router())
 }
 
-/// Returns the routes of a projector that query edges ask: internal calls and health.
-pub fn peer_router(peer: Peer, health: Health) -> Router {
+/// Returns the routes that stay at the listener of callers if operators have their own: the liveness
+/// for load balancers, and the OpenAPI document.
+pub fn liveness_router() -> Router {
+    routes::health::liveness_router().merge(openapi::router())
+}
+
+/// Returns the routes at the listener of operators: those of `operators`, recorded in traces and
+/// metrics.
+pub fn operators_router(operators: Router, guard: Guard) -> Router {
+    edge::observed(operators, guard)
+}
+
+/// Returns the routes of a projector that query edges ask: internal calls, and the routes of
+/// `open`.
+pub fn peer_router(peer: Peer, open: Router) -> Router {
     let guard = match peer.secret {
         Some(_) => Guard::Credentials,
         None => Guard::Browsers { origins: Vec::new() },
     };
-    edge::observed(routes::cluster::router(peer).merge(health_router(health)), guard)
+    edge::observed(routes::cluster::router(peer).merge(open), guard)
 }

@@ -4,20 +4,19 @@
 //! It must not know a route's own shapes.
 
 use crate::edge::access::{AccessByTenant, AccessRule};
+use crate::edge::budget::Budgets;
 use crate::edge::caller::Caller;
-use crate::edge::limits::Limits;
+use crate::edge::limits::{Limits, MIN_POSITION_HEADER, Place};
 use crate::problem::{Code, Problem};
 use axum::extract::FromRequestParts;
 use axum::http::HeaderName;
 use axum::http::request::Parts;
+use futures_util::FutureExt as _;
 use receipts_fold::view::Receipt;
 use receipts_query::{Answer, Answers, BadToken, Conversation, CursorKey, Positions, Unavailable};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Names the positions that must be folded before a read is answered: a token, or several separated
-/// by commas.
-pub const MIN_POSITION_HEADER: HeaderName = HeaderName::from_static("receipts-min-position");
 
 /// Limits the wait for [`MIN_POSITION_HEADER`], milliseconds.
 pub const WAIT_HEADER: HeaderName = HeaderName::from_static("receipts-wait-ms");
@@ -44,8 +43,9 @@ impl QueryContext {
         Conversation::locate(&caller.tenant, conversation_id, self.answers.partition_count())
     }
 
-    /// Waits until the state is as fresh as the request asks for.
-    pub(crate) async fn wait(&self, freshness: &Freshness) -> Result<(), Problem> {
+    /// Waits until the state is as fresh as the request asks for. Meanwhile the request holds no
+    /// place among the requests, but one among the waits.
+    pub(crate) async fn wait(&self, caller: &Caller, freshness: &Freshness) -> Result<(), Problem> {
         if freshness.min.is_empty() {
             return Ok(());
         }
@@ -56,7 +56,22 @@ impl QueryContext {
         // The owner of the state keeps the time of the wait. This deadline is for an owner that is
         // out of reach.
         let deadline = freshness.wait + self.limits.request_timeout;
-        tokio::time::timeout(deadline, wait).await.unwrap_or(Err(Unavailable::Behind)).map_err(Problem::from)
+        let mut waited = pin!(tokio::time::timeout(deadline, wait));
+        let waited = match waited.as_mut().now_or_never() {
+            Some(waited) => waited,
+            None => {
+                let Budgets { requests, waits, .. } = &self.limits.budgets;
+                let waiting = waits.acquire(caller, 1)?;
+                freshness.place.as_ref().inspect(|place| place.give_back());
+                let waited = waited.await;
+                drop(waiting);
+                if let (Some(place), Ok(Ok(()))) = (&freshness.place, &waited) {
+                    place.keep(requests.acquire(caller, 1)?);
+                }
+                waited
+            }
+        };
+        waited.unwrap_or(Err(Unavailable::Behind)).map_err(Problem::from)
     }
 
     /// Asks the state, with a deadline.
@@ -107,6 +122,8 @@ pub(crate) struct Freshness {
     pub(crate) min: Positions,
     /// How long to wait for them.
     pub(crate) wait: Duration,
+    /// The place of the request, if it names a position.
+    place: Option<Place>,
 }
 
 impl Freshness {
@@ -142,6 +159,6 @@ impl FromRequestParts<Arc<QueryContext>> for Freshness {
                 .map(|text| Duration::from_millis(text.parse().unwrap_or(WAIT_MAX_MS).min(WAIT_MAX_MS)))
                 .ok_or_else(|| Problem::invalid("/Receipts-Wait-Ms", "must be a whole number of milliseconds"))?,
         };
-        Ok(Self { min, wait })
+        Ok(Self { min, wait, place: parts.extensions.get().cloned() })
     }
 }

@@ -1,21 +1,13 @@
-//! Reads the parts of a request that routes share: ids in paths, query parameters, and the body.
+//! Reads the parts of a request that routes share: ids in paths, query parameters, and the format of
+//! the body.
 //!
 //! Its only errors are problems that name the part at fault.
 
 use crate::problem::{Code, Problem};
-use axum::body::HttpBody as _;
-use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use bytes::{Bytes, BytesMut};
 use receipts_event::ID_BYTES_MAX;
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::time::Duration;
-
-/// How much of an oversized body is read and dropped, bytes. A client that writes before it reads
-/// can then see the answer.
-const DISCARD_BYTES_MAX: usize = 8 << 20;
 
 /// Returns why a text is not an id, or `None` if it is one.
 pub(crate) fn id_problem(id: &str) -> Option<&'static str> {
@@ -134,40 +126,6 @@ pub(crate) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
         other if other.contains('/') && other.ends_with("+json") => Ok(Format::Json),
         _ => Err(unsupported("/Content-Type", "must be application/json, or application/x-ndjson to post events")),
     }
-}
-
-/// Reads a whole body of at most `max` bytes within `timeout`. Up to [`DISCARD_BYTES_MAX`] of a
-/// larger body are read and dropped before the refusal.
-///
-/// # Errors
-/// The problem to answer with: the body is too large, too late, or incomplete.
-pub(crate) async fn read_body(request: Request, max: usize, timeout: Duration) -> Result<Bytes, Problem> {
-    let (parts, body) = request.into_parts();
-    let too_large = || Problem::new(Code::TooLarge).detail(format!("a body may have at most {max} bytes"));
-    let announced =
-        parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let refuse_unread = |announced: u64| {
-        announced > max as u64 && (parts.headers.contains_key(header::EXPECT) || announced > DISCARD_BYTES_MAX as u64)
-    };
-    if announced.is_some_and(refuse_unread) {
-        return Err(too_large());
-    }
-    let read = async {
-        let mut body = body;
-        let (mut whole, mut seen) = (BytesMut::new(), 0_usize);
-        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-            let frame = frame.map_err(|_| Problem::invalid("", "the body is incomplete"))?;
-            let Some(data) = frame.data_ref() else { continue };
-            seen += data.len();
-            if seen <= max {
-                whole.extend_from_slice(data);
-            } else if seen > DISCARD_BYTES_MAX {
-                break;
-            }
-        }
-        if seen > max { Err(too_large()) } else { Ok(whole.freeze()) }
-    };
-    tokio::time::timeout(timeout, read).await.unwrap_or_else(|_| Err(Problem::new(Code::RequestTimeout)))
 }
 
 #[cfg(test)]

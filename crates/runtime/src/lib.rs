@@ -1,5 +1,5 @@
-//! Process things that every binary uses: configuration, logs and metrics, clock, shutdown, output
-//! and exit codes.
+//! Process things that every binary uses: configuration, logs and metrics, descriptors, clock,
+//! shutdown, output and exit codes.
 //!
 //! Knows no event, no log and no store: must not depend on another crate of this workspace.
 //!
@@ -44,6 +44,7 @@
 pub mod clock;
 pub mod command_line;
 pub mod config;
+pub mod descriptors;
 pub mod exit;
 pub mod metrics;
 pub mod output;

@@ -4,7 +4,8 @@
 
 use clap::Parser;
 use receipts_assembly::{
-    DataDir, HttpEdge, Service, authenticate, connect, guard, kafka_name, limits, listen, on_thread, require_bootstrap,
+    AnswersFrom, DataDir, HttpEdge, Service, authenticate, connect, connections, guard, kafka_name, limits, listen,
+    on_thread, require_bootstrap,
 };
 use receipts_http::{Health, edge, health_router, ingest_router};
 use receipts_log::Log as _;
@@ -66,30 +67,33 @@ struct Ingest {
 
 impl Ingest {
     async fn start(settings: &Settings, bootstrap: &str, metrics: Metrics) -> Result<Self, Failure> {
+        let connections = connections(settings, AnswersFrom::Itself)?;
         let authenticate = authenticate(&settings.auth).await?;
-        let listener = listen(settings.http.listen, "--http-listen").await?;
+        let listeners = listen(settings, settings.http.listen, "--http-listen").await?;
         let log = {
             let (settings, bootstrap) = (settings.clone(), bootstrap.to_owned());
             on_thread("connecting", move || connect(&settings, &bootstrap)).await?
         };
-        let limits = limits(settings);
+        let limits = limits(settings, connections);
         // It folds nothing, so it is never behind.
         let partitions = log.partition_count();
         let readiness = Readiness { caught_up: true, partitions, partitions_caught_up: partitions, lag_records: None };
         let health =
             Health { readiness: Arc::new(move || readiness), render_metrics: Arc::new(move || metrics.render()) };
-        let routes = ingest_router(receipts_assembly::ingest(settings, &log));
-        let router = edge(routes, health_router(health), guard(settings), authenticate, &limits);
+        let routes = ingest_router(receipts_assembly::ingest(limits.clone(), &log));
+        let router = |open| edge(routes, open, guard(settings), authenticate, &limits);
         let drain = Duration::from_millis(settings.drain_ms);
         // Half of the time to drain is for requests, the rest for their events on the way to Kafka.
-        let http = HttpEdge::start(listener, router, settings, drain / 2)?;
+        let http = listeners.serve(router, health_router(health), settings, connections, drain / 2)?;
         Ok(Self { http, log, log_name: kafka_name(bootstrap), drain })
     }
 }
 
 impl Service for Ingest {
     fn addresses(&self) -> Vec<(&'static str, String)> {
-        vec![("http", self.http.url()), ("log", self.log_name.clone())]
+        let mut addresses = self.http.addresses("http");
+        addresses.push(("log", self.log_name.clone()));
+        addresses
     }
 
     fn ready(&self) -> impl Future<Output = ()> + 'static {

@@ -4,11 +4,11 @@
 
 use clap::Parser;
 use receipts_assembly::{
-    DataDir, HttpEdge, Service, listen, log_location, on_thread, open_log_and_store, open_projector, require_bootstrap,
-    shared_secret, until,
+    AnswersFrom, DataDir, HttpEdge, Service, connections, listen, log_location, on_thread, open_log_and_store,
+    open_projector, require_bootstrap, shared_secret, until, waits_max,
 };
 use receipts_cluster::cursor_key_to_text;
-use receipts_http::{Health, Peer, peer_router};
+use receipts_http::{Health, Peer, health_router, peer_router};
 use receipts_log::Inspect;
 use receipts_projection::{Partitions, Projector};
 use receipts_query::{Answers as _, Readiness};
@@ -89,15 +89,15 @@ struct State {
 
 impl Folding {
     async fn start(settings: &Settings, metrics: Metrics) -> Result<Self, Failure> {
-        let listener = listen(settings.projector.listen, "--listen").await?;
-        let url = format!("http://{}", listener.local_addr()?);
+        let connections = connections(settings, AnswersFrom::Itself)?;
+        let listeners = listen(settings, settings.projector.listen, "--listen").await?;
         let secret = shared_secret(settings)?;
         let state = {
             let settings = settings.clone();
             on_thread("opening", move || open(&settings)).await?
         };
         // So that `receipts snapshot take --data-dir` finds this process.
-        state.data.note_url(&url)?;
+        state.data.note_url(&listeners.operators_url()?)?;
         let operator_secret = receipts_assembly::operator_secret(settings, &state.data)?;
         let partitions = state.projector.partitions().clone();
         let peer = Peer {
@@ -109,22 +109,26 @@ impl Folding {
                 None => Some(cursor_key_to_text(&state.data.cursor_key()?)),
             },
             secret,
+            waits_max: usize::try_from(waits_max(connections)).unwrap_or(usize::MAX),
         };
         let health = Health {
             readiness: Arc::new(move || readiness(&partitions)),
             render_metrics: Arc::new(move || metrics.render()),
         };
         let snapshots = receipts_http::snapshot_router(state.projector.snapshots(), operator_secret);
-        let router = peer_router(peer, health).merge(snapshots);
+        let operators = health_router(health).merge(snapshots);
         // Half of the time to drain is for questions, the rest for the last checkpoint.
-        let http = HttpEdge::start(listener, router, settings, Duration::from_millis(settings.drain_ms / 2))?;
+        let drain = Duration::from_millis(settings.drain_ms / 2);
+        let http = listeners.serve(|open| peer_router(peer, open), operators, settings, connections, drain)?;
         Ok(Self { http, state, log_location: log_location(settings) })
     }
 }
 
 impl Service for Folding {
     fn addresses(&self) -> Vec<(&'static str, String)> {
-        vec![("listen", self.http.url()), ("log", self.log_location.clone())]
+        let mut addresses = self.http.addresses("listen");
+        addresses.push(("log", self.log_location.clone()));
+        addresses
     }
 
     /// Resolves once the projector owns partitions and has caught up with them, or is a spare.

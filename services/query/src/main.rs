@@ -5,8 +5,8 @@
 use anyhow::anyhow;
 use clap::Parser;
 use receipts_assembly::{
-    DataDir, HttpEdge, Service, access, authenticate, connect, follow_updates, guard, limits, listen, on_thread,
-    random, shared_secret, until,
+    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connect, connections, follow_updates, guard, limits,
+    listen, on_thread, random, shared_secret, until,
 };
 use receipts_cluster::{PeerSettings, Peers};
 use receipts_http::{Health, QueryContext, Updates, edge, health_router, query_router};
@@ -75,8 +75,9 @@ struct QueryEdge {
 
 impl QueryEdge {
     async fn start(settings: &Settings, metrics: Metrics) -> Result<Self, Failure> {
+        let connections = connections(settings, AnswersFrom::Peers)?;
         let authenticate = authenticate(&settings.auth).await?;
-        let listener = listen(settings.http.listen, "--http-listen").await?;
+        let listeners = listen(settings, settings.http.listen, "--http-listen").await?;
         let peers = PeerSettings {
             projectors: settings.query.projectors.clone(),
             poll_interval: Duration::from_millis(settings.query.poll_ms),
@@ -100,23 +101,26 @@ impl QueryEdge {
             }
             None => None,
         };
-        let limits = limits(settings);
+        let limits = limits(settings, connections);
         let access = access(&settings.access);
         let query = QueryContext { answers: Arc::new(peers.clone()), cursor_key, access, limits: limits.clone() };
         let health = {
             let peers = peers.clone();
             Health { readiness: Arc::new(move || peers.ready()), render_metrics: Arc::new(move || metrics.render()) }
         };
-        let router =
-            edge(query_router(query, updates.clone()), health_router(health), guard(settings), authenticate, &limits);
-        let http = HttpEdge::start(listener, router, settings, Duration::from_millis(settings.drain_ms))?;
+        let routes = query_router(query, updates.clone());
+        let router = |open| edge(routes, open, guard(settings), authenticate, &limits);
+        let drain = Duration::from_millis(settings.drain_ms);
+        let http = listeners.serve(router, health_router(health), settings, connections, drain)?;
         Ok(Self { http, peers, updates, projectors: settings.query.projectors.join(",") })
     }
 }
 
 impl Service for QueryEdge {
     fn addresses(&self) -> Vec<(&'static str, String)> {
-        vec![("http", self.http.url()), ("projectors", self.projectors.clone())]
+        let mut addresses = self.http.addresses("http");
+        addresses.push(("projectors", self.projectors.clone()));
+        addresses
     }
 
     /// Resolves once every partition has a projector that answers for it.

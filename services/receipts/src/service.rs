@@ -3,8 +3,8 @@
 //! Must not do their work: it decides only their order.
 
 use receipts_assembly::{
-    DataDir, HttpEdge, Service, access, authenticate, follow_updates, guard, limits, listen, on_thread,
-    open_log_and_store, open_projector, operator_secret, until,
+    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connections, follow_updates, guard, limits, listen,
+    on_thread, open_log_and_store, open_projector, operator_secret, until,
 };
 use receipts_cluster::Secret;
 use receipts_http::{Health, Parts, QueryContext, Updates};
@@ -45,18 +45,18 @@ impl AllInOne {
     /// # Errors
     /// A failure that says what to do.
     pub(crate) async fn start(settings: &Settings, metrics: Metrics) -> Result<Self, Failure> {
+        let connections = connections(settings, AnswersFrom::Itself)?;
         let authenticate = authenticate(&settings.auth).await?;
-        let listener = listen(settings.http.listen, "--http-listen").await?;
-        let url = format!("http://{}", listener.local_addr()?);
+        let listeners = listen(settings, settings.http.listen, "--http-listen").await?;
         let Opened { state, cursor_key, secret, log_name } = {
             let settings = settings.clone();
             on_thread("opening", move || open(&settings)).await?
         };
-        state.data.note_url(&url)?;
-        let limits = limits(settings);
+        state.data.note_url(&listeners.operators_url()?)?;
+        let limits = limits(settings, connections);
         let partitions = state.projector.partitions().clone();
-        let router = receipts_http::router(Parts {
-            ingest: receipts_assembly::ingest(settings, &*state.log),
+        let parts = Parts {
+            ingest: receipts_assembly::ingest(limits.clone(), &*state.log),
             query: QueryContext {
                 answers: Arc::new(partitions.clone()),
                 cursor_key,
@@ -64,17 +64,20 @@ impl AllInOne {
                 limits: limits.clone(),
             },
             updates: state.updates.clone(),
-            health: Health {
-                readiness: Arc::new(move || readiness(&partitions)),
-                render_metrics: Arc::new(move || metrics.render()),
-            },
             guard: guard(settings),
             authenticate,
             limits,
-        });
-        let router = router.merge(receipts_http::snapshot_router(state.projector.snapshots(), secret));
+        };
+        let health = Health {
+            readiness: Arc::new(move || readiness(&partitions)),
+            render_metrics: Arc::new(move || metrics.render()),
+        };
+        let snapshots = receipts_http::snapshot_router(state.projector.snapshots(), secret);
+        let operators = receipts_http::health_router(health).merge(snapshots);
         // Half of the time to drain is for requests, the rest for the last checkpoint.
-        let http = HttpEdge::start(listener, router, settings, Duration::from_millis(settings.drain_ms / 2))?;
+        let drain = Duration::from_millis(settings.drain_ms / 2);
+        let router = |open| receipts_http::router(parts, open);
+        let http = listeners.serve(router, operators, settings, connections, drain)?;
         Ok(Self { http, log_name, group: settings.projector.group.clone(), state })
     }
 
@@ -96,7 +99,9 @@ impl AllInOne {
 
 impl Service for AllInOne {
     fn addresses(&self) -> Vec<(&'static str, String)> {
-        vec![("http", self.url()), ("log", self.log_name.clone())]
+        let mut addresses = self.http.addresses("http");
+        addresses.push(("log", self.log_name.clone()));
+        addresses
     }
 
     /// Resolves once the service owns all partitions and has folded its log to the end.

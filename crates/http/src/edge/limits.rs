@@ -1,25 +1,34 @@
-//! Limits that protect the service from its callers: concurrent requests, and requests per second
+//! Limits that protect the service from its callers: requests in progress, and requests per second
 //! of a caller and of a tenant.
 //!
 //! They must not apply to health checks, because a busy service is alive.
 
+use crate::edge::budget::{Budget, BudgetAmounts, Budgets, Held};
 use crate::edge::caller::Caller;
 use crate::problem::{Code, Problem};
 use axum::extract::{Request, State};
+use axum::http::HeaderName;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
+use parking_lot::Mutex;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// Requests between two sweeps of a meter. A sweep forgets idle callers; between sweeps the meter
 /// may hold this many of them.
 const REQUESTS_BETWEEN_SWEEPS: u64 = 10_000;
+
+/// How long a body may be slower than its least speed.
+pub const SLOW_BODY_AFTER: Duration = Duration::from_secs(5);
+
+/// Names the positions that must be folded before a read is answered: a token, or several separated
+/// by commas.
+pub const MIN_POSITION_HEADER: HeaderName = HeaderName::from_static("receipts-min-position");
 
 /// The default wait of a read for its position, milliseconds; the contract's number.
 pub const WAIT_DEFAULT_MS: u64 = 1_000;
@@ -29,13 +38,17 @@ pub const WAIT_DEFAULT_MS: u64 = 1_000;
 pub struct Limits {
     /// The largest body, bytes.
     pub body_bytes_max: usize,
+    /// The slowest body, bytes per second after [`SLOW_BODY_AFTER`]; 0 for any speed.
+    pub body_bytes_per_s_min: u64,
+    /// The most control events of one body: each is written into every partition.
+    pub control_events_max: usize,
     /// How long a body may take to arrive, and how long the state may take to answer beyond the
     /// wait that a caller asks for.
     pub request_timeout: Duration,
     /// How long a read waits for its position if the request does not say.
     pub wait_default: Duration,
-    /// Requests in progress at once. More are refused immediately.
-    pub concurrent_requests_max: usize,
+    /// What callers may hold at once. All parts of an edge share these budgets.
+    pub budgets: Budgets,
     /// The rate of one caller, a user or a service; `None` for no limit.
     pub rate: Option<Rate>,
     /// The rate of all callers of a tenant together; `None` for no limit.
@@ -51,27 +64,57 @@ pub struct Rate {
     pub burst: NonZeroU32,
 }
 
-/// 1 MiB and a wait of 1 second (the contract's numbers), 30 seconds, 1,024 requests at once, no
-/// rate limit.
+/// 1 MiB and a wait of 1 second (the contract's numbers), 30 seconds, 1,024 bytes per second, 100
+/// control events, new budgets of the default amounts, no rate limit.
 impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 1 << 20,
+            body_bytes_per_s_min: 1_024,
+            control_events_max: 100,
             request_timeout: Duration::from_secs(30),
             wait_default: Duration::from_millis(WAIT_DEFAULT_MS),
-            concurrent_requests_max: 1_024,
+            budgets: Budgets::new(&BudgetAmounts::default()),
             rate: None,
             tenant_rate: None,
         }
     }
 }
 
-/// Middleware that refuses a request when no permit is free.
-pub(crate) async fn shed(State(permits): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    match permits.try_acquire() {
-        Ok(_permit) => next.run(request).await,
-        Err(_) => Problem::new(Code::Overloaded).into_response(),
+/// The place of a request that may have to wait. It is in the extensions of the request, so that a
+/// waiting read can give it back meanwhile.
+#[derive(Clone)]
+pub(crate) struct Place(Arc<Mutex<Option<Held>>>);
+
+impl Place {
+    /// Gives the place back.
+    pub(crate) fn give_back(&self) {
+        *self.0.lock() = None;
     }
+
+    /// Keeps another place until the request is answered.
+    pub(crate) fn keep(&self, held: Held) {
+        *self.0.lock() = Some(held);
+    }
+}
+
+/// Middleware that takes a place for a request while it is in progress, or refuses it. It runs
+/// after the one that resolves the caller.
+pub(crate) async fn take_place(State(requests): State<Budget>, mut request: Request, next: Next) -> Response {
+    let Some(caller) = request.extensions().get::<Caller>() else { return next.run(request).await };
+    let held = match requests.acquire(caller, 1) {
+        Ok(held) => held,
+        Err(used_up) => return Problem::from(used_up).into_response(),
+    };
+    // Only a read that names a position may have to wait, so others need no shared place.
+    let (_held, _place) = if request.headers().contains_key(MIN_POSITION_HEADER) {
+        let place = Place(Arc::new(Mutex::new(Some(held))));
+        request.extensions_mut().insert(place.clone());
+        (None, Some(place))
+    } else {
+        (Some(held), None)
+    };
+    next.run(request).await
 }
 
 /// Counts requests by name. It keeps hashes, so a long name takes no more memory than a short one,

@@ -4,8 +4,7 @@
 //! Users must not reach them: they check only that the caller knows the secret, not who the caller
 //! is.
 
-use crate::edge::limits::shed;
-use crate::problem;
+use crate::problem::{self, Code, Problem};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -13,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use receipts_cluster::{
-    ASK_PATH, Owner, PeerReply, PeerRequest, PeerState, SNAPSHOTS_PATH, STATE_PATH, Secret, SnapshotControl,
+    ASK_PATH, Owner, PeerReply, PeerRequest, PeerState, Question, SNAPSHOTS_PATH, STATE_PATH, Secret, SnapshotControl,
     SnapshotReply, SnapshotRequest, answer_request,
 };
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 /// The largest question of an edge, bytes: 100 ids of 128 bytes, escaped, and the other fields.
 const QUESTION_BYTES_MAX: usize = 256 << 10;
-/// Questions in progress at once. More are refused immediately.
+/// Questions in progress at once, except those that only wait. More are refused immediately.
 const QUESTIONS_MAX: usize = 4_096;
 /// The largest request for snapshots, bytes: 10,000 partitions by number.
 const SNAPSHOT_BYTES_MAX: usize = 128 << 10;
@@ -41,16 +40,25 @@ pub struct Peer {
     pub cursor_key: Option<String>,
     /// Callers must know this secret. With `None`, every caller is answered.
     pub secret: Option<Secret>,
+    /// Questions that only wait for a position, at once: at most half of the connections.
+    pub waits_max: usize,
+}
+
+/// A projector, and the places of the questions that it answers.
+struct Asked {
+    peer: Peer,
+    questions: Semaphore,
+    waits: Semaphore,
 }
 
 /// Returns the routes that query edges call.
 pub(crate) fn router(peer: Peer) -> Router {
-    let peer = Arc::new(peer);
+    let (questions, waits) = (Semaphore::new(QUESTIONS_MAX), Semaphore::new(peer.waits_max));
+    let asked = Arc::new(Asked { peer, questions, waits });
     let of_routes = ServiceBuilder::new()
-        .layer(from_fn_with_state(Arc::new(Semaphore::new(QUESTIONS_MAX)), shed))
-        .layer(from_fn_with_state(Arc::new(peer.secret.clone()), admit))
+        .layer(from_fn_with_state(Arc::new(asked.peer.secret.clone()), admit))
         .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX));
-    Router::new().route(STATE_PATH, get(state)).route(ASK_PATH, post(ask)).layer(of_routes).with_state(peer)
+    Router::new().route(STATE_PATH, get(state)).route(ASK_PATH, post(ask)).layer(of_routes).with_state(asked)
 }
 
 /// Refuses a caller that does not show the credential of the secret. Without a secret it admits
@@ -64,7 +72,8 @@ async fn admit(State(secret): State<Arc<Option<Secret>>>, request: Request, next
     }
 }
 
-async fn state(State(peer): State<Arc<Peer>>) -> Json<PeerState> {
+async fn state(State(asked): State<Arc<Asked>>) -> Json<PeerState> {
+    let peer = &asked.peer;
     Json(PeerState {
         advertise: peer.advertise.clone(),
         partition_count: peer.owner.partition_count(),
@@ -75,8 +84,12 @@ async fn state(State(peer): State<Arc<Peer>>) -> Json<PeerState> {
     })
 }
 
-async fn ask(State(peer): State<Arc<Peer>>, Json(request): Json<PeerRequest>) -> Json<PeerReply> {
-    Json(answer_request(&*peer.owner, &request).await)
+/// Answers a question, or refuses it where as many are in progress as may be. A question that only
+/// waits takes no place of the others, so waits alone never keep questions out.
+async fn ask(State(asked): State<Arc<Asked>>, Json(request): Json<PeerRequest>) -> Result<Json<PeerReply>, Problem> {
+    let places = if request.question == Question::Position { &asked.waits } else { &asked.questions };
+    let _place = places.try_acquire().map_err(|_| Problem::new(Code::Overloaded))?;
+    Ok(Json(answer_request(&*asked.peer.owner, &request).await))
 }
 
 type Control = Option<Arc<dyn SnapshotControl>>;

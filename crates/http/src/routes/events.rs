@@ -7,24 +7,31 @@ mod body;
 
 pub use body::EVENTS_MAX;
 
+use crate::body::{ReadBody, read_body};
 use crate::edge::audit::{Outcome, RequestId, audit};
+use crate::edge::budget::Held;
 use crate::edge::caller::Caller;
 use crate::edge::limits::Limits;
 use crate::problem::{Code, Item, Problem};
-use crate::request::{format, read_body};
+use crate::request::format;
 use crate::response::put_position;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use body::PostedEvents;
+use body::{PostedEvents, Reading};
 use receipts_log::{PendingAppend, Writer, outcome};
 use receipts_query::Positions;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+
+/// Bodies whose events are appended at once. While the log's queue is full, each holds a thread of
+/// tokio's pool, which has 512 for all blocking work.
+const APPENDS_MAX: usize = 256;
 
 /// The parts of ingest.
 #[derive(Clone)]
@@ -42,7 +49,14 @@ pub struct Ingest {
 
 /// Returns the route of ingest, without the middleware of [`crate::edge`](crate::edge()).
 pub fn router(ingest: Ingest) -> Router {
-    Router::new().route("/v1/events", post(post_events)).with_state(Arc::new(ingest))
+    let appends = Arc::new(Semaphore::new(APPENDS_MAX));
+    Router::new().route("/v1/events", post(post_events)).with_state(Arc::new(Posting { ingest, appends }))
+}
+
+/// Ingest, and the permits of its appends.
+pub(crate) struct Posting {
+    ingest: Ingest,
+    appends: Arc<Semaphore>,
 }
 
 /// The answer after events were written.
@@ -75,15 +89,21 @@ pub(crate) struct Accepted {
     responses((status = 202, description = "The log has acknowledged every event.", body = Accepted))
 )]
 pub(crate) async fn post_events(
-    State(ingest): State<Arc<Ingest>>,
+    State(posting): State<Arc<Posting>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, Problem> {
+    let ingest = &posting.ingest;
     let format = format(request.headers())?;
     let request_id = RequestId::of(request.headers());
-    let body = read_body(request, ingest.limits.body_bytes_max, ingest.limits.request_timeout).await?;
-    let mut batch = PostedEvents::read(&body, format, &caller, ingest.partition_count)?;
-    let outcomes = ingest.write(&mut batch).await;
+    let ReadBody { bytes, held } = read_body(request, &caller, &ingest.limits).await?;
+    let reading = Reading {
+        caller: &caller,
+        partition_count: ingest.partition_count,
+        control_events_max: ingest.limits.control_events_max,
+    };
+    let mut batch = PostedEvents::read(&bytes, format, &reading)?;
+    let outcomes = posting.write(&mut batch, held).await;
     for (at, (index, act)) in batch.acts.iter().enumerate() {
         let (outcome, positions) = outcomes.of_act(at, *index);
         audit(*act, outcome, &caller, &request_id, positions);
@@ -97,16 +117,23 @@ pub(crate) async fn post_events(
     Ok(response)
 }
 
-impl Ingest {
+impl Posting {
     /// Appends all entries and waits for every outcome. The appends finish even if the client
-    /// disconnects.
-    async fn write(&self, batch: &mut PostedEvents) -> Outcomes {
+    /// disconnects, and hold the bytes of the body until then.
+    async fn write(&self, batch: &mut PostedEvents, held: Held) -> Outcomes {
         let entries = std::mem::take(&mut batch.entries);
-        let writer = Arc::clone(&self.writer);
-        let deadline = Instant::now() + self.acknowledge_timeout;
+        let writer = Arc::clone(&self.ingest.writer);
+        let deadline = Instant::now() + self.ingest.acknowledge_timeout;
         let mut outcomes = Outcomes { of_acts: vec![Positions::new(); batch.acts.len()], ..Outcomes::default() };
-        // An append blocks while the log's queue is full.
+        // An append blocks while the log's queue is full. Without a bound, clients that disconnect
+        // would leave ever more of them behind, and no thread would be left for other work.
+        let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.appends).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            outcomes.failed = (0..batch.event_count).map(|index| (index, false)).collect();
+            return outcomes;
+        };
         let appending = tokio::task::spawn_blocking(move || {
+            let _guards = (held, permit);
             entries.into_iter().map(|(index, entry)| (index, writer.append(entry))).collect::<Vec<_>>()
         });
         match tokio::time::timeout_at(deadline, appending).await {

@@ -25,10 +25,15 @@ pub struct Health {
 /// Returns the routes of health, without the middleware of [`crate::edge`](crate::edge()).
 pub(crate) fn router(health: Health) -> Router {
     Router::new()
-        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(Arc::new(health))
+        .merge(liveness_router())
+}
+
+/// Returns the route of liveness alone.
+pub(crate) fn liveness_router() -> Router {
+    Router::new().route("/livez", get(livez))
 }
 
 /// Returns 200 while the process serves requests.

@@ -75,7 +75,7 @@ pub(crate) async fn list_members(
             Problem::new(Code::BadCursor).item("/cursor", "must be the next_cursor of a page of this list")
         })?,
     };
-    query.wait(&freshness).await?;
+    query.wait(&caller, &freshness).await?;
     let conversation = query.locate(&caller, &conversation_id);
     let rule = query.access.of(&caller.tenant).list(filter);
     let told = |outcome, positions: &Positions| {

@@ -36,7 +36,7 @@ pub(crate) async fn get_read_mark(
     PathIds([conversation_id, user_id]): PathIds<2>,
     freshness: Freshness,
 ) -> Result<Response, Problem> {
-    query.wait(&freshness).await?;
+    query.wait(&caller, &freshness).await?;
     let conversation = query.locate(&caller, &conversation_id);
     if !caller.scopes.has(Scope::Members) && !caller.is(&user_id) {
         let is_member = match &caller.user {

@@ -3,11 +3,12 @@
 //! They must not tell a stranger whether a message exists: to a user, a missing message looks like
 //! one of another sender.
 
+use crate::body::read_body;
 use crate::edge::access::forbidden;
 use crate::edge::caller::Caller;
 use crate::problem::{Code, Item, Problem};
 use crate::query_context::{Freshness, QueryContext, not_found};
-use crate::request::{Format, PathIds, format, id_problem, read_body};
+use crate::request::{Format, PathIds, format, id_problem};
 use crate::response::answered;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -124,9 +125,11 @@ pub(crate) async fn query_receipts(
     if format(request.headers())? != Format::Json {
         return Err(Problem::new(Code::UnsupportedMediaType).item("/Content-Type", "must be application/json"));
     }
-    let body = read_body(request, query.limits.body_bytes_max, query.limits.request_timeout).await?;
-    let asked = ReceiptsQuery::read(&body)?;
-    query.wait(&freshness).await?;
+    let asked = {
+        let body = read_body(request, &caller, &query.limits).await?;
+        ReceiptsQuery::read(&body.bytes)?
+    };
+    query.wait(&caller, &freshness).await?;
     let (rule, ids) = (query.access.of(&caller.tenant).counts, &asked.message_ids);
     let conversation = asked.conversation_id.as_deref();
     let mut answer = if let Some(sender_id) = rule.visibility(&caller).sender_id() {
@@ -173,7 +176,7 @@ pub(crate) async fn get_receipt(
     PathIds([conversation_id, message_id]): PathIds<2>,
     freshness: Freshness,
 ) -> Result<Response, Problem> {
-    query.wait(&freshness).await?;
+    query.wait(&caller, &freshness).await?;
     let rule = query.access.of(&caller.tenant).counts;
     let Some(answer) = query.visible_receipt(rule, &caller, &conversation_id, &message_id).await? else {
         return Err(Problem::new(Code::Forbidden));

@@ -4,6 +4,7 @@
 //! It must not read the topic itself; [`crate::updates`] does.
 
 use crate::edge::caller::Caller;
+use crate::edge::connections::EndsAt;
 use crate::edge::scopes::Scope;
 use crate::problem::{Code, Problem};
 use crate::query_context::{Freshness, QueryContext};
@@ -84,14 +85,15 @@ pub(crate) async fn stream_updates(
         return Err(Problem::new(Code::Forbidden));
     }
     let since = since(&headers, &parameters, query.answers.partition_count())?;
-    query.wait(&freshness).await?;
-    let permit = updates.permit().ok_or_else(|| Problem::new(Code::TooManyStreams))?;
+    query.wait(&caller, &freshness).await?;
+    let held = query.limits.budgets.streams.acquire(&caller, 1)?;
     // Read before the stream begins, so that every later update is on it.
     let positions = freshness.with(query.answers.positions());
     let show_readers = access.read.permits(by_scope, by_sender);
     let view = View { tenant: caller.tenant, interest, show_readers, expires: caller.expires };
     let (answers, timeout) = (Arc::clone(&query.answers), query.limits.request_timeout);
-    let stream = Stream::open(updates, answers, timeout, view, since, permit).await?;
+    let ends_at = caller.expires.map(EndsAt);
+    let stream = Stream::open(updates, answers, timeout, view, since, held).await?;
     let body = unfold(stream, async |mut stream| {
         let bytes = stream.next().await?;
         Some((Ok::<_, Infallible>(bytes), stream))
@@ -103,6 +105,9 @@ pub(crate) async fn stream_updates(
     // Without it nginx buffers the stream.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     put_position(headers, &positions);
+    if let Some(ends_at) = ends_at {
+        response.extensions_mut().insert(ends_at);
+    }
     Ok(response)
 }
 

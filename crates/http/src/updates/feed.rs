@@ -7,7 +7,7 @@ use super::hub::{Hub, Subscription};
 use receipts_log::{Inspect, ReadError};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// Concurrent reads of the topic, of all streams together. Each holds a thread, and on Kafka a
 /// connection.
@@ -19,8 +19,6 @@ pub struct Updates(Arc<Feed>);
 
 struct Feed {
     hub: Hub,
-    /// A permit per stream that may still open.
-    streams: Arc<Semaphore>,
     reads: Semaphore,
     heartbeat: Duration,
 }
@@ -28,29 +26,18 @@ struct Feed {
 impl Updates {
     /// Begins to follow the topic of updates. Blocks until the log has answered.
     ///
-    /// At most `streams_max` streams are open at once. Each sends bytes at least once per
-    /// `heartbeat`.
+    /// Each stream sends bytes at least once per `heartbeat`.
     ///
     /// # Errors
     /// If the log cannot be read.
-    pub fn start(log: Arc<dyn Inspect>, streams_max: usize, heartbeat: Duration) -> Result<Self, ReadError> {
-        Ok(Self(Arc::new(Feed {
-            hub: Hub::start(log)?,
-            streams: Arc::new(Semaphore::new(streams_max)),
-            reads: Semaphore::new(CONCURRENT_READS),
-            heartbeat,
-        })))
+    pub fn start(log: Arc<dyn Inspect>, heartbeat: Duration) -> Result<Self, ReadError> {
+        Ok(Self(Arc::new(Feed { hub: Hub::start(log)?, reads: Semaphore::new(CONCURRENT_READS), heartbeat })))
     }
 
     /// Ends every stream, refuses new ones, and releases the log. Blocks for at most one poll, 100
     /// ms.
     pub fn close(&self) {
         self.0.hub.close();
-    }
-
-    /// Returns the permit of one more stream, or `None` when `streams_max` are open.
-    pub(crate) fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0.streams).try_acquire_owned().ok()
     }
 
     /// Registers a stream for an addressee; see [`Hub::subscribe`].

@@ -9,6 +9,7 @@ use super::hub::Subscription;
 use super::redact::redact;
 use super::resume::{self, ResumePoint};
 use super::update::{Interest, Parsed, Update};
+use crate::edge::budget::Held;
 use crate::problem::{Code, Problem};
 use bytes::Bytes;
 use receipts_log::{ReadError, Topic};
@@ -16,7 +17,6 @@ use receipts_query::{Answers, Positions, Since, StreamId, Unavailable};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// The most updates that are rendered together.
@@ -70,7 +70,7 @@ pub(crate) struct Stream {
     pending: Option<Batch>,
     /// When bytes were last sent; `None` before the first.
     last_sent: Option<Instant>,
-    _permit: OwnedSemaphorePermit,
+    _held: Held,
 }
 
 impl Stream {
@@ -84,7 +84,7 @@ impl Stream {
         timeout: Duration,
         view: View,
         since: Option<Since>,
-        permit: OwnedSemaphorePermit,
+        held: Held,
     ) -> Result<Self, Problem> {
         let addressee = view.interest.addressee(&view.tenant);
         let subscription = feed.subscribe(&addressee).ok_or_else(|| Problem::new(Code::Unavailable))?;
@@ -105,7 +105,7 @@ impl Stream {
             progress: Vec::with_capacity(partitions.len()),
             pending: None,
             last_sent: None,
-            _permit: permit,
+            _held: held,
         };
         let mut missed = 0;
         for partition in partitions {

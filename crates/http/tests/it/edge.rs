@@ -2,17 +2,15 @@
 //! draining.
 
 use crate::common::table::Mood;
+use crate::common::wire::{listen, listen_with, read_some, read_to_end, slow};
 use crate::common::{App, Setup};
-use axum::Router;
-use axum::routing::get;
 use receipts_fold::view::Status;
-use receipts_http::{DrainOutcome, Limits, Rate, Timeouts, serve};
+use receipts_http::{Amounts, BudgetAmounts, Budgets, ConnectionBounds, DrainOutcome, Limits, Rate};
 use receipts_query::Readiness;
 use std::num::NonZeroU32;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 const ONE: &str = "/v1/conversations/g1/messages/m1/receipt";
 
@@ -79,7 +77,8 @@ async fn sound_request_id_is_kept_and_others_replaced() {
 
 #[tokio::test]
 async fn too_many_concurrent_requests_are_a_503() {
-    let limits = Limits { concurrent_requests_max: 1, ..Limits::default() };
+    let amounts = BudgetAmounts { requests: Amounts::new(1, None, None), ..BudgetAmounts::default() };
+    let limits = Limits { budgets: Budgets::new(&amounts), ..Limits::default() };
     let app = App::with(Setup { limits, ..Setup::default() });
     *app.table.mood.lock().unwrap() = Mood::Silent;
     tokio::select! {
@@ -144,34 +143,6 @@ async fn the_openapi_document_is_served() {
     assert_eq!(answer.header("content-type"), "application/json");
 }
 
-/// Serves a router on a free loopback port until the sender is used or dropped.
-async fn listen(
-    router: Router,
-    drain: Duration,
-) -> (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<DrainOutcome>) {
-    listen_with(router, Timeouts { head: Duration::from_secs(3_600), drain }).await
-}
-
-async fn listen_with(
-    router: Router,
-    timeouts: Timeouts,
-) -> (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<DrainOutcome>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stop, stopped) = oneshot::channel();
-    let until = async move {
-        let _ = stopped.await;
-    };
-    let serving = tokio::spawn(async move { serve(listener, router, until, timeouts).await.unwrap() });
-    (TcpStream::connect(address).await.unwrap(), stop, serving)
-}
-
-async fn read_some(stream: &mut TcpStream) -> String {
-    let mut bytes = vec![0; 4_096];
-    let count = stream.read(&mut bytes).await.unwrap();
-    String::from_utf8_lossy(&bytes[..count]).into_owned()
-}
-
 #[tokio::test]
 async fn late_body_is_a_408() {
     let limits = Limits { request_timeout: Duration::from_millis(50), ..Limits::default() };
@@ -207,21 +178,11 @@ async fn expect_continue_of_oversized_body_is_refused_at_once() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
-/// Reads until the server closes the connection, and returns the text.
-async fn read_to_end(stream: &mut TcpStream) -> String {
-    let mut bytes = Vec::new();
-    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes))
-        .await
-        .expect("the server closes")
-        .unwrap();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 /// INV-HEAD
 #[tokio::test]
 async fn connection_with_a_late_request_head_is_closed() {
-    let timeouts = Timeouts { head: Duration::from_millis(100), drain: Duration::from_secs(1) };
-    let (mut silent, _stop, _serving) = listen_with(App::new().router.clone(), timeouts).await;
+    let bounds = ConnectionBounds { head_timeout: Duration::from_millis(100), ..ConnectionBounds::default() };
+    let (mut silent, _stop, _serving) = listen_with(App::new().router.clone(), bounds).await;
     let address = silent.peer_addr().unwrap();
     assert_eq!(read_to_end(&mut silent).await, "");
     let mut slow = TcpStream::connect(address).await.unwrap();
@@ -235,19 +196,10 @@ async fn connection_with_a_late_request_head_is_closed() {
 /// INV-HEAD
 #[tokio::test]
 async fn answer_may_take_longer_than_the_head_timeout() {
-    let timeouts = Timeouts { head: Duration::from_millis(50), drain: Duration::from_secs(1) };
-    let (mut client, _stop, _serving) = listen_with(slow(Duration::from_millis(400)), timeouts).await;
+    let bounds = ConnectionBounds { head_timeout: Duration::from_millis(50), ..ConnectionBounds::default() };
+    let (mut client, _stop, _serving) = listen_with(slow(Duration::from_millis(400)), bounds).await;
     client.write_all(b"GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     assert!(read_to_end(&mut client).await.starts_with("HTTP/1.1 200 "));
-}
-
-/// A route that answers after `took`.
-fn slow(took: Duration) -> Router {
-    let handler = move || async move {
-        tokio::time::sleep(took).await;
-        "done"
-    };
-    Router::new().route("/slow", get(handler))
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use crate::common::{App, PARTITIONS, Setup, event_of};
 use receipts_event::partition_of;
+use receipts_http::Limits;
 use receipts_log::{AppendError, Entry, Location, PendingAppend, Writer};
 use receipts_query::Positions;
 use serde_json::{Value, json};
@@ -346,6 +347,20 @@ async fn acts_leave_one_audit_line_without_the_persons_id() {
     let of_partitions = lines[0]["positions"].as_str().unwrap();
     assert_eq!(of_partitions.split(' ').count() as u32, PARTITIONS, "{of_partitions}");
     assert!(!json!(lines).to_string().contains("zoe-4711"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn control_events_beyond_their_limit_are_a_400() {
+    let limits = Limits { control_events_max: 2, ..Limits::default() };
+    let app = App::with(Setup { limits, ..Setup::default() });
+    let erased = |user: &str| json!({"type": "user.erased", "user_id": user});
+    let policy = json!({"type": "policy.changed", "read_receipts": {"*": true}});
+    let read = json!({"type": "message.read", "conversation_id": "g1", "reader_id": "b", "message_ids": ["m1"]});
+    let answer = app.post("/v1/events", &[], json!([erased("a"), read, policy, erased("b")])).await;
+    answer.is_problem(400, "invalid", &["/3"]);
+    assert!(answer.text.contains("http.control_events_max"), "{answer:?}");
+    assert!(app.records().is_empty(), "nothing is written");
+    assert_eq!(app.post("/v1/events", &[], json!([erased("a"), read, policy])).await.status, 202);
 }
 
 /// Collects the log lines of this thread.

@@ -4,7 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
+mod budgets;
 mod common;
+mod connections;
 mod edge;
 mod ingest;
 mod keys_by_url;

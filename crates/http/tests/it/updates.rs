@@ -7,7 +7,7 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, Request, StatusCode};
 use futures_util::StreamExt as _;
 use receipts_event::{key, partition_of};
-use receipts_http::{Access, AccessRule};
+use receipts_http::{Access, AccessRule, Amounts, BudgetAmounts, Budgets, Limits};
 use receipts_log::{Entry, Log as _, Topic};
 use receipts_query::{Positions, StreamId};
 use serde_json::{Value, json};
@@ -290,7 +290,9 @@ async fn heartbeats_of_a_quiet_stream_move_its_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_beyond_the_limit_are_refused() {
-    let app = App::with(Setup { streams_max: 2, ..Setup::default() });
+    let amounts = BudgetAmounts { streams: Amounts::new(2, Some(2), Some(2)), ..BudgetAmounts::default() };
+    let limits = Limits { budgets: Budgets::new(&amounts), ..Limits::default() };
+    let app = App::with(Setup { limits, ..Setup::default() });
     let one = Listener::open(&app, "sender_id=alice", &[]).await;
     let _two = Listener::open(&app, "sender_id=alice", &[]).await;
     app.get("/v1/updates?sender_id=alice", &[]).await.is_problem(503, "too-many-streams", &[]);

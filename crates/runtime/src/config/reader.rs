@@ -140,15 +140,12 @@ impl Reader {
     /// Reads an address to listen at. `localhost` is 127.0.0.1; with port 0 the system chooses a
     /// port.
     pub(super) fn address(&mut self, key: &'static str, help: &'static str, default: SocketAddr) -> SocketAddr {
-        let allowed = "IP:PORT, [IPV6]:PORT or localhost:PORT".to_owned();
-        let read = self.read(key, help, Some(default.to_string()), allowed, |raw| match raw {
-            Raw::Typed(text) | Raw::Text(text) => {
-                let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-                numeric.as_deref().unwrap_or(text).parse().ok()
-            }
-            _ => None,
-        });
-        read.unwrap_or(default)
+        self.read(key, help, Some(default.to_string()), ADDRESS.to_owned(), address_of).unwrap_or(default)
+    }
+
+    /// As [`Reader::address`], but absent by default.
+    pub(super) fn optional_address(&mut self, key: &'static str, help: &'static str) -> Option<SocketAddr> {
+        self.read(key, help, None, ADDRESS.to_owned(), address_of)
     }
 
     /// Reads one of a few names; the first is the default.
@@ -295,6 +292,15 @@ impl Reader {
 /// Returns whether a text is a tenant by the rules of events.
 fn is_tenant(text: &str) -> bool {
     (1..=128).contains(&text.len()) && !text.contains('/')
+}
+
+/// The allowed addresses, in words.
+const ADDRESS: &str = "IP:PORT, [IPV6]:PORT or localhost:PORT";
+
+fn address_of(raw: &Raw) -> Option<SocketAddr> {
+    let (Raw::Typed(text) | Raw::Text(text)) = raw else { return None };
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric.as_deref().unwrap_or(text).parse().ok()
 }
 
 fn text_of(raw: &Raw, rule: &Rule) -> Option<String> {

@@ -2,9 +2,11 @@
 //! logic except the rules between settings.
 
 mod callers;
+mod http;
 mod snapshot;
 
 pub use callers::{Access, AccessRule, AccessRules, Algorithm, Auth};
+pub use http::{Http, Shares};
 pub use snapshot::Snapshot;
 
 use super::reader::{Reader, Rule};
@@ -46,40 +48,6 @@ pub struct Settings {
     pub telemetry: Telemetry,
     /// Variables of the environment that were ignored because Kubernetes sets them for a Service.
     pub foreign_variables: Vec<String>,
-}
-
-/// The public HTTP edge.
-#[derive(Debug, Clone)]
-pub struct Http {
-    /// The address to listen at; loopback, unless callers are authenticated or `insecure_listen`.
-    pub listen: SocketAddr,
-    /// Permits any address although callers are not authenticated.
-    pub insecure_listen: bool,
-    /// Further names of this machine in `Host`, for a loopback listener without tokens.
-    pub allowed_hosts: Vec<String>,
-    /// Origins whose web pages may send requests to a listener without tokens.
-    pub allowed_origins: Vec<String>,
-    /// The largest request body in bytes; a larger one gets a 413.
-    pub body_bytes_max: usize,
-    /// The longest time of a request in milliseconds, streams of updates excepted.
-    pub timeout_ms: u64,
-    /// The longest time for the head of a request to arrive, and for an idle connection to stay
-    /// open, in milliseconds.
-    pub head_timeout_ms: u64,
-    /// Requests per second that one caller may make; a further one gets a 429.
-    pub rate_per_s: Option<u32>,
-    /// Requests per second that all callers of a tenant may make together; a further one gets a
-    /// 429.
-    pub tenant_rate_per_s: Option<u32>,
-    /// The time that a read waits for its `Receipts-Min-Position` unless the caller sets one, in
-    /// milliseconds.
-    pub wait_ms_default: u64,
-    /// How far behind the ends of its partitions a ready service may be, in milliseconds.
-    pub ready_lag_ms: u64,
-    /// Streams of updates that may be open at once; a further one gets a 503.
-    pub streams_max: usize,
-    /// The interval of heartbeats on a stream without updates, in milliseconds.
-    pub heartbeat_ms: u64,
 }
 
 /// The event log.
@@ -289,6 +257,7 @@ impl Settings {
             }
         }
         self.auth.check(from);
+        self.http.check(from);
         let Log { events_topic, updates_topic, dead_letters_topic, .. } = &self.log;
         for (key, topic, others) in [
             ("log.updates_topic", updates_topic, [events_topic].as_slice()),
@@ -319,58 +288,6 @@ impl Settings {
             )
         });
         open.chain(self.auth.warning()).collect()
-    }
-}
-
-impl Http {
-    fn read(from: &mut Reader) -> Self {
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
-        let insecure =
-            "Permits http.listen at any address although callers are not authenticated; for containers behind a proxy";
-        let hosts = "Names that the Host of a request may have beside localhost, 127.0.0.0/8 and [::1], at a loopback address without tokens for callers; without a port; `*` for any name";
-        let origins = "Origins whose web pages may send requests beside the service's own, without tokens for callers; `*` for all";
-        let wait = "Time that a read waits for its Receipts-Min-Position unless the caller sets one, in milliseconds";
-        let head = "Longest time for the head of a request to arrive, and for an idle connection to stay open, in milliseconds";
-        let rate = "Requests per second that one caller may make, a person or a service; opening a stream is one request; unlimited if not set";
-        Self {
-            listen: from.address("http.listen", "Address at which the public HTTP edge listens", listen),
-            insecure_listen: from.boolean("http.insecure_listen", insecure, false),
-            allowed_hosts: from.list("http.allowed_hosts", hosts, &HOST),
-            allowed_origins: from.list("http.allowed_origins", origins, &ORIGIN),
-            body_bytes_max: from.integer("http.body_bytes_max", "Largest request body, in bytes", MIB, 1..=64 * MIB),
-            timeout_ms: from.integer(
-                "http.timeout_ms",
-                "Longest time of a request, in milliseconds; streams of updates excepted",
-                30_000,
-                1..=600_000,
-            ),
-            head_timeout_ms: from.integer("http.head_timeout_ms", head, 30_000, 1..=600_000),
-            rate_per_s: from.optional_integer("http.rate_per_s", rate, 1..=1_000_000),
-            tenant_rate_per_s: from.optional_integer(
-                "http.tenant_rate_per_s",
-                "Requests per second that all callers of a tenant may make together; unlimited if not set",
-                1..=1_000_000,
-            ),
-            wait_ms_default: from.integer("http.wait_ms_default", wait, 1_000, 0..=30_000),
-            ready_lag_ms: from.integer(
-                "http.ready_lag_ms",
-                "How far behind the ends of its partitions a ready service may be, in milliseconds",
-                10_000,
-                0..=DAY_MS,
-            ),
-            streams_max: from.integer(
-                "http.streams_max",
-                "Streams of updates that may be open at once",
-                10_000,
-                0..=1_000_000,
-            ),
-            heartbeat_ms: from.integer(
-                "http.heartbeat_ms",
-                "Interval of heartbeats on a stream without updates, in milliseconds",
-                15_000,
-                10..=600_000,
-            ),
-        }
     }
 }
 

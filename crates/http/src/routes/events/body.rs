@@ -17,6 +17,16 @@ use std::fmt;
 /// The most events of one body; the contract's number.
 pub const EVENTS_MAX: usize = 1_000;
 
+/// What the events of a body are checked against.
+pub(crate) struct Reading<'a> {
+    /// The caller that posted them.
+    pub(crate) caller: &'a Caller,
+    /// Partitions of the event topic.
+    pub(crate) partition_count: u32,
+    /// The most control events of one body.
+    pub(crate) control_events_max: usize,
+}
+
 /// The checked events of a body.
 #[derive(Debug)]
 pub(crate) struct PostedEvents {
@@ -37,13 +47,13 @@ impl PostedEvents {
         if self.single { String::new() } else { format!("/{index}") }
     }
 
-    /// Reads a body that a caller posted. An event without a tenant gets the caller's.
+    /// Reads a posted body. An event without a tenant gets the caller's.
     ///
     /// # Errors
     /// A 400 that names every offending item, or else a 403 that names every event for which the
     /// caller lacks a scope, and that scope. Nothing of the body may be written then
     /// (INV-ALL-OR-NOTHING).
-    pub(crate) fn read(body: &Bytes, format: Format, caller: &Caller, partition_count: u32) -> Result<Self, Problem> {
+    pub(crate) fn read(body: &Bytes, format: Format, reading: &Reading<'_>) -> Result<Self, Problem> {
         let (events, single) = match format {
             Format::Lines => (lines(body)?, false),
             Format::Json => match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
@@ -56,15 +66,20 @@ impl PostedEvents {
         }
         let mut posted =
             Self { event_count: events.len(), entries: Vec::with_capacity(events.len()), acts: Vec::new(), single };
-        let (mut invalid, mut lacking) = (Vec::new(), Vec::new());
+        let (mut invalid, mut lacking, mut control_events) = (Vec::new(), Vec::new(), 0);
         for (index, value) in events.into_iter().enumerate() {
-            let event = PostedEvent { body, value, index, caller, partition_count };
+            let event = PostedEvent { body, value, index, reading };
             match event.read_into(&mut posted) {
-                Ok(scope) if caller.scopes.has(scope) => {}
-                Ok(scope) => lacking.push(Item {
-                    pointer: posted.pointer(index),
-                    detail: format!("needs the scope {}", scope.name()).into(),
-                }),
+                Ok(Read { scope, is_control }) => {
+                    control_events += usize::from(is_control);
+                    if control_events > reading.control_events_max {
+                        return Err(too_many_control_events(posted.pointer(index), reading.control_events_max));
+                    }
+                    if !reading.caller.scopes.has(scope) {
+                        let detail = format!("needs the scope {}", scope.name()).into();
+                        lacking.push(Item { pointer: posted.pointer(index), detail });
+                    }
+                }
                 Err(problems) => {
                     let prefix = posted.pointer(index);
                     let items = problems.into_iter();
@@ -88,17 +103,25 @@ struct PostedEvent<'a> {
     body: &'a Bytes,
     value: &'a [u8],
     index: usize,
-    caller: &'a Caller,
-    partition_count: u32,
+    reading: &'a Reading<'a>,
+}
+
+/// What reading an event found out about it.
+struct Read {
+    /// The scope that writing it needs.
+    scope: Scope,
+    /// Whether it belongs to partitions instead of a conversation.
+    is_control: bool,
 }
 
 impl PostedEvent<'_> {
-    /// Appends the entries of the event, and returns the scope that writing it needs.
+    /// Appends the entries of the event.
     ///
     /// # Errors
     /// The invalid items, by pointers into the event.
-    fn read_into(&self, posted: &mut PostedEvents) -> Result<Scope, Vec<Item>> {
-        let tenant = self.caller.tenant.as_str();
+    fn read_into(&self, posted: &mut PostedEvents) -> Result<Read, Vec<Item>> {
+        let &Reading { caller, partition_count, .. } = self.reading;
+        let tenant = caller.tenant.as_str();
         let event = receipts_event::decode(self.value).map_err(|rejection| {
             let items = rejection.problems.into_iter();
             items.map(|problem| Item { pointer: problem.pointer, detail: problem.detail.into() }).collect::<Vec<_>>()
@@ -120,27 +143,28 @@ impl PostedEvent<'_> {
         posted.acts.extend(self.act(&event).map(|act| (self.index, act)));
         let mut push =
             |partition, value| posted.entries.push((self.index, Entry::event(key.clone(), value, partition)));
-        match (is_control(&event), event.partition()) {
+        let is_control = is_control(&event);
+        match (is_control, event.partition()) {
             (false, _) => push(None, value),
-            (true, Some(partition)) if partition < self.partition_count => push(Some(partition), value),
+            (true, Some(partition)) if partition < partition_count => push(Some(partition), value),
             (true, Some(_)) => {
-                let detail = format!("must be below the partition count, {}", self.partition_count).into();
+                let detail = format!("must be below the partition count, {partition_count}").into();
                 return Err(vec![Item { pointer: "/partition".to_owned(), detail }]);
             }
             (true, None) => {
-                for (partition, copy) in copies(&value, self.partition_count) {
+                for (partition, copy) in copies(&value, partition_count) {
                     push(Some(partition), copy.into());
                 }
             }
         }
-        Ok(Scope::to_write(&event, self.caller.user.as_deref()))
+        Ok(Read { scope: Scope::to_write(&event, caller.user.as_deref()), is_control })
     }
 
     /// Returns the act that an audit line tells of this event.
     fn act(&self, event: &Event<'_>) -> Option<Act> {
         match &event.body {
             Body::PolicyChanged(_) => Some(Act::Policy),
-            Body::UserErased(erased) => Some(Act::Erasure { own: self.caller.is(&erased.user_id) }),
+            Body::UserErased(erased) => Some(Act::Erasure { own: self.reading.caller.is(&erased.user_id) }),
             _ => None,
         }
     }
@@ -149,6 +173,14 @@ impl PostedEvent<'_> {
 /// Whether an event belongs to partitions instead of a conversation.
 fn is_control(event: &Event<'_>) -> bool {
     matches!(event.body, Body::PolicyChanged(_) | Body::UserErased(_))
+}
+
+fn too_many_control_events(pointer: String, max: usize) -> Problem {
+    let detail = format!(
+        "a body may hold at most {max} control events (policy.changed, user.erased): post the others in further bodies, \
+         or raise http.control_events_max"
+    );
+    Problem::invalid(pointer, detail)
 }
 
 fn too_many() -> Problem {
@@ -212,7 +244,8 @@ mod tests {
 
     fn read(body: &str, format: Format, tenant: &str) -> Result<Vec<(usize, Entry)>, Vec<u8>> {
         let body = Bytes::copy_from_slice(body.as_bytes());
-        PostedEvents::read(&body, format, &service(tenant), 4)
+        let caller = service(tenant);
+        PostedEvents::read(&body, format, &Reading { caller: &caller, partition_count: 4, control_events_max: 2 })
             .map(|posted| posted.entries)
             .map_err(|problem| format!("{problem:?}").into())
     }

@@ -5,13 +5,15 @@
 
 pub(crate) mod contract;
 pub(crate) mod table;
+pub(crate) mod wire;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use receipts_event::{Event, decode};
 use receipts_http::{
-    AccessByTenant, Authenticate, Guard, Health, Ingest, Limits, Parts, QueryContext, TrustedHeaders, Updates, router,
+    AccessByTenant, Authenticate, Guard, Health, Ingest, Limits, Parts, QueryContext, TrustedHeaders, Updates,
+    health_router, router,
 };
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Inspect, Log, OwnedRecord, Topic, Writer};
@@ -40,7 +42,6 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) writer: Option<Arc<dyn Writer>>,
     pub(crate) acknowledge_timeout: Duration,
-    pub(crate) streams_max: usize,
     pub(crate) heartbeat: Duration,
     pub(crate) authenticate: Arc<dyn Authenticate>,
     pub(crate) guard: Guard,
@@ -53,7 +54,6 @@ impl Default for Setup {
             limits: Limits::default(),
             writer: None,
             acknowledge_timeout: Duration::from_secs(30),
-            streams_max: 100,
             heartbeat: Duration::from_secs(15),
             authenticate: Arc::new(TrustedHeaders),
             guard: Guard::Loopback { hosts: Vec::new(), origins: Vec::new() },
@@ -104,7 +104,11 @@ impl App {
         let log = Arc::new(EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap());
         let table = Arc::new(Table::new(PARTITIONS));
         let readiness = Arc::clone(&table);
-        let router = router(Parts {
+        let health = Health {
+            readiness: Arc::new(move || receipts_query::Answers::ready(&*readiness)),
+            render_metrics: Arc::new(|| "up 1\n".to_owned()),
+        };
+        let parts = Parts {
             ingest: Ingest {
                 writer: setup.writer.unwrap_or_else(|| log.writer()),
                 partition_count: log.partition_count(),
@@ -117,15 +121,12 @@ impl App {
                 access: setup.access,
                 limits: setup.limits.clone(),
             },
-            updates: Updates::start(Arc::clone(&log) as _, setup.streams_max, setup.heartbeat).unwrap(),
-            health: Health {
-                readiness: Arc::new(move || receipts_query::Answers::ready(&*readiness)),
-                render_metrics: Arc::new(|| "up 1\n".to_owned()),
-            },
+            updates: Updates::start(Arc::clone(&log) as _, setup.heartbeat).unwrap(),
             guard: setup.guard,
             authenticate: setup.authenticate,
             limits: setup.limits,
-        });
+        };
+        let router = router(parts, health_router(health));
         Self { router, table, log, _dir: dir }
     }
 

@@ -91,7 +91,8 @@ impl Publisher {
         }
     }
 
-    /// Appends due updates to the log, and all pending updates of the partitions in `flushed`.
+    /// Appends due updates to the log, and all pending updates of the partitions in `flushed`. Those
+    /// of a partition whose record is applied `in_part` wait for its end, as memory allows.
     ///
     /// # Errors
     /// The number of a partition that cannot be read, and why. Its changes are lost, so the caller
@@ -101,6 +102,7 @@ impl Publisher {
         partitions: &Partitions,
         now: Instant,
         flushed: &[u32],
+        in_part: Option<u32>,
     ) -> Result<(), (u32, FoldError)> {
         for (number, change) in self.outbox.take_failed() {
             if let Some(updates) = self.updates.get_mut(&number) {
@@ -110,7 +112,7 @@ impl Publisher {
         let outbox = &mut self.outbox;
         for (&number, updates) in &mut self.updates {
             let until = (!flushed.contains(&number)).then_some(now);
-            if !updates.is_due(until) {
+            if !updates.is_due(until) || in_part == Some(number) && !updates.is_far_over_limit() {
                 continue;
             }
             let guard = partitions.cell(number).partition.read();

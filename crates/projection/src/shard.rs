@@ -187,7 +187,7 @@ impl Shard {
             let Some(partition) = guard.as_mut() else { return Ok(guard) };
             self.enqueue(number, partition);
             RwLockWriteGuard::unlock_fair(guard);
-            self.publish(&[])?;
+            self.publish_except(&[], Some(number))?;
             guard = cell.partition.write();
             let Some(partition) = guard.as_mut() else { return Ok(guard) };
             if partition.proceed(record, messages_max).map_err(|e| self.failed(number, &e))? {
@@ -217,6 +217,12 @@ impl Shard {
 
     /// Publishes due updates, and all pending updates of the partitions in `flushed`.
     pub(crate) fn publish(&self, flushed: &[u32]) -> Result<(), ProjectError> {
+        self.publish_except(flushed, None)
+    }
+
+    /// As [`Self::publish`]. The updates of a partition whose record is applied `in_part` wait for
+    /// its end, unless they take too much memory.
+    fn publish_except(&self, flushed: &[u32], in_part: Option<u32>) -> Result<(), ProjectError> {
         let publisher = &mut *self.publisher.lock();
         let now = Instant::now();
         let enqueued = self.schedule.lock().take_enqueued();
@@ -241,7 +247,7 @@ impl Shard {
                 self.enqueue(number, partition);
             }
         }
-        publisher.publish(&self.shared.partitions, now, flushed).map_err(|(number, e)| self.failed(number, &e))
+        publisher.publish(&self.shared.partitions, now, flushed, in_part).map_err(|(number, e)| self.failed(number, &e))
     }
 
     /// Keeps a partition within its share of the memory.

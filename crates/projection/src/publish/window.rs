@@ -26,6 +26,10 @@ const FRACTION_OF_LAG: u32 = 5;
 /// The longest time to gather changes while a partition is behind, in windows.
 const WINDOWS_WHILE_BEHIND: u32 = 50;
 
+/// Within a long record, pending changes may take this many times their memory. Ten read marks in a
+/// row over the same messages then make one update of each, and not ten.
+const BYTES_WITHIN_A_RECORD: usize = 4;
+
 /// Approximate memory of a message with pending changes, without its new readers.
 const MESSAGE_BYTES: usize = 128;
 
@@ -154,6 +158,12 @@ impl UpdateWindow {
     /// due at once.
     pub(crate) fn is_due(&self, now: Option<Instant>) -> bool {
         self.is_message_due(now) || !self.marks.is_empty() || self.pending.bytes > self.bytes_max
+    }
+
+    /// Tells whether pending changes must be published although a record is applied in part: the
+    /// rest of it, and the next records, may change the same messages.
+    pub(crate) fn is_far_over_limit(&self) -> bool {
+        self.pending.bytes / BYTES_WITHIN_A_RECORD > self.bytes_max
     }
 
     fn is_message_due(&self, now: Option<Instant>) -> bool {

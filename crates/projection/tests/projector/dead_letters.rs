@@ -1,8 +1,8 @@
 //! INV-DEADLETTER: a record that cannot be applied becomes a dead letter once, untouched and with
 //! its reason, and the fold goes on.
 
-use crate::harness::{EPOCH_MS, Harness};
-use receipts_log::{OwnedRecord, Topic};
+use crate::harness::{EPOCH_MS, Harness, eventually};
+use receipts_log::{Entry, Log as _, OwnedRecord, Topic};
 use serde_json::{Value, json};
 
 fn header(record: &OwnedRecord, name: &str) -> String {
@@ -90,4 +90,33 @@ fn every_bad_record_becomes_one_untouched_dead_letter() {
         assert_eq!(record.key.as_deref(), Some(key.as_bytes()));
         assert_eq!(record.value.as_deref(), Some(value.as_bytes()));
     }
+}
+
+/// The record has the maximum size, most of it in a header, so a dead letter with that header fits
+/// nowhere. What is left says where the record stands.
+#[test]
+fn too_large_dead_letter_says_what_it_lacks() {
+    const RECORD_BYTES: usize = 4 << 20;
+    let harness = Harness::new(1);
+    let append = |value: &'static str, header: usize| {
+        let entry = Entry {
+            headers: vec![("trace".into(), Some(vec![b'x'; header].into()))],
+            ..Entry::event("default/g1", value, Some(0))
+        };
+        harness.log.writer().append(entry).blocking_recv().unwrap().unwrap();
+    };
+    append("not JSON", RECORD_BYTES - 100);
+    append("not JSON either", 10);
+    let running = harness.start();
+    running.folded();
+    eventually("both letters are written", || harness.records(Topic::DeadLetters).len() == 2);
+    running.stop().unwrap();
+    let dead = harness.records(Topic::DeadLetters);
+    let letter = |offset: &str| dead.iter().find(|record| header(record, "dead-letter-offset") == offset).unwrap();
+    assert_eq!(letter("1").value.as_deref(), Some(&b"not JSON either"[..]), "the other one is untouched");
+    let shortened = letter("0");
+    assert_eq!((&shortened.key, &shortened.value), (&None, &None));
+    assert_eq!(header(shortened, "dead-letter-left-out"), "value, headers, key");
+    assert_eq!(header(shortened, "dead-letter-reason"), "invalid-json");
+    assert!(shortened.headers.iter().all(|(name, _)| name != "trace"));
 }

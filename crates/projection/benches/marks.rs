@@ -85,6 +85,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         append_retry_max: APPEND_RETRY_MAX,
         answer_while_behind: true,
         now_ms,
+        candidates_max: 100,
         snapshots: None,
     };
     let projector = Projector::start(&log, "receipts.events", settings, Duration::MAX)?;

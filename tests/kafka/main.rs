@@ -7,5 +7,7 @@ mod edges;
 mod end_to_end;
 mod ingest;
 mod operator;
+mod outages;
 mod restores;
+mod topics;
 mod updates;

@@ -86,6 +86,14 @@ export class ReceiptsClient {
     return this.#transport.position;
   }
 
+  /**
+   * For how many seconds the service had not heard from its log when it answered the last read; undefined if it hears from it.
+   * Such an answer may lack newer events.
+   */
+  get staleSeconds(): number | undefined {
+    return this.#transport.staleSeconds;
+  }
+
   /** Makes later reads wait for a position that came from elsewhere, such as the backend that sent the message. */
   observePosition(position: string): void {
     this.#transport.observe(position);

@@ -74,6 +74,7 @@ export class Transport {
   readonly #options: ClientOptions;
   readonly #base: string;
   readonly #positions = new Set<string>();
+  #staleSeconds: number | undefined;
 
   constructor(options: ClientOptions) {
     if (options.token !== undefined && (options.tenant !== undefined || options.caller !== undefined)) {
@@ -86,6 +87,11 @@ export class Transport {
   /** All positions as one value for `Receipts-Min-Position`; empty at first. */
   get position(): string {
     return [...this.#positions].join(",");
+  }
+
+  /** For how many seconds the service had not heard from its log at the last answered read. */
+  get staleSeconds(): number | undefined {
+    return this.#staleSeconds;
   }
 
   /** Makes later reads wait at least for this position. */
@@ -160,6 +166,8 @@ export class Transport {
       throw problem;
     }
     const answer = (await response.json()) as Answer;
+    const stale = response.headers.get("Receipts-Stale");
+    if (request.isRead) this.#staleSeconds = stale === null ? undefined : Number(stale);
     const position = response.headers.get("Receipts-Position");
     if (position !== null) {
       // The answer's position includes everything that the read waited for.

@@ -4,7 +4,7 @@
 use crate::data_dir::{DataDir, InUse, LogIdentity};
 use anyhow::anyhow;
 use receipts_log::embedded::{self, EmbeddedLog};
-use receipts_log::kafka::{ConnectError, CreateTopics, KafkaLog, KafkaSettings};
+use receipts_log::kafka::{BoundTopic, ConnectError, CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::{Inspect, Log, Topic};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -31,7 +31,10 @@ pub struct EventLog {
 /// A failure that says what to do.
 pub(crate) fn open_log(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
     match &settings.kafka.bootstrap {
-        Some(bootstrap) => Ok(of_kafka(settings, bootstrap, connect(settings, bootstrap)?)),
+        Some(bootstrap) => {
+            let log = connect_for_store(settings, bootstrap, data)?;
+            Ok(of_kafka(settings, bootstrap, log))
+        }
         None => of_embedded(settings, data),
     }
 }
@@ -47,6 +50,8 @@ pub fn open_existing_log(settings: &Settings) -> Result<EventLog, Failure> {
             let kafka = KafkaSettings {
                 create_topics: None,
                 required: &[Topic::Events],
+                // A look at a log does no harm to it.
+                accept_unbounded_time: true,
                 ..kafka_settings(settings, bootstrap)
             };
             Ok(of_kafka(settings, bootstrap, connect_with(kafka)?))
@@ -179,6 +184,32 @@ pub fn connect(settings: &Settings, bootstrap: &str) -> Result<KafkaLog, Failure
     connect_with(KafkaSettings { create_topics: Some(how), ..kafka_settings(settings, bootstrap) })
 }
 
+/// As [`connect`], for the store of a data directory: refuses another topic than the store was
+/// folded from before it creates any.
+fn connect_for_store(settings: &Settings, bootstrap: &str, data: &DataDir) -> Result<KafkaLog, Failure> {
+    let topic = &settings.log.events_topic;
+    let bound = match data.next_bound_log()? {
+        None => None,
+        Some(LogIdentity::Kafka { events_topic, partitions, cluster_id }) if events_topic == *topic => {
+            Some(BoundTopic { cluster_id, partitions })
+        }
+        Some(other) => return Err(data.other_log(&other, format!("the Kafka topic {topic}")).into()),
+    };
+    let of_store = bound.clone();
+    let how = CreateTopics { partitions: settings.log.partitions, replication: settings.kafka.replication };
+    let kafka = KafkaSettings { create_topics: Some(how), bound, ..kafka_settings(settings, bootstrap) };
+    connect_with(kafka).map_err(|failure| match (failure, of_store) {
+        (Failure::Failed(error), Some(BoundTopic { cluster_id, partitions })) => match error.downcast_ref() {
+            Some(ConnectError::OtherCluster { held, .. }) => {
+                let of = |cluster_id| LogIdentity::Kafka { events_topic: topic.clone(), partitions, cluster_id };
+                data.other_log(&of(cluster_id), of(Some(held.clone()))).into()
+            }
+            _ => error.into(),
+        },
+        (failure, _) => failure,
+    })
+}
+
 fn kafka_settings(settings: &Settings, bootstrap: &str) -> KafkaSettings {
     KafkaSettings {
         bootstrap: bootstrap.to_owned(),
@@ -186,6 +217,7 @@ fn kafka_settings(settings: &Settings, bootstrap: &str) -> KafkaSettings {
         updates: settings.log.updates_topic.clone(),
         dead_letters: settings.log.dead_letters_topic.clone(),
         properties: settings.kafka.properties.0.clone(),
+        accept_unbounded_time: settings.log.accept_unbounded_time,
         ..KafkaSettings::default()
     }
 }

@@ -145,6 +145,7 @@ fn start_projector(
         answer_while_behind: !among_others,
         candidates_max: settings.query.candidates_max,
         now_ms: receipts_runtime::clock::unix_ms,
+        stale_max: Duration::from_millis(projector.stale_ms_max),
         snapshots,
     };
     let ready_lag = Duration::from_millis(settings.http.ready_lag_ms);

@@ -164,6 +164,7 @@ impl Builder {
             timeout: self.timeout,
             retries: self.retries,
             positions: Mutex::default(),
+            stale_s: Mutex::default(),
         })))
     }
 }

@@ -75,6 +75,14 @@ impl Client {
         self.0.observe(position);
     }
 
+    /// Returns for how many seconds the service had not heard from its log when it answered the
+    /// last read (`Receipts-Stale`); `None` if it hears from it. Such an answer may lack newer
+    /// events.
+    #[must_use]
+    pub fn stale_seconds(&self) -> Option<u64> {
+        self.0.stale_seconds()
+    }
+
     /// Writes events in order, and returns once the log has acknowledged them. A person's own reads
     /// and read marks need the scope `receipts:own`, `policy.changed` needs `receipts:policy`,
     /// `user.erased` `receipts:erase`, and every other event `receipts:write`, which implies the

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 const POSITION: HeaderName = HeaderName::from_static("receipts-position");
+const STALE: HeaderName = HeaderName::from_static("receipts-stale");
 const MIN_POSITION: HeaderName = HeaderName::from_static("receipts-min-position");
 const WAIT: HeaderName = HeaderName::from_static("receipts-wait-ms");
 const TENANT: HeaderName = HeaderName::from_static("receipts-tenant");
@@ -71,6 +72,8 @@ pub(crate) struct Transport {
     pub(crate) retries: u32,
     /// Oldest first.
     pub(crate) positions: Mutex<Vec<String>>,
+    /// For how many seconds the service had not heard from its log at the last answered read.
+    pub(crate) stale_s: Mutex<Option<u64>>,
 }
 
 /// Encodes an id or a token as part of a URL.
@@ -104,6 +107,12 @@ impl Transport {
     /// Returns all positions as one value for `Receipts-Min-Position`; empty at first.
     pub(crate) fn position(&self) -> String {
         self.positions().join(",")
+    }
+
+    /// Returns for how many seconds the service had not heard from its log at the last answered
+    /// read.
+    pub(crate) fn stale_seconds(&self) -> Option<u64> {
+        *self.stale_s.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes later reads wait at least for this position.
@@ -173,8 +182,12 @@ impl Transport {
             return Err(Error::Problem(problem));
         }
         let position = response.headers().get(POSITION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let stale_s = response.headers().get(STALE).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = response.bytes().await.map_err(unanswered)?;
         let answer = serde_json::from_slice(&body).map_err(|source| Error::Malformed { what: call.what, source })?;
+        if call.is_read {
+            *self.stale_s.lock().unwrap_or_else(PoisonError::into_inner) = stale_s;
+        }
         if let Some(position) = position {
             // The answer's position includes everything that the read waited for.
             self.forget(&waited_for);

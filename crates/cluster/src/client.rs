@@ -75,6 +75,7 @@ impl Peers {
                 return Err(format!("the projectors fold logs of {counts:?} partitions: name those of one log"));
             }
         };
+        shared.table.write().set_partition_count(partition_count);
         tokio::spawn(keep_polling(Arc::downgrade(&shared), shared.settings.poll_interval));
         Ok(Self { shared, partition_count })
     }
@@ -111,7 +112,7 @@ impl Peers {
     /// Asks all holders of a partition, one after the other, until one answers.
     async fn ask_each(&self, partition: u32, request: &PeerRequest) -> PeerReply {
         let candidates = self.shared.table.read().candidates(partition);
-        let mut why = Unavailable::NoOwner { partition };
+        let mut why = self.no_owner(partition);
         for url in candidates {
             match self.shared.send(&url, request).await {
                 Ok(Ok(answer)) => return Ok(answer),
@@ -120,6 +121,14 @@ impl Peers {
             }
         }
         Err(why)
+    }
+
+    /// Returns why a partition without a holder has none.
+    fn no_owner(&self, partition: u32) -> Unavailable {
+        match self.shared.table.read().too_stale(partition) {
+            Some(seconds) => Unavailable::Stale { seconds },
+            None => Unavailable::NoOwner { partition },
+        }
     }
 
     /// Returns once any projector has folded a partition up to `next_offset`.
@@ -132,8 +141,13 @@ impl Peers {
             let left = deadline.saturating_duration_since(Instant::now());
             let wait_ms = left.min(WAIT_ROUND).as_millis() as u64;
             let request = PeerRequest { min: min.clone(), wait_ms, question: Question::Position };
+            let asked = Instant::now();
             match self.ask_each(partition, &request).await {
                 Ok(_) => return Ok(()),
+                // Sooner than it had to: the log ends before the position.
+                Err(Unavailable::Behind) if asked.elapsed() < Duration::from_millis(wait_ms) => {
+                    return Err(Unavailable::Behind);
+                }
                 Err(_) if Instant::now() >= deadline => return Err(Unavailable::Behind),
                 Err(_) => self.shared.pause().await,
             }
@@ -153,11 +167,17 @@ impl Answers for Peers {
 
     fn ready(&self) -> Readiness {
         let answered = self.shared.table.read().answered();
+        let missing: Vec<u32> = (0..self.partition_count).filter(|number| !answered.contains_key(number)).collect();
+        let stale = answered.values().flatten();
         Readiness {
-            caught_up: answered == self.partition_count,
+            caught_up: missing.is_empty(),
             partitions: self.partition_count,
-            partitions_caught_up: answered,
-            lag_records: None,
+            partitions_caught_up: self.partition_count - missing.len() as u32,
+            partitions_missing: missing.len() as u32,
+            partitions_stale: stale.clone().count() as u32,
+            stale_seconds: stale.max().copied(),
+            reason: (!missing.is_empty()).then(|| format!("no projector answers for the partitions {missing:?}")),
+            ..Readiness::default()
         }
     }
 
@@ -194,31 +214,33 @@ impl Answers for Peers {
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         let candidates_max = self.shared.settings.candidates_max;
         let deadline = Instant::now() + SEARCH_TIMEOUT;
-        let mut open: Vec<u32> = (0..self.partition_count).collect();
+        // By partition: how many of its holders have been asked in vain in this round.
+        let mut open: Vec<(u32, usize)> = (0..self.partition_count).map(|partition| (partition, 0)).collect();
         let mut found = Vec::new();
         loop {
-            let mut by_peer: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+            let mut by_peer: BTreeMap<String, Vec<(u32, usize)>> = BTreeMap::new();
             let mut why = None;
-            for partition in std::mem::take(&mut open) {
-                match self.shared.table.read().candidates(partition).into_iter().next() {
-                    Some(url) => by_peer.entry(url).or_default().push(partition),
+            let mut is_round_over = true;
+            for (partition, tried) in std::mem::take(&mut open) {
+                match self.shared.table.read().candidates(partition).into_iter().nth(tried) {
+                    Some(url) => by_peer.entry(url).or_default().push((partition, tried)),
                     None => {
-                        why = Some(Unavailable::NoOwner { partition });
-                        open.push(partition);
+                        why = Some(self.no_owner(partition));
+                        open.push((partition, 0));
                     }
                 }
             }
-            let replies = join_all(by_peer.into_iter().map(async |(url, partitions)| {
+            let replies = join_all(by_peer.into_iter().map(async |(url, asked)| {
+                let partitions: Vec<u32> = asked.iter().map(|(partition, _)| *partition).collect();
                 let (tenant, sender_id) = (tenant.to_owned(), sender_id.map(str::to_owned));
                 let message_ids = message_ids.to_vec();
-                let partitions_asked = partitions.clone();
-                let question =
-                    Question::Find { partitions: partitions_asked, tenant, message_ids, sender_id, candidates_max };
+                let min = self.floor(&partitions);
+                let question = Question::Find { partitions, tenant, message_ids, sender_id, candidates_max };
                 let wait_ms = CATCH_UP_WAIT.as_millis() as u64;
-                let request = PeerRequest { min: self.floor(&partitions), wait_ms, question };
-                (self.shared.send(&url, &request).await, partitions)
+                let request = PeerRequest { min, wait_ms, question };
+                (self.shared.send(&url, &request).await, asked)
             }));
-            for (reply, partitions) in replies.await {
+            for (reply, asked) in replies.await {
                 let missing = match reply {
                     Ok(Ok(answer)) => {
                         found.push(decode_reply(Ok(answer))?);
@@ -228,11 +250,17 @@ impl Answers for Peers {
                     Err(NoReply(cause)) => Unavailable::Failed(cause),
                 };
                 why = Some(missing);
-                open.extend(partitions);
+                // The next round begins with the best holder again.
+                open.extend(asked.into_iter().map(|(partition, tried)| {
+                    let is_last = self.shared.table.read().candidates(partition).len() <= tried + 1;
+                    is_round_over &= is_last;
+                    (partition, if is_last { 0 } else { tried + 1 })
+                }));
             }
             match why {
                 None => break,
                 Some(why) if Instant::now() >= deadline => return Err(why),
+                Some(_) if !is_round_over => {}
                 Some(_) => self.shared.pause().await,
             }
         }

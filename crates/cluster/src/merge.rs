@@ -9,6 +9,7 @@ use receipts_query::Answer;
 pub fn merge_found(parts: impl IntoIterator<Item = Answer<Vec<FoundReceipt>>>) -> Option<Answer<Vec<FoundReceipt>>> {
     parts.into_iter().reduce(|mut best, part| {
         best.positions.merge(&part.positions);
+        best.stale_s = best.stale_s.max(part.stale_s);
         for (best, found) in best.value.iter_mut().zip(part.value) {
             let candidates = best.candidates.saturating_add(found.candidates);
             if rank(&found.receipt) > rank(&best.receipt) {

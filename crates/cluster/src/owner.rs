@@ -14,6 +14,10 @@ pub trait Owner: Answers {
     /// Returns the partitions that this process answers for.
     fn owned_partitions(&self) -> Vec<u32>;
 
+    /// Returns the owned partitions for which the log has been silent for a while, and for how many
+    /// whole seconds.
+    fn stale_seconds(&self) -> Vec<(u32, u64)>;
+
     /// As [`Answers::find`], within some partitions, each of which looks at no more than
     /// `candidates_max` messages of an id. [`answer_found`](crate::answer_found) makes the answer of
     /// it.
@@ -39,11 +43,15 @@ pub async fn answer_request(owner: &dyn Owner, request: &PeerRequest) -> PeerRep
     let count = owner.partition_count();
     let owned = owner.owned_partitions();
     if let Some((partition, _)) = request.min.iter().find(|(partition, _)| !owned.contains(partition)) {
-        return Err(Unavailable::NoOwner { partition });
+        let stale = owner.stale_seconds().into_iter().find(|(stale, _)| *stale == partition);
+        return Err(match stale {
+            Some((_, seconds)) => Unavailable::Stale { seconds },
+            None => Unavailable::NoOwner { partition },
+        });
     }
     owner.wait(&request.min, Duration::from_millis(request.wait_ms)).await?;
     let answer = match &request.question {
-        Question::Position => to_json(Answer { value: (), positions: owner.positions() }),
+        Question::Position => to_json(Answer::fresh((), owner.positions())),
         Question::Receipts { tenant, conversation_id, message_ids, sender_id } => {
             let conversation = Conversation::locate(tenant, conversation_id, count);
             to_json(owner.receipts(conversation, sender_id.as_deref(), message_ids).await?)
@@ -73,7 +81,7 @@ pub async fn answer_request(owner: &dyn Owner, request: &PeerRequest) -> PeerRep
 }
 
 fn to_json<T: Serialize>(answer: Answer<T>) -> PeerReply {
-    let Answer { value, positions } = answer;
+    let Answer { value, positions, stale_s } = answer;
     let value = serde_json::to_value(value).map_err(|error| Unavailable::Failed(error.to_string()))?;
-    Ok(Answer { value, positions })
+    Ok(Answer { value, positions, stale_s })
 }

@@ -29,6 +29,10 @@ pub struct PeerState {
     pub positions: Positions,
     /// The same partitions by number; a partition that holds no event yet has no position.
     pub partitions: Vec<u32>,
+    /// The owned partitions for which it has not heard from the log for a while, and for how many
+    /// whole seconds. It still answers for those among `partitions`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale: Vec<(u32, u64)>,
     /// The key that signs cursors if no secret is shared: all edges take the smallest key that they
     /// find. 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,6 +51,9 @@ pub struct PeerRequest {
 }
 
 /// A projector's reply: an answer as JSON, or the reason why there is none.
+///
+/// [`Unavailable::Behind`] before `wait_ms` is over means that the log holds no record at the
+/// position, so no other projector can answer either.
 pub type PeerReply = Result<Answer<Value>, Unavailable>;
 
 /// One call of [`Answers`](receipts_query::Answers) to one partition, or a search in several.
@@ -137,8 +144,8 @@ fn candidates_max() -> u32 {
 /// The reply's own error, or [`Unavailable::Failed`] if its value has another shape than the
 /// question asks for.
 pub fn decode_reply<T: DeserializeOwned>(reply: PeerReply) -> Result<Answer<T>, Unavailable> {
-    let Answer { value, positions } = reply?;
+    let Answer { value, positions, stale_s } = reply?;
     let value = serde_json::from_value(value)
         .map_err(|error| Unavailable::Failed(format!("the answer has another version's shape: {error}")))?;
-    Ok(Answer { value, positions })
+    Ok(Answer { value, positions, stale_s })
 }

@@ -222,6 +222,11 @@ impl<S: Pages> State<S> {
         self.origin.as_ref()
     }
 
+    /// Returns the last record folded, if it was noted.
+    pub fn last_record(&self) -> Option<LastRecord> {
+        self.last.or_else(|| self.origin.as_ref().and_then(|origin| origin.last))
+    }
+
     /// Notes the last record folded, for [`Self::write_meta`]. Ignores every other record.
     pub fn note_last_record(&mut self, last: LastRecord) {
         if last.offset + 1 == self.meta.next_offset {

@@ -39,7 +39,7 @@ pub use edge::tokens::{BadKeys, KeySource, Signature, TokenSettings, Tokens};
 pub use openapi::document as openapi_document;
 pub use problem::{Code, Item, Problem, TYPE_PREFIX};
 pub use query_context::{QueryContext, WAIT_HEADER, WAIT_MAX_MS};
-pub use response::POSITION_HEADER;
+pub use response::{POSITION_HEADER, STALE_HEADER};
 pub use routes::cluster::{Peer, snapshot_router};
 pub use routes::events::{EVENTS_MAX, Ingest, router as ingest_router};
 pub use routes::health::Health;

@@ -156,6 +156,9 @@ fn complete(operation: &mut Value) {
         if needs_caller {
             response["headers"]["Receipts-Position"] = header("Receipts-Position");
         }
+        if is_read {
+            response["headers"]["Receipts-Stale"] = header("Receipts-Stale");
+        }
     }
     let own = PROBLEMS.iter().find(|(name, _)| *name == id).map_or(&[][..], |(_, own)| own);
     let of_callers = if needs_caller { &PROBLEMS_OF_CALLERS[..] } else { &[] };
@@ -254,6 +257,11 @@ fn headers() -> Value {
             "description": "An opaque token: how far the log was folded for this answer, or the written events. A later read that \
                             sends it in `Receipts-Min-Position` is at least as fresh.",
             "schema": {"type": "string"},
+        },
+        "Receipts-Stale": {
+            "description": "Only while the owner of the state does not hear from the log: for how many whole seconds it has not. \
+                            Newer events may not be in the answer.",
+            "schema": {"type": "integer", "minimum": 0},
         },
         "Retry-After": {"description": "When to retry, seconds.", "schema": {"type": "integer", "minimum": 1}},
         "WWW-Authenticate": {

@@ -3,10 +3,10 @@
 //!
 //! A problem must not show internal causes. The log has them, under the request id of the answer.
 
-use crate::response::put_position;
+use crate::response::{AnsweredFrom, put_state};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use receipts_query::{Positions, Unavailable};
+use receipts_query::Unavailable;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -157,7 +157,7 @@ struct Parts {
     items: Vec<Item>,
     more: Map<String, Value>,
     retry_after_s: Option<u64>,
-    positions: Option<Positions>,
+    state: Option<AnsweredFrom>,
     challenge: &'static str,
 }
 
@@ -172,7 +172,7 @@ impl Problem {
             items: Vec::new(),
             more: Map::new(),
             retry_after_s,
-            positions: None,
+            state: None,
             challenge: "Bearer",
         }))
     }
@@ -222,10 +222,10 @@ impl Problem {
         self
     }
 
-    /// Sets the positions of the state that gave this answer.
+    /// Sets the state that gave this answer.
     #[must_use]
-    pub fn at(mut self, positions: Positions) -> Self {
-        self.0.positions = Some(positions);
+    pub(crate) fn at(mut self, state: AnsweredFrom) -> Self {
+        self.0.state = Some(state);
         self
     }
 
@@ -248,6 +248,7 @@ impl From<Unavailable> for Problem {
         match unavailable {
             Unavailable::Behind => Self::new(Code::Behind),
             Unavailable::NoOwner { .. } => Self::new(Code::Unavailable),
+            Unavailable::Stale { .. } => Self::new(Code::Unavailable).detail(unavailable.to_string()),
             Unavailable::Failed(cause) => {
                 tracing::warn!(%cause, "the state cannot be asked; the request was answered 503");
                 Self::new(Code::Unavailable)
@@ -258,7 +259,7 @@ impl From<Unavailable> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Parts { code, detail, items, more, retry_after_s, positions, challenge } = *self.0;
+        let Parts { code, detail, items, more, retry_after_s, state, challenge } = *self.0;
         let (name, status, title) = code.spec();
         let mut body = Map::new();
         body.insert("type".to_owned(), format!("{TYPE_PREFIX}{name}").into());
@@ -281,8 +282,8 @@ impl IntoResponse for Problem {
         if let Some(seconds) = retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if let Some(positions) = positions {
-            put_position(headers, &positions);
+        if let Some(state) = state {
+            put_state(headers, &state);
         }
         response
     }

@@ -8,6 +8,7 @@ use crate::edge::budget::Budgets;
 use crate::edge::caller::Caller;
 use crate::edge::limits::{Limits, MIN_POSITION_HEADER, Place};
 use crate::problem::{Code, Problem};
+use crate::response::AnsweredFrom;
 use axum::extract::FromRequestParts;
 use axum::http::HeaderName;
 use axum::http::request::Parts;
@@ -95,9 +96,10 @@ impl QueryContext {
     ) -> Result<Option<Answer<Receipt>>, Problem> {
         let Some(sender_id) = rule.visibility(caller).sender_id() else { return Ok(None) };
         let (conversation, ids) = (self.locate(caller, conversation_id), std::slice::from_ref(message_id));
-        let Answer { value, positions } = self.ask(self.answers.receipts(conversation, sender_id, ids)).await?;
+        let answer = self.ask(self.answers.receipts(conversation, sender_id, ids)).await?;
+        let Answer { value, positions, stale_s } = answer;
         match value.into_iter().next() {
-            Some(value) => Ok(Some(Answer { value, positions })),
+            Some(value) => Ok(Some(Answer { value, positions, stale_s })),
             None => {
                 tracing::error!("the state returned no receipt for a message id");
                 Err(Problem::new(Code::Internal))
@@ -127,11 +129,12 @@ pub(crate) struct Freshness {
 }
 
 impl Freshness {
-    /// Returns the positions of an answer that was given after the wait. They include the positions
-    /// that the request waited for, so a client that passes on only the newest token loses nothing.
-    pub(crate) fn with(&self, mut answered: Positions) -> Positions {
+    /// Returns what an answer that was given after the wait tells about its state. The positions
+    /// include those that the request waited for, so a client that passes on only the newest token
+    /// loses nothing.
+    pub(crate) fn with(&self, mut answered: Positions, stale_s: Option<u64>) -> AnsweredFrom {
         answered.merge(&self.min);
-        answered
+        AnsweredFrom { positions: answered, stale_s }
     }
 }
 

@@ -11,6 +11,27 @@ use receipts_query::Positions;
 /// written events.
 pub const POSITION_HEADER: HeaderName = HeaderName::from_static("receipts-position");
 
+/// Says of an answer from a state that does not hear from the log for how many whole seconds it
+/// has not. The log may hold newer events.
+pub const STALE_HEADER: HeaderName = HeaderName::from_static("receipts-stale");
+
+/// The state that an answer was given from.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AnsweredFrom {
+    /// How far it was folded.
+    pub(crate) positions: Positions,
+    /// For how many whole seconds it has not heard from the log, if it does not.
+    pub(crate) stale_s: Option<u64>,
+}
+
+/// Sets the position token of an answer, and says if its state is stale.
+pub(crate) fn put_state(headers: &mut HeaderMap, state: &AnsweredFrom) {
+    put_position(headers, &state.positions);
+    if let Some(seconds) = state.stale_s {
+        headers.insert(STALE_HEADER, seconds.into());
+    }
+}
+
 /// Sets the position token of an answer.
 pub(crate) fn put_position(headers: &mut HeaderMap, positions: &Positions) {
     if let Ok(token) = HeaderValue::try_from(positions.to_string()) {
@@ -18,13 +39,13 @@ pub(crate) fn put_position(headers: &mut HeaderMap, positions: &Positions) {
     }
 }
 
-/// Returns a 200 with JSON and its positions. Answers change and belong to one caller, so caches
+/// Returns a 200 with JSON and the positions of its state. Answers change and belong to one caller, so caches
 /// must not keep them.
-pub(crate) fn answered(json: Vec<u8>, positions: &Positions) -> Response {
+pub(crate) fn answered(json: Vec<u8>, state: &AnsweredFrom) -> Response {
     let mut response = Response::new(Body::from(json));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    put_position(headers, positions);
+    put_state(headers, state);
     response
 }

@@ -156,6 +156,18 @@ pub(crate) struct ReadinessAnswer {
     /// Records that are written and not yet folded. Absent while unknown.
     #[schema(nullable = false)]
     lag_records: Option<u64>,
+    /// Partitions that nobody answers for. Absent if there are none.
+    #[schema(nullable = false)]
+    partitions_missing: Option<u32>,
+    /// Partitions that are answered without hearing from the log. Absent if there are none.
+    #[schema(nullable = false)]
+    partitions_stale: Option<u32>,
+    /// The longest silence of the log, whole seconds. Absent while it is heard from.
+    #[schema(nullable = false)]
+    stale_seconds: Option<u64>,
+    /// True for a projector that the group gave no partition. Absent otherwise.
+    #[schema(nullable = false)]
+    spare: Option<bool>,
 }
 
 /// An error according to RFC 9457. It may have more members than these.

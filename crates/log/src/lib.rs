@@ -7,6 +7,7 @@
 //! [`kafka::KafkaLog`] is for production. [`embedded::EmbeddedLog`] is for one process: a laptop, a
 //! demo, tests, simulations. Both pass one conformance suite (`tests/conformance`).
 mod check;
+mod contact;
 pub mod embedded;
 pub mod kafka;
 mod outcome;
@@ -14,8 +15,9 @@ mod port;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use contact::{Contact, Membership};
 pub use outcome::outcome;
 pub use port::{
-    AppendError, Assignment, Entry, Headers, Inspect, Location, Log, OwnedRecord, Peek, PendingAppend, Polled,
+    AppendError, Assignment, Ends, Entry, Headers, Inspect, Location, Log, OwnedRecord, Peek, PendingAppend, Polled,
     ReadError, Reader, Record, SLICE_RECORDS_MAX, Tail, Topic, Writer,
 };

@@ -5,6 +5,7 @@
 //!
 //! Keeps INV-ACK.
 
+use crate::contact::Contact;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::{ControlFlow, Range};
@@ -210,6 +211,13 @@ pub trait Assignment: Send + Sync {
 
     /// Releases partitions that the reader loses. Returns once their state is durable and released.
     fn revoked(&self, partitions: &[u32]);
+
+    /// The group has taken partitions away because the log could not be reached, so nobody may have
+    /// them yet. Their state may still be asked, but is neither folded, published nor saved until
+    /// [`Assignment::assigned`] gives the partition back or [`Assignment::revoked`] releases it.
+    fn lost(&self, partitions: &[u32]) {
+        self.revoked(partitions);
+    }
 }
 
 /// Why a read failed.
@@ -306,6 +314,27 @@ pub trait Log: Send + Sync {
 
     /// Returns the writer, which all callers share.
     fn writer(&self) -> Arc<dyn Writer>;
+
+    /// Returns the contact of this process with the log.
+    fn contact(&self) -> Contact {
+        Contact::default()
+    }
+
+    /// Returns where to ask for the ends of partitions; `None` if they cannot be asked for.
+    fn ends(&self) -> Option<Arc<dyn Ends>> {
+        None
+    }
+}
+
+/// Tells how far the event topic is written, outside of any reader.
+pub trait Ends: Send + Sync {
+    /// Returns the offset after the last record of each partition, acknowledged records of open
+    /// transactions included: an append that was acknowledged before the call is below it. Blocks
+    /// until the log answers, for at most a few seconds.
+    ///
+    /// # Errors
+    /// If the log cannot be asked.
+    fn ends(&self, partitions: &[u32]) -> Result<Vec<u64>, ReadError>;
 }
 
 /// Reads any topic of a log without joining a group: for streams of updates, operators' tools and

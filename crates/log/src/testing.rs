@@ -6,7 +6,7 @@
 use crate::port::{AppendError, Entry, Log};
 use bytes::Bytes;
 use futures_executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::io::Write as _;
@@ -215,6 +215,31 @@ pub fn trim(bootstrap: &str, topic: &str, partition: u32, before: u64) {
     offsets.add_partition_offset(topic, partition as i32, offset).expect("an offset");
     let trimmed = block_on(admin.delete_records(&offsets, &AdminOptions::new())).expect("the broker answers");
     trimmed.elements()[0].error().expect("trimmed");
+}
+
+/// Gives a topic more partitions, as an operator does with `kafka-topics.sh --alter`.
+///
+/// # Panics
+/// If the broker refuses.
+pub fn grow(bootstrap: &str, topic: &str, partitions: usize) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a client");
+    let new = NewPartitions::new(topic, partitions);
+    let grown = block_on(admin.create_partitions([&new], &AdminOptions::new())).expect("the broker answers");
+    grown.into_iter().for_each(|grown| _ = grown.expect("grown"));
+}
+
+/// Replaces the configuration of a topic.
+///
+/// # Panics
+/// If the broker refuses.
+pub fn set_config(bootstrap: &str, topic: &str, properties: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a client");
+    let config = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    let config = properties.iter().fold(config, |config, (name, value)| config.set(name, value));
+    let altered = block_on(admin.alter_configs([&config], &AdminOptions::new())).expect("the broker answers");
+    altered.into_iter().for_each(|altered| _ = altered.expect("altered"));
 }
 
 /// Returns whether tests with Kafka run; if not, says so on standard error.

@@ -290,6 +290,7 @@ fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, 
         append_retry_max: APPEND_RETRY_MAX,
         answer_while_behind: true,
         candidates_max: 100,
+        stale_max: Duration::from_secs(3_600),
         now_ms: || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
         snapshots: None,
     };

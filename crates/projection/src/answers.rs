@@ -16,8 +16,10 @@ impl Partitions {
         partition: u32,
         ask: impl FnOnce(&Fold) -> Result<T, FoldError>,
     ) -> Result<Answer<T>, Unavailable> {
+        // Read before the state: an answer is never staler than it says.
+        let stale_s = self.may_be_silent(self.silence(partition)).map_err(|seconds| Unavailable::Stale { seconds })?;
         let answer = self.read(partition, |fold, position| {
-            ask(fold).map(|value| Answer { value, positions: Positions::applied(partition, position) })
+            ask(fold).map(|value| Answer { value, positions: Positions::applied(partition, position), stale_s })
         });
         let answer = answer.ok_or(Unavailable::NoOwner { partition })?;
         answer.map_err(|e| {
@@ -116,6 +118,10 @@ impl Answers for Partitions {
 impl Owner for Partitions {
     fn owned_partitions(&self) -> Vec<u32> {
         self.answered()
+    }
+
+    fn stale_seconds(&self) -> Vec<(u32, u64)> {
+        Partitions::stale_seconds(self)
     }
 
     fn find_in(

@@ -44,6 +44,13 @@ impl Shard {
         // INV-UPDATE-LAST: publish first. After the checkpoint, an update lost with the process
         // would never be published again. The fold waits here, so it does not wait for the next
         // attempt of an append that the log has refused.
+        let is_silent = self.shared.partitions.contact().silence().is_some();
+        if is_silent && !self.is_published(number) {
+            // The log's own lines tell of the outage. This thread must not wait: the log may take
+            // partitions away meanwhile, and give them back.
+            self.schedule.lock().postpone_one(number, now + Duration::from_secs(1), Duration::ZERO);
+            return Ok(());
+        }
         let has_refused = self.publisher.lock().has_refused(number);
         let patience =
             if has_refused { Duration::ZERO } else { self.schedule.lock().patience(number, settings.publish_timeout) };

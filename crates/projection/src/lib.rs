@@ -6,6 +6,7 @@ mod batch;
 mod checkpoint;
 mod clock;
 mod damage;
+mod log_end;
 mod log_limit;
 mod memory;
 mod open;

@@ -7,6 +7,7 @@ use crate::partition::{FoldError, Partition};
 use crate::recover::recover;
 use crate::settings::{ProjectError, SnapshotSettings};
 use crate::shard::Shard;
+use receipts_fold::Origin;
 use receipts_log::{Assignment, Peek};
 use receipts_snapshots::Requirements;
 use std::ops::RangeInclusive;
@@ -16,6 +17,9 @@ impl Shard {
     /// Opens a partition; returns the offset at which reading begins. INV-OFFSET: the store names
     /// that offset, and nothing else does.
     fn open(&self, number: u32, first_offset: u64, end_offset: u64, log: &dyn Peek) -> Result<u64, ProjectError> {
+        if self.cell(number).is_lost() {
+            return self.take_up(number, first_offset, end_offset, log);
+        }
         let opened = self.open_store(number)?;
         let opened = match &self.shared.settings.snapshots {
             None => opened,
@@ -59,6 +63,28 @@ impl Shard {
         cell.at_end.store(false, Ordering::Release);
         cell.owned.store(true, Ordering::Release);
         tracing::info!(partition = number, next_offset = next, end_offset, "partition opened");
+        Ok(next)
+    }
+
+    /// Continues with the state of a partition that an outage had taken away, if it still fits the
+    /// log.
+    fn take_up(&self, number: u32, first_offset: u64, end_offset: u64, log: &dyn Peek) -> Result<u64, ProjectError> {
+        let cell = self.cell(number);
+        let limits = self.shared.settings.limits;
+        let state = cell.partition.read().as_ref().map(|p| (p.fold.next_offset(), p.position, p.fold.last_record()));
+        let refuse = |detail: String| Err(ProjectError::Partition { partition: number, detail });
+        let Some((next, position, last)) = state else { return refuse("its held state is gone".into()) };
+        let current = Current { first_offset, end_offset, limits: &limits, log };
+        match current.check_origin(number, next, Some(&Origin { limits, last })) {
+            Ok(()) => {}
+            Err(Refusal::Contradiction(detail)) => return refuse(detail),
+            Err(Refusal::Log(e)) => return Err(e.into()),
+        }
+        cell.end_offset.store(end_offset, Ordering::Release);
+        cell.at_end.store(false, Ordering::Release);
+        self.resume(number);
+        cell.set_folded(position);
+        tracing::info!(partition = number, next_offset = next, end_offset, "partition taken up again after an outage");
         Ok(next)
     }
 
@@ -124,5 +150,9 @@ impl Assignment for Shard {
         if let Err(e) = self.release(partitions, !std::thread::panicking()) {
             *self.failure.lock() = Some(e);
         }
+    }
+
+    fn lost(&self, partitions: &[u32]) {
+        self.hold(partitions);
     }
 }

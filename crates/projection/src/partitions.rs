@@ -3,10 +3,12 @@
 
 use crate::clock::is_ahead;
 use crate::damage::Damage;
+use crate::log_end::LogEnd;
 use crate::partition::{Fold, Partition};
 use crate::settings::Settings;
 use parking_lot::{RwLock, RwLockReadGuard};
-use receipts_query::{Positions, Readiness};
+use receipts_log::{Contact, Log};
+use receipts_query::{Positions, Readiness, Unavailable};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -30,7 +32,15 @@ struct Table {
     answer_while_behind: bool,
     candidates_max: u32,
     damage: Damage,
+    contact: Contact,
+    log_end: Option<Arc<LogEnd>>,
+    stale_max: Duration,
+    begun: Instant,
 }
+
+/// How long a read waits for a position before the log is asked whether it exists. Nearly all
+/// positions are folded sooner.
+const ASK_AFTER: Duration = Duration::from_millis(20);
 
 /// One partition of the log. The atomics are read without its lock.
 #[derive(Default)]
@@ -51,6 +61,11 @@ pub(crate) struct PartitionCell {
     pub(crate) timestamp_ms: AtomicU64,
     /// The first change that no checkpoint holds: milliseconds since [`start`], plus 1; 0 for none.
     unsaved_since_ms: AtomicU64,
+    /// True while an outage has taken the partition away: it is asked, and changed by nobody.
+    pub(crate) lost: AtomicBool,
+    /// From the loss until everything is folded again: when the log had last been heard from,
+    /// milliseconds since the table began, plus one. Otherwise 0.
+    silent_since_ms: AtomicU64,
 }
 
 impl PartitionCell {
@@ -58,7 +73,7 @@ impl PartitionCell {
     pub(crate) fn set_folded(&self, position: u64) {
         self.position.store(position, Ordering::Release);
         if position >= self.end_offset.load(Ordering::Acquire) {
-            self.caught_up.store(true, Ordering::Release);
+            self.set_caught_up();
         }
     }
 
@@ -82,6 +97,25 @@ impl PartitionCell {
         let since_ms = at.map_or(0, |at| at.saturating_duration_since(start()).as_millis() as u64 + 1);
         self.unsaved_since_ms.store(since_ms, Ordering::Release);
     }
+
+    /// Notes that everything which was in the log at the assignment is folded.
+    pub(crate) fn set_caught_up(&self) {
+        self.caught_up.store(true, Ordering::Release);
+        if !self.is_lost() {
+            self.silent_since_ms.store(0, Ordering::Release);
+        }
+    }
+
+    /// Forgets the outage of a partition that was released.
+    pub(crate) fn set_released(&self) {
+        self.lost.store(false, Ordering::Release);
+        self.silent_since_ms.store(0, Ordering::Release);
+    }
+
+    /// Tells whether an outage has taken the partition away.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
 }
 
 /// A moment before all others of [`PartitionCell::set_unsaved_since`].
@@ -91,13 +125,63 @@ fn start() -> Instant {
 }
 
 impl Partitions {
-    pub(crate) fn new(count: u32, ready_lag: Duration, settings: &Settings, damage: Damage) -> Self {
-        let cells = (0..count).map(|_| PartitionCell::default()).collect();
-        let Settings { now_ms, answer_while_behind, candidates_max, .. } = *settings;
-        let folded = watch::channel(()).0;
+    pub(crate) fn new(log: &dyn Log, ready_lag: Duration, settings: &Settings, damage: Damage) -> Self {
+        let Settings { now_ms, answer_while_behind, candidates_max, stale_max, .. } = *settings;
         start();
         metrics::gauge!("receipts_checkpoint_age_seconds").set(0.0);
-        Self(Arc::new(Table { cells, folded, ready_lag, now_ms, answer_while_behind, candidates_max, damage }))
+        Self(Arc::new(Table {
+            cells: (0..log.partition_count()).map(|_| PartitionCell::default()).collect(),
+            folded: watch::channel(()).0,
+            ready_lag,
+            now_ms,
+            answer_while_behind,
+            candidates_max,
+            damage,
+            contact: log.contact(),
+            log_end: log.ends().map(LogEnd::new),
+            stale_max,
+            begun: Instant::now(),
+        }))
+    }
+
+    /// Returns the contact with the log.
+    pub fn contact(&self) -> &Contact {
+        &self.0.contact
+    }
+
+    /// Notes that an outage has taken a partition away.
+    pub(crate) fn lose(&self, partition: u32) {
+        let cell = self.cell(partition);
+        let heard_at = self.0.contact.heard_at().saturating_duration_since(self.0.begun);
+        let silent_since_ms = u64::try_from(heard_at.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        cell.silent_since_ms.store(silent_since_ms, Ordering::Release);
+        cell.lost.store(true, Ordering::Release);
+    }
+
+    /// Returns how long the log has been silent for a partition; `None` while it is heard from.
+    pub(crate) fn silence(&self, partition: u32) -> Option<Duration> {
+        self.silence_of(self.0.cells.get(partition as usize)?)
+    }
+
+    fn silence_of(&self, cell: &PartitionCell) -> Option<Duration> {
+        match cell.silent_since_ms.load(Ordering::Acquire) {
+            0 => self.0.contact.silence(),
+            since_ms => Some(self.0.begun.elapsed().saturating_sub(Duration::from_millis(since_ms - 1))),
+        }
+    }
+
+    /// Returns the silence of each owned partition that is not heard from, whole seconds.
+    pub(crate) fn stale_seconds(&self) -> Vec<(u32, u64)> {
+        let cells = (0..).zip(&self.0.cells).filter(|(_, cell)| cell.owned.load(Ordering::Acquire));
+        cells.filter_map(|(number, cell)| Some((number, self.silence_of(cell)?.as_secs()))).collect()
+    }
+
+    /// INV-STALE: refuses a silence that is longer than reads may be answered through; returns it
+    /// in whole seconds.
+    pub(crate) fn may_be_silent(&self, silence: Option<Duration>) -> Result<Option<u64>, u64> {
+        let Some(silence) = silence else { return Ok(None) };
+        let seconds = silence.as_secs();
+        if silence > self.0.stale_max { Err(seconds) } else { Ok(Some(seconds)) }
     }
 
     /// Returns the number of partitions of the log, owned or not.
@@ -146,7 +230,11 @@ impl Partitions {
 
     /// Returns the owned partitions that can be queried.
     pub(crate) fn answered(&self) -> Vec<u32> {
-        self.numbers(|cell| cell.owned.load(Ordering::Acquire) && self.may_answer(cell))
+        self.numbers(|cell| {
+            cell.owned.load(Ordering::Acquire)
+                && self.may_answer(cell)
+                && self.may_be_silent(self.silence_of(cell)).is_ok()
+        })
     }
 
     fn numbers(&self, has: impl Fn(&PartitionCell) -> bool) -> Vec<u32> {
@@ -175,7 +263,36 @@ impl Partitions {
                 }
             }
         };
-        tokio::time::timeout(timeout, covered).await.is_ok()
+        tokio::select! {
+            biased;
+            covered = tokio::time::timeout(timeout, covered) => covered.is_ok(),
+            () = self.is_beyond_end(min) => false,
+        }
+    }
+
+    /// Resolves if the log holds no record at one of the positions. A position of a write that was
+    /// acknowledged before this call never is one.
+    async fn is_beyond_end(&self, min: &Positions) {
+        if let Some(log_end) = &self.0.log_end {
+            tokio::time::sleep(ASK_AFTER).await;
+            let unseen = min.iter().filter(|(partition, next)| *next > self.seen_end(*partition));
+            let unseen: Vec<(u32, u64)> = unseen.collect();
+            if !unseen.is_empty() {
+                let ends = log_end.ask(unseen.iter().map(|(partition, _)| *partition)).await;
+                if unseen.iter().any(|(partition, next)| ends.get(partition).is_some_and(|end| next > end)) {
+                    return;
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Returns an offset up to which the log is known to be written.
+    fn seen_end(&self, partition: u32) -> u64 {
+        self.0.cells.get(partition as usize).map_or(0, |cell| {
+            let (end, folded) = (&cell.end_offset, &cell.position);
+            end.load(Ordering::Acquire).max(folded.load(Ordering::Acquire))
+        })
     }
 
     /// Tells whether all owned partitions are folded to the end of the log, within the allowed lag.
@@ -190,7 +307,21 @@ impl Partitions {
             // that the partition has caught up.
             let dated = !is_ahead(timestamp_ms, now_ms);
             let fresh = dated && u128::from(lag_ms) <= self.0.ready_lag.as_millis();
-            let near = cell.at_end.load(Ordering::Acquire) || fresh;
+            // Without the log nothing can be caught up with: what was caught up stays so.
+            let (near, answers) = match self.may_be_silent(self.silence_of(cell)) {
+                Ok(None) => (cell.at_end.load(Ordering::Acquire) || fresh, true),
+                Ok(Some(seconds)) => {
+                    readiness.partitions_stale += 1;
+                    readiness.stale_seconds = readiness.stale_seconds.max(Some(seconds));
+                    (true, true)
+                }
+                Err(seconds) => {
+                    readiness.stale_seconds = readiness.stale_seconds.max(Some(seconds));
+                    readiness.reason = Some(Unavailable::Stale { seconds }.to_string());
+                    (false, false)
+                }
+            };
+            readiness.partitions_missing += u32::from(!answers);
             readiness.partitions_caught_up += u32::from(cell.caught_up.load(Ordering::Acquire) && near);
         }
         readiness.caught_up = readiness.partitions > 0 && readiness.partitions_caught_up == readiness.partitions;

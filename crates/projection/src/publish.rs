@@ -31,6 +31,8 @@ const PENDING_BYTES_MIN: usize = 64 << 10;
 pub(crate) struct Publisher {
     outbox: Outbox,
     updates: BTreeMap<u32, UpdateWindow>,
+    /// Updates of partitions that an outage has taken away.
+    held: BTreeMap<u32, UpdateWindow>,
     /// How long changes of one message are gathered; `None` if no updates are published.
     window: Option<Duration>,
     /// Memory for the pending changes of one partition, bytes.
@@ -56,6 +58,7 @@ impl Publisher {
         Self {
             outbox: Outbox::new(writer, settings.append_retry_max, stop),
             updates: BTreeMap::new(),
+            held: BTreeMap::new(),
             window: (settings.publish && settings.publish_updates).then_some(settings.update_window),
             pending_bytes_max: pending.max(PENDING_BYTES_MIN),
             publishes_dead_letters: settings.publish,
@@ -105,7 +108,7 @@ impl Publisher {
         in_part: Option<u32>,
     ) -> Result<(), (u32, FoldError)> {
         for (number, change) in self.outbox.take_failed() {
-            if let Some(updates) = self.updates.get_mut(&number) {
+            if let Some(updates) = self.updates.get_mut(&number).or_else(|| self.held.get_mut(&number)) {
                 updates.retry(change, now);
             }
         }
@@ -149,9 +152,29 @@ impl Publisher {
         self.outbox.unsent(numbers)
     }
 
+    /// Keeps the pending updates of a partition that an outage has taken away.
+    pub(crate) fn hold(&mut self, number: u32) {
+        if let Some(updates) = self.updates.remove(&number) {
+            self.held.insert(number, updates);
+        }
+    }
+
+    /// Publishes again the updates of a partition that was held.
+    pub(crate) fn resume(&mut self, number: u32) {
+        if let Some(updates) = self.held.remove(&number) {
+            self.updates.insert(number, updates);
+        }
+    }
+
+    /// Tells whether updates of a partition wait for their time.
+    pub(crate) fn has_updates(&self, number: u32) -> bool {
+        self.updates.get(&number).is_some_and(|updates| updates.next_due().is_some())
+    }
+
     /// Drops the pending changes of a released partition.
     pub(crate) fn release(&mut self, number: u32) {
         self.updates.remove(&number);
+        self.held.remove(&number);
         self.outbox.release(number);
     }
 }

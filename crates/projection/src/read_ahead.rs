@@ -28,6 +28,8 @@ enum Message {
     Assigned(Assigned),
     Revoked {
         partitions: Vec<u32>,
+        /// True if their states are kept, see [`Assignment::lost`].
+        lost: bool,
         /// The worker drops it, or sends on it, once the partitions are released.
         released: Sender<()>,
     },
@@ -127,8 +129,12 @@ impl Source for ReadAhead {
                     return Ok(records);
                 }
                 Ok(Message::Assigned(assigned)) => assigned.answer(&*self.assignment),
-                Ok(Message::Revoked { partitions, released }) => {
-                    self.assignment.revoked(&partitions);
+                Ok(Message::Revoked { partitions, lost, released }) => {
+                    if lost {
+                        self.assignment.lost(&partitions);
+                    } else {
+                        self.assignment.revoked(&partitions);
+                    }
                     _ = released.send(());
                 }
                 // The end of another worker caused this. The projector stops this worker soon.
@@ -244,12 +250,23 @@ impl Assignment for Relay {
         }
     }
 
-    /// Waits for all affected workers at once; each releases the partitions of its shard.
     fn revoked(&self, partitions: &[u32]) {
+        self.take_away(partitions, false);
+    }
+
+    fn lost(&self, partitions: &[u32]) {
+        self.take_away(partitions, true);
+    }
+}
+
+impl Relay {
+    /// Waits for all affected workers at once; each releases or keeps the partitions of its shard.
+    fn take_away(&self, partitions: &[u32], lost: bool) {
         let shards: BTreeSet<_> = partitions.iter().map(|partition| shard_of(*partition, self.0.len())).collect();
         let (released, is_released) = channel();
         for shard in shards {
-            _ = self.0[shard].send(Message::Revoked { partitions: partitions.to_vec(), released: released.clone() });
+            let (partitions, released) = (partitions.to_vec(), released.clone());
+            _ = self.0[shard].send(Message::Revoked { partitions, lost, released });
         }
         drop(released);
         // Each worker drops its sender, after releasing its partitions or because it has exited.

@@ -65,6 +65,8 @@ pub struct Settings {
     /// Returns the time of day, Unix milliseconds. Readiness, warnings and update windows use it;
     /// no folded state depends on it.
     pub now_ms: fn() -> u64,
+    /// How long a partition may be asked while the log is not heard from.
+    pub stale_max: Duration,
     /// The snapshots; `None` if there are none.
     pub snapshots: Option<SnapshotSettings>,
 }
@@ -103,10 +105,10 @@ pub struct SnapshotSchedule {
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
     /// The log cannot be read any further.
-    #[error("{0}")]
+    #[error(transparent)]
     Log(#[from] receipts_log::ReadError),
     /// The store failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] receipts_store::Error),
     /// A partition's state cannot go on.
     #[error("partition {partition}: {detail}")]

@@ -109,7 +109,7 @@ impl Shard {
                     }
                 }
                 cell.at_end.store(true, Ordering::Release);
-                cell.caught_up.store(true, Ordering::Release);
+                cell.set_caught_up();
                 self.shared.partitions.announce();
                 Ok(())
             }
@@ -227,6 +227,10 @@ impl Shard {
         let now = Instant::now();
         let enqueued = self.schedule.lock().take_enqueued();
         for number in enqueued {
+            // It is enqueued again when it is resumed.
+            if self.cell(number).is_lost() {
+                continue;
+            }
             let mut guard = self.cell(number).partition.write();
             let Some(partition) = guard.as_mut() else { continue };
             let dead_letters = publisher.take_effects(number, partition, now);
@@ -258,6 +262,12 @@ impl Shard {
         self.shared.memory.lock().set_used(number, partition.memory_bytes());
     }
 
+    /// Tells whether no update or dead letter of a partition waits for the log.
+    pub(crate) fn is_published(&self, number: u32) -> bool {
+        let publisher = self.publisher.lock();
+        publisher.is_acknowledged(number) && !publisher.has_updates(number)
+    }
+
     /// Publishes all pending updates of the partitions and waits until the log acknowledges them.
     /// Returns false if it does not in time.
     pub(crate) fn publish_and_wait(&self, numbers: &[u32], at_most: Duration) -> Result<bool, ProjectError> {
@@ -277,16 +287,43 @@ impl Shard {
         }
     }
 
+    /// Keeps the states of partitions that an outage has taken away. Nothing of them is published or
+    /// saved until [`Self::resume`]. INV-HANDOVER: their next owner continues from a checkpoint.
+    pub(crate) fn hold(&self, numbers: &[u32]) {
+        let is_owned = |number: &&u32| self.id.contains(**number) && self.cell(**number).owned.load(Ordering::Acquire);
+        for &number in numbers.iter().filter(is_owned) {
+            self.shared.partitions.lose(number);
+            self.schedule.lock().remove(number);
+            self.publisher.lock().hold(number);
+            tracing::debug!(partition = number, "the partition is lost; its state can still be asked");
+        }
+    }
+
+    /// Continues with a state that [`Self::hold`] kept.
+    pub(crate) fn resume(&self, number: u32) {
+        let cell = self.cell(number);
+        cell.lost.store(false, Ordering::Release);
+        self.publisher.lock().resume(number);
+        if let Some(partition) = cell.partition.write().as_mut() {
+            partition.enqueued = false;
+            self.enqueue(number, partition);
+            if partition.first_change.is_some() {
+                self.schedule.lock().mark_unsaved(number);
+            }
+        }
+    }
+
     /// Releases those of the partitions that this shard owns. INV-HANDOVER: with `durable`, each
     /// state is on disk before the partition counts as released, unless the log does not
-    /// acknowledge its updates or dead letters in time.
+    /// acknowledge its updates or dead letters in time. A lost one is released as it was last saved.
     pub(crate) fn release(&self, numbers: &[u32], durable: bool) -> Result<(), ProjectError> {
         let is_owned = |number: &u32| self.id.contains(*number) && self.cell(*number).owned.load(Ordering::Acquire);
         let numbers: Vec<u32> = numbers.iter().copied().filter(is_owned).collect();
         if numbers.is_empty() {
             return Ok(());
         }
-        let mut durable = if durable { numbers.clone() } else { Vec::new() };
+        let is_kept = |number: &u32| durable && !self.cell(*number).is_lost();
+        let mut durable: Vec<u32> = numbers.iter().copied().filter(is_kept).collect();
         let mut result = Ok(());
         if !durable.is_empty() {
             let settings = &self.shared.settings;
@@ -315,6 +352,7 @@ impl Shard {
             cell.caught_up.store(false, Ordering::Release);
             cell.set_unsaved_since(None);
             *cell.partition.write() = None;
+            cell.set_released();
             self.shared.memory.lock().set_used(number, 0);
             self.schedule.lock().remove(number);
             self.publisher.lock().release(number);

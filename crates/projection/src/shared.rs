@@ -31,7 +31,7 @@ impl Shared {
         metrics::counter!("receipts_checkpoints_put_off_total").increment(0);
         let (count, damage) = (log.partition_count(), Damage::new(settings.dir.clone()));
         Arc::new(Self {
-            partitions: Partitions::new(count, ready_lag, &settings, damage),
+            partitions: Partitions::new(log, ready_lag, &settings, damage),
             stop: CancellationToken::new(),
             store,
             // The other quarter is sled's cache.

@@ -37,6 +37,17 @@ pub struct Answer<T> {
     pub value: T,
     /// How far each asked partition was folded.
     pub positions: Positions,
+    /// If the owner has not heard from the log for a while: for how long, whole seconds. The log
+    /// may hold newer events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_s: Option<u64>,
+}
+
+impl<T> Answer<T> {
+    /// Creates an answer from a state that follows the log.
+    pub const fn fresh(value: T, positions: Positions) -> Self {
+        Self { value, positions, stale_s: None }
+    }
 }
 
 /// Why there is no answer at the moment. All of these are transient: the caller asks again.
@@ -52,15 +63,22 @@ pub enum Unavailable {
         /// The partition.
         partition: u32,
     },
+    /// The owner has not heard from the log for longer than it may answer without it.
+    #[error("the log has not been heard from for {seconds} s, longer than projector.stale_ms_max allows")]
+    Stale {
+        /// The whole seconds since then.
+        seconds: u64,
+    },
     /// The owner could not answer. The text is for the log, never for the caller.
     #[error("the owner could not answer: {0}")]
     Failed(String),
 }
 
 /// How far the state is behind the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readiness {
-    /// Whether every partition is folded to within the configured lag.
+    /// Whether every partition is folded to within the configured lag, as far as the log was heard
+    /// from.
     pub caught_up: bool,
     /// Partitions that the service answers for.
     pub partitions: u32,
@@ -70,6 +88,26 @@ pub struct Readiness {
     /// may have gaps). `None` while unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_records: Option<u64>,
+    /// Partitions that nobody answers for.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub partitions_missing: u32,
+    /// Partitions that are answered without hearing from the log.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub partitions_stale: u32,
+    /// The longest silence of the log, whole seconds, while it is not heard from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_seconds: Option<u64>,
+    /// True for a projector that the group gave no partition: it is ready to get one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub spare: bool,
+    /// Why the process is not ready, for an operator.
+    #[serde(skip)]
+    pub reason: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Answers questions about the partitions of one log.

@@ -2,14 +2,15 @@
 //!
 //! Composes parts, and does nothing else. It keeps no state and answers no question.
 
+use anyhow::anyhow;
 use clap::Parser;
 use receipts_assembly::{
     AnswersFrom, DataDir, HttpEdge, Service, authenticate, connect, connections, guard, kafka_name, limits, listen,
     on_thread, require_bootstrap,
 };
 use receipts_http::{Health, edge, health_router, ingest_router};
-use receipts_log::Log as _;
 use receipts_log::kafka::KafkaLog;
+use receipts_log::{Contact, Log as _};
 use receipts_query::Readiness;
 use receipts_runtime::command_line::{self, CommandLine};
 use receipts_runtime::config::{Named, Settings};
@@ -75,11 +76,11 @@ impl Ingest {
             on_thread("connecting", move || connect(&settings, &bootstrap)).await?
         };
         let limits = limits(settings, connections);
-        // It folds nothing, so it is never behind.
-        let partitions = log.partition_count();
-        let readiness = Readiness { caught_up: true, partitions, partitions_caught_up: partitions, lag_records: None };
-        let health =
-            Health { readiness: Arc::new(move || readiness), render_metrics: Arc::new(move || metrics.render()) };
+        let (contact, partitions) = (log.contact(), log.partition_count());
+        let health = Health {
+            readiness: Arc::new(move || readiness(&contact, partitions)),
+            render_metrics: Arc::new(move || metrics.render()),
+        };
         let routes = ingest_router(receipts_assembly::ingest(limits.clone(), &log));
         let router = |open| edge(routes, open, guard(settings), authenticate, &limits);
         let drain = Duration::from_millis(settings.drain_ms);
@@ -101,7 +102,11 @@ impl Service for Ingest {
     }
 
     async fn ended(&mut self) {
-        self.http.ended().await;
+        let contact = self.log.contact();
+        tokio::select! {
+            () = self.http.ended() => {}
+            _ = contact.failed() => {}
+        }
     }
 
     async fn stop(self) -> Result<Option<DataDir>, Failure> {
@@ -109,11 +114,32 @@ impl Service for Ingest {
         let (writer, drain) = (self.log.writer(), self.drain);
         // Every request has its answer or was cut off: only the operator still needs to know of a
         // failure.
-        let flushed = on_thread("flushing", move || Ok(writer.flush(drain))).await?;
+        let fault = self.log.contact().fault();
+        let flushed = on_thread("flushing", move || {
+            // Failures until now were told to their callers.
+            _ = writer.flush(Duration::ZERO);
+            Ok(writer.flush(drain))
+        });
+        let flushed = flushed.await?;
         if let Err(error) = flushed {
             tracing::warn!(%error, "not every written event is acknowledged");
         }
-        Ok(None)
+        fault.map_or(Ok(None), |sentence| Err(anyhow!(sentence).into()))
+    }
+}
+
+/// Ingest folds nothing, so it is never behind. It is ready while the log would take its events.
+fn readiness(contact: &Contact, partitions: u32) -> Readiness {
+    let stale_seconds = contact.silence().map(|silence| silence.as_secs());
+    let reason = contact.trouble();
+    let writable = if reason.is_none() { partitions } else { 0 };
+    Readiness {
+        caught_up: reason.is_none(),
+        partitions,
+        partitions_caught_up: writable,
+        stale_seconds,
+        reason,
+        ..Readiness::default()
     }
 }
 

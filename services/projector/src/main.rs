@@ -9,7 +9,7 @@ use receipts_assembly::{
 };
 use receipts_cluster::cursor_key_to_text;
 use receipts_http::{Health, Peer, health_router, peer_router};
-use receipts_log::Inspect;
+use receipts_log::{Inspect, Membership};
 use receipts_projection::{Partitions, Projector};
 use receipts_query::{Answers as _, Readiness};
 use receipts_runtime::command_line::{self, CommandLine};
@@ -112,7 +112,10 @@ impl Folding {
             waits_max: usize::try_from(waits_max(connections)).unwrap_or(usize::MAX),
         };
         let health = Health {
-            readiness: Arc::new(move || readiness(&partitions)),
+            readiness: {
+                let begun = Instant::now();
+                Arc::new(move || readiness(&partitions, begun.elapsed()))
+            },
             render_metrics: Arc::new(move || metrics.render()),
         };
         let snapshots = receipts_http::snapshot_router(state.projector.snapshots(), operator_secret);
@@ -134,10 +137,7 @@ impl Service for Folding {
     /// Resolves once the projector owns partitions and has caught up with them, or is a spare.
     fn ready(&self) -> impl Future<Output = ()> + 'static {
         let (partitions, begun) = (self.state.projector.partitions().clone(), Instant::now());
-        until(move || {
-            let readiness = partitions.ready();
-            readiness.caught_up || readiness.partitions == 0 && begun.elapsed() >= SPARE_AFTER
-        })
+        until(move || readiness(&partitions, begun.elapsed()).caught_up)
     }
 
     async fn ended(&mut self) {
@@ -171,10 +171,25 @@ fn open(settings: &Settings) -> Result<State, Failure> {
     Ok(State { projector, log: opened.log, data })
 }
 
-/// A projector is ready for the partitions that it owns; one that owns none is a spare.
-fn readiness(partitions: &Partitions) -> Readiness {
+/// A projector is ready for the partitions that it owns. One that owns none is ready if the group
+/// gave it none, and not if it lost them.
+fn readiness(partitions: &Partitions, up: Duration) -> Readiness {
     let readiness = partitions.ready();
-    Readiness { caught_up: readiness.partitions_caught_up == readiness.partitions, ..readiness }
+    if readiness.partitions > 0 {
+        return readiness;
+    }
+    let contact = partitions.contact();
+    let stale_seconds = contact.silence().map(|silence| silence.as_secs());
+    let reason = match contact.membership() {
+        _ if stale_seconds.is_some() => contact.trouble(),
+        Membership::Expelled => {
+            Some("the consumer group has taken all partitions away; this process joins it again".into())
+        }
+        Membership::Unknown if up < SPARE_AFTER => Some("the consumer group has given no partitions yet".into()),
+        Membership::Member | Membership::Unknown => None,
+    };
+    let spare = reason.is_none() && stale_seconds.is_none();
+    Readiness { caught_up: spare, spare, stale_seconds, reason, ..readiness }
 }
 
 #[cfg(test)]

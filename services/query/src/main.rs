@@ -10,6 +10,7 @@ use receipts_assembly::{
 };
 use receipts_cluster::{PeerSettings, Peers};
 use receipts_http::{Health, QueryContext, Updates, edge, health_router, query_router};
+use receipts_log::{Contact, Log as _};
 use receipts_query::{Answers as _, CursorKey};
 use receipts_runtime::command_line::{self, CommandLine};
 use receipts_runtime::config::{Named, Settings};
@@ -70,6 +71,8 @@ struct QueryEdge {
     http: HttpEdge,
     peers: Peers,
     updates: Option<Updates>,
+    /// The contact with the log of the updates, if there is one.
+    contact: Option<Contact>,
     projectors: String,
 }
 
@@ -93,13 +96,18 @@ impl QueryEdge {
             }
         };
         // Streams come from the topic of updates, so only an edge that knows the brokers has them.
-        let updates = match settings.kafka.bootstrap.clone() {
+        let (updates, contact) = match settings.kafka.bootstrap.clone() {
             Some(bootstrap) => {
                 let settings = settings.clone();
-                let follow = move || Ok(follow_updates(&settings, Arc::new(connect(&settings, &bootstrap)?))?);
-                Some(on_thread("following", follow).await?)
+                let follow = move || {
+                    let log = connect(&settings, &bootstrap)?;
+                    let contact = log.contact();
+                    Ok((follow_updates(&settings, Arc::new(log))?, contact))
+                };
+                let (updates, contact) = on_thread("following", follow).await?;
+                (Some(updates), Some(contact))
             }
-            None => None,
+            None => (None, None),
         };
         let limits = limits(settings, connections);
         let access = access(&settings.access);
@@ -112,7 +120,7 @@ impl QueryEdge {
         let router = |open| edge(routes, open, guard(settings), authenticate, &limits);
         let drain = Duration::from_millis(settings.drain_ms);
         let http = listeners.serve(router, health_router(health), settings, connections, drain)?;
-        Ok(Self { http, peers, updates, projectors: settings.query.projectors.join(",") })
+        Ok(Self { http, peers, updates, contact, projectors: settings.query.projectors.join(",") })
     }
 }
 
@@ -130,12 +138,23 @@ impl Service for QueryEdge {
     }
 
     async fn ended(&mut self) {
-        self.http.ended().await;
+        let contact = self.contact.clone();
+        let failed = async {
+            match contact {
+                Some(contact) => _ = contact.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.http.ended() => {}
+            () = failed => {}
+        }
     }
 
     async fn stop(self) -> Result<Option<DataDir>, Failure> {
         self.http.stop(self.updates).await?;
-        Ok(None)
+        let fault = self.contact.and_then(|contact| contact.fault());
+        fault.map_or(Ok(None), |sentence| Err(anyhow!(sentence).into()))
     }
 }
 

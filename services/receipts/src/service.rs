@@ -112,7 +112,7 @@ impl Service for AllInOne {
             let readiness = readiness(&partitions);
             if !readiness.caught_up && logged.elapsed() >= LOG_INTERVAL {
                 logged = Instant::now();
-                log_progress(readiness, partitions.count(), &group);
+                log_progress(&readiness, partitions.count(), &group);
             }
             readiness.caught_up
         })
@@ -143,7 +143,7 @@ impl Service for AllInOne {
     }
 }
 
-fn log_progress(readiness: Readiness, partition_count: u32, group: &str) {
+fn log_progress(readiness: &Readiness, partition_count: u32, group: &str) {
     let (owned, of) = (readiness.partitions, partition_count);
     if owned < of {
         tracing::warn!(
@@ -161,7 +161,27 @@ fn log_progress(readiness: Readiness, partition_count: u32, group: &str) {
 /// This process is ready only if it answers for all partitions.
 fn readiness(partitions: &Partitions) -> Readiness {
     let readiness = partitions.ready();
-    Readiness { caught_up: readiness.caught_up && readiness.partitions == partitions.partition_count(), ..readiness }
+    let (owned, count) = (readiness.partitions, partitions.partition_count());
+    let missing = readiness.partitions_missing + (count - owned);
+    let reason = match &readiness.reason {
+        None if owned < count => Some(partitions.contact().trouble().unwrap_or_else(|| {
+            format!(
+                "this process owns {owned} of {count} partitions: another member of its consumer group has the others"
+            )
+        })),
+        reason => reason.clone(),
+    };
+    let stale_seconds = match partitions.contact().silence() {
+        Some(silence) if owned < count => Some(silence.as_secs()),
+        _ => readiness.stale_seconds,
+    };
+    Readiness {
+        caught_up: readiness.caught_up && owned == count,
+        partitions_missing: missing,
+        stale_seconds,
+        reason,
+        ..readiness
+    }
 }
 
 struct Opened {

@@ -49,14 +49,20 @@ impl Kafka {
     /// The flags with which a service uses these topics.
     #[must_use]
     pub fn flags(&self) -> Vec<String> {
+        self.flags_of(&self.group)
+    }
+
+    /// The same for a service with another group.
+    #[must_use]
+    pub fn flags_of(&self, group: &str) -> Vec<String> {
         let flags = [
-            ("--kafka-bootstrap", &self.bootstrap),
+            ("--kafka-bootstrap", &*self.bootstrap),
             ("--log-events-topic", &self.events),
             ("--log-updates-topic", &self.updates),
             ("--log-dead-letters-topic", &self.dead_letters),
-            ("--projector-group", &self.group),
+            ("--projector-group", group),
         ];
-        flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.clone()]).collect()
+        flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]).collect()
     }
 
     /// The settings for [`KafkaLog::connect`], which then makes no topic.

@@ -11,6 +11,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Events in one body, and bytes, at most: well below what the service takes.
@@ -76,6 +77,8 @@ pub fn errors(output: &Output) -> String {
 pub struct Service {
     child: Child,
     lines: BufReader<ChildStdout>,
+    /// What it has written to standard error so far.
+    errors: Arc<Mutex<String>>,
     /// Where it answers HTTP: `127.0.0.1:PORT`.
     pub address: String,
 }
@@ -100,24 +103,29 @@ impl Service {
         command.arg("--json").envs(environment.iter().copied());
         let mut child = command.spawn().expect("the binary starts");
         // Read on a thread, so that a chatty service never waits for its reader.
-        let mut errors = child.stderr.take().expect("piped");
-        let errors = std::thread::spawn(move || {
-            let mut text = String::new();
-            _ = errors.read_to_string(&mut text);
-            text
+        let mut from = BufReader::new(child.stderr.take().expect("piped"));
+        let errors = Arc::<Mutex<String>>::default();
+        let into = Arc::clone(&errors);
+        let reading = std::thread::spawn(move || {
+            let mut line = String::new();
+            while from.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                into.lock().expect("no panic").push_str(&line);
+                line.clear();
+            }
         });
         let mut lines = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         lines.read_line(&mut line).expect("readable");
         if line.is_empty() {
             let status = child.wait().expect("ended");
-            panic!("{name} {arguments:?} ended with {status}: {}", errors.join().expect("read"));
+            reading.join().expect("read");
+            panic!("{name} {arguments:?} ended with {status}: {}", errors.lock().expect("no panic"));
         }
         let ready: Value = serde_json::from_str(&line).expect("a JSON line");
         assert_eq!(ready["ready"], name, "{line}");
         let url = ready["http"].as_str().or(ready["listen"].as_str()).expect("an address");
         let address = url.strip_prefix("http://").expect("a URL").to_owned();
-        Self { child, lines, address }
+        Self { child, lines, errors, address }
     }
 
     /// Starts `receipts serve` on a free port.
@@ -143,12 +151,38 @@ impl Service {
         (!line.is_empty()).then(|| serde_json::from_str(&line).expect("a JSON line"))
     }
 
+    /// Returns what it has written to standard error so far.
+    ///
+    /// # Panics
+    /// If the thread that reads it has panicked.
+    #[must_use]
+    pub fn errors(&self) -> String {
+        self.errors.lock().expect("no panic").clone()
+    }
+
+    /// Sends a request and returns the head of the answer too.
+    ///
+    /// # Panics
+    /// If it is not answered.
+    #[must_use]
+    pub fn exchange(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (String, Answer) {
+        exchange(&self.address, method, path, headers, body).expect("it answers")
+    }
+
     /// Ends it as an operator does and returns its exit code.
     ///
     /// # Panics
     /// If it does not end.
     pub fn terminate(mut self) -> Option<i32> {
         self.signal("TERM");
+        self.ended()
+    }
+
+    /// Waits until it ends, and returns its exit code.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn ended(&mut self) -> Option<i32> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.child.try_wait().expect("a child") {
@@ -244,6 +278,17 @@ impl Service {
 /// # Errors
 /// If nothing listens there, or the connection breaks before the head of the answer is whole.
 pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Answer> {
+    exchange(address, method, path, headers, body).map(|(_, answer)| answer)
+}
+
+/// Sends a request and returns the head of the answer, too.
+fn exchange(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<(String, Answer)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -257,7 +302,8 @@ pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)]
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    Ok(Answer { status, body: serde_json::from_str(body).unwrap_or_else(|_| Value::from(body)) })
+    let body = serde_json::from_str(body).unwrap_or_else(|_| Value::from(body));
+    Ok((head.to_owned(), Answer { status, body }))
 }
 
 impl Drop for Service {

@@ -3,7 +3,8 @@
 
 use super::DataDir;
 use super::files::{make_folder, random, read_if_exists, write_whole};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
+use receipts_log::kafka::changed_count;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
@@ -59,6 +60,24 @@ impl LogIdentity {
         }
     }
 
+    /// Says what to do if both are the same topic, which has got another number of partitions.
+    fn changed_count(&self, now: &Self) -> Option<String> {
+        let Self::Kafka { events_topic, partitions, cluster_id } = self else { return None };
+        let same_count = Self::Kafka {
+            events_topic: events_topic.clone(),
+            partitions: now.partitions()?,
+            cluster_id: cluster_id.clone(),
+        };
+        same_count.may_be(now).then(|| changed_count(events_topic, *partitions, now.partitions().unwrap_or_default()))
+    }
+
+    fn partitions(&self) -> Option<u32> {
+        match self {
+            Self::Embedded { .. } => None,
+            Self::Kafka { partitions, .. } => Some(*partitions),
+        }
+    }
+
     /// Writes the identity into a store's folder.
     pub(super) fn write_to(&self, store: &Path) -> Result<()> {
         write_whole(&store.join(FILE), &serde_json::to_vec(self)?)
@@ -111,6 +130,25 @@ impl DataDir {
         })
     }
 
+    /// Returns the log of the store that the next [`DataDir::adopt_rebuilt`] leaves in use.
+    ///
+    /// # Errors
+    /// As [`DataDir::bound_log`].
+    pub(crate) fn next_bound_log(&self) -> Result<Option<LogIdentity>> {
+        // A rebuilt store is checked when it is in use.
+        if self.has_rebuilt() { Ok(None) } else { self.bound_log() }
+    }
+
+    /// Refuses a log that the store was not folded from.
+    pub(crate) fn other_log(&self, bound: &LogIdentity, log: impl fmt::Display) -> anyhow::Error {
+        let folder = self.store();
+        let folder = folder.display();
+        anyhow!(
+            "the store in {folder} was folded from {bound}, and the log is {log}: choose another --data-dir for this log, or \
+             remove {folder} to fold the log from its beginning"
+        )
+    }
+
     /// Binds the store to a log the first time, and checks it against that log from then on.
     ///
     /// # Errors
@@ -120,13 +158,10 @@ impl DataDir {
         make_folder(&folder)?;
         match &self.bound_log()? {
             None => log.write_to(&folder),
-            Some(bound) if !bound.may_be(log) => {
-                let folder = folder.display();
-                bail!(
-                    "the store in {folder} was folded from {bound}, and the log is {log}: choose another --data-dir for \
-                     this log, or remove {folder} to fold the log from its beginning"
-                );
-            }
+            Some(bound) if !bound.may_be(log) => match bound.changed_count(log) {
+                Some(sentence) => Err(anyhow!(sentence)),
+                None => Err(self.other_log(bound, log)),
+            },
             Some(LogIdentity::Kafka { cluster_id: None, .. })
                 if matches!(log, LogIdentity::Kafka { cluster_id: Some(_), .. }) =>
             {
@@ -176,6 +211,6 @@ mod tests {
         let sentence = data.bind_store(&kafka(4, Some("c2"))).expect_err("another cluster").to_string();
         assert!(sentence.contains("of the cluster c1") && sentence.contains("of the cluster c2"), "{sentence}");
         let sentence = data.bind_store(&kafka(8, Some("c1"))).expect_err("another count").to_string();
-        assert!(sentence.contains("with 4 partitions") && sentence.contains("with 8 partitions"), "{sentence}");
+        assert!(sentence.contains("(4 before, 8 now)") && sentence.contains("copy all records"), "{sentence}");
     }
 }

@@ -26,6 +26,11 @@ impl DataDir {
         write_whole(&folder.join(READY), b"")
     }
 
+    /// Returns true if a rebuilt store is complete and not in use yet.
+    pub(crate) fn has_rebuilt(&self) -> bool {
+        Self::rebuild_in(&self.path).join(READY).exists()
+    }
+
     /// Switches to a rebuilt store that is complete, and keeps the replaced store; returns the
     /// replaced store's folder.
     ///
@@ -33,7 +38,7 @@ impl DataDir {
     /// If a folder cannot be renamed. The next start then tries again.
     pub fn adopt_rebuilt(&self) -> Result<Option<PathBuf>> {
         let (rebuilt, store) = (Self::rebuild_in(&self.path), self.store());
-        if !rebuilt.join(READY).exists() {
+        if !self.has_rebuilt() {
             return Ok(None);
         }
         let before = self.numbered_before().find(|path| !path.exists()).expect("numbers do not end");

@@ -10,6 +10,10 @@ use std::net::SocketAddr;
 #[derive(Default)]
 pub(crate) struct Table {
     peers: BTreeMap<SocketAddr, Peer>,
+    /// The partition count of the edge, once it is known.
+    partition_count: Option<u32>,
+    /// The projectors of other counts.
+    others: BTreeSet<SocketAddr>,
 }
 
 struct Peer {
@@ -19,24 +23,61 @@ struct Peer {
     suspect: bool,
 }
 
+impl Peer {
+    /// Returns for how many seconds the log has been silent for a partition, if it is.
+    fn stale_seconds(&self, partition: u32) -> Option<u64> {
+        self.state.stale.iter().find(|(stale, _)| *stale == partition).map(|(_, seconds)| *seconds)
+    }
+}
+
 impl Table {
-    /// Records the state that a projector reports; `None` if it does not answer.
+    /// Records the state that a projector reports; `None` if it does not answer. A projector of
+    /// another partition count than the edge's is as one that does not answer: it folds another
+    /// topic. Says once when a projector comes or goes.
     pub(crate) fn record(&mut self, address: SocketAddr, state: Option<PeerState>) {
+        let was_known = self.peers.contains_key(&address);
         match state {
+            Some(state) if self.partition_count.is_some_and(|count| count != state.partition_count) => {
+                if self.peers.remove(&address).is_some() || self.others.insert(address) {
+                    let (held, wanted) = (state.partition_count, self.partition_count);
+                    tracing::error!(
+                        %address,
+                        held,
+                        wanted,
+                        "a projector folds a topic of another partition count; it is not asked: restart this edge if the \
+                         service has moved to a new topic"
+                    );
+                }
+            }
             Some(state) => {
+                self.others.remove(&address);
+                if !was_known {
+                    let (partitions, standby) = (state.partitions.len(), state.standby);
+                    tracing::info!(%address, partitions, standby, "a projector answers");
+                }
                 let url = match &state.advertise {
                     Some(advertise) => format!("http://{advertise}"),
                     None => format!("http://{address}"),
                 };
                 self.peers.insert(address, Peer { url, state, suspect: false });
             }
-            None => _ = self.peers.remove(&address),
+            None => {
+                if self.peers.remove(&address).is_some() {
+                    tracing::info!(%address, "a projector does not answer any more");
+                }
+            }
         }
     }
 
     /// Removes projectors at any other address.
     pub(crate) fn retain(&mut self, addresses: &BTreeSet<SocketAddr>) {
-        self.peers.retain(|address, _| addresses.contains(address));
+        self.peers.retain(|address, _| {
+            let is_kept = addresses.contains(address);
+            if !is_kept {
+                tracing::info!(%address, "a projector is gone from its name");
+            }
+            is_kept
+        });
     }
 
     /// Notes that a projector left a request without a reply: others are asked before it until it
@@ -45,13 +86,20 @@ impl Table {
         self.peers.values_mut().filter(|peer| peer.url == url).for_each(|peer| peer.suspect = true);
     }
 
+    /// Sets the partition count of the edge, which never changes.
+    pub(crate) fn set_partition_count(&mut self, count: u32) {
+        self.partition_count = Some(count);
+    }
+
     /// Returns the URLs of a partition's holders, best first: those that reply before suspects,
-    /// then owners before standbys, then by how far each has folded.
+    /// then those that hear from the log before stale ones, then owners before standbys, then by
+    /// how far each has folded.
     pub(crate) fn candidates(&self, partition: u32) -> Vec<String> {
         let mut holders: Vec<&Peer> =
             self.peers.values().filter(|peer| peer.state.partitions.contains(&partition)).collect();
         holders.sort_by_key(|peer| {
-            (peer.suspect, peer.state.standby, Reverse(peer.state.positions.next_offset(partition)))
+            let is_stale = peer.stale_seconds(partition).is_some();
+            (peer.suspect, is_stale, peer.state.standby, Reverse(peer.state.positions.next_offset(partition)))
         });
         holders.into_iter().map(|peer| peer.url.clone()).collect()
     }
@@ -63,10 +111,26 @@ impl Table {
         positions
     }
 
-    /// Returns how many partitions have a projector that answers for them.
-    pub(crate) fn answered(&self) -> u32 {
-        let answered = self.peers.values().filter(|peer| !peer.suspect).flat_map(|peer| &peer.state.partitions);
-        answered.collect::<BTreeSet<_>>().len() as u32
+    /// Returns the partitions that a projector answers for, each with the seconds since its best
+    /// holder heard from the log, if that is silent.
+    pub(crate) fn answered(&self) -> BTreeMap<u32, Option<u64>> {
+        let mut answered = BTreeMap::new();
+        for peer in self.peers.values().filter(|peer| !peer.suspect) {
+            for &partition in &peer.state.partitions {
+                let stale = peer.stale_seconds(partition);
+                answered
+                    .entry(partition)
+                    .and_modify(|best: &mut Option<u64>| *best = stale.min(*best))
+                    .or_insert(stale);
+            }
+        }
+        answered
+    }
+
+    /// Returns for how many seconds a partition without a holder has been stale at its owner, who
+    /// therefore does not answer.
+    pub(crate) fn too_stale(&self, partition: u32) -> Option<u64> {
+        self.peers.values().filter_map(|peer| peer.stale_seconds(partition)).min()
     }
 
     /// Returns the partition counts that the projectors report: one, unless they fold different
@@ -92,6 +156,7 @@ mod tests {
             standby,
             positions: partitions.iter().map(|&partition| (partition, next_offset)).collect(),
             partitions: partitions.to_vec(),
+            stale: Vec::new(),
             cursor_key: None,
         }
     }
@@ -120,7 +185,37 @@ mod tests {
         table.record(at(3), None);
         table.retain(&BTreeSet::from([at(1)]));
         assert_eq!(table.candidates(0), [url(1)]);
-        assert_eq!((table.answered(), table.positions().next_offset(0)), (2, 90));
+        assert_eq!((table.answered().len(), table.positions().next_offset(0)), (2, 90));
+    }
+
+    #[test]
+    fn stale_holders_come_last_and_are_better_than_none() {
+        let stale = |seconds, state: PeerState| PeerState { stale: vec![(0, seconds)], ..state };
+        let mut table = Table::default();
+        table.record(at(1), Some(stale(9, state(false, &[0, 1], 90))));
+        assert_eq!(table.candidates(0), [url(1)]);
+        assert_eq!(table.answered(), BTreeMap::from([(0, Some(9)), (1, None)]));
+        table.record(at(2), Some(state(true, &[0], 50)));
+        assert_eq!(table.candidates(0), [url(2), url(1)], "a standby that hears from the log");
+        assert_eq!(table.answered()[&0], None);
+        table.record(at(2), Some(stale(4, state(true, &[0], 95))));
+        assert_eq!(table.candidates(0), [url(1), url(2)], "of two stale ones, the owner");
+        table.record(at(1), Some(stale(9, state(false, &[], 90))));
+        table.record(at(2), None);
+        assert_eq!((table.candidates(0).len(), table.too_stale(0), table.too_stale(1)), (0, Some(9), None));
+    }
+
+    #[test]
+    fn projectors_of_another_partition_count_are_not_asked() {
+        let mut table = Table::default();
+        table.record(at(1), Some(state(false, &[0], 90)));
+        table.set_partition_count(4);
+        for _ in 0..2 {
+            table.record(at(1), Some(PeerState { partition_count: 16, ..state(false, &[0], 90) }));
+            assert!(table.candidates(0).is_empty());
+        }
+        table.record(at(1), Some(state(false, &[0], 90)));
+        assert_eq!(table.candidates(0), [url(1)]);
     }
 
     #[test]

@@ -80,6 +80,7 @@ async fn state(State(asked): State<Arc<Asked>>) -> Json<PeerState> {
         standby: peer.standby,
         positions: peer.owner.positions(),
         partitions: peer.owner.owned_partitions(),
+        stale: peer.owner.stale_seconds(),
         cursor_key: peer.cursor_key.clone(),
     })
 }

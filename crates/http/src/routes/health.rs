@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use receipts_query::Readiness;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// The parts of the health routes.
@@ -46,6 +47,11 @@ pub(crate) async fn livez() -> &'static str {
 }
 
 /// Returns whether the service has caught up with the log, within the configured lag.
+///
+/// While the log cannot be reached, a process that answers reads from its state stays ready, and
+/// `stale_seconds` says for how long; one that only writes is not ready. A projector that the group
+/// gave no partition is ready as a `spare`. The problem of a process that is not ready has the same
+/// members.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "readyz", tag = "health",
     responses((status = 200, description = "The service has caught up.", body = crate::shapes::ReadinessAnswer))
@@ -55,11 +61,12 @@ pub(crate) async fn readyz(State(health): State<Arc<Health>>) -> Response {
     if readiness.caught_up {
         return ([(header::CACHE_CONTROL, "no-store")], Json(readiness)).into_response();
     }
-    let problem = Problem::new(Code::NotReady).with("caught_up", false.into());
-    let problem = problem.with("partitions", readiness.partitions.into());
-    let problem = problem.with("partitions_caught_up", readiness.partitions_caught_up.into());
-    match readiness.lag_records {
-        Some(lag) => problem.with("lag_records", lag.into()),
+    let mut problem = Problem::new(Code::NotReady);
+    if let Ok(Value::Object(members)) = serde_json::to_value(&readiness) {
+        problem = members.into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value));
+    }
+    match readiness.reason {
+        Some(reason) => problem.detail(reason),
         None => problem,
     }
     .into_response()

@@ -91,21 +91,21 @@ pub(crate) async fn list_members(
         };
         if !rule.admit(&caller, &answer.value) {
             told(Outcome::Refused, &answer.positions);
-            return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions)));
+            return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions, answer.stale_s)));
         }
     }
     let answer = query.ask(query.answers.members(conversation, &message_id, filter, from_slot, limit)).await?;
-    let (page, positions) = (answer.value, freshness.with(answer.positions));
+    let (page, state) = (answer.value, freshness.with(answer.positions, answer.stale_s));
     if !rule.admit(&caller, &page.receipt) {
-        told(Outcome::Refused, &positions);
-        return Err(Problem::new(Code::Forbidden).at(positions));
+        told(Outcome::Refused, &state.positions);
+        return Err(Problem::new(Code::Forbidden).at(state));
     }
     match page.receipt.status {
         Status::Ok => {}
-        Status::NotFound => return Err(not_found(&page.receipt).at(positions)),
-        _ => return Err(with_receipt(Problem::new(Code::NotOk), &page.receipt).at(positions)),
+        Status::NotFound => return Err(not_found(&page.receipt).at(state)),
+        _ => return Err(with_receipt(Problem::new(Code::NotOk), &page.receipt).at(state)),
     }
-    told(Outcome::Answered, &positions);
+    told(Outcome::Answered, &state.positions);
     let next_cursor = page.next_slot.map(|slot| query.cursor_key.sign(list, slot));
-    Ok(answered(json::page(&page.members, next_cursor.as_deref(), &page.receipt), &positions))
+    Ok(answered(json::page(&page.members, next_cursor.as_deref(), &page.receipt), &state))
 }

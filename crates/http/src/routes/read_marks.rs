@@ -45,14 +45,16 @@ pub(crate) async fn get_read_mark(
         };
         match is_member {
             Some(answer) if answer.value => {}
-            Some(answer) => return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions))),
+            Some(answer) => {
+                return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions, answer.stale_s)));
+            }
             None => return Err(Problem::new(Code::Forbidden)),
         }
     }
     let answer = query.ask(query.answers.read_mark(conversation, &user_id)).await?;
-    let positions = freshness.with(answer.positions);
+    let state = freshness.with(answer.positions, answer.stale_s);
     match answer.value {
-        Some(mark) => Ok(answered(json::read_mark(&mark), &positions)),
-        None => Err(Problem::new(Code::NotFound).detail("the read mark does not exist").at(positions)),
+        Some(mark) => Ok(answered(json::read_mark(&mark), &state)),
+        None => Err(Problem::new(Code::NotFound).detail("the read mark does not exist").at(state)),
     }
 }

@@ -139,7 +139,7 @@ pub(crate) async fn query_receipts(
         }
     } else {
         let bare = |id: &String| Receipt::bare(caller.tenant.clone(), conversation, id.clone(), Status::Forbidden);
-        Answer { value: ids.iter().map(bare).collect(), positions: query.answers.positions() }
+        Answer::fresh(ids.iter().map(bare).collect(), query.answers.positions())
     };
     if answer.value.len() != asked.message_ids.len() {
         tracing::error!(
@@ -156,8 +156,8 @@ pub(crate) async fn query_receipts(
             *receipt = forbidden(receipt.clone(), conversation);
         }
     }
-    let positions = freshness.with(answer.positions);
-    Ok(answered(json::receipts(&answer.value, &positions.to_string()), &positions))
+    let state = freshness.with(answer.positions, answer.stale_s);
+    Ok(answered(json::receipts(&answer.value, &state.positions.to_string()), &state))
 }
 
 /// Returns one receipt.
@@ -181,14 +181,14 @@ pub(crate) async fn get_receipt(
     let Some(answer) = query.visible_receipt(rule, &caller, &conversation_id, &message_id).await? else {
         return Err(Problem::new(Code::Forbidden));
     };
-    let positions = freshness.with(answer.positions);
+    let state = freshness.with(answer.positions, answer.stale_s);
     let receipt = &answer.value;
     if !rule.admit(&caller, receipt) {
-        Err(Problem::new(Code::Forbidden).at(positions))
+        Err(Problem::new(Code::Forbidden).at(state))
     } else if receipt.status == Status::NotFound {
-        Err(not_found(receipt).at(positions))
+        Err(not_found(receipt).at(state))
     } else {
-        Ok(answered(json::receipt(receipt), &positions))
+        Ok(answered(json::receipt(receipt), &state))
     }
 }
 

@@ -88,7 +88,7 @@ pub(crate) async fn stream_updates(
     query.wait(&caller, &freshness).await?;
     let held = query.limits.budgets.streams.acquire(&caller, 1)?;
     // Read before the stream begins, so that every later update is on it.
-    let positions = freshness.with(query.answers.positions());
+    let state = freshness.with(query.answers.positions(), None);
     let show_readers = access.read.permits(by_scope, by_sender);
     let view = View { tenant: caller.tenant, interest, show_readers, expires: caller.expires };
     let (answers, timeout) = (Arc::clone(&query.answers), query.limits.request_timeout);
@@ -104,7 +104,7 @@ pub(crate) async fn stream_updates(
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Without it nginx buffers the stream.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    put_position(headers, &positions);
+    put_position(headers, &state.positions);
     if let Some(ends_at) = ends_at {
         response.extensions_mut().insert(ends_at);
     }

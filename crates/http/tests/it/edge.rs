@@ -126,14 +126,40 @@ async fn health_needs_no_caller_and_readiness_follows_the_lag() {
     assert_eq!(app.get("/livez", &[("receipts-caller", "%zz")]).await.text, "alive\n");
     let ready = app.get("/readyz", &[]).await;
     assert_eq!((ready.status.as_u16(), &ready.json["caught_up"]), (200, &true.into()));
-    *app.table.readiness.lock().unwrap() =
-        Readiness { caught_up: false, partitions: 4, partitions_caught_up: 3, lag_records: Some(812) };
+    *app.table.readiness.lock().unwrap() = Readiness {
+        partitions: 4,
+        partitions_caught_up: 3,
+        lag_records: Some(812),
+        partitions_missing: 1,
+        reason: Some("no projector answers for the partitions [2]".into()),
+        ..Readiness::default()
+    };
     let behind = app.get("/readyz", &[]).await;
     behind.is_problem(503, "not-ready", &[]);
     assert_eq!((&behind.json["lag_records"], &behind.json["partitions_caught_up"]), (&812.into(), &3.into()));
+    assert_eq!((&behind.json["partitions_missing"], &behind.json["caught_up"]), (&1.into(), &false.into()));
+    assert_eq!(behind.json["detail"], "no projector answers for the partitions [2]");
+    *app.table.readiness.lock().unwrap() =
+        Readiness { caught_up: true, partitions_stale: 4, stale_seconds: Some(75), ..Readiness::default() };
+    let stale = app.get("/readyz", &[]).await;
+    assert_eq!((stale.status.as_u16(), &stale.json["stale_seconds"]), (200, &75.into()), "it answers");
     let metrics = app.get("/metrics", &[]).await;
     assert_eq!(metrics.text, "up 1\n");
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
+}
+
+/// INV-STALE
+#[tokio::test]
+async fn stale_answers_and_problems_say_so() {
+    let app = App::new();
+    for (stale_s, header) in [(None, ""), (Some(0), "0"), (Some(75), "75")] {
+        *app.table.stale_s.lock().unwrap() = stale_s;
+        for path in [ONE, "/v1/conversations/g1/messages/none/receipt"] {
+            let answer = app.get(path, &[]).await;
+            let shown = answer.headers.get("receipts-stale").map_or("", |value| value.to_str().unwrap());
+            assert_eq!(shown, header, "{path}");
+        }
+    }
 }
 
 #[tokio::test]

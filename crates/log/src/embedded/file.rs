@@ -12,7 +12,7 @@
 
 use super::row::Row;
 use super::{OpenError, PARTITIONS_DEFAULT};
-use crate::port::{ReadError, Record, SLICE_RECORDS_MAX, Topic};
+use crate::port::{Ends, ReadError, Record, SLICE_RECORDS_MAX, Topic};
 use parking_lot::{Condvar, Mutex};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use std::fs;
@@ -246,6 +246,13 @@ impl File {
             if earlier { low = middle + 1 } else { high = middle }
         }
         Ok(low)
+    }
+}
+
+impl Ends for File {
+    /// From memory: a commit is visible here before it is acknowledged.
+    fn ends(&self, partitions: &[u32]) -> Result<Vec<u64>, ReadError> {
+        partitions.iter().map(|partition| Ok(self.bounds(Topic::Events, *partition)?.end)).collect()
     }
 }
 

@@ -11,7 +11,7 @@ mod reader;
 mod row;
 mod writer;
 
-use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Tail, Topic, Writer};
+use crate::port::{Assignment, Ends, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Tail, Topic, Writer};
 use async_trait::async_trait;
 use file::File;
 use std::num::NonZeroU32;
@@ -140,6 +140,10 @@ impl Log for EmbeddedLog {
 
     fn writer(&self) -> Arc<dyn Writer> {
         self.writer.clone()
+    }
+
+    fn ends(&self) -> Option<Arc<dyn Ends>> {
+        Some(self.file.clone())
     }
 }
 

@@ -1,17 +1,22 @@
-//! The start of a Kafka log: connects to the cluster, creates missing topics, and refuses
-//! unsuitable ones.
+//! The start of a Kafka log: connects to the cluster, refuses unsuitable topics, and creates
+//! missing ones.
 //!
 //! It changes no existing topic.
 
+use super::brokers::Brokers;
 use super::context::QueryContext;
-use super::settings::{KafkaSettings, RECORD_BYTES_MAX};
+use super::early_keys::{Origin, first_keys, origin};
+use super::settings::KafkaSettings;
+use super::topic_config::{BrokerBound, TopicConfig, broker_bound, check_events, properties, unbounded};
+use super::watch::changed_count;
 use crate::port::Topic;
 use futures_executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Why the Kafka log does not start.
@@ -49,6 +54,30 @@ pub enum ConnectError {
          events are deleted already, fill a new topic from their source"
     )]
     Compacted(String),
+    /// The event topic takes records of any future time.
+    #[error(
+        "the topic {topic} takes records dated more than an hour ahead, and one such record makes all messages of its \
+         partition expire: run `{command}`{note}, or set log.accept_unbounded_time=true to accept that"
+    )]
+    UnboundedTime {
+        /// The topic.
+        topic: String,
+        /// The command that bounds it.
+        command: String,
+        /// What to know about the command; begins with a space if there is anything.
+        note: String,
+    },
+    /// The topic has not the partitions that the store, the updates or the records began with.
+    #[error("{0}")]
+    PartitionCount(String),
+    /// The store was folded from a topic of another cluster.
+    #[error("this is the Kafka cluster {held}, and the store was folded from one of the cluster {bound}")]
+    OtherCluster {
+        /// The cluster that answers.
+        held: String,
+        /// The cluster of the store.
+        bound: String,
+    },
     /// The topics have different partition counts. An update must be in the partition of its
     /// events, because positions in the two topics are compared by partition.
     #[error(
@@ -76,21 +105,14 @@ pub enum ConnectError {
     },
 }
 
-/// A shorter retention than this causes a warning: state is rebuilt from the log, and the default
-/// retention of receipts is 30 days.
-const RETENTION_MS_EXPECTED: i64 = 31 * 24 * 3_600 * 1_000;
-
-/// A topic that accepts records dated further ahead than this causes a warning. Kafka 4 allows an
-/// hour by default.
-const FUTURE_MS_EXPECTED: i64 = 24 * 3_600 * 1_000;
-
 /// The topics of a cluster.
 struct Cluster {
     /// Partition counts by topic name.
     topics: BTreeMap<String, u32>,
     /// Topics with a partition without a leader, because they are new or brokers are down.
     leaderless: BTreeSet<String>,
-    brokers: usize,
+    /// The ids of the brokers.
+    brokers: Vec<i32>,
 }
 
 /// A cluster whose topics are ready.
@@ -99,23 +121,36 @@ pub(super) struct Prepared {
     pub(super) partitions: u32,
     /// The cluster's id; every Kafka since 0.10 has one.
     pub(super) cluster_id: Option<String>,
+    /// The replicas that must hold an event before it is acknowledged, if that is known.
+    pub(super) min_insync: Option<usize>,
 }
 
-/// Connects, creates missing topics and checks the present ones.
-pub(super) fn prepare(settings: &KafkaSettings) -> Result<Prepared, ConnectError> {
+/// Connects, refuses what does not fit, creates missing topics, and checks the present ones.
+pub(super) fn prepare(settings: &KafkaSettings, brokers: &Arc<Brokers>) -> Result<Prepared, ConnectError> {
     settings.check()?;
-    let admin = AdminClient::from_config_and_context(&settings.client(), QueryContext)
+    let admin = AdminClient::from_config_and_context(&settings.client(), QueryContext(Arc::clone(brokers)))
         .map_err(|error| ConnectError::Settings(error.to_string()))?;
-    let mut cluster = describe(settings, &admin, settings.connect_timeout)?;
+    let mut cluster = describe(settings, &admin, brokers, settings.connect_timeout)?;
+    let cluster_id = admin.inner().fetch_cluster_id(settings.connect_timeout);
+    // Refusals come first: they leave no topic behind.
+    let found = cluster.topics.get(&settings.events).copied();
+    refuse_other(settings, cluster_id.as_deref(), found)?;
+    let checked = match found {
+        Some(partitions) => Some(check_found(settings, &admin, brokers, &cluster, partitions)?),
+        None => None,
+    };
     let required = settings.required.iter().copied();
     let names: Vec<&str> = required.clone().map(|topic| settings.topic(topic)).collect();
     let missing: Vec<Topic> = required.filter(|topic| !cluster.topics.contains_key(settings.topic(*topic))).collect();
     if !missing.is_empty() {
-        create(settings, &admin, &missing, cluster.brokers)?;
-        cluster = await_topics(settings, &admin, &names)?;
+        create(settings, &admin, &missing, &cluster)?;
+        cluster = await_topics(settings, &admin, brokers, &names)?;
     }
-    refuse_compaction(settings, &admin)?;
     let partitions = cluster.topics.get(settings.events.as_str()).copied().unwrap_or(0);
+    let config = match checked {
+        Some(config) => config,
+        None => check_events(settings, &admin)?,
+    };
     for name in &names {
         let held = cluster.topics.get(*name).copied().unwrap_or(0);
         if let Some(asked) = settings.create_topics.as_ref().filter(|create| create.partitions != held) {
@@ -133,14 +168,55 @@ pub(super) fn prepare(settings: &KafkaSettings) -> Result<Prepared, ConnectError
             );
         }
     }
-    let cluster_id = admin.inner().fetch_cluster_id(settings.connect_timeout);
-    Ok(Prepared { partitions, cluster_id })
+    Ok(Prepared { partitions, cluster_id, min_insync: config.min_insync })
+}
+
+/// Refuses another event topic than the store was folded from.
+fn refuse_other(settings: &KafkaSettings, cluster_id: Option<&str>, found: Option<u32>) -> Result<(), ConnectError> {
+    let Some(bound) = &settings.bound else { return Ok(()) };
+    if let (Some(held), Some(bound)) = (cluster_id, &bound.cluster_id)
+        && held != bound
+    {
+        return Err(ConnectError::OtherCluster { held: held.into(), bound: bound.clone() });
+    }
+    match found {
+        Some(now) if now != bound.partitions => {
+            Err(ConnectError::PartitionCount(changed_count(&settings.events, bound.partitions, now)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks an event topic that exists.
+fn check_found(
+    settings: &KafkaSettings,
+    admin: &AdminClient<QueryContext>,
+    brokers: &Arc<Brokers>,
+    cluster: &Cluster,
+    partitions: u32,
+) -> Result<TopicConfig, ConnectError> {
+    let config = check_events(settings, admin)?;
+    let updates = cluster.topics.get(&settings.updates).filter(|_| settings.required.contains(&Topic::Updates));
+    // A store that was folded from the topic knows its count better than the records do.
+    if settings.bound.is_none() && partitions > 1 {
+        let keys = first_keys(settings, brokers, partitions);
+        if let Origin::Fewer(then) = origin(&keys, partitions, updates.copied()) {
+            return Err(ConnectError::PartitionCount(changed_count(&settings.events, then, partitions)));
+        }
+    }
+    match updates {
+        Some(&held) if held != partitions => {
+            Err(ConnectError::Partitions { topic: settings.updates.clone(), held, events: partitions })
+        }
+        _ => Ok(config),
+    }
 }
 
 /// Describes all topics. A request for one topic by name could create it.
 fn describe(
     settings: &KafkaSettings,
     admin: &AdminClient<QueryContext>,
+    brokers: &Brokers,
     timeout: Duration,
 ) -> Result<Cluster, ConnectError> {
     let deadline = Instant::now() + timeout;
@@ -152,7 +228,9 @@ fn describe(
                 return Err(ConnectError::Unreachable {
                     bootstrap: settings.bootstrap.clone(),
                     waited_s: timeout.as_secs(),
-                    cause: error.rdkafka_error_code().map_or(error.to_string(), |code| code.to_string()),
+                    cause: brokers.failing().unwrap_or_else(|| {
+                        error.rdkafka_error_code().map_or(error.to_string(), |code| code.to_string())
+                    }),
                 });
             }
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
@@ -161,8 +239,8 @@ fn describe(
 }
 
 fn read_metadata(metadata: &Metadata) -> Cluster {
-    let mut cluster =
-        Cluster { topics: BTreeMap::new(), leaderless: BTreeSet::new(), brokers: metadata.brokers().len() };
+    let brokers = metadata.brokers().iter().map(|broker| broker.id()).collect();
+    let mut cluster = Cluster { topics: BTreeMap::new(), leaderless: BTreeSet::new(), brokers };
     for topic in metadata.topics().iter().filter(|topic| !topic.partitions().is_empty()) {
         cluster.topics.insert(topic.name().into(), topic.partitions().len() as u32);
         if topic.partitions().iter().any(|partition| partition.leader() < 0) {
@@ -172,33 +250,27 @@ fn read_metadata(metadata: &Metadata) -> Cluster {
     cluster
 }
 
-/// Returns the properties of a new topic.
-fn properties(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
-    let mut properties = vec![
-        ("cleanup.policy", "delete".to_owned()),
-        ("max.message.bytes", RECORD_BYTES_MAX.to_owned()),
-        // One replica may be down; the others must hold every acknowledged record.
-        ("min.insync.replicas", (replication - 1).max(1).to_string()),
-    ];
-    if topic == Topic::Events {
-        properties.push(("retention.ms", "-1".to_owned()));
-    }
-    properties
-}
-
 /// Creates topics. A topic that exists by now is accepted.
 fn create(
     settings: &KafkaSettings,
     admin: &AdminClient<QueryContext>,
     missing: &[Topic],
-    brokers: usize,
+    cluster: &Cluster,
 ) -> Result<(), ConnectError> {
     let how = settings.create_topics.clone().unwrap_or_default();
-    let replication = how.replication.map_or(brokers.clamp(1, 3) as i32, i32::from);
-    let partitions = i32::try_from(how.partitions)
-        .map_err(|_| ConnectError::Settings(format!("{} partitions are too many", how.partitions)))?;
+    let replication = how.replication.map_or(cluster.brokers.len().clamp(1, 3) as i32, i32::from);
+    // Topics that are missing beside an event topic get its count.
+    let partitions = cluster.topics.get(&settings.events).copied().unwrap_or(how.partitions);
+    let partitions = i32::try_from(partitions)
+        .map_err(|_| ConnectError::Settings(format!("{partitions} partitions are too many")))?;
+    let is_new = missing.contains(&Topic::Events);
+    let bound = match cluster.brokers.first() {
+        Some(broker) if is_new => broker_bound(settings, admin, *broker),
+        _ => BrokerBound::Wide,
+    };
     let failed = |topic: Topic, cause: String| {
-        let properties = properties(topic, replication).into_iter().map(|(name, value)| format!("{name}={value}"));
+        let properties =
+            properties(topic, replication, bound).into_iter().map(|(name, value)| format!("{name}={value}"));
         let advice = format!(
             "{partitions} partitions, {replication} replicas and {}",
             properties.collect::<Vec<_>>().join(", ")
@@ -208,7 +280,19 @@ fn create(
     if settings.create_topics.is_none() {
         return Err(failed(missing[0], String::new()));
     }
-    let configs: Vec<_> = missing.iter().map(|topic| properties(*topic, replication)).collect();
+    if is_new && bound == BrokerBound::Lacking && !settings.accept_unbounded_time {
+        return Err(unbounded(settings, false));
+    }
+    if let Some(&held) = cluster.topics.get(&settings.updates)
+        && is_new
+        && missing.len() < settings.required.len()
+        && i32::try_from(held) != Ok(partitions)
+        && settings.required.contains(&Topic::Updates)
+    {
+        let (topic, events) = (settings.updates.clone(), partitions.unsigned_abs());
+        return Err(ConnectError::Partitions { topic, held, events });
+    }
+    let configs: Vec<_> = missing.iter().map(|topic| properties(*topic, replication, bound)).collect();
     let topics: Vec<NewTopic<'_>> = missing
         .iter()
         .zip(&configs)
@@ -236,11 +320,12 @@ fn create(
 fn await_topics(
     settings: &KafkaSettings,
     admin: &AdminClient<QueryContext>,
+    brokers: &Brokers,
     names: &[&str],
 ) -> Result<Cluster, ConnectError> {
     let deadline = Instant::now() + settings.connect_timeout;
     loop {
-        let cluster = describe(settings, admin, settings.connect_timeout)?;
+        let cluster = describe(settings, admin, brokers, settings.connect_timeout)?;
         match names.iter().find(|name| !cluster.topics.contains_key(**name) || cluster.leaderless.contains(**name)) {
             None => return Ok(cluster),
             Some(missing) if Instant::now() >= deadline => {
@@ -255,46 +340,6 @@ fn await_topics(
             Some(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }
-}
-
-/// Refuses a compacted event topic, and warns of a short retention and of records dated in the
-/// future.
-fn refuse_compaction(settings: &KafkaSettings, admin: &AdminClient<QueryContext>) -> Result<(), ConnectError> {
-    let name = settings.events.as_str();
-    let options = AdminOptions::new().request_timeout(Some(settings.connect_timeout));
-    let answer = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options))
-        .map_err(|error| refused(settings, "describe the event topic", &error))?;
-    let config = match answer.into_iter().next() {
-        Some(Ok(config)) => config,
-        other => {
-            let cause = other.and_then(Result::err).map_or("no answer".to_owned(), |code| code.to_string());
-            tracing::warn!(topic = name, cause, "cannot check the topic's cleanup.policy: make sure that it is delete");
-            return Ok(());
-        }
-    };
-    let value = |property| config.get(property).and_then(|entry| entry.value.clone()).unwrap_or_default();
-    if value("cleanup.policy").split(',').any(|policy| policy.trim() == "compact") {
-        return Err(ConnectError::Compacted(name.into()));
-    }
-    match value("retention.ms").parse::<i64>() {
-        Ok(ms) if (0..RETENTION_MS_EXPECTED).contains(&ms) => {
-            tracing::warn!(
-                topic = name,
-                retention_ms = ms,
-                "the retention of the event topic is short: state can be rebuilt only as far back"
-            );
-        }
-        _ => {}
-    }
-    let kept_out = value("message.timestamp.after.max.ms").parse::<i64>().is_ok_and(|ms| ms <= FUTURE_MS_EXPECTED);
-    if !kept_out && value("message.timestamp.type") != "LogAppendTime" {
-        tracing::warn!(
-            topic = name,
-            "the topic accepts records dated far in the future, and one such record expires all messages older than it by \
-             the retention: set message.timestamp.after.max.ms=3600000"
-        );
-    }
-    Ok(())
 }
 
 fn refused(settings: &KafkaSettings, what: &'static str, error: &KafkaError) -> ConnectError {

@@ -3,6 +3,7 @@
 //! It commits nothing, so no other reader notices it. Every read opens its own consumer, which is
 //! fine for tests and tools but not for the hot path.
 
+use super::brokers::Brokers;
 use super::context::QueryContext;
 use super::reader::FetchedMessage;
 use super::settings::KafkaSettings;
@@ -25,6 +26,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// See [`Inspect`](crate::Inspect).
 pub(super) struct Inspector {
     settings: Arc<KafkaSettings>,
+    brokers: Arc<Brokers>,
     partitions: u32,
 }
 
@@ -33,9 +35,12 @@ fn transient(error: &KafkaError) -> ReadError {
 }
 
 /// Returns a consumer that joins no group. rdkafka requires a group name anyway.
-pub(super) fn query_consumer(mut config: ClientConfig) -> Result<BaseConsumer<QueryContext>, ReadError> {
+pub(super) fn query_consumer(
+    mut config: ClientConfig,
+    brokers: &Arc<Brokers>,
+) -> Result<BaseConsumer<QueryContext>, ReadError> {
     config.set("group.id", "receipts-inspect");
-    BaseConsumer::from_config_and_context(&config, QueryContext)
+    BaseConsumer::from_config_and_context(&config, QueryContext(Arc::clone(brokers)))
         .map_err(|error| ReadError::Stop(format!("the Kafka settings are wrong: {error}")))
 }
 
@@ -55,8 +60,8 @@ pub(super) fn bounds_of(
 }
 
 impl Inspector {
-    pub(super) fn new(settings: Arc<KafkaSettings>, partitions: u32) -> Self {
-        Inspector { settings, partitions }
+    pub(super) fn new(settings: Arc<KafkaSettings>, brokers: Arc<Brokers>, partitions: u32) -> Self {
+        Inspector { settings, brokers, partitions }
     }
 
     fn consumer(&self, partition: u32) -> Result<BaseConsumer<QueryContext>, ReadError> {
@@ -65,7 +70,7 @@ impl Inspector {
                 format!("the log has {} partitions, but partition {partition} was requested", self.partitions);
             return Err(ReadError::Stop(sentence));
         }
-        query_consumer(self.settings.reader())
+        query_consumer(self.settings.reader(), &self.brokers)
     }
 
     fn bounds_by(

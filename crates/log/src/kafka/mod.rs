@@ -4,23 +4,31 @@
 //! idempotently. It never chooses a start offset, never commits an offset of its own, and never
 //! starts a Kafka transaction.
 
+mod brokers;
 mod connect;
 mod context;
+mod early_keys;
 mod inspect;
 mod outcomes;
 mod reader;
 mod settings;
 mod tail;
+mod topic_config;
 mod verdict;
+mod watch;
 mod writer;
 
-use crate::port::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Tail, Topic, Writer};
+use crate::contact::Contact;
+use crate::port::{Assignment, Ends, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Tail, Topic, Writer};
 use async_trait::async_trait;
+use brokers::Brokers;
 pub use connect::ConnectError;
 use inspect::Inspector;
-pub use settings::{CreateTopics, KafkaSettings};
+pub use settings::{BoundTopic, CreateTopics, KafkaSettings};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use watch::Watch;
+pub use watch::changed_count;
 use writer::KafkaWriter;
 
 /// A log in Kafka: three topics of one cluster.
@@ -30,6 +38,8 @@ pub struct KafkaLog {
     cluster_id: Option<String>,
     writer: Arc<KafkaWriter>,
     inspector: Inspector,
+    brokers: Arc<Brokers>,
+    watch: Arc<Watch>,
 }
 
 impl KafkaLog {
@@ -41,10 +51,13 @@ impl KafkaLog {
     /// [`ConnectError`] says what to do.
     pub fn connect(settings: KafkaSettings) -> Result<Self, ConnectError> {
         let settings = Arc::new(settings);
-        let connect::Prepared { partitions, cluster_id } = connect::prepare(&settings)?;
-        let writer = Arc::new(KafkaWriter::new(&settings)?);
-        let inspector = Inspector::new(settings.clone(), partitions);
-        Ok(KafkaLog { settings, partitions, cluster_id, writer, inspector })
+        let brokers = Arc::<Brokers>::default();
+        let connect::Prepared { partitions, cluster_id, min_insync } = connect::prepare(&settings, &brokers)?;
+        let writer = Arc::new(KafkaWriter::new(&settings, &brokers)?);
+        let inspector = Inspector::new(settings.clone(), brokers.clone(), partitions);
+        let watch = Watch::start(&settings, partitions, min_insync, &brokers)
+            .map_err(|error| ConnectError::Settings(error.to_string()))?;
+        Ok(KafkaLog { settings, partitions, cluster_id, writer, inspector, brokers, watch })
     }
 
     /// Returns the cluster's unique id, if the cluster reports one.
@@ -61,7 +74,16 @@ impl Log for KafkaLog {
     }
 
     fn reader(&self, group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError> {
-        Ok(Box::new(reader::KafkaReader::new(self.settings.clone(), self.partitions, group, assignment)?))
+        let (settings, brokers, contact) = (self.settings.clone(), self.brokers.clone(), self.contact());
+        Ok(Box::new(reader::KafkaReader::new(settings, brokers, contact, self.partitions, group, assignment)?))
+    }
+
+    fn contact(&self) -> Contact {
+        self.watch.contact().clone()
+    }
+
+    fn ends(&self) -> Option<Arc<dyn Ends>> {
+        Some(self.watch.clone())
     }
 
     fn writer(&self) -> Arc<dyn Writer> {
@@ -93,6 +115,6 @@ impl Inspect for KafkaLog {
     }
 
     fn tail(&self, topic: Topic, starts: &[(u32, u64)]) -> Result<Box<dyn Tail>, ReadError> {
-        Ok(Box::new(tail::KafkaTail::new(&self.settings, self.partitions, topic, starts)?))
+        Ok(Box::new(tail::KafkaTail::new(&self.settings, &self.brokers, self.partitions, topic, starts)?))
     }
 }

@@ -7,6 +7,7 @@
 //! records. This code never queries on the thread that reports deliveries, and it never invents an
 //! offset.
 
+use super::brokers::Brokers;
 use super::context::QueryContext;
 use super::inspect::{bounds_of, query_consumer};
 use super::settings::KafkaSettings;
@@ -61,6 +62,7 @@ struct Hidden {
 /// The outcomes of one writer.
 pub(super) struct Outcomes {
     settings: Arc<KafkaSettings>,
+    brokers: Arc<Brokers>,
     failures: Failures,
     hidden: Mutex<Hidden>,
     /// Notifies the thread that there is a waiter or that the log closes.
@@ -70,9 +72,10 @@ pub(super) struct Outcomes {
 }
 
 impl Outcomes {
-    pub(super) fn new(settings: Arc<KafkaSettings>) -> Arc<Self> {
+    pub(super) fn new(settings: Arc<KafkaSettings>, brokers: Arc<Brokers>) -> Arc<Self> {
         Arc::new(Outcomes {
             settings,
+            brokers,
             failures: Failures::default(),
             hidden: Mutex::default(),
             work: Condvar::new(),
@@ -146,6 +149,11 @@ impl Outcomes {
         }
         drop(hidden);
         self.failures.take()
+    }
+
+    /// Forgets failures that were told to their callers.
+    pub(super) fn forget_failures(&self) {
+        _ = self.failures.take();
     }
 
     /// Ends the thread. Remaining waiters get an unknown outcome.
@@ -232,7 +240,7 @@ impl Outcomes {
         if consumer.is_none() {
             let mut config = self.settings.reader();
             config.set("isolation.level", "read_uncommitted");
-            *consumer = Some(query_consumer(config).map_err(|error| error.to_string())?);
+            *consumer = Some(query_consumer(config, &self.brokers).map_err(|error| error.to_string())?);
         }
         let Some(consumer) = consumer else { return Err("there is no consumer".into()) };
         let bounds = bounds_of(consumer, topic, partition, QUERY_TIMEOUT).map_err(|error| error.to_string())?;
@@ -297,7 +305,7 @@ mod tests {
                 properties: BTreeMap::from([("linger.ms".into(), linger_ms.to_string())]),
                 ..KafkaSettings::default()
             };
-            KafkaWriter::new(&Arc::new(settings)).unwrap()
+            KafkaWriter::new(&Arc::new(settings), &Arc::default()).unwrap()
         }
 
         /// Sets the next answers to produce requests.
@@ -402,7 +410,7 @@ mod tests {
 
     #[test]
     fn hidden_offsets_have_an_unknown_outcome_after_close() {
-        let outcomes = Outcomes::new(Arc::default());
+        let outcomes = Outcomes::new(Arc::default(), Arc::default());
         outcomes.close();
         let (sender, appended) = oneshot::channel();
         outcomes.delivered("t", 0, -1001, Waiter { sender, deadline: Instant::now() + TIME_LIMIT });

@@ -4,11 +4,13 @@
 //! first record of a poll. It answers a rebalance only when the caller holds no record of a poll.
 //! The group waits for the answer, so a revoke is a barrier.
 
-use super::context;
+use super::brokers::{Brokers, is_contact};
 use super::inspect::Inspector;
 use super::settings::KafkaSettings;
 use super::verdict::{Verdict, verdict};
+use super::watch::changed_count;
 use crate::check::start_is_held;
+use crate::contact::{Contact, Membership};
 use crate::port::{Assignment, OwnedRecord, Peek, Polled, ReadError, Reader, Record, SLICE_RECORDS_MAX, Topic};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -20,7 +22,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,15 +33,24 @@ const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time limit of one query to a broker.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long after an outage the group may take partitions away because of it, and how long a lost
+/// partition waits for the group after it.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A rebalance that is not answered yet.
 enum Rebalance {
     Assign(TopicPartitionList),
-    Revoke(TopicPartitionList),
+    Revoke {
+        partitions: TopicPartitionList,
+        /// True if the member has lost its place in the group, so that the group did not ask for
+        /// the partitions.
+        lost: bool,
+    },
 }
 
 /// Queues rebalances for the reader; answers them itself only while the consumer closes.
-#[derive(Default)]
 struct RebalanceContext {
+    brokers: Arc<Brokers>,
     open: Mutex<VecDeque<Rebalance>>,
     any: AtomicBool,
     closing: AtomicBool,
@@ -60,11 +71,11 @@ impl RebalanceContext {
 
 impl ClientContext for RebalanceContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        context::log(level, facility, message);
+        self.brokers.log(level, facility, message);
     }
 
     fn error(&self, reason: KafkaError, message: &str) {
-        context::error(&reason, message);
+        self.brokers.error(&reason, message);
     }
 }
 
@@ -78,8 +89,11 @@ impl ConsumerContext for RebalanceContext {
             }
             return;
         }
-        let rebalance =
-            if assign { Rebalance::Assign(partitions.clone()) } else { Rebalance::Revoke(partitions.clone()) };
+        let partitions = partitions.clone();
+        let rebalance = match assign {
+            true => Rebalance::Assign(partitions),
+            false => Rebalance::Revoke { partitions, lost: consumer.assignment_lost() },
+        };
         self.open.lock().push_back(rebalance);
         self.any.store(true, Ordering::Release);
     }
@@ -114,6 +128,9 @@ pub(super) struct KafkaReader {
     /// Looks at records outside the group while partitions are taken over.
     inspector: Inspector,
     assignment: Arc<dyn Assignment>,
+    contact: Contact,
+    /// Partitions that the group took away because of an outage. Their state waits for the group.
+    lost: BTreeSet<u32>,
     /// By partition: its next record has at least this offset; `None` if it is not ours.
     next: Vec<Option<u64>>,
     /// An error of the last poll that came after some records.
@@ -124,13 +141,21 @@ pub(super) struct KafkaReader {
 impl KafkaReader {
     pub(super) fn new(
         settings: Arc<KafkaSettings>,
+        brokers: Arc<Brokers>,
+        contact: Contact,
         partitions: u32,
         group: &str,
         assignment: Arc<dyn Assignment>,
     ) -> Result<Self, ReadError> {
         let mut config = settings.reader();
         config.set("group.id", group);
-        let consumer = BaseConsumer::from_config_and_context(&config, RebalanceContext::default())
+        let context = RebalanceContext {
+            brokers: brokers.clone(),
+            open: Mutex::default(),
+            any: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+        };
+        let consumer = BaseConsumer::from_config_and_context(&config, context)
             .map_err(|error| ReadError::Stop(format!("the Kafka settings are wrong: {error}")))?;
         consumer
             .subscribe(&[&settings.events])
@@ -138,8 +163,10 @@ impl KafkaReader {
         Ok(KafkaReader {
             consumer,
             topic: settings.events.clone(),
-            inspector: Inspector::new(settings, partitions),
+            inspector: Inspector::new(settings, brokers, partitions),
             assignment,
+            contact,
+            lost: BTreeSet::new(),
             next: vec![None; partitions as usize],
             pending: None,
             stopped: None,
@@ -151,8 +178,13 @@ impl KafkaReader {
     fn answer_rebalances(&mut self) -> Result<(), ReadError> {
         while let Some(rebalance) = self.consumer.context().take() {
             match rebalance {
-                Rebalance::Assign(partitions) => self.take_over(&partitions)?,
-                Rebalance::Revoke(partitions) => self.revoke(&partitions),
+                Rebalance::Assign(partitions) => {
+                    self.take_over(&partitions)?;
+                    self.contact.set_membership(Membership::Member);
+                    // The group has decided, and these are for another member.
+                    self.release_lost();
+                }
+                Rebalance::Revoke { partitions, lost } => self.revoke(&partitions, lost),
             }
         }
         Ok(())
@@ -192,13 +224,9 @@ impl KafkaReader {
 
     /// Queries the bounds of a partition and asks the assignment for a start between them.
     fn start_of(&mut self, partition: u32) -> Result<u64, String> {
+        let count = self.next.len() as u32;
         let Some(next) = self.next.get(partition as usize) else {
-            return Err(format!(
-                "{} has more than {} partitions now, so keys have moved between partitions and the folded state does not \
-                 fit: create a new topic with the wanted number of partitions and fill it",
-                self.topic,
-                self.next.len()
-            ));
+            return Err(changed_count(&self.topic, count, self.partition_count().unwrap_or(partition + 1)));
         };
         debug_assert!(next.is_none(), "partition {partition} was assigned twice");
         let (first, end) = self.bounds(partition)?;
@@ -206,6 +234,7 @@ impl KafkaReader {
             .assignment
             .assigned(partition, first, end, &Partition { inspector: &self.inspector, partition })
             .map_err(|error| format!("partition {partition} of {} cannot be taken over: {error}", self.topic))?;
+        self.lost.remove(&partition);
         self.next[partition as usize] = Some(start);
         start_is_held(&self.topic, partition, start, first, end)?;
         Ok(start)
@@ -232,15 +261,42 @@ impl KafkaReader {
         }
     }
 
-    /// Gives partitions back after their state is released.
-    fn revoke(&mut self, partitions: &TopicPartitionList) {
+    /// Returns how many partitions the topic has now.
+    fn partition_count(&self) -> Option<u32> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), QUERY_TIMEOUT).ok()?;
+        metadata.topics().first().map(|topic| topic.partitions().len() as u32)
+    }
+
+    /// Releases lost partitions that the group did not give back.
+    fn release_lost(&mut self) {
+        let released: Vec<u32> = std::mem::take(&mut self.lost).into_iter().collect();
+        if !released.is_empty() {
+            self.assignment.revoked(&released);
+        }
+    }
+
+    /// Tells whether the group takes partitions away because of an outage. INV-HANDOVER: whoever
+    /// gets them folds its own store, and a state that is kept here is changed by nobody.
+    fn is_outage(&self) -> bool {
+        self.contact.silence().is_some() || self.contact.back_since().is_some_and(|since| since < SETTLE_TIMEOUT)
+    }
+
+    /// Gives partitions back after their state is released. States of partitions that an outage
+    /// took away are kept until the group has decided.
+    fn revoke(&mut self, partitions: &TopicPartitionList, lost: bool) {
         let ours: Vec<u32> = partitions
             .elements()
             .iter()
             .map(|element| element.partition() as u32)
             .filter(|&partition| self.next.get_mut(partition as usize).is_some_and(|next| next.take().is_some()))
             .collect();
-        if !ours.is_empty() {
+        if lost {
+            self.contact.set_membership(Membership::Expelled);
+        }
+        if !ours.is_empty() && lost && self.is_outage() {
+            self.assignment.lost(&ours);
+            self.lost.extend(ours);
+        } else if !ours.is_empty() {
             self.assignment.revoked(&ours);
         }
         if let Err(error) = give_back(&self.consumer, partitions) {
@@ -288,6 +344,12 @@ impl Reader for KafkaReader {
         if let Some(sentence) = &self.stopped {
             return Err(ReadError::Stop(sentence.clone()));
         }
+        if let Some(sentence) = self.contact.fault() {
+            return Err(self.stop(sentence));
+        }
+        if !self.lost.is_empty() && self.contact.back_since().is_some_and(|since| since >= SETTLE_TIMEOUT) {
+            self.release_lost();
+        }
         if let Some(error) = self.pending.take() {
             return Err(self.judge(&error));
         }
@@ -328,7 +390,8 @@ impl Reader for KafkaReader {
 impl Drop for KafkaReader {
     /// Releases the state before the group can give the partitions to another member.
     fn drop(&mut self) {
-        let held: Vec<u32> = (0..).zip(&self.next).filter_map(|(at, next)| next.map(|_| at)).collect();
+        let held = (0..).zip(&self.next).filter_map(|(at, next)| next.map(|_| at));
+        let held: Vec<u32> = held.chain(std::mem::take(&mut self.lost)).collect();
         if !held.is_empty() {
             self.assignment.revoked(&held);
         }
@@ -338,7 +401,7 @@ impl Drop for KafkaReader {
         while let Some(rebalance) = self.consumer.context().take() {
             let answered = match &rebalance {
                 Rebalance::Assign(partitions) => take(&self.consumer, partitions),
-                Rebalance::Revoke(partitions) => give_back(&self.consumer, partitions),
+                Rebalance::Revoke { partitions, .. } => give_back(&self.consumer, partitions),
             };
             if let Err(error) = answered {
                 tracing::debug!(%error, "a rebalance failed while the reader closes");
@@ -417,6 +480,8 @@ pub(super) fn poll_slices<C: ConsumerContext>(
                     batch.any = true;
                 }
             }
+            // The watch reports an outage once; to a reader it is only a long wait.
+            Some(Err(error)) if is_contact(&error) => {}
             Some(Err(error)) => {
                 batch.error = Some(error);
                 break;

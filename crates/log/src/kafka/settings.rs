@@ -23,6 +23,15 @@ impl Default for CreateTopics {
     }
 }
 
+/// The event topic that a store was folded from, as the store notes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundTopic {
+    /// The cluster of the topic, if the store notes it.
+    pub cluster_id: Option<String>,
+    /// The partitions that it had.
+    pub partitions: u32,
+}
+
 /// How to reach Kafka, and the names of the topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KafkaSettings {
@@ -39,6 +48,11 @@ pub struct KafkaSettings {
     /// The topics that must exist, the event topic among them; all three by default. A process that
     /// only writes or reads events requires that topic alone, and needs no rights for the others.
     pub required: &'static [Topic],
+    /// The event topic that the caller's store was folded from. Another one is refused before any
+    /// topic is created.
+    pub bound: Option<BoundTopic>,
+    /// Accepts an event topic that takes records dated far in the future. False by default.
+    pub accept_unbounded_time: bool,
     /// How long to wait for the cluster at the start. 30 s by default.
     pub connect_timeout: Duration,
     /// How long an append and its retries may take before its outcome is unknown. 30 s by default.
@@ -57,6 +71,8 @@ impl Default for KafkaSettings {
             dead_letters: "receipts.dead-letters".into(),
             create_topics: Some(CreateTopics::default()),
             required: &Topic::ALL,
+            bound: None,
+            accept_unbounded_time: false,
             connect_timeout: Duration::from_secs(30),
             delivery_timeout: Duration::from_secs(30),
             properties: BTreeMap::new(),

@@ -2,6 +2,7 @@
 //!
 //! It commits nothing, joins no group, and only moves to the next offset.
 
+use super::brokers::Brokers;
 use super::context::QueryContext;
 use super::inspect::query_consumer;
 use super::reader::{PollBatch, poll_slices};
@@ -12,6 +13,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// See [`Tail`].
@@ -28,12 +30,13 @@ pub(super) struct KafkaTail {
 impl KafkaTail {
     pub(super) fn new(
         settings: &KafkaSettings,
+        brokers: &Arc<Brokers>,
         partitions: u32,
         topic: Topic,
         starts: &[(u32, u64)],
     ) -> Result<Self, ReadError> {
         let topic = settings.topic(topic).to_owned();
-        let consumer = query_consumer(settings.reader())?;
+        let consumer = query_consumer(settings.reader(), brokers)?;
         let mut next = vec![None; partitions as usize];
         let mut assignment = TopicPartitionList::with_capacity(starts.len());
         for &(partition, start) in starts {

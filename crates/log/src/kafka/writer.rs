@@ -2,8 +2,8 @@
 //!
 //! It never reports "not written" for a record that may have reached a broker.
 
+use super::brokers::Brokers;
 use super::connect::ConnectError;
-use super::context;
 use super::outcomes::{Outcomes, QUERY_TIMEOUT, Waiter};
 use super::settings::KafkaSettings;
 use crate::port::{AppendError, Entry, PendingAppend, Writer};
@@ -22,15 +22,16 @@ const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// Receives delivery reports on the producer's thread.
 struct Deliveries {
     outcomes: Arc<Outcomes>,
+    brokers: Arc<Brokers>,
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        context::log(level, facility, message);
+        self.brokers.log(level, facility, message);
     }
 
     fn error(&self, reason: KafkaError, message: &str) {
-        context::error(&reason, message);
+        self.brokers.error(&reason, message);
     }
 }
 
@@ -71,9 +72,9 @@ pub(super) struct KafkaWriter {
 }
 
 impl KafkaWriter {
-    pub(super) fn new(settings: &Arc<KafkaSettings>) -> Result<Self, ConnectError> {
-        let outcomes = Outcomes::new(settings.clone());
-        let deliveries = Deliveries { outcomes: outcomes.clone() };
+    pub(super) fn new(settings: &Arc<KafkaSettings>, brokers: &Arc<Brokers>) -> Result<Self, ConnectError> {
+        let outcomes = Outcomes::new(settings.clone(), brokers.clone());
+        let deliveries = Deliveries { outcomes: outcomes.clone(), brokers: brokers.clone() };
         let producer = ThreadedProducer::from_config_and_context(&settings.writer(), deliveries)
             .map_err(|error| ConnectError::Settings(error.to_string()))?;
         Ok(KafkaWriter { producer, outcomes, settings: settings.clone() })
@@ -137,8 +138,10 @@ impl Writer for KafkaWriter {
 }
 
 impl Drop for KafkaWriter {
-    /// Flushes first, because a dropped producer purges its queue.
+    /// Flushes first, because a dropped producer purges its queue. Appends that failed earlier have
+    /// told their callers, and say nothing about those that are still under way.
     fn drop(&mut self) {
+        self.outcomes.forget_failures();
         if let Err(error) = self.flush(self.settings.delivery_timeout + QUERY_TIMEOUT + Duration::from_secs(1)) {
             tracing::warn!(
                 worst = %error,

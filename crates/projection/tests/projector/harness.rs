@@ -45,6 +45,7 @@ impl Harness {
             publish: true,
             answer_while_behind: true,
             candidates_max: 100,
+            stale_max: Duration::from_secs(3_600),
             publish_updates: true,
             update_window: Duration::ZERO,
             publish_timeout: Duration::from_secs(30),

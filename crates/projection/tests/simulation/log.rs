@@ -9,7 +9,7 @@ use receipts_log::{
     Reader, Record, SLICE_RECORDS_MAX, Topic, Writer,
 };
 use receipts_testkit::random::Random;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -40,6 +40,10 @@ pub(crate) struct State {
     /// The member that each partition is assigned to, and the member that holds it.
     pub(crate) wanted: Vec<Option<usize>>,
     pub(crate) held: Vec<Option<usize>>,
+    /// The members that do not reach the log.
+    pub(crate) away: [bool; MEMBERS],
+    /// How often a member took a partition up again with the state that it had kept.
+    pub(crate) taken_up: usize,
     /// The offsets up to which each member's store is durable, as the members committed them.
     pub(crate) committed: Vec<[u64; MEMBERS]>,
     /// The probability that an append of an update or a dead letter goes wrong.
@@ -91,7 +95,8 @@ impl Log for SimLog {
 
     fn reader(&self, group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError> {
         let member = group.parse().expect("groups are named by their one member here");
-        Ok(Box::new(SimReader { log: self.clone(), member, assignment, positions: BTreeMap::new() }))
+        let (positions, lost) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Box::new(SimReader { log: self.clone(), member, assignment, positions, lost }))
     }
 
     fn writer(&self) -> Arc<dyn Writer> {
@@ -159,6 +164,8 @@ struct SimReader {
     assignment: Arc<dyn Assignment>,
     /// The next offset of each held partition, and whether its end was delivered.
     positions: BTreeMap<u32, (u64, bool)>,
+    /// Partitions that an outage has taken away.
+    lost: BTreeSet<u32>,
 }
 
 struct At<'a>(&'a SimLog, u32);
@@ -181,9 +188,26 @@ impl Headers for Copied<'_> {
 }
 
 impl SimReader {
+    /// Loses all partitions, which others may take from now on.
+    fn lose(&mut self) {
+        let lost: Vec<u32> = std::mem::take(&mut self.positions).into_keys().collect();
+        if !lost.is_empty() {
+            self.assignment.lost(&lost);
+            lost.iter().for_each(|partition| self.log.0.lock().held[*partition as usize] = None);
+            self.lost.extend(lost);
+        }
+    }
+
     /// Releases and takes partitions until it holds those that are assigned.
     fn rebalance(&mut self) -> Result<(), ReadError> {
         let me = Some(self.member);
+        let wanted = self.log.0.lock().wanted.clone();
+        let others: Vec<u32> =
+            self.lost.iter().copied().filter(|partition| wanted[*partition as usize] != me).collect();
+        if !others.is_empty() {
+            self.assignment.revoked(&others);
+            others.iter().for_each(|partition| _ = self.lost.remove(partition));
+        }
         let (released, taken): (Vec<u32>, Vec<u32>) = {
             let state = self.log.0.lock();
             let of = |p: &u32| (state.wanted[*p as usize], state.held[*p as usize]);
@@ -205,6 +229,7 @@ impl SimReader {
             };
             let start = self.assignment.assigned(partition, first, end, &At(&self.log, partition));
             let start = start.map_err(|error| ReadError::Stop(error.to_string()))?;
+            self.log.0.lock().taken_up += usize::from(self.lost.remove(&partition));
             self.log.0.lock().held[partition as usize] = me;
             if start < first || start > end {
                 return Err(ReadError::Stop(format!(
@@ -219,6 +244,10 @@ impl SimReader {
 
 impl Reader for SimReader {
     fn poll(&mut self, max: usize, _: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError> {
+        if self.log.0.lock().away[self.member] {
+            self.lose();
+            return Ok(0);
+        }
         self.rebalance()?;
         let mut delivered = 0;
         for (&partition, (next, at_end)) in &mut self.positions {

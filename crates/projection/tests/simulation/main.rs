@@ -58,6 +58,7 @@ fn projectors_match_the_oracle_through_all_failures() {
     if std::env::var_os("RECEIPTS_TEST_SEEDS").is_none() {
         assert!(met.kills > 0 && met.power_cuts > 0 && met.deaths_at_a_write > 0 && met.refusals > 0, "{met:?}");
         assert!(met.rebalances > 0 && met.stops > 0 && met.trims > 0 && met.journals > 0, "{met:?}");
+        assert!(met.taken_up > 0, "{met:?}");
     }
 }
 

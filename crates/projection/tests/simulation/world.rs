@@ -25,7 +25,7 @@ const PARTITIONS: u32 = 2;
 const PARKED_COUNT: usize = 12;
 const PARKED_AGE_MS: u64 = 20_000;
 /// The actions of a step, and their relative frequencies.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     "events arrive",
     "steps",
     "is killed",
@@ -37,8 +37,9 @@ const STEPS: [&str; 11] = [
     "the log is trimmed",
     "all is quiet",
     "its store applies",
+    "an outage begins or ends",
 ];
-const WEIGHTS: [u32; STEPS.len()] = [30, 60, 6, 3, 3, 4, 5, 5, 3, 2, 6];
+const WEIGHTS: [u32; STEPS.len()] = [30, 60, 6, 3, 3, 4, 5, 5, 3, 2, 6, 5];
 const NEVER: Duration = Duration::from_secs(3_600);
 
 /// Counts of what happened, so that a test can require each of them.
@@ -55,6 +56,7 @@ pub(crate) struct Figures {
     pub(crate) refusals: usize,
     pub(crate) journals: usize,
     pub(crate) quiet: usize,
+    pub(crate) taken_up: usize,
 }
 
 impl Figures {
@@ -70,6 +72,7 @@ impl Figures {
         self.refusals += other.refusals;
         self.journals += other.journals;
         self.quiet += other.quiet;
+        self.taken_up += other.taken_up;
     }
 }
 
@@ -155,6 +158,7 @@ impl World {
             publish: true,
             answer_while_behind: true,
             candidates_max: 100,
+            stale_max: Duration::from_secs(3_600),
             publish_updates: true,
             update_window: if random.chance(0.5) { Duration::ZERO } else { NEVER },
             publish_timeout: Duration::ZERO,
@@ -211,6 +215,7 @@ impl World {
         }
         self.be_quiet()?;
         self.must_refuse()?;
+        self.figures.taken_up = self.log.0.lock().taken_up;
         Ok(self.figures)
     }
 
@@ -230,6 +235,7 @@ impl World {
             }
             8 => self.trim(),
             9 => self.be_quiet()?,
+            11 => self.log.0.lock().away[member] ^= true,
             _ => {
                 // The store's thread may run at any time.
                 if let Some(store) = &self.members[member].store {
@@ -386,6 +392,7 @@ impl World {
         {
             let state = &mut *self.log.0.lock();
             (state.p_append, state.p_poll) = (0.0, 0.0);
+            state.away = [false; MEMBERS];
         }
         (0..MEMBERS).for_each(|member| self.members[member].disk.set(Faults::default()));
         // A store that has failed is of no use until it is opened again.

@@ -61,6 +61,8 @@ pub struct Log {
     pub updates_topic: String,
     /// The topic of dead letters.
     pub dead_letters_topic: String,
+    /// Accepts an event topic that takes records dated more than an hour ahead.
+    pub accept_unbounded_time: bool,
 }
 
 /// Apache Kafka.
@@ -125,6 +127,8 @@ pub struct Projector {
     pub erasures_max: u64,
     /// Group types that the policies of a partition may name; a tenth of them for one tenant.
     pub policy_types_max: u64,
+    /// How long reads are answered while Kafka is not heard from, in milliseconds.
+    pub stale_ms_max: u64,
 }
 
 /// The query edge.
@@ -294,6 +298,7 @@ impl Settings {
 impl Log {
     fn read(from: &mut Reader) -> Self {
         let partitions = "Partitions of a new topic or embedded log; an existing one never changes";
+        let unbounded = "Accepts a topic of events that takes records dated more than an hour ahead, one of which makes all messages of its partition expire; otherwise such a topic is refused (message.timestamp.after.max.ms)";
         Self {
             partitions: from.integer("log.partitions", partitions, 4, 1..=10_000),
             events_topic: from.text("log.events_topic", "Topic of events", "receipts.events", &TOPIC),
@@ -304,6 +309,7 @@ impl Log {
                 "receipts.dead-letters",
                 &TOPIC,
             ),
+            accept_unbounded_time: from.boolean("log.accept_unbounded_time", unbounded, false),
         }
     }
 }
@@ -344,6 +350,7 @@ impl Projector {
                         another person is a dead letter";
         let types = "Group types that the policies of a partition may name, a tenth of them for one tenant; a policy with \
                      more is a dead letter";
+        let stale = "Time for which reads are answered from the held state, with the header Receipts-Stale, while Kafka is not heard from, in milliseconds; 0 refuses them at once";
         let times = "Keeps the read time of every reader; if false, lists carry none";
         Self {
             listen: from.address("projector.listen", "Address at which a projector answers the query edges", listen),
@@ -383,6 +390,7 @@ impl Projector {
             read_times: from.boolean("projector.read_times", times, true),
             erasures_max: from.integer("projector.erasures_max", erasures, 1_000_000, 4..=1_000_000_000),
             policy_types_max: from.integer("projector.policy_types_max", types, 100_000, 10..=100_000_000),
+            stale_ms_max: from.integer("projector.stale_ms_max", stale, 3_600_000, 0..=365 * DAY_MS),
         }
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Table {
     positions: watch::Sender<Positions>,
     pub(crate) mood: Mutex<Mood>,
     pub(crate) readiness: Mutex<Readiness>,
+    /// For how many seconds the log is silent.
+    pub(crate) stale_s: Mutex<Option<u64>>,
 }
 
 fn key(tenant: &str, conversation_id: &str, id: &str) -> Key {
@@ -78,7 +80,9 @@ impl Table {
                 partitions: partition_count,
                 partitions_caught_up: partition_count,
                 lag_records: Some(0),
+                ..Readiness::default()
             }),
+            stale_s: Mutex::default(),
         }
     }
 
@@ -158,7 +162,11 @@ impl Table {
 
     fn at<T>(&self, conversation: Conversation<'_>, value: T) -> Answer<T> {
         let next_offset = self.positions.borrow().next_offset(conversation.partition);
-        Answer { value, positions: Positions::applied(conversation.partition, next_offset) }
+        Answer {
+            value,
+            positions: Positions::applied(conversation.partition, next_offset),
+            stale_s: *self.stale_s.lock().unwrap(),
+        }
     }
 
     fn receipt(&self, conversation: Conversation<'_>, message_id: &str) -> Receipt {
@@ -180,7 +188,7 @@ impl Answers for Table {
     }
 
     fn ready(&self) -> Readiness {
-        *self.readiness.lock().unwrap()
+        self.readiness.lock().unwrap().clone()
     }
 
     async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable> {
@@ -214,7 +222,8 @@ impl Answers for Table {
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         self.mood().await?;
         let is_searched = |row: &Row| sender_id.is_none() || row.receipt.sender_id.as_deref() == sender_id;
-        Ok(Answer { value: self.newest(tenant, message_ids, is_searched), positions: self.positions() })
+        let value = self.newest(tenant, message_ids, is_searched);
+        Ok(Answer { value, positions: self.positions(), stale_s: *self.stale_s.lock().unwrap() })
     }
 
     async fn members(

@@ -1,0 +1,346 @@
+//! Collapses librdkafka's lines and errors: notes which brokers cannot be reached and why, and logs
+//! an outage once when it begins and once when it ends.
+//!
+//! It asks no broker, and does not decide whether Kafka as a whole is away: the watch does.
+
+use parking_lot::Mutex;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+/// A broker that fails for this long, while others answer, is reported.
+const REPORT_AFTER: Duration = Duration::from_secs(5);
+/// A broker without a failure for this long is reached again: clients try again every 2 s at least.
+const BACK_AFTER: Duration = Duration::from_secs(6);
+/// Any other line of one facility is logged at most this often.
+const REPEAT_AFTER: Duration = Duration::from_secs(60);
+/// The cause of a failure that says nothing but that it failed.
+const CLOSED: &str = "the connection was closed";
+
+/// What all clients of one log know about its brokers.
+#[derive(Default)]
+pub(super) struct Brokers(Mutex<Notes>);
+
+#[derive(Default)]
+struct Notes {
+    /// Failures since the broker was last reached, by address.
+    failures: BTreeMap<String, Failure>,
+    /// The outage that was logged and is not over.
+    outage: Option<Outage>,
+    /// When a line of each facility was last logged.
+    logged: BTreeMap<String, Instant>,
+}
+
+struct Failure {
+    cause: String,
+    first: Instant,
+    last: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Outage {
+    since: Instant,
+    /// True if no broker answered.
+    whole: bool,
+}
+
+/// A line for the operator.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// No broker answers.
+    Away(String),
+    /// Some brokers do not.
+    Partly(String),
+    /// All answer again after this time.
+    Back(Duration),
+}
+
+impl Brokers {
+    /// Takes a log line of librdkafka.
+    pub(super) fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let is_ignored = facility == "CONFWARN" && message.contains("property and will be ignored by this");
+        let now = Instant::now();
+        if self.note(message, now) || is_ignored {
+            tracing::debug!(target: "librdkafka", facility, "{message}");
+            return;
+        }
+        match level {
+            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+            // A consequence of an outage that is reported anyway, or a repetition.
+            _ if !self.is_news(facility, now) => tracing::debug!(target: "librdkafka", facility, "{message}"),
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(target: "librdkafka", facility, "{message}");
+            }
+        }
+    }
+
+    /// Takes a global error of a client. Callers that wait for a record or an acknowledgement learn
+    /// of it in another way. librdkafka reports the end of a partition here as well, which is not
+    /// an error.
+    pub(super) fn error(&self, error: &KafkaError, reason: &str) {
+        let now = Instant::now();
+        if is_end(error) {
+            tracing::trace!(target: "librdkafka", "{reason}");
+        } else if self.note(reason, now) || is_contact(error) || !self.is_news(&error.to_string(), now) {
+            tracing::debug!(target: "librdkafka", %error, "{reason}");
+        } else {
+            tracing::warn!(target: "librdkafka", %error, "{reason}");
+        }
+    }
+
+    /// Notes a broker's failure; returns false if the text tells of none.
+    fn note(&self, message: &str, now: Instant) -> bool {
+        let Some((address, cause)) = failure(message) else { return false };
+        let mut notes = self.0.lock();
+        let failure = notes.failures.entry(address).or_insert(Failure { cause: CLOSED.into(), first: now, last: now });
+        failure.last = now;
+        if cause != CLOSED {
+            failure.cause = cause;
+        }
+        true
+    }
+
+    /// Returns false for a line of a facility that was logged a moment ago, and while brokers fail.
+    fn is_news(&self, facility: &str, now: Instant) -> bool {
+        let mut notes = self.0.lock();
+        let fails = notes.failures.values().any(|failure| now.duration_since(failure.last) < BACK_AFTER);
+        if fails || notes.outage.is_some() {
+            return false;
+        }
+        let logged = notes.logged.get(facility).is_some_and(|at| now.duration_since(*at) < REPEAT_AFTER);
+        if !logged {
+            notes.logged.insert(facility.into(), now);
+        }
+        !logged
+    }
+
+    /// Names the brokers that fail, each with its cause; `None` if none does.
+    pub(super) fn failing(&self) -> Option<String> {
+        let notes = self.0.lock();
+        (!notes.failures.is_empty()).then(|| notes.list(|_| true))
+    }
+
+    /// Logs the beginning and the end of an outage. `heard` tells whether a broker has just
+    /// answered; `away_since` when the last one did, if Kafka counts as away.
+    pub(super) fn report(&self, heard: bool, away_since: Option<Instant>) {
+        match self.0.lock().news(Instant::now(), heard, away_since) {
+            None => {}
+            Some(News::Away(brokers)) => tracing::warn!(
+                brokers,
+                "Kafka cannot be reached; reads are answered from the held state, and writes fail until it is back"
+            ),
+            Some(News::Partly(brokers)) => {
+                tracing::warn!(brokers, "some brokers of Kafka cannot be reached; the others answer");
+            }
+            Some(News::Back(away)) => {
+                tracing::info!(away_s = away.as_secs(), "all brokers of Kafka can be reached again");
+            }
+        }
+    }
+}
+
+impl Notes {
+    fn list(&self, is_listed: impl Fn(&Failure) -> bool) -> String {
+        let mut list = String::new();
+        for (address, failure) in self.failures.iter().filter(|(_, failure)| is_listed(failure)) {
+            let separator = if list.is_empty() { "" } else { ", " };
+            _ = write!(list, "{separator}{address} ({})", failure.cause);
+        }
+        list
+    }
+
+    fn news(&mut self, now: Instant, heard: bool, away_since: Option<Instant>) -> Option<News> {
+        if let Some(since) = away_since {
+            if self.outage.is_some_and(|outage| outage.whole) {
+                return None;
+            }
+            self.outage = Some(Outage { since, whole: true });
+            let list = self.list(|_| true);
+            return Some(News::Away(if list.is_empty() { "no answer in time".into() } else { list }));
+        }
+        if !heard {
+            return None;
+        }
+        if self.outage.is_some_and(|outage| outage.whole) {
+            self.failures.clear();
+        }
+        self.failures.retain(|_, failure| now.duration_since(failure.last) < BACK_AFTER);
+        match self.outage {
+            Some(outage) if self.failures.is_empty() => {
+                self.outage = None;
+                Some(News::Back(now.duration_since(outage.since)))
+            }
+            Some(_) => None,
+            None => {
+                let is_long = |failure: &Failure| failure.last.duration_since(failure.first) >= REPORT_AFTER;
+                let since =
+                    self.failures.values().filter(|failure| is_long(failure)).map(|failure| failure.first).min()?;
+                self.outage = Some(Outage { since, whole: false });
+                Some(News::Partly(self.list(is_long)))
+            }
+        }
+    }
+}
+
+fn is_end(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::PartitionEOF(_)) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF)
+}
+
+/// Tells whether an error says no more than that brokers do not answer.
+pub(super) fn is_contact(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::OperationTimedOut)
+    )
+}
+
+/// Reads a broker's address and the cause of its failure from a text of librdkafka such as
+/// `[thrd:a:9092/1]: a:9092/1: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms
+/// in state CONNECT)`.
+fn failure(message: &str) -> Option<(String, String)> {
+    let message = match message.strip_prefix("[thrd:") {
+        Some(rest) => rest.split_once("]: ")?.1,
+        None => message,
+    };
+    let message = message.strip_prefix("GroupCoordinator: ").unwrap_or(message);
+    let (broker, text) = message.split_once(": ")?;
+    let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
+    let address = broker.split_once('/').map_or(broker, |(address, _)| address);
+    let (host, port) = address.rsplit_once(':')?;
+    if host.is_empty() || port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let text = text.split(" (after ").next().unwrap_or(text).trim();
+    let lower = text.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let cause = if has(&["failed to resolve"]) {
+        "its name cannot be resolved".into()
+    } else if has(&["connection refused"]) {
+        "it refuses the connection".into()
+    } else if has(&["sasl", "authentication"]) {
+        format!("authentication fails: {text}")
+    } else if has(&["ssl", "certificate", "tls"]) {
+        format!("TLS fails: {text}")
+    } else if has(&["timed out", "timeout"]) {
+        "no answer in time".into()
+    } else if has(&["no route to host", "network is unreachable"]) {
+        "there is no route to it".into()
+    } else if has(&[
+        "disconnected",
+        "connection reset",
+        "broken pipe",
+        "connection closed",
+        "receive failed",
+        "send failed",
+    ]) {
+        CLOSED.into()
+    } else if has(&["connect to", "connection setup"]) {
+        text.to_owned()
+    } else {
+        return None;
+    };
+    Some((address.to_owned(), cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFUSED: &str = "[thrd:127.0.0.1:9092/1]: 127.0.0.1:9092/1: Connect to ipv4#127.0.0.1:9092 failed: Connection \
+                           refused (after 0ms in state CONNECT, 1 identical error(s) suppressed)";
+
+    #[test]
+    fn causes_of_failures_are_told_apart() {
+        let cases = [
+            (REFUSED, "127.0.0.1:9092", "it refuses the connection"),
+            (
+                "nohost:9092/bootstrap: Failed to resolve 'nohost:9092': Name or service not known (after 3ms in state \
+                 CONNECT)",
+                "nohost:9092",
+                "its name cannot be resolved",
+            ),
+            (
+                "[thrd:GroupCoordinator]: GroupCoordinator: b:9093: Connection setup timed out in state CONNECT (after \
+                 30029ms in state CONNECT)",
+                "b:9093",
+                "no answer in time",
+            ),
+            (
+                "ssl://a:9094/bootstrap: SSL handshake failed: certificate verify failed (after 5ms in state SSL_HANDSHAKE)",
+                "a:9094",
+                "TLS fails: SSL handshake failed: certificate verify failed",
+            ),
+            (
+                "sasl_plaintext://a:9095/bootstrap: SASL SCRAM-SHA-256 mechanism handshake failed: no (after 1ms)",
+                "a:9095",
+                "authentication fails: SASL SCRAM-SHA-256 mechanism handshake failed: no",
+            ),
+            ("[::1]:9092/2: Disconnected (after 60ms in state UP)", "[::1]:9092", CLOSED),
+        ];
+        for (message, address, cause) in cases {
+            assert_eq!(failure(message), Some((address.into(), cause.into())), "{message}");
+        }
+        for other in ["3/3 brokers are down", "Consumer group session timed out (in join-state steady) after 10000 ms"]
+        {
+            assert_eq!(failure(other), None);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_partition_is_no_error() {
+        assert!(is_end(&KafkaError::PartitionEOF(3)));
+        assert!(is_end(&KafkaError::Global(RDKafkaErrorCode::PartitionEOF)));
+        assert!(!is_end(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)));
+    }
+
+    #[test]
+    fn outage_is_two_lines_however_often_brokers_fail() {
+        let brokers = Brokers::default();
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut lines = Vec::new();
+        for second in 0..60 {
+            (0..20).for_each(|_| assert!(brokers.note(REFUSED, at(second))));
+            assert!(!brokers.is_news("SESSTMOUT", at(second)), "a consequence of the outage");
+            let away = (second >= 4).then_some(start);
+            lines.extend(brokers.0.lock().news(at(second), false, away));
+        }
+        lines.extend(brokers.0.lock().news(at(60), true, None));
+        let named = "127.0.0.1:9092 (it refuses the connection)".to_owned();
+        assert_eq!(lines, [News::Away(named), News::Back(Duration::from_secs(60))]);
+    }
+
+    #[test]
+    fn one_broker_of_many_is_reported_while_others_answer() {
+        let brokers = Brokers::default();
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut lines = Vec::new();
+        for second in 0..30 {
+            if second < 10 {
+                brokers.note(REFUSED, at(second));
+            }
+            lines.extend(brokers.0.lock().news(at(second), true, None));
+        }
+        assert!(matches!(&lines[..], [News::Partly(_), News::Back(_)]), "{lines:?}");
+    }
+
+    #[test]
+    fn other_lines_are_logged_once_a_minute() {
+        let brokers = Brokers::default();
+        let now = Instant::now();
+        assert!(brokers.is_news("MAXPOLL", now));
+        assert!(!brokers.is_news("MAXPOLL", now + Duration::from_secs(59)));
+        assert!(brokers.is_news("MAXPOLL", now + Duration::from_secs(60)));
+        assert!(brokers.is_news("OTHER", now));
+    }
+}

@@ -70,11 +70,12 @@ impl Shard {
     /// log.
     fn take_up(&self, number: u32, first_offset: u64, end_offset: u64, log: &dyn Peek) -> Result<u64, ProjectError> {
         let cell = self.cell(number);
-        let limits = self.shared.settings.limits;
+        let settings = &self.shared.settings;
+        let (limits, data_dir) = (settings.limits, settings.dir.parent().unwrap_or(&settings.dir));
         let state = cell.partition.read().as_ref().map(|p| (p.fold.next_offset(), p.position, p.fold.last_record()));
         let refuse = |detail: String| Err(ProjectError::Partition { partition: number, detail });
         let Some((next, position, last)) = state else { return refuse("its held state is gone".into()) };
-        let current = Current { first_offset, end_offset, limits: &limits, log };
+        let current = Current { first_offset, end_offset, limits: &limits, data_dir, log };
         match current.check_origin(number, next, Some(&Origin { limits, last })) {
             Ok(()) => {}
             Err(Refusal::Contradiction(detail)) => return refuse(detail),

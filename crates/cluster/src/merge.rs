@@ -39,7 +39,7 @@ pub fn answer_found(
             receipt
         }
     };
-    Answer { value: found.value.into_iter().map(answer).collect(), positions: found.positions }
+    Answer { value: found.value.into_iter().map(answer).collect(), positions: found.positions, stale_s: found.stale_s }
 }
 
 /// The greater one answers: ambiguous before live, live before recalled, recalled before not found;
@@ -62,7 +62,7 @@ mod tests {
     fn part(partition: u32, conversation_id: Option<&str>, status: Status, sent_at_ms: u64, candidates: u32) -> Part {
         let receipt = Receipt::bare("t", conversation_id, "m", status);
         let receipt = Receipt { sent_at_ms: conversation_id.map(|_| sent_at_ms), ..receipt };
-        Answer { value: vec![FoundReceipt { receipt, candidates }], positions: Positions::applied(partition, 1) }
+        Answer::fresh(vec![FoundReceipt { receipt, candidates }], Positions::applied(partition, 1))
     }
 
     type Part = Answer<Vec<FoundReceipt>>;

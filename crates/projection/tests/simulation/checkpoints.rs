@@ -59,6 +59,7 @@ impl Scene {
             stop_timeout: Duration::ZERO,
             append_retry_max: Duration::ZERO,
             answer_while_behind: true,
+            stale_max: Duration::from_secs(3_600),
             candidates_max: 100,
             now_ms: || receipts_testkit::history::EPOCH_MS,
             snapshots: None,

@@ -84,6 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         stop_timeout: Duration::from_secs(10),
         append_retry_max: APPEND_RETRY_MAX,
         answer_while_behind: true,
+        stale_max: Duration::from_secs(3_600),
         now_ms,
         candidates_max: 100,
         snapshots: None,

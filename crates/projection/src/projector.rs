@@ -148,7 +148,9 @@ fn run(mut worker: Worker) -> Result<(), ProjectError> {
         result = Ok(());
     }
     if let Err(e) = &result {
-        tracing::error!(error = %e, "a worker has failed; the projector stops");
+        // The process prints the reason as it ends, once.
+        tracing::error!("a worker has failed; the projector stops");
+        tracing::debug!(error = %e, "the reason of the failed worker");
     }
     drop(all_stop);
     let closed = worker.close(result.is_ok());

@@ -41,6 +41,8 @@ pub(crate) enum Outcome {
     NotWritten,
     /// The caller got the list.
     Answered,
+    /// The message has no such list.
+    NoList,
     /// The caller may not ask this.
     Refused,
 }
@@ -52,6 +54,7 @@ impl Outcome {
             Self::Open => "open",
             Self::NotWritten => "not written",
             Self::Answered => "answered",
+            Self::NoList => "no list",
             Self::Refused => "refused",
         }
     }

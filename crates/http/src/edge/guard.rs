@@ -62,43 +62,42 @@ impl Guard {
             Self::Browsers { origins } => (None, origins),
             Self::Loopback { hosts, origins } => (Some(hosts), origins),
         };
-        let is_ours = |name: &str| is_loopback(name) || hosts.is_some_and(|hosts| listed(hosts, name));
-        if hosts.is_some() && host.is_some_and(|host| !is_ours(name(host))) {
+        let is_ours = |hosts: &[String], name: &str| is_loopback(name) || listed(hosts, name);
+        if hosts.is_some_and(|hosts| host.is_some_and(|host| !is_ours(hosts, name(host)))) {
             return Err(refused(
                 "/Host",
-                "must be localhost, 127.0.0.1 or [::1], or a name of http.allowed_hosts, because \
-                this listener believes every client: set http.allowed_hosts, or tokens for callers (auth.*)",
+                "must be localhost, 127.0.0.1 or [::1], or a name of http.allowed_hosts",
+                "this request names another host, and the listener believes every client: set http.allowed_hosts, or \
+                 tokens for callers (auth.*)",
             ));
         }
         let mut sent = headers.get_all(header::ORIGIN).iter().map(|origin| origin.to_str().unwrap_or_default());
         let origin = sent.next();
-        let is_listed = |origin: &str| listed(origins, origin);
         let is_own = |origin: &str| {
             let Some((_, authority)) = origin.split_once("://") else { return false };
-            host.is_some_and(|host| host.eq_ignore_ascii_case(authority)) || hosts.is_some() && is_ours(name(authority))
+            host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
+                || hosts.is_some() && is_loopback(name(authority))
         };
-        if origin.is_some_and(|origin| !is_listed(origin) && !is_own(origin)) || sent.next().is_some() {
+        let advice = "a foreign web page sent this request, and the listener believes every client: set \
+                      http.allowed_origins, or tokens for callers (auth.*)";
+        if origin.is_some_and(|origin| !listed(origins, origin) && !is_own(origin)) || sent.next().is_some() {
             return Err(refused(
                 "/Origin",
-                "must be this service's own origin or one of http.allowed_origins, because \
-                this listener believes every client: set http.allowed_origins, or tokens for callers (auth.*)",
+                "must be this service's own origin, or one of http.allowed_origins",
+                advice,
             ));
         }
         let is_cross_site = headers.get_all(SEC_FETCH_SITE).iter().any(|site| site.as_bytes() == b"cross-site");
         if is_cross_site && !listed(origins, origin.unwrap_or("*")) {
-            return Err(refused(
-                "/Sec-Fetch-Site",
-                "must not be cross-site without an Origin of http.allowed_origins, \
-                because this listener believes every client: set http.allowed_origins, or tokens for callers (auth.*)",
-            ));
+            let detail = "must not be cross-site without an Origin of http.allowed_origins";
+            return Err(refused("/Sec-Fetch-Site", detail, advice));
         }
         Ok(())
     }
 }
 
-fn refused(pointer: &str, detail: &'static str) -> Problem {
-    let summary = "a web page or a name of another host sent this request, and this listener has no tokens";
-    Problem::new(Code::Forbidden).detail(summary).item(pointer, detail)
+fn refused(pointer: &str, detail: &'static str, advice: &'static str) -> Problem {
+    Problem::new(Code::Forbidden).detail(advice).item(pointer, detail)
 }
 
 /// Whether a list has a name in any case, or stands for all.
@@ -178,6 +177,8 @@ mod tests {
             assert_eq!(check(&guard, &[("host", host)]), Err(Code::Forbidden), "{host}");
         }
         assert_eq!(check(&loopback(&["*"], &[]), &[("host", "example.org")]), Ok(()));
+        let foreign = [("host", "example.org"), ("origin", "https://evil.example")];
+        assert_eq!(check(&loopback(&["*"], &[]), &foreign), Err(Code::Forbidden), "a name permits no page");
     }
 
     /// INV-LOCAL

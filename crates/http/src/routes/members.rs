@@ -100,12 +100,12 @@ pub(crate) async fn list_members(
         told(Outcome::Refused, &state.positions);
         return Err(Problem::new(Code::Forbidden).at(state));
     }
+    told(if page.receipt.status == Status::Ok { Outcome::Answered } else { Outcome::NoList }, &state.positions);
     match page.receipt.status {
         Status::Ok => {}
         Status::NotFound => return Err(not_found(&page.receipt).at(state)),
         _ => return Err(with_receipt(Problem::new(Code::NotOk), &page.receipt).at(state)),
     }
-    told(Outcome::Answered, &state.positions);
     let next_cursor = page.next_slot.map(|slot| query.cursor_key.sign(list, slot));
     Ok(answered(json::page(&page.members, next_cursor.as_deref(), &page.receipt), &state))
 }

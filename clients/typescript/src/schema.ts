@@ -62,7 +62,13 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Returns whether the service has caught up with the log, within the configured lag. */
+        /**
+         * Returns whether the service has caught up with the log, within the configured lag.
+         * @description While the log cannot be reached, a process that answers reads from its state stays ready, and
+         *     `stale_seconds` says for how long; one that only writes is not ready. A projector that the group
+         *     gave no partition is ready as a `spare`. The problem of a process that is not ready has the same
+         *     members.
+         */
         get: operations["readyz"];
         put?: never;
         post?: never;
@@ -175,8 +181,10 @@ export interface paths {
         /**
          * Returns many receipts at once: one for each id, in the order of the request.
          * @description Without `conversation_id` the ids are searched in all conversations of the tenant. If an id
-         *     exists in several, the message with the greatest `sent_at_ms` among those that the caller may
-         *     see is answered. A message that the caller may not see has the status `forbidden`; for a user
+         *     exists in several, one message among those that the caller may see is answered: a live one
+         *     before a recalled one, then the one with the greatest `sent_at_ms`. If more messages have the id
+         *     than the service looks at (`query.candidates_max`), the status is `ambiguous`: name the
+         *     conversation. A message that the caller may not see has the status `forbidden`; for a user
          *     without the scope `receipts:members` a missing message has it too. This route also serves the
          *     ids `.` and `..`, which cannot appear in a path.
          */
@@ -364,6 +372,23 @@ export interface components {
              * @description Partitions within the lag.
              */
             partitions_caught_up: number;
+            /**
+             * Format: int32
+             * @description Partitions that nobody answers for. Absent if there are none.
+             */
+            partitions_missing?: number;
+            /**
+             * Format: int32
+             * @description Partitions that are answered without hearing from the log. Absent if there are none.
+             */
+            partitions_stale?: number;
+            /** @description True for a projector that the group gave no partition. Absent otherwise. */
+            spare?: boolean;
+            /**
+             * Format: int64
+             * @description The longest silence of the log, whole seconds. Absent while it is heard from.
+             */
+            stale_seconds?: number;
         };
         /**
          * @description The receipt of one message. Always `read + unread + hidden + departed = audience`. Only a
@@ -782,6 +807,8 @@ export interface components {
     headers: {
         /** @description An opaque token: how far the log was folded for this answer, or the written events. A later read that sends it in `Receipts-Min-Position` is at least as fresh. */
         "Receipts-Position": string;
+        /** @description Only while the owner of the state does not hear from the log: for how many whole seconds it has not. Newer events may not be in the answer. */
+        "Receipts-Stale": number;
         /** @description When to retry, seconds. */
         "Retry-After": number;
         /** @description `Bearer`, with `error="invalid_token"` if a token was sent and refused (RFC 6750). */
@@ -928,6 +955,7 @@ export interface operations {
             200: {
                 headers: {
                     "Receipts-Position": components["headers"]["Receipts-Position"];
+                    "Receipts-Stale": components["headers"]["Receipts-Stale"];
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
                 };
@@ -979,6 +1007,7 @@ export interface operations {
             200: {
                 headers: {
                     "Receipts-Position": components["headers"]["Receipts-Position"];
+                    "Receipts-Stale": components["headers"]["Receipts-Stale"];
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
                 };
@@ -1029,6 +1058,7 @@ export interface operations {
             200: {
                 headers: {
                     "Receipts-Position": components["headers"]["Receipts-Position"];
+                    "Receipts-Stale": components["headers"]["Receipts-Stale"];
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
                 };
@@ -1126,6 +1156,7 @@ export interface operations {
             200: {
                 headers: {
                     "Receipts-Position": components["headers"]["Receipts-Position"];
+                    "Receipts-Stale": components["headers"]["Receipts-Stale"];
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
                 };
@@ -1183,6 +1214,7 @@ export interface operations {
             200: {
                 headers: {
                     "Receipts-Position": components["headers"]["Receipts-Position"];
+                    "Receipts-Stale": components["headers"]["Receipts-Stale"];
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
                 };

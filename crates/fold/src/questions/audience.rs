@@ -100,8 +100,8 @@ impl<'a, S: Pages> Audience<'a, S> {
         Ok(Some(if has_departed { MemberFilter::Departed } else { MemberFilter::Unread }))
     }
 
-    /// Whether nobody on a slot's page of people is in the audience: all of them had left before the
-    /// message. So a list in a conversation that many people have left skips them by the page.
+    /// Whether nobody on a slot's page of people is in the audience: all of them had left before
+    /// the message. So a list in a conversation that many people have left skips them by the page.
     fn is_page_outside(&mut self, slot: u32) -> Result<bool, S::Error> {
         let m = self.message;
         if m.named_recipients {

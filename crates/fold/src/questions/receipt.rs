@@ -93,9 +93,9 @@ impl<S: Pages> State<S> {
     /// the later place in the log. Where more messages have the id than `candidates_max`, expired
     /// ones that are not yet removed included, the receipt is ambiguous.
     ///
-    /// With a `sender_id`, only the messages that this person sent are answered. Then the receipt is
-    /// ambiguous only if one of the messages that were looked at is theirs: a stranger's answer does
-    /// not reveal that others have the id (INV-STRANGER).
+    /// With a `sender_id`, only the messages that this person sent are answered. Then the receipt
+    /// is ambiguous only if one of the messages that were looked at is theirs: a stranger's answer
+    /// does not reveal that others have the id (INV-STRANGER).
     ///
     /// # Errors
     /// If the store fails or is broken.

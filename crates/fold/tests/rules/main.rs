@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read and write the golden file")]
 
 mod ahead;
+mod budgets;
 mod cases;
 mod cover;
 mod crowd;

@@ -16,9 +16,9 @@ impl Oracle {
         }
     }
 
-    /// Returns the receipt of the message of this id in all conversations of the tenant: of the live
-    /// ones before the recalled ones, the one with the greatest `sent_at_ms`. Of too many it is
-    /// ambiguous.
+    /// Returns the receipt of the message of this id in all conversations of the tenant: of the
+    /// live ones before the recalled ones, the one with the greatest `sent_at_ms`. Of too many it
+    /// is ambiguous.
     // DECISION: of two with the same `sent_at_ms`, the later one in the log answers. DECISION:
     // expired messages count as long as their space is not freed, for a search looks at them too.
     pub fn find(&self, tenant: &str, message_id: &str) -> Receipt {

@@ -47,8 +47,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 30 days (rule 9), room to park the records of a day of disorder, the budgets of ADR 0036, and
-    /// ids remembered (rule 3).
+    /// 30 days (rule 9), room to park the records of a day of disorder, the budgets of ADR 0036,
+    /// and ids remembered (rule 3).
     fn default() -> Self {
         Self {
             retention_ms: 30 * 24 * 3_600_000,

@@ -90,8 +90,8 @@ impl Parking {
     /// bytes; of equal tenants, the one whose name sorts first loses.
     // DECISION: `parked_count` counts records, not ids, over the whole partition. The record of the
     // lowest offset is dropped first, because its message is the least likely to come. DECISION: a
-    // record that is already past the age is a dead letter at once. DECISION: an id that comes frees
-    // no bytes; the last one frees all bytes of its record.
+    // record that is already past the age is a dead letter at once. DECISION: an id that comes
+    // frees no bytes; the last one frees all bytes of its record.
     pub(super) fn out(&mut self, bounds: Bounds) -> Vec<OracleEffect> {
         let mut dead = vec![];
         self.records.retain(|offset, parked| {

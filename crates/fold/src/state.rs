@@ -195,6 +195,16 @@ impl<S: Pages> State<S> {
         self.meta.next_message
     }
 
+    /// Returns the number of people whose erasure the partition remembers.
+    pub fn erased_people(&self) -> u64 {
+        self.meta.erased_people
+    }
+
+    /// Returns the number of group types that the policies of the partition name.
+    pub fn policy_types(&self) -> u64 {
+        self.meta.policy_types
+    }
+
     /// Bytes of memory beside the pages: the active segments, the filters of the sealed ones, the
     /// departed cache, and the indexes of parked records, erased people and policies.
     pub fn memory_bytes(&self) -> usize {

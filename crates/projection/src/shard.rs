@@ -241,8 +241,16 @@ impl Shard {
             if partition.is_saving() {
                 self.enqueue(number, partition);
             }
+            let used = [
+                ("receipts_parked_bytes", partition.fold.parked_bytes()),
+                ("receipts_erased_people", partition.fold.erased_people()),
+                ("receipts_policy_types", partition.fold.policy_types()),
+            ];
             drop(guard);
             count(number, &counters);
+            for (name, used) in used {
+                metrics::gauge!(name, "partition" => number.to_string()).set(used as f64);
+            }
             publisher.send_dead_letters(number, dead_letters);
         }
         let over_share = self.shared.memory.lock().over_share();

@@ -48,7 +48,7 @@ fn sums(history: &LoggedHistory, only: Option<&str>) -> Sums {
                 Status::NotRequested => "not_requested",
                 Status::Unsupported => "unsupported",
                 Status::Recalled => "recalled",
-                Status::NotFound | Status::Forbidden => continue,
+                Status::NotFound | Status::Forbidden | Status::Ambiguous => continue,
             };
             *sums.messages.entry(name).or_default() += 1;
             let traffic = sums.traffic.entry([tenant.clone(), conversation.clone()]).or_default();

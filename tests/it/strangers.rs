@@ -2,17 +2,12 @@
 //! for messages of every kind, by headers and by tokens, and gets the answers of the table below.
 //! Asks a running process; the crates of fold and edge have tests of their own.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
-use hmac::{Hmac, Mac as _};
 use receipts_tests::process::Service;
+use receipts_tests::tokens::{SECRET, token};
 use serde_json::{Value, json};
-use sha2::Sha256;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
-
-const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 /// A message, its conversation, and the answers to a service and to its sender: status of the
 /// receipt, of the list of readers, and the item of a query.
@@ -80,13 +75,6 @@ impl By {
             }
         }
     }
-}
-
-/// HS256 by hand, independent of the product's crates.
-fn token(claims: &Value) -> String {
-    let signed = format!("{}.{}", BASE64.encode(r#"{"alg":"HS256","typ":"JWT"}"#), BASE64.encode(claims.to_string()));
-    let mac = Hmac::<Sha256>::new_from_slice(SECRET).expect("any length").chain_update(&signed);
-    format!("{signed}.{}", BASE64.encode(mac.finalize().into_bytes()))
 }
 
 /// An answer as it came over the wire, without the parts that differ by intent.

@@ -5,6 +5,7 @@
 mod analysts;
 mod edges;
 mod end_to_end;
+mod hostile;
 mod ingest;
 mod operator;
 mod outages;

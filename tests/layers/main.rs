@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use toml::Value as Toml;
 
+mod advisories;
 mod invariants;
 mod prose;
 mod spdx;
@@ -84,8 +85,12 @@ const TESTKIT: &str = "receipts-testkit";
 const UNSAFE_HOME: &str = "crates/log/src/";
 
 fn deny() -> Toml {
-    let text = std::fs::read_to_string(root().join("deny.toml")).expect("deny.toml");
-    text.parse::<toml::Table>().map(Toml::Table).expect("TOML")
+    toml_file("deny.toml")
+}
+
+fn toml_file(path: &str) -> Toml {
+    let text = std::fs::read_to_string(root().join(path)).expect(path);
+    text.parse::<toml::Table>().map(Toml::Table).expect(path)
 }
 
 fn strings(list: &Toml) -> BTreeSet<&str> {

@@ -4,6 +4,7 @@
 
 pub mod kafka;
 pub mod process;
+pub mod tokens;
 pub mod witness;
 
 use receipts_log::testing::left_out;

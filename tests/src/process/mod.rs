@@ -21,7 +21,12 @@ const BODY_BYTES: usize = 512 << 10;
 /// A command without configuration from this process's environment, its output piped.
 fn command(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary(name));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments);
+    plain(command)
+}
+
+fn plain(mut command: Command) -> Command {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("RECEIPTS_") {
             command.env_remove(variable);
@@ -100,7 +105,24 @@ impl Service {
     #[must_use]
     pub fn start_in(environment: &[(&str, &str)], name: &str, arguments: &[&str]) -> Self {
         let mut command = command(name, arguments);
-        command.arg("--json").envs(environment.iter().copied());
+        command.envs(environment.iter().copied());
+        Self::spawn(command, name, arguments)
+    }
+
+    /// As [`Self::start`], with this many descriptors and no way to raise their number.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_limited(descriptors: usize, name: &str, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        // `exec`, so that the shell's process becomes the service's.
+        shell.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")]).arg(binary(name)).args(arguments);
+        Self::spawn(plain(shell), name, arguments)
+    }
+
+    fn spawn(mut command: Command, name: &str, arguments: &[&str]) -> Self {
+        command.arg("--json");
         let mut child = command.spawn().expect("the binary starts");
         // Read on a thread, so that a chatty service never waits for its reader.
         let mut from = BufReader::new(child.stderr.take().expect("piped"));

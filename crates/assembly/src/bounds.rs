@@ -49,10 +49,11 @@ pub fn limits(settings: &Settings, connections: u64) -> Limits {
         request_timeout: Duration::from_millis(http.timeout_ms),
         wait_default: Duration::from_millis(http.wait_ms_default),
         budgets: Budgets::new(&BudgetAmounts {
-            requests: amounts(http.requests, u64::MAX),
-            // Streams and waits leave connections for all other requests.
+            // Together they are no more than the connections, and a tenant's shares of them fewer: so
+            // no tenant has a request, a wait or a stream on every connection.
+            requests: amounts(http.requests, (connections / 4).max(1)),
             waits: amounts(http.waits, waits_max(connections)),
-            streams: amounts(http.streams, (connections.saturating_mul(3) / 4).max(1)),
+            streams: amounts(http.streams, (connections / 2).max(1)),
             body_bytes,
         }),
         rate: rate(http.rate_per_s),
@@ -62,7 +63,7 @@ pub fn limits(settings: &Settings, connections: u64) -> Limits {
 
 /// Returns how many connections may have a request that waits.
 pub fn waits_max(connections: u64) -> u64 {
-    (connections / 2).max(1)
+    (connections / 4).max(1)
 }
 
 /// Returns the amounts of a budget that may have at most a part of the connections.
@@ -106,13 +107,14 @@ mod tests {
 
     /// INV-DESCRIPTORS
     #[test]
-    fn streams_and_waits_leave_connections_for_others() {
+    fn requests_waits_and_streams_fit_into_the_connections() {
         let few = limits_of(&[], 128);
         let bounded = |budget: &str, total: u64| format!("name: \"{budget}\", amounts: Amounts {{ total: {total},");
-        assert!(few.contains(&bounded("streams", 96)) && few.contains(&bounded("waits", 64)), "{few}");
-        assert!(few.contains(&bounded("requests", 1_024)), "{few}");
+        assert!(few.contains(&bounded("streams", 64)) && few.contains(&bounded("waits", 32)), "{few}");
+        assert!(few.contains(&bounded("requests", 32)), "{few}");
         let many = limits_of(&[("http.streams_max", "7")], 20_000);
-        assert!(many.contains(&bounded("streams", 7)) && many.contains(&bounded("waits", 10_000)), "{many}");
+        assert!(many.contains(&bounded("streams", 7)) && many.contains(&bounded("waits", 5_000)), "{many}");
+        assert!(many.contains(&bounded("requests", 1_024)), "{many}");
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Http {
             admin_listen: from.optional_address("http.admin_listen", admin),
             connections_max: from.optional_integer("http.connections_max", connections, 1..=1_000_000),
             requests: Shares {
-                total: from.integer("http.requests_max", "Requests in progress at once", 1_024, 1..=1_000_000),
+                total: from.integer("http.requests_max", "Requests in progress at once; at most a quarter of the connections", 1_024, 1..=1_000_000),
                 tenant: from.optional_integer(
                     "http.requests_per_tenant",
                     "Requests in progress that one tenant may have; if not set, three quarters of http.requests_max",
@@ -111,7 +111,7 @@ impl Http {
             waits: Shares {
                 total: from.integer(
                     "http.waits_max",
-                    "Reads that wait for their Receipts-Min-Position at once; at most half of the connections",
+                    "Reads that wait for their Receipts-Min-Position at once; at most a quarter of the connections",
                     10_000,
                     1..=1_000_000,
                 ),
@@ -129,7 +129,7 @@ impl Http {
             streams: Shares {
                 total: from.integer(
                     "http.streams_max",
-                    "Streams of updates that may be open at once; at most three quarters of the connections",
+                    "Streams of updates that may be open at once; at most half of the connections",
                     10_000,
                     0..=1_000_000,
                 ),

@@ -10,8 +10,6 @@ use std::time::Duration;
 
 /// Connections of an attack: more than the process has descriptors.
 const CONNECTIONS: usize = DESCRIPTORS + 144;
-/// How long an attack holds its connections.
-const HELD: Duration = Duration::from_secs(2);
 /// How long an attacker waits for an answer: less than it asked to wait for.
 const ANSWERED: Duration = Duration::from_secs(20);
 
@@ -27,11 +25,6 @@ fn send_on_all(besieged: &Besieged, count: usize, bytes: &[u8]) -> Vec<TcpStream
         open.push(stream);
     }
     open
-}
-
-fn hold(streams: Vec<TcpStream>) {
-    std::thread::sleep(HELD);
-    drop(streams);
 }
 
 /// Returns the status of the answer on a connection; `None` if the service closed it without one.
@@ -53,14 +46,14 @@ fn head(method: &str, path: &str, bearer: &str, more: &str) -> String {
 /// INV-BUDGET
 #[test]
 fn idle_connections_starve_neither_callers_nor_checkpoints() {
-    Besieged::start(&[]).under(|besieged| hold(send_on_all(besieged, CONNECTIONS, b"")));
+    Besieged::start(&[]).under(|besieged| besieged.hold(send_on_all(besieged, CONNECTIONS, b"")));
 }
 
 /// INV-BUDGET
 #[test]
 fn half_heads_take_bounded_memory() {
     let half = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(60 << 10));
-    Besieged::start(&[]).under(|besieged| hold(send_on_all(besieged, CONNECTIONS, half.as_bytes())));
+    Besieged::start(&[]).under(|besieged| besieged.hold(send_on_all(besieged, CONNECTIONS, half.as_bytes())));
 }
 
 /// INV-HEAD
@@ -84,14 +77,14 @@ fn oversized_head_is_refused() {
 fn slow_bodies_hold_only_their_callers_share() {
     let more = "Content-Type: application/json\r\nContent-Length: 1000000\r\n";
     let begun = head("POST", "/v1/events", &attackers_service(), more) + "[{\"type\":";
-    Besieged::start(&[]).under(|besieged| hold(send_on_all(besieged, CONNECTIONS, begun.as_bytes())));
+    Besieged::start(&[]).under(|besieged| besieged.hold(send_on_all(besieged, CONNECTIONS, begun.as_bytes())));
 }
 
 /// INV-BUDGET: answers that their client does not read hold no connection that others need.
 #[test]
 fn clients_that_read_nothing_starve_no_other_client() {
     let pipelined = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(500);
-    Besieged::start(&[]).under(|besieged| hold(send_on_all(besieged, CONNECTIONS / 2, pipelined.as_bytes())));
+    Besieged::start(&[]).under(|besieged| besieged.hold(send_on_all(besieged, CONNECTIONS, pipelined.as_bytes())));
 }
 
 /// INV-BUDGET: a position that the log does not have is answered at once, although the caller asks to
@@ -124,7 +117,6 @@ fn stream_hog_meets_its_own_share() {
         stream.write_all(head("GET", "/v1/updates?sender_id=ann", &other, "").as_bytes()).expect("sent");
         assert_eq!(status(&mut stream), Some(200));
     });
-    // The share is free again once its streams have ended.
 }
 
 /// INV-BUDGET: an id that stands in thousands of conversations is ambiguous, for strangers as well

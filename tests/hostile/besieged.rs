@@ -5,27 +5,32 @@ use receipts_tests::process::{Answer, Service, request};
 use receipts_tests::tokens::{SECRET, token};
 use receipts_tests::{TIMEOUT, receipt_path};
 use serde_json::{Value, json};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// All descriptors of the process, soft and hard.
-pub const DESCRIPTORS: usize = 256;
+pub(crate) const DESCRIPTORS: usize = 256;
 /// Memory for pages, bytes. The process may take 1.5 times as much.
 const MEMORY: u64 = 256 << 20;
+/// Answers of the other tenant for which an attack holds its connections.
+const HELD_ANSWERS: usize = 50;
 /// The pause between two questions of the other tenant.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The service, its data, and the other tenant's message.
-pub struct Besieged {
-    pub service: Service,
+pub(crate) struct Besieged {
+    pub(crate) service: Service,
+    /// Right answers that the other tenant got.
+    answered: Arc<AtomicUsize>,
     _data: TempDir,
 }
 
 /// The credentials of a person or a service.
-pub fn bearer(tenant: &str, person: Option<&str>, scope: &str) -> String {
+pub(crate) fn bearer(tenant: &str, person: Option<&str>, scope: &str) -> String {
     let mut claims = json!({"iss": "https://id.example", "aud": "receipts", "exp": 9_999_999_999_u64,
         "tenant": tenant, "scope": scope});
     if let Some(person) = person {
@@ -35,13 +40,13 @@ pub fn bearer(tenant: &str, person: Option<&str>, scope: &str) -> String {
 }
 
 /// The credentials of a service of the attackers' tenant.
-pub fn attackers_service() -> String {
+pub(crate) fn attackers_service() -> String {
     bearer("evil", None, "receipts:members receipts:write")
 }
 
 impl Besieged {
     /// Starts the service and sends the other tenant's message.
-    pub fn start(more: &[&str]) -> Self {
+    pub(crate) fn start(more: &[&str]) -> Self {
         let data = tempfile::tempdir().expect("a folder");
         let secret = data.path().join("secret");
         std::fs::write(&secret, SECRET).expect("written");
@@ -56,7 +61,7 @@ impl Besieged {
         ]
         .concat();
         let service = Service::start_limited(DESCRIPTORS, "receipts", &arguments);
-        let besieged = Self { service, _data: data };
+        let besieged = Self { service, answered: Arc::default(), _data: data };
         let events = json!([
             {"type": "members.changed", "conversation_id": "c", "joined": ["ann", "bob", "cid"]},
             {"type": "message.sent", "conversation_id": "c", "message_id": "m", "sender_id": "ann",
@@ -72,18 +77,18 @@ impl Besieged {
         besieged
     }
 
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.service.address
     }
 
     /// Posts JSON as a caller.
-    pub fn post(&self, bearer: &str, path: &str, body: &Value) -> std::io::Result<Answer> {
+    pub(crate) fn post(&self, bearer: &str, path: &str, body: &Value) -> std::io::Result<Answer> {
         let headers = [("Authorization", bearer), ("Content-Type", "application/json")];
         request(self.address(), "POST", path, &headers, &body.to_string())
     }
 
     /// Asks for a path as a caller.
-    pub fn get(&self, bearer: &str, path: &str) -> std::io::Result<Answer> {
+    pub(crate) fn get(&self, bearer: &str, path: &str) -> std::io::Result<Answer> {
         request(self.address(), "GET", path, &[("Authorization", bearer)], "")
     }
 
@@ -92,15 +97,32 @@ impl Besieged {
     /// # Panics
     /// If the other tenant was refused or answered wrongly, if the process took too much memory, or
     /// if it writes no checkpoint any more.
-    pub fn under<R>(&self, attack: impl FnOnce(&Self) -> R) -> R {
-        let other = Other::ask(self.address().to_owned());
+    pub(crate) fn under<R>(&self, attack: impl FnOnce(&Self) -> R) -> R {
+        let other = Other::ask(self.address().to_owned(), Arc::clone(&self.answered));
         let result = attack(self);
-        let asked = other.stop();
-        assert!(asked > 0, "the other tenant asked nothing");
+        other.stop();
         let used = self.peak_bytes();
         assert!(used <= MEMORY * 3 / 2, "{used} bytes of memory, where the setting is {MEMORY}");
         self.writes_checkpoints();
         result
+    }
+
+    /// Holds connections until the other tenant was answered many times.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub(crate) fn hold(&self, streams: Vec<TcpStream>) {
+        let wanted = self.answered.load(Ordering::Acquire) + HELD_ANSWERS;
+        let deadline = Instant::now() + TIMEOUT;
+        while self.answered.load(Ordering::Acquire) < wanted {
+            assert!(
+                Instant::now() < deadline,
+                "the other tenant is not answered while {} connections are held",
+                streams.len()
+            );
+            std::thread::sleep(PAUSE);
+        }
+        drop(streams);
     }
 
     /// The most memory that the process had in use, bytes.
@@ -124,7 +146,7 @@ impl Besieged {
     }
 
     /// The sum of a metric over its labels.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let page = request(self.address(), "GET", "/metrics", &[], "").expect("metrics").body;
         let lines = page.as_str().expect("a text").lines().filter(|line| line.starts_with(name));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
@@ -139,32 +161,34 @@ fn other_service() -> String {
 /// The other tenant: asks for its receipt all the time.
 struct Other {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<usize>,
+    thread: JoinHandle<()>,
 }
 
 impl Other {
-    fn ask(address: String) -> Self {
+    fn ask(address: String, answered: Arc<AtomicUsize>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let sender = bearer("good", Some("ann"), "");
-            let mut asked = 0;
-            while !until.load(Ordering::Acquire) {
+            // At least one question, however short the attack is.
+            loop {
                 let headers = [("Authorization", &*sender)];
                 let answer = request(&address, "GET", &receipt_path("c", "m"), &headers, "")
                     .unwrap_or_else(|error| panic!("the other tenant is not answered: {error}"));
                 assert_eq!(answer.status, 200, "the other tenant is refused: {}", answer.body);
                 assert_eq!((&answer.body["read_count"], &answer.body["audience_count"]), (&1.into(), &2.into()));
-                asked += 1;
+                answered.fetch_add(1, Ordering::AcqRel);
+                if until.load(Ordering::Acquire) {
+                    return;
+                }
                 std::thread::sleep(PAUSE);
             }
-            asked
         });
         Self { stop, thread }
     }
 
-    /// Returns how many questions were answered rightly.
-    fn stop(self) -> usize {
+    /// Asks once more, and ends.
+    fn stop(self) {
         self.stop.store(true, Ordering::Release);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }

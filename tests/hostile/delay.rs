@@ -65,7 +65,8 @@ fn load(address: &str, body: &str, pause: Duration, during: impl FnOnce()) -> us
     std::thread::scope(|scope| {
         for _ in 0..LOADERS {
             scope.spawn(|| {
-                let (mut kept, query) = (Kept::open(address), request("POST", "/v1/receipts/query", &attackers_service(), body));
+                let (mut kept, query) =
+                    (Kept::open(address), request("POST", "/v1/receipts/query", &attackers_service(), body));
                 let mut next = Instant::now();
                 while !stop.load(Ordering::Acquire) {
                     let status = kept.ask(&query);
@@ -119,7 +120,9 @@ fn half_load_of_one_tenant_delays_no_other() {
     let pause = full * 2 * LOADERS as u32 / answers.max(1) as u32;
     let mut loaded = Duration::ZERO;
     load(address, &query, pause, || loaded = delay_p99(address, questions));
-    println!("p99 of the other tenant: {quiet:?} quiet, {loaded:?} at half load ({answers} answers in {full:?} at full)");
+    println!(
+        "p99 of the other tenant: {quiet:?} quiet, {loaded:?} at half load ({answers} answers in {full:?} at full)"
+    );
     if std::env::var("RECEIPTS_TEST_SCALE").as_deref() == Ok("long") {
         assert!(loaded <= 3 * quiet, "{loaded:?} at half load, {quiet:?} quiet");
     }

@@ -52,12 +52,12 @@ impl Shard {
             return Ok(());
         }
         let has_refused = self.publisher.lock().has_refused(number);
-        let patience =
-            if has_refused { Duration::ZERO } else { self.schedule.lock().patience(number, settings.publish_timeout) };
-        if !self.publish_and_wait(&[number], patience)? {
+        let acknowledge_timeout =
+            if has_refused { Duration::ZERO } else { self.schedule.lock().acknowledge_timeout(number, settings.publish_timeout) };
+        if !self.publish_and_wait(&[number], acknowledge_timeout)? {
             let now = Instant::now();
             let pause = if has_refused { settings.append_retry_max } else { settings.publish_timeout };
-            self.schedule.lock().postpone_one(number, now + pause, patience);
+            self.schedule.lock().postpone_one(number, now + pause, acknowledge_timeout);
             if let Some(left_out) = self.put_off.lock().for_log.is_due(now) {
                 let publish::Unsent { dead_letters, updates } = self.publisher.lock().unsent(&[number]);
                 tracing::warn!(

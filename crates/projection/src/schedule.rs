@@ -76,7 +76,7 @@ impl Schedule {
     }
 
     /// Returns how long a partition's next checkpoint waits for the log, `longest` at most.
-    pub(crate) fn patience(&self, partition: u32, longest: Duration) -> Duration {
+    pub(crate) fn acknowledge_timeout(&self, partition: u32, longest: Duration) -> Duration {
         let waited = self.unacknowledged.get(&partition).map(|u| u.waited);
         waited.map_or(FIRST_WAIT, |waited| (waited * 2).max(FIRST_WAIT)).min(longest)
     }
@@ -145,14 +145,14 @@ mod tests {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         let mut schedule = Schedule::default();
         [3, 5].into_iter().for_each(|number| schedule.mark_due(number));
-        assert_eq!(schedule.patience(3, 10 * second), FIRST_WAIT);
+        assert_eq!(schedule.acknowledge_timeout(3, 10 * second), FIRST_WAIT);
         schedule.postpone_one(3, now + second, FIRST_WAIT);
         assert_eq!(schedule.next_checkpoint(now), Some(5));
         schedule.remove(5);
         assert_eq!(schedule.next_checkpoint(now), None);
         assert_eq!(schedule.next_checkpoint(now + second), Some(3));
-        assert_eq!((schedule.patience(3, 10 * second), schedule.patience(3, Duration::ZERO)), (second, Duration::ZERO));
+        assert_eq!((schedule.acknowledge_timeout(3, 10 * second), schedule.acknowledge_timeout(3, Duration::ZERO)), (second, Duration::ZERO));
         schedule.remove(3);
-        assert_eq!(schedule.patience(3, 10 * second), FIRST_WAIT);
+        assert_eq!(schedule.acknowledge_timeout(3, 10 * second), FIRST_WAIT);
     }
 }

@@ -52,8 +52,11 @@ impl Shard {
             return Ok(());
         }
         let has_refused = self.publisher.lock().has_refused(number);
-        let acknowledge_timeout =
-            if has_refused { Duration::ZERO } else { self.schedule.lock().acknowledge_timeout(number, settings.publish_timeout) };
+        let acknowledge_timeout = if has_refused {
+            Duration::ZERO
+        } else {
+            self.schedule.lock().acknowledge_timeout(number, settings.publish_timeout)
+        };
         if !self.publish_and_wait(&[number], acknowledge_timeout)? {
             let now = Instant::now();
             let pause = if has_refused { settings.append_retry_max } else { settings.publish_timeout };

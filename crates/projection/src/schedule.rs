@@ -151,7 +151,10 @@ mod tests {
         schedule.remove(5);
         assert_eq!(schedule.next_checkpoint(now), None);
         assert_eq!(schedule.next_checkpoint(now + second), Some(3));
-        assert_eq!((schedule.acknowledge_timeout(3, 10 * second), schedule.acknowledge_timeout(3, Duration::ZERO)), (second, Duration::ZERO));
+        assert_eq!(
+            (schedule.acknowledge_timeout(3, 10 * second), schedule.acknowledge_timeout(3, Duration::ZERO)),
+            (second, Duration::ZERO)
+        );
         schedule.remove(3);
         assert_eq!(schedule.acknowledge_timeout(3, 10 * second), FIRST_WAIT);
     }

@@ -1,5 +1,5 @@
-//! Measures the longest wait of a reader, and of another task of its runtime, beside read marks over
-//! a long conversation. Asserts nothing.
+//! Measures the longest wait of a reader, and of another task of its runtime, beside read marks
+//! over a long conversation. Asserts nothing.
 //!
 //! ```text
 //! cargo bench -p receipts-projection --bench marks -- [--messages N] [--marks N] [--memory-mb N]

@@ -94,8 +94,8 @@ impl Publisher {
         }
     }
 
-    /// Appends due updates to the log, and all pending updates of the partitions in `flushed`. Those
-    /// of a partition whose record is applied `in_part` wait for its end, as memory allows.
+    /// Appends due updates to the log, and all pending updates of the partitions in `flushed`.
+    /// Those of a partition whose record is applied `in_part` wait for its end, as memory allows.
     ///
     /// # Errors
     /// The number of a partition that cannot be read, and why. Its changes are lost, so the caller

@@ -295,8 +295,8 @@ impl Shard {
         }
     }
 
-    /// Keeps the states of partitions that an outage has taken away. Nothing of them is published or
-    /// saved until [`Self::resume`]. INV-HANDOVER: their next owner continues from a checkpoint.
+    /// Keeps the states of partitions that an outage has taken away. Nothing of them is published
+    /// or saved until [`Self::resume`]. INV-HANDOVER: their next owner continues from a checkpoint.
     pub(crate) fn hold(&self, numbers: &[u32]) {
         let is_owned = |number: &&u32| self.id.contains(**number) && self.cell(**number).owned.load(Ordering::Acquire);
         for &number in numbers.iter().filter(is_owned) {
@@ -323,7 +323,8 @@ impl Shard {
 
     /// Releases those of the partitions that this shard owns. INV-HANDOVER: with `durable`, each
     /// state is on disk before the partition counts as released, unless the log does not
-    /// acknowledge its updates or dead letters in time. A lost one is released as it was last saved.
+    /// acknowledge its updates or dead letters in time. A lost one is released as it was last
+    /// saved.
     pub(crate) fn release(&self, numbers: &[u32], durable: bool) -> Result<(), ProjectError> {
         let is_owned = |number: &u32| self.id.contains(*number) && self.cell(*number).owned.load(Ordering::Acquire);
         let numbers: Vec<u32> = numbers.iter().copied().filter(is_owned).collect();

@@ -179,8 +179,8 @@ impl People {
         self.people.push(person);
     }
 
-    /// Whether a message sent at `offset` has nobody of this page in its audience by roster, because
-    /// all had left before. False if that is not known.
+    /// Whether a message sent at `offset` has nobody of this page in its audience by roster,
+    /// because all had left before. False if that is not known.
     pub(crate) fn is_outside_at(&self, offset: u64) -> bool {
         self.newest_end <= offset
     }

@@ -215,7 +215,8 @@ fn unread_list_is_exact_after_whole_pages_have_left() {
             slots.sort_unstable();
             slots.into_iter().map(user).collect::<Vec<_>>()
         };
-        // The person who came back is on the roster, and has departed from messages before the leave.
+        // The person who came back is on the roster, and has departed from messages before the
+        // leave.
         assert_eq!(chat.list("before", MemberFilter::Unread), present(&[]));
         assert_eq!(chat.list("before", MemberFilter::Departed).len(), 836);
         assert_eq!(chat.list("after", MemberFilter::Unread), present(&[]));

@@ -1,5 +1,6 @@
 //! Checkpoints that must wait: for a dead letter that the log refuses, and for a descriptor. The
-//! process lives, other partitions are checkpointed, and records are folded. Counts steps, not time.
+//! process lives, other partitions are checkpointed, and records are folded. Counts steps, not
+//! time.
 
 use crate::disk::{Faults, SimDisk};
 use crate::log::SimLog;

@@ -24,7 +24,6 @@ where
 {
     telemetry::init(&settings.telemetry)?;
     let metrics = Metrics::install(service)?;
-    receipts_runtime::private_files();
     descriptors::raise_limit();
     settings.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     for name in &settings.foreign_variables {

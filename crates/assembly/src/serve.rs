@@ -49,6 +49,7 @@ pub fn serve<S: Service>(
     json: bool,
     start: impl AsyncFnOnce(Metrics) -> Result<S, Failure>,
 ) -> Result<(), Failure> {
+    receipts_runtime::private_files();
     run(name, settings, async |stop, metrics| {
         let mut service = tokio::select! {
             started = start(metrics) => started?,

@@ -84,8 +84,8 @@ pub fn guard(settings: &Settings) -> Guard {
     }
 }
 
-/// Returns what a listener for operators checks of a request: it has no tokens, so it keeps web pages
-/// out.
+/// Returns what a listener for operators checks of a request: it has no tokens, so it keeps web
+/// pages out.
 pub(crate) fn guard_of_operators(settings: &Settings, address: SocketAddr) -> Guard {
     match address.ip().is_loopback() {
         true => Guard::Loopback { hosts: settings.http.allowed_hosts.clone(), origins: Vec::new() },

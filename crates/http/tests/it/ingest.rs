@@ -365,35 +365,55 @@ async fn control_events_beyond_their_limit_are_a_400() {
 
 /// Collects the log lines of this thread.
 mod audit {
-    use serde_json::Value;
-    use std::io::{self, Write};
+    use serde_json::{Map, Value};
+    use std::fmt::Debug;
     use std::sync::{Arc, Mutex};
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
 
     #[derive(Clone, Default)]
-    pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    pub(super) struct Lines(Arc<Mutex<Vec<Value>>>);
 
     impl Lines {
         /// Collects until the guard is dropped.
         pub(super) fn collect(&self) -> tracing::subscriber::DefaultGuard {
-            let lines = self.clone();
-            let logs = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || lines.clone());
-            tracing::subscriber::set_default(logs.finish())
+            tracing::subscriber::set_default(self.clone())
         }
 
         /// Returns the audit lines.
         pub(super) fn audited(&self) -> Vec<Value> {
-            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-            let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-            lines.filter(|line: &Value| line["target"] == receipts_http::AUDIT_TARGET).collect()
+            let lines = self.0.lock().unwrap();
+            lines.iter().filter(|line| line["target"] == receipts_http::AUDIT_TARGET).cloned().collect()
+        }
+    }
+
+    impl Subscriber for Lines {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            let mut fields = Fields(Map::from_iter([("target".to_owned(), event.metadata().target().into())]));
+            event.record(&mut fields);
+            self.0.lock().unwrap().push(fields.0.into());
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    struct Fields(Map<String, Value>);
+
+    impl Visit for Fields {
+        fn record_str(&mut self, field: &Field, value: &str) {
+            self.0.insert(field.name().to_owned(), value.into());
+        }
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            self.0.insert(field.name().to_owned(), format!("{value:?}").into());
         }
     }
 }

@@ -158,6 +158,10 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use metrics::{Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     #[test]
     fn reasons_are_numbered_in_order_and_have_distinct_labels() {
@@ -167,16 +171,33 @@ mod tests {
         }
     }
 
+    /// Counters by their first label.
+    #[derive(Default)]
+    struct Counters(Mutex<HashMap<String, Arc<AtomicU64>>>);
+
+    impl Recorder for Counters {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            assert_eq!(key.name(), "receipts_tokens_refused_total");
+            let label = key.labels().next().expect("a label").value().to_owned();
+            Counter::from_arc(Arc::clone(self.0.lock().entry(label).or_default()))
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
     /// INV-REFUSED
     #[test]
     fn every_reason_is_counted_from_the_start() {
-        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-        let refusals = metrics::with_local_recorder(&recorder, Refusals::new);
-        let count = |reason: Reason| {
-            let name = format!("receipts_tokens_refused_total{{reason=\"{}\"}} ", reason.spec().0);
-            let text = recorder.handle().render();
-            text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok())
-        };
+        let counters = Counters::default();
+        let refusals = metrics::with_local_recorder(&counters, Refusals::new);
+        let count = |reason: Reason| counters.0.lock().get(reason.spec().0).map(|total| total.load(Ordering::Relaxed));
         assert!(Reason::ALL.into_iter().all(|reason| count(reason) == Some(0)));
         assert_eq!(refusals.refuse(Reason::Issuer).code(), Code::Unauthenticated);
         _ = refusals.refuse(Reason::Issuer);

@@ -85,7 +85,16 @@ async fn run() {
     let data = tempfile::tempdir().expect("a folder");
     let service = Service::serve(
         data.path(),
-        &["--http-streams-max", &(streams + WARM_UP).to_string(), "--http-heartbeat-ms", &heartbeat_ms.to_string()],
+        &[
+            ("--http-streams-max", streams + WARM_UP),
+            ("--http-streams-per-tenant", streams + WARM_UP),
+            // At most three quarters of the connections are streams.
+            ("--http-connections-max", (streams + WARM_UP) * 4 / 3 + 1),
+            ("--http-heartbeat-ms", heartbeat_ms as usize),
+        ]
+        .map(|(flag, value)| format!("{flag}={value}"))
+        .each_ref()
+        .map(String::as_str),
     );
     let address: Arc<str> = service.address.as_str().into();
     let heard = Arc::new(AtomicU64::new(0));

@@ -71,7 +71,7 @@ const PROBLEMS: [(&str, &[u16]); 7] = [
 /// The problem statuses of every operation: a bad `Host`, and a foreign web page.
 const PROBLEMS_OF_ALL: [u16; 2] = [400, 403];
 /// The problem statuses of every operation that needs a caller.
-const PROBLEMS_OF_CALLERS: [u16; 4] = [401, 429, 500, 503];
+const PROBLEMS_OF_CALLERS: [u16; 5] = [401, 429, 431, 500, 503];
 
 /// The document as it is served. It never changes while the process lives.
 static SERVED: LazyLock<String> = LazyLock::new(|| document().to_string());
@@ -247,7 +247,12 @@ fn problem_responses() -> Value {
         });
         (status.to_string(), response)
     };
-    by_status.into_iter().map(response).collect::<Map<_, _>>().into()
+    let head_too_large = json!({
+        "description": "The head of the request is larger than `http.head_bytes_max`. The answer has no body, and the \
+                        connection is closed.",
+    });
+    let by_code = by_status.into_iter().map(response);
+    by_code.chain([("431".to_owned(), head_too_large)]).collect::<Map<_, _>>().into()
 }
 
 /// Returns the headers of answers.

@@ -63,7 +63,9 @@ impl QueryContext {
             None => {
                 let Budgets { requests, waits, .. } = &self.limits.budgets;
                 let waiting = waits.acquire(caller, 1)?;
-                freshness.place.as_ref().inspect(|place| place.give_back());
+                if let Some(place) = &freshness.place {
+                    place.give_back();
+                }
                 let waited = waited.await;
                 drop(waiting);
                 if let (Some(place), Ok(Ok(()))) = (&freshness.place, &waited) {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const BODY_EVENTS: usize = 1_000;
 const BODY_BYTES: usize = 512 << 10;
 
-/// A command without configuration from this process's environment, its output piped.
+/// A command of a binary without configuration from this process's environment, its output piped.
 fn command(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary(name));
     command.args(arguments);
@@ -33,6 +33,23 @@ fn plain(mut command: Command) -> Command {
         }
     }
     command
+}
+
+/// As [`command`], with this many descriptors and no way to raise their number.
+fn limited(descriptors: usize, name: &str, arguments: &[&str]) -> Command {
+    let mut shell = Command::new("sh");
+    // `exec`, so that the shell's process becomes the service's.
+    shell.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")]).arg(binary(name)).args(arguments);
+    plain(shell)
+}
+
+/// As [`run`], with this many descriptors and no way to raise their number.
+///
+/// # Panics
+/// If it cannot be run.
+#[must_use]
+pub fn run_limited(descriptors: usize, name: &str, arguments: &[&str]) -> Output {
+    limited(descriptors, name, arguments).output().expect("the binary runs")
 }
 
 /// Runs a binary that ends by itself.
@@ -86,6 +103,8 @@ pub struct Service {
     errors: Arc<Mutex<String>>,
     /// Where it answers HTTP: `127.0.0.1:PORT`.
     pub address: String,
+    /// Where it answers operators, if that is another address.
+    pub admin: Option<String>,
 }
 
 impl Service {
@@ -115,10 +134,7 @@ impl Service {
     /// As [`Self::start`].
     #[must_use]
     pub fn start_limited(descriptors: usize, name: &str, arguments: &[&str]) -> Self {
-        let mut shell = Command::new("sh");
-        // `exec`, so that the shell's process becomes the service's.
-        shell.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")]).arg(binary(name)).args(arguments);
-        Self::spawn(plain(shell), name, arguments)
+        Self::spawn(limited(descriptors, name, arguments), name, arguments)
     }
 
     fn spawn(mut command: Command, name: &str, arguments: &[&str]) -> Self {
@@ -145,9 +161,9 @@ impl Service {
         }
         let ready: Value = serde_json::from_str(&line).expect("a JSON line");
         assert_eq!(ready["ready"], name, "{line}");
-        let url = ready["http"].as_str().or(ready["listen"].as_str()).expect("an address");
-        let address = url.strip_prefix("http://").expect("a URL").to_owned();
-        Self { child, lines, errors, address }
+        let address_of = |url: &str| url.strip_prefix("http://").expect("a URL").to_owned();
+        let address = ready["http"].as_str().or(ready["listen"].as_str()).map(address_of).expect("an address");
+        Self { child, lines, errors, address, admin: ready["admin"].as_str().map(address_of) }
     }
 
     /// Starts `receipts serve` on a free port.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -54,9 +54,11 @@ pub(crate) struct Connection {
     /// Since when the connection is idle, in nanoseconds after `began`, or [`BUSY`], or
     /// [`CLOSING`].
     idle_since: AtomicU64,
+    /// True while a new connection waits for the end of this one.
+    is_asked: AtomicBool,
     /// The time of [`EndsAt`], while such an answer is sent.
     ends_at: Mutex<Option<Instant>>,
-    /// Notified when one of both has changed in a way that matters to [`Slot::must_close`].
+    /// Notified when one of both is set, for [`Slot::must_close`].
     told: Notify,
 }
 
@@ -98,6 +100,7 @@ impl Connections {
         let connection = Arc::new(Connection {
             began: self.began,
             idle_since: AtomicU64::new(self.now()),
+            is_asked: AtomicBool::new(false),
             ends_at: Mutex::new(None),
             told: Notify::new(),
         });
@@ -118,6 +121,7 @@ impl Connections {
                         .compare_exchange(since, CLOSING, Ordering::Relaxed, Ordering::Relaxed)
                         .is_ok()
                 {
+                    connection.is_asked.store(true, Ordering::Relaxed);
                     connection.told.notify_one();
                     return true;
                 }
@@ -161,7 +165,7 @@ impl Slot {
     /// ends it. It runs on the task that serves the connection, so no request begins between its
     /// check and the closing.
     pub(crate) async fn must_close(&self) {
-        let Connection { idle_since, ends_at, told, .. } = &*self.connection;
+        let Connection { idle_since, is_asked, ends_at, told, .. } = &*self.connection;
         loop {
             let at = *ends_at.lock();
             let ended = async {
@@ -176,7 +180,9 @@ impl Slot {
                         return;
                     }
                     // A request came first, so another connection has to make room.
-                    self.connections.changed.notify_waiters();
+                    if is_asked.swap(false, Ordering::Relaxed) {
+                        self.connections.changed.notify_waiters();
+                    }
                 }
                 () = ended => {
                     if *ends_at.lock() == at {

@@ -39,7 +39,7 @@ fn idle_connections_leave_descriptors_for_all_else() {
     let idle: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(&service.address).expect("it accepts")).collect();
     let event = json!({"type": "members.changed", "conversation_id": "g1", "joined": ["alice", "bob"]});
     for _ in 0..5 {
-        service.write(&event);
+        _ = service.write(&event);
     }
     assert_eq!(service.get("/readyz").status, 200);
     assert_eq!(service.terminate(), Some(0), "it checkpoints at its end");

@@ -1,5 +1,5 @@
-//! Tests the bounds of a process as an operator meets them: its descriptors, its budgets in metrics,
-//! and the listener for operators. The tests of `crates/http` meet each bound.
+//! Tests the bounds of a process as an operator meets them: its descriptors, its budgets in
+//! metrics, and the listener for operators. The tests of `crates/http` meet each bound.
 
 use receipts_tests::process::{Service, errors, request, run_with_descriptors};
 use serde_json::json;

@@ -83,8 +83,8 @@ pub fn health_router(health: Health) -> Router {
     routes::health::router(health).merge(openapi::router())
 }
 
-/// Returns the routes that stay at the listener of callers if operators have their own: the liveness
-/// for load balancers, and the OpenAPI document.
+/// Returns the routes that stay at the listener of callers if operators have their own: the
+/// liveness for load balancers, and the OpenAPI document.
 pub fn liveness_router() -> Router {
     routes::health::liveness_router().merge(openapi::router())
 }

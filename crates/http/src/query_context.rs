@@ -6,7 +6,7 @@
 use crate::edge::access::{AccessByTenant, AccessRule};
 use crate::edge::budget::Budgets;
 use crate::edge::caller::Caller;
-use crate::edge::limits::{Limits, MIN_POSITION_HEADER, Place};
+use crate::edge::limits::{Limits, MIN_POSITION_HEADER, RequestHold};
 use crate::problem::{Code, Problem};
 use crate::response::AnsweredFrom;
 use axum::extract::FromRequestParts;
@@ -127,7 +127,7 @@ pub(crate) struct Freshness {
     /// How long to wait for them.
     pub(crate) wait: Duration,
     /// The place of the request, if it names a position.
-    place: Option<Place>,
+    place: Option<RequestHold>,
 }
 
 impl Freshness {

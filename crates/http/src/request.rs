@@ -1,5 +1,5 @@
-//! Reads the parts of a request that routes share: ids in paths, query parameters, and the format of
-//! the body.
+//! Reads the parts of a request that routes share: ids in paths, query parameters, and the format
+//! of the body.
 //!
 //! Its only errors are problems that name the part at fault.
 

@@ -22,8 +22,8 @@ const CLOSING: u64 = u64::MAX;
 /// How long after its credential a stream may take to end by itself. Its connection is closed then.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// In the extensions of an answer: when its credential expires. A stream ends then by itself, unless
-/// its client does not read; for that case its connection is closed soon after.
+/// In the extensions of an answer: when its credential expires. A stream ends then by itself,
+/// unless its client does not read; for that case its connection is closed soon after.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EndsAt(pub(crate) Instant);
 
@@ -75,8 +75,8 @@ impl Connections {
         })
     }
 
-    /// Makes room for one more connection. Returns `None` if as many are open as may be, and none of
-    /// them is idle.
+    /// Makes room for one more connection. Returns `None` if as many are open as may be, and none
+    /// of them is idle.
     pub(crate) async fn open(self: &Arc<Self>) -> Option<Slot> {
         loop {
             let mut changed = pin!(self.changed.notified());

@@ -84,9 +84,9 @@ impl Default for Limits {
 /// The place of a request that may have to wait. It is in the extensions of the request, so that a
 /// waiting read can give it back meanwhile.
 #[derive(Clone)]
-pub(crate) struct Place(Arc<Mutex<Option<Held>>>);
+pub(crate) struct RequestHold(Arc<Mutex<Option<Held>>>);
 
-impl Place {
+impl RequestHold {
     /// Gives the place back.
     pub(crate) fn give_back(&self) {
         *self.0.lock() = None;
@@ -108,7 +108,7 @@ pub(crate) async fn take_place(State(requests): State<Budget>, mut request: Requ
     };
     // Only a read that names a position may have to wait, so others need no shared place.
     let (_held, _place) = if request.headers().contains_key(MIN_POSITION_HEADER) {
-        let place = Place(Arc::new(Mutex::new(Some(held))));
+        let place = RequestHold(Arc::new(Mutex::new(Some(held))));
         request.extensions_mut().insert(place.clone());
         (None, Some(place))
     } else {

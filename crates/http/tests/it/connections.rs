@@ -1,5 +1,5 @@
-//! Tests the bounds of connections through a real listener: their number, the head of a request, and
-//! clients that read nothing (INV-CONNECTIONS).
+//! Tests the bounds of connections through a real listener: their number, the head of a request,
+//! and clients that read nothing (INV-CONNECTIONS).
 
 use crate::common::wire::{Listening, read_some, read_to_end, until};
 use crate::common::{App, Setup};

@@ -78,6 +78,7 @@ pub(crate) fn listener(settings: &Settings, connections: u64, drain: Duration) -
     ConnectionBounds {
         connections_max: usize::try_from(connections).unwrap_or(usize::MAX),
         budget: "connections",
+        setting: "http.connections_max",
         head_bytes_max: settings.http.head_bytes_max,
         head_timeout: Duration::from_millis(settings.http.head_timeout_ms),
         write_timeout: Duration::from_millis(settings.http.write_timeout_ms),
@@ -87,7 +88,8 @@ pub(crate) fn listener(settings: &Settings, connections: u64, drain: Duration) -
 
 /// Returns the bounds of the listener for operators.
 pub(crate) fn admin_listener(settings: &Settings, drain: Duration) -> ConnectionBounds {
-    ConnectionBounds { budget: "admin_connections", ..listener(settings, ADMIN_CONNECTIONS, drain) }
+    let setting = "http.admin_listen has 64 connections";
+    ConnectionBounds { budget: "admin_connections", setting, ..listener(settings, ADMIN_CONNECTIONS, drain) }
 }
 
 #[cfg(test)]

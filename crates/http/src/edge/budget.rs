@@ -366,12 +366,12 @@ mod tests {
         ]
     }
 
-    /// What the model holds: each grant with its tenant, its caller and its amount.
-    type Grants = Vec<(u8, Option<u8>, u64)>;
+    /// A grant of the model: tenant, caller and amount.
+    type Grant = (u8, Option<u8>, u64);
 
     /// Decides as a naive reader of ADR 0036 would: it adds up all grants.
-    fn refusal(grants: &Grants, tenant: u8, name: Option<u8>, amount: u64, amounts: &Amounts) -> Option<Share> {
-        let sum = |is_counted: &dyn Fn(&(u8, Option<u8>, u64)) -> bool| -> u64 {
+    fn refusal(grants: &[Grant], tenant: u8, name: Option<u8>, amount: u64, amounts: &Amounts) -> Option<Share> {
+        let sum = |is_counted: &dyn Fn(&Grant) -> bool| -> u64 {
             grants.iter().filter(|grant| is_counted(grant)).map(|grant| grant.2).sum()
         };
         if sum(&|_| true) + amount > amounts.total {
@@ -390,7 +390,7 @@ mod tests {
         #[test]
         fn budget_agrees_with_a_naive_sum(steps in proptest::collection::vec(step(), 0..200)) {
             let budget = budget(20, 12, 6);
-            let (mut grants, mut guards) = (Grants::new(), Vec::new());
+            let (mut grants, mut guards) = (Vec::<Grant>::new(), Vec::new());
             for step in steps {
                 match step {
                     Step::Acquire { tenant, name, amount } => {

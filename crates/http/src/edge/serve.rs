@@ -17,7 +17,7 @@ use serde_json::json;
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,20 +32,6 @@ const BUFFER_BYTES_MIN: usize = 8_192;
 const REFUSALS_MAX: usize = 16;
 /// How long a refused client may take to read its answer.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// The answer to a connection for which there is no room.
-static REFUSAL: LazyLock<String> = LazyLock::new(|| {
-    let (name, status, title) = Code::Overloaded.spec();
-    let detail = "the service has as many connections as it may, and none is idle: http.connections_max";
-    let problem =
-        json!({"type": format!("{TYPE_PREFIX}{name}"), "title": title, "status": status.as_u16(), "detail": detail});
-    let problem = problem.to_string();
-    format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 1\r\n\
-         connection: close\r\ncontent-length: {}\r\n\r\n{problem}",
-        problem.len()
-    )
-});
-
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DrainOutcome {
@@ -62,6 +48,8 @@ pub struct ConnectionBounds {
     pub connections_max: usize,
     /// The name of this bound in metrics.
     pub budget: &'static str,
+    /// The setting that decides it.
+    pub setting: &'static str,
     /// The largest head of a request, bytes. A larger one is answered with 431.
     pub head_bytes_max: usize,
     /// How long the head of a request may take, counted from the end of the request before. An idle
@@ -79,6 +67,7 @@ impl Default for ConnectionBounds {
         Self {
             connections_max: 20_000,
             budget: "connections",
+            setting: "http.connections_max",
             head_bytes_max: 65_536,
             head_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
@@ -106,7 +95,8 @@ pub async fn serve(
         .max_header_size(bounds.head_bytes_max)
         .max_buf_size(bounds.head_bytes_max.max(BUFFER_BYTES_MIN));
     let draining = GracefulShutdown::new();
-    let connections = Connections::new(bounds.connections_max, bounds.budget, "http.connections_max");
+    let connections = Connections::new(bounds.connections_max, bounds.budget, bounds.setting);
+    let refusal = refusal(bounds.setting);
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let mut shutdown = pin!(shutdown);
     loop {
@@ -120,7 +110,7 @@ pub async fn serve(
             tracing::debug!(%error, "TCP_NODELAY cannot be set on a connection");
         }
         let Some(slot) = connections.open().await else {
-            refuse(stream, &refusals);
+            refuse(stream, Arc::clone(&refusal), &refusals);
             continue;
         };
         let mut stream = TimeoutWriter::new(stream);
@@ -156,12 +146,28 @@ async fn watch(connection: impl Future<Output = hyper::Result<()>>, slot: Slot) 
     }
 }
 
+/// Returns the answer to a connection for which there is no room.
+fn refusal(setting: &str) -> Arc<str> {
+    let (name, status, title) = Code::Overloaded.spec();
+    let detail = format!("the service has as many connections as it may, and none is idle: {setting}");
+    let problem = json!({
+        "type": format!("{TYPE_PREFIX}{name}"), "title": title, "status": status.as_u16(), "detail": detail,
+    })
+    .to_string();
+    let length = problem.len();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n{problem}"
+    )
+    .into()
+}
+
 /// Answers a connection for which there is no room, and closes it. Reads what the client has sent,
 /// because closing it unread would reset the connection and could cost the client the answer.
-fn refuse(mut stream: TcpStream, refusals: &Arc<Semaphore>) {
+fn refuse(mut stream: TcpStream, refusal: Arc<str>, refusals: &Arc<Semaphore>) {
     let Ok(permit) = Arc::clone(refusals).try_acquire_owned() else { return };
     let answer = async move {
-        stream.write_all(REFUSAL.as_bytes()).await?;
+        stream.write_all(refusal.as_bytes()).await?;
         stream.shutdown().await?;
         let mut unread = [0; 1_024];
         while stream.read(&mut unread).await? > 0 {}

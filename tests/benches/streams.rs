@@ -5,7 +5,7 @@
 //! --bench streams -- [--streams N] [--seconds N] [--heartbeat-ms N] [--by-conversation] [--json]`
 //!
 //! Memory is the resident memory of the service's process, without the kernel's buffers of
-//! connections. Needs a limit of open files (`ulimit -n`) above the number of streams.
+//! connections. Needs a limit of open files (`ulimit -Hn`) of three times the number of streams.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that measures and prints")]
 
@@ -88,8 +88,8 @@ async fn run() {
         &[
             ("--http-streams-max", streams + WARM_UP),
             ("--http-streams-per-tenant", streams + WARM_UP),
-            // At most three quarters of the connections are streams.
-            ("--http-connections-max", (streams + WARM_UP) * 4 / 3 + 1),
+            // At most half of the connections are streams.
+            ("--http-connections-max", 2 * (streams + WARM_UP)),
             ("--http-heartbeat-ms", heartbeat_ms as usize),
         ]
         .map(|(flag, value)| format!("{flag}={value}"))

@@ -1,7 +1,7 @@
 //! Tests the bounds of a process as an operator meets them: its descriptors, its budgets in
 //! metrics, and the listener for operators. The tests of `crates/http` meet each bound.
 
-use receipts_tests::process::{Service, errors, request, run_with_descriptors};
+use receipts_tests::process::{Service, errors, request, run_limited};
 use serde_json::json;
 use std::net::TcpStream;
 use std::path::Path;
@@ -23,16 +23,16 @@ fn shows(metrics: &str, lines: &[&str]) {
 fn idle_connections_leave_descriptors_for_all_else() {
     let data = tempfile::tempdir().expect("a folder");
     let more = ["--projector-checkpoint-interval-ms", "10"];
-    let service = Service::start_with_descriptors(256, "receipts", &[&flags(data.path())[..], &more].concat());
+    let service = Service::start_limited(256, "receipts", &[&flags(data.path())[..], &more].concat());
     let metrics = service.get("/metrics").body;
     let metrics = metrics.as_str().expect("text");
     shows(
         metrics,
         &[
             "receipts_budget_limit{budget=\"connections\"} 128",
-            "receipts_budget_limit{budget=\"streams\"} 96",
-            "receipts_budget_limit{budget=\"waits\"} 64",
-            "receipts_budget_limit{budget=\"requests\"} 1024",
+            "receipts_budget_limit{budget=\"streams\"} 64",
+            "receipts_budget_limit{budget=\"waits\"} 32",
+            "receipts_budget_limit{budget=\"requests\"} 32",
             "receipts_budget_limit{budget=\"body_bytes\"} 67108864",
         ],
     );
@@ -49,13 +49,13 @@ fn idle_connections_leave_descriptors_for_all_else() {
 #[test]
 fn budgets_are_in_metrics_from_the_start() {
     let data = tempfile::tempdir().expect("a folder");
-    let service = Service::serve(data.path(), &["--http-requests-max", "40", "--http-connections-max", "50"]);
+    let service = Service::serve(data.path(), &["--http-requests-max", "40", "--http-connections-max", "200"]);
     let metrics = service.get("/metrics").body;
     let metrics = metrics.as_str().expect("text");
     shows(
         metrics,
         &[
-            "receipts_budget_limit{budget=\"connections\"} 50",
+            "receipts_budget_limit{budget=\"connections\"} 200",
             "receipts_budget_limit{budget=\"requests\"} 40",
             "receipts_budget_used{budget=\"connections\"} 1",
             "receipts_budget_refused_total{budget=\"connections\",share=\"total\"} 0",
@@ -78,7 +78,7 @@ fn too_few_descriptors_are_refused_with_exit_code_2() {
         (220, &["--http-admin-listen", "127.0.0.1:0"], "needs 224"),
         (256, &["--http-connections-max", "129"], "http.connections_max is 129"),
     ] {
-        let output = run_with_descriptors(limit, "receipts", &[&flags(data.path())[..], more].concat());
+        let output = run_limited(limit, "receipts", &[&flags(data.path())[..], more].concat());
         let errors = errors(&output);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{errors}");
         assert!(errors.contains(said) && errors.contains("ulimit -Hn"), "{errors}");

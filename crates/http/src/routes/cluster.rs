@@ -40,7 +40,7 @@ pub struct Peer {
     pub cursor_key: Option<String>,
     /// Callers must know this secret. With `None`, every caller is answered.
     pub secret: Option<Secret>,
-    /// Questions that only wait for a position, at once: at most half of the connections.
+    /// Questions that only wait for a position, at once: at most a part of the connections.
     pub waits_max: usize,
 }
 

@@ -49,8 +49,8 @@ pub fn limits(settings: &Settings, connections: u64) -> Limits {
         request_timeout: Duration::from_millis(http.timeout_ms),
         wait_default: Duration::from_millis(http.wait_ms_default),
         budgets: Budgets::new(&BudgetAmounts {
-            // Together they are no more than the connections, and a tenant's shares of them fewer: so
-            // no tenant has a request, a wait or a stream on every connection.
+            // Together they are no more than the connections, and a tenant's shares of them fewer:
+            // so no tenant has a request, a wait or a stream on every connection.
             requests: amounts(http.requests, (connections / 4).max(1)),
             waits: amounts(http.waits, waits_max(connections)),
             streams: amounts(http.streams, (connections / 2).max(1)),

@@ -1,5 +1,5 @@
 //! Budgets: how much of a resource all callers together, one tenant, and one caller may hold at
-//! once (ADR 0036, INV-BUDGET).
+//! once (ADR 0036, INV-SHARES).
 //!
 //! A budget must not wait, and must not know what it counts: it returns a guard, or the share that
 //! is used up.
@@ -386,7 +386,7 @@ mod tests {
     }
 
     proptest! {
-        /// INV-BUDGET
+        /// INV-SHARES
         #[test]
         fn budget_agrees_with_a_naive_sum(steps in proptest::collection::vec(step(), 0..200)) {
             let budget = budget(20, 12, 6);

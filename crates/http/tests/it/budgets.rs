@@ -1,5 +1,5 @@
 //! Tests the budgets of an edge through a real listener, with small amounts: places of requests,
-//! waits, streams and bytes of bodies (INV-BUDGET).
+//! waits, streams and bytes of bodies (INV-SHARES).
 
 use crate::common::table::Mood;
 use crate::common::wire::{Listening, read_some, until};
@@ -42,7 +42,7 @@ fn is_refused(answer: &str, status: u16, code: &str, setting: &str) {
     assert!(answer.contains(&format!("urn:receipts:problem:{code}\"")) && answer.contains(setting), "{answer}");
 }
 
-/// INV-BUDGET
+/// INV-SHARES
 #[tokio::test]
 async fn shares_of_requests_leave_places_for_others() {
     let (app, budgets, http) = app(BudgetAmounts { requests: amounts(4, 3, 2), ..BudgetAmounts::default() }).await;
@@ -71,7 +71,7 @@ fn ahead() -> (u32, String) {
     (partition, format!("receipts-min-position: {}\r\nreceipts-wait-ms: 30000\r\n", Positions::applied(partition, 99)))
 }
 
-/// INV-BUDGET
+/// INV-SHARES
 #[tokio::test]
 async fn waiting_read_holds_no_place_of_a_request() {
     let (app, budgets, http) =
@@ -89,7 +89,7 @@ async fn waiting_read_holds_no_place_of_a_request() {
     until("nothing is held", async || (budgets.requests.used(), budgets.waits.used()) == (0, 0)).await;
 }
 
-/// INV-BUDGET
+/// INV-SHARES
 #[tokio::test]
 async fn read_needs_a_place_again_after_its_wait() {
     let (app, budgets, http) = app(BudgetAmounts { requests: amounts(1, 1, 1), ..BudgetAmounts::default() }).await;
@@ -104,7 +104,7 @@ async fn read_needs_a_place_again_after_its_wait() {
     assert_eq!((budgets.requests.used(), budgets.waits.used()), (1, 0));
 }
 
-/// INV-BUDGET
+/// INV-SHARES
 #[tokio::test(flavor = "multi_thread")]
 async fn shares_of_streams_leave_streams_for_others() {
     let (_app, budgets, http) =
@@ -129,7 +129,7 @@ fn posted(caller: &str, length: usize, sent: usize) -> String {
     format!("{head}content-length: {length}\r\n\r\n{}", " ".repeat(sent))
 }
 
-/// INV-BUDGET
+/// INV-SHARES
 #[tokio::test]
 async fn bodies_take_bytes_as_they_arrive() {
     let (_app, budgets, http) =
@@ -181,7 +181,7 @@ impl Writer for Blocked {
     }
 }
 
-/// INV-BUDGET
+/// INV-SHARES
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_leaves_keeps_its_bytes_until_written() {
     let (log, _budgets, _listening) = app(BudgetAmounts::default()).await;

@@ -1,14 +1,13 @@
-//! Topics that do not fit: one that got more partitions, one that takes records of any time, and one
-//! of another cluster. And positions that no record has.
+//! Topics that do not fit: one that got more partitions, and one that takes records of any time. And
+//! positions that no record has.
 
 use super::end_to_end::{read, sent};
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
-use receipts_log::testing::{Broker, grow, set_config};
+use receipts_log::testing::{grow, set_config};
 use receipts_tests::kafka::{Kafka, PARTITIONS, broker};
 use receipts_tests::process::{Service, errors, run};
 use receipts_tests::receipt_path;
 use serde_json::{Value, json};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 fn joined(conversation: &str) -> Value {
@@ -157,33 +156,6 @@ fn invented_positions_are_refused_and_written_ones_never() {
     for service in [edge, projector, alone] {
         assert_eq!(service.terminate(), Some(0));
     }
-}
-
-/// INV-SAME-LOG: a store of another cluster is refused before any topic is made there.
-#[test]
-fn another_cluster_is_refused_without_a_trace() {
-    let Some(first) = broker() else { return };
-    let second = Broker::start(1).unwrap_or_else(|error| panic!("{error}"));
-    let kafka = Kafka::named(first, "moved");
-    let folder = tempfile::tempdir().expect("a folder");
-    let serve = |kafka: &Kafka| -> Vec<String> {
-        let own = ["serve", "--http-listen", "127.0.0.1:0", "--data-dir", path(folder.path())];
-        own.iter().map(|flag| (*flag).to_owned()).chain(kafka.flags()).collect()
-    };
-    let flags = serve(&kafka);
-    let service = Service::start("receipts", &flags.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(service.terminate(), Some(0));
-    let there = Kafka { bootstrap: second.bootstrap(), ..kafka };
-    let flags = serve(&there);
-    let output = run("receipts", &flags.iter().map(String::as_str).collect::<Vec<_>>());
-    let said = errors(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("was folded from") && said.contains("choose another --data-dir"), "{said}");
-    assert!(KafkaLog::connect(there.settings()).is_err(), "no topic was made");
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 /// Makes the topic of events as an operator without a time bound does.

@@ -85,7 +85,7 @@ impl Shard {
         cell.at_end.store(false, Ordering::Release);
         self.resume(number);
         cell.set_folded(position);
-        tracing::info!(partition = number, next_offset = next, end_offset, "partition taken up again after an outage");
+        tracing::debug!(partition = number, next_offset = next, end_offset, "partition taken up again after an outage");
         Ok(next)
     }
 

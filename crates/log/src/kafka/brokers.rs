@@ -135,7 +135,7 @@ impl Brokers {
             None => {}
             Some(News::Away(brokers)) => tracing::warn!(
                 brokers,
-                "Kafka cannot be reached; reads are answered from the held state, and writes fail until it is back"
+                "Kafka cannot be reached; until it is back, writes fail and reads are answered from the held state"
             ),
             Some(News::Partly(brokers)) => {
                 tracing::warn!(brokers, "some brokers of Kafka cannot be reached; the others answer");

@@ -4,7 +4,7 @@
 use crate::support::{Fixture, PARTITIONS, Received, TIME_LIMIT, admin, entry, settings};
 use parking_lot::Mutex;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
-use receipts_log::kafka::{ConnectError, CreateTopics, KafkaLog, KafkaSettings};
+use receipts_log::kafka::{BoundTopic, ConnectError, CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, enabled, unique};
 use receipts_log::{AppendError, Assignment, Entry, Inspect, Log, Peek, Polled, ReadError, Reader, Topic};
 use std::collections::BTreeMap;
@@ -298,6 +298,31 @@ fn a_compacted_event_topic_is_refused() {
         assert!(matches!(error, ConnectError::Compacted(_)), "{error}");
         assert!(error.to_string().contains("Set cleanup.policy=delete"), "{error}");
     }
+}
+
+/// INV-SAME-LOG, INV-PARTITION-COUNT
+#[test]
+fn refusals_leave_no_topic_behind() {
+    let Some(broker) = Broker::shared() else { return };
+    let settings = settings(broker);
+    let bound = |cluster_id: Option<&str>, partitions| {
+        let bound = Some(BoundTopic { cluster_id: cluster_id.map(Into::into), partitions });
+        KafkaLog::connect(KafkaSettings { bound, ..settings.clone() }).err()
+    };
+    let missing = |required| {
+        let existing = KafkaSettings { create_topics: None, required, ..settings.clone() };
+        matches!(KafkaLog::connect(existing).err(), Some(ConnectError::Missing { .. }))
+    };
+    let refused = bound(Some("another"), PARTITIONS);
+    assert!(matches!(refused, Some(ConnectError::OtherCluster { .. })), "{refused:?}");
+    assert!(missing(&[Topic::Events]));
+    create(&settings.bootstrap, &settings.events, 9, &[]);
+    let refused = bound(None, PARTITIONS).expect("refused").to_string();
+    assert!(refused.contains("(4 before, 9 now)") && refused.contains(&settings.events), "{refused}");
+    assert!(missing(&Topic::ALL), "the other topics are not made");
+    // Missing topics get the partition count of the events.
+    assert_eq!(KafkaLog::connect(settings.clone()).unwrap().partition_count(), 9);
+    drop(KafkaLog::connect(KafkaSettings { create_topics: None, ..settings }).unwrap());
 }
 
 #[test]

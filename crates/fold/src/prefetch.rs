@@ -6,7 +6,7 @@
 //! one such step for all records, so the processor waits for them at once. Many small loops are
 //! needed: the processor cannot begin the next record's step inside one long loop.
 
-use crate::index::id_hash;
+use crate::index::{TenantHash, id_hash};
 use crate::pages::{
     CHUNK_SLOTS, Chunk, ConversationPage, Messages, PEOPLE_PER_PAGE, PageKey, Pages, People, PeopleIndex, Table,
     index_page, message_key, user_hash, write_conversation_name,
@@ -68,6 +68,7 @@ impl<S: Pages> State<S> {
         mentions.clear();
         // Receipts of one reader often come in a row; then they share an actor.
         let mut last = None;
+        let mut tenant = None;
         for event in events {
             let Some(conversation) = event.conversation_id() else { continue };
             let (user, ids, is_send) = match &event.body {
@@ -79,13 +80,15 @@ impl<S: Pages> State<S> {
             let this = Some((&*event.tenant, conversation, user, is_send));
             if last != this {
                 last = this;
+                tenant = Some(TenantHash::of(&event.tenant));
                 write_conversation_name(&mut self.name, &event.tenant, conversation);
                 let name_hash = self.pages.conversation_hash(&self.name);
                 let user_hash = user_hash(user);
                 actors.push(Actor { name_hash, user_hash, is_send, conversation: None, slot: None });
             }
             let actor = actors.len() - 1;
-            mentions.extend(ids.iter().map(|id| Mention { actor, hash: id_hash(&event.tenant, id), message: None }));
+            let Some(tenant) = tenant else { continue };
+            mentions.extend(ids.iter().map(|id| Mention { actor, hash: id_hash(tenant, id), message: None }));
         }
     }
 

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use receipts_fold::index::{BloomFilter, IndexPage, MessageIndex, SEGMENT_MESSAGES, SegmentSet, id_hash};
+use receipts_fold::index::{BloomFilter, IndexPage, MessageIndex, SEGMENT_MESSAGES, SegmentSet, TenantHash, id_hash};
 use receipts_fold::pages::codec::{Reader, Writer};
 use receipts_fold::pages::{
     Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, PageKey, Parked, People, PeopleIndex,
@@ -142,7 +142,7 @@ fn filter_page(bytes: &[u8]) {
 
 fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: BloomFilter) {
     let backend = MemoryBackend::default();
-    let id = id_hash("t", "m1");
+    let id = id_hash(TenantHash::of("t"), "m1");
     for (table, payload) in pages {
         put(&backend, &values(&page_key(table, PageKey { a: 0, b: (id >> 56) as u32 }), 9, payload));
     }
@@ -189,7 +189,7 @@ fn journal(bytes: Vec<u8>) {
 
 /// Returns a page of the index with a few entries, as a seed.
 fn sealed_segment() -> Vec<u8> {
-    let hash = (id_hash("t", "m1") >> 24) as u32;
+    let hash = (id_hash(TenantHash::of("t"), "m1") >> 24) as u32;
     let entries = [(hash, 0u16, 3u16), (hash, 1, 4), (hash, 1, 9)];
     let entry = |(hash, tag, place): (u32, u16, u16)| {
         [&hash.to_le_bytes()[..], &tag.to_le_bytes(), &place.to_le_bytes()].concat()

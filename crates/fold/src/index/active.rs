@@ -156,14 +156,17 @@ impl ProbeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::id_hash;
+    use crate::index::{TenantHash, id_hash};
 
     #[test]
     fn segment_finds_ids_as_a_plain_search_does() {
         let mut segment = ActiveSegment::new(7);
-        let messages: Vec<(u64, u32)> = (0..3_000).map(|i| (id_hash("t", &(i % 700).to_string()), i % 13)).collect();
+        let messages: Vec<(u64, u32)> =
+            (0..3_000).map(|i| (id_hash(TenantHash::of("t"), &(i % 700).to_string()), i % 13)).collect();
         messages.iter().for_each(|(hash, conversation)| segment.insert(*hash, *conversation));
-        for (hash, conversation) in messages.iter().copied().chain([(id_hash("t", "none"), 1), (messages[0].0, 13)]) {
+        for (hash, conversation) in
+            messages.iter().copied().chain([(id_hash(TenantHash::of("t"), "none"), 1), (messages[0].0, 13)])
+        {
             let indexes = |of: &dyn Fn(&(u64, u32)) -> bool| -> Vec<u32> {
                 (0..).zip(&messages).filter(|(_, m)| of(m)).map(|(index, _)| index).collect()
             };
@@ -192,7 +195,7 @@ mod tests {
     #[test]
     fn segment_accounts_for_entries_and_both_tables() {
         let mut segment = ActiveSegment::new(0);
-        (0..1_000).for_each(|i| segment.insert(id_hash("t", &i.to_string()), 1));
+        (0..1_000).for_each(|i| segment.insert(id_hash(TenantHash::of("t"), &i.to_string()), 1));
         // A power of two, at most half full.
         assert_eq!(segment.memory_bytes(), segment.entries.capacity() * size_of::<Entry>() + 2 * 2_048 * 8);
         assert!(segment.entries.capacity() >= 1_000);

@@ -1,6 +1,6 @@
 //! Finds the message that an event names. Reads pages and changes nothing.
 
-use crate::index::id_hash;
+use crate::index::{TenantHash, id_hash};
 use crate::pages::{ConversationPage, Message, Messages, PageKey, Pages, Table, message_key};
 use crate::state::{Error, Result, State};
 
@@ -19,7 +19,7 @@ impl<S: Pages> State<S> {
     /// Finds the message of an id in a conversation of the tenant.
     pub(crate) fn find_message(
         &mut self,
-        tenant: &str,
+        tenant: TenantHash,
         conversation: u32,
         message_id: &str,
     ) -> Result<Lookup, S::Error> {

@@ -27,11 +27,21 @@ pub const SEGMENT_MESSAGES: u64 = 1 << 16;
 /// The (id hash, conversation) of a message that was removed.
 pub(crate) const BLANK: (u64, u32) = (0, u32::MAX);
 
+/// The hash of a tenant's name, which hashes of its message ids include; part of the store's format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TenantHash(u64);
+
+impl TenantHash {
+    /// Hashes the name of a tenant.
+    pub fn of(tenant: &str) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_64(tenant.as_bytes()))
+    }
+}
+
 /// Returns the hash of a tenant's message id; part of the store's format. A look-up of an id in any
 /// conversation so meets no other tenant's messages.
-pub fn id_hash(tenant: &str, id: &str) -> u64 {
-    use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
-    xxh3_64_with_seed(id.as_bytes(), xxh3_64(tenant.as_bytes()))
+pub fn id_hash(tenant: TenantHash, id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(id.as_bytes()) ^ tenant.0
 }
 
 /// Returns the hash of an id within a conversation; part of the store's format.

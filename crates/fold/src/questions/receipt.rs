@@ -1,7 +1,7 @@
 //! The receipt of a message: its status and its counts. Computed from the message's counts and the
 //! departures since its send, not by a look at every slot.
 
-use crate::index::{id_hash, message_named};
+use crate::index::{TenantHash, id_hash, message_named};
 use crate::pages::{Message, MessageStatus, Messages, PageKey, Pages, Ref, Table, message_key};
 use crate::questions::find::{Found, not_found};
 use crate::questions::view::{Counts, FoundReceipt, Receipt, Status};
@@ -40,10 +40,11 @@ impl<S: Pages> State<S> {
         };
         let within = (conversation, &conversation_page.segments);
         let unseen = self.unseen_departures(conversation, &conversation_page)?;
+        let of_tenant = TenantHash::of(tenant);
         let mut receipts = Vec::with_capacity(message_ids.len());
         let mut page: Option<(PageKey, Ref<'_, Messages>)> = None;
         'ids: for id in message_ids {
-            for number in self.index.candidates(&self.pages, id_hash(tenant, id), within)? {
+            for number in self.index.candidates(&self.pages, id_hash(of_tenant, id), within)? {
                 let key = message_key(number).0;
                 if page.as_ref().is_none_or(|(last, _)| *last != key) {
                     page = Table::<Messages>::read(&self.pages, key)?.map(|page| (key, page));
@@ -90,8 +91,8 @@ impl<S: Pages> State<S> {
 
     /// Returns the receipt of the message with that id in any conversation. Of several messages, a
     /// live one goes before a recalled one; of these, the greatest `sent_at_ms` decides, and then
-    /// the later place in the log. Where more messages have the id than `candidates_max`, expired
-    /// ones that are not yet removed included, the receipt is ambiguous.
+    /// the one sent later in the log. Where more messages have the id than `candidates_max`,
+    /// expired ones that are not yet removed included, the receipt is ambiguous.
     ///
     /// With a `sender_id`, only the messages that this person sent are answered. Then the receipt
     /// is ambiguous only if one of the messages that were looked at is theirs: a stranger's answer
@@ -110,7 +111,7 @@ impl<S: Pages> State<S> {
         if sender_id.is_some_and(|sender| self.is_erased(tenant, sender)) {
             return Ok(none(0));
         }
-        let hash = id_hash(tenant, message_id);
+        let hash = id_hash(TenantHash::of(tenant), message_id);
         let numbers = self.index.candidates_anywhere(&self.pages, hash, candidates_max as usize + 1)?;
         let candidates = numbers.len() as u32;
         let too_many = candidates > candidates_max;

@@ -4,7 +4,7 @@
 //! An erasure has a number; a conversation knows up to which number it has applied them. Looking
 //! for the others never costs more than the shorter of two lists: the people of the conversation,
 //! or the erasures of its tenant that it has not seen. Other tenants' erasures cost nothing
-//! (INV-BUDGET).
+//! (INV-FOLD-BUDGET).
 
 use hashbrown::HashMap;
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! `policy.changed`: replaces a tenant's policy, which says for each group type whether it has
-//! receipts. Applies to later sends only. The group types of all policies are bounded (INV-BUDGET).
+//! receipts. Applies to later sends only. The group types of all policies are bounded
+//! (INV-FOLD-BUDGET).
 
 use crate::effects::Effects;
 use crate::pages::{ConversationPage, PageKey, Pages, Policy, Table};

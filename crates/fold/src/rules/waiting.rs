@@ -1,5 +1,5 @@
-//! The index of parked records in memory: by message, by age, and by tenant (INV-BUDGET). Rebuilt
-//! from the parked records when a store opens. Reads no page and decides nothing.
+//! The index of parked records in memory: by message, by age, and by tenant (INV-FOLD-BUDGET).
+//! Rebuilt from the parked records when a store opens. Reads no page and decides nothing.
 
 use crate::pages::Parked;
 use hashbrown::HashMap;

@@ -1,4 +1,4 @@
-//! INV-BUDGET: the budgets of the fold, counted (ADR 0036): what one tenant piles up costs the
+//! INV-FOLD-BUDGET: the budgets of the fold, counted (ADR 0036): what one tenant piles up costs the
 //! others no page, no record and no byte. Measures no time.
 
 use crate::watched::Watched;

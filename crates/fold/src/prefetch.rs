@@ -6,7 +6,7 @@
 //! one such step for all records, so the processor waits for them at once. Many small loops are
 //! needed: the processor cannot begin the next record's step inside one long loop.
 
-use crate::index::{TenantHash, id_hash};
+use crate::index::{id_hash, tenant_hash};
 use crate::pages::{
     CHUNK_SLOTS, Chunk, ConversationPage, Messages, PEOPLE_PER_PAGE, PageKey, Pages, People, PeopleIndex, Table,
     index_page, message_key, user_hash, write_conversation_name,
@@ -36,6 +36,8 @@ struct Mention {
     /// Index of the event's actor.
     actor: usize,
     hash: u64,
+    /// The hash with the tenant, where it is needed.
+    in_tenant: u64,
     /// The message that probably has the id.
     message: Option<u64>,
 }
@@ -68,7 +70,7 @@ impl<S: Pages> State<S> {
         mentions.clear();
         // Receipts of one reader often come in a row; then they share an actor.
         let mut last = None;
-        let mut tenant = None;
+        let has_sealed = self.index.has_sealed();
         for event in events {
             let Some(conversation) = event.conversation_id() else { continue };
             let (user, ids, is_send) = match &event.body {
@@ -80,15 +82,18 @@ impl<S: Pages> State<S> {
             let this = Some((&*event.tenant, conversation, user, is_send));
             if last != this {
                 last = this;
-                tenant = Some(TenantHash::of(&event.tenant));
                 write_conversation_name(&mut self.name, &event.tenant, conversation);
                 let name_hash = self.pages.conversation_hash(&self.name);
                 let user_hash = user_hash(user);
                 actors.push(Actor { name_hash, user_hash, is_send, conversation: None, slot: None });
             }
             let actor = actors.len() - 1;
-            let Some(tenant) = tenant else { continue };
-            mentions.extend(ids.iter().map(|id| Mention { actor, hash: id_hash(tenant, id), message: None }));
+            // Only a send and a look-up in sealed segments need the tenant.
+            let tenant = if is_send || has_sealed { tenant_hash(&event.tenant) } else { 0 };
+            mentions.extend(ids.iter().map(|id| {
+                let hash = id_hash(id);
+                Mention { actor, hash, in_tenant: hash ^ tenant, message: None }
+            }));
         }
     }
 
@@ -128,12 +133,12 @@ impl<S: Pages> State<S> {
         let index = &self.index;
         let within = |m: &Mention| actors[m.actor].conversation;
         for_each(mentions.iter(), |m| within(m).map_or(0, |c| index.prefetch(m.hash, c)));
-        for_each(mentions.iter().filter(|m| actors[m.actor].is_send), |m| index.prefetch_insert(m.hash));
+        for_each(mentions.iter().filter(|m| actors[m.actor].is_send), |m| index.prefetch_insert(m.in_tenant));
         mentions.iter_mut().for_each(|m| m.message = within(m).and_then(|c| index.peek_active(m.hash, c)));
         for m in mentions.iter_mut().filter(|m| m.message.is_none()) {
             let page = self.peek_conversation_page(&actors[m.actor]);
             let Some((conversation, page)) = within(m).zip(page) else { continue };
-            m.message = index.peek_sealed(&self.pages, m.hash, (conversation, &page.segments));
+            m.message = index.peek_sealed(&self.pages, m.in_tenant, (conversation, &page.segments));
         }
         let message = |m: &Mention| self.peek_messages(m.message?);
         for_each(mentions.iter().filter_map(message), |(page, index)| page.prefetch(index));

@@ -4,7 +4,7 @@
 //! A pure function of the log's prefix and the [`Limits`]. Must not read a clock, draw a random
 //! number or do IO.
 
-use crate::index::{BLANK, BloomFilter, MessageIndex, SEGMENT_MESSAGES, TenantHash, id_hash};
+use crate::index::{BLANK, BloomFilter, IdHash, MessageIndex, SEGMENT_MESSAGES};
 use crate::pages::{
     ConversationPage, LastRecord, MESSAGES_PER_PAGE, Messages, Meta, Mut, Origin, PageKey, Pages, People, Table,
     message_key, write_conversation_name,
@@ -146,10 +146,10 @@ impl<S: Pages> State<S> {
     fn load_active_segments(&mut self, first: u64) -> Result<(), S::Error> {
         let mut message = first;
         // Tenants by conversation: the hash of an id takes the tenant's name.
-        let mut tenants: HashMap<u32, TenantHash> = HashMap::new();
+        let mut tenants: HashMap<u32, Box<str>> = HashMap::new();
         while message < self.meta.next_message {
             let expected = MESSAGES_PER_PAGE.min(self.meta.next_message - message) as usize;
-            let entries: Vec<(u64, u32)> = match Table::<Messages>::read(&self.pages, message_key(message).0)? {
+            let entries: Vec<(IdHash, u32)> = match Table::<Messages>::read(&self.pages, message_key(message).0)? {
                 Some(page) if page.first() != message || page.len() != expected => {
                     return Err(Error::Broken("some of the newest messages"));
                 }
@@ -157,15 +157,14 @@ impl<S: Pages> State<S> {
                     let mut entries = Vec::with_capacity(expected);
                     for (index, m) in page.iter().enumerate() {
                         let tenant = match tenants.entry(m.conversation) {
-                            Entry::Occupied(known) => *known.get(),
+                            Entry::Occupied(known) => known.into_mut(),
                             Entry::Vacant(new) => {
                                 let key = PageKey::new(m.conversation, 0);
                                 let conversation = Table::<ConversationPage>::read(&self.pages, key)?;
-                                let tenant = &conversation.ok_or(Error::Broken("a conversation"))?.tenant;
-                                *new.insert(TenantHash::of(tenant))
+                                new.insert(conversation.ok_or(Error::Broken("a conversation"))?.tenant.clone())
                             }
                         };
-                        entries.push((id_hash(tenant, page.id(index)), m.conversation));
+                        entries.push((IdHash::of(tenant, page.id(index)), m.conversation));
                     }
                     entries
                 }

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use receipts_fold::index::{BloomFilter, IndexPage, MessageIndex, SEGMENT_MESSAGES, SegmentSet, TenantHash, id_hash};
+use receipts_fold::index::{BloomFilter, IdHash, IndexPage, MessageIndex, SEGMENT_MESSAGES, SegmentSet};
 use receipts_fold::pages::codec::{Reader, Writer};
 use receipts_fold::pages::{
     Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, PageKey, Parked, People, PeopleIndex,
@@ -142,9 +142,9 @@ fn filter_page(bytes: &[u8]) {
 
 fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: BloomFilter) {
     let backend = MemoryBackend::default();
-    let id = id_hash(TenantHash::of("t"), "m1");
+    let id = IdHash::of("t", "m1");
     for (table, payload) in pages {
-        put(&backend, &values(&page_key(table, PageKey { a: 0, b: (id >> 56) as u32 }), 9, payload));
+        put(&backend, &values(&page_key(table, PageKey { a: 0, b: (id.in_tenant >> 56) as u32 }), 9, payload));
     }
     let paged = Paged::new(backend, 0, 1 << 20);
     let index = MessageIndex::new(SEGMENT_MESSAGES, [(0, filter)], 1);
@@ -154,7 +154,7 @@ fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: BloomFilter) {
         let found = index.candidates(&paged, id, (conversation, &segments)).expect("pages that decode");
         assert!(found.iter().all(|message| *message < SEGMENT_MESSAGES));
     }
-    let found = index.candidates_anywhere(&paged, id, 7).expect("pages that decode");
+    let found = index.candidates_anywhere(&paged, id.in_tenant, 7).expect("pages that decode");
     assert!(found.len() <= 7 && found.iter().all(|message| *message < SEGMENT_MESSAGES));
 }
 
@@ -189,7 +189,7 @@ fn journal(bytes: Vec<u8>) {
 
 /// Returns a page of the index with a few entries, as a seed.
 fn sealed_segment() -> Vec<u8> {
-    let hash = (id_hash(TenantHash::of("t"), "m1") >> 24) as u32;
+    let hash = (IdHash::of("t", "m1").in_tenant >> 24) as u32;
     let entries = [(hash, 0u16, 3u16), (hash, 1, 4), (hash, 1, 9)];
     let entry = |(hash, tag, place): (u32, u16, u16)| {
         [&hash.to_le_bytes()[..], &tag.to_le_bytes(), &place.to_le_bytes()].concat()

@@ -1,12 +1,13 @@
 //! An active segment of the message index: the newest messages by id, in memory. Holds hashes only;
 //! the message itself says whether it has the id.
 
-use crate::index::{BLANK, with_conversation};
+use crate::index::{BLANK, IdHash, with_conversation};
 
 /// No older entry.
 const NONE: u32 = u32::MAX;
 
 struct Entry {
+    /// Of the id in its tenant.
     hash: u64,
     conversation: u32,
     /// Index of the previous entry with the same hash, in any conversation; [`NONE`] for the first.
@@ -36,27 +37,29 @@ impl ActiveSegment {
         self.entries.len()
     }
 
-    /// Id hash and conversation of each message.
+    /// Hash of the id in its tenant and conversation of each message.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, u32)> {
         self.entries.iter().map(|e| (e.hash, e.conversation))
     }
 
     /// Adds the next message.
-    pub(crate) fn insert(&mut self, hash: u64, conversation: u32) {
+    pub(crate) fn insert(&mut self, hash: IdHash, conversation: u32) {
         let index = self.entries.len() as u32;
-        self.by_conversation.insert(with_conversation(hash, conversation) as u32, index);
+        self.by_conversation.insert(with_conversation(hash.plain, conversation) as u32, index);
+        let hash = hash.in_tenant;
         let entries = &self.entries;
         let older = self.by_id.replace(hash as u32, index, |newest| entries[newest as usize].hash == hash);
         let older = older.unwrap_or(NONE);
         self.entries.push(Entry { hash, conversation, older });
     }
 
-    /// Indexes of the messages that may have the id hash in the conversation, in no order.
+    /// Indexes of the messages that may have the plain id hash in the conversation, in no order.
     pub(crate) fn candidates(&self, hash: u64, conversation: u32) -> impl Iterator<Item = u32> {
         self.by_conversation.iter(with_conversation(hash, conversation) as u32)
     }
 
-    /// Indexes of the messages that have the id hash in any conversation, the newest first.
+    /// Indexes of the messages that have the id hash of their tenant in any conversation, the newest
+    /// first.
     pub(crate) fn anywhere(&self, hash: u64) -> impl Iterator<Item = u32> {
         let newest = self.by_id.iter(hash as u32).find(|at| self.entries[*at as usize].hash == hash);
         std::iter::successors(newest, |at| Some(self.entries[*at as usize].older).filter(|older| *older != NONE))
@@ -66,7 +69,7 @@ impl ActiveSegment {
     /// finds no message there.
     pub(crate) fn blank(&mut self, index: usize) {
         let entry = &mut self.entries[index];
-        (entry.hash, entry.conversation) = BLANK;
+        (entry.hash, entry.conversation) = (BLANK.0.in_tenant, BLANK.1);
     }
 
     /// Reads the memory where [`Self::candidates`] begins.
@@ -156,29 +159,27 @@ impl ProbeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{TenantHash, id_hash};
 
     #[test]
     fn segment_finds_ids_as_a_plain_search_does() {
         let mut segment = ActiveSegment::new(7);
-        let messages: Vec<(u64, u32)> =
-            (0..3_000).map(|i| (id_hash(TenantHash::of("t"), &(i % 700).to_string()), i % 13)).collect();
+        let message = |i: u32| (IdHash::of("t", &(i % 700).to_string()), i % 13);
+        let messages: Vec<(IdHash, u32)> = (0..3_000).map(message).collect();
         messages.iter().for_each(|(hash, conversation)| segment.insert(*hash, *conversation));
-        for (hash, conversation) in
-            messages.iter().copied().chain([(id_hash(TenantHash::of("t"), "none"), 1), (messages[0].0, 13)])
-        {
-            let indexes = |of: &dyn Fn(&(u64, u32)) -> bool| -> Vec<u32> {
+        let others = [(IdHash::of("t", "none"), 1), (messages[0].0, 13), (IdHash::of("u", "0"), 13)];
+        for (hash, conversation) in messages.iter().copied().chain(others) {
+            let indexes = |of: &dyn Fn(&(IdHash, u32)) -> bool| -> Vec<u32> {
                 (0..).zip(&messages).filter(|(_, m)| of(m)).map(|(index, _)| index).collect()
             };
-            let mut found: Vec<u32> = segment.candidates(hash, conversation).collect();
+            let mut found: Vec<u32> = segment.candidates(hash.plain, conversation).collect();
             found.sort_unstable();
-            assert_eq!(found, indexes(&|m| *m == (hash, conversation)));
-            let mut wanted = indexes(&|m| m.0 == hash);
+            assert_eq!(found, indexes(&|m| (m.0.plain, m.1) == (hash.plain, conversation)));
+            let mut wanted = indexes(&|m| m.0.in_tenant == hash.in_tenant);
             wanted.reverse();
-            assert_eq!(segment.anywhere(hash).collect::<Vec<_>>(), wanted);
+            assert_eq!(segment.anywhere(hash.in_tenant).collect::<Vec<_>>(), wanted);
         }
         segment.blank(2_999);
-        assert_eq!(segment.entries().last(), Some(BLANK));
+        assert_eq!(segment.entries().last(), Some((BLANK.0.in_tenant, BLANK.1)));
     }
 
     #[test]
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn segment_accounts_for_entries_and_both_tables() {
         let mut segment = ActiveSegment::new(0);
-        (0..1_000).for_each(|i| segment.insert(id_hash(TenantHash::of("t"), &i.to_string()), 1));
+        (0..1_000).for_each(|i| segment.insert(IdHash::of("t", &i.to_string()), 1));
         // A power of two, at most half full.
         assert_eq!(segment.memory_bytes(), segment.entries.capacity() * size_of::<Entry>() + 2 * 2_048 * 8);
         assert!(segment.entries.capacity() >= 1_000);

@@ -1,6 +1,6 @@
 //! Finds the message that an event names. Reads pages and changes nothing.
 
-use crate::index::{TenantHash, id_hash};
+use crate::index::{id_hash, in_tenant};
 use crate::pages::{ConversationPage, Message, Messages, PageKey, Pages, Table, message_key};
 use crate::state::{Error, Result, State};
 
@@ -19,12 +19,12 @@ impl<S: Pages> State<S> {
     /// Finds the message of an id in a conversation of the tenant.
     pub(crate) fn find_message(
         &mut self,
-        tenant: TenantHash,
+        tenant: &str,
         conversation: u32,
         message_id: &str,
     ) -> Result<Lookup, S::Error> {
         let horizon = self.horizon();
-        let hash = id_hash(tenant, message_id);
+        let hash = id_hash(message_id);
         let mut otherwise = Lookup::Unknown;
         let mut accept = |pages: &mut S, message| -> Result<_, S::Error> {
             let page = Table::<Messages>::load_mut(pages, message_key(message).0)?;
@@ -42,6 +42,7 @@ impl<S: Pages> State<S> {
             let page = Table::<ConversationPage>::load_mut(&mut self.pages, PageKey::new(conversation, 0))?
                 .ok_or(Error::Broken("a conversation"))?;
             let segments = page.segments.clone();
+            let hash = in_tenant(hash, tenant);
             found = self.index.find_sealed(&mut self.pages, hash, (conversation, &segments), accept)?;
         }
         Ok(found.unwrap_or(otherwise))

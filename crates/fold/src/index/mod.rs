@@ -24,24 +24,41 @@ use std::collections::VecDeque;
 
 /// Messages per segment, part of the store's format. An index within a segment takes 16 bits.
 pub const SEGMENT_MESSAGES: u64 = 1 << 16;
-/// The (id hash, conversation) of a message that was removed.
-pub(crate) const BLANK: (u64, u32) = (0, u32::MAX);
+/// The hashes of the id and the conversation of a message that was removed.
+pub(crate) const BLANK: (IdHash, u32) = (IdHash { plain: 0, in_tenant: 0 }, u32::MAX);
 
-/// The hash of a tenant's name, which hashes of its message ids include; part of the store's format.
+/// The hashes of a message id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TenantHash(u64);
+pub struct IdHash {
+    /// Of the id alone, as [`id_hash`]: finds it in the active segments within a conversation, whose
+    /// number stands for the tenant too.
+    pub plain: u64,
+    /// With the tenant, as [`in_tenant`]: finds it elsewhere.
+    pub in_tenant: u64,
+}
 
-impl TenantHash {
-    /// Hashes the name of a tenant.
-    pub fn of(tenant: &str) -> Self {
-        Self(xxhash_rust::xxh3::xxh3_64(tenant.as_bytes()))
+impl IdHash {
+    /// Hashes an id of a tenant.
+    pub fn of(tenant: &str, id: &str) -> Self {
+        let plain = id_hash(id);
+        Self { plain, in_tenant: in_tenant(plain, tenant) }
     }
 }
 
-/// Returns the hash of a tenant's message id; part of the store's format. A look-up of an id in any
-/// conversation so meets no other tenant's messages.
-pub fn id_hash(tenant: TenantHash, id: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(id.as_bytes()) ^ tenant.0
+/// Returns the hash of a message id.
+pub fn id_hash(id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
+}
+
+/// Returns the hash of a tenant's name.
+pub(crate) fn tenant_hash(tenant: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(tenant.as_bytes())
+}
+
+/// Returns the hash of a tenant's message id from that of the id; part of the store's format. A
+/// look-up of an id in any conversation so meets no other tenant's messages.
+pub fn in_tenant(hash: u64, tenant: &str) -> u64 {
+    hash ^ tenant_hash(tenant)
 }
 
 /// Returns the hash of an id within a conversation; part of the store's format.
@@ -78,7 +95,7 @@ impl MessageIndex {
         &mut self,
         pages: &mut S,
         message: u64,
-        hash: u64,
+        hash: IdHash,
         conversation: u32,
     ) {
         let newest = self.active.back_mut().expect("there is always one");
@@ -93,7 +110,7 @@ impl MessageIndex {
         }
     }
 
-    /// Finds the message of an active segment that has the id hash in the conversation and that
+    /// Finds the message of an active segment that has the [`id_hash`] in the conversation and that
     /// `accept` accepts.
     ///
     /// # Errors
@@ -115,7 +132,7 @@ impl MessageIndex {
         Ok(None)
     }
 
-    /// As [`Self::find_active`], among the sealed segments in which the conversation has messages,
+    /// As [`Self::find_active`] by the hash [`in_tenant`], among the sealed segments in which the conversation has messages,
     /// the newest first.
     ///
     /// # Errors
@@ -168,8 +185,8 @@ impl MessageIndex {
 
     /// Reads a part of the memory that [`Self::insert`] changes, so that it is in the processor's
     /// cache.
-    pub(crate) fn prefetch_insert(&self, hash: u64) -> u64 {
-        self.active.back().map_or(0, |segment| segment.prefetch_anywhere(hash))
+    pub(crate) fn prefetch_insert(&self, in_tenant: u64) -> u64 {
+        self.active.back().map_or(0, |segment| segment.prefetch_anywhere(in_tenant))
     }
 
     /// Returns a message of a sealed segment that probably has the id hash in the conversation.
@@ -201,13 +218,14 @@ impl MessageIndex {
     pub fn candidates<S: Table<IndexPage>>(
         &self,
         pages: &S,
-        hash: u64,
+        hash: IdHash,
         (conversation, segments): (u32, &SegmentSet),
     ) -> Result<Vec<u64>, S::Error> {
         let mut found = Vec::new();
         for segment in self.active.iter().rev() {
-            found.extend(segment.candidates(hash, conversation).map(|index| segment.first + u64::from(index)));
+            found.extend(segment.candidates(hash.plain, conversation).map(|index| segment.first + u64::from(index)));
         }
+        let hash = hash.in_tenant;
         for segment in self.sealed_that_may_hold(hash, conversation, segments) {
             let page = Table::<IndexPage>::read(pages, IndexPage::key(segment, hash))?;
             let of_page = page.iter().flat_map(|page| page.candidates(hash, Some(conversation)));
@@ -289,7 +307,7 @@ mod tests {
         let (empty, filters) = (index.memory_bytes(), 3 * 1_024 * bloom::BITS_PER_MESSAGE / 8);
         assert_eq!(empty, filters);
         index.active.push_back(ActiveSegment::new(4 * 1_024));
-        index.active.iter_mut().for_each(|segment| segment.insert(1, 1));
+        index.active.iter_mut().for_each(|segment| segment.insert(IdHash { plain: 1, in_tenant: 1 }, 1));
         assert_eq!(index.memory_bytes(), filters + index.active.iter().map(ActiveSegment::memory_bytes).sum::<usize>());
     }
 }

@@ -1,7 +1,7 @@
 //! Finds messages, conversations and people for the questions. Reads only the pages that the answer
 //! needs, because response times must not reveal the rest (INV-STRANGER).
 
-use crate::index::{TenantHash, id_hash, message_named};
+use crate::index::{IdHash, message_named};
 use crate::pages::{
     ConversationPage, Message, Messages, PEOPLE_PER_PAGE, PageKey, Pages, People, PeopleIndex, Person, Ref, Table,
     index_page, message_key, user_hash, write_conversation_name,
@@ -51,7 +51,7 @@ impl<S: Pages> State<S> {
             return Ok(None);
         };
         let within = (conversation, &conversation_page.segments);
-        let hash = id_hash(TenantHash::of(tenant), message_id);
+        let hash = IdHash::of(tenant, message_id);
         for number in self.index.candidates(&self.pages, hash, within)? {
             let Some(page) = Table::<Messages>::read(&self.pages, message_key(number).0)? else { continue };
             if message_named(&page, number, conversation, message_id).is_some_and(|m| !self.is_expired(m)) {

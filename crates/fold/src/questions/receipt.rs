@@ -1,7 +1,7 @@
 //! The receipt of a message: its status and its counts. Computed from the message's counts and the
 //! departures since its send, not by a look at every slot.
 
-use crate::index::{TenantHash, id_hash, message_named};
+use crate::index::{IdHash, message_named};
 use crate::pages::{Message, MessageStatus, Messages, PageKey, Pages, Ref, Table, message_key};
 use crate::questions::find::{Found, not_found};
 use crate::questions::view::{Counts, FoundReceipt, Receipt, Status};
@@ -40,11 +40,10 @@ impl<S: Pages> State<S> {
         };
         let within = (conversation, &conversation_page.segments);
         let unseen = self.unseen_departures(conversation, &conversation_page)?;
-        let of_tenant = TenantHash::of(tenant);
         let mut receipts = Vec::with_capacity(message_ids.len());
         let mut page: Option<(PageKey, Ref<'_, Messages>)> = None;
         'ids: for id in message_ids {
-            for number in self.index.candidates(&self.pages, id_hash(of_tenant, id), within)? {
+            for number in self.index.candidates(&self.pages, IdHash::of(tenant, id), within)? {
                 let key = message_key(number).0;
                 if page.as_ref().is_none_or(|(last, _)| *last != key) {
                     page = Table::<Messages>::read(&self.pages, key)?.map(|page| (key, page));
@@ -111,7 +110,7 @@ impl<S: Pages> State<S> {
         if sender_id.is_some_and(|sender| self.is_erased(tenant, sender)) {
             return Ok(none(0));
         }
-        let hash = id_hash(TenantHash::of(tenant), message_id);
+        let hash = IdHash::of(tenant, message_id).in_tenant;
         let numbers = self.index.candidates_anywhere(&self.pages, hash, candidates_max as usize + 1)?;
         let candidates = numbers.len() as u32;
         let too_many = candidates > candidates_max;

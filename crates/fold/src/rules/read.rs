@@ -3,7 +3,7 @@
 //! decides. A hidden read is counted apart and names nobody (INV-HIDDEN).
 
 use crate::effects::{Effects, MessageChanged};
-use crate::index::{Lookup, TenantHash};
+use crate::index::Lookup;
 use crate::pages::{
     CHUNK_SLOTS, Chunk, INLINE_SLOTS, Membership, MessageStatus, Messages, PEOPLE_PER_PAGE, PageKey, Pages, People,
     Person, ReadOutcome, Reads, Role, Table, message_key, user_hash,
@@ -73,10 +73,9 @@ impl<S: Pages> State<S> {
         };
         let times = ReadTimes { read_at_ms: e.read_at_ms, timestamp_ms: at.timestamp_ms };
         let reading = Reading { times, hidden: e.hidden, offset: at.offset };
-        let of_tenant = TenantHash::of(tenant);
         for id in &e.message_ids {
             let named = match conversation {
-                Some(conversation) => self.find_message(of_tenant, conversation, id)?,
+                Some(conversation) => self.find_message(tenant, conversation, id)?,
                 None => Lookup::Unknown,
             };
             match (named, &reader) {

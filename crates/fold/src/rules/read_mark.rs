@@ -4,7 +4,7 @@
 //! A mark never moves back (INV-MARK). A hidden read covers messages and does not move the mark.
 
 use crate::effects::{Effects, MarkMoved};
-use crate::index::{Lookup, TenantHash};
+use crate::index::Lookup;
 use crate::pages::{Covered, MARKS_PER_PAGE, Mark, Messages, PageKey, Pages, ReadMarks, Role, Table, message_key};
 use crate::record::{RawRecord, RecordMetadata};
 use crate::rules::read::{ReadTimes, Reader, Reading};
@@ -50,15 +50,13 @@ impl<S: Pages> State<S> {
         let conversation = self.find_conversation(tenant, &e.conversation_id)?;
         match (&e.up_to, conversation) {
             (UpTo::Message(id), None) => self.park(tenant, at, raw, vec![(&**id).into()], effects)?,
-            (UpTo::Message(id), Some(conversation)) => {
-                match self.find_message(TenantHash::of(tenant), conversation, id)? {
-                    Lookup::Message(message) => {
-                        self.read_up_to_message(conversation, &e.reader_id, message, reading, effects)?
-                    }
-                    Lookup::Expired => effects.counters.expired += 1,
-                    Lookup::Unknown => self.park(tenant, at, raw, vec![(&**id).into()], effects)?,
+            (UpTo::Message(id), Some(conversation)) => match self.find_message(tenant, conversation, id)? {
+                Lookup::Message(message) => {
+                    self.read_up_to_message(conversation, &e.reader_id, message, reading, effects)?
                 }
-            }
+                Lookup::Expired => effects.counters.expired += 1,
+                Lookup::Unknown => self.park(tenant, at, raw, vec![(&**id).into()], effects)?,
+            },
             (UpTo::SentAt(_), None) => effects.counters.not_in_audience += 1,
             (UpTo::SentAt(sent_at_ms), Some(conversation)) => {
                 let target = Target { message_id: None, sent_at_ms: *sent_at_ms };

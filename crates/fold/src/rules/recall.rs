@@ -2,7 +2,7 @@
 //! recalled.
 
 use crate::effects::{Effects, MessageChanged};
-use crate::index::{Lookup, TenantHash};
+use crate::index::Lookup;
 use crate::pages::{MessageStatus, Pages, Reads, message_key};
 use crate::record::{RawRecord, RecordMetadata};
 use crate::state::{Error, Result, State};
@@ -18,7 +18,7 @@ impl<S: Pages> State<S> {
         effects: &mut Effects,
     ) -> Result<(), S::Error> {
         let named = match self.find_conversation(tenant, &e.conversation_id)? {
-            Some(conversation) => self.find_message(TenantHash::of(tenant), conversation, &e.message_id)?,
+            Some(conversation) => self.find_message(tenant, conversation, &e.message_id)?,
             None => Lookup::Unknown,
         };
         match named {

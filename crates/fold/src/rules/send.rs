@@ -4,7 +4,7 @@
 //! A send with the id of a live message of the conversation changes nothing.
 
 use crate::effects::{DeadLetter, Effects, MessageChanged};
-use crate::index::{Lookup, TenantHash, id_hash};
+use crate::index::{IdHash, Lookup};
 use crate::pages::{
     CHUNK_SLOTS, Chunk, ConversationPage, INLINE_SLOTS, MESSAGES_PER_PAGE, Message, MessageStatus, Messages,
     PEOPLE_PER_PAGE, PageKey, Pages, Parked, Reads, Role, Table, message_key, write_conversation_name,
@@ -40,8 +40,7 @@ impl<S: Pages> State<S> {
         let conversation = match self.find_conversation(tenant, &e.conversation_id)? {
             Some(conversation) => {
                 self.apply_erasures(conversation)?;
-                if matches!(self.find_message(TenantHash::of(tenant), conversation, &e.message_id)?, Lookup::Message(_))
-                {
+                if matches!(self.find_message(tenant, conversation, &e.message_id)?, Lookup::Message(_)) {
                     return Ok(());
                 }
                 if e.recipients.is_none() && !self.conversation_page(conversation)?.ever_roster {
@@ -140,7 +139,7 @@ impl<S: Pages> State<S> {
             return Err(Error::Broken("the end of the newest messages"));
         }
         page.push(&e.message_id, new, link);
-        self.index.insert(&mut self.pages, message, id_hash(TenantHash::of(tenant), &e.message_id), conversation);
+        self.index.insert(&mut self.pages, message, IdHash::of(tenant, &e.message_id), conversation);
         if slots > INLINE_SLOTS {
             self.store_recipients(message, &recipients)?;
         }

@@ -4,7 +4,7 @@ use crate::besieged::{Besieged, DESCRIPTORS, attackers_service, bearer};
 use receipts_query::Positions;
 use receipts_tests::process::request;
 use serde_json::{Value, json};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -13,18 +13,34 @@ const CONNECTIONS: usize = DESCRIPTORS + 144;
 /// How long an attacker waits for an answer: less than it asked to wait for.
 const ANSWERED: Duration = Duration::from_secs(20);
 
-/// Opens connections and sends the same bytes on each. A connection that the service closes meanwhile
-/// is none of the test's business.
+/// Opens connections and sends the same bytes on each.
 fn send_on_all(besieged: &Besieged, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
-    let mut open = Vec::with_capacity(count);
-    for _ in 0..count {
-        let mut stream = TcpStream::connect(besieged.address()).expect("the service listens");
-        // Whether the service reads on is its own decision.
-        stream.set_nonblocking(true).expect("a socket");
-        _ = stream.write(bytes);
-        open.push(stream);
-    }
-    open
+    (0..count).map(|_| send(besieged, bytes)).collect()
+}
+
+fn send(besieged: &Besieged, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(besieged.address()).expect("the service listens");
+    // The service decides whether it reads on.
+    stream.set_nonblocking(true).expect("a socket");
+    _ = stream.write(bytes);
+    stream
+}
+
+/// Holds connections until the other tenant was answered, and opens each again that the service
+/// closes.
+fn hold(besieged: &Besieged, count: usize, bytes: &[u8]) {
+    let mut open = send_on_all(besieged, count, bytes);
+    besieged.until_answered(|| {
+        for stream in &mut open {
+            let is_open = match stream.peek(&mut [0]) {
+                Ok(count) => count > 0,
+                Err(error) => error.kind() == ErrorKind::WouldBlock,
+            };
+            if !is_open {
+                *stream = send(besieged, bytes);
+            }
+        }
+    });
 }
 
 /// Returns the status of the answer on a connection; `None` if the service closed it without one.
@@ -34,7 +50,7 @@ fn status(stream: &mut TcpStream) -> Option<u16> {
     let mut head = [0; 12];
     match stream.read_exact(&mut head) {
         Ok(()) => std::str::from_utf8(&head[9..]).expect("a status line").parse().ok(),
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("no answer within {ANSWERED:?}"),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no answer within {ANSWERED:?}"),
         Err(_) => None,
     }
 }
@@ -46,14 +62,14 @@ fn head(method: &str, path: &str, bearer: &str, more: &str) -> String {
 /// INV-BUDGET
 #[test]
 fn idle_connections_starve_neither_callers_nor_checkpoints() {
-    Besieged::start(&[]).under(|besieged| besieged.hold(send_on_all(besieged, CONNECTIONS, b"")));
+    Besieged::start(&[]).under(|besieged| hold(besieged, CONNECTIONS, b""));
 }
 
 /// INV-BUDGET
 #[test]
 fn half_heads_take_bounded_memory() {
     let half = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(60 << 10));
-    Besieged::start(&[]).under(|besieged| besieged.hold(send_on_all(besieged, CONNECTIONS, half.as_bytes())));
+    Besieged::start(&[]).under(|besieged| hold(besieged, CONNECTIONS, half.as_bytes()));
 }
 
 /// INV-HEAD
@@ -77,14 +93,14 @@ fn oversized_head_is_refused() {
 fn slow_bodies_hold_only_their_callers_share() {
     let more = "Content-Type: application/json\r\nContent-Length: 1000000\r\n";
     let begun = head("POST", "/v1/events", &attackers_service(), more) + "[{\"type\":";
-    Besieged::start(&[]).under(|besieged| besieged.hold(send_on_all(besieged, CONNECTIONS, begun.as_bytes())));
+    Besieged::start(&[]).under(|besieged| hold(besieged, CONNECTIONS, begun.as_bytes()));
 }
 
 /// INV-BUDGET: answers that their client does not read hold no connection that others need.
 #[test]
 fn clients_that_read_nothing_starve_no_other_client() {
     let pipelined = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(500);
-    Besieged::start(&[]).under(|besieged| besieged.hold(send_on_all(besieged, CONNECTIONS, pipelined.as_bytes())));
+    Besieged::start(&[]).under(|besieged| hold(besieged, CONNECTIONS, pipelined.as_bytes()));
 }
 
 /// INV-BUDGET: a position that the log does not have is answered at once, although the caller asks to

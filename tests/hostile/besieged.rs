@@ -5,7 +5,6 @@ use receipts_tests::process::{Answer, Service, request};
 use receipts_tests::tokens::{SECRET, token};
 use receipts_tests::{TIMEOUT, receipt_path};
 use serde_json::{Value, json};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -16,8 +15,8 @@ use tempfile::TempDir;
 pub(crate) const DESCRIPTORS: usize = 256;
 /// Memory for pages, bytes. The process may take 1.5 times as much.
 const MEMORY: u64 = 256 << 20;
-/// Answers of the other tenant for which an attack holds its connections.
-const HELD_ANSWERS: usize = 50;
+/// Answers of the other tenant for which an attack goes on.
+const ANSWERS: usize = 50;
 /// The pause between two questions of the other tenant.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -107,22 +106,18 @@ impl Besieged {
         result
     }
 
-    /// Holds connections until the other tenant was answered many times.
+    /// Goes on with an attack until the other tenant was answered many times.
     ///
     /// # Panics
     /// If it is not.
-    pub(crate) fn hold(&self, streams: Vec<TcpStream>) {
-        let wanted = self.answered.load(Ordering::Acquire) + HELD_ANSWERS;
+    pub(crate) fn until_answered(&self, mut go_on: impl FnMut()) {
+        let wanted = self.answered.load(Ordering::Acquire) + ANSWERS;
         let deadline = Instant::now() + TIMEOUT;
         while self.answered.load(Ordering::Acquire) < wanted {
-            assert!(
-                Instant::now() < deadline,
-                "the other tenant is not answered while {} connections are held",
-                streams.len()
-            );
+            assert!(Instant::now() < deadline, "the other tenant is not answered during the attack");
+            go_on();
             std::thread::sleep(PAUSE);
         }
-        drop(streams);
     }
 
     /// The most memory that the process had in use, bytes.

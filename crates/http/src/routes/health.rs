@@ -9,9 +9,17 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use bytes::Bytes;
+use governor::{DefaultDirectRateLimiter, Quota};
+use parking_lot::Mutex;
 use receipts_query::Readiness;
 use serde_json::Value;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+
+/// How often the metrics are rendered, per second. Rendering takes long, and any client may ask: in
+/// a flood of requests most get the last page again.
+const PAGES_PER_S: NonZeroU32 = NonZeroU32::new(20).expect("not 0");
 
 /// The parts of the health routes.
 #[derive(Clone)]
@@ -23,13 +31,37 @@ pub struct Health {
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
+/// The metrics as a page.
+pub(crate) struct MetricsPage {
+    render: Arc<dyn Fn() -> String + Send + Sync>,
+    limiter: DefaultDirectRateLimiter,
+    /// The last page; empty before the first one.
+    last: Mutex<Bytes>,
+}
+
+impl MetricsPage {
+    fn new(render: Arc<dyn Fn() -> String + Send + Sync>) -> Self {
+        let limiter = DefaultDirectRateLimiter::direct(Quota::per_second(PAGES_PER_S));
+        Self { render, limiter, last: Mutex::default() }
+    }
+
+    /// Returns the page as it is now or, beyond [`PAGES_PER_S`], as it was a moment ago.
+    fn get(&self) -> Bytes {
+        if self.limiter.check().is_ok() {
+            let page = Bytes::from((self.render)());
+            *self.last.lock() = page.clone();
+            return page;
+        }
+        self.last.lock().clone()
+    }
+}
+
 /// Returns the routes of health, without the middleware of [`crate::edge`](crate::edge()).
 pub(crate) fn router(health: Health) -> Router {
-    Router::new()
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(Arc::new(health))
-        .merge(liveness_router())
+    let page = MetricsPage::new(Arc::clone(&health.render_metrics));
+    let metrics = Router::new().route("/metrics", get(metrics)).with_state(Arc::new(page));
+    let readiness = Router::new().route("/readyz", get(readyz)).with_state(Arc::new(health));
+    readiness.merge(metrics).merge(liveness_router())
 }
 
 /// Returns the route of liveness alone.
@@ -77,6 +109,27 @@ pub(crate) async fn readyz(State(health): State<Arc<Health>>) -> Response {
     get, path = "/metrics", operation_id = "metrics", tag = "health",
     responses((status = 200, description = "The text format of Prometheus.", body = String, content_type = "text/plain"))
 )]
-pub(crate) async fn metrics(State(health): State<Arc<Health>>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (health.render_metrics)()).into_response()
+pub(crate) async fn metrics(State(page): State<Arc<MetricsPage>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.get()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// INV-BUDGET
+    #[test]
+    fn flood_of_requests_renders_few_pages() {
+        let rendered = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&rendered);
+        let page = MetricsPage::new(Arc::new(move || count.fetch_add(1, Ordering::Relaxed).to_string()));
+        assert_eq!(page.get(), "0");
+        for _ in 0..100_000 {
+            page.get();
+        }
+        let rendered = rendered.load(Ordering::Relaxed);
+        assert!((20..10_000).contains(&rendered), "{rendered} pages");
+        assert_eq!(page.last.lock().clone(), (rendered - 1).to_string());
+    }
 }

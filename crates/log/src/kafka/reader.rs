@@ -35,7 +35,7 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long after an outage the group may take partitions away because of it, and how long a lost
 /// partition waits for the group after it.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+const GROUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A rebalance that is not answered yet.
 enum Rebalance {
@@ -275,10 +275,10 @@ impl KafkaReader {
         }
     }
 
-    /// Tells whether the group takes partitions away because of an outage. INV-HANDOVER: whoever
-    /// gets them folds its own store, and a state that is kept here is changed by nobody.
+    /// Tells whether the group takes partitions away because of an outage. INV-HANDOVER: the
+    /// next owner folds its own store, and a state that is kept here does not change.
     fn is_outage(&self) -> bool {
-        self.contact.silence().is_some() || self.contact.back_since().is_some_and(|since| since < SETTLE_TIMEOUT)
+        self.contact.silence().is_some() || self.contact.back_since().is_some_and(|since| since < GROUP_TIMEOUT)
     }
 
     /// Gives partitions back after their state is released. States of partitions that an outage
@@ -347,7 +347,7 @@ impl Reader for KafkaReader {
         if let Some(sentence) = self.contact.fault() {
             return Err(self.stop(sentence));
         }
-        if !self.lost.is_empty() && self.contact.back_since().is_some_and(|since| since >= SETTLE_TIMEOUT) {
+        if !self.lost.is_empty() && self.contact.back_since().is_some_and(|since| since >= GROUP_TIMEOUT) {
             self.release_lost();
         }
         if let Some(error) = self.pending.take() {

@@ -1,4 +1,4 @@
-//! Keeps in touch with the cluster: asks for the event topic every second, on a thread of its own.
+//! Watches the cluster: asks for the event topic every second, on a thread of its own.
 //!
 //! It learns when Kafka is away, when a partition cannot be written, and when the topic no longer
 //! has the partitions that this process counts on. It reads no record and decides nothing about
@@ -45,7 +45,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Starts to keep in touch.
+    /// Starts the watch.
     ///
     /// # Errors
     /// If the settings are wrong or no thread can be started.
@@ -68,7 +68,7 @@ impl Watch {
         let weak = Arc::downgrade(&watch);
         std::thread::Builder::new()
             .name("log-contact".into())
-            .spawn(move || keep_in_touch(&weak))
+            .spawn(move || keep_asking(&weak))
             .map_err(|error| ReadError::Stop(format!("the thread that watches Kafka cannot be started: {error}")))?;
         Ok(watch)
     }
@@ -145,7 +145,7 @@ impl Ends for Watch {
     }
 }
 
-fn keep_in_touch(watch: &Weak<Watch>) {
+fn keep_asking(watch: &Weak<Watch>) {
     let mut fewer_seen = 0;
     loop {
         let begun = Instant::now();

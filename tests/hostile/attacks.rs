@@ -59,13 +59,13 @@ fn head(method: &str, path: &str, bearer: &str, more: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer}\r\n{more}\r\n")
 }
 
-/// INV-BUDGET
+/// INV-SHARES
 #[test]
 fn idle_connections_starve_neither_callers_nor_checkpoints() {
     Besieged::start(&[]).under(|besieged| hold(besieged, CONNECTIONS, b""));
 }
 
-/// INV-BUDGET
+/// INV-SHARES
 #[test]
 fn half_heads_take_bounded_memory() {
     let half = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(60 << 10));
@@ -88,7 +88,7 @@ fn oversized_head_is_refused() {
     });
 }
 
-/// INV-BUDGET: one caller fills its share of requests, and then gets 429 instead of a place.
+/// INV-SHARES: one caller fills its share of requests, and then gets 429 instead of a place.
 #[test]
 fn slow_bodies_hold_only_their_callers_share() {
     let more = "Content-Type: application/json\r\nContent-Length: 1000000\r\n";
@@ -96,15 +96,15 @@ fn slow_bodies_hold_only_their_callers_share() {
     Besieged::start(&[]).under(|besieged| hold(besieged, CONNECTIONS, begun.as_bytes()));
 }
 
-/// INV-BUDGET: answers that their client does not read hold no connection that others need.
+/// INV-SHARES: answers that their client does not read hold no connection that others need.
 #[test]
 fn clients_that_read_nothing_starve_no_other_client() {
     let pipelined = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(500);
     Besieged::start(&[]).under(|besieged| hold(besieged, CONNECTIONS, pipelined.as_bytes()));
 }
 
-/// INV-BUDGET: a position that the log does not have is answered at once, although the caller asks to
-/// wait for 30 s.
+/// INV-SHARES: a position that the log does not have is answered at once, although the caller asks
+/// to wait for 30 s.
 #[test]
 fn reads_of_invented_positions_are_answered_at_once() {
     let invented = Positions::written(0, 1 << 40).to_string();
@@ -120,7 +120,7 @@ fn reads_of_invented_positions_are_answered_at_once() {
     });
 }
 
-/// INV-BUDGET: one person meets its own share of streams, and another tenant opens one meanwhile.
+/// INV-SHARES: one person meets its own share of streams, and another tenant opens one meanwhile.
 #[test]
 fn stream_hog_meets_its_own_share() {
     let open = head("GET", "/v1/updates?sender_id=eve", &bearer("evil", Some("eve"), ""), "");
@@ -135,7 +135,7 @@ fn stream_hog_meets_its_own_share() {
     });
 }
 
-/// INV-BUDGET: an id that stands in thousands of conversations is ambiguous, for strangers as well
+/// INV-SHARES: an id that stands in thousands of conversations is ambiguous, for strangers as well
 /// without any of those messages.
 #[test]
 fn common_id_costs_a_bounded_search() {
@@ -172,7 +172,7 @@ fn common_id_costs_a_bounded_search() {
     });
 }
 
-/// INV-BUDGET
+/// INV-SHARES
 #[test]
 fn floods_of_erasures_and_policies_are_bounded() {
     let besieged = Besieged::start(&[]);

@@ -1,5 +1,5 @@
-//! A service under attack: `receipts serve` with 256 descriptors and tokens, and a tenant that asks it
-//! all the time. Knows no attack.
+//! A service under attack: `receipts serve` with 256 descriptors and tokens, and a tenant that asks
+//! it all the time. Knows no attack.
 
 use receipts_tests::process::{Answer, Service, request};
 use receipts_tests::tokens::{SECRET, token};

@@ -58,8 +58,8 @@ fn request(method: &str, path: &str, bearer: &str, body: &str) -> String {
     )
 }
 
-/// Loads the service until it is stopped; returns the number of answers. `pause` is the time from one
-/// request of a connection to the next.
+/// Loads the service until it is stopped; returns the number of answers. `pause` is the time from
+/// one request of a connection to the next.
 fn load(address: &str, body: &str, pause: Duration, during: impl FnOnce()) -> usize {
     let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     std::thread::scope(|scope| {
@@ -97,7 +97,8 @@ fn delay_p99(address: &str, questions: usize) -> Duration {
     took[questions * 99 / 100]
 }
 
-/// INV-BUDGET: at half load by one tenant the p99 of another stays within three times its quiet value.
+/// INV-SHARES: at half load by one tenant the p99 of another stays within three times its quiet
+/// value.
 #[test]
 fn half_load_of_one_tenant_delays_no_other() {
     let besieged = Besieged::start(&[]);

@@ -32,8 +32,8 @@ fn is_answered(service: &Service, conversation: &str) {
     assert_eq!((receipt.status, &receipt.body["unread_count"]), (200, &json!(1)), "{}", receipt.body);
 }
 
-/// INV-BUDGET: reads of nothing that are small on the broker and large in memory are parked within their
-/// bytes, and the rest become dead letters.
+/// INV-FOLD-BUDGET: reads of nothing that are small on the broker and large in memory are parked
+/// within their bytes, and the rest become dead letters.
 #[test]
 fn compressed_giants_take_bounded_memory() {
     let Some(broker) = broker() else { return };

@@ -1,5 +1,5 @@
-//! Kafka away and back: reads go on from the held state, readiness tells the truth, and the log is a
-//! handful of lines. Each test has a broker of its own, since it kills it.
+//! Kafka away and back: reads go on from the held state, readiness tells the truth, and the log is
+//! a handful of lines. Each test has a broker of its own, since it kills it.
 
 use super::end_to_end::{read, sent};
 use receipts_log::testing::{Broker, enabled};

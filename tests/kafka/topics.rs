@@ -1,5 +1,5 @@
-//! Topics that do not fit: one that got more partitions, and one that takes records of any time. And
-//! positions that no record has.
+//! Topics that do not fit: one that got more partitions, and one that takes records of any time.
+//! And positions that no record has.
 
 use super::end_to_end::{read, sent};
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};

@@ -1,5 +1,5 @@
-//! Holds the locked versions against RustSec's advisories, as `.ci/advisories.toml` has them. Asks no
-//! network: `tests/tools/advisories/refresh` brings the file up to date.
+//! Holds the locked versions against RustSec's advisories, as `.ci/advisories.toml` has them. Asks
+//! no network: `tests/tools/advisories/refresh` brings the file up to date.
 
 use crate::{deny, toml_file};
 use semver::{Version, VersionReq};

@@ -19,8 +19,8 @@ pub trait Owner: Answers {
     fn stale_seconds(&self) -> Vec<(u32, u64)>;
 
     /// As [`Answers::find`], within some partitions, each of which looks at no more than
-    /// `candidates_max` messages of an id. [`answer_found`](crate::answer_found) makes the answer of
-    /// it.
+    /// `candidates_max` messages of an id. [`answer_found`](crate::answer_found) makes the answer
+    /// of it.
     ///
     /// # Errors
     /// If any of the partitions cannot be asked.

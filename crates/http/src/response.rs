@@ -39,8 +39,8 @@ pub(crate) fn put_position(headers: &mut HeaderMap, positions: &Positions) {
     }
 }
 
-/// Returns a 200 with JSON and the positions of its state. Answers change and belong to one caller, so caches
-/// must not keep them.
+/// Returns a 200 with JSON and the positions of its state. Answers change and belong to one caller,
+/// so caches must not keep them.
 pub(crate) fn answered(json: Vec<u8>, state: &AnsweredFrom) -> Response {
     let mut response = Response::new(Body::from(json));
     let headers = response.headers_mut();

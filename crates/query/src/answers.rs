@@ -155,12 +155,12 @@ pub trait Answers: Send + Sync + 'static {
     /// Returns the receipts of messages of any conversation of a tenant: one each, in the order of
     /// `message_ids`. With a `sender_id`, only messages that this person sent are searched.
     ///
-    /// When an id exists in several conversations, a live message is answered before a recalled one,
-    /// and then the message with the greatest `sent_at_ms`. When it exists in more messages than a
-    /// search looks at, the status is `ambiguous`; with a `sender_id`, only where that person sent
-    /// one of them. If two in one partition are equal, the one sent later in the log is. If two
-    /// partitions are equal, the conversation id that sorts last by bytes is. When there is none,
-    /// the receipt is `not_found` without a conversation id.
+    /// When an id exists in several conversations, a live message is answered before a recalled
+    /// one, and then the message with the greatest `sent_at_ms`. When it exists in more messages
+    /// than a search looks at, the status is `ambiguous`; with a `sender_id`, only where that
+    /// person sent one of them. If two in one partition are equal, the one sent later in the log
+    /// is. If two partitions are equal, the conversation id that sorts last by bytes is. When there
+    /// is none, the receipt is `not_found` without a conversation id.
     ///
     /// # Errors
     /// If any partition cannot be asked, because it might hold an id.

@@ -58,8 +58,8 @@ impl ActiveSegment {
         self.by_conversation.iter(with_conversation(hash, conversation) as u32)
     }
 
-    /// Indexes of the messages that have the id hash of their tenant in any conversation, the newest
-    /// first.
+    /// Indexes of the messages that have the id hash of their tenant in any conversation, the
+    /// newest first.
     pub(crate) fn anywhere(&self, hash: u64) -> impl Iterator<Item = u32> {
         let newest = self.by_id.iter(hash as u32).find(|at| self.entries[*at as usize].hash == hash);
         std::iter::successors(newest, |at| Some(self.entries[*at as usize].older).filter(|older| *older != NONE))

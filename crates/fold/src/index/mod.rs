@@ -30,8 +30,8 @@ pub(crate) const BLANK: (IdHash, u32) = (IdHash { plain: 0, in_tenant: 0 }, u32:
 /// The hashes of a message id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdHash {
-    /// Of the id alone, as [`id_hash`]: finds it in the active segments within a conversation, whose
-    /// number stands for the tenant too.
+    /// Of the id alone, as [`id_hash`]: finds it in the active segments within a conversation,
+    /// whose number stands for the tenant too.
     pub plain: u64,
     /// With the tenant, as [`in_tenant`]: finds it elsewhere.
     pub in_tenant: u64,
@@ -132,8 +132,8 @@ impl MessageIndex {
         Ok(None)
     }
 
-    /// As [`Self::find_active`] by the hash [`in_tenant`], among the sealed segments in which the conversation has messages,
-    /// the newest first.
+    /// As [`Self::find_active`] by the hash [`in_tenant`], among the sealed segments in which the
+    /// conversation has messages, the newest first.
     ///
     /// # Errors
     /// If the store or `accept` fails.

@@ -1,8 +1,8 @@
 //! INV-CODES: `schemas/store/golden-v2.txt` holds a partition with a page of every kind in version
 //! 2 of the store's format. It is read, answers questions, and is written again byte for byte.
 //!
-//! The bytes of a published version never change. Until then a change raises the draft's number, and
-//! writes this file anew (ADR 0034). `RECEIPTS_TEST_WRITE_SCHEMAS=1` writes the file.
+//! The bytes of a published version never change. Until then a change raises the draft's number,
+//! and writes this file anew (ADR 0034). `RECEIPTS_TEST_WRITE_SCHEMAS=1` writes the file.
 
 #![allow(clippy::disallowed_methods, reason = "a test that reads and writes its golden file")]
 

@@ -118,7 +118,6 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// INV-BUDGET
     #[test]
     fn flood_of_requests_renders_few_pages() {
         let rendered = Arc::new(AtomicUsize::new(0));

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn new_event_topics_carry_the_bound_unless_the_broker_does() {
+    fn new_event_topics_carry_the_bound() {
         let has = |topic, bound| properties(topic, 3, bound).contains(&(AFTER, "3600000".to_owned()));
         assert!(has(Topic::Events, BrokerBound::Wide) && !has(Topic::Events, BrokerBound::Kept));
         assert!(!has(Topic::Updates, BrokerBound::Wide), "nothing folds their times");

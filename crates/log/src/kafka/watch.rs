@@ -79,7 +79,8 @@ impl Watch {
 
     /// Asks once; returns how long to wait before the next question.
     fn ask(&self, fewer_seen: &mut u32) -> Duration {
-        // Events of this client would pile up otherwise. It has no partitions, so no record is lost.
+        // Events of this client would pile up otherwise. It has no partitions, so no record is
+        // lost.
         while self.consumer.poll(Duration::ZERO).is_some() {}
         let Ok(metadata) = self.consumer.fetch_metadata(Some(&self.events), TIMEOUT) else {
             let heard_at = self.contact.heard_at();

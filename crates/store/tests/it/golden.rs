@@ -1,9 +1,9 @@
-//! INV-CODES: the stores and snapshots of version 2 give the same answers as when they were written,
-//! and those of version 1 are refused with a sentence that says what to do.
+//! INV-CODES: the stores and snapshots of version 2 give the same answers as when they were
+//! written, and those of version 1 are refused with a sentence that says what to do.
 //!
 //! Each file in `tests/golden` was written by the version in its name. A file of version 2 is
-//! written anew with each draft of its format, until the release (ADR 0034). `RECEIPTS_TEST_BLESS=1`
-//! writes a missing one.
+//! written anew with each draft of its format, until the release (ADR 0034).
+//! `RECEIPTS_TEST_BLESS=1` writes a missing one.
 
 use receipts_fold::effects::Effects;
 use receipts_fold::{Limits, RawRecord, RecordMetadata, State};

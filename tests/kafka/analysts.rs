@@ -122,7 +122,7 @@ fn topic_and_embedded_log_give_equal_figures_and_replays() {
     assert_eq!(sum(&before, "events") + sum(&after, "events"), sum(&whole, "events"));
     let digests = |lines: &[Value]| lines.iter().map(|line| line["digest"].clone()).collect::<Vec<_>>();
     assert_eq!(digests(&after), digests(&whole), "of the whole, wherever it is told from");
-    let since = after.iter().filter_map(|line| line["first_timestamp_ms"].as_u64()).max().expect("a time").to_string();
+    let since = after.iter().filter_map(|line| line["first_timestamp_ms"].as_u64()).min().expect("a time").to_string();
     let until = both(&["stats", "--as-of", &since]);
     let late = both(&["stats", "--since", &since]);
     assert!(until[0]["messages"]["total"].as_u64() > Some(0) && late[0]["messages"]["total"].as_u64() > Some(0));

@@ -177,8 +177,11 @@ impl Judge {
     /// newest `sent_at_ms`, any.
     fn find(&self, tenant: &str, id: &str) -> Vec<Receipt> {
         let found: Vec<Receipt> = self.oracles.iter().map(|oracle| oracle.find(tenant, id)).collect();
-        let newest = found.iter().map(|receipt| receipt.sent_at_ms).max().expect("a partition");
-        found.into_iter().filter(|receipt| receipt.sent_at_ms == newest).collect()
+        // A live copy goes before a recalled one of any time.
+        let rank = |receipt: &Receipt| (receipt.status != Status::Recalled, receipt.sent_at_ms);
+        let is_found = |receipt: &&Receipt| receipt.status != Status::NotFound;
+        let Some(best) = found.iter().filter(is_found).map(rank).max() else { return found };
+        found.into_iter().filter(|receipt| receipt.status != Status::NotFound && rank(receipt) == best).collect()
     }
 
     /// Compares the updates and dead letters in the log with the oracle's, after the process has

@@ -11,6 +11,8 @@ use super::settings::{KafkaSettings, RECORD_BYTES_MAX};
 use crate::port::Topic;
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
+use rdkafka::types::RDKafkaErrorCode;
+use std::time::{Duration, Instant};
 
 /// A shorter retention than this causes a warning: state is rebuilt from the log, and the default
 /// retention of receipts is 30 days.
@@ -19,6 +21,11 @@ const RETENTION_MS_EXPECTED: i64 = 31 * 24 * 3_600 * 1_000;
 /// The event topic may accept records dated this far ahead, and no further: one record of the year
 /// 2100 would expire every message of its partition (the contract's log time).
 const FUTURE_MS_MAX: i64 = 3_600 * 1_000;
+
+/// How long a broker may take to learn the configuration of a new topic, and the pause between two
+/// questions.
+const NEW_TOPIC_TIMEOUT: Duration = Duration::from_secs(5);
+const NEW_TOPIC_PAUSE: Duration = Duration::from_millis(100);
 
 /// The bound since Kafka 3.6, and the older one, which bounds the past as well.
 const AFTER: &str = "message.timestamp.after.max.ms";
@@ -82,12 +89,20 @@ pub(super) struct TopicConfig {
 pub(super) fn check_events(settings: &KafkaSettings, admin: &Admin) -> Result<TopicConfig, ConnectError> {
     let name = settings.events.as_str();
     let options = AdminOptions::new().request_timeout(Some(settings.connect_timeout));
-    let answer = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options));
-    let cause = match answer.map(|answer| answer.into_iter().next()) {
-        Ok(Some(Ok(config))) => return judge(settings, &config),
-        Ok(Some(Err(code))) => code.to_string(),
-        Ok(None) => "no answer".to_owned(),
-        Err(error) => error.to_string(),
+    let deadline = Instant::now() + NEW_TOPIC_TIMEOUT;
+    let cause = loop {
+        let answer = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options));
+        // The asked broker may not know a topic that another one has just made.
+        let (cause, may_be_new) = match answer.map(|answer| answer.into_iter().next()) {
+            Ok(Some(Ok(config))) if config.get("cleanup.policy").is_some() => return judge(settings, &config),
+            Ok(Some(Ok(_)) | None) => ("the broker names no property".to_owned(), true),
+            Ok(Some(Err(code))) => (code.to_string(), code == RDKafkaErrorCode::UnknownTopicOrPartition),
+            Err(error) => (error.to_string(), false),
+        };
+        if !may_be_new || Instant::now() >= deadline {
+            break cause;
+        }
+        std::thread::sleep(NEW_TOPIC_PAUSE);
     };
     tracing::warn!(
         topic = name,

@@ -11,8 +11,7 @@ use receipts_testkit::history::{History, Shape};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The limits of the fixture's states.
-pub const LIMITS: Limits =
-    Limits {
+pub const LIMITS: Limits = Limits {
     retention_ms: 30 * 86_400_000,
     parked_max: 20,
     parked_bytes: 1 << 20,

@@ -8,8 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use receipts_fold::index::{BloomFilter, IdHash, IndexPage, MessageIndex, SEGMENT_MESSAGES, SegmentSet};
 use receipts_fold::pages::codec::{Reader, Writer};
 use receipts_fold::pages::{
-    Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, PageKey, Parked, People, PeopleIndex,
-    Policy, ReadMarks, Table, TableId,
+    Chunk, ConversationPage, Departures, Erasure, Messages, Meta, Page, PageKey, Parked, People, PeopleIndex, Policy,
+    ReadMarks, Table, TableId,
 };
 use receipts_fuzz::fixture::Fixture;
 use receipts_fuzz::seeds;

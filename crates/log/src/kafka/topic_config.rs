@@ -92,10 +92,13 @@ pub(super) fn check_events(settings: &KafkaSettings, admin: &Admin) -> Result<To
     let deadline = Instant::now() + NEW_TOPIC_TIMEOUT;
     let cause = loop {
         let answer = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options));
-        // The asked broker may not know a topic that another one has just made.
+        // The asked broker may not know a topic that another one has just made. The binding reports an
+        // unknown topic and a missing right as a configuration without properties.
         let (cause, may_be_new) = match answer.map(|answer| answer.into_iter().next()) {
             Ok(Some(Ok(config))) if config.get("cleanup.policy").is_some() => return judge(settings, &config),
-            Ok(Some(Ok(_)) | None) => ("the broker names no property".to_owned(), true),
+            Ok(Some(Ok(_)) | None) => {
+                ("the broker knows no such topic, or this user may not describe its configuration".to_owned(), true)
+            }
             Ok(Some(Err(code))) => (code.to_string(), code == RDKafkaErrorCode::UnknownTopicOrPartition),
             Err(error) => (error.to_string(), false),
         };

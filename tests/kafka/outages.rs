@@ -80,7 +80,7 @@ fn reads_go_on_while_kafka_is_away() {
     assert!((5..=AWAY.as_secs() + 2).contains(&longest), "stale for {longest} s");
     for service in [&alone, &edge, &projector] {
         let ready = service.get("/readyz");
-        assert_eq!(ready.status, 200, "{}", ready.body);
+        assert_eq!(ready.status, 200, "{}\n{}", ready.body, projector.errors());
         assert!(ready.body["stale_seconds"].as_u64().is_some_and(|seconds| seconds >= 5), "{}", ready.body);
         assert_eq!(ready.body["partitions_stale"], 4, "{}", ready.body);
     }

@@ -92,8 +92,8 @@ pub(super) fn check_events(settings: &KafkaSettings, admin: &Admin) -> Result<To
     let deadline = Instant::now() + NEW_TOPIC_TIMEOUT;
     let cause = loop {
         let answer = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options));
-        // The asked broker may not know a topic that another one has just made. The binding reports an
-        // unknown topic and a missing right as a configuration without properties.
+        // The asked broker may not know a topic that another one has just made. The binding reports
+        // an unknown topic and a missing right as a configuration without properties.
         let (cause, may_be_new) = match answer.map(|answer| answer.into_iter().next()) {
             Ok(Some(Ok(config))) if config.get("cleanup.policy").is_some() => return judge(settings, &config),
             Ok(Some(Ok(_)) | None) => {

@@ -37,6 +37,10 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// partition waits for the group after it.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Without an answer for this long a lost partition counts as lost by an outage: twice the pause
+/// between two questions of the watch.
+const UNHEARD: Duration = Duration::from_secs(2);
+
 /// A rebalance that is not answered yet.
 enum Rebalance {
     Assign(TopicPartitionList),
@@ -277,8 +281,12 @@ impl KafkaReader {
 
     /// Tells whether the group takes partitions away because of an outage. INV-HANDOVER: the
     /// next owner folds its own store, and a state that is kept here does not change.
+    ///
+    /// A session may end before the watch calls Kafka away, so a shorter silence counts too.
     fn is_outage(&self) -> bool {
-        self.contact.silence().is_some() || self.contact.back_since().is_some_and(|since| since < GROUP_TIMEOUT)
+        self.contact.silence().is_some()
+            || self.contact.heard_at().elapsed() >= UNHEARD
+            || self.contact.back_since().is_some_and(|since| since < GROUP_TIMEOUT)
     }
 
     /// Gives partitions back after their state is released. States of partitions that an outage

@@ -9,6 +9,7 @@ pub(crate) mod caller;
 pub(crate) mod connections;
 pub(crate) mod guard;
 pub(crate) mod limits;
+pub(crate) mod log_limit;
 pub(crate) mod observe;
 pub(crate) mod scopes;
 pub(crate) mod serve;

@@ -35,7 +35,6 @@ struct Table {
     contact: Contact,
     log_end: Option<Arc<LogEnd>>,
     stale_max: Duration,
-    begun: Instant,
 }
 
 /// How long a read waits for a position before the log is asked whether it exists. Nearly all
@@ -64,7 +63,7 @@ pub(crate) struct PartitionCell {
     /// True while an outage has taken the partition away: it is asked, and changed by nobody.
     pub(crate) lost: AtomicBool,
     /// From the loss until everything is folded again: when the log had last been heard from,
-    /// milliseconds since the table began, plus one. Otherwise 0.
+    /// milliseconds since [`start`], plus 1. Otherwise 0.
     silent_since_ms: AtomicU64,
 }
 
@@ -118,7 +117,7 @@ impl PartitionCell {
     }
 }
 
-/// A moment before all others of [`PartitionCell::set_unsaved_since`].
+/// A moment before all times that a [`PartitionCell`] holds.
 fn start() -> Instant {
     static START: OnceLock<Instant> = OnceLock::new();
     *START.get_or_init(Instant::now)
@@ -140,7 +139,6 @@ impl Partitions {
             contact: log.contact(),
             log_end: log.ends().map(LogEnd::new),
             stale_max,
-            begun: Instant::now(),
         }))
     }
 
@@ -152,7 +150,7 @@ impl Partitions {
     /// Notes that an outage has taken a partition away.
     pub(crate) fn lose(&self, partition: u32) {
         let cell = self.cell(partition);
-        let heard_at = self.0.contact.heard_at().saturating_duration_since(self.0.begun);
+        let heard_at = self.0.contact.heard_at().saturating_duration_since(start());
         let silent_since_ms = u64::try_from(heard_at.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         cell.silent_since_ms.store(silent_since_ms, Ordering::Release);
         cell.lost.store(true, Ordering::Release);
@@ -166,7 +164,7 @@ impl Partitions {
     fn silence_of(&self, cell: &PartitionCell) -> Option<Duration> {
         match cell.silent_since_ms.load(Ordering::Acquire) {
             0 => self.0.contact.silence(),
-            since_ms => Some(self.0.begun.elapsed().saturating_sub(Duration::from_millis(since_ms - 1))),
+            since_ms => Some(start().elapsed().saturating_sub(Duration::from_millis(since_ms - 1))),
         }
     }
 

@@ -3,12 +3,10 @@
 //! It must not decide anything.
 
 use super::Share;
+use crate::edge::log_limit::LogLimit;
 use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
-use std::time::{Duration, Instant};
-
-/// The shortest time between two lines about one budget.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
+use std::time::Instant;
 
 impl Share {
     const fn label(self) -> &'static str {
@@ -26,14 +24,7 @@ pub(crate) struct Meter {
     used: Gauge,
     /// By share; counters of shares that the budget does not have are not registered.
     refused: [Counter; 3],
-    refusals: Mutex<Refusals>,
-}
-
-/// The refusals that no line in the log has told yet.
-#[derive(Default)]
-struct Refusals {
-    count: u64,
-    logged: Option<Instant>,
+    log: Mutex<LogLimit>,
 }
 
 impl Meter {
@@ -54,7 +45,7 @@ impl Meter {
             counter.increment(0);
             counter
         });
-        Self { budget, used, refused, refusals: Mutex::default() }
+        Self { budget, used, refused, log: Mutex::default() }
     }
 
     /// Shows how much is held now.
@@ -66,7 +57,7 @@ impl Meter {
     /// last one.
     pub(crate) fn refused(&self, share: Share, setting: &'static str) {
         self.refused[share as usize].increment(1);
-        let Some(refused) = self.refusals.lock().due(Instant::now()) else { return };
+        let Some(refused) = self.log.lock().count(Instant::now()) else { return };
         tracing::warn!(
             budget = self.budget,
             share = share.label(),
@@ -74,29 +65,5 @@ impl Meter {
             refused,
             "a budget is used up and requests are refused: raise its setting, or find the callers that use it up"
         );
-    }
-}
-
-impl Refusals {
-    /// Counts one more. Returns the count if a line about it is due.
-    fn due(&mut self, now: Instant) -> Option<u64> {
-        self.count += 1;
-        if self.logged.is_some_and(|logged| now.duration_since(logged) < LOG_INTERVAL) {
-            return None;
-        }
-        self.logged = Some(now);
-        Some(std::mem::take(&mut self.count))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn log_has_a_line_per_minute_with_the_count() {
-        let (mut refusals, began) = (Refusals::default(), Instant::now());
-        let mut at = |seconds| refusals.due(began + Duration::from_secs(seconds));
-        assert_eq!([at(0), at(1), at(59), at(60), at(61), at(121)], [Some(1), None, None, Some(3), None, Some(2)]);
     }
 }

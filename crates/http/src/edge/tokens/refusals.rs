@@ -3,14 +3,11 @@
 //! It must not tell the caller more than [`Reason::detail`], nor the log a value that a token
 //! holds. Keeps INV-REFUSED.
 
+use crate::edge::log_limit::LogLimit;
 use crate::problem::{Code, Problem};
 use metrics::Counter;
 use parking_lot::Mutex;
-use std::time::Duration;
-use tokio::time::Instant;
-
-/// The shortest time between two log lines of one reason.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
+use std::time::Instant;
 
 /// The check that a token failed. Signatures are checked before claims, so only a token that one of
 /// our keys has signed is refused for a claim.
@@ -110,26 +107,7 @@ pub(super) struct Refusals([Refused; Reason::ALL.len()]);
 
 struct Refused {
     total: Counter,
-    log: Mutex<Quiet>,
-}
-
-/// The time of the last line, and the refusals since then.
-#[derive(Default)]
-struct Quiet {
-    last: Option<Instant>,
-    since: u64,
-}
-
-impl Quiet {
-    /// Counts a refusal. Returns the refusals since the last line if another one is due.
-    fn count(&mut self, now: Instant) -> Option<u64> {
-        self.since += 1;
-        if self.last.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.since))
-    }
+    log: Mutex<LogLimit>,
 }
 
 impl Refusals {
@@ -202,15 +180,5 @@ mod tests {
         assert_eq!(refusals.refuse(Reason::Issuer).code(), Code::Unauthenticated);
         _ = refusals.refuse(Reason::Issuer);
         assert_eq!((count(Reason::Issuer), count(Reason::Expired)), (Some(2), Some(0)));
-    }
-
-    #[test]
-    fn log_line_comes_once_a_minute_with_its_count() {
-        let (mut quiet, start) = (Quiet::default(), Instant::now());
-        assert_eq!(quiet.count(start), Some(1));
-        let within = [1, 30, 59].map(|seconds| quiet.count(start + Duration::from_secs(seconds)));
-        assert_eq!(within, [None; 3]);
-        assert_eq!(quiet.count(start + LOG_INTERVAL), Some(4));
-        assert_eq!(quiet.count(start + LOG_INTERVAL), None);
     }
 }

@@ -61,11 +61,11 @@ pub enum Error {
     Stopped,
     /// The operator stopped an export.
     #[error(
-        "stopped as asked; {done} of {all} partitions are exported and no file is half written: the same command \
-         continues with the next partition, or starts again if the log has grown (--as-of or --position fix its end)"
+        "stopped as asked; {done} of {all} partitions are done and no file is half written: the same command continues \
+         after them, or starts again if the log has grown (--as-of or --position fix its end)"
     )]
     ExportStopped {
-        /// The number of exported partitions.
+        /// The number of partitions that the same command need not fold again.
         done: usize,
         /// The number of partitions.
         all: usize,

@@ -20,6 +20,6 @@ mod state;
 
 pub use pages::{Headers, LastRecord, Origin, Pages};
 pub use prefetch::PREFETCH_EVENTS;
-pub use questions::{Conversation, LocatedReceipt, RosterPage, view};
+pub use questions::{Conversation, LocatedReceipt, ReadMarksPage, RosterPage, view};
 pub use record::{RawRecord, RecordMetadata};
 pub use state::{Error, Limits, Result, State};

@@ -124,7 +124,7 @@ fn interrupted_commands_report_progress_and_complete_when_repeated() {
     let progress = out.join("_export-in-progress.json");
     let said = stopped(&arguments, at, || progress.exists());
     let held = files(&out);
-    assert!(said.contains(" of 4 partitions are exported and no file is half written"), "{said}");
+    assert!(said.contains(" of 4 partitions are done and no file is half written"), "{said}");
     assert!(held.keys().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{:?}", held.keys());
     let whole = lines(0, &arguments, at);
     let arguments = export(&fresh);

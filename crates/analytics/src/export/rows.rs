@@ -1,166 +1,254 @@
-//! Datasets, their columns, and rows as plain values. The columns are a compatibility surface:
-//! `schemas/export/v1.md`.
+//! Makes the rows of each dataset from a folded state, for every layout and for live tables. The
+//! answers are the fold's; no rule of it is repeated here.
 
-use serde::{Deserialize, Serialize};
+use super::batch::{Each, Value};
+use super::datasets::Dataset;
+use crate::{Error, ProgressMonitor, Span, read};
+use receipts_event::{Body, Event, decode_record};
+use receipts_fold::pages::Role;
+use receipts_fold::view::{Counts, MemberFilter};
+use receipts_fold::{Conversation, Pages, State};
+use receipts_log::Inspect;
+use serde::Serialize;
+use serde_json::Value as Json;
+use std::ops::Range;
 
-/// A dataset that can be exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Dataset {
-    /// One row per message: its receipt.
-    Messages,
-    /// One row per message and reader, for open reads.
-    Reads,
-    /// One row per conversation and person on its roster at the end.
-    Rosters,
-    /// One row per event.
-    Events,
+/// Members of one message that are loaded from the state at a time.
+const MEMBERS_AT_ONCE: usize = 1_000;
+
+/// A state from which rows are made.
+pub(crate) struct Source<'a, S> {
+    pub(crate) state: &'a State<S>,
+    pub(crate) partition: u32,
+    pub(crate) monitor: &'a dyn ProgressMonitor,
 }
 
-/// The type of a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Type {
-    /// UTF-8 text.
-    Text,
-    /// A signed 64-bit integer; times are Unix milliseconds.
-    Integer,
-    /// True or false.
-    Flag,
-}
-
-/// A column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Column {
-    /// Its name.
-    pub name: &'static str,
-    /// The type of its values.
-    pub kind: Type,
-    /// Whether it may be null.
-    pub nullable: bool,
-}
-
-const fn column(name: &'static str, kind: Type) -> Column {
-    Column { name, kind, nullable: false }
-}
-
-const fn nullable(name: &'static str, kind: Type) -> Column {
-    Column { name, kind, nullable: true }
-}
-
-const MESSAGES: &[Column] = &[
-    column("tenant", Type::Text),
-    column("conversation_id", Type::Text),
-    column("message_id", Type::Text),
-    column("status", Type::Text),
-    column("kind", Type::Text),
-    column("group_type", Type::Text),
-    nullable("sender_id", Type::Text),
-    column("sent_at_ms", Type::Integer),
-    nullable("audience_count", Type::Integer),
-    nullable("read_count", Type::Integer),
-    nullable("unread_count", Type::Integer),
-    nullable("hidden_count", Type::Integer),
-    nullable("departed_count", Type::Integer),
-    nullable("all_read", Type::Flag),
-    nullable("last_read_at_ms", Type::Integer),
-    nullable("user_id", Type::Text),
-    nullable("read_at_ms", Type::Integer),
-    column("version", Type::Integer),
-    column("partition", Type::Integer),
-    column("offset", Type::Integer),
-    column("timestamp_ms", Type::Integer),
-];
-
-const READS: &[Column] = &[
-    column("tenant", Type::Text),
-    column("conversation_id", Type::Text),
-    column("message_id", Type::Text),
-    column("reader_id", Type::Text),
-    nullable("read_at_ms", Type::Integer),
-    column("sent_at_ms", Type::Integer),
-    column("partition", Type::Integer),
-];
-
-const ROSTERS: &[Column] = &[
-    column("tenant", Type::Text),
-    column("conversation_id", Type::Text),
-    column("kind", Type::Text),
-    column("group_type", Type::Text),
-    column("user_id", Type::Text),
-    column("role", Type::Text),
-    column("partition", Type::Integer),
-];
-
-const EVENTS: &[Column] = &[
-    column("partition", Type::Integer),
-    column("offset", Type::Integer),
-    column("timestamp_ms", Type::Integer),
-    column("tenant", Type::Text),
-    nullable("conversation_id", Type::Text),
-    column("type", Type::Text),
-    nullable("event_id", Type::Text),
-    column("event", Type::Text),
-];
-
-impl Dataset {
-    /// All datasets, in the order of export.
-    pub const ALL: [Self; 4] = [Self::Messages, Self::Reads, Self::Rosters, Self::Events];
-
-    /// Returns its name, which is also the name of its folder.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Messages => "messages",
-            Self::Reads => "reads",
-            Self::Rosters => "rosters",
-            Self::Events => "events",
+impl<S: Pages<Error = receipts_store::Error>> Source<'_, S> {
+    /// Makes the rows of a dataset for the whole state; none of `events`, which are in the log.
+    pub(crate) fn rows(&self, dataset: Dataset, each: Each<'_>) -> Result<(), Error> {
+        let messages = self.state.first_message()..self.state.messages();
+        let conversations = 0..self.state.conversations();
+        match dataset {
+            Dataset::Messages => self.messages(messages, each),
+            Dataset::Reads => self.reads(messages, each),
+            Dataset::Members => self.members(messages, each),
+            Dataset::Rosters => self.rosters(conversations, each),
+            Dataset::ReadMarks => self.read_marks(conversations, each),
+            Dataset::Events => Ok(()),
         }
     }
 
-    /// Returns its columns in order.
-    pub fn columns(self) -> &'static [Column] {
-        match self {
-            Self::Messages => MESSAGES,
-            Self::Reads => READS,
-            Self::Rosters => ROSTERS,
-            Self::Events => EVENTS,
+    /// Makes the rows of `messages` for a range of message numbers.
+    pub(crate) fn messages(&self, numbers: Range<u64>, each: Each<'_>) -> Result<(), Error> {
+        for number in numbers {
+            is_stopped(self.monitor)?;
+            let located = self.state.located_receipt(number).map_err(Error::state(self.partition))?;
+            let Some(m) = located else { continue };
+            let c = self.state.conversation(m.conversation).map_err(Error::state(self.partition))?;
+            let r = &m.receipt;
+            let count = |of: fn(&Counts) -> u32| Value::maybe(r.counts.as_ref().map(of), Value::integer);
+            let sent_at_ms = r.sent_at_ms.unwrap_or(m.timestamp_ms);
+            each(&[
+                Value::Text(&r.tenant),
+                Value::day_of(sent_at_ms),
+                Value::Text(&c.conversation_id),
+                Value::Text(&r.message_id),
+                Value::Text(&name_of(&r.status)),
+                Value::Text(&name_of(&r.kind)),
+                Value::Text(&c.group_type),
+                Value::maybe(r.sender_id.as_deref(), Value::Text),
+                Value::time(sent_at_ms),
+                count(|c| c.audience_count),
+                count(|c| c.read_count),
+                count(|c| c.unread_count),
+                count(|c| c.hidden_count),
+                count(|c| c.departed_count),
+                Value::maybe(r.counts.as_ref(), |c| Value::Flag(c.all_read)),
+                Value::maybe(r.last_read_at_ms, Value::time),
+                Value::maybe(r.user_id.as_deref(), Value::Text),
+                Value::maybe(r.read_at_ms, Value::time),
+                Value::integer(r.version.unwrap_or_default()),
+                Value::integer(self.partition),
+                Value::integer(m.offset),
+                Value::time(m.timestamp_ms),
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Makes the rows of `reads` for a range of message numbers: one per reader whom a list names.
+    pub(crate) fn reads(&self, numbers: Range<u64>, each: Each<'_>) -> Result<(), Error> {
+        numbers.into_iter().try_for_each(|number| {
+            self.list(
+                number,
+                MemberFilter::Read,
+                &mut |[tenant, day, conversation, message], user, read_at, sent_at| {
+                    each(&[tenant, day, conversation, message, user, read_at, sent_at, Value::integer(self.partition)])
+                },
+            )
+        })
+    }
+
+    /// Makes the rows of `members` for a range of message numbers.
+    pub(crate) fn members(&self, numbers: Range<u64>, each: Each<'_>) -> Result<(), Error> {
+        for number in numbers {
+            for filter in [MemberFilter::Read, MemberFilter::Unread, MemberFilter::Departed] {
+                let list = name_of(&filter);
+                self.list(number, filter, &mut |[tenant, day, conversation, message], user, read_at, sent_at| {
+                    let partition = Value::integer(self.partition);
+                    let list = Value::Text(&list);
+                    each(&[tenant, day, conversation, message, user, list, read_at, sent_at, partition])
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with tenant, day, conversation and message, and with user id, read time and
+    /// send time, for each member of a list.
+    fn list(
+        &self,
+        number: u64,
+        filter: MemberFilter,
+        each: &mut dyn FnMut([Value<'_>; 4], Value<'_>, Value<'_>, Value<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut slot = Some(0);
+        while let Some(from) = slot {
+            is_stopped(self.monitor)?;
+            let list = self.state.members_of(number, filter, from, MEMBERS_AT_ONCE);
+            let Some(list) = list.map_err(Error::state(self.partition))? else { break };
+            slot = list.next_slot;
+            let r = &list.receipt;
+            let sent_at_ms = r.sent_at_ms.unwrap_or_default();
+            for member in &list.members {
+                let message = [
+                    Value::Text(&r.tenant),
+                    Value::day_of(sent_at_ms),
+                    Value::Text(r.conversation_id.as_deref().unwrap_or_default()),
+                    Value::Text(&r.message_id),
+                ];
+                let read_at = Value::maybe(member.read_at_ms, Value::time);
+                each(message, Value::Text(&member.user_id), read_at, Value::time(sent_at_ms))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the rows of `rosters` for a range of conversation numbers.
+    pub(crate) fn rosters(&self, numbers: Range<u32>, each: Each<'_>) -> Result<(), Error> {
+        for number in numbers {
+            let Conversation { tenant, conversation_id, kind, group_type, .. } =
+                self.state.conversation(number).map_err(Error::state(self.partition))?;
+            let kind = name_of(&kind);
+            let mut slot = Some(0);
+            while let Some(from) = slot {
+                is_stopped(self.monitor)?;
+                let roster = self.state.roster_page(number, from).map_err(Error::state(self.partition))?;
+                slot = roster.next_slot;
+                for (user_id, role) in roster.people {
+                    each(&[
+                        Value::Text(&tenant),
+                        Value::Text(&conversation_id),
+                        Value::Text(&user_id),
+                        Value::Text(if role == Role::Member { "member" } else { "observer" }),
+                        Value::Text(&kind),
+                        Value::Text(&group_type),
+                        Value::integer(self.partition),
+                    ])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the rows of `read_marks` for a range of conversation numbers.
+    pub(crate) fn read_marks(&self, numbers: Range<u32>, each: Each<'_>) -> Result<(), Error> {
+        for number in numbers {
+            let (tenant, conversation_id) =
+                self.state.conversation_name(number).map_err(Error::state(self.partition))?;
+            let mut slot = Some(0);
+            while let Some(from) = slot {
+                is_stopped(self.monitor)?;
+                let page = self.state.read_marks_page(number, from).map_err(Error::state(self.partition))?;
+                slot = page.next_slot;
+                for mark in page.marks {
+                    each(&[
+                        Value::Text(&tenant),
+                        Value::Text(&conversation_id),
+                        Value::Text(&mark.reader_id),
+                        Value::maybe(mark.up_to_message_id.as_deref(), Value::Text),
+                        Value::time(mark.up_to_sent_at_ms),
+                        Value::time(mark.read_at_ms),
+                        Value::integer(mark.version),
+                        Value::integer(self.partition),
+                    ])?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the rows of `events` for a range of the log. The state knows every person erased within
+/// its prefix, also by records after the range.
+pub(crate) fn events<S: Pages>(
+    log: &dyn Inspect,
+    span: &Span,
+    state: &State<S>,
+    monitor: &dyn ProgressMonitor,
+    each: Each<'_>,
+) -> Result<(), Error> {
+    let partitions = log.partition_count();
+    read(log, span, monitor, &mut |records| {
+        for record in records {
+            let Ok(event) = decode_record(record.partition, record.key, record.value, partitions) else { continue };
+            each(&[
+                Value::Text(&event.tenant),
+                Value::day_of(record.timestamp_ms),
+                Value::maybe(event.conversation_id(), Value::Text),
+                Value::integer(record.partition),
+                Value::integer(record.offset),
+                Value::time(record.timestamp_ms),
+                Value::Text(event.type_name()),
+                Value::maybe(event.event_id.as_deref(), Value::Text),
+                Value::Text(&shown(&event, state)),
+            ])?;
+        }
+        Ok(())
+    })
+}
+
+fn is_stopped(monitor: &dyn ProgressMonitor) -> Result<(), Error> {
+    if monitor.is_stopped() { Err(Error::Stopped) } else { Ok(()) }
+}
+
+/// Returns an event as JSON without erased people and hidden readers.
+fn shown<S: Pages>(event: &Event<'_>, state: &State<S>) -> String {
+    let is_hidden = match &event.body {
+        Body::MessageRead(read) => read.hidden,
+        Body::ConversationRead(read) => read.hidden,
+        _ => false,
+    };
+    let is_erased = |id: &Json| id.as_str().is_some_and(|id| state.is_erased(&event.tenant, id));
+    let mut json = serde_json::to_value(event).expect("an event has string keys only");
+    let fields = json.as_object_mut().expect("an event is an object");
+    for field in ["reader_id", "sender_id", "user_id"] {
+        if fields.get(field).is_some_and(|id| is_erased(id) || is_hidden) {
+            fields.remove(field);
         }
     }
-}
-
-/// One value of a row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub(crate) enum Value {
-    Null,
-    Text(Box<str>),
-    Integer(i64),
-    Flag(bool),
-}
-
-/// The values of one row, one for each column.
-pub(crate) type Row = Vec<Value>;
-
-impl Value {
-    /// Returns the approximate size in memory, bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + if let Self::Text(text) = self { text.len() } else { 0 }
+    for field in ["joined", "left", "observers", "recipients"] {
+        if let Some(Json::Array(ids)) = fields.get_mut(field) {
+            ids.retain(|id| !is_erased(id));
+        }
     }
+    json.to_string()
 }
 
-pub(crate) fn text(text: impl AsRef<str>) -> Value {
-    Value::Text(text.as_ref().into())
-}
-
-pub(crate) fn flag(is: bool) -> Value {
-    Value::Flag(is)
-}
-
-/// Returns a number as a signed integer. Offsets and times stay far below 2^63; greater ones
-/// saturate.
-pub(crate) fn integer(number: impl Into<u64>) -> Value {
-    Value::Integer(i64::try_from(number.into()).unwrap_or(i64::MAX))
-}
-
-pub(crate) fn maybe(number: Option<impl Into<u64>>) -> Value {
-    number.map_or(Value::Null, integer)
+/// Returns the name of a kind, status or list in the contract's JSON.
+fn name_of(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Json::String(name)) => name,
+        _ => String::new(),
+    }
 }

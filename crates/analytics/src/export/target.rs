@@ -1,8 +1,11 @@
 //! The target of an export: a directory or a bucket. Each file is complete or absent, and an
 //! unchanged file is not written again. It does not know datasets.
 
+use super::v2::FileEntry;
 use crate::Error;
 use receipts_objects::{Destination, Error as ObjectsError};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -65,14 +68,59 @@ impl Target {
         }
     }
 
-    /// Lists the files named `part-…` of a dataset, by the names that [`Self::key_of`] returns.
-    pub(super) fn parts(&self, dataset: &str) -> Result<Vec<String>, Error> {
+    /// Moves a complete local file to its name; the file's bytes are on disk first.
+    pub(super) fn put_file(&self, name: &str, file: &Path) -> Result<(), Error> {
+        match self {
+            Self::Directory(out) => {
+                let path = out.join(name);
+                let moved = || {
+                    if let Some(folder) = path.parent() {
+                        fs::create_dir_all(folder)?;
+                    }
+                    File::open(file)?.sync_all()?;
+                    fs::rename(file, &path)
+                };
+                moved().map_err(Error::io(format!("writing {}", path.display())))
+            }
+            Self::Objects(objects) => {
+                objects.put_file(&key(name), file, &mut |_| {})?;
+                fs::remove_file(file).map_err(Error::io(format!("removing {}", file.display())))
+            }
+        }
+    }
+
+    /// Returns whether a file is there with the size and the checksum that it was written with.
+    pub(super) fn holds(&self, file: &FileEntry) -> Result<bool, Error> {
+        let reading = || Error::io(format!("reading {}", self.shown(&file.name)));
+        let mut held: Box<dyn io::Read> = match self {
+            Self::Directory(out) => match File::open(out.join(&file.name)) {
+                Ok(held) => Box::new(held),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(reading()(error)),
+            },
+            Self::Objects(objects) => match objects.read(&key(&file.name)) {
+                Ok(held) => Box::new(held),
+                Err(ObjectsError::Missing { .. }) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let mut hash = Sha256::new();
+        let bytes = io::copy(&mut held, &mut hash).map_err(reading())?;
+        Ok(bytes == file.bytes && receipts_store::snapshot::hex(&hash.finalize()) == file.sha256)
+    }
+
+    /// Lists the files named `part-…` of a dataset, of either layout, by the names that
+    /// [`Self::key_of`] returns.
+    fn parts(&self, dataset: &str) -> Result<Vec<String>, Error> {
         let mut parts = Vec::new();
         match self {
             Self::Directory(out) => {
-                for tenant in folders(&out.join(dataset), "tenant=")? {
-                    for day in folders(&out.join(dataset).join(&tenant), "day=")? {
-                        for part in names(&out.join(dataset).join(&tenant).join(&day))? {
+                let folder = out.join(dataset);
+                let files = names(&folder)?.into_iter().filter(|name| folder.join(name).is_file());
+                parts.extend(files.map(|part| format!("{dataset}/{part}")));
+                for tenant in folders(&folder, "tenant=")? {
+                    for day in folders(&folder.join(&tenant), "day=")? {
+                        for part in names(&folder.join(&tenant).join(&day))? {
                             parts.push(format!("{dataset}/{tenant}/{day}/{part}"));
                         }
                     }
@@ -82,7 +130,11 @@ impl Target {
                 let objects = objects.list(dataset)?;
                 parts.extend(objects.into_iter().map(|object| object.name).filter(|name| {
                     let folders: Vec<&str> = name.split('/').collect();
-                    matches!(&*folders, [_, tenant, day, _] if tenant.starts_with("tenant=") && day.starts_with("day="))
+                    match &*folders {
+                        [_, _] => true,
+                        [_, tenant, day, _] => tenant.starts_with("tenant=") && day.starts_with("day="),
+                        _ => false,
+                    }
                 }));
             }
         }
@@ -90,12 +142,23 @@ impl Target {
         Ok(parts)
     }
 
-    /// Returns the name under which [`Self::parts`] lists a file that [`Self::put`] wrote.
-    pub(super) fn key_of(&self, name: &str) -> String {
+    /// Returns the name under which [`Self::parts`] lists a file that was written.
+    fn key_of(&self, name: &str) -> String {
         match self {
             Self::Directory(_) => name.to_owned(),
             Self::Objects(_) => key(name),
         }
+    }
+
+    /// Removes the files of earlier exports of a dataset, those that are not among `written`.
+    /// Returns their number.
+    pub(super) fn remove_others(&self, dataset: &str, written: &BTreeSet<String>) -> Result<u64, Error> {
+        let mut removed = 0;
+        for name in others(self.parts(dataset)?, written.iter().map(|name| self.key_of(name))) {
+            self.remove(&name)?;
+            removed += 1;
+        }
+        Ok(removed)
     }
 
     /// Removes a file by its listed name, and folders that become empty.
@@ -121,6 +184,13 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Returns the listed names that were not written. A file system that ignores case may list a
+/// written file with the letters of an older one, so names that differ only in case are kept.
+fn others(listed: Vec<String>, written: impl Iterator<Item = String>) -> Vec<String> {
+    let written: BTreeSet<String> = written.map(|name| name.to_lowercase()).collect();
+    listed.into_iter().filter(|name| !written.contains(&name.to_lowercase())).collect()
 }
 
 /// Returns a file's name in a bucket. Buckets escape `%` and `~` again, so `!` replaces them.
@@ -156,4 +226,16 @@ fn names(dir: &Path) -> Result<Vec<String>, Error> {
 fn folders(dir: &Path, prefix: &str) -> Result<Vec<String>, Error> {
     let names = names(dir)?;
     Ok(names.into_iter().filter(|name| name.starts_with(prefix) && dir.join(name).is_dir()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_file_is_no_other_in_any_case() {
+        let listed = ["m/tenant=Acme/day=1/part-0", "m/tenant=b/day=1/part-0", "m/part-1"].map(str::to_owned);
+        let written = ["m/tenant=acme/day=1/part-0".to_owned()].into_iter();
+        assert_eq!(others(listed.to_vec(), written), ["m/tenant=b/day=1/part-0", "m/part-1"]);
+    }
 }

@@ -16,6 +16,7 @@ mod receipt;
 mod scan;
 pub mod view;
 
+pub use read_mark::ReadMarksPage;
 pub use scan::{Conversation, LocatedReceipt, RosterPage};
 
 pub(crate) use departed_cache::DepartedCache;

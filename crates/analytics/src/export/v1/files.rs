@@ -1,17 +1,21 @@
-//! Writes rows to files: Parquet, NDJSON or CSV, by tenant and day, each complete or absent. It
-//! does not know the datasets.
+//! Writes rows to files of layout v1: Parquet, NDJSON or CSV, by tenant and day, each complete or
+//! absent. It does not know the datasets.
 
-use super::rows::{Dataset, Row, Type, Value};
-use super::target::Target;
-use super::{DatasetReport, ROWS_BYTES_MAX};
+use super::ROWS_BYTES_MAX;
 use crate::Error;
+use crate::export::batch::Value;
+use crate::export::calendar::day;
+use crate::export::datasets::{Dataset, Type};
+use crate::export::target::Target;
+use crate::export::{DatasetReport, Format};
 use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
-use arrow_schema::{DataType, Field, Schema};
+use arrow_schema::{DataType, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use receipts_store::snapshot::hex;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -39,27 +43,53 @@ const ENCODED: &AsciiSet = &CONTROLS
     .add(b'.');
 /// A folder name has at most 255 bytes. A longer tenant name is cut here and gets a hash.
 const TENANT_BYTES_MAX: usize = 200;
-const DAY_MS: u64 = 86_400_000;
 
-/// The format of exported files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Apache Parquet, compressed with Snappy.
-    Parquet,
-    /// One JSON object per line.
-    Ndjson,
-    /// CSV with a header line; null is an empty field.
-    Csv,
+/// One value of a buffered row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Field {
+    Null,
+    Text(Box<str>),
+    Integer(i64),
+    Flag(bool),
 }
 
-impl Format {
-    fn ending(self) -> &'static str {
-        match self {
-            Self::Parquet => "parquet",
-            Self::Ndjson => "ndjson",
-            Self::Csv => "csv",
+/// The values of one row, one for each column of layout v1.
+type Row = Vec<Field>;
+
+impl Field {
+    fn new(value: Value<'_>) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Text(text) => Self::Text(text.into()),
+            Value::Integer(number) | Value::Time(number) => Self::Integer(number),
+            Value::Flag(flag) => Self::Flag(flag),
+            Value::Day(day) => Self::Integer(day.into()),
         }
     }
+
+    /// Returns the approximate size in memory, bytes.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + if let Self::Text(text) = self { text.len() } else { 0 }
+    }
+}
+
+/// A column of layout v1.
+struct Column {
+    name: &'static str,
+    /// The number of the column of format 2 that has its values.
+    from: usize,
+    kind: Type,
+    nullable: bool,
+}
+
+fn columns(dataset: Dataset) -> Vec<Column> {
+    let column = |(name, from): &(&'static str, &'static str)| {
+        let from = dataset.index_of(from).expect("a column of format 2");
+        let held = dataset.columns()[from];
+        Column { name, from, kind: held.kind, nullable: held.nullable }
+    };
+    dataset.columns_v1().iter().map(column).collect()
 }
 
 /// The buffered rows of one tenant and day.
@@ -73,8 +103,11 @@ struct Buffered {
 pub(super) struct Files<'a> {
     target: &'a Target,
     dataset: Dataset,
+    columns: Vec<Column>,
     format: Format,
     partition: u32,
+    /// The day of rows that have none of their own: days since 1970-01-01.
+    day: i32,
     /// By folder.
     buffered: BTreeMap<String, Buffered>,
     buffered_bytes: usize,
@@ -94,8 +127,10 @@ impl<'a> Files<'a> {
         Self {
             target,
             dataset,
+            columns: columns(dataset),
             format,
             partition: 0,
+            day: 0,
             buffered: BTreeMap::new(),
             buffered_bytes: 0,
             parts: BTreeMap::new(),
@@ -110,13 +145,10 @@ impl<'a> Files<'a> {
         self.dataset
     }
 
-    pub(super) fn partition(&self) -> u32 {
-        self.partition
-    }
-
-    /// Starts a partition: later rows belong to it.
-    pub(super) fn begin(&mut self, partition: u32) {
+    /// Starts a partition: later rows belong to it. Rows without a day are those of `newest_ms`.
+    pub(super) fn begin(&mut self, partition: u32, newest_ms: u64) {
         self.partition = partition;
+        self.day = if let Value::Day(day) = Value::day_of(newest_ms) { day } else { 0 };
         self.parts.clear();
         self.names.clear();
         self.before = self.written.clone();
@@ -145,11 +177,15 @@ impl<'a> Files<'a> {
         self.names_of_all.extend(names.iter().cloned());
     }
 
-    /// Adds a row. If the buffer is full, writes the rows of the fullest folder as a file.
-    pub(super) fn push(&mut self, tenant: &str, time_ms: u64, row: Row) -> Result<(), Error> {
-        debug_assert_eq!(row.len(), self.dataset.columns().len(), "a value for each column");
-        let folder = format!("{}/day={}", tenant_folder(tenant), day(time_ms));
-        let bytes = row.iter().map(Value::bytes).sum::<usize>() + size_of::<Row>();
+    /// Adds a row of format 2. If the buffer is full, writes the rows of the fullest folder as a
+    /// file.
+    pub(super) fn push(&mut self, values: &[Value<'_>]) -> Result<(), Error> {
+        let of = |name| self.dataset.index_of(name).map_or(Value::Null, |at| values[at]);
+        let Value::Text(tenant) = of("tenant") else { unreachable!("every dataset has a tenant") };
+        let day_number = if let Value::Day(day) = of("day") { day } else { self.day };
+        let folder = format!("{}/day={}", tenant_folder(tenant), day(day_number));
+        let row: Row = self.columns.iter().map(|column| Field::new(values[column.from])).collect();
+        let bytes = row.iter().map(Field::bytes).sum::<usize>() + size_of::<Row>();
         let buffered = self.buffered.entry(folder).or_default();
         buffered.rows.push(row);
         buffered.bytes += bytes;
@@ -171,7 +207,7 @@ impl<'a> Files<'a> {
         let name = format!("{dataset}/{folder}/part-{:05}-{:05}.{ending}", self.partition, *part);
         *part += 1;
         let mut file = Vec::new();
-        let made = write_rows(self.dataset, self.format, &rows, &mut file);
+        let made = write_rows(&self.columns, self.format, &rows, &mut file);
         made.map_err(Error::io(format!("encoding {}", self.target.shown(&name))))?;
         self.written.rows += rows.len() as u64;
         self.written.files += 1;
@@ -184,13 +220,7 @@ impl<'a> Files<'a> {
 
     /// Removes the files of earlier exports of this dataset that this export did not write.
     pub(super) fn finish(mut self) -> Result<DatasetReport, Error> {
-        let written: BTreeSet<String> = self.names_of_all.iter().map(|name| self.target.key_of(name)).collect();
-        for name in self.target.parts(self.dataset.name())? {
-            if !written.contains(&name) {
-                self.target.remove(&name)?;
-                self.written.removed += 1;
-            }
-        }
+        self.written.removed = self.target.remove_others(self.dataset.name(), &self.names_of_all)?;
         Ok(self.written)
     }
 }
@@ -204,25 +234,12 @@ fn tenant_folder(tenant: &str) -> String {
     format!("tenant={encoded}")
 }
 
-/// Formats the UTC day of a time as `YYYY-MM-DD`, by Howard Hinnant's `civil_from_days`.
-fn day(time_ms: u64) -> String {
-    let days = time_ms / DAY_MS + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
-fn write_rows(dataset: Dataset, format: Format, rows: &[Row], to: &mut (impl Write + Send)) -> io::Result<()> {
+fn write_rows(columns: &[Column], format: Format, rows: &[Row], to: &mut (impl Write + Send)) -> io::Result<()> {
     match format {
-        Format::Parquet => write_parquet(dataset, rows, to),
+        Format::Parquet => write_parquet(columns, rows, to),
         Format::Ndjson => {
             for row in rows {
-                let fields = dataset.columns().iter().zip(row).map(|(column, value)| (column.name, value));
+                let fields = columns.iter().zip(row).map(|(column, value)| (column.name, value));
                 // Written by hand because the order of the columns is part of the format.
                 for (at, (name, value)) in fields.enumerate() {
                     write!(to, "{}\"{name}\":", if at == 0 { '{' } else { ',' })?;
@@ -234,7 +251,7 @@ fn write_rows(dataset: Dataset, format: Format, rows: &[Row], to: &mut (impl Wri
         }
         Format::Csv => {
             let mut csv = csv::Writer::from_writer(to);
-            csv.write_record(dataset.columns().iter().map(|column| column.name))?;
+            csv.write_record(columns.iter().map(|column| column.name))?;
             for row in rows {
                 csv.serialize(row)?;
             }
@@ -243,17 +260,16 @@ fn write_rows(dataset: Dataset, format: Format, rows: &[Row], to: &mut (impl Wri
     }
 }
 
-fn write_parquet(dataset: Dataset, rows: &[Row], to: &mut (impl Write + Send)) -> io::Result<()> {
-    let columns = dataset.columns();
-    let fields: Vec<Field> = columns
+fn write_parquet(columns: &[Column], rows: &[Row], to: &mut (impl Write + Send)) -> io::Result<()> {
+    let fields: Vec<arrow_schema::Field> = columns
         .iter()
         .map(|column| {
             let kind = match column.kind {
                 Type::Text => DataType::Utf8,
-                Type::Integer => DataType::Int64,
+                Type::Integer | Type::Time | Type::Day => DataType::Int64,
                 Type::Flag => DataType::Boolean,
             };
-            Field::new(column.name, kind, column.nullable)
+            arrow_schema::Field::new(column.name, kind, column.nullable)
         })
         .collect();
     let schema = Arc::new(Schema::new(fields));
@@ -271,18 +287,18 @@ fn write_parquet(dataset: Dataset, rows: &[Row], to: &mut (impl Write + Send)) -
     Ok(())
 }
 
-fn array<'a>(kind: Type, values: impl Iterator<Item = &'a Value>) -> ArrayRef {
+fn array<'a>(kind: Type, values: impl Iterator<Item = &'a Field>) -> ArrayRef {
     match kind {
         Type::Text => {
-            let texts = values.map(|value| if let Value::Text(text) = value { Some(&**text) } else { None });
+            let texts = values.map(|value| if let Field::Text(text) = value { Some(&**text) } else { None });
             Arc::new(texts.collect::<StringArray>())
         }
-        Type::Integer => {
-            let numbers = values.map(|value| if let Value::Integer(number) = value { Some(*number) } else { None });
+        Type::Integer | Type::Time | Type::Day => {
+            let numbers = values.map(|value| if let Field::Integer(number) = value { Some(*number) } else { None });
             Arc::new(numbers.collect::<Int64Array>())
         }
         Type::Flag => {
-            let flags = values.map(|value| if let Value::Flag(is) = value { Some(*is) } else { None });
+            let flags = values.map(|value| if let Field::Flag(is) = value { Some(*is) } else { None });
             Arc::new(flags.collect::<BooleanArray>())
         }
     }
@@ -291,20 +307,6 @@ fn array<'a>(kind: Type, values: impl Iterator<Item = &'a Value>) -> ArrayRef {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn days_are_those_of_the_calendar_in_utc() {
-        for (time_ms, wanted) in [
-            (0, "1970-01-01"),
-            (DAY_MS - 1, "1970-01-01"),
-            (951_782_400_000, "2000-02-29"),
-            (1_780_000_000_000, "2026-05-28"),
-            (4_107_542_400_000, "2100-03-01"),
-            (1 << 53, "287396-10-12"),
-        ] {
-            assert_eq!(day(time_ms), wanted);
-        }
-    }
 
     #[test]
     fn tenant_folders_are_single_and_distinct_names() {

@@ -1,15 +1,12 @@
-//! Records the written partitions of an export, in a file in the target that exists only while the
+//! Records the written partitions of an export of layout v1, in a file in the target that exists only while the
 //! export is unfinished. The same export resumes after them; any other export starts again.
 
-use super::rows::Dataset;
-use super::target::Target;
-use super::{DatasetReport, Plan};
+use crate::export::datasets::Dataset;
+use crate::export::target::Target;
+use crate::export::{DatasetReport, PROGRESS_NAME, Plan};
 use crate::{Error, FoldReport, Scratch, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// The leading underscore makes readers of `*.parquet` and similar patterns skip the file.
-const NAME: &str = "_export-in-progress.json";
 
 /// The inputs that determine the exported bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,7 +51,7 @@ impl<'a> Progress<'a> {
             spans: spans.to_vec(),
             limits: format!("{:?}", scratch.limits),
         };
-        let held = plan.out.get(NAME)?.and_then(|bytes| serde_json::from_slice::<ProgressFile>(&bytes).ok());
+        let held = plan.out.get(PROGRESS_NAME)?.and_then(|bytes| serde_json::from_slice::<ProgressFile>(&bytes).ok());
         let held = held.filter(|held| held.identity == identity);
         if let Some(held) = &held {
             tracing::info!(partitions = held.partitions.len(), "resuming the export after its written partitions");
@@ -76,11 +73,11 @@ impl<'a> Progress<'a> {
     pub(super) fn add(&mut self, partition: u32, finished: FinishedPartition) -> Result<(), Error> {
         self.file.partitions.insert(partition, finished);
         let json = serde_json::to_vec(&self.file).expect("progress has string keys only");
-        self.target.put(NAME, json)
+        self.target.put(PROGRESS_NAME, json)
     }
 
     /// Removes the progress file: the export is complete.
     pub(super) fn finish(&self) -> Result<(), Error> {
-        self.target.remove(NAME)
+        self.target.remove(PROGRESS_NAME)
     }
 }

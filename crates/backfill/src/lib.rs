@@ -11,9 +11,13 @@ mod import;
 mod progress;
 mod rejects;
 mod rows;
+mod times;
+mod values;
 mod written;
 
 pub use columns::{Columns, Input};
 pub use error::Error;
 pub use import::{Counts, ImportReport, Plan, Source, bytes, import};
 pub use rows::Untimed;
+pub use times::{TimeReading, TimeUnit, ZeroTime, time, zone};
+pub use values::{flag, id, ids, text};

@@ -1,10 +1,10 @@
 //! Groups rows into as few events as possible: people of one conversation, and messages that one
 //! reader read at one time. Buffers a bounded number of rows and keeps the order where it matters.
 
-use crate::rows::{Conversation, Member, Message, Read, Role};
+use crate::rows::{Conversation, Mark, Member, Message, Read, Role};
 use receipts_event::{
-    Body, ConversationConfigured, Event, Kind, MESSAGE_IDS_MAX, MembersChanged, MessageRead, MessageRecalled,
-    MessageSent,
+    Body, ConversationConfigured, ConversationRead, Event, Kind, MESSAGE_IDS_MAX, MembersChanged, MessageRead,
+    MessageRecalled, MessageSent,
 };
 use std::collections::{HashMap, HashSet};
 
@@ -95,6 +95,19 @@ pub(crate) fn message(message: Message) -> Vec<Event<'static>> {
         recipients: recipients.map(|ids| ids.into_iter().map(Into::into).collect()),
     };
     [event(&conversation, Body::MessageSent(sent))].into_iter().chain(recalled).collect()
+}
+
+/// Returns the event of a read mark.
+pub(crate) fn mark(mark: Mark) -> Event<'static> {
+    let Mark { conversation, reader_id, up_to, read_at_ms, hidden } = mark;
+    let body = ConversationRead {
+        conversation_id: conversation.conversation_id.clone().into(),
+        reader_id: reader_id.into(),
+        up_to,
+        read_at_ms,
+        hidden,
+    };
+    event(&conversation, Body::ConversationRead(body))
 }
 
 /// The key by which reads share an event: conversation, reader, time, hidden.

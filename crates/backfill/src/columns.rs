@@ -17,6 +17,8 @@ pub enum Input {
     Messages,
     /// One row per message and reader.
     Reads,
+    /// One row per conversation and reader: how far that person has read.
+    Marks,
 }
 
 /// A column: our name, whether rows need it, and an alternative name if the first is absent.
@@ -24,9 +26,9 @@ type Column = (&'static str, bool, Option<&'static str>);
 
 impl Input {
     /// All kinds, in the order of import.
-    pub const ALL: [Self; 3] = [Self::Members, Self::Messages, Self::Reads];
+    pub const ALL: [Self; 4] = [Self::Members, Self::Messages, Self::Reads, Self::Marks];
 
-    fn columns(self) -> &'static [Column] {
+    pub(crate) fn columns(self) -> &'static [Column] {
         match self {
             Self::Members => &[
                 ("tenant", false, None),
@@ -56,6 +58,16 @@ impl Input {
                 ("read_at_ms", false, None),
                 ("hidden", false, None),
             ],
+            Self::Marks => &[
+                ("tenant", false, None),
+                ("conversation_id", true, None),
+                ("user_id", true, Some("reader_id")),
+                ("up_to_message_id", false, None),
+                ("up_to_sent_at_ms", false, None),
+                ("read_at_ms", false, None),
+                ("hidden", false, None),
+                ("thread_id", false, None),
+            ],
         }
     }
 }
@@ -66,6 +78,7 @@ impl fmt::Display for Input {
             Self::Members => "members",
             Self::Messages => "messages",
             Self::Reads => "reads",
+            Self::Marks => "marks",
         })
     }
 }
@@ -75,6 +88,12 @@ impl fmt::Display for Input {
 pub struct Columns(BTreeMap<String, String>);
 
 impl Columns {
+    /// Returns our own names.
+    pub(crate) fn ours() -> &'static Self {
+        static OURS: Columns = Columns(BTreeMap::new());
+        &OURS
+    }
+
     /// Adds `NAME=THEIRS` for all tables, or `TABLE.NAME=THEIRS` for one of them.
     ///
     /// # Errors
@@ -102,9 +121,14 @@ impl Columns {
         Ok(())
     }
 
+    /// Returns the name that an assignment gives to our column, if one does.
+    pub(crate) fn assigned(&self, input: Input, name: &str) -> Option<&str> {
+        self.0.get(&format!("{input}.{name}")).or_else(|| self.0.get(name)).map(String::as_str)
+    }
+
     /// Returns a table's name for our column.
     fn theirs<'a>(&'a self, input: Input, name: &'a str) -> &'a str {
-        self.0.get(&format!("{input}.{name}")).or_else(|| self.0.get(name)).map_or(name, String::as_str)
+        self.assigned(input, name).unwrap_or(name)
     }
 
     /// Rejects a table that lacks a required column or a column that an assignment names.

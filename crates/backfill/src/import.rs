@@ -6,12 +6,14 @@
 use crate::Error;
 use crate::batch::{self, People, Window};
 use crate::columns::{Columns, Input};
+use crate::feed::{Feed, Item, Mapped, Position};
+use crate::mapping::Mapping;
 use crate::progress::Progress;
 use crate::rejects::Rejects;
 use crate::rows::{Member, Reader, Untimed};
 use crate::written::{event_id, greatest_written};
 use receipts_analytics::ProgressMonitor;
-use receipts_analytics::table::{Cursor, Format, Row, Table};
+use receipts_analytics::table::{Format, Table};
 use receipts_event::{Event, partition_of};
 use receipts_log::{Entry, Inspect, PendingAppend, Topic, Writer};
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,8 @@ pub struct Plan {
     pub sources: Vec<Source>,
     /// The column names in the tables.
     pub columns: Columns,
+    /// The mapping of the tables that it has a section for; the others have our columns.
+    pub mapping: Option<Mapping>,
     /// The tenant of rows without one.
     pub tenant: String,
     /// The meaning of reads without a time.
@@ -64,6 +68,8 @@ pub struct Plan {
 pub struct Counts {
     /// Rows read, by table.
     pub rows: BTreeMap<Input, u64>,
+    /// Rows that the mapping's `where` leaves out, by table.
+    pub left_out: BTreeMap<Input, u64>,
     /// Rows that gave no event, by table; the report lists them.
     pub rejected: BTreeMap<Input, u64>,
     /// Rows of reads that record an unread message.
@@ -118,6 +124,7 @@ pub fn import(log: &dyn Inspect, plan: &Plan, monitor: &dyn ProgressMonitor) -> 
     if !import.progress.is_done {
         import.people_and_messages()?;
         import.reads()?;
+        import.marks()?;
         import.progress.is_done = true;
         import.save()?;
     }
@@ -135,7 +142,8 @@ struct Import<'a> {
     monitor: &'a dyn ProgressMonitor,
     writer: Arc<dyn Writer>,
     partitions: u32,
-    tables: BTreeMap<Input, Table>,
+    feeds: BTreeMap<Input, Feed>,
+
     progress: Progress,
     rejects: Rejects,
     /// The greatest event number that the log already holds, by partition.
@@ -159,15 +167,19 @@ impl<'a> Import<'a> {
         progress: Progress,
         resumed: bool,
     ) -> Result<Self, Error> {
-        let mut tables = BTreeMap::new();
+        let mut feeds = BTreeMap::new();
         for Source { input, path, format } in &plan.sources {
-            let cursor = progress.cursors.get(input).copied().unwrap_or_default();
-            let table = Table::open(path, *format, cursor)?;
+            let position = progress.cursors.get(input).copied().unwrap_or_default();
+            let table = Table::open(path, *format, position.source)?;
+            let mapped = plan.mapping.as_ref().and_then(|mapping| Mapped::compile(mapping, *input, &plan.columns));
             if let Some(held) = table.columns() {
-                plan.columns.check(*input, path, &held)?;
+                match &mapped {
+                    Some(mapped) => mapped.check(path, &held)?,
+                    None => plan.columns.check(*input, path, &held)?,
+                }
             }
-            monitor.skipped(cursor.bytes);
-            tables.insert(*input, table);
+            monitor.skipped(position.source.bytes);
+            feeds.insert(*input, Feed::new(table, position, mapped));
         }
         let held = if resumed && !progress.is_done {
             greatest_written(log, &progress.run, &progress.ends, monitor)?
@@ -183,7 +195,7 @@ impl<'a> Import<'a> {
             monitor,
             writer: log.writer(),
             partitions: log.partition_count(),
-            tables,
+            feeds,
             progress,
             rejects,
             held,
@@ -198,8 +210,10 @@ impl<'a> Import<'a> {
         })
     }
 
-    fn reader(&self) -> Reader<'a> {
-        Reader { columns: &self.plan.columns, tenant: &self.plan.tenant, untimed: self.plan.untimed }
+    fn reader(&self, input: Input) -> Reader<'a> {
+        let is_mapped = self.plan.mapping.as_ref().is_some_and(|mapping| mapping.maps(input));
+        let columns = if is_mapped { Columns::ours() } else { &self.plan.columns };
+        Reader { columns, tenant: &self.plan.tenant, untimed: self.plan.untimed }
     }
 
     /// Imports members and messages. A member with a time precedes the first later message.
@@ -237,7 +251,7 @@ impl<'a> Import<'a> {
     fn peek_member(&mut self) -> Result<Option<&Member>, Error> {
         while self.member.is_none() {
             let newest = self.progress.newest_ms.0;
-            let reader = self.reader();
+            let reader = self.reader(Input::Members);
             let Some(row) = self.peek(Input::Members)? else { break };
             let member = row.values.as_ref().map_err(Clone::clone).and_then(|values| reader.member(values));
             match member {
@@ -255,7 +269,7 @@ impl<'a> Import<'a> {
     fn peek_message(&mut self) -> Result<Option<crate::rows::Message>, Error> {
         loop {
             let (members, newest) = self.progress.newest_ms;
-            let reader = self.reader();
+            let reader = self.reader(Input::Messages);
             let Some(row) = self.peek(Input::Messages)? else { return Ok(None) };
             let message = row.values.as_ref().map_err(Clone::clone).and_then(|values| reader.message(values));
             match message {
@@ -272,7 +286,7 @@ impl<'a> Import<'a> {
 
     fn reads(&mut self) -> Result<(), Error> {
         loop {
-            let reader = self.reader();
+            let reader = self.reader(Input::Reads);
             let Some(row) = self.peek(Input::Reads)? else { break };
             match row.values.as_ref().map_err(Clone::clone).and_then(|values| reader.read(values)) {
                 Err(reason) => self.reject(Input::Reads, &reason)?,
@@ -294,29 +308,56 @@ impl<'a> Import<'a> {
         self.emit(events)
     }
 
-    fn peek(&mut self, input: Input) -> Result<Option<&Row>, Error> {
-        match self.tables.get_mut(&input) {
+    /// Imports read marks. They come after the reads, so that a single read keeps its own time.
+    fn marks(&mut self) -> Result<(), Error> {
+        loop {
+            let reader = self.reader(Input::Marks);
+            let Some(row) = self.peek(Input::Marks)? else { break };
+            match row.values.as_ref().map_err(Clone::clone).and_then(|values| reader.mark(values)) {
+                Err(reason) => self.reject(Input::Marks, &reason)?,
+                Ok(mark) => {
+                    self.take(Input::Marks)?;
+                    self.emit(vec![batch::mark(mark)])?;
+                }
+            }
+            self.save_if_due()?;
+        }
+        Ok(())
+    }
+
+    fn peek(&mut self, input: Input) -> Result<Option<&Item>, Error> {
+        match self.feeds.get_mut(&input) {
             None => Ok(None),
-            Some(table) => Ok(table.peek()?),
+            Some(feed) => feed.peek(),
         }
     }
 
     /// Consumes the next row of a table.
-    fn take(&mut self, input: Input) -> Result<Option<Row>, Error> {
-        let Some(table) = self.tables.get_mut(&input) else { return Ok(None) };
-        let before = table.cursor();
-        let row = table.take()?;
-        self.monitor.advanced(table.cursor().bytes.saturating_sub(before.bytes));
-        *self.progress.counts.rows.entry(input).or_default() += 1;
+    fn take(&mut self, input: Input) -> Result<Option<Item>, Error> {
+        let Some(feed) = self.feeds.get_mut(&input) else { return Ok(None) };
+        let item = feed.take()?;
+        self.count(input);
         self.rows_since_save += 1;
-        Ok(row)
+        Ok(item)
+    }
+
+    /// Adds the rows that a feed has consumed to the counts.
+    fn count(&mut self, input: Input) {
+        let Some(feed) = self.feeds.get_mut(&input) else { return };
+        let counted = feed.counted();
+        self.monitor.advanced(counted.bytes);
+        let counts = &mut self.progress.counts;
+        *counts.rows.entry(input).or_default() += counted.rows;
+        if counted.left_out > 0 {
+            *counts.left_out.entry(input).or_default() += counted.left_out;
+        }
     }
 
     fn reject(&mut self, input: Input, reason: &str) -> Result<(), Error> {
         let source = self.plan.sources.iter().find(|source| source.input == input);
         if let (Some(row), Some(source)) = (self.take(input)?, source) {
             *self.progress.counts.rejected.entry(input).or_default() += 1;
-            self.rejects.push(input, &source.path, &row, reason)?;
+            self.rejects.push(input, &source.path, &row.source, reason)?;
         }
         self.stop_if_asked()
     }
@@ -387,13 +428,14 @@ impl<'a> Import<'a> {
         let events = self.people.flush().into_iter().chain(self.window.flush()).collect();
         self.emit(events)?;
         self.await_all()?;
+        Input::ALL.into_iter().for_each(|input| self.count(input));
         self.progress.rejects_bytes = self.rejects.sync()?;
         self.rows_since_save = 0;
         if self.plan.dry_run {
             return Ok(());
         }
-        let cursors = self.tables.iter().map(|(input, table)| (*input, table.cursor()));
-        self.progress.cursors = cursors.collect::<BTreeMap<Input, Cursor>>();
+        let cursors = self.feeds.iter().map(|(input, feed)| (*input, feed.position()));
+        self.progress.cursors = cursors.collect::<BTreeMap<Input, Position>>();
         for (partition, next) in &self.next_offsets {
             let end = &mut self.progress.ends[*partition as usize];
             *end = (*end).max(*next);

@@ -1,5 +1,5 @@
-//! Imports receipts from tables of another system: rows of members, messages and reads become
-//! events, in that order. A row that no event can express is rejected; an interrupted import
+//! Imports receipts from tables of another system: rows of members, messages, reads and read marks
+//! become events, in that order. A row that no event can express is rejected; an interrupted import
 //! resumes.
 //!
 //! This crate repeats no rule of the fold, and writes only events, its progress and its rejects.
@@ -7,7 +7,10 @@
 mod batch;
 mod columns;
 mod error;
+mod feed;
 mod import;
+mod jq;
+mod mapping;
 mod progress;
 mod rejects;
 mod rows;
@@ -18,6 +21,7 @@ mod written;
 pub use columns::{Columns, Input};
 pub use error::Error;
 pub use import::{Counts, ImportReport, Plan, Source, bytes, import};
+pub use mapping::{Mapping, Mistakes};
 pub use rows::Untimed;
 pub use times::{TimeReading, TimeUnit, ZeroTime, time, zone};
 pub use values::{flag, id, ids, text};

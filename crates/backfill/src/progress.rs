@@ -2,9 +2,9 @@
 //! are acknowledged. It holds no rows.
 
 use crate::columns::{Columns, Input};
+use crate::feed::Position;
 use crate::import::{Counts, Plan};
 use crate::{Error, Untimed};
-use receipts_analytics::table::Cursor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -25,7 +25,7 @@ pub(crate) struct Progress {
     pub(crate) next: u64,
     /// The next row of each table.
     #[serde(rename = "places")]
-    pub(crate) cursors: BTreeMap<Input, Cursor>,
+    pub(crate) cursors: BTreeMap<Input, Position>,
     /// The end of the log at the last save, by partition.
     pub(crate) ends: Vec<u64>,
     /// The length of the report of rejects, bytes.
@@ -47,6 +47,9 @@ struct Inputs {
     partitions: usize,
     tables: BTreeMap<Input, Identity>,
     columns: Columns,
+    /// The text of the mapping file.
+    #[serde(default)]
+    mapping: Option<String>,
     tenant: String,
     untimed: Untimed,
 }
@@ -75,6 +78,7 @@ impl Inputs {
             partitions,
             tables: tables.collect::<Result<_, Error>>()?,
             columns: plan.columns.clone(),
+            mapping: plan.mapping.as_ref().map(|mapping| mapping.text.clone()),
             tenant: plan.tenant.clone(),
             untimed: plan.untimed,
         })
@@ -94,8 +98,10 @@ impl Inputs {
         } else if let Some((input, _)) = held.tables.iter().find(|(input, held)| self.tables.get(input) != Some(held)) {
             Some(format!("read another version of the table of {input}, which has changed since"))
         } else {
-            (held != self)
-                .then(|| "has other columns, another tenant or another meaning of rows without a time".to_owned())
+            (held != self).then(|| {
+                "has other columns, another mapping, another tenant or another meaning of rows without a time"
+                    .to_owned()
+            })
         }
     }
 }

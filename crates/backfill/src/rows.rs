@@ -2,7 +2,7 @@
 
 use crate::columns::{Columns, Input};
 use chrono::DateTime;
-use receipts_event::{ID_BYTES_MAX, Kind, LISTED_IDS_MAX, TIME_MS_MAX};
+use receipts_event::{ID_BYTES_MAX, Kind, LISTED_IDS_MAX, TIME_MS_MAX, UpTo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -63,6 +63,17 @@ pub(crate) struct Read {
     pub(crate) conversation: Conversation,
     pub(crate) message_id: String,
     pub(crate) reader_id: String,
+    pub(crate) read_at_ms: Option<u64>,
+    pub(crate) hidden: bool,
+}
+
+/// A row of marks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) conversation: Conversation,
+    pub(crate) reader_id: String,
+    pub(crate) up_to: UpTo<'static>,
+    /// `None` for the time of the import.
     pub(crate) read_at_ms: Option<u64>,
     pub(crate) hidden: bool,
 }
@@ -142,6 +153,44 @@ impl Reader<'_> {
         };
         let is_read = read.read_at_ms.is_some() || self.untimed == Untimed::Read;
         Ok(is_read.then_some(read))
+    }
+}
+
+impl Reader<'_> {
+    /// A mark without a time has that of the messages up to which it reads. It never gets the time
+    /// of the import unless rows without a time count as read.
+    pub(crate) fn mark(&self, values: &Values) -> Result<Mark, String> {
+        let of = RowView { reader: self, input: Input::Marks, values };
+        if let Some(thread_id) = of.optional_id("thread_id")? {
+            return Err(format!(
+                "thread_id: {thread_id}: events have no threads, so a mark of a thread has no event; it is not a mark of \
+                 the conversation"
+            ));
+        }
+        let (message, sent_at) = (of.optional_id("up_to_message_id")?, of.time("up_to_sent_at_ms")?);
+        let read_at_ms = of.time("read_at_ms")?.or(sent_at);
+        if read_at_ms.is_none() && self.untimed == Untimed::Unread {
+            return Err(
+                "read_at_ms is missing, and so is up_to_sent_at_ms: add one of them, or --untimed read for the \
+                        time of the import"
+                    .to_owned(),
+            );
+        }
+        // Our exports have both columns. The message is the more exact one.
+        let up_to = match (message, sent_at) {
+            (Some(message), _) => UpTo::Message(message.into()),
+            (None, Some(sent_at)) => UpTo::SentAt(sent_at),
+            (None, None) => {
+                return Err("up_to_message_id and up_to_sent_at_ms are missing: a mark needs one".to_owned());
+            }
+        };
+        Ok(Mark {
+            conversation: of.conversation()?,
+            reader_id: of.id("user_id")?,
+            up_to,
+            read_at_ms,
+            hidden: of.flag("hidden")?.unwrap_or(false),
+        })
     }
 }
 
@@ -257,6 +306,8 @@ mod tests {
     use receipts_event::TENANT_DEFAULT;
     use serde_json::json;
 
+    const SENT: u64 = 1_780_000_000_000;
+
     fn reader(columns: &Columns) -> Reader<'_> {
         Reader { columns, tenant: TENANT_DEFAULT, untimed: Untimed::Unread }
     }
@@ -288,6 +339,26 @@ mod tests {
                 (read, wanted) => panic!("{at}: {read:?} instead of {wanted:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_mark_never_gets_the_time_of_the_import() {
+        let columns = Columns::default();
+        let at = SENT;
+        let mark = |untimed, more: Value| {
+            let mut row = object(json!({"conversation_id": "c", "user_id": "u"}));
+            row.extend(object(more));
+            Reader { untimed, ..reader(&columns) }.mark(&row).map(|mark| (mark.up_to, mark.read_at_ms))
+        };
+        let unread = |more| mark(Untimed::Unread, more);
+        let by_message = || UpTo::Message("m".into());
+        assert_eq!(unread(json!({"up_to_sent_at_ms": at})), Ok((UpTo::SentAt(at), Some(at))));
+        assert_eq!(unread(json!({"up_to_message_id": "m", "read_at_ms": at + 1})), Ok((by_message(), Some(at + 1))));
+        assert_eq!(unread(json!({"up_to_message_id": "m", "up_to_sent_at_ms": at})), Ok((by_message(), Some(at))));
+        assert!(unread(json!({"up_to_message_id": "m"})).unwrap_err().contains("--untimed read"));
+        assert_eq!(mark(Untimed::Read, json!({"up_to_message_id": "m"})), Ok((by_message(), None)));
+        assert!(unread(json!({"read_at_ms": at})).unwrap_err().contains("a mark needs one"));
+        assert!(unread(json!({"up_to_sent_at_ms": at, "thread_id": "t"})).unwrap_err().contains("no threads"));
     }
 
     #[test]

@@ -87,6 +87,7 @@ fn plan(dir: &Path, sources: Vec<Source>) -> Plan {
     Plan {
         sources,
         columns: Columns::default(),
+        mapping: None,
         tenant: "default".to_owned(),
         untimed: Untimed::Unread,
         dry_run: false,

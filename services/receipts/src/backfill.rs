@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use receipts_analytics::table::Format;
 use receipts_assembly::random;
-use receipts_backfill::{Columns, Error, ImportReport, Input, Plan, Source, Untimed, bytes, import};
+use receipts_backfill::{Columns, Error, ImportReport, Input, Mapping, Plan, Source, Untimed, bytes, import};
 use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT, hex};
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;
@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   receipts backfill --reads reads.csv --dry-run
+  receipts backfill --map docs/mappings/rocketchat.toml --dry-run
+  receipts backfill --messages posts.csv --marks last_viewed.csv --column up_to_sent_at_ms=lastviewedat
   receipts backfill --members members.csv --messages messages.csv --reads reads.csv
   receipts backfill --messages m.parquet --reads r.parquet --tenant acme --kafka-bootstrap localhost:9092 --json
   receipts backfill --reads seen.ndjson --column read_at_ms=seen_at --column message_id=id --column reads.user_id=who";
@@ -28,7 +30,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
 pub(crate) struct Backfill {
     /// Table with a row per conversation and person. Columns: conversation_id, user_id; optional:
     /// tenant, role, kind, group_type, at_ms.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["messages", "reads"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["messages", "reads", "marks", "map"])]
     members: Option<PathBuf>,
     /// Table with a row per message. Columns: conversation_id, message_id, sender_id, sent_at_ms;
     /// optional: tenant, need_read_receipt (true if absent), recipients, status.
@@ -38,6 +40,17 @@ pub(crate) struct Backfill {
     /// read_at_ms; optional: tenant, hidden.
     #[arg(long, value_name = "FILE")]
     reads: Option<PathBuf>,
+    /// Table with a row per conversation and reader: how far that person has read. Columns:
+    /// conversation_id, user_id, up_to_message_id or up_to_sent_at_ms; optional: tenant, read_at_ms
+    /// (up_to_sent_at_ms if absent), hidden, thread_id (rows with one are rejected).
+    #[arg(long, value_name = "FILE")]
+    marks: Option<PathBuf>,
+    /// Mapping file (TOML) that says which columns of another system are ours, by name, constant or
+    /// jq expression. docs/mappings has ready ones.
+    ///
+    /// Without --members, --messages, --reads and --marks the tables are those that it names. schemas/backfill/mapping-v1.md describes the file.
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
     /// Format of tables whose file names do not end in .csv, .ndjson, .jsonl or .parquet.
     #[arg(long, value_enum)]
     format: Option<Written>,
@@ -108,11 +121,13 @@ pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(),
     for assignment in &asked.columns {
         columns.set(assignment).map_err(|reason| Failure::usage(format!("--column: {reason}")))?;
     }
-    let sources = sources(&asked)?;
+    let mapping = asked.map.as_deref().map(mapping).transpose()?;
+    let sources = sources(&asked, mapping.as_ref())?;
     let first = sources.first().map(|source| source.path.clone()).unwrap_or_default();
     let plan = Plan {
         sources,
         columns,
+        mapping,
         tenant: asked.tenant,
         untimed: match asked.untimed {
             Meaning::Unread => Untimed::Unread,
@@ -153,10 +168,32 @@ pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(),
     })
 }
 
-fn sources(asked: &Backfill) -> Result<Vec<Source>, Failure> {
-    let all = [(Input::Members, &asked.members), (Input::Messages, &asked.messages), (Input::Reads, &asked.reads)];
-    let given = all.into_iter().filter_map(|(input, path)| Some((input, path.as_ref()?)));
-    let source = |(input, path): (Input, &PathBuf)| {
+fn mapping(path: &Path) -> Result<Mapping, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("--map {}: cannot be read: {error}", path.display())))?;
+    Mapping::parse(path, &text).map_err(|mistakes| Failure::usage(mistakes.to_string()))
+}
+
+/// Returns the tables of the flags; without any, those of the mapping.
+fn sources(asked: &Backfill, mapping: Option<&Mapping>) -> Result<Vec<Source>, Failure> {
+    let all = [
+        (Input::Members, &asked.members),
+        (Input::Messages, &asked.messages),
+        (Input::Reads, &asked.reads),
+        (Input::Marks, &asked.marks),
+    ];
+    let mut given: Vec<(Input, &PathBuf)> =
+        all.into_iter().filter_map(|(input, path)| Some((input, path.as_ref()?))).collect();
+    if let (true, Some(mapping)) = (given.is_empty(), mapping) {
+        let files = Input::ALL.into_iter().flat_map(|input| mapping.files(input).iter().map(move |path| (input, path)));
+        given.extend(files);
+    }
+    if given.is_empty() {
+        return Err(Failure::usage(
+            "the mapping names no files: name the tables by --members, --messages, --reads, --marks",
+        ));
+    }
+    let source = |(input, path): (Input, &PathBuf)| -> Result<Source, Failure> {
         let format = match asked.format {
             Some(Written::Parquet) => Some(Format::Parquet),
             Some(Written::Ndjson) => Some(Format::Ndjson),
@@ -171,7 +208,7 @@ fn sources(asked: &Backfill) -> Result<Vec<Source>, Failure> {
         })?;
         Ok(Source { input, path: path.clone(), format })
     };
-    given.map(source).collect()
+    given.into_iter().map(source).collect()
 }
 
 fn failure(error: Error) -> Failure {
@@ -192,7 +229,11 @@ fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
     let ImportReport { counts, already_written, written, resumed, .. } = &report.done;
     for (input, rows) in &counts.rows {
         let rejected = counts.rejected.get(input).copied().unwrap_or(0);
-        writeln!(to, "{input}: {rows} rows, {rejected} rejected")?;
+        write!(to, "{input}: {rows} rows, {rejected} rejected")?;
+        match counts.left_out.get(input) {
+            Some(left_out) => writeln!(to, ", {left_out} left out by the mapping")?,
+            None => writeln!(to)?,
+        }
     }
     if counts.unread + counts.repeated > 0 {
         writeln!(to, "no event: {} rows not read yet, {} rows repeated", counts.unread, counts.repeated)?;

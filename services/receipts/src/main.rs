@@ -114,11 +114,11 @@ enum Command {
     /// output of --json.
     #[command(after_help = stats::EXAMPLES)]
     Stats(Stats),
-    /// Imports members, messages and reads from tables: CSV, NDJSON or Parquet.
+    /// Imports members, messages, reads and read marks from tables: CSV, NDJSON or Parquet.
     ///
     /// A row of --reads names a message and its reader, a row of --messages a message, a row of
     /// --members a member of a conversation; schemas/backfill/v1.md describes the columns. Rows
-    /// become events: members and messages first, then reads. The log has acknowledged every event
+    /// become events: members and messages first, then reads, then marks. The log has acknowledged every event
     /// before the command ends. Rows that cannot become events are written to a file of rejects,
     /// each with its reason. An interrupted import continues from its progress file and repeats
     /// nothing. Exit code 1 means that rows were rejected; all other rows are then in the log. No

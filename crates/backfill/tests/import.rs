@@ -204,7 +204,10 @@ fn an_imported_export_has_the_same_receipts() {
             let what = export::Plan {
                 out: export::Target::Directory(out.clone()),
                 log: String::new(),
+                position: String::new(),
                 format: written,
+                layout: export::Layout::V1,
+                file_bytes: 1,
                 datasets,
             };
             export::export(&first, &[partition], &scratch(), &what, &()).unwrap();

@@ -112,11 +112,7 @@ impl Encoder {
 
     pub(super) fn finish(self) -> io::Result<Hashing<File>> {
         match self {
-            Self::Parquet(writer) => {
-                let mut writer = writer;
-                writer.finish().map_err(io::Error::other)?;
-                writer.into_inner().map_err(io::Error::other)
-            }
+            Self::Parquet(writer) => writer.into_inner().map_err(io::Error::other),
             Self::Ndjson(_, to) => to.into_inner().map_err(io::IntoInnerError::into_error),
             Self::Csv(_, csv) => csv.into_inner().map_err(|error| error.into_error()),
         }

@@ -2,6 +2,7 @@
 //! and, beyond its memory, in a temporary directory. Opens no store of a service.
 
 use crate::Error;
+use receipts_event::Event;
 use receipts_fold::effects::{DeadLetter, Effects};
 use receipts_fold::{Limits, PREFETCH_EVENTS, State};
 use receipts_log::{Inspect, ReadError, Record, Topic};
@@ -202,7 +203,23 @@ impl Scratch {
     /// # Errors
     /// If the log, the temporary disk or the state fails, or the monitor stops it.
     pub fn fold(&self, log: &dyn Inspect, span: &Span, monitor: &dyn ProgressMonitor) -> Result<Folded, Error> {
-        self.fold_and_report(log, span, None, monitor)
+        self.fold_and_report(log, span, None, monitor, &mut |_, _, _, _| Ok(()))
+    }
+
+    /// Folds a range of a partition, and calls `watch` after each event with its record and its
+    /// effects. The counters in the effects are those since the fold began. Events that a snapshot
+    /// replaces are not watched.
+    ///
+    /// # Errors
+    /// As [`Self::fold`], or if `watch` fails.
+    pub fn fold_watched(
+        &self,
+        log: &dyn Inspect,
+        span: &Span,
+        monitor: &dyn ProgressMonitor,
+        watch: &mut dyn FnMut(&Fold, &Record<'_>, &Event<'_>, &Effects) -> Result<(), Error>,
+    ) -> Result<Folded, Error> {
+        self.fold_and_report(log, span, None, monitor, watch)
     }
 
     /// Folds a range of a partition and reports only its records from an offset on. The state
@@ -218,7 +235,8 @@ impl Scratch {
         from_offset: u64,
         monitor: &dyn ProgressMonitor,
     ) -> Result<Folded, Error> {
-        self.fold_and_report(log, span, Some(from_offset.clamp(span.first_offset, span.end_offset)), monitor)
+        let from_offset = from_offset.clamp(span.first_offset, span.end_offset);
+        self.fold_and_report(log, span, Some(from_offset), monitor, &mut |_, _, _, _| Ok(()))
     }
 
     fn fold_and_report(
@@ -227,6 +245,7 @@ impl Scratch {
         span: &Span,
         from_offset: Option<u64>,
         monitor: &dyn ProgressMonitor,
+        watch: &mut dyn FnMut(&Fold, &Record<'_>, &Event<'_>, &Effects) -> Result<(), Error>,
     ) -> Result<Folded, Error> {
         let partition = span.partition;
         let (mut dir, mut store) = self.store()?;
@@ -251,7 +270,7 @@ impl Scratch {
             fold_into(&mut state, log, &Span { first_offset, ..before }, monitor)?;
         }
         let rest = Span { first_offset: from_offset.unwrap_or(first_offset), ..*span };
-        let read = fold_into(&mut state, log, &rest, monitor)?;
+        let read = fold_watched(&mut state, log, &rest, monitor, watch)?;
         let mut report = FoldReport { first_offset, snapshot_offset: restored, from_offset, ..read };
         if restored.is_some() && from_offset.is_none() {
             report.newest_timestamp_ms = Some(state.newest_timestamp_ms());
@@ -329,6 +348,18 @@ pub(crate) fn fold_into(
     span: &Span,
     monitor: &dyn ProgressMonitor,
 ) -> Result<FoldReport, Error> {
+    fold_watched(state, log, span, monitor, &mut |_, _, _, _| Ok(()))
+}
+
+/// As [`fold_into`], and calls `watch` after each record that is an event: with the state, the record,
+/// its event, and the effects of the record alone.
+pub(crate) fn fold_watched(
+    state: &mut Fold,
+    log: &dyn Inspect,
+    span: &Span,
+    monitor: &dyn ProgressMonitor,
+    watch: &mut dyn FnMut(&Fold, &Record<'_>, &Event<'_>, &Effects) -> Result<(), Error>,
+) -> Result<FoldReport, Error> {
     let partition = span.partition;
     let mut report = FoldReport { partition, first_offset: span.first_offset, ..FoldReport::default() };
     report.next_offset = span.first_offset;
@@ -343,11 +374,14 @@ pub(crate) fn fold_into(
                 apply(state, record, event, &mut effects).map_err(Error::state(partition))?;
                 report.first_timestamp_ms.get_or_insert(record.timestamp_ms);
                 report.next_offset = record.offset + 1;
+                if let Ok(event) = event {
+                    watch(state, record, event, &effects)?;
+                }
+                for DeadLetter { reason, .. } in effects.dead_letters.drain(..) {
+                    *report.dead_letters.entry(reason.code().to_owned()).or_default() += 1;
+                }
+                effects.clear();
             }
-            for DeadLetter { reason, .. } in effects.dead_letters.drain(..) {
-                *report.dead_letters.entry(reason.code().to_owned()).or_default() += 1;
-            }
-            effects.clear();
         }
         if state.pages().needs_checkpoint() {
             save(state)?;

@@ -20,6 +20,9 @@ pub enum Error {
     /// The log cannot be read, so its present events are unknown.
     #[error("the log cannot be read: {0}")]
     Log(#[from] ReadError),
+    /// The state that judges an import cannot be asked.
+    #[error("the events cannot be judged: {0}")]
+    Judge(String),
     /// The log did not acknowledge an event.
     #[error(
         "the log did not acknowledge an event ({0}): mend the log and run the same command again, which resumes the import"

@@ -6,10 +6,11 @@
 use crate::Error;
 use crate::batch::{self, People, Window};
 use crate::columns::{Columns, Input};
+use crate::draft::Judgement;
 use crate::feed::{Feed, Item, Mapped, Position};
 use crate::mapping::Mapping;
 use crate::progress::Progress;
-use crate::rejects::Rejects;
+use crate::rejects::{RejectReason, Rejects, note};
 use crate::rows::{Member, Reader, Untimed};
 use crate::written::{event_id, greatest_written};
 use receipts_analytics::ProgressMonitor;
@@ -59,6 +60,8 @@ pub struct Plan {
     /// Identifies the events of this import; used if the import is new. Letters and digits, at most
     /// 64.
     pub run: String,
+    /// The judgement of [`crate::Draft`], kept for the reports of resumed runs.
+    pub judgement: Option<Judgement>,
     /// The name of the log, which must not change while an import is unfinished.
     pub log: String,
 }
@@ -72,6 +75,9 @@ pub struct Counts {
     pub left_out: BTreeMap<Input, u64>,
     /// Rows that gave no event, by table; the report lists them.
     pub rejected: BTreeMap<Input, u64>,
+    /// The reasons of rejected rows, by table, with the first examples.
+    #[serde(default)]
+    pub reasons: BTreeMap<Input, BTreeMap<String, RejectReason>>,
     /// Rows of reads that record an unread message.
     pub unread: u64,
     /// Rows of reads that repeat the message and reader of a recent row.
@@ -81,11 +87,14 @@ pub struct Counts {
 }
 
 /// The result of an import.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ImportReport {
     /// The counts of the whole import, interrupted runs included.
     #[serde(flatten)]
     pub counts: Counts,
+    /// What the import does to receipts, as judged before it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judgement: Option<Judgement>,
     /// Events of this run that the log already held from an interrupted run.
     pub already_written: u64,
     /// Events of this run that were appended and acknowledged.
@@ -106,6 +115,11 @@ pub fn bytes(plan: &Plan) -> Result<u64, Error> {
         metadata.map(|m| m.len()).map_err(Error::io(format!("reading {}", source.path.display())))
     });
     sizes.sum()
+}
+
+/// Returns whether an earlier run has begun the import: it was judged then.
+pub fn is_begun(plan: &Plan) -> bool {
+    plan.progress.exists()
 }
 
 /// Runs an import, or resumes an interrupted one. No event is lost. An event is in the log twice
@@ -129,6 +143,7 @@ pub fn import(log: &dyn Inspect, plan: &Plan, monitor: &dyn ProgressMonitor) -> 
         import.save()?;
     }
     Ok(ImportReport {
+        judgement: import.progress.judgement,
         counts: import.progress.counts,
         already_written: import.already_written,
         written: import.appended,
@@ -357,6 +372,7 @@ impl<'a> Import<'a> {
         let source = self.plan.sources.iter().find(|source| source.input == input);
         if let (Some(row), Some(source)) = (self.take(input)?, source) {
             *self.progress.counts.rejected.entry(input).or_default() += 1;
+            note(self.progress.counts.reasons.entry(input).or_default(), &source.path, &row.source, reason);
             self.rejects.push(input, &source.path, &row.source, reason)?;
         }
         self.stop_if_asked()

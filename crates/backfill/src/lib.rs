@@ -6,11 +6,13 @@
 
 mod batch;
 mod columns;
+mod draft;
 mod error;
 mod feed;
 mod import;
 mod jq;
 mod mapping;
+mod overlay;
 mod progress;
 mod rejects;
 mod rows;
@@ -19,9 +21,11 @@ mod values;
 mod written;
 
 pub use columns::{Columns, Input};
+pub use draft::{Draft, Judgement, Reached, Unreached, UnreachedExample, Unreaching, rejected_members};
 pub use error::Error;
-pub use import::{Counts, ImportReport, Plan, Source, bytes, import};
+pub use import::{Counts, ImportReport, Plan, Source, bytes, import, is_begun};
 pub use mapping::{Mapping, Mistakes};
+pub use rejects::{RejectExample, RejectReason};
 pub use rows::Untimed;
 pub use times::{TimeReading, TimeUnit, ZeroTime, time, zone};
 pub use values::{flag, id, ids, text};

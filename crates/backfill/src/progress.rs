@@ -2,6 +2,7 @@
 //! are acknowledged. It holds no rows.
 
 use crate::columns::{Columns, Input};
+use crate::draft::Judgement;
 use crate::feed::Position;
 use crate::import::{Counts, Plan};
 use crate::{Error, Untimed};
@@ -34,6 +35,9 @@ pub(crate) struct Progress {
     pub(crate) newest_ms: (u64, u64),
     /// The counts so far.
     pub(crate) counts: Counts,
+    /// The judgement before the import began.
+    #[serde(default)]
+    pub(crate) judgement: Option<Judgement>,
     /// True if the import is complete.
     pub(crate) is_done: bool,
 }
@@ -119,6 +123,7 @@ impl Progress {
             rejects_bytes: 0,
             newest_ms: (0, 0),
             counts: Counts::default(),
+            judgement: plan.judgement.clone(),
             is_done: false,
         })
     }

@@ -4,8 +4,9 @@
 use crate::Error;
 use crate::columns::Input;
 use receipts_analytics::table::Row;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,61 @@ struct Reject<'a> {
     row: u64,
     reason: &'a str,
     original: &'a Value,
+}
+
+/// Rejected rows of one reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectReason {
+    /// Their number.
+    pub count: u64,
+    /// The first three.
+    pub examples: Vec<RejectExample>,
+}
+
+/// A rejected row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectExample {
+    /// Its file.
+    pub file: PathBuf,
+    /// Its number in the file, from 1.
+    pub row: u64,
+    /// The reason with the row's own values.
+    pub reason: String,
+}
+
+const EXAMPLES: usize = 3;
+/// Kinds of reasons that are told apart; the report of rejects has all.
+const KINDS: usize = 100;
+
+/// Adds a rejected row to the reasons of its table.
+pub(crate) fn note(reasons: &mut BTreeMap<String, RejectReason>, file: &Path, row: &Row, reason: &str) {
+    let mut kind = kind(reason);
+    if !reasons.contains_key(&kind) && reasons.len() >= KINDS {
+        kind = "other reasons".to_owned();
+    }
+    let held = reasons.entry(kind).or_default();
+    held.count += 1;
+    if held.examples.len() < EXAMPLES {
+        held.examples.push(RejectExample { file: file.to_owned(), row: row.number, reason: reason.to_owned() });
+    }
+}
+
+/// Returns a reason without the row's values: `COLUMN: VALUE is …` becomes `COLUMN: … is …`.
+fn kind(reason: &str) -> String {
+    let without_value = reason.split_once(": ").and_then(|(column, rest)| {
+        let (_, rest) = [" is ", " has ", ": "].iter().filter_map(|by| Some((by, rest.split_once(by)?.1))).next()?;
+        Some(format!("{column}: … {}", rest))
+    });
+    let text = without_value.unwrap_or_else(|| reason.to_owned());
+    let mut kind = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '0'..='9' if kind.ends_with('#') => {}
+            '0'..='9' => kind.push('#'),
+            letter => kind.push(letter),
+        }
+    }
+    kind
 }
 
 /// The open report.
@@ -69,5 +125,17 @@ impl Rejects {
             file.flush().and_then(|()| file.get_ref().sync_data()).map_err(Error::io(doing))?;
         }
         Ok(self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_of_one_kind_are_counted_together() {
+        assert_eq!(kind("read_at_ms: \"soon\" is not a time"), kind("read_at_ms: \"later\" is not a time"));
+        assert_eq!(kind("has 3 fields, but the header line has 15"), kind("has 12 fields, but the header line has 15"));
+        assert_ne!(kind("user_id is missing"), kind("message_id is missing"));
     }
 }

@@ -94,6 +94,7 @@ fn plan(dir: &Path, sources: Vec<Source>) -> Plan {
         progress: dir.join("progress.json"),
         rejects: dir.join("rejects.ndjson"),
         run: "r1".to_owned(),
+        judgement: None,
         log: "a log".to_owned(),
     }
 }

@@ -46,6 +46,7 @@ fn imported(name: &str, untimed: Untimed, files: &[(&str, &str)], marks_of: &[(&
         progress: dir.path().join("progress.json"),
         rejects: dir.path().join("rejects.ndjson"),
         run: "r1".to_owned(),
+        judgement: None,
         log: "a log".to_owned(),
     };
     let log = EmbeddedLog::open(&dir.path().join("log"), NonZeroU32::new(1)).unwrap();
@@ -249,6 +250,7 @@ fn one_row_gives_several_rows() {
         progress: dir.path().join("progress.json"),
         rejects: dir.path().join("rejects.ndjson"),
         run: "r1".to_owned(),
+        judgement: None,
         log: "a log".to_owned(),
     };
     let log = EmbeddedLog::open(&dir.path().join("log"), NonZeroU32::new(1)).unwrap();

@@ -21,10 +21,13 @@ use std::io::{self, Write as _};
 
 /// Rows of a row group: DuckDB's own size. A multiple of the batch, so that groups end with batches.
 const GROUP_ROWS: usize = 15 * BATCH_ROWS;
+/// Of 800,000 events level 9 makes 12.2 MB and level 3 makes 14.4 MB, in one more second. Higher
+/// levels take four times as long for a hundredth less.
+const LEVEL: i32 = 9;
 
-/// Returns the properties of a dataset's Parquet files: order, compression, encodings.
+/// Returns the properties of a dataset's Parquet files: order, compression, encodings. Only those
+/// encodings that every reader has: plain, dictionaries, and packed differences of numbers.
 pub(crate) fn parquet_properties(dataset: Dataset) -> WriterProperties {
-    let level = ZstdLevel::try_new(3).expect("a level of zstd");
     let sorted = dataset.order().iter().map(|name| SortingColumn {
         column_idx: dataset.index_of(name).expect("a column") as i32,
         descending: false,
@@ -32,23 +35,34 @@ pub(crate) fn parquet_properties(dataset: Dataset) -> WriterProperties {
     });
     // No time and no version of the writer's library, so that the same rows give the same bytes.
     let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL).expect("a level of zstd")))
         .set_created_by("receipts export v2".to_owned())
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .set_sorting_columns(Some(sorted.collect()));
     for column in dataset.columns() {
         let path = || ColumnPath::from(column.name);
-        let is_many = matches!(column.name, "read_at" | "last_read_at" | "recorded_at" | "offset" | "version");
-        if is_many {
-            properties = properties
-                .set_column_dictionary_enabled(path(), false)
-                .set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
-        }
-        if matches!(column.name, "message_id" | "user_id" | "reader_id" | "sender_id" | "conversation_id") {
+        properties = match encoding(dataset, column.name) {
+            Some(encoding) => {
+                properties.set_column_dictionary_enabled(path(), false).set_column_encoding(path(), encoding)
+            }
+            None => properties,
+        };
+        // Ids by which people look for rows. Of a dictionary a filter costs little.
+        if matches!(column.name, "conversation_id" | "message_id" | "user_id" | "reader_id" | "sender_id") {
             properties = properties.set_column_bloom_filter_enabled(path(), true);
         }
     }
     properties.build()
+}
+
+/// Returns the encoding of a column whose values rarely repeat; `None` for a dictionary.
+fn encoding(dataset: Dataset, column: &str) -> Option<Encoding> {
+    match (dataset, column) {
+        (Dataset::Messages | Dataset::ReadMarks, "sent_at" | "up_to_sent_at" | "last_read_at")
+        | (_, "read_at" | "version" | "offset" | "recorded_at") => Some(Encoding::DELTA_BINARY_PACKED),
+        (Dataset::Messages, "message_id") | (Dataset::Events, "event" | "event_id") => Some(Encoding::PLAIN),
+        _ => None,
+    }
 }
 
 /// Writes batches of a dataset to a file.

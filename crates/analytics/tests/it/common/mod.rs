@@ -147,6 +147,31 @@ impl LoggedHistory {
         Self::read(log, dir)
     }
 
+    /// Returns a log in which each tenant has a group `c` with a message `m1` that `b` has read, and
+    /// a read mark of `b`.
+    pub(crate) fn of_tenants(tenants: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap();
+        let writer = log.writer();
+        let events = [
+            r#"{"type": "members.changed", "conversation_id": "c", "joined": ["a", "b", "0042"]}"#,
+            r#"{"type": "message.sent", "conversation_id": "c", "message_id": "m1", "sender_id": "a",
+                "sent_at_ms": 1780000000000, "need_read_receipt": true}"#,
+            r#"{"type": "conversation.read", "conversation_id": "c", "reader_id": "b", "up_to_message_id": "m1"}"#,
+        ];
+        let mut last = None;
+        for tenant in tenants {
+            for event in events {
+                let mut event: serde_json::Value = serde_json::from_str(event).unwrap();
+                event["tenant"] = (*tenant).into();
+                let entry = Entry::event(receipts_event::key(tenant, "c"), event.to_string().into_bytes(), None);
+                last = Some(writer.append(Entry { timestamp_ms: Some(1_780_000_001_000), ..entry }));
+            }
+        }
+        last.unwrap().blocking_recv().unwrap().unwrap();
+        Self::read(log, dir)
+    }
+
     fn read(log: EmbeddedLog, dir: tempfile::TempDir) -> Self {
         let records = (0..PARTITIONS).map(|partition| {
             let records = log.read(Topic::Events, partition, 0, usize::MAX).unwrap();

@@ -56,6 +56,17 @@ pub enum Error {
         /// The first offset of the log.
         first: u64,
     },
+    /// A live table fails in its library or its destination.
+    #[error("{doing}: {detail}")]
+    Table {
+        /// The action that failed, with the table's path.
+        doing: String,
+        /// The cause, as the library says it.
+        detail: String,
+    },
+    /// A live table cannot be continued by this command; the sentence says why and what to change.
+    #[error("{0}")]
+    Refused(String),
     /// The operator stopped the run.
     #[error("stopped as asked; no file is half written: run the same command again for a complete answer")]
     Stopped,

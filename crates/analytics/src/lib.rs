@@ -7,6 +7,7 @@
 mod error;
 pub mod export;
 mod fold;
+pub mod live;
 mod pages;
 pub mod rebuild;
 pub mod stats;

@@ -185,6 +185,11 @@ impl<S: Pages> State<S> {
         self.meta.next_offset
     }
 
+    /// Returns the settings that it is folded with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Returns the greatest record timestamp so far, Unix milliseconds.
     pub fn newest_timestamp_ms(&self) -> u64 {
         self.meta.newest_timestamp_ms

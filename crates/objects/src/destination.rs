@@ -35,6 +35,8 @@ pub struct Destination {
     store: Arc<dyn ObjectStore>,
     prefix: Key,
     shown: String,
+    /// The path, where it is a directory.
+    root: Option<std::path::PathBuf>,
     runtime: Arc<Background>,
     stop: CancellationToken,
 }
@@ -119,7 +121,8 @@ impl Destination {
         let shown = path.display().to_string();
         let store = LocalFileSystem::new_with_prefix(&path)
             .map_err(|error| Error::of_store(format!("opening {shown}"), &shown, &error))?;
-        Self::over(Arc::new(store.with_fsync(true)), Key::default(), shown)
+        let opened = Self::over(Arc::new(store.with_fsync(true)), Key::default(), shown)?;
+        Ok(Self { root: Some(path), ..opened })
     }
 
     /// Opens a destination in memory, for tests.
@@ -132,7 +135,7 @@ impl Destination {
 
     fn over(store: Arc<dyn ObjectStore>, prefix: Key, shown: String) -> Result<Self, Error> {
         let runtime = Arc::new(Background::start()?);
-        Ok(Self { store, prefix, shown, runtime, stop: CancellationToken::new() })
+        Ok(Self { store, prefix, shown, root: None, runtime, stop: CancellationToken::new() })
     }
 
     /// Makes all calls end with [`Error::Stopped`] once the token is cancelled.
@@ -140,6 +143,35 @@ impl Destination {
     pub fn stopped_by(mut self, stop: CancellationToken) -> Self {
         self.stop = stop;
         self
+    }
+
+    /// Returns the client of the store, and the URL of a folder by whose path the client knows it: for
+    /// a library that brings its own table format. A URL that begins with `file:` is a directory,
+    /// whose listings have no order.
+    ///
+    /// # Errors
+    /// If the folder's name makes no URL.
+    pub fn store(&self, folder: &str) -> Result<(Arc<dyn ObjectStore>, Url), Error> {
+        let wrong = || Error::NoDestination { text: self.location(folder), detail: "it makes no URL".into() };
+        match &self.root {
+            Some(root) => {
+                let url = Url::from_directory_path(root.join(folder)).map_err(|()| wrong())?;
+                Ok((Arc::new(LocalFileSystem::new().with_fsync(true)), url))
+            }
+            None => {
+                let url = Url::parse(&format!("objects:///{}/", self.key(folder))).map_err(|_| wrong())?;
+                Ok((Arc::clone(&self.store), url))
+            }
+        }
+    }
+
+    /// Creates the folder of a directory; object stores have none.
+    ///
+    /// # Errors
+    /// If the folder cannot be created.
+    pub fn make_folder(&self, folder: &str) -> Result<(), Error> {
+        let Some(root) = &self.root else { return Ok(()) };
+        Self::directory(&root.join(folder)).map(|_| ())
     }
 
     /// Returns the location of an object, for messages: without credentials.
@@ -280,6 +312,43 @@ impl Destination {
             runtime: Arc::clone(self.runtime.get()),
             stop: self.stop.clone(),
         })
+    }
+
+    /// Removes what uploads to a folder that were cut short have left in a directory, if it was last
+    /// changed at or before a time (Unix milliseconds). Object stores remove such parts themselves.
+    ///
+    /// # Errors
+    /// If the directory cannot be read or changed.
+    pub fn sweep_staged(&self, folder: &str, until_ms: u64) -> Result<(), Error> {
+        let Some(root) = &self.root else { return Ok(()) };
+        let mut folders = vec![root.join(folder)];
+        while let Some(folder) = folders.pop() {
+            let local = |source| Error::Local { doing: format!("sweeping {}", folder.display()), source };
+            if !folder.exists() {
+                continue;
+            }
+            for entry in fs::read_dir(&folder).map_err(local)? {
+                let entry = entry.map_err(local)?;
+                let name = entry.file_name();
+                // The store's client writes to `NAME#NUMBER` before it links the name.
+                let staged = name.to_str().and_then(|name| name.rsplit_once('#'));
+                let is_staged =
+                    staged.is_some_and(|(_, end)| !end.is_empty() && end.bytes().all(|b| b.is_ascii_digit()));
+                let metadata = match entry.metadata() {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                    metadata => metadata.map_err(local)?,
+                };
+                if metadata.is_dir() {
+                    folders.push(entry.path());
+                } else if is_staged && metadata.modified().is_ok_and(|at| millis(at) <= until_ms) {
+                    match fs::remove_file(entry.path()) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(local(error)),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Removes an object, if it is there.

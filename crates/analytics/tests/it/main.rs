@@ -6,6 +6,7 @@ mod as_of;
 mod common;
 mod digest;
 mod export;
+mod live;
 mod snapshots;
 mod stats;
 mod verify;

@@ -78,6 +78,23 @@ impl<S: Pages> State<S> {
         })
     }
 
+    /// Returns the number of a conversation; `None` if the state does not know it.
+    ///
+    /// # Errors
+    /// If the store fails or is broken.
+    pub fn conversation_number(&self, tenant: &str, conversation_id: &str) -> Result<Option<u32>, S::Error> {
+        Ok(self.read_conversation_by_name(tenant, conversation_id)?.map(|(number, _)| number))
+    }
+
+    /// Returns whether a conversation has ever given a slot to a person, erased people included.
+    ///
+    /// # Errors
+    /// If the store fails or is broken.
+    pub fn has_known(&self, conversation: u32, user_id: &str) -> Result<bool, S::Error> {
+        let page = self.read_conversation_page(conversation)?;
+        Ok(self.slot_of(conversation, &page, user_id)?.is_some())
+    }
+
     /// Returns a page of a conversation's roster, from the slot `from_slot` on.
     ///
     /// # Errors

@@ -1,0 +1,303 @@
+//! INV-LIVE: every version of a live table has the rows of an export of its position, whatever the
+//! rounds and however often a process begins again.
+
+use crate::common::{LoggedHistory, PARTITIONS, scratch};
+use arrow_array::RecordBatch;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use receipts_analytics::export::{Dataset, Format, Layout, Target, export};
+use receipts_analytics::live::{Committed, DATASETS, Plan, follow};
+use receipts_analytics::{Error, ProgressMonitor, Scratch, Span};
+use receipts_fold::Limits;
+use receipts_log::{Assignment, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Tail, Topic, Writer};
+use receipts_objects::Destination;
+use receipts_testkit::property::{Replay, scaled, seeds};
+use receipts_testkit::random::Random;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A log that seems to end earlier.
+struct Growing<'a> {
+    history: &'a LoggedHistory,
+    ends: Mutex<Vec<u64>>,
+}
+
+impl Growing<'_> {
+    fn grow(&self, random: &mut Random) {
+        for (partition, end) in (0u32..).zip(self.ends.lock().unwrap().iter_mut()) {
+            let whole = self.history.log.bounds(Topic::Events, partition).unwrap().end;
+            *end = (*end + random.below(40)).min(whole);
+        }
+    }
+}
+
+impl Log for Growing<'_> {
+    fn partition_count(&self) -> u32 {
+        self.history.log.partition_count()
+    }
+
+    fn reader(&self, group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError> {
+        self.history.log.reader(group, assignment)
+    }
+
+    fn writer(&self) -> Arc<dyn Writer> {
+        self.history.log.writer()
+    }
+}
+
+impl Inspect for Growing<'_> {
+    fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {
+        let end = self.ends.lock().unwrap()[partition as usize];
+        Ok(self.history.log.bounds(topic, partition)?.start..end)
+    }
+
+    fn read(&self, topic: Topic, partition: u32, from: u64, max: usize) -> Result<Vec<OwnedRecord>, ReadError> {
+        self.history.log.read(topic, partition, from, max)
+    }
+
+    fn tail(&self, topic: Topic, starts: &[(u32, u64)]) -> Result<Box<dyn Tail>, ReadError> {
+        self.history.log.tail(topic, starts)
+    }
+
+    fn offset_at(&self, topic: Topic, partition: u32, ms: u64) -> Result<u64, ReadError> {
+        self.history.log.offset_at(topic, partition, ms)
+    }
+
+    fn scan(
+        &self,
+        topic: Topic,
+        partition: u32,
+        offsets: Range<u64>,
+        each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        self.history.log.scan(topic, partition, offsets, each)
+    }
+}
+
+struct Stop(AtomicBool);
+
+impl ProgressMonitor for Stop {
+    fn advanced(&self, _: u64) {}
+
+    fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+fn token(offsets: &[(u32, u64)]) -> String {
+    offsets.iter().map(|(partition, offset)| format!("{partition}:{offset}")).collect::<Vec<_>>().join(",")
+}
+
+fn plan<'a>(out: &Path, now_ms: &'a dyn Fn() -> u64, once: bool) -> Plan<'a> {
+    Plan {
+        out: Destination::directory(out).unwrap(),
+        log: "a log".to_owned(),
+        datasets: DATASETS.to_vec(),
+        every: Duration::ZERO,
+        keep_versions_ms: u64::MAX,
+        erase_within_ms: u64::MAX,
+        file_bytes: 1 << 20,
+        once,
+        token: &token,
+        now_ms,
+    }
+}
+
+fn rows_of(path: &Path) -> Vec<String> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build().unwrap();
+    let rows =
+        |batch: RecordBatch| -> Vec<String> { (0..batch.num_rows()).map(|at| shown(&batch.slice(at, 1))).collect() };
+    reader.flat_map(|batch| rows(batch.unwrap())).collect()
+}
+
+/// A row without the unit of its times.
+fn shown(row: &RecordBatch) -> String {
+    use arrow_array::cast::AsArray as _;
+    use arrow_array::types::{TimestampMicrosecondType, TimestampMillisecondType};
+    let column = |array: &arrow_array::ArrayRef| {
+        let ms = array.as_primitive_opt::<TimestampMillisecondType>().map(|times| times.iter().next().unwrap());
+        let us = array.as_primitive_opt::<TimestampMicrosecondType>().map(|times| times.iter().next().unwrap());
+        match ms.or(us.map(|us| us.map(|us| us / 1_000))) {
+            Some(time) => format!("{time:?}"),
+            None => format!("{array:?}"),
+        }
+    };
+    row.columns().iter().map(column).collect::<Vec<_>>().join(";")
+}
+
+/// Returns the position and the files of each version.
+fn versions(table: &Path) -> Vec<(String, BTreeSet<String>)> {
+    let mut commits: Vec<_> =
+        fs::read_dir(table.join("_delta_log")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    commits.retain(|path| path.extension().is_some_and(|end| end == "json"));
+    commits.sort();
+    let (mut files, mut versions) = (BTreeSet::new(), Vec::new());
+    for commit in commits {
+        let mut position = None;
+        for line in fs::read_to_string(commit).unwrap().lines() {
+            let action: Value = serde_json::from_str(line).unwrap();
+            if let Some(path) = action["remove"]["path"].as_str() {
+                assert!(files.remove(path), "{path} was not there");
+            }
+            if let Some(told) = action["commitInfo"]["userMetadata"].as_str() {
+                let told: Value = serde_json::from_str(told).unwrap();
+                position = told["position"].as_str().map(str::to_owned);
+            }
+        }
+        // Adds and removes of one commit have no order.
+        for line in
+            fs::read_to_string(table.join("_delta_log").join(format!("{:020}.json", versions.len()))).unwrap().lines()
+        {
+            let action: Value = serde_json::from_str(line).unwrap();
+            if let Some(path) = action["add"]["path"].as_str() {
+                assert!(files.insert(path.to_owned()), "{path} was there before");
+            }
+        }
+        versions.push((position.unwrap(), files.clone()));
+    }
+    versions
+}
+
+fn exported(history: &LoggedHistory, position: &str, scratch: &Scratch) -> BTreeMap<Dataset, Vec<String>> {
+    let spans: Vec<Span> = position
+        .split(',')
+        .map(|part| {
+            let (partition, offset) = part.split_once(':').unwrap();
+            Span { partition: partition.parse().unwrap(), first_offset: 0, end_offset: offset.parse().unwrap() }
+        })
+        .collect();
+    let out = tempfile::tempdir().unwrap();
+    let plan = receipts_analytics::export::Plan {
+        out: Target::Directory(out.path().to_owned()),
+        log: "a log".to_owned(),
+        position: position.to_owned(),
+        format: Format::Parquet,
+        layout: Layout::V2,
+        file_bytes: 1 << 30,
+        datasets: DATASETS.to_vec(),
+    };
+    export(&history.log, &spans, scratch, &plan, &()).unwrap();
+    let rows = |dataset: &Dataset| {
+        let files = fs::read_dir(out.path().join(dataset.name())).unwrap();
+        let mut rows: Vec<String> = files.flat_map(|file| rows_of(&file.unwrap().path())).collect();
+        rows.sort();
+        (*dataset, rows)
+    };
+    DATASETS.iter().map(rows).collect()
+}
+
+#[test]
+fn every_version_equals_an_export_of_its_position() {
+    for seed in seeds(0..scaled(6, 60)) {
+        let _replay = Replay::with(&format!("RECEIPTS_TEST_SEEDS={seed}..{}", seed + 1));
+        let mut random = Random::new(seed);
+        let history = LoggedHistory::new(seed);
+        let own = scratch();
+        // A short retention lets messages expire between versions.
+        let retention_ms = if seed % 2 == 0 { own.limits.retention_ms } else { 40_000 };
+        let scratch = Scratch { limits: Limits { retention_ms, ..own.limits }, ..own };
+        let log = Growing { history: &history, ends: Mutex::new(vec![0; PARTITIONS as usize]) };
+        let out = tempfile::tempdir().unwrap();
+        let clock = Mutex::new(1_780_000_000_000u64);
+        let now = || {
+            let mut clock = clock.lock().unwrap();
+            // Files become cold now and then, so that merges happen.
+            *clock += 60_000;
+            *clock
+        };
+        for _ in 0..4 {
+            let (stop, rounds) = (Stop(AtomicBool::new(false)), 1 + random.below(4));
+            let mut told = 0;
+            log.grow(&mut random);
+            follow(&log, &scratch, &plan(out.path(), &now, false), &stop, &mut |committed: &Committed| {
+                told += u64::from(committed.dataset == DATASETS[DATASETS.len() - 1]);
+                if committed.dataset == DATASETS[DATASETS.len() - 1] {
+                    log.grow(&mut random);
+                }
+                stop.0.store(told >= rounds || *log.ends.lock().unwrap() == ends(&history), Ordering::Relaxed);
+                Ok(())
+            })
+            .unwrap();
+        }
+        *log.ends.lock().unwrap() = ends(&history);
+        follow(&log, &scratch, &plan(out.path(), &now, true), &(), &mut |_| Ok(())).unwrap();
+        let mut exports = BTreeMap::new();
+        for dataset in DATASETS {
+            let table = out.path().join(dataset.name());
+            let versions = versions(&table);
+            assert!(versions.len() > 3, "seed {seed}: {} versions", versions.len());
+            for (number, (position, files)) in versions.iter().enumerate() {
+                let wanted = exports.entry(position.clone()).or_insert_with(|| exported(&history, position, &scratch));
+                let mut rows: Vec<String> = files.iter().flat_map(|file| rows_of(&table.join(file))).collect();
+                rows.sort();
+                assert!(rows == wanted[&dataset], "seed {seed}: version {number} of {} at {position}", dataset.name());
+            }
+        }
+    }
+}
+
+fn ends(history: &LoggedHistory) -> Vec<u64> {
+    (0..PARTITIONS).map(|partition| history.log.bounds(Topic::Events, partition).unwrap().end).collect()
+}
+
+/// No file of the folder names an erased person once the time for erasures is over.
+#[test]
+fn erased_people_are_in_no_file() {
+    let history = LoggedHistory::new(3);
+    let erased: BTreeSet<String> = history
+        .records
+        .iter()
+        .flatten()
+        .filter_map(|(_, event)| match &event.as_ref()?.body {
+            receipts_event::Body::UserErased(e) => Some(e.user_id.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert!(!erased.is_empty(), "the history erases somebody");
+    let out = tempfile::tempdir().unwrap();
+    let log = Growing { history: &history, ends: Mutex::new(vec![100; PARTITIONS as usize]) };
+    let scratch = scratch();
+    let round = |erase_within_ms, now_ms: u64| {
+        let now = move || now_ms;
+        let plan = Plan { erase_within_ms, ..plan(out.path(), &now, true) };
+        follow(&log, &scratch, &plan, &(), &mut |_| Ok(())).unwrap();
+    };
+    round(u64::MAX, 1);
+    *log.ends.lock().unwrap() = ends(&history);
+    round(u64::MAX, 2);
+    let removed = versions(&out.path().join("messages"))[0].1.clone();
+    // The clock of the files is the system's.
+    round(0, u64::MAX / 2);
+    for file in &removed {
+        let kept = versions_after(&out.path().join("messages"));
+        assert_eq!(out.path().join("messages").join(file).exists(), kept.contains(file), "{file}");
+    }
+    assert!(!out.path().join("messages/_delta_log/00000000000000000000.json").exists());
+    // The table is whole without its first versions, and is continued.
+    round(0, u64::MAX / 2);
+}
+
+fn versions_after(table: &Path) -> BTreeSet<String> {
+    let names = fs::read_dir(table).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("part-")).collect()
+}
+
+#[test]
+fn another_log_or_other_settings_are_refused() {
+    let history = LoggedHistory::of_sends(10);
+    let out = tempfile::tempdir().unwrap();
+    let now = || 1;
+    follow(&history.log, &scratch(), &plan(out.path(), &now, true), &(), &mut |_| Ok(())).unwrap();
+    let other = Plan { log: "another".to_owned(), ..plan(out.path(), &now, true) };
+    let refused = follow(&history.log, &scratch(), &other, &(), &mut |_| Ok(()));
+    assert!(matches!(&refused, Err(Error::Refused(why)) if why.contains("another")), "{refused:?}");
+    let limits = Limits { read_times: false, ..scratch().limits };
+    let refused =
+        follow(&history.log, &Scratch { limits, ..scratch() }, &plan(out.path(), &now, true), &(), &mut |_| Ok(()));
+    assert!(matches!(&refused, Err(Error::Refused(why)) if why.contains("settings")), "{refused:?}");
+}

@@ -118,6 +118,7 @@ fn wrong_usage_and_what_is_not_there_are_named() {
         (2, &["backfill", "--reads", "seen.txt"], "--format"),
         (2, &["backfill", "--reads", "seen.csv", "--column", "nothing=x"], "--column"),
         (2, &["export", "--out", "x", "--format", "xlsx"], "--format"),
+        (2, &["compare", "--reads", "seen.csv"], "--url"),
         (1, &["replay"], "no event log"),
         (1, &["export", "--out", absent], "no event log"),
         (1, &["stats"], "no event log"),

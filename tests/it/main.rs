@@ -6,6 +6,7 @@ mod bounds;
 mod client;
 mod demo;
 mod lists;
+mod migration;
 mod operator;
 mod rebuild;
 mod serve;

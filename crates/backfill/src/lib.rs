@@ -6,6 +6,7 @@
 
 mod batch;
 mod columns;
+pub mod compare;
 mod draft;
 mod error;
 mod feed;

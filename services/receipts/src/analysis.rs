@@ -185,6 +185,8 @@ pub(crate) enum Unit {
     Offsets,
     /// Bytes of tables.
     Bytes,
+    /// Rows of tables.
+    Rows,
 }
 
 impl Progress {
@@ -212,7 +214,7 @@ impl Progress {
         *self.total.get_mut() = total;
         if io::stderr().is_terminal() {
             let style = ProgressStyle::with_template(match unit {
-                Unit::Offsets => "{wide_bar} {human_pos}/{human_len}, {whole_per_sec}/s, {eta} left",
+                Unit::Offsets | Unit::Rows => "{wide_bar} {human_pos}/{human_len}, {whole_per_sec}/s, {eta} left",
                 Unit::Bytes => "{wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
             });
             let whole_per_sec = |state: &ProgressState, to: &mut dyn fmt::Write| {
@@ -226,6 +228,7 @@ impl Progress {
             match unit {
                 Unit::Offsets => tracing::info!(of = total, "reading the log"),
                 Unit::Bytes => tracing::info!(of = total, "reading tables"),
+                Unit::Rows => tracing::info!(of = total, "comparing rows"),
             }
         }
     }
@@ -274,6 +277,7 @@ impl Progress {
         let what = match self.unit {
             Unit::Offsets => "offsets of the log",
             Unit::Bytes => "bytes of tables",
+            Unit::Rows => "rows of tables",
         };
         anyhow!("{error}. It had read {read} of {of} {what}, {} a second", self.rate()).into()
     }
@@ -298,6 +302,7 @@ impl ProgressMonitor for Progress {
             match self.unit {
                 Unit::Offsets => tracing::info!(read, of, offsets_per_s = rate, left_s, "reading the log"),
                 Unit::Bytes => tracing::info!(read, of, bytes_per_s = rate, left_s, "reading tables"),
+                Unit::Rows => tracing::info!(read, of, rows_per_s = rate, left_s, "comparing rows"),
             }
         }
     }

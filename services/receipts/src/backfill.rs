@@ -29,9 +29,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts backfill --messages m.parquet --reads r.parquet --tenant acme --kafka-bootstrap localhost:9092 --json
   receipts backfill --reads seen.ndjson --column read_at_ms=seen_at --column message_id=id --column reads.user_id=who";
 
-/// Arguments of `receipts backfill`.
+/// The tables of another system, and what their columns mean.
 #[derive(Args)]
-pub(crate) struct Backfill {
+pub(crate) struct Tables {
     /// Table with a row per conversation and person. Columns: conversation_id, user_id; optional:
     /// tenant, role, kind, group_type, at_ms.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["messages", "reads", "marks", "map"])]
@@ -52,7 +52,8 @@ pub(crate) struct Backfill {
     /// Mapping file (TOML) that says which columns of another system are ours, by name, constant or
     /// jq expression. docs/mappings has ready ones.
     ///
-    /// Without --members, --messages, --reads and --marks the tables are those that it names. schemas/backfill/mapping-v1.md describes the file.
+    /// Without --members, --messages, --reads and --marks the tables are those that it names.
+    /// schemas/backfill/mapping-v1.md describes the file.
     #[arg(long, value_name = "FILE")]
     map: Option<PathBuf>,
     /// Format of tables whose file names do not end in .csv, .ndjson, .jsonl or .parquet.
@@ -67,6 +68,13 @@ pub(crate) struct Backfill {
     /// Meaning of a row of reads without a time: not read yet, or read at an unknown time.
     #[arg(long, value_enum, default_value = "unread")]
     untimed: Meaning,
+}
+
+/// Arguments of `receipts backfill`.
+#[derive(Args)]
+pub(crate) struct Backfill {
+    #[command(flatten)]
+    tables: Tables,
     /// Reports what the import would do, and writes only the file of rejects: rows by reason, reads
     /// that reach nobody, and three receipts.
     #[arg(long)]
@@ -129,28 +137,11 @@ struct Report {
 /// Wrong usage; if there is no log, another process has it, a table or the log fails, or rows
 /// were rejected.
 pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(), Failure> {
-    let mut columns = Columns::default();
-    for assignment in &asked.columns {
-        columns.set(assignment).map_err(|reason| Failure::usage(format!("--column: {reason}")))?;
-    }
-    let mapping = asked.map.as_deref().map(mapping).transpose()?;
-    let sources = sources(&asked, mapping.as_ref())?;
-    let first = sources.first().map(|source| source.path.clone()).unwrap_or_default();
+    let plan = Plan { dry_run: asked.dry_run, ..asked.tables.plan(receipts_assembly::log_location(&settings))? };
     let plan = Plan {
-        sources,
-        columns,
-        mapping,
-        tenant: asked.tenant,
-        untimed: match asked.untimed {
-            Meaning::Unread => Untimed::Unread,
-            Meaning::Read => Untimed::Read,
-        },
-        dry_run: asked.dry_run,
-        progress: asked.progress.unwrap_or_else(|| beside(&first, "backfill.json")),
-        rejects: asked.rejects.unwrap_or_else(|| beside(&first, "rejects.ndjson")),
-        run: hex(&random::<8>()?),
-        judgement: None,
-        log: receipts_assembly::log_location(&settings),
+        progress: asked.progress.unwrap_or(plan.progress),
+        rejects: asked.rejects.unwrap_or(plan.rejects),
+        ..plan
     };
     let (memory, despite_rejected_members) = (asked.memory, asked.despite_rejected_members);
     analysis::run(settings, move |settings, progress| {
@@ -226,6 +217,35 @@ fn written(log: &dyn Inspect, plan: &Plan, progress: &mut Progress) -> Result<Im
     imported.map_err(failure)
 }
 
+impl Tables {
+    /// Returns the import of the tables into a log.
+    pub(crate) fn plan(self, log: String) -> Result<Plan, Failure> {
+        let mut columns = Columns::default();
+        for assignment in &self.columns {
+            columns.set(assignment).map_err(|reason| Failure::usage(format!("--column: {reason}")))?;
+        }
+        let mapping = self.map.as_deref().map(mapping).transpose()?;
+        let sources = sources(&self, mapping.as_ref())?;
+        let first = sources.first().map(|source| source.path.clone()).unwrap_or_default();
+        Ok(Plan {
+            sources,
+            columns,
+            mapping,
+            tenant: self.tenant,
+            untimed: match self.untimed {
+                Meaning::Unread => Untimed::Unread,
+                Meaning::Read => Untimed::Read,
+            },
+            dry_run: false,
+            progress: beside(&first, "backfill.json"),
+            rejects: beside(&first, "rejects.ndjson"),
+            run: hex(&random::<8>()?),
+            judgement: None,
+            log,
+        })
+    }
+}
+
 fn mapping(path: &Path) -> Result<Mapping, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::usage(format!("--map {}: cannot be read: {error}", path.display())))?;
@@ -233,7 +253,7 @@ fn mapping(path: &Path) -> Result<Mapping, Failure> {
 }
 
 /// Returns the tables of the flags; without any, those of the mapping.
-fn sources(asked: &Backfill, mapping: Option<&Mapping>) -> Result<Vec<Source>, Failure> {
+fn sources(asked: &Tables, mapping: Option<&Mapping>) -> Result<Vec<Source>, Failure> {
     let all = [
         (Input::Members, &asked.members),
         (Input::Messages, &asked.messages),
@@ -269,7 +289,7 @@ fn sources(asked: &Backfill, mapping: Option<&Mapping>) -> Result<Vec<Source>, F
     given.into_iter().map(source).collect()
 }
 
-fn failure(error: Error) -> Failure {
+pub(crate) fn failure(error: Error) -> Failure {
     match error {
         Error::Column { .. } | Error::Progress { .. } => Failure::Usage(error.into()),
         other => other.into(),

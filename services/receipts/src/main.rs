@@ -3,6 +3,7 @@
 
 mod analysis;
 mod backfill;
+mod compare;
 mod control;
 mod demo;
 mod erase;
@@ -17,6 +18,7 @@ mod verify;
 
 use backfill::Backfill;
 use clap::{Args, Parser, Subcommand};
+use compare::Compare;
 use erase::Erase;
 use export::Export;
 use policy::Policy;
@@ -125,6 +127,16 @@ enum Command {
     /// service may use the embedded log meanwhile.
     #[command(after_help = backfill::EXAMPLES)]
     Backfill(Backfill),
+    /// Compares a running service with another system's tables of reads and read marks.
+    ///
+    /// Takes the tables that `backfill` takes; members are not compared. Asks the service over HTTP
+    /// for the receipt and the lists of each message, and reports differences by kind:
+    /// missing_message, no_receipt, missing_read, extra_read, time_differs, not_in_audience,
+    /// shown_though_hidden, missing_mark, mark_behind, mark_ahead, unreadable_row. Rows are sorted in
+    /// TMPDIR; memory holds one of up to 512 parts of them, and all marks. Exit code 0 means that
+    /// there are no differences, 1 that there are some. docs/migrating.md describes when to run it.
+    #[command(after_help = compare::EXAMPLES)]
+    Compare(Compare),
     /// Verifies the store of a data directory: compares it with a new fold of its log.
     ///
     /// Folds the log in a temporary directory, exactly up to the store's position, and compares
@@ -185,8 +197,10 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let CommandLine { cli, settings, matches } = command_line::read::<Cli>(&FIRST)?;
     // These commands write files for others; the files of all others are the service's own.
-    let writes_for_others =
-        matches!(cli.command, Command::Export(_) | Command::Stats(_) | Command::Backfill(_) | Command::Replay(_));
+    let writes_for_others = matches!(
+        cli.command,
+        Command::Export(_) | Command::Stats(_) | Command::Backfill(_) | Command::Compare(_) | Command::Replay(_)
+    );
     if !writes_for_others {
         receipts_runtime::private_files();
     }
@@ -200,6 +214,7 @@ fn run() -> Result<(), Failure> {
         Command::Export(export) => export::run(settings, export, cli.json),
         Command::Stats(stats) => stats::run(settings, stats, cli.json),
         Command::Backfill(backfill) => backfill::run(settings, backfill, cli.json),
+        Command::Compare(compare) => compare::run(settings, compare, cli.json),
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
         Command::Rebuild(rebuild) => rebuild::run(settings, rebuild, cli.json),
         Command::Snapshot(command) => snapshot::run(settings, command, cli.json),
@@ -253,6 +268,7 @@ mod tests {
             export::EXAMPLES,
             stats::EXAMPLES,
             backfill::EXAMPLES,
+            compare::EXAMPLES,
             verify::EXAMPLES,
             rebuild::EXAMPLES,
             snapshot::EXAMPLES,

@@ -2,6 +2,7 @@
 //! files.
 
 use crate::analysis::{self, Prefix, write_summary};
+use crate::live::{self, Live};
 
 use clap::{Args, ValueEnum};
 use receipts_analytics::FoldReport;
@@ -17,7 +18,10 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts export --out /tmp/receipts --format csv --dataset reads --dataset rosters
   receipts export --out /tmp/receipts --file-mb 64
   receipts export --out s3://analysts/receipts --dataset reads
-  receipts export --out /tmp/may --as-of 2026-06-01T00:00:00Z --kafka-bootstrap localhost:9092 --json";
+  receipts export --out /tmp/may --as-of 2026-06-01T00:00:00Z --kafka-bootstrap localhost:9092 --json
+  receipts export --follow --out s3://analysts/live --kafka-bootstrap localhost:9092
+  receipts export --follow --once --out /tmp/live --dataset messages --dataset reads
+  receipts export --versions --out /tmp/live --json";
 
 /// Arguments of `receipts export`.
 #[derive(Args)]
@@ -43,6 +47,8 @@ pub(crate) struct Export {
     /// Exports only this dataset; may be repeated.
     #[arg(long = "dataset", value_name = "DATASET", value_enum)]
     datasets: Vec<Name>,
+    #[command(flatten)]
+    live: Live,
     #[command(flatten)]
     prefix: Prefix,
 }
@@ -87,6 +93,14 @@ struct Report {
 /// # Errors
 /// If there is no log, or the log, the temporary disk or the destination fails.
 pub(crate) fn run(settings: Settings, export: Export, json: bool) -> Result<(), Failure> {
+    if export.live.follow || export.live.versions {
+        let named = if export.datasets.is_empty() { Vec::new() } else { datasets(&export)? };
+        if export.live.versions {
+            return live::versions(settings, export.out, named, json);
+        }
+        let file_bytes = u64::from(export.file_mb.unwrap_or(FILE_MB)) << 20;
+        return live::follow(settings, export.live, export.out, named, file_bytes, export.prefix.memory, json);
+    }
     analysis::run(settings, move |settings, progress| {
         let datasets = datasets(&export)?;
         let opened = receipts_assembly::open_existing_log(settings)?;

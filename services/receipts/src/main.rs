@@ -8,6 +8,7 @@ mod control;
 mod demo;
 mod erase;
 mod export;
+mod live;
 mod policy;
 mod rebuild;
 mod replay;

@@ -4,17 +4,25 @@
 //! Keeps INV-STATS.
 
 mod figures;
+mod groups;
 pub mod page;
+mod timeline;
 mod times;
 mod top;
 
-pub use figures::{After24Hours, Audience, Conversation, Hour, Message, Messages, Readers, Share, Stats, TimeToRead};
+pub use figures::{
+    After24Hours, Audience, Conversation, Group, Groups, Hour, Message, Messages, Period, Readers, Share, Stats,
+    TimeToRead, Timeline, Weekday,
+};
 
 use crate::{Error, FoldReport, Folded, ProgressMonitor, Scratch, Span};
 use figures::of;
+use groups::Named;
+use receipts_event::Kind;
 use receipts_fold::LocatedReceipt;
-use receipts_fold::view::{Counts, MemberFilter, Status};
+use receipts_fold::view::{Counts, MemberFilter, Receipt, Status};
 use receipts_log::Inspect;
+use timeline::{Sends, Week};
 use times::{Hours, Sizes};
 use top::Top;
 
@@ -56,7 +64,7 @@ pub fn stats(
     Ok((reports, counted.finish(newest_ms)))
 }
 
-/// The counts so far. Their size depends on `Plan::top` alone; [`Traffic`] is per partition.
+/// The counts so far, at most about 8 MB and the lists of `Plan::top`. [`Traffic`] is per partition.
 struct Counted<'a> {
     plan: &'a Plan,
     messages: Messages,
@@ -64,16 +72,23 @@ struct Counted<'a> {
     after: After24Hours,
     sizes: Sizes,
     hours: Hours,
+    week: Week,
+    sends: Sends,
+    tenants: Named,
+    group_types: Named,
     largest: Top<Conversation>,
     hottest: Top<Conversation>,
     most_read: Top<Message>,
+    most_unread: Top<Message>,
 }
 
-/// Sends and reads of one conversation, 16 bytes each while its partition is counted.
+/// The sums of one conversation, 88 bytes each while its partition is counted.
 #[derive(Clone, Copy, Default)]
 struct Traffic {
     messages: u64,
-    reads: u64,
+    readers: Readers,
+    /// The message with the most members who have not read, and their number; the first one of several.
+    most_unread: (u64, u32),
 }
 
 impl<'a> Counted<'a> {
@@ -85,9 +100,14 @@ impl<'a> Counted<'a> {
             after: After24Hours::default(),
             sizes: Sizes::new(),
             hours: Hours::new(),
+            week: Week::new(),
+            sends: Sends::new(),
+            tenants: Named::default(),
+            group_types: Named::default(),
             largest: Top::new(plan.top),
             hottest: Top::new(plan.top),
             most_read: Top::new(plan.top),
+            most_unread: Top::new(plan.top),
         }
     }
 
@@ -106,8 +126,13 @@ impl<'a> Counted<'a> {
             self.messages.count(placed.receipt.status);
             let of = &mut traffic[placed.conversation as usize];
             of.messages += 1;
-            let Some(counts) = placed.receipt.counts else { continue };
-            of.reads += u64::from(counts.read_count);
+            let counts = placed.receipt.counts;
+            self.sends.message(placed.receipt.sent_at_ms.unwrap_or(placed.timestamp_ms), counts.as_ref());
+            let Some(counts) = counts else { continue };
+            of.readers.add(&counts);
+            if counts.unread_count > of.most_unread.1 {
+                of.most_unread = (number, counts.unread_count);
+            }
             self.counts(&counts, &placed, || {
                 let conversation = state.conversation(placed.conversation).map_err(Error::state(partition))?;
                 Ok(conversation.group_type)
@@ -119,7 +144,18 @@ impl<'a> Counted<'a> {
             if !self.is_selected(&c.tenant) {
                 continue;
             }
-            let (members, messages, reads) = (c.members, traffic.messages, traffic.reads);
+            let (members, messages, reads) = (c.members, traffic.messages, traffic.readers.read_count);
+            self.tenants.add(&c.tenant, &traffic);
+            self.group_types.add(if c.kind == Kind::Direct { "direct" } else { &c.group_type }, &traffic);
+            let (unread_message, unread) = traffic.most_unread;
+            if unread > 0 && self.most_unread.takes(unread.into()) {
+                let placed = state.located_receipt(unread_message).map_err(Error::state(partition))?;
+                if let Some(LocatedReceipt { receipt, .. }) = placed
+                    && let Some(counts) = receipt.counts
+                {
+                    self.most_unread.push(unread.into(), || Message::new(&receipt, &counts, c.group_type.clone()));
+                }
+            }
             let conversation = || Conversation {
                 tenant: c.tenant.clone(),
                 conversation_id: c.conversation_id.clone(),
@@ -154,18 +190,12 @@ impl<'a> Counted<'a> {
         self.sizes.message(counts);
         let (receipt, mut failed) = (&placed.receipt, None);
         if counts.read_count > 0 {
-            self.most_read.push(u64::from(counts.read_count), || Message {
-                tenant: receipt.tenant.clone(),
-                conversation_id: receipt.conversation_id.clone().unwrap_or_default(),
-                message_id: receipt.message_id.clone(),
-                group_type: group_type().unwrap_or_else(|error| {
+            self.most_read.push(u64::from(counts.read_count), || {
+                let group_type = group_type().unwrap_or_else(|error| {
                     failed = Some(error);
                     String::new()
-                }),
-                sent_at_ms: receipt.sent_at_ms.unwrap_or_default(),
-                audience_count: counts.audience_count,
-                read_count: counts.read_count,
-                read_percent: of(counts.read_count.into(), counts.audience_count.into()),
+                });
+                Message::new(receipt, counts, group_type)
             });
         }
         failed.map_or(Ok(()), Err)
@@ -186,6 +216,7 @@ impl<'a> Counted<'a> {
                 let Some(read_at_ms) = reader.read_at_ms else { continue };
                 let took_ms = read_at_ms.saturating_sub(sent_at_ms);
                 self.sizes.read(&counts, took_ms);
+                self.week.read(read_at_ms);
                 self.hours.read(read_at_ms, &placed.receipt.tenant, &reader.user_id);
                 *(if took_ms <= DAY_MS { &mut within } else { &mut later }) += 1;
             }
@@ -197,7 +228,7 @@ impl<'a> Counted<'a> {
     }
 
     fn finish(self, newest_ms: Option<u64>) -> Stats {
-        let (by_audience, read_within_ms) = self.sizes.finish();
+        let (by_audience, time_to_read, read_within_ms) = self.sizes.finish();
         Stats {
             newest_timestamp_ms: newest_ms,
             since_ms: (self.plan.since_ms > 0).then_some(self.plan.since_ms),
@@ -205,12 +236,34 @@ impl<'a> Counted<'a> {
             messages: self.messages,
             readers: self.readers,
             by_audience,
+            time_to_read,
+            timeline: self.sends.finish(),
+            by_tenant: self.tenants.finish(self.plan.top),
+            by_group_type: self.group_types.finish(self.plan.top),
             read_within_ms,
             after_24_hours: self.after,
             by_hour: self.hours.finish(),
+            by_weekday: self.week.finish(),
             largest_conversations: self.largest.finish(),
             hottest_conversations: self.hottest.finish(),
             most_read_messages: self.most_read.finish(),
+            most_unread_messages: self.most_unread.finish(),
+        }
+    }
+}
+
+impl Message {
+    fn new(receipt: &Receipt, counts: &Counts, group_type: String) -> Self {
+        Self {
+            tenant: receipt.tenant.clone(),
+            conversation_id: receipt.conversation_id.clone().unwrap_or_default(),
+            message_id: receipt.message_id.clone(),
+            group_type,
+            sent_at_ms: receipt.sent_at_ms.unwrap_or_default(),
+            audience_count: counts.audience_count,
+            read_count: counts.read_count,
+            unread_count: counts.unread_count,
+            read_percent: of(counts.read_count.into(), counts.audience_count.into()),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! `receipts stats`: reads its arguments and prints tables, JSON and a page. `receipts_analytics`
 //! counts.
 
-use crate::analysis::{self, Prefix, time, write_summary};
+use crate::analysis::{self, Prefix, shown, time, write_summary};
 
 use anyhow::Context as _;
 use clap::Args;
 use receipts_analytics::FoldReport;
 use receipts_analytics::stats::page::{duration, page};
-use receipts_analytics::stats::{self, Conversation, Plan, Share, Stats as Figures};
+use receipts_analytics::stats::{self, Conversation, Groups, Message, Plan, Share, Stats as Figures};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::{Output, printable};
@@ -94,6 +94,9 @@ fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
         "\n{} messages: {} with a receipt, {} not asked for, {} not supported, {} recalled",
         m.total, m.ok, m.not_requested, m.unsupported, m.recalled
     )?;
+    if let Some(timeline) = &report.stats.timeline {
+        writeln!(to, "sent from {} to {}", shown(timeline.first_sent_at_ms), shown(timeline.newest_sent_at_ms))?;
+    }
     writeln!(
         to,
         "read rate {}: {} read of {} asked for; {} unread, {} hidden, {} departed",
@@ -130,6 +133,8 @@ fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
         ]
     });
     table(to, "time to read, by audience", &["audience", "messages", "read rate", "p50", "p90", "p99"], 1, rows)?;
+    names(to, "tenant", &report.stats.by_tenant)?;
+    names(to, "group type", &report.stats.by_group_type)?;
     let hours = report.stats.by_hour.iter().filter(|hour| hour.reads > 0);
     let rows = hours.map(|hour| vec![format!("{:02}", hour.hour), hour.reads.to_string(), hour.readers.to_string()]);
     table(to, "readers by hour, UTC", &["hour", "reads", "readers"], 1, rows)?;
@@ -145,19 +150,27 @@ fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
         );
         table(to, title, &["tenant", "conversation", "group type", "members", "messages", "reads"], 3, rows)?;
     }
-    let rows = report.stats.most_read_messages.iter().map(|m| {
-        let names =
-            [&m.tenant, &m.conversation_id, &m.message_id, &m.group_type].map(|name| printable(name).into_owned());
-        let numbers = [m.read_count.to_string(), m.audience_count.to_string(), percent(m.read_percent)];
-        names.into_iter().chain(numbers).collect()
+    let head = ["tenant", "conversation", "message", "group type", "read", "audience", "read rate"];
+    table(to, "most read messages", &head, 4, report.stats.most_read_messages.iter().map(|m| row(m, m.read_count)))?;
+    let head = ["tenant", "conversation", "message", "group type", "unread", "audience", "read rate"];
+    let unread = report.stats.most_unread_messages.iter().map(|m| row(m, m.unread_count));
+    table(to, "largest unread, one message per conversation", &head, 4, unread)
+}
+
+fn row(m: &Message, count: u32) -> Vec<String> {
+    let names = [&m.tenant, &m.conversation_id, &m.message_id, &m.group_type].map(|name| printable(name).into_owned());
+    let numbers = [count.to_string(), m.audience_count.to_string(), percent(m.read_percent)];
+    names.into_iter().chain(numbers).collect()
+}
+
+/// Writes the sums by name, with the further names as one row.
+fn names(to: &mut dyn Write, what: &str, of: &Groups) -> io::Result<()> {
+    let rest = (of.others > 0).then(|| (format!("({} others)", of.others), of.others_messages, &of.others_readers));
+    let largest = of.largest.iter().map(|row| (printable(&row.name).into_owned(), row.messages, &row.readers));
+    let rows = largest.chain(rest).map(|(name, messages, readers)| {
+        vec![name, messages.to_string(), percent(readers.read_percent), readers.unread_count.to_string()]
     });
-    table(
-        to,
-        "most read messages",
-        &["tenant", "conversation", "message", "group type", "read", "audience", "read rate"],
-        4,
-        rows,
-    )
+    table(to, &format!("by {what}"), &[what, "messages", "read rate", "unread"], 1, rows)
 }
 
 fn percent(share: Share) -> String {

@@ -23,6 +23,16 @@ pub struct Stats {
     pub readers: Readers,
     /// The same sums and the time to read, by size of the audience.
     pub by_audience: Vec<Audience>,
+    /// Time from send to read, over all messages.
+    pub time_to_read: TimeToRead,
+    /// Messages by the time of their send; absent without messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
+    /// Messages by tenant.
+    pub by_tenant: Groups,
+    /// Messages by group type. Direct conversations are together under the name `direct`, as no
+    /// policy divides them.
+    pub by_group_type: Groups,
     /// The times after the send for which [`TimeToRead::read_within_percent`] has shares,
     /// milliseconds.
     pub read_within_ms: Vec<u64>,
@@ -30,12 +40,77 @@ pub struct Stats {
     pub after_24_hours: After24Hours,
     /// Reads by hour of the day, UTC: 24 entries.
     pub by_hour: Vec<Hour>,
+    /// Reads by weekday and hour of the day, UTC: 7 entries, Monday first.
+    pub by_weekday: Vec<Weekday>,
     /// The conversations with the most members at the end, largest first.
     pub largest_conversations: Vec<Conversation>,
     /// The conversations with the most sends and counted reads together, hottest first.
     pub hottest_conversations: Vec<Conversation>,
     /// The messages with the most readers, most read first.
     pub most_read_messages: Vec<Message>,
+    /// The messages with the most members who have not read, at most one per conversation, most
+    /// unread first.
+    pub most_unread_messages: Vec<Message>,
+}
+
+/// Messages by the time of their send.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Timeline {
+    /// The earliest send, Unix milliseconds.
+    pub first_sent_at_ms: u64,
+    /// The latest send, Unix milliseconds.
+    pub newest_sent_at_ms: u64,
+    /// The length of a period, milliseconds: a minute, an hour, a day, a week, 4 or 52 weeks, or
+    /// more. Weeks begin on Monday, UTC.
+    pub period_ms: u64,
+    /// The periods that have messages, oldest first.
+    pub periods: Vec<Period>,
+}
+
+/// The messages sent within one period.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Period {
+    /// The beginning of the period, Unix milliseconds.
+    pub from_ms: u64,
+    /// Messages of any status.
+    pub messages: u64,
+    /// Sums of the receipt counts.
+    #[serde(flatten)]
+    pub readers: Readers,
+}
+
+/// Sums by name: the largest names, and the others together.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Groups {
+    /// The names with the most messages, largest first.
+    pub largest: Vec<Group>,
+    /// The number of further names. An upper bound beyond 10,000 names.
+    pub others: u64,
+    /// Messages of the further names.
+    pub others_messages: u64,
+    /// Sums of the further names' receipt counts.
+    pub others_readers: Readers,
+}
+
+/// The messages of one tenant or group type.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Group {
+    /// The tenant or group type.
+    pub name: String,
+    /// Messages of any status.
+    pub messages: u64,
+    /// Sums of the receipt counts.
+    #[serde(flatten)]
+    pub readers: Readers,
+}
+
+/// Reads within the hours of one weekday.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Weekday {
+    /// 1 is Monday, 7 is Sunday, as in ISO 8601.
+    pub weekday: u8,
+    /// Reads with a time, by hour of the day, UTC: 24 entries.
+    pub reads: Vec<u64>,
 }
 
 /// Messages by the status of their receipts.
@@ -184,6 +259,8 @@ pub struct Message {
     pub audience_count: u32,
     /// People who have read it openly.
     pub read_count: u32,
+    /// Members who have not read it.
+    pub unread_count: u32,
     /// `read_count` as a share of `audience_count`, percent.
     pub read_percent: Share,
 }
@@ -205,6 +282,16 @@ impl Readers {
         self.unread_count += u64::from(counts.unread_count);
         self.hidden_count += u64::from(counts.hidden_count);
         self.departed_count += u64::from(counts.departed_count);
+        self.read_percent = of(self.read_count, self.audience_count);
+    }
+
+    /// Adds the sums of other messages.
+    pub(super) fn join(&mut self, others: &Readers) {
+        self.audience_count += others.audience_count;
+        self.read_count += others.read_count;
+        self.unread_count += others.unread_count;
+        self.hidden_count += others.hidden_count;
+        self.departed_count += others.departed_count;
         self.read_percent = of(self.read_count, self.audience_count);
     }
 }

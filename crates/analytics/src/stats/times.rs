@@ -39,7 +39,7 @@ struct Class {
     took: Histogram<u64>,
 }
 
-/// Messages by the size of their audience. About 2 MB.
+/// Messages by the size of their audience. About 2 MB, and a fifth more at the end.
 pub(super) struct Sizes([Class; CLASSES.len()]);
 
 fn class_of(audience_count: u32) -> usize {
@@ -69,15 +69,17 @@ impl Sizes {
         self.0[class_of(counts.audience_count)].took.saturating_record(took_ms);
     }
 
-    /// Returns the classes that have messages, and the times of their shares.
-    pub(super) fn finish(self) -> (Vec<Audience>, Vec<u64>) {
+    /// Returns the classes that have messages, the times to read of all classes together, and the
+    /// times of the shares.
+    pub(super) fn finish(self) -> (Vec<Audience>, TimeToRead, Vec<u64>) {
+        let mut all = Histogram::new_with_max(TIME_MS_MAX, DIGITS).expect("bounds that the histogram takes");
+        self.0.iter().for_each(|class| all.add(&class.took).expect("histograms of the same bounds"));
+        let audience_count = self.0.iter().map(|class| class.readers.audience_count).sum();
+        let all = time_to_read(&all, audience_count);
         let mut smallest = 1;
         let classes = self.0.into_iter().zip(CLASSES).map(|(class, largest)| {
             let audience_min = smallest;
             smallest = largest.saturating_add(1);
-            let took = &class.took;
-            let quantile = |quantile| (!took.is_empty()).then(|| took.value_at_quantile(quantile).min(took.max()));
-            let read = WITHIN_MS.iter().map(|ms| took.count_between(0, *ms));
             Audience {
                 audience: match (audience_min, largest) {
                     (min, u32::MAX) => format!("{min}+"),
@@ -88,16 +90,23 @@ impl Sizes {
                 audience_max: (largest < u32::MAX).then_some(largest),
                 messages: class.messages,
                 readers: class.readers,
-                time_to_read: TimeToRead {
-                    reads: took.len(),
-                    p50_ms: quantile(0.5),
-                    p90_ms: quantile(0.9),
-                    p99_ms: quantile(0.99),
-                    read_within_percent: TimeToRead::shares(read, class.readers.audience_count),
-                },
+                time_to_read: time_to_read(&class.took, class.readers.audience_count),
             }
         });
-        (classes.filter(|class| class.messages > 0).collect(), WITHIN_MS.to_vec())
+        (classes.filter(|class| class.messages > 0).collect(), all, WITHIN_MS.to_vec())
+    }
+}
+
+/// Returns the figures of a histogram of times from send to read.
+fn time_to_read(took: &Histogram<u64>, audience_count: u64) -> TimeToRead {
+    let quantile = |quantile| (!took.is_empty()).then(|| took.value_at_quantile(quantile).min(took.max()));
+    let read = WITHIN_MS.iter().map(|ms| took.count_between(0, *ms));
+    TimeToRead {
+        reads: took.len(),
+        p50_ms: quantile(0.5),
+        p90_ms: quantile(0.9),
+        p99_ms: quantile(0.99),
+        read_within_percent: TimeToRead::shares(read, audience_count),
     }
 }
 
@@ -146,7 +155,8 @@ mod tests {
         sizes.message(&of);
         took.iter().for_each(|ms| sizes.read(&of, *ms));
         took.sort_unstable();
-        let (classes, _) = sizes.finish();
+        let (classes, all, _) = sizes.finish();
+        assert_eq!(all, classes[0].time_to_read, "there is no other class");
         assert_eq!((classes.len(), classes[0].audience.as_str()), (1, "101-1000"));
         let times = &classes[0].time_to_read;
         for (estimate, quantile) in [(times.p50_ms, 0.5), (times.p90_ms, 0.9), (times.p99_ms, 0.99)] {

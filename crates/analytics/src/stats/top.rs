@@ -30,11 +30,14 @@ impl<T: Named> Top<T> {
         Self { rows: Vec::new(), rows_max }
     }
 
+    /// Returns true if a row of this rank may be among the greatest.
+    pub(super) fn takes(&self, rank: u64) -> bool {
+        self.rows_max > 0 && (self.rows.len() < self.rows_max || self.rows.last().is_none_or(|(last, _)| rank >= *last))
+    }
+
     /// Adds a row if its rank is among the greatest; calls `row` only then.
     pub(super) fn push(&mut self, rank: u64, row: impl FnOnce() -> T) {
-        if self.rows_max == 0
-            || self.rows.len() == self.rows_max && self.rows.last().is_some_and(|(last, _)| rank < *last)
-        {
+        if !self.takes(rank) {
             return;
         }
         let row = row();

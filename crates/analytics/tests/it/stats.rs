@@ -2,7 +2,7 @@
 
 use crate::common::{LoggedHistory, PARTITIONS, oracle_of, scratch};
 use receipts_analytics::stats::page::page;
-use receipts_analytics::stats::{Plan, Stats, stats};
+use receipts_analytics::stats::{Plan, Readers, Stats, stats};
 use receipts_analytics::{Scratch, Span, UpTo, span};
 use receipts_event::Body;
 use receipts_fold::view::{MemberFilter, Status};
@@ -30,6 +30,10 @@ struct Sums {
     after: [u64; 7],
     most_read: Vec<(u32, [String; 3])>,
     traffic: BTreeMap<[String; 2], [u64; 2]>,
+    week: BTreeMap<(u64, u64), u64>,
+    /// Per message: when it was sent, and its tenant; 1, audience, read, unread.
+    messages_sums: Vec<(u64, String, [u64; 4])>,
+    unread: BTreeMap<[String; 2], u32>,
 }
 
 fn sums(history: &LoggedHistory, only: Option<&str>) -> Sums {
@@ -53,7 +57,12 @@ fn sums(history: &LoggedHistory, only: Option<&str>) -> Sums {
             *sums.messages.entry(name).or_default() += 1;
             let traffic = sums.traffic.entry([tenant.clone(), conversation.clone()]).or_default();
             traffic[0] += 1;
+            let of = receipt.counts.map_or([0; 3], |c| [c.audience_count, c.read_count, c.unread_count].map(u64::from));
+            let all = [1, of[0], of[1], of[2]];
+            sums.messages_sums.push((receipt.sent_at_ms.unwrap(), tenant.clone(), all));
             let Some(c) = receipt.counts else { continue };
+            let unread = sums.unread.entry([tenant.clone(), conversation.clone()]).or_default();
+            *unread = c.unread_count.max(*unread);
             traffic[1] += u64::from(c.read_count);
             let all = [c.audience_count, c.read_count, c.unread_count, c.hidden_count, c.departed_count];
             sums.counts.iter_mut().zip(all).for_each(|(sum, count)| *sum += u64::from(count));
@@ -68,6 +77,8 @@ fn sums(history: &LoggedHistory, only: Option<&str>) -> Sums {
                 sums.took_ms.entry(class).or_default().push(at - sent_at);
                 let hour = sums.hours.entry(at / 3_600_000 % 24).or_default();
                 hour.0 += 1;
+                // 1970-01-01 was a Thursday.
+                *sums.week.entry(((at / DAY_MS + 3) % 7 + 1, at / 3_600_000 % 24)).or_default() += 1;
                 hour.1.insert((tenant.clone(), reader.user_id));
                 *(if at - sent_at <= DAY_MS { &mut within } else { &mut later }) += 1;
             }
@@ -80,6 +91,49 @@ fn sums(history: &LoggedHistory, only: Option<&str>) -> Sums {
         }
     }
     sums
+}
+
+/// Compares the sums by period, tenant, group type and weekday, and the largest unread.
+fn assert_parts_are(stats: &Stats, sums: &Sums, when: &str) {
+    let of =
+        |messages: u64, readers: &Readers| [messages, readers.audience_count, readers.read_count, readers.unread_count];
+    let add = |to: &mut [u64; 4], row: &[u64; 4]| to.iter_mut().zip(row).for_each(|(sum, count)| *sum += count);
+    let all = of(stats.messages.total, &stats.readers);
+
+    let timeline = stats.timeline.as_ref().expect("messages");
+    let mut periods = BTreeMap::<u64, [u64; 4]>::new();
+    let mut tenants = BTreeMap::<&str, [u64; 4]>::new();
+    for (sent_at, tenant, row) in &sums.messages_sums {
+        let after = timeline.periods.iter().filter(|period| period.from_ms <= *sent_at);
+        let period = after.map(|period| period.from_ms).max().expect("a period that holds the send");
+        assert!(sent_at - period < timeline.period_ms, "{when}");
+        add(periods.entry(period).or_default(), row);
+        add(tenants.entry(tenant).or_default(), row);
+    }
+    let sent: Vec<u64> = sums.messages_sums.iter().map(|(sent_at, ..)| *sent_at).collect();
+    let ends = (timeline.first_sent_at_ms, timeline.newest_sent_at_ms);
+    assert_eq!(Some(ends), sent.iter().min().copied().zip(sent.iter().max().copied()), "{when}");
+    let found = timeline.periods.iter().map(|period| (period.from_ms, of(period.messages, &period.readers)));
+    assert_eq!(found.collect::<Vec<_>>(), periods.into_iter().collect::<Vec<_>>(), "{when}");
+
+    let found = stats.by_tenant.largest.iter().map(|row| (row.name.as_str(), of(row.messages, &row.readers)));
+    assert_eq!(found.collect::<BTreeMap<_, _>>(), tenants, "{when}");
+    assert_eq!((stats.by_tenant.others, stats.by_tenant.others_messages), (0, 0), "{when}");
+    assert!(stats.by_tenant.largest.is_sorted_by(|a, b| a.messages >= b.messages), "{when}");
+    let mut sum = of(stats.by_group_type.others_messages, &stats.by_group_type.others_readers);
+    stats.by_group_type.largest.iter().for_each(|row| add(&mut sum, &of(row.messages, &row.readers)));
+    assert_eq!(sum, all, "{when}: every message has one group type");
+
+    for day in &stats.by_weekday {
+        let wanted = (0..24).map(|hour| sums.week.get(&(day.weekday.into(), hour)).copied().unwrap_or(0));
+        assert_eq!(day.reads, wanted.collect::<Vec<_>>(), "{when}: weekday {}", day.weekday);
+    }
+    let mut unread: Vec<_> =
+        sums.unread.iter().filter(|(_, count)| **count > 0).map(|(name, count)| (*count, name.clone())).collect();
+    unread.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let found = stats.most_unread_messages.iter();
+    let found = found.map(|m| (m.unread_count, [m.tenant.clone(), m.conversation_id.clone()]));
+    assert_eq!(found.collect::<Vec<_>>(), unread[..unread.len().min(5)], "{when}");
 }
 
 fn assert_figures_are(stats: &Stats, sums: &Sums, when: &str) {
@@ -156,7 +210,9 @@ fn statistics_equal_the_sums_of_the_oracles_answers() {
             (0..PARTITIONS).flat_map(|p| history.questions(p).messages).map(|(tenant, ..)| tenant).collect();
         for only in std::iter::once(None).chain(tenants.iter().map(|tenant| Some(tenant.as_str()))) {
             let (_, stats) = counted(&history, &plan(only));
-            assert_figures_are(&stats, &sums(&history, only), &format!("seed {seed}, {only:?}"));
+            let sums = sums(&history, only);
+            assert_figures_are(&stats, &sums, &format!("seed {seed}, {only:?}"));
+            assert_parts_are(&stats, &sums, &format!("seed {seed}, {only:?}"));
         }
         let spans: Vec<Span> = (0..PARTITIONS).map(|p| span(&history.log, p, UpTo::End).unwrap()).collect();
         let tight = Scratch { memory_bytes: 16 << 10, ..scratch() };
@@ -224,7 +280,8 @@ fn the_page_escapes_texts_and_loads_nothing() {
     let (partitions, mut stats) = counted(&history, &plan(None));
     let evil = "<script src=\"http://evil\">&'";
     stats.tenant = Some(evil.to_owned());
-    stats.most_read_messages.iter_mut().for_each(|m| m.message_id = evil.to_owned());
+    stats.most_unread_messages.iter_mut().for_each(|m| m.message_id = evil.to_owned());
+    stats.by_tenant.largest.iter_mut().for_each(|row| row.name = evil.to_owned());
     stats.largest_conversations.iter_mut().for_each(|c| c.conversation_id = evil.to_owned());
     stats.hottest_conversations.iter_mut().for_each(|c| c.group_type = evil.to_owned());
     let html = page(&stats, &partitions, evil).unwrap();
@@ -234,7 +291,7 @@ fn the_page_escapes_texts_and_loads_nothing() {
         assert!(!html.contains(part), "{part}");
     }
     let empty = counted(&history, &plan(Some("nobody's"))).1;
-    assert!(page(&empty, &[], "").unwrap().contains("No message with an audience"));
+    assert!(page(&empty, &[], "").unwrap().contains("No messages"));
 }
 
 /// INV-STATS: the JSON has exactly the properties of the schema.

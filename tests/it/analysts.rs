@@ -80,10 +80,16 @@ fn commands_repeat_the_answers_of_a_stopped_service() {
     let out_dir = out.to_str().expect("UTF-8");
     let report = lines(0, &["export", "--out", out_dir, "--format", "ndjson", "--dataset", "reads"], data.path());
     assert_eq!(report[0]["datasets"][0]["rows"], 2);
+    let rows = fs::read_to_string(out.join("reads/part-00000.ndjson")).expect("rows");
+    assert_eq!(rows.lines().count(), 2, "{rows}");
+    assert!(rows.lines().all(|row| row.contains(r#""day":"2026-05-28""#)), "{rows}");
+    let manifest: Value = serde_json::from_slice(&fs::read(out.join("_manifest.json")).expect("it")).expect("JSON");
+    assert_eq!(manifest["datasets"]["reads"]["position"], second, "the position that the service told");
+    let old = ["export", "--out", out_dir, "--layout", "v1", "--format", "ndjson", "--dataset", "reads"];
+    let report = lines(0, &old, data.path());
+    assert_eq!((&report[0]["datasets"][0]["rows"], &report[0]["datasets"][0]["removed"]), (&json!(2), &json!(1)));
     let day = fs::read_dir(out.join("reads").join("tenant=default").join("day=2026-05-28")).expect("a folder");
-    let files: Vec<_> = day.map(|entry| entry.expect("an entry").path()).collect();
-    let rows = fs::read_to_string(&files[0]).expect("rows");
-    assert_eq!((files.len(), rows.lines().count()), (1, 2), "{rows}");
+    assert_eq!(day.count(), 1);
 
     let verdicts = lines(0, &["verify"], data.path());
     for (verdict, replayed) in verdicts.iter().zip(&all) {
@@ -119,6 +125,9 @@ fn wrong_usage_and_what_is_not_there_are_named() {
         (2, &["backfill", "--reads", "seen.csv", "--column", "nothing=x"], "--column"),
         (2, &["export", "--out", "x", "--format", "xlsx"], "--format"),
         (2, &["compare", "--reads", "seen.csv"], "--url"),
+        (2, &["export", "--out", "x", "--file-mb", "0"], "--file-mb"),
+        (2, &["export", "--out", "x", "--layout", "v1", "--file-mb", "1"], "--file-mb is for --layout v2"),
+        (2, &["export", "--out", "x", "--layout", "v1", "--dataset", "members"], "layout v1 has no such dataset"),
         (1, &["replay"], "no event log"),
         (1, &["export", "--out", absent], "no event log"),
         (1, &["stats"], "no event log"),

@@ -53,7 +53,8 @@ fn analysts_read_the_topic_without_disturbing_the_service() {
     let out = data.path().join("export");
     let report = command(&["export", "--out", out.to_str().expect("UTF-8")]);
     let rows: Vec<&Value> = report[0]["datasets"].as_array().expect("a list").iter().map(|d| &d["rows"]).collect();
-    assert_eq!(rows, [&json!(1), &json!(2), &json!(3), &json!(4)], "messages, reads, rosters, events");
+    let wanted = [1, 2, 2, 3, 0, 4].map(|rows| json!(rows));
+    assert_eq!(rows, wanted.each_ref(), "messages, reads, members, rosters, read_marks, events");
     let dead: u64 = command(&["replay"]).iter().filter_map(|line| line["dead_letters"]["invalid-json"].as_u64()).sum();
     assert_eq!(dead, 1);
 
@@ -206,7 +207,7 @@ fn tables_imported_into_a_topic_are_answered_and_exported() {
 
     let out = folder.path().join("export");
     let out = out.to_str().expect("UTF-8");
-    _ = command(0, &["export", "--out", out, "--format", "ndjson", "--dataset", "reads"], &flags);
+    _ = command(0, &["export", "--out", out, "--layout", "v1", "--format", "ndjson", "--dataset", "reads"], &flags);
     let mut exported = BTreeMap::new();
     for day in fs::read_dir(format!("{out}/reads/tenant=default")).expect("days") {
         for part in fs::read_dir(day.expect("a day").path()).expect("files") {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use receipts_event::{key, partition_of};
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Entry, Log as _};
-use receipts_tests::process::{Service, errors, interrupt, run};
+use receipts_tests::process::{Service, errors, interrupt, kill, run};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -125,7 +125,6 @@ fn interrupted_commands_report_progress_and_complete_when_repeated() {
     let said = stopped(&arguments, at, || progress.exists());
     let held = files(&out);
     assert!(said.contains(" of 4 partitions are done and no file is half written"), "{said}");
-    assert!(held.keys().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{:?}", held.keys());
     let whole = lines(0, &arguments, at);
     let arguments = export(&fresh);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -133,11 +132,8 @@ fn interrupted_commands_report_progress_and_complete_when_repeated() {
     assert_eq!(sum(whole[0]["partitions"].as_array().expect("a list"), "events"), events);
     let (resumed, wanted) = (files(&out), files(&fresh));
     assert!(resumed == wanted, "{:?} and {:?}", resumed.keys(), wanted.keys());
-    assert!(
-        held.iter()
-            .filter(|(name, _)| **name != Path::new("_export-in-progress.json"))
-            .all(|(name, bytes)| wanted[name] == *bytes)
-    );
+    let of_datasets = held.iter().filter(|(name, _)| !name.to_string_lossy().starts_with("_export-in-progress"));
+    assert!(of_datasets.into_iter().all(|(name, bytes)| wanted[name] == *bytes));
 
     let data_dir = at.to_str().expect("UTF-8");
     let rebuilt = run("receipts", &["rebuild", "--even-if-different", "--data-dir", data_dir]);
@@ -151,4 +147,64 @@ fn interrupted_commands_report_progress_and_complete_when_repeated() {
         );
     }
     assert_eq!(sum(&verdicts, "events"), events);
+}
+
+/// INV-EXPORT: an export that is killed again and again leaves no half-written file, and ends with
+/// the bytes of one that was not.
+#[test]
+fn killed_exports_end_with_the_same_bytes() {
+    let (data, _) = large();
+    let data_dir = data.path().to_str().expect("UTF-8");
+    let (out, fresh) = (data.path().join("out"), data.path().join("fresh"));
+    let datasets = ["--dataset", "messages", "--dataset", "rosters", "--dataset", "events", "--file-mb", "1"];
+    let export = |to: &Path| {
+        let own = ["export", "--data-dir", data_dir, "--format", "ndjson", "--out"].map(str::to_owned).into_iter();
+        own.chain([to.to_str().expect("UTF-8").to_owned()]).chain(datasets.map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let all = |to: &Path| {
+        let arguments = export(to);
+        let output = run("receipts", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(output.status.success(), "{}", errors(&output));
+        files(to)
+    };
+    let wanted = all(&fresh);
+    assert!(wanted.len() > 5, "several files: {:?}", wanted.keys());
+
+    let arguments = export(&out);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let names = || if out.exists() { names_below(&out) } else { Vec::new() };
+    let mut kills = 0;
+    for round in 0..20 {
+        // Each run does more than the one before it, so the last ones reach the end.
+        let (mut before, mut left) = (names(), 1 + round);
+        let is_due = || {
+            let now = names();
+            left -= i32::from(now != before);
+            before = now;
+            left <= 0
+        };
+        if !kill("receipts", &arguments, is_due) {
+            break;
+        }
+        kills += 1;
+        for (name, bytes) in files(&out) {
+            let is_ours =
+                name.to_string_lossy().starts_with("_export-in-progress") || name.starts_with("_manifest.json.tmp");
+            assert!(is_ours || wanted[&name] == bytes, "after {kills} kills {name:?} is not as it should be");
+        }
+    }
+    assert!(kills >= 3, "{kills} kills");
+    let ended = all(&out);
+    assert!(ended == wanted, "{:?} and {:?}", ended.keys(), wanted.keys());
+}
+
+/// Returns the names of the files below a folder, some of which may be gone meanwhile.
+fn names_below(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { all.extend(names_below(&path)) } else { all.push(path) }
+    }
+    all.sort();
+    all
 }

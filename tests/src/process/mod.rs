@@ -89,6 +89,28 @@ pub fn interrupt(name: &str, arguments: &[&str], part: &str, mut is_due: impl Fn
     Output { stderr: stderr.into_bytes(), ..output }
 }
 
+/// Runs a binary and kills it (SIGKILL) as soon as `is_due`. Returns whether it was killed: false if
+/// it had ended well before.
+///
+/// # Panics
+/// If it fails by itself.
+#[must_use]
+pub fn kill(name: &str, arguments: &[&str], mut is_due: impl FnMut() -> bool) -> bool {
+    let mut child = command(name, arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            assert!(status.success(), "{arguments:?} ended with {status}");
+            return false;
+        }
+        if is_due() {
+            child.kill().expect("killed");
+            // It may have ended meanwhile.
+            return !child.wait().expect("a child").success();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// What a run wrote to standard error.
 #[must_use]
 pub fn errors(output: &Output) -> String {

@@ -174,7 +174,7 @@ fn killed_exports_end_with_the_same_bytes() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let names = || if out.exists() { names_below(&out) } else { Vec::new() };
     let mut kills = 0;
-    for round in 0..20 {
+    for round in 0..12 {
         // Each run does more than the one before it, so the last ones reach the end.
         let (mut before, mut left) = (names(), 1 + round);
         let is_due = || {

@@ -31,7 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // To analytics for reading tables: Arrow and Parquet have one home.
-    // To fold for its tests only, which ask the imported state.
+    // To fold for the receipts of a draft.
     ("receipts-backfill", &["receipts-analytics", "receipts-event", "receipts-fold", "receipts-log"]),
     // Light on purpose: a caller of the service needs none of its parts.
     ("receipts-client", &["receipts-event"]),

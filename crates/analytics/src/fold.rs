@@ -17,6 +17,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// Called after an event: with the state, the record, its event, and its effects.
+pub type Watch<'w> = dyn FnMut(&Fold, &Record<'_>, &Event<'_>, &Effects) -> Result<(), Error> + 'w;
+
 /// Retries of a log that cannot be read at the moment, while no retry makes progress.
 const RETRIES: u32 = 5;
 const RETRY_WAIT: Duration = Duration::from_secs(1);
@@ -217,7 +220,7 @@ impl Scratch {
         log: &dyn Inspect,
         span: &Span,
         monitor: &dyn ProgressMonitor,
-        watch: &mut dyn FnMut(&Fold, &Record<'_>, &Event<'_>, &Effects) -> Result<(), Error>,
+        watch: &mut Watch<'_>,
     ) -> Result<Folded, Error> {
         self.fold_and_report(log, span, None, monitor, watch)
     }
@@ -245,7 +248,7 @@ impl Scratch {
         span: &Span,
         from_offset: Option<u64>,
         monitor: &dyn ProgressMonitor,
-        watch: &mut dyn FnMut(&Fold, &Record<'_>, &Event<'_>, &Effects) -> Result<(), Error>,
+        watch: &mut Watch<'_>,
     ) -> Result<Folded, Error> {
         let partition = span.partition;
         let (mut dir, mut store) = self.store()?;
@@ -351,14 +354,14 @@ pub(crate) fn fold_into(
     fold_watched(state, log, span, monitor, &mut |_, _, _, _| Ok(()))
 }
 
-/// As [`fold_into`], and calls `watch` after each record that is an event: with the state, the record,
-/// its event, and the effects of the record alone.
+/// As [`fold_into`], and calls `watch` after each record that is an event: with the state, the
+/// record, its event, and the effects of the record alone.
 pub(crate) fn fold_watched(
     state: &mut Fold,
     log: &dyn Inspect,
     span: &Span,
     monitor: &dyn ProgressMonitor,
-    watch: &mut dyn FnMut(&Fold, &Record<'_>, &Event<'_>, &Effects) -> Result<(), Error>,
+    watch: &mut Watch<'_>,
 ) -> Result<FoldReport, Error> {
     let partition = span.partition;
     let mut report = FoldReport { partition, first_offset: span.first_offset, ..FoldReport::default() };

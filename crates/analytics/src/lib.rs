@@ -15,6 +15,6 @@ pub mod table;
 pub mod verify;
 
 pub use error::Error;
-pub use fold::{FoldReport, Folded, Scratch, Span, UpTo, offset_at, read, span};
+pub use fold::{FoldReport, Folded, Scratch, Span, UpTo, Watch, offset_at, read, span};
 pub use pages::digest;
 pub use receipts_snapshots::{ProgressMonitor, StopOnly};

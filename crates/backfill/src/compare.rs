@@ -1,8 +1,8 @@
 //! The old system's tables, sorted so that a comparison with a running service needs little memory,
 //! and the differences between the two. It asks no service: the caller does.
 //!
-//! Rows go into files by their message, each of about [`BUCKET_BYTES`], and one file at a time is in
-//! memory. Marks are all in memory, at about 200 bytes each.
+//! Rows go into files by their message, each of about [`BUCKET_BYTES`], and one file at a time is
+//! in memory. Marks are all in memory, at about 200 bytes each.
 
 use crate::Error;
 use crate::columns::Input;
@@ -114,6 +114,9 @@ pub type Reads = BTreeMap<String, TheirRead>;
 pub type Marks = BTreeMap<String, TheirMark>;
 /// A conversation: tenant and id.
 pub type Key = (String, String);
+
+/// Conversations with their messages and reads.
+pub type Conversations = BTreeMap<Key, BTreeMap<String, Reads>>;
 
 /// A line of a sorted file: tenant, conversation, message, and the read if it is one.
 type Line = (String, String, String, Option<(String, TheirRead)>);
@@ -242,10 +245,10 @@ impl Tables {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn bucket(&self, number: u64) -> Result<(BTreeMap<Key, BTreeMap<String, Reads>>, u64), Error> {
+    pub fn bucket(&self, number: u64) -> Result<(Conversations, u64), Error> {
         let failed = || Error::io(format!("reading {}", self.path(number).display()));
         let file = File::open(self.path(number)).map_err(failed())?;
-        let (mut held, mut rows) = (BTreeMap::<Key, BTreeMap<String, Reads>>::new(), 0);
+        let (mut held, mut rows) = (Conversations::new(), 0);
         for line in BufReader::new(file).lines() {
             let line = line.map_err(failed())?;
             let (tenant, conversation, message, read): Line =

@@ -208,7 +208,8 @@ impl Judgement {
                     widen(&mut self.reads.times_ms, at);
                 }
                 self.reads.read += read;
-                // Each message of the event has exactly one outcome; one that is not in the log waits.
+                // Each message of the event has exactly one outcome; one that is not in the log
+                // waits.
                 let unknown = (e.message_ids.len() as u64).saturating_sub(read + repeated + stranger + expired);
                 let example = || UnreachedExample {
                     conversation_id: e.conversation_id.to_string(),

@@ -1,5 +1,6 @@
 //! A mapping file: which values of another system's tables are which of our columns
-//! (schemas/backfill/mapping-v1.md). It reports all mistakes of the file at once, and reads no table.
+//! (schemas/backfill/mapping-v1.md). It reports all mistakes of the file at once, and reads no
+//! table.
 
 use crate::columns::Input;
 use crate::jq::Jq;

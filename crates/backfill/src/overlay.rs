@@ -1,4 +1,5 @@
-//! A log with a draft behind it: reads as if the draft's records had been appended. It never writes.
+//! A log with a draft behind it: reads as if the draft's records had been appended. It never
+//! writes.
 
 use async_trait::async_trait;
 use receipts_log::embedded::EmbeddedLog;

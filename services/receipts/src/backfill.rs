@@ -380,12 +380,11 @@ fn write_reached(to: &mut dyn Write, input: Input, reached: &Reached) -> io::Res
         writeln!(to, "  {} reach nobody: {reason}", held.count)?;
         for example in &held.examples {
             let (conversation, reader) = (&example.conversation_id, &example.reader_id);
-            let messages = example.message_ids.join(", ");
-            writeln!(
-                to,
-                "    {}",
-                printable(&format!("conversation {conversation}, reader {reader}, messages {messages}"))
-            )?;
+            let mut text = format!("conversation {conversation}, reader {reader}");
+            if !example.message_ids.is_empty() {
+                text += &format!(", messages {}", example.message_ids.join(", "));
+            }
+            writeln!(to, "    {}", printable(&text))?;
         }
     }
     Ok(())

@@ -309,8 +309,8 @@ impl Service {
         }
     }
 
-    /// Compares the marks of a conversation. A mark that names a message gets the message's send time
-    /// from the service, so that it can be held beside messages.
+    /// Compares the marks of a conversation. A mark that names a message gets the message's send
+    /// time from the service, so that it can be held beside messages.
     async fn marks(&self, key: &Key, marks: &mut Marks) -> Result<Vec<Difference>, Failure> {
         let client = self.client(key)?;
         let mut found = Vec::new();

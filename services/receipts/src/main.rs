@@ -121,11 +121,11 @@ enum Command {
     ///
     /// A row of --reads names a message and its reader, a row of --messages a message, a row of
     /// --members a member of a conversation; schemas/backfill/v1.md describes the columns. Rows
-    /// become events: members and messages first, then reads, then marks. The log has acknowledged every event
-    /// before the command ends. Rows that cannot become events are written to a file of rejects,
-    /// each with its reason. An interrupted import continues from its progress file and repeats
-    /// nothing. Exit code 1 means that rows were rejected; all other rows are then in the log. No
-    /// service may use the embedded log meanwhile.
+    /// become events: members and messages first, then reads, then marks. The log has acknowledged
+    /// every event before the command ends. Rows that cannot become events are written to a file of
+    /// rejects, each with its reason. An interrupted import continues from its progress file and
+    /// repeats nothing. Exit code 1 means that rows were rejected; all other rows are then in the
+    /// log. No service may use the embedded log meanwhile.
     #[command(after_help = backfill::EXAMPLES)]
     Backfill(Backfill),
     /// Compares a running service with another system's tables of reads and read marks.
@@ -133,9 +133,10 @@ enum Command {
     /// Takes the tables that `backfill` takes; members are not compared. Asks the service over HTTP
     /// for the receipt and the lists of each message, and reports differences by kind:
     /// missing_message, no_receipt, missing_read, extra_read, time_differs, not_in_audience,
-    /// shown_though_hidden, missing_mark, mark_behind, mark_ahead, unreadable_row. Rows are sorted in
-    /// TMPDIR; memory holds one of up to 512 parts of them, and all marks. Exit code 0 means that
-    /// there are no differences, 1 that there are some. docs/migrating.md describes when to run it.
+    /// shown_though_hidden, missing_mark, mark_behind, mark_ahead, unreadable_row. Rows are sorted
+    /// in TMPDIR; memory holds one of up to 512 parts of them, and all marks. Exit code 0 means
+    /// that there are no differences, 1 that there are some. docs/migrating.md describes when to
+    /// run it.
     #[command(after_help = compare::EXAMPLES)]
     Compare(Compare),
     /// Verifies the store of a data directory: compares it with a new fold of its log.

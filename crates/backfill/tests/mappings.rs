@@ -216,11 +216,12 @@ fn zulip_flags_are_reads_of_both_directions() {
             "zerver_usermessage.csv",
             "message_id,user_profile_id,flags,recipient_id,sender_id,type,type_id\n\
              101,7,1,21,7,2,3\n101,8,1,21,7,2,3\n101,10,8192,21,7,2,3\n\
-             102,10,1,6,10,1,8\n102,8,9,6,10,1,8\n103,10,0,5,8,1,10\n103,8,1,5,8,1,10\n",
+             102,10,1,6,10,1,8\n102,8,9,6,10,1,8\n103,10,0,5,8,1,10\n103,8,1,5,8,1,10\n101,11,1025,21,7,2,3\n",
         ),
     ];
     let done = imported("zulip.toml", Untimed::Read, &files, &[]);
     assert!(done.report.counts.rejected.is_empty(), "{}", done.rejects);
+    assert_eq!(done.report.counts.left_out[&Input::Reads], 6, "unread, their senders' own, and added later");
     let counts: BTreeMap<&str, &Value> = done.receipts.iter().map(|(id, (counts, _))| (id.as_str(), counts)).collect();
     let wanted =
         [("21/101", json!([2, 1, 0, 1])), ("dm-8-10/102", json!([1, 1, 0, 0])), ("dm-8-10/103", json!([1, 0, 0, 1]))];

@@ -121,7 +121,8 @@ fn wrong_usage_and_what_is_not_there_are_named() {
         (2, &["stats", "--top", "2000"], "--top"),
         (2, &["stats", "--since", "yesterday"], "--since"),
         (2, &["backfill"], "--members"),
-        (2, &["backfill", "--reads", "seen.txt"], "--format"),
+        (2, &["backfill", "--reads", "src"], "--format"),
+        (2, &["backfill", "--reads", "seen.csv"], "there is no file seen.csv"),
         (2, &["backfill", "--reads", "seen.csv", "--column", "nothing=x"], "--column"),
         (2, &["export", "--out", "x", "--format", "xlsx"], "--format"),
         (2, &["compare", "--reads", "seen.csv"], "--url"),
@@ -131,7 +132,7 @@ fn wrong_usage_and_what_is_not_there_are_named() {
         (1, &["replay"], "no event log"),
         (1, &["export", "--out", absent], "no event log"),
         (1, &["stats"], "no event log"),
-        (1, &["backfill", "--reads", "seen.csv"], "no event log"),
+        (1, &["backfill", "--reads", "Cargo.toml", "--format", "csv"], "no event log"),
         (1, &["verify"], "no store"),
     ];
     for (code, arguments, part) in table {

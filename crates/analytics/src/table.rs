@@ -1,18 +1,28 @@
-//! Reads foreign tables row by row: CSV with a header line, NDJSON, Parquet. Columns are found by
-//! name only. One batch of rows is in memory.
+//! Reads foreign tables row by row: CSV, PostgreSQL's COPY text, NDJSON, Parquet, each in one file or
+//! in many. Columns are found by name only. One batch of rows is in memory.
 
 mod columnar;
+mod copy;
+mod csv;
+mod files;
+mod forms;
+mod ndjson;
+mod text;
 
 use crate::Error;
 use columnar::ParquetRows;
+use copy::CopyRows;
+use csv::CsvRows;
+pub use files::{DataFile, find};
+use ndjson::NdjsonRows;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, ErrorKind, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
 /// The file format of a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// Apache Parquet.
     Parquet,
@@ -20,94 +30,167 @@ pub enum Format {
     Ndjson,
     /// A header line, then one line per row.
     Csv,
+    /// The text that PostgreSQL's COPY writes: tabs, `\N`, backslash escapes.
+    Copy,
 }
 
 impl Format {
-    /// Returns the format that a file's extension names, if it names one.
+    /// Returns the format that a file's name tells, if it tells one; `.gz` and `.zst` are left out.
     pub fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+        match name.rsplit_once('.')?.1 {
             "parquet" => Some(Self::Parquet),
-            "ndjson" | "jsonl" => Some(Self::Ndjson),
+            "ndjson" | "jsonl" | "json" => Some(Self::Ndjson),
             "csv" => Some(Self::Csv),
+            "copy" | "tsv" => Some(Self::Copy),
             _ => None,
         }
     }
 }
 
+/// How text files are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// The byte between two fields. CSV without it takes the one of `,`, `;`, tab and `|` that the
+    /// header line has most often; COPY text takes the tab.
+    pub delimiter: Option<u8>,
+    /// A field of CSV or COPY text that is null, beside the empty field and COPY's `\N`.
+    pub null: Option<String>,
+    /// The names of the columns of CSV or COPY text without a header line.
+    pub header: Option<Vec<String>>,
+}
+
 /// A position between two rows of a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
-    /// The number of rows before it.
+    /// The number of files before its file.
+    pub file: usize,
+    /// The number of rows of that file before it.
     pub rows: u64,
-    /// The number of bytes before it; an estimate for Parquet.
+    /// The number of uncompressed bytes of that file before it; an estimate for Parquet.
     pub bytes: u64,
 }
 
 /// One row of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Its number in the file, from 1; the header line of a CSV file does not count.
+    /// The number of its file, from 0.
+    pub file: usize,
+    /// Its number in the file, from 1; a header line does not count.
     pub number: u64,
-    /// Its values by column without nulls, or the reason why it is not a valid row.
+    /// Its values by column without nulls, or the reason why it is not a valid row. A value that
+    /// JSON cannot say is tagged: `{"$date": TEXT}` is a timestamp, `{"$numberDecimal": TEXT}` a
+    /// decimal, `{"$type": NAME}` a type that no column takes.
     pub values: Result<Map<String, Value>, String>,
     /// The row as it stands in the file, as JSON for display.
     pub original: Value,
     after: Cursor,
+    read_bytes: u64,
 }
 
+/// A row's values or error, the row as it stands, and the number of bytes up to its end.
+type Read = (Result<Map<String, Value>, String>, Value, u64);
+
 enum Rows {
-    Csv { reader: Box<csv::Reader<File>>, names: Vec<String> },
-    Ndjson { reader: BufReader<File>, at: u64 },
+    Csv(Box<CsvRows>),
+    Copy(CopyRows),
+    Ndjson(NdjsonRows),
     Parquet(Box<ParquetRows>),
 }
 
-/// A table that is read row by row.
+impl Rows {
+    fn open(file: &DataFile, options: &Options, cursor: Cursor) -> Result<Self, Error> {
+        let DataFile { path, format, .. } = file;
+        let rows = match format {
+            Format::Csv => CsvRows::open(path, options, cursor).map(|rows| Self::Csv(Box::new(rows))),
+            Format::Copy => CopyRows::open(path, options, cursor).map(Self::Copy),
+            Format::Ndjson => NdjsonRows::open(path, cursor).map(Self::Ndjson),
+            Format::Parquet => ParquetRows::open(path, cursor.rows).map(|rows| Self::Parquet(Box::new(rows))),
+        };
+        rows.map_err(Error::io(format!("reading {}", path.display())))
+    }
+
+    fn next(&mut self) -> io::Result<Option<Read>> {
+        match self {
+            Self::Csv(rows) => rows.next(),
+            Self::Copy(rows) => rows.next(),
+            Self::Ndjson(rows) => rows.next(),
+            Self::Parquet(rows) => rows.next(),
+        }
+    }
+
+    /// Returns the bytes of the file, as it lies on disk, that are read.
+    fn read_bytes(&self, after: u64) -> u64 {
+        match self {
+            Self::Csv(rows) => rows.read_bytes(after),
+            Self::Copy(rows) => rows.read_bytes(after),
+            Self::Ndjson(rows) => rows.read_bytes(after),
+            Self::Parquet(_) => after,
+        }
+    }
+}
+
+/// What a file says before its rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The names of its columns; `None` if only the rows have them, or the file is empty.
+    pub columns: Option<Vec<String>>,
+    /// The delimiter that was found in the header line and not given.
+    pub sniffed: Option<char>,
+}
+
+/// Reads what a file says before its rows.
+///
+/// # Errors
+/// If the file cannot be read or is not of its format.
+pub fn header(file: &DataFile, options: &Options) -> Result<Header, Error> {
+    Ok(match Rows::open(file, options, Cursor::default())? {
+        Rows::Csv(rows) => Header { columns: rows.columns(), sniffed: rows.sniffed() },
+        Rows::Copy(rows) => Header { columns: rows.columns(), sniffed: None },
+        Rows::Parquet(rows) => Header { columns: Some(rows.columns()), sniffed: None },
+        Rows::Ndjson(_) => Header::default(),
+    })
+}
+
+/// A table that is read row by row, file after file.
 pub struct Table {
-    path: PathBuf,
-    rows: Rows,
+    files: Vec<DataFile>,
+    options: Options,
+    rows: Option<Rows>,
     cursor: Cursor,
-    read: u64,
+    /// The position of the next read.
+    at: Cursor,
+    read_bytes: u64,
     next: Option<Row>,
 }
 
 impl Table {
-    /// Opens a table and moves to a position that [`Self::cursor`] returned for the same file.
+    /// Opens a table and moves to a position that [`Self::cursor`] returned for the same files.
     ///
     /// # Errors
-    /// If the file cannot be read or is not of that format.
-    pub fn open(path: &Path, format: Format, cursor: Cursor) -> Result<Self, Error> {
-        let rows = Self::rows_at(path, format, cursor).map_err(Error::io(format!("reading {}", path.display())))?;
-        Ok(Self { path: path.to_owned(), rows, cursor, read: cursor.rows, next: None })
+    /// If a file cannot be read or is not of its format.
+    pub fn open(files: Vec<DataFile>, options: Options, cursor: Cursor) -> Result<Self, Error> {
+        let mut table = Self { files, options, rows: None, cursor, at: cursor, read_bytes: 0, next: None };
+        table.open_file()?;
+        let within = table.rows.as_ref().map_or(0, |rows| rows.read_bytes(cursor.bytes));
+        table.read_bytes = table.bytes_before(cursor.file) + within;
+        Ok(table)
     }
 
-    fn rows_at(path: &Path, format: Format, cursor: Cursor) -> io::Result<Rows> {
-        let mut file = File::open(path)?;
-        Ok(match format {
-            Format::Csv => {
-                let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
-                let names = reader.headers()?.iter().map(str::to_owned).collect();
-                if cursor.rows > 0 {
-                    let mut there = csv::Position::new();
-                    there.set_byte(cursor.bytes).set_record(cursor.rows + 1);
-                    reader.seek(there)?;
-                }
-                Rows::Csv { reader: Box::new(reader), names }
-            }
-            Format::Ndjson => {
-                file.seek(SeekFrom::Start(cursor.bytes))?;
-                Rows::Ndjson { reader: BufReader::new(file), at: cursor.bytes }
-            }
-            Format::Parquet => Rows::Parquet(Box::new(ParquetRows::open(file, cursor.rows)?)),
-        })
+    fn open_file(&mut self) -> Result<(), Error> {
+        let file = self.files.get(self.at.file);
+        self.rows = file.map(|file| Rows::open(file, &self.options, self.at)).transpose()?;
+        Ok(())
     }
 
-    /// Returns the column names if the format stores them outside the rows.
-    pub fn columns(&self) -> Option<Vec<String>> {
-        match &self.rows {
-            Rows::Csv { names, .. } => Some(names.clone()),
-            Rows::Parquet(rows) => Some(rows.columns()),
-            Rows::Ndjson { .. } => None,
-        }
+    fn bytes_before(&self, file: usize) -> u64 {
+        self.files.iter().take(file).map(|file| file.bytes).sum()
+    }
+
+    /// Returns the path of a row's file.
+    pub fn path(&self, row: &Row) -> &Path {
+        &self.files[row.file].path
     }
 
     /// Returns the position before the row that [`Self::take`] returns next.
@@ -115,13 +198,18 @@ impl Table {
         self.cursor
     }
 
+    /// Returns about how many bytes of the files, as they lie on disk, are read.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+
     /// Returns the next row without consuming it; `None` at the end.
     ///
     /// # Errors
-    /// If the file cannot be read.
+    /// If a file cannot be read.
     pub fn peek(&mut self) -> Result<Option<&Row>, Error> {
         if self.next.is_none() {
-            self.next = self.read().map_err(Error::io(format!("reading {}", self.path.display())))?;
+            self.next = self.read()?;
         }
         Ok(self.next.as_ref())
     }
@@ -135,71 +223,25 @@ impl Table {
         let row = self.next.take();
         if let Some(row) = &row {
             self.cursor = row.after;
+            self.read_bytes = row.read_bytes;
         }
         Ok(row)
     }
 
-    fn read(&mut self) -> io::Result<Option<Row>> {
-        let number = self.read + 1;
-        let read = match &mut self.rows {
-            Rows::Csv { reader, names } => csv_row(reader, names)?,
-            Rows::Ndjson { reader, at } => ndjson_row(reader, at)?,
-            Rows::Parquet(rows) => {
-                rows.next()?.map(|(values, bytes)| (Ok(values.clone()), Value::Object(values), bytes))
+    fn read(&mut self) -> Result<Option<Row>, Error> {
+        while let Some(rows) = &mut self.rows {
+            let file = self.at.file;
+            let doing = || format!("reading {}", self.files[file].path.display());
+            if let Some((values, original, bytes)) = rows.next().map_err(|error| Error::io(doing())(error))? {
+                let within = rows.read_bytes(bytes).min(self.files[file].bytes);
+                self.at = Cursor { file, rows: self.at.rows + 1, bytes };
+                let read_bytes = self.bytes_before(file) + within;
+                return Ok(Some(Row { file, number: self.at.rows, values, original, after: self.at, read_bytes }));
             }
-        };
-        let Some((values, original, bytes)) = read else { return Ok(None) };
-        self.read = number;
-        Ok(Some(Row { number, values, original, after: Cursor { rows: number, bytes } }))
-    }
-}
-
-/// A row's values or error, the row as it stands, and the number of bytes up to its end.
-type Read = (Result<Map<String, Value>, String>, Value, u64);
-
-fn csv_row(reader: &mut csv::Reader<File>, names: &[String]) -> io::Result<Option<Read>> {
-    let mut record = csv::ByteRecord::new();
-    if !reader.read_byte_record(&mut record)? {
-        return Ok(None);
-    }
-    let bytes = reader.position().byte();
-    let fields: Vec<Result<&str, _>> = record.iter().map(std::str::from_utf8).collect();
-    let shown = record.iter().map(String::from_utf8_lossy).collect::<Vec<_>>();
-    if fields.iter().any(Result::is_err) {
-        return Ok(Some((Err("is not UTF-8".to_owned()), shown.into(), bytes)));
-    }
-    if fields.len() != names.len() {
-        let reason = format!("has {} fields, but the header line has {}", fields.len(), names.len());
-        return Ok(Some((Err(reason), shown.into(), bytes)));
-    }
-    let all = names.iter().zip(fields).map(|(name, field)| (name.clone(), field.unwrap_or_default()));
-    let original = all.clone().map(|(name, field)| (name, field.into())).collect::<Map<_, _>>();
-    let values = all.filter(|(_, field)| !field.is_empty()).map(|(name, field)| (name, field.into()));
-    Ok(Some((Ok(values.collect()), Value::Object(original), bytes)))
-}
-
-fn ndjson_row(reader: &mut BufReader<File>, at: &mut u64) -> io::Result<Option<Read>> {
-    loop {
-        let mut line = Vec::new();
-        let read = reader.read_until(b'\n', &mut line)?;
-        if read == 0 {
-            return Ok(None);
+            self.at = Cursor { file: file + 1, ..Cursor::default() };
+            self.open_file()?;
         }
-        *at += read as u64;
-        let line = line.trim_ascii();
-        if line.is_empty() {
-            continue;
-        }
-        let text = || Value::from(String::from_utf8_lossy(line));
-        return Ok(Some(match serde_json::from_slice(line) {
-            Ok(Value::Object(mut values)) => {
-                let original = Value::Object(values.clone());
-                values.retain(|_, value| !value.is_null());
-                (Ok(values), original, *at)
-            }
-            Ok(_) => (Err("is not a JSON object".to_owned()), text(), *at),
-            Err(error) => (Err(format!("is not JSON: {error}")), text(), *at),
-        }));
+        Ok(None)
     }
 }
 
@@ -207,53 +249,18 @@ pub(crate) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>
     io::Error::new(ErrorKind::InvalidData, error)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-    use std::io::Write as _;
-
-    fn file(ending: &str, bytes: &[u8]) -> tempfile::NamedTempFile {
-        let mut file = tempfile::Builder::new().suffix(ending).tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        file
+/// Joins the fields of a line of text with the columns' names. Without names, or with another number
+/// of fields, the row is wrong.
+fn row_of_fields(names: &[String], fields: Vec<Option<String>>, bytes: u64) -> Read {
+    if fields.len() != names.len() {
+        let reason = format!("has {} fields, but there are {} columns", fields.len(), names.len());
+        return (Err(reason), fields.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().into(), bytes);
     }
-
-    fn rest(table: &mut Table) -> Vec<(u64, Result<Value, String>)> {
-        std::iter::from_fn(|| table.take().unwrap()).map(|row| (row.number, row.values.map(Value::Object))).collect()
-    }
-
-    #[test]
-    fn rows_are_numbered_and_bad_rows_state_a_reason() {
-        let csv = file(".csv", b"a,b\n1,\"x, y\"\n\n2\n\xff,z\n3,\n");
-        let ndjson = file(".ndjson", b"{\"a\":1,\"b\":null}\n\n[1]\n{\"a\":\n{\"a\":2}");
-        let mut table = Table::open(csv.path(), Format::of(csv.path()).unwrap(), Cursor::default()).unwrap();
-        assert_eq!(table.columns().unwrap(), ["a", "b"]);
-        let rows = rest(&mut table);
-        assert_eq!(rows[0], (1, Ok(json!({"a": "1", "b": "x, y"}))));
-        assert!(rows[1].1.as_ref().is_err_and(|why| why.contains("has 1 fields")), "{rows:?}");
-        assert!(rows[2].1.as_ref().is_err_and(|why| why.contains("UTF-8")), "{rows:?}");
-        assert_eq!(rows[3..], [(4, Ok(json!({"a": "3"})))]);
-        let mut table = Table::open(ndjson.path(), Format::Ndjson, Cursor::default()).unwrap();
-        let rows = rest(&mut table);
-        assert_eq!((rows.len(), &rows[0], &rows[3]), (4, &(1, Ok(json!({"a": 1}))), &(4, Ok(json!({"a": 2})))));
-        assert!(rows[1].1.is_err() && rows[2].1.is_err());
-    }
-
-    #[test]
-    fn reading_resumes_at_any_cursor() {
-        let csv = file(".csv", b"a,b\n1,\"x\ny\"\n2,\n3,c\n4,d\n");
-        let ndjson = file(".ndjson", b"{\"a\":1}\n\n{\"a\":2}\n{\"a\":3}\n");
-        for file in [csv, ndjson] {
-            let format = Format::of(file.path()).unwrap();
-            let open = |cursor| Table::open(file.path(), format, cursor).unwrap();
-            let all = rest(&mut open(Cursor::default()));
-            for taken in 0..=all.len() {
-                let mut table = open(Cursor::default());
-                (0..taken).for_each(|_| _ = table.take().unwrap());
-                _ = table.peek().unwrap();
-                assert_eq!(rest(&mut open(table.cursor())), all[taken..], "{format:?} from {taken}");
-            }
-        }
-    }
+    let original = names.iter().cloned().zip(fields.iter().cloned().map(Value::from)).collect();
+    let values = names.iter().zip(fields).filter_map(|(name, field)| Some((name.clone(), field?)));
+    let values = values.filter(|(_, field)| !field.is_empty()).map(|(name, field)| (name, field.into()));
+    (Ok(values.collect()), Value::Object(original), bytes)
 }
+
+#[cfg(test)]
+mod tests;

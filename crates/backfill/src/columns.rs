@@ -44,7 +44,7 @@ impl Input {
                 ("conversation_id", true, None),
                 ("message_id", true, None),
                 ("sender_id", true, None),
-                ("sent_at_ms", true, None),
+                ("sent_at_ms", true, Some("sent_at")),
                 ("need_read_receipt", false, None),
                 ("recipients", false, None),
                 ("status", false, None),
@@ -55,7 +55,7 @@ impl Input {
                 ("message_id", true, None),
                 // The name in our own exports.
                 ("user_id", true, Some("reader_id")),
-                ("read_at_ms", false, None),
+                ("read_at_ms", false, Some("read_at")),
                 ("hidden", false, None),
             ],
             Self::Marks => &[
@@ -63,8 +63,8 @@ impl Input {
                 ("conversation_id", true, None),
                 ("user_id", true, Some("reader_id")),
                 ("up_to_message_id", false, None),
-                ("up_to_sent_at_ms", false, None),
-                ("read_at_ms", false, None),
+                ("up_to_sent_at_ms", false, Some("up_to_sent_at")),
+                ("read_at_ms", false, Some("read_at")),
                 ("hidden", false, None),
                 ("thread_id", false, None),
             ],
@@ -87,6 +87,25 @@ impl fmt::Display for Input {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Columns(BTreeMap<String, String>);
 
+/// Returns whether there is a column `NAME`, or `TABLE.NAME`.
+///
+/// # Errors
+/// A sentence that names all columns, if there is none.
+pub(crate) fn known(name: &str) -> Result<(), String> {
+    let is_known = |input: Input, name: &str| input.columns().iter().any(|(known, ..)| *known == name);
+    let known = match name.split_once('.') {
+        Some((table, name)) => Input::ALL.into_iter().any(|input| input.to_string() == table && is_known(input, name)),
+        None => Input::ALL.into_iter().any(|input| is_known(input, name)),
+    };
+    if known {
+        return Ok(());
+    }
+    let mut names: Vec<_> = Input::ALL.iter().flat_map(|input| input.columns()).map(|(name, ..)| *name).collect();
+    names.sort_unstable();
+    names.dedup();
+    Err(format!("there is no column {name}: choose one of {}", names.join(", ")))
+}
+
 impl Columns {
     /// Returns our own names.
     pub(crate) fn ours() -> &'static Self {
@@ -103,20 +122,7 @@ impl Columns {
             .split_once('=')
             .filter(|(_, theirs)| !theirs.is_empty())
             .ok_or_else(|| format!("{assignment} does not have the form NAME=THEIRS"))?;
-        let is_known = |input: Input, name: &str| input.columns().iter().any(|(known, ..)| *known == name);
-        let known = match name.split_once('.') {
-            Some((table, name)) => {
-                Input::ALL.into_iter().any(|input| input.to_string() == table && is_known(input, name))
-            }
-            None => Input::ALL.into_iter().any(|input| is_known(input, name)),
-        };
-        if !known {
-            let mut names: Vec<_> =
-                Input::ALL.iter().flat_map(|input| input.columns()).map(|(name, ..)| *name).collect();
-            names.sort_unstable();
-            names.dedup();
-            return Err(format!("there is no column {name}: choose one of {}", names.join(", ")));
-        }
+        known(name)?;
         self.0.insert(name.to_owned(), theirs.to_owned());
         Ok(())
     }
@@ -131,12 +137,13 @@ impl Columns {
         self.assigned(input, name).unwrap_or(name)
     }
 
-    /// Rejects a table that lacks a required column or a column that an assignment names.
-    pub(crate) fn check(&self, input: Input, path: &Path, held: &[String]) -> Result<(), Error> {
+    /// Rejects a file that lacks a required column. Rejects it too if no file of the table (`all`)
+    /// has a column that an assignment names.
+    pub(crate) fn check(&self, input: Input, path: &Path, held: &[String], all: &[String]) -> Result<(), Error> {
         for (name, is_needed, other) in input.columns() {
             let wanted = self.theirs(input, name);
             let is_named = wanted != *name;
-            let is_there = |name: &str| held.iter().any(|held| held == name);
+            let is_there = |name: &str| if *is_needed { held } else { all }.iter().any(|held| held == name);
             let has_other = !is_named && other.is_some_and(is_there);
             if (*is_needed || is_named) && !is_there(wanted) && !has_other {
                 let held = held.join(", ");
@@ -181,7 +188,9 @@ mod tests {
     fn a_table_without_a_required_column_is_refused() {
         let held = |names: &str| names.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let mut columns = Columns::default();
-        let check = |columns: &Columns, names: &str| columns.check(Input::Reads, Path::new("reads.csv"), &held(names));
+        let check = |columns: &Columns, names: &str| {
+            columns.check(Input::Reads, Path::new("reads.csv"), &held(names), &held(names))
+        };
         check(&columns, "conversation_id message_id reader_id").unwrap();
         let sentence = check(&columns, "chat message_id user_id").unwrap_err().to_string();
         assert!(sentence.contains("reads.csv") && sentence.contains("--column conversation_id=THEIRS"), "{sentence}");

@@ -6,11 +6,10 @@
 
 use crate::Error;
 use crate::columns::Input;
-use crate::feed::{Feed, Mapped, Position};
+use crate::feed::{Feed, Position};
 use crate::import::Plan;
 use crate::rows::{Conversation, Reader};
 use receipts_analytics::ProgressMonitor;
-use receipts_analytics::table::Table;
 use receipts_event::UpTo;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -144,7 +143,8 @@ impl Tables {
         monitor: &dyn ProgressMonitor,
         unreadable: &mut dyn FnMut(Difference) -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        let buckets = (crate::import::bytes(plan)? / BUCKET_BYTES + 1).min(BUCKETS_MAX);
+        crate::check(plan)?;
+        let buckets = (crate::bytes(plan) / BUCKET_BYTES + 1).min(BUCKETS_MAX);
         let private = Permissions::from_mode(0o700);
         let dir = tempfile::Builder::new()
             .permissions(private)
@@ -155,12 +155,8 @@ impl Tables {
         let files = files.map_err(Error::io("creating temporary files"))?;
         let mut files: Vec<BufWriter<File>> = files.into_iter().map(BufWriter::new).collect();
         for source in plan.sources.iter().filter(|source| source.input != Input::Members) {
-            let mapped =
-                plan.mapping.as_ref().and_then(|mapping| Mapped::compile(mapping, source.input, &plan.columns));
-            let columns = if mapped.is_some() { crate::Columns::ours() } else { &plan.columns };
-            let reader = Reader { columns, tenant: &plan.tenant, untimed: plan.untimed };
-            let table = Table::open(&source.path, source.format, Default::default())?;
-            let mut feed = Feed::new(table, Position::default(), mapped);
+            let reader = Reader::of(plan, source.input);
+            let mut feed = Feed::open(plan, source, Position::default())?;
             while let Some(item) = feed.take()? {
                 monitor.advanced(feed.counted().bytes);
                 if monitor.is_stopped() {
@@ -169,7 +165,7 @@ impl Tables {
                 if let Err(reason) =
                     item.values.and_then(|values| tables.take(source.input, reader, &values, &mut files))
                 {
-                    let at = format!("{} row {}: {reason}", source.path.display(), item.source.number);
+                    let at = format!("{} row {}: {reason}", feed.path(&item.source).display(), item.source.number);
                     unreadable(Difference {
                         detail: Some(at),
                         ..difference(DifferenceKind::UnreadableRow, &Key::default())

@@ -29,7 +29,7 @@ pub enum Error {
     )]
     Append(String),
     /// A table lacks a required column.
-    #[error("{path} has no column {wanted}, only {held}: name the column with --column {name}=THEIRS", path = .path.display())]
+    #[error("{path} has no column {wanted}, only {held}: name the column with --column {name}=THEIRS, or all columns of a text file without a header line with --header", path = .path.display())]
     Column {
         /// The table.
         path: PathBuf,

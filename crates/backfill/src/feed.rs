@@ -2,9 +2,11 @@
 //! meaning of a column.
 
 use crate::Error;
-use crate::columns::{Columns, Input};
+use crate::columns::Input;
+use crate::import::Plan;
 use crate::jq::{Jq, json, val};
 use crate::mapping::{Column, Mapping, Origin, Section};
+use crate::sources::Source;
 use crate::times::time;
 use receipts_analytics::table::{Cursor, Row, Table};
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,7 @@ pub(crate) struct Feed {
     items: VecDeque<Item>,
     position: Position,
     skip: u64,
+    read_bytes: u64,
     counts: FeedCounts,
 }
 
@@ -53,15 +56,27 @@ pub(crate) struct FeedCounts {
 }
 
 impl Feed {
-    /// Continues a table, opened at `position`.
-    pub(crate) fn new(table: Table, position: Position, mapped: Option<Mapped>) -> Self {
-        let skip = position.within;
-        Self { table, mapped, items: VecDeque::new(), position, skip, counts: FeedCounts::default() }
+    /// Opens a table of a plan, and continues it at `position`.
+    pub(crate) fn open(plan: &Plan, source: &Source, position: Position) -> Result<Self, Error> {
+        let table = Table::open(source.files.clone(), source.options.clone(), position.source)?;
+        let mapped = plan.mapping.as_ref().and_then(|mapping| Mapped::compile(mapping, source.input, plan));
+        let (skip, read_bytes) = (position.within, table.read_bytes());
+        Ok(Self { read_bytes, table, mapped, items: VecDeque::new(), position, skip, counts: FeedCounts::default() })
     }
 
     /// Returns the position before the row that [`Self::take`] returns next.
     pub(crate) fn position(&self) -> Position {
         self.position
+    }
+
+    /// Returns the path of a row's file.
+    pub(crate) fn path(&self, row: &Row) -> &Path {
+        self.table.path(row)
+    }
+
+    /// Returns how many bytes of the files are read.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.read_bytes
     }
 
     /// Returns the counts since the last call: of rows that are consumed as a whole.
@@ -108,7 +123,9 @@ impl Feed {
     fn consumed(&mut self) {
         let after = self.table.cursor();
         self.counts.rows += 1;
-        self.counts.bytes += after.bytes.saturating_sub(self.position.source.bytes);
+        let read_bytes = self.table.read_bytes();
+        self.counts.bytes += read_bytes.saturating_sub(self.read_bytes);
+        self.read_bytes = read_bytes;
         self.position = Position { source: after, within: 0 };
     }
 }
@@ -126,14 +143,15 @@ type Rows = (Vec<Result<Map<String, Value>, String>>, u64);
 impl Mapped {
     /// Compiles the section of a table; `None` if the mapping has none. An assignment of `--column`
     /// goes before the mapping's column.
-    pub(crate) fn compile(mapping: &Mapping, input: Input, columns: &Columns) -> Option<Self> {
+    pub(crate) fn compile(mapping: &Mapping, input: Input, plan: &Plan) -> Option<Self> {
         let Section { rows, filter, columns: held, .. } = mapping.tables.get(&input)?;
         let compile = |code: &String| Jq::compile(code).expect("the mapping was checked");
         let mut held = held.clone();
         for (name, ..) in input.columns() {
-            if let Some(theirs) = columns.assigned(input, name) {
-                let time =
-                    held.get(name).map_or_else(|| name.ends_with("_ms").then(Default::default), |held| held.time);
+            if let Some(theirs) = plan.columns.assigned(input, name) {
+                let time = held
+                    .get(name)
+                    .map_or_else(|| name.ends_with("_ms").then(|| plan.readings.of(input, name)), |held| held.time);
                 held.insert(name, Column { from: Origin::Column(theirs.to_owned()), time });
             }
         }
@@ -148,14 +166,17 @@ impl Mapped {
         })
     }
 
-    /// Rejects a table that lacks a column which the section names.
-    pub(crate) fn check(&self, path: &Path, held: &[String]) -> Result<(), Error> {
+    /// Rejects a file that lacks a column which the section names. If the column is not required,
+    /// one file of the table (`all`) with it is enough.
+    pub(crate) fn check(&self, input: Input, path: &Path, held: &[String], all: &[String]) -> Result<(), Error> {
         if self.rows.is_some() {
             return Ok(());
         }
         for (name, column, _) in &self.columns {
+            let is_needed = input.columns().iter().any(|(known, is_needed, _)| known == name && *is_needed);
+            let among = if is_needed { held } else { all };
             if let Origin::Column(wanted) = &column.from
-                && !held.contains(wanted)
+                && !among.contains(wanted)
             {
                 let held = held.join(", ");
                 return Err(Error::Column { path: path.to_owned(), wanted: wanted.clone(), name, held });
@@ -213,7 +234,7 @@ impl Mapped {
             let Some(value) = value.filter(|value| !value.is_null()) else { continue };
             let value = match &column.time {
                 None => Some(value),
-                Some(reading) => time(&value, reading).map_err(|reason| format!("{name}: {reason}"))?.map(Value::from),
+                Some(reading) => time(&value, reading).map_err(|reason| format!("{name} {reason}"))?.map(Value::from),
             };
             if let Some(value) = value {
                 row.insert((*name).to_owned(), value);

@@ -7,14 +7,15 @@ use crate::Error;
 use crate::batch::{self, People, Window};
 use crate::columns::{Columns, Input};
 use crate::draft::Judgement;
-use crate::feed::{Feed, Item, Mapped, Position};
+use crate::feed::{Feed, Item, Position};
 use crate::mapping::Mapping;
 use crate::progress::Progress;
+use crate::readings::Readings;
 use crate::rejects::{RejectReason, Rejects, note};
 use crate::rows::{Member, Reader, Untimed};
+use crate::sources::{Source, check};
 use crate::written::{event_id, greatest_written};
 use receipts_analytics::ProgressMonitor;
-use receipts_analytics::table::{Format, Table};
 use receipts_event::{Event, partition_of};
 use receipts_log::{Entry, Inspect, PendingAppend, Topic, Writer};
 use serde::{Deserialize, Serialize};
@@ -27,17 +28,6 @@ const IN_FLIGHT_MAX: usize = 10_000;
 /// Rows between two saves of the progress file.
 const ROWS_BETWEEN_SAVES: u64 = 200_000;
 
-/// A table to import.
-#[derive(Debug, Clone)]
-pub struct Source {
-    /// The kind of its rows.
-    pub input: Input,
-    /// Its path.
-    pub path: PathBuf,
-    /// Its file format.
-    pub format: Format,
-}
-
 /// The tables to import, and the settings of the import.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -45,6 +35,8 @@ pub struct Plan {
     pub sources: Vec<Source>,
     /// The column names in the tables.
     pub columns: Columns,
+    /// The units and zones of times in the tables that no mapping reads.
+    pub readings: Readings,
     /// The mapping of the tables that it has a section for; the others have our columns.
     pub mapping: Option<Mapping>,
     /// The tenant of rows without one.
@@ -105,18 +97,6 @@ pub struct ImportReport {
     pub next_offsets: BTreeMap<u32, u64>,
 }
 
-/// Returns the size of all tables, bytes.
-///
-/// # Errors
-/// If a table does not exist.
-pub fn bytes(plan: &Plan) -> Result<u64, Error> {
-    let sizes = plan.sources.iter().map(|source| {
-        let metadata = std::fs::metadata(&source.path);
-        metadata.map(|m| m.len()).map_err(Error::io(format!("reading {}", source.path.display())))
-    });
-    sizes.sum()
-}
-
 /// Returns whether an earlier run has begun the import: it was judged then.
 pub fn is_begun(plan: &Plan) -> bool {
     plan.progress.exists()
@@ -136,6 +116,7 @@ pub fn import(log: &dyn Inspect, plan: &Plan, monitor: &dyn ProgressMonitor) -> 
     let progress = held.map_or_else(|| Progress::begin(plan, ends), Ok)?;
     let mut import = Import::open(log, plan, monitor, progress, resumed)?;
     if !import.progress.is_done {
+        import.people_without_time()?;
         import.people_and_messages()?;
         import.reads()?;
         import.marks()?;
@@ -158,7 +139,6 @@ struct Import<'a> {
     writer: Arc<dyn Writer>,
     partitions: u32,
     feeds: BTreeMap<Input, Feed>,
-
     progress: Progress,
     rejects: Rejects,
     /// The greatest event number that the log already holds, by partition.
@@ -183,18 +163,17 @@ impl<'a> Import<'a> {
         resumed: bool,
     ) -> Result<Self, Error> {
         let mut feeds = BTreeMap::new();
-        for Source { input, path, format } in &plan.sources {
-            let position = progress.cursors.get(input).copied().unwrap_or_default();
-            let table = Table::open(path, *format, position.source)?;
-            let mapped = plan.mapping.as_ref().and_then(|mapping| Mapped::compile(mapping, *input, &plan.columns));
-            if let Some(held) = table.columns() {
-                match &mapped {
-                    Some(mapped) => mapped.check(path, &held)?,
-                    None => plan.columns.check(*input, path, &held)?,
-                }
-            }
-            monitor.skipped(position.source.bytes);
-            feeds.insert(*input, Feed::new(table, position, mapped));
+        check(plan)?;
+        for source in &plan.sources {
+            let position = progress.cursors.get(&source.input).copied().unwrap_or_default();
+            let feed = Feed::open(plan, source, position)?;
+            let is_read_again = source.input == Input::Members && progress.is_second_pass;
+            monitor.skipped(if is_read_again {
+                source.files.iter().map(|file| file.bytes).sum()
+            } else {
+                feed.read_bytes()
+            });
+            feeds.insert(source.input, feed);
         }
         let held = if resumed && !progress.is_done {
             greatest_written(log, &progress.run, &progress.ends, monitor)?
@@ -226,9 +205,41 @@ impl<'a> Import<'a> {
     }
 
     fn reader(&self, input: Input) -> Reader<'a> {
-        let is_mapped = self.plan.mapping.as_ref().is_some_and(|mapping| mapping.maps(input));
-        let columns = if is_mapped { Columns::ours() } else { &self.plan.columns };
-        Reader { columns, tenant: &self.plan.tenant, untimed: self.plan.untimed }
+        Reader::of(self.plan, input)
+    }
+
+    /// Imports the members without a time, who come before all messages wherever they stand. Those
+    /// with a time are read again, so that no table is held in memory.
+    fn people_without_time(&mut self) -> Result<(), Error> {
+        if self.progress.is_second_pass {
+            return Ok(());
+        }
+        loop {
+            let reader = self.reader(Input::Members);
+            let Some(row) = self.peek(Input::Members)? else { break };
+            match row.values.as_ref().map_err(Clone::clone).and_then(|values| reader.member(values)) {
+                Err(reason) => self.reject(Input::Members, &reason)?,
+                Ok(member) => {
+                    self.take(Input::Members)?;
+                    if member.at_ms.is_some() {
+                        self.progress.timed_members += 1;
+                    } else {
+                        let events = self.people.push(member);
+                        self.emit(events)?;
+                    }
+                }
+            }
+            self.save_if_due()?;
+        }
+        let events = self.people.flush();
+        self.emit(events)?;
+        self.count(Input::Members);
+        self.progress.is_second_pass = true;
+        let members = self.plan.sources.iter().find(|source| source.input == Input::Members);
+        if let Some(members) = members.filter(|_| self.progress.timed_members > 0) {
+            self.feeds.insert(Input::Members, Feed::open(self.plan, members, Position::default())?);
+        }
+        Ok(())
     }
 
     /// Imports members and messages. A member with a time precedes the first later message.
@@ -239,7 +250,7 @@ impl<'a> Import<'a> {
             let sent_at = message.as_ref().map(|message| message.sent_at_ms);
             match (member_at, message) {
                 (None, None) => break,
-                (Some(at), _) if at.is_none_or(|at| sent_at.is_none_or(|sent_at| at <= sent_at)) => {
+                (Some(at), _) if sent_at.is_none_or(|sent_at| at <= Some(sent_at)) => {
                     self.take(Input::Members)?;
                     if let Some(member) = self.member.take() {
                         self.progress.newest_ms.0 = self.progress.newest_ms.0.max(at.unwrap_or(0));
@@ -262,7 +273,8 @@ impl<'a> Import<'a> {
         self.emit(events)
     }
 
-    /// Returns the next valid row of members; rejects invalid rows before it.
+    /// Returns the next row of members with a time. Skips those of the first pass, which also
+    /// rejected the invalid ones.
     fn peek_member(&mut self) -> Result<Option<&Member>, Error> {
         while self.member.is_none() {
             let newest = self.progress.newest_ms.0;
@@ -273,8 +285,11 @@ impl<'a> Import<'a> {
                 Ok(member) if member.at_ms.is_some_and(|at| at < newest) => {
                     self.reject(Input::Members, "at_ms is earlier than in a row above: sort the table by at_ms")?;
                 }
-                Ok(member) => self.member = Some(member),
-                Err(reason) => self.reject(Input::Members, &reason)?,
+                Ok(member) if member.at_ms.is_some() => self.member = Some(member),
+                Ok(_) | Err(_) => {
+                    self.take(Input::Members)?;
+                    self.stop_if_asked()?;
+                }
             }
         }
         Ok(self.member.as_ref())
@@ -360,6 +375,9 @@ impl<'a> Import<'a> {
     fn count(&mut self, input: Input) {
         let Some(feed) = self.feeds.get_mut(&input) else { return };
         let counted = feed.counted();
+        if input == Input::Members && self.progress.is_second_pass {
+            return;
+        }
         self.monitor.advanced(counted.bytes);
         let counts = &mut self.progress.counts;
         *counts.rows.entry(input).or_default() += counted.rows;
@@ -369,11 +387,11 @@ impl<'a> Import<'a> {
     }
 
     fn reject(&mut self, input: Input, reason: &str) -> Result<(), Error> {
-        let source = self.plan.sources.iter().find(|source| source.input == input);
-        if let (Some(row), Some(source)) = (self.take(input)?, source) {
+        if let (Some(row), Some(feed)) = (self.take(input)?, self.feeds.get(&input)) {
+            let path = feed.path(&row.source);
             *self.progress.counts.rejected.entry(input).or_default() += 1;
-            note(self.progress.counts.reasons.entry(input).or_default(), &source.path, &row.source, reason);
-            self.rejects.push(input, &source.path, &row.source, reason)?;
+            note(self.progress.counts.reasons.entry(input).or_default(), path, &row.source, reason);
+            self.rejects.push(input, path, &row.source, reason)?;
         }
         self.stop_if_asked()
     }

@@ -5,7 +5,8 @@ use crate::columns::{Columns, Input};
 use crate::draft::Judgement;
 use crate::feed::Position;
 use crate::import::{Counts, Plan};
-use crate::{Error, Untimed};
+use crate::{Error, Readings, Untimed};
+use receipts_analytics::table::{DataFile, Format, Options};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -35,6 +36,11 @@ pub(crate) struct Progress {
     pub(crate) newest_ms: (u64, u64),
     /// The counts so far.
     pub(crate) counts: Counts,
+    /// Rows of members that have a time.
+    pub(crate) timed_members: u64,
+    /// True once all members without a time are imported: the table is read from its beginning
+    /// again, for those with one.
+    pub(crate) is_second_pass: bool,
     /// The judgement before the import began.
     #[serde(default)]
     pub(crate) judgement: Option<Judgement>,
@@ -42,15 +48,22 @@ pub(crate) struct Progress {
     pub(crate) is_done: bool,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The part of the file that every version has.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
 
 /// The inputs that identify an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Inputs {
     log: String,
     partitions: usize,
-    tables: BTreeMap<Input, Identity>,
+    tables: BTreeMap<Input, Held>,
     columns: Columns,
+    readings: Readings,
     /// The text of the mapping file.
     #[serde(default)]
     mapping: Option<String>,
@@ -58,30 +71,40 @@ struct Inputs {
     untimed: Untimed,
 }
 
+/// A table: its files in order, and how they are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Held {
+    files: Vec<Identity>,
+    options: Options,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
     path: PathBuf,
+    format: Format,
     bytes: u64,
     modified_ms: u64,
 }
 
 impl Inputs {
     fn new(plan: &Plan, partitions: usize) -> Result<Self, Error> {
-        let identity = |path: &Path| -> io::Result<Identity> {
-            let (path, metadata) = (fs::canonicalize(path)?, fs::metadata(path)?);
+        let identity = |file: &DataFile| -> io::Result<Identity> {
+            let (path, metadata) = (fs::canonicalize(&file.path)?, fs::metadata(&file.path)?);
             let modified = metadata.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             let modified_ms = u64::try_from(modified.as_millis()).unwrap_or(u64::MAX);
-            Ok(Identity { path, bytes: metadata.len(), modified_ms })
+            Ok(Identity { path, format: file.format, bytes: metadata.len(), modified_ms })
         };
         let tables = plan.sources.iter().map(|source| {
-            let identity = identity(&source.path).map_err(Error::io(format!("reading {}", source.path.display())))?;
-            Ok((source.input, identity))
+            let file = |file| identity(file).map_err(Error::io(format!("reading {}", file.path.display())));
+            let files = source.files.iter().map(file).collect::<Result<_, Error>>()?;
+            Ok((source.input, Held { files, options: source.options.clone() }))
         });
         Ok(Self {
             log: plan.log.clone(),
             partitions,
             tables: tables.collect::<Result<_, Error>>()?,
             columns: plan.columns.clone(),
+            readings: plan.readings.clone(),
             mapping: plan.mapping.as_ref().map(|mapping| mapping.text.clone()),
             tenant: plan.tenant.clone(),
             untimed: plan.untimed,
@@ -90,23 +113,42 @@ impl Inputs {
 
     /// Describes how `held` differs, as the end of a sentence whose subject is the held import.
     fn difference(&self, held: &Self) -> Option<String> {
-        let name = |tables: &BTreeMap<Input, Identity>| {
-            let all = tables.iter().map(|(input, identity)| format!("{input} {}", identity.path.display()));
+        let name = |tables: &BTreeMap<Input, Held>| {
+            let all = tables.iter().map(|(input, held)| match held.files.as_slice() {
+                [file] => format!("{input} {}", file.path.display()),
+                [first, rest @ ..] => format!("{input} {} and {} more files", first.path.display(), rest.len()),
+                [] => format!("{input} nothing"),
+            });
             all.collect::<Vec<_>>().join(", ")
         };
-        let paths = |tables: &BTreeMap<Input, Identity>| tables.values().map(|t| t.path.clone()).collect::<Vec<_>>();
+        let paths = |tables: &BTreeMap<Input, Held>| {
+            let paths = |held: &Held| held.files.iter().map(|file| file.path.clone()).collect::<Vec<_>>();
+            tables.iter().map(|(input, held)| (*input, paths(held))).collect::<Vec<_>>()
+        };
         if (&held.log, held.partitions) != (&self.log, self.partitions) {
             Some(format!("goes into {} with {} partitions", held.log, held.partitions))
         } else if paths(&held.tables) != paths(&self.tables) {
             Some(format!("reads {}", name(&held.tables)))
-        } else if let Some((input, _)) = held.tables.iter().find(|(input, held)| self.tables.get(input) != Some(held)) {
-            Some(format!("read another version of the table of {input}, which has changed since"))
+        } else if let Some((input, file)) = self.changed(held) {
+            Some(format!("read another version of {}, a file of {input} which has changed since", file.display()))
         } else {
             (held != self).then(|| {
-                "has other columns, another mapping, another tenant or another meaning of rows without a time"
+                "has other columns, units or zones, another format or mapping, another tenant or another meaning of rows without a time"
                     .to_owned()
             })
         }
+    }
+}
+
+impl Inputs {
+    /// Returns the first file that is not as `held` has it; both have the same paths.
+    fn changed<'h>(&self, held: &'h Self) -> Option<(Input, &'h Path)> {
+        held.tables.iter().find_map(|(input, table)| {
+            let now = &self.tables.get(input)?.files;
+            let mut files = table.files.iter().zip(now);
+            let (file, _) = files.find(|(held, now)| (held.bytes, held.modified_ms) != (now.bytes, now.modified_ms))?;
+            Some((*input, file.path.as_path()))
+        })
     }
 }
 
@@ -123,6 +165,8 @@ impl Progress {
             rejects_bytes: 0,
             newest_ms: (0, 0),
             counts: Counts::default(),
+            timed_members: 0,
+            is_second_pass: false,
             judgement: plan.judgement.clone(),
             is_done: false,
         })
@@ -137,11 +181,12 @@ impl Progress {
             Err(error) => return Err(Error::io(format!("reading {}", path.display()))(error)),
         };
         let other = |difference: String| Error::Progress { path: path.clone(), difference };
-        let held: Self =
-            serde_json::from_slice(&held).map_err(|error| other(format!("this program cannot read ({error})")))?;
-        if held.version != VERSION {
-            return Err(other(format!("has format version {}, and this program reads {VERSION}", held.version)));
+        let unreadable = |error: serde_json::Error| other(format!("this program cannot read ({error})"));
+        let Version { version } = serde_json::from_slice(&held).map_err(unreadable)?;
+        if version != VERSION {
+            return Err(other(format!("has format version {version}, and this program reads {VERSION}")));
         }
+        let held: Self = serde_json::from_slice(&held).map_err(unreadable)?;
         match Inputs::new(plan, partitions)?.difference(&held.inputs) {
             Some(difference) => Err(other(difference)),
             None => Ok(Some(held)),

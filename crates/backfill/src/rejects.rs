@@ -16,6 +16,8 @@ struct Reject<'a> {
     table: Input,
     file: &'a Path,
     row: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<&'static str>,
     reason: &'a str,
     original: &'a Value,
 }
@@ -57,13 +59,29 @@ pub(crate) fn note(reasons: &mut BTreeMap<String, RejectReason>, file: &Path, ro
     }
 }
 
-/// Returns a reason without the row's values: `COLUMN: VALUE is …` becomes `COLUMN: … is …`.
+/// Returns the column that a reason begins with.
+fn column(input: Input, reason: &str) -> Option<&'static str> {
+    let word = reason.split([' ', ':']).next()?;
+    input.columns().iter().map(|(name, ..)| *name).find(|name| *name == word)
+}
+
+/// Returns a reason without the row's values: `COLUMN: VALUE is …` becomes `COLUMN: … is …`, and
+/// `COLUMN is VALUE, …` becomes `COLUMN is …, …`.
 fn kind(reason: &str) -> String {
+    if let Some((column, (_, rest))) = reason.split_once(" is ").and_then(|(c, rest)| Some((c, rest.split_once(", ")?)))
+        && !column.contains([' ', ':'])
+    {
+        return format!("{column} is …, {}", without_numbers(rest));
+    }
     let without_value = reason.split_once(": ").and_then(|(column, rest)| {
         let (_, rest) = [" is ", " has ", ": "].iter().filter_map(|by| Some((by, rest.split_once(by)?.1))).next()?;
         Some(format!("{column}: … {}", rest))
     });
     let text = without_value.unwrap_or_else(|| reason.to_owned());
+    without_numbers(&text)
+}
+
+fn without_numbers(text: &str) -> String {
     let mut kind = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -109,7 +127,8 @@ impl Rejects {
     }
 
     pub(crate) fn push(&mut self, input: Input, file: &Path, row: &Row, reason: &str) -> Result<(), Error> {
-        let reject = Reject { table: input, file, row: row.number, reason, original: &row.original };
+        let column = column(input, reason);
+        let reject = Reject { table: input, file, row: row.number, column, reason, original: &row.original };
         let mut line = serde_json::to_vec(&reject).expect("a reject has string keys only");
         line.push(b'\n');
         let doing = format!("writing {}", self.path.display());
@@ -136,6 +155,10 @@ mod tests {
     fn reasons_of_one_kind_are_counted_together() {
         assert_eq!(kind("read_at_ms: \"soon\" is not a time"), kind("read_at_ms: \"later\" is not a time"));
         assert_eq!(kind("has 3 fields, but the header line has 15"), kind("has 12 fields, but the header line has 15"));
+        let zone = |at: &str| kind(&format!("read_at_ms is {at}, a time without a zone"));
+        assert_eq!(zone("2026-11-20 12:05:00"), zone("2026-11-20"));
+        assert_eq!(column(Input::Reads, "read_at_ms is 0, which"), Some("read_at_ms"));
+        assert_eq!(column(Input::Reads, "role: x is not"), None);
         assert_ne!(kind("user_id is missing"), kind("message_id is missing"));
     }
 }

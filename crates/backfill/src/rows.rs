@@ -1,13 +1,12 @@
 //! Decodes one row, or says why no event can express it. It knows no other row.
 
 use crate::columns::{Columns, Input};
-use chrono::DateTime;
-use receipts_event::{ID_BYTES_MAX, Kind, LISTED_IDS_MAX, TIME_MS_MAX, UpTo};
+use crate::import::Plan;
+use crate::readings::Readings;
+use crate::{times, values};
+use receipts_event::{Kind, UpTo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-/// Times below this are probably seconds: as milliseconds they are in the first months of 1970.
-const SECONDS_BELOW: u64 = 20_000_000_000;
 
 /// The meaning of a row of reads without a time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,12 +81,23 @@ pub(crate) struct Mark {
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     pub(crate) columns: &'a Columns,
+    pub(crate) readings: &'a Readings,
     /// The tenant of rows without one.
     pub(crate) tenant: &'a str,
     pub(crate) untimed: Untimed,
 }
 
 type Values = Map<String, Value>;
+
+impl<'a> Reader<'a> {
+    /// Returns the reader of a plan's table. A mapping has renamed and read its columns already.
+    pub(crate) fn of(plan: &'a Plan, input: Input) -> Self {
+        let is_mapped = plan.mapping.as_ref().is_some_and(|mapping| mapping.maps(input));
+        let (columns, readings) =
+            if is_mapped { (Columns::ours(), Readings::mapped()) } else { (&plan.columns, &plan.readings) };
+        Reader { columns, readings, tenant: &plan.tenant, untimed: plan.untimed }
+    }
+}
 
 impl Reader<'_> {
     pub(crate) fn member(&self, values: &Values) -> Result<Member, String> {
@@ -115,7 +125,7 @@ impl Reader<'_> {
             user_id: of.id("user_id")?,
             role,
             configured,
-            at_ms: of.time("at_ms")?,
+            at_ms: of.time_from("at_ms")?,
         })
     }
 
@@ -214,20 +224,17 @@ impl RowView<'_> {
         Ok(Conversation { tenant, conversation_id: self.id("conversation_id")? })
     }
 
-    /// Returns a text. Whole numbers count as text, because ids of other databases are often
-    /// numbers.
+    /// Returns a value as `read` does, whose sentence gets the column as its subject.
+    fn by<T>(&self, name: &str, read: impl Fn(&Value) -> Result<T, String>) -> Result<Option<T>, String> {
+        self.value(name).map(read).transpose().map_err(|reason| format!("{name} {reason}"))
+    }
+
     fn text(&self, name: &str) -> Result<Option<String>, String> {
-        match self.value(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
-            Some(other) => Err(format!("{name}: {other} is not text")),
-        }
+        self.by(name, values::text)
     }
 
     fn optional_id(&self, name: &str) -> Result<Option<String>, String> {
-        let text = self.text(name)?;
-        text.map(|text| id(name, text)).transpose()
+        self.by(name, values::id)
     }
 
     fn id(&self, name: &str) -> Result<String, String> {
@@ -235,68 +242,22 @@ impl RowView<'_> {
     }
 
     fn ids(&self, name: &str) -> Result<Option<Vec<String>>, String> {
-        let parsed;
-        let list = match self.value(name) {
-            None => return Ok(None),
-            Some(Value::Array(list)) => list,
-            // CSV has no lists, so the field holds a JSON array.
-            Some(Value::String(text)) => {
-                parsed = serde_json::from_str::<Vec<Value>>(text)
-                    .map_err(|_| format!("{name}: {text} is not a JSON array of ids"))?;
-                &parsed
-            }
-            Some(other) => return Err(format!("{name}: {other} is not a list")),
-        };
-        if list.len() > LISTED_IDS_MAX {
-            return Err(format!("{name} has {} ids, at most {LISTED_IDS_MAX} are allowed", list.len()));
-        }
-        let ids = list.iter().map(|item| match item {
-            Value::String(text) => id(name, text.clone()),
-            Value::Number(number) if number.is_i64() || number.is_u64() => id(name, number.to_string()),
-            other => Err(format!("{name}: {other} is not an id")),
-        });
-        ids.collect::<Result<_, _>>().map(Some)
+        self.by(name, values::ids)
     }
 
     fn flag(&self, name: &str) -> Result<Option<bool>, String> {
-        match self.value(name) {
-            None => Ok(None),
-            Some(Value::Bool(is)) => Ok(Some(*is)),
-            Some(value) => {
-                let text = value.as_str().map_or_else(|| value.to_string(), str::to_ascii_lowercase);
-                match text.as_str() {
-                    "true" | "t" | "yes" | "1" => Ok(Some(true)),
-                    "false" | "f" | "no" | "0" => Ok(Some(false)),
-                    _ => Err(format!("{name}: {value} is neither true nor false")),
-                }
-            }
-        }
+        self.by(name, values::flag)
     }
 
     fn time(&self, name: &str) -> Result<Option<u64>, String> {
-        let Some(value) = self.value(name) else { return Ok(None) };
-        let wrong = || format!("{name}: {value} is not Unix milliseconds or RFC 3339 (2026-05-28T20:26:40Z)");
-        let ms = match value {
-            Value::Number(number) => number.as_u64(),
-            Value::String(text) => text.parse().ok().or_else(|| {
-                let time = DateTime::parse_from_rfc3339(text).ok()?;
-                u64::try_from(time.timestamp_millis()).ok()
-            }),
-            _ => None,
-        };
-        let ms = ms.filter(|ms| *ms <= TIME_MS_MAX).ok_or_else(wrong)?;
-        let is_digits = value.is_number() || value.as_str().is_some_and(|text| !text.contains('T'));
-        if is_digits && ms > 0 && ms < SECONDS_BELOW {
-            return Err(format!("{name}: {value} is in 1970, perhaps because it is in seconds: use milliseconds"));
-        }
-        Ok(Some(ms))
+        let reading = self.reader.readings.of(self.input, name);
+        Ok(self.by(name, |value| times::time(value, &reading))?.flatten())
     }
-}
 
-fn id(name: &str, text: String) -> Result<String, String> {
-    match text.len() {
-        1..=ID_BYTES_MAX => Ok(text),
-        bytes => Err(format!("{name} has {bytes} bytes, but an id has 1 to {ID_BYTES_MAX}")),
+    /// Returns a time from which a row applies; `-infinity` is none, as in PostgreSQL.
+    fn time_from(&self, name: &str) -> Result<Option<u64>, String> {
+        let text = self.value(name).map(|value| value.get("$date").unwrap_or(value));
+        if text.and_then(Value::as_str) == Some("-infinity") { Ok(None) } else { self.time(name) }
     }
 }
 
@@ -309,7 +270,7 @@ mod tests {
     const SENT: u64 = 1_780_000_000_000;
 
     fn reader(columns: &Columns) -> Reader<'_> {
-        Reader { columns, tenant: TENANT_DEFAULT, untimed: Untimed::Unread }
+        Reader { columns, readings: Readings::mapped(), tenant: TENANT_DEFAULT, untimed: Untimed::Unread }
     }
 
     fn object(value: Value) -> Values {
@@ -323,10 +284,10 @@ mod tests {
             (json!(1_780_000_000_000_u64), Ok(Some(1_780_000_000_000))),
             (json!("1780000000000"), Ok(Some(1_780_000_000_000))),
             (json!("2026-05-28T22:26:40.250+02:00"), Ok(Some(1_780_000_000_250))),
-            (json!(1_780_000_000_u64), Err("seconds")),
-            (json!("yesterday"), Err("RFC 3339")),
-            (json!(-1), Err("RFC 3339")),
-            (json!(1.5), Err("RFC 3339")),
+            (json!(1_780_000_000_u64), Err("--time-unit s")),
+            (json!("yesterday"), Err("known form")),
+            (json!(-1), Err("in no unit")),
+            (json!(1.5), Err("in no unit")),
         ] {
             let row = object(json!({"conversation_id": 7, "message_id": "m", "user_id": 12, "read_at_ms": at}));
             match (reader(&columns).read(&row), wanted) {
@@ -380,7 +341,7 @@ mod tests {
             (json!({"sender_id": null}), "sender_id is missing"),
             (json!({"message_id": "x".repeat(129)}), "message_id has 129 bytes"),
             (json!({"tenant": "a/b"}), "slash"),
-            (json!({"recipients": "a,b"}), "not a JSON array"),
+            (json!({"recipients": "a,b"}), "no JSON array"),
             (json!({"need_read_receipt": "perhaps"}), "need_read_receipt"),
             (json!({"status": "gone"}), "status"),
             (json!({"sent_at_ms": null}), "sent_at_ms is missing"),

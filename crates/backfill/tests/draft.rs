@@ -4,9 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
 
 use receipts_analytics::Scratch;
-use receipts_analytics::table::Format;
 use receipts_backfill::{
-    Columns, Draft, Input, Judgement, Plan, Reached, Source, Unreached, Untimed, import, rejected_members,
+    Columns, Draft, Input, Judgement, Plan, Reached, Readings, Source, Unreached, Untimed, import, rejected_members,
 };
 use receipts_fold::Limits;
 use receipts_log::embedded::EmbeddedLog;
@@ -24,11 +23,12 @@ fn plan(dir: &Path, name: &str, tables: &[(Input, &[Value])]) -> Plan {
     let sources = tables.iter().map(|(input, rows)| {
         let path = dir.join(format!("{name}-{input}.ndjson"));
         fs::write(&path, rows.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
-        Source { input: *input, path, format: Format::Ndjson }
+        Source::new(*input, &[path], None).unwrap()
     });
     Plan {
         sources: sources.collect(),
         columns: Columns::default(),
+        readings: Readings::default(),
         mapping: None,
         tenant: "default".to_owned(),
         untimed: Untimed::Unread,

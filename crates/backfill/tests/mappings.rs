@@ -3,9 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
 
-use receipts_analytics::table::Format;
 use receipts_analytics::{Scratch, UpTo, span};
-use receipts_backfill::{Columns, ImportReport, Input, Mapping, Plan, Source, Untimed, import};
+use receipts_backfill::{Columns, ImportReport, Input, Mapping, Plan, Readings, Source, Untimed, import};
 use receipts_fold::Limits;
 use receipts_fold::view::MemberFilter;
 use receipts_log::embedded::EmbeddedLog;
@@ -32,13 +31,15 @@ fn imported(name: &str, untimed: Untimed, files: &[(&str, &str)], marks_of: &[(&
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/mappings").join(name);
     let mapping = Mapping::parse(&path, &fs::read_to_string(&path).unwrap()).unwrap();
-    let source =
-        |input, path: &PathBuf| Source { input, path: dir.path().join(path), format: Format::of(path).unwrap() };
-    let sources = Input::ALL.into_iter().flat_map(|input| mapping.files(input).iter().map(move |path| (input, path)));
-    let sources = sources.map(|(input, path)| source(input, path)).collect();
+    let source = |input| {
+        let paths: Vec<PathBuf> = mapping.files(input).iter().map(|path| dir.path().join(path)).collect();
+        (!paths.is_empty()).then(|| Source::new(input, &paths, None).unwrap())
+    };
+    let sources = Input::ALL.into_iter().filter_map(source).collect();
     let plan = Plan {
         sources,
         columns: Columns::default(),
+        readings: Readings::default(),
         mapping: Some(mapping),
         tenant: "default".to_owned(),
         untimed,
@@ -242,8 +243,9 @@ fn one_row_gives_several_rows() {
     let text = "[reads]\nrows = '{chat, id} + .seen[]'\nconversation_id = \"chat\"\nmessage_id = \"id\"\nuser_id = \"u\"\n\
                 read_at_ms = { column = \"at\", unit = \"s\" }\n";
     let plan = Plan {
-        sources: vec![Source { input: Input::Reads, path, format: Format::Ndjson }],
+        sources: vec![Source::new(Input::Reads, &[path], None).unwrap()],
         columns: Columns::default(),
+        readings: Readings::default(),
         mapping: Some(Mapping::parse(Path::new("m.toml"), text).unwrap()),
         tenant: "default".to_owned(),
         untimed: Untimed::Unread,
@@ -258,5 +260,5 @@ fn one_row_gives_several_rows() {
     let done = import(&log, &plan, &()).unwrap();
     assert_eq!((done.counts.rows[&Input::Reads], done.counts.rejected[&Input::Reads], done.written), (3, 1, 3));
     let rejects = fs::read_to_string(&plan.rejects).unwrap();
-    assert!(rejects.contains("\"row\":3,\"reason\":\"read_at_ms: "), "{rejects}");
+    assert!(rejects.contains("\"row\":3,\"column\":\"read_at_ms\",\"reason\":\"read_at_ms is soon"), "{rejects}");
 }

@@ -2,16 +2,14 @@
 //! tables into the log.
 
 use crate::analysis::{self, Memory, Progress, Unit, shown};
+use crate::tables::Tables;
 
 use anyhow::anyhow;
-use clap::{Args, ValueEnum};
-use receipts_analytics::table::Format;
-use receipts_assembly::random;
+use clap::Args;
 use receipts_backfill::{
-    Columns, Counts, Draft, Error, ImportReport, Input, Judgement, Mapping, Plan, Reached, Source, Untimed, bytes,
-    import, is_begun, rejected_members,
+    Counts, Draft, Error, ImportReport, Input, Judgement, Plan, Reached, bytes, check, import, is_begun,
+    rejected_members,
 };
-use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT, hex};
 use receipts_log::Inspect;
 use receipts_query::Positions;
 use receipts_runtime::config::Settings;
@@ -19,7 +17,7 @@ use receipts_runtime::exit::Failure;
 use receipts_runtime::output::{Output, printable};
 use serde::Serialize;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   receipts backfill --reads reads.csv --dry-run
@@ -27,48 +25,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts backfill --messages posts.csv --marks last_viewed.csv --column up_to_sent_at_ms=lastviewedat
   receipts backfill --members members.csv --messages messages.csv --reads reads.csv
   receipts backfill --messages m.parquet --reads r.parquet --tenant acme --kafka-bootstrap localhost:9092 --json
+  receipts backfill --reads 'dump/seen-*.csv.gz' --reads more/ --delimiter ';' --time-zone Europe/Berlin
+  receipts backfill --reads seen.copy --header conversation_id,message_id,user_id,read_at_ms --time-unit us
   receipts backfill --reads seen.ndjson --column read_at_ms=seen_at --column message_id=id --column reads.user_id=who";
-
-/// The tables of another system, and what their columns mean.
-#[derive(Args)]
-pub(crate) struct Tables {
-    /// Table with a row per conversation and person. Columns: conversation_id, user_id; optional:
-    /// tenant, role, kind, group_type, at_ms.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["messages", "reads", "marks", "map"])]
-    members: Option<PathBuf>,
-    /// Table with a row per message. Columns: conversation_id, message_id, sender_id, sent_at_ms;
-    /// optional: tenant, need_read_receipt (true if absent), recipients, status.
-    #[arg(long, value_name = "FILE")]
-    messages: Option<PathBuf>,
-    /// Table with a row per message and reader. Columns: conversation_id, message_id, user_id,
-    /// read_at_ms; optional: tenant, hidden.
-    #[arg(long, value_name = "FILE")]
-    reads: Option<PathBuf>,
-    /// Table with a row per conversation and reader: how far that person has read. Columns:
-    /// conversation_id, user_id, up_to_message_id or up_to_sent_at_ms; optional: tenant, read_at_ms
-    /// (up_to_sent_at_ms if absent), hidden, thread_id (rows with one are rejected).
-    #[arg(long, value_name = "FILE")]
-    marks: Option<PathBuf>,
-    /// Mapping file (TOML) that says which columns of another system are ours, by name, constant or
-    /// jq expression. docs/mappings has ready ones.
-    ///
-    /// Without --members, --messages, --reads and --marks the tables are those that it names.
-    /// schemas/backfill/mapping-v1.md describes the file.
-    #[arg(long, value_name = "FILE")]
-    map: Option<PathBuf>,
-    /// Format of tables whose file names do not end in .csv, .ndjson, .jsonl or .parquet.
-    #[arg(long, value_enum)]
-    format: Option<Written>,
-    /// Name of a column in the tables; TABLE.NAME=THEIRS for one table only. May be repeated.
-    #[arg(long = "column", value_name = "NAME=THEIRS")]
-    columns: Vec<String>,
-    /// Tenant of rows that name none.
-    #[arg(long, value_name = "TENANT", default_value = TENANT_DEFAULT, value_parser = tenant)]
-    tenant: String,
-    /// Meaning of a row of reads without a time: not read yet, or read at an unknown time.
-    #[arg(long, value_enum, default_value = "unread")]
-    untimed: Meaning,
-}
 
 /// Arguments of `receipts backfill`.
 #[derive(Args)]
@@ -92,28 +51,6 @@ pub(crate) struct Backfill {
     memory: Memory,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Written {
-    Parquet,
-    Ndjson,
-    Csv,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Meaning {
-    Unread,
-    Read,
-}
-
-fn tenant(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err("a tenant has at least one byte".to_owned()),
-        _ if text.len() > ID_BYTES_MAX => Err(format!("a tenant has at most {ID_BYTES_MAX} bytes")),
-        _ if text.contains('/') => Err("a tenant has no slash".to_owned()),
-        _ => Ok(text.to_owned()),
-    }
-}
-
 /// The result as JSON.
 #[derive(Serialize)]
 struct Report {
@@ -121,6 +58,8 @@ struct Report {
     dry_run: bool,
     /// True for a dry run, and if rows of members were rejected.
     nothing_written: bool,
+    /// Sentences about how files are read.
+    notes: Vec<String>,
     #[serde(flatten)]
     done: ImportReport,
     /// A token: a read with it in `Receipts-Min-Position` sees all events that this run wrote.
@@ -147,6 +86,7 @@ pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(),
     analysis::run(settings, move |settings, progress| {
         let mut plan = plan;
         let opened = receipts_assembly::open_existing_log(settings)?;
+        let notes = check(&plan).map_err(failure)?;
         let (done, is_written) = if is_begun(&plan) && !plan.dry_run {
             // The first run has judged the tables, and its events would now count as repeated.
             (written(&*opened.log, &plan, progress)?, true)
@@ -166,6 +106,7 @@ pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(),
             log: opened.name,
             dry_run: plan.dry_run,
             nothing_written: !is_written,
+            notes,
             position: (!done.next_offsets.is_empty()).then(|| positions.to_string()),
             progress: plan.progress,
             rejects: (rejected > 0).then_some(plan.rejects),
@@ -201,7 +142,7 @@ fn judged(
     progress: &mut Progress,
 ) -> Result<(Counts, Judgement), Failure> {
     let scratch = memory.scratch(settings, &opened.identity)?;
-    progress.begin_with(Unit::Bytes, bytes(plan).map_err(failure)?);
+    progress.begin_with(Unit::Bytes, bytes(plan));
     let draft = Draft::of(&*opened.log, plan, progress).map_err(failure)?;
     progress.clear();
     progress.begin(draft.offsets(&*opened.log).map_err(failure)?);
@@ -211,82 +152,10 @@ fn judged(
 }
 
 fn written(log: &dyn Inspect, plan: &Plan, progress: &mut Progress) -> Result<ImportReport, Failure> {
-    progress.begin_with(Unit::Bytes, bytes(plan).map_err(failure)?);
+    progress.begin_with(Unit::Bytes, bytes(plan));
     let imported = import(log, plan, progress);
     progress.clear();
     imported.map_err(failure)
-}
-
-impl Tables {
-    /// Returns the import of the tables into a log.
-    pub(crate) fn plan(self, log: String) -> Result<Plan, Failure> {
-        let mut columns = Columns::default();
-        for assignment in &self.columns {
-            columns.set(assignment).map_err(|reason| Failure::usage(format!("--column: {reason}")))?;
-        }
-        let mapping = self.map.as_deref().map(mapping).transpose()?;
-        let sources = sources(&self, mapping.as_ref())?;
-        let first = sources.first().map(|source| source.path.clone()).unwrap_or_default();
-        Ok(Plan {
-            sources,
-            columns,
-            mapping,
-            tenant: self.tenant,
-            untimed: match self.untimed {
-                Meaning::Unread => Untimed::Unread,
-                Meaning::Read => Untimed::Read,
-            },
-            dry_run: false,
-            progress: beside(&first, "backfill.json"),
-            rejects: beside(&first, "rejects.ndjson"),
-            run: hex(&random::<8>()?),
-            judgement: None,
-            log,
-        })
-    }
-}
-
-fn mapping(path: &Path) -> Result<Mapping, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::usage(format!("--map {}: cannot be read: {error}", path.display())))?;
-    Mapping::parse(path, &text).map_err(|mistakes| Failure::usage(mistakes.to_string()))
-}
-
-/// Returns the tables of the flags; without any, those of the mapping.
-fn sources(asked: &Tables, mapping: Option<&Mapping>) -> Result<Vec<Source>, Failure> {
-    let all = [
-        (Input::Members, &asked.members),
-        (Input::Messages, &asked.messages),
-        (Input::Reads, &asked.reads),
-        (Input::Marks, &asked.marks),
-    ];
-    let mut given: Vec<(Input, &PathBuf)> =
-        all.into_iter().filter_map(|(input, path)| Some((input, path.as_ref()?))).collect();
-    if let (true, Some(mapping)) = (given.is_empty(), mapping) {
-        let files = Input::ALL.into_iter().flat_map(|input| mapping.files(input).iter().map(move |path| (input, path)));
-        given.extend(files);
-    }
-    if given.is_empty() {
-        return Err(Failure::usage(
-            "the mapping names no files: name the tables by --members, --messages, --reads, --marks",
-        ));
-    }
-    let source = |(input, path): (Input, &PathBuf)| -> Result<Source, Failure> {
-        let format = match asked.format {
-            Some(Written::Parquet) => Some(Format::Parquet),
-            Some(Written::Ndjson) => Some(Format::Ndjson),
-            Some(Written::Csv) => Some(Format::Csv),
-            None => Format::of(path),
-        };
-        let format = format.ok_or_else(|| {
-            Failure::usage(format!(
-                "--{input} {}: the file name does not tell the format, so name it by --format",
-                path.display()
-            ))
-        })?;
-        Ok(Source { input, path: path.clone(), format })
-    };
-    given.into_iter().map(source).collect()
 }
 
 pub(crate) fn failure(error: Error) -> Failure {
@@ -296,15 +165,9 @@ pub(crate) fn failure(error: Error) -> Failure {
     }
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(ending);
-    name.into()
-}
-
 fn write_report(to: &mut dyn Write, report: &Report) -> io::Result<()> {
     let ImportReport { counts, already_written, written, resumed, judgement, .. } = &report.done;
+    report.notes.iter().try_for_each(|note| writeln!(to, "note: {}", printable(note)))?;
     for (input, rows) in &counts.rows {
         let rejected = counts.rejected.get(input).copied().unwrap_or(0);
         write!(to, "{input}: {rows} rows, {rejected} rejected")?;

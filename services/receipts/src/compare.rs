@@ -2,7 +2,8 @@
 //! client. `receipts_backfill::compare` sorts the tables and tells the differences apart.
 
 use crate::analysis::{self, Progress, Unit, time};
-use crate::backfill::{Tables, failure};
+use crate::backfill::failure;
+use crate::tables::Tables;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -173,7 +174,7 @@ pub(crate) fn run(settings: Settings, asked: Compare, json: bool) -> Result<(), 
 
 /// Reads and sorts the tables.
 fn sorted(plan: &Plan, progress: &mut Progress, found: &mut Found) -> Result<Sorted, Failure> {
-    progress.begin_with(Unit::Bytes, bytes(plan).map_err(failure)?);
+    progress.begin_with(Unit::Bytes, bytes(plan));
     let read = Sorted::read(plan, progress, &mut |difference| {
         found
             .push(difference)

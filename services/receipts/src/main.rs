@@ -15,6 +15,7 @@ mod replay;
 mod service;
 mod snapshot;
 mod stats;
+mod tables;
 mod verify;
 
 use backfill::Backfill;

@@ -231,6 +231,53 @@ fn zulip_flags_are_reads_of_both_directions() {
     assert!(untimed.receipts.values().all(|(counts, _)| counts[1] == 0), "a flag has no time");
 }
 
+#[test]
+fn nextcloud_marks_go_up_to_a_comment() {
+    let files = [
+        ("talk_members.csv", "room_id,actor_id,type\n4,ann,2\n4,bob,2\n4,cid,2\n"),
+        (
+            "talk_comments.csv",
+            "id,object_id,actor_id,verb,creation_timestamp\n\
+             11,4,ann,system,2026-11-20 11:59:00\n\
+             12,4,ann,comment,2026-11-20 12:00:00\n\
+             13,4,ann,comment_deleted,2026-11-20 12:01:00\n\
+             14,4,ann,voice-message,2026-11-20 12:02:00\n",
+        ),
+        (
+            "talk_marks.csv",
+            "room_id,actor_id,read_privacy,creation_timestamp\n4,bob,0,2026-11-20 12:00:00\n4,cid,1,2026-11-20 12:02:00\n",
+        ),
+    ];
+    let done = imported("nextcloud.toml", Untimed::Unread, &files, &[("4", "bob"), ("4", "cid")]);
+    assert!(done.report.counts.rejected.is_empty(), "{}", done.rejects);
+    assert_eq!(done.receipts["4/12"], (json!([2, 1, 1, 0]), readers(&[("bob", 1_795_176_000_000)])));
+    assert_eq!(done.receipts["4/13"].0, json!("recalled"));
+    assert_eq!(done.receipts["4/14"], (json!([2, 0, 1, 1]), Vec::new()));
+    assert_eq!((done.receipts.len(), done.marks), (3, BTreeMap::from([("4/bob".to_owned(), 1_795_176_000_000)])));
+}
+
+#[test]
+fn discourse_memberships_give_members_and_marks() {
+    let files = [
+        (
+            "chat_members.csv",
+            "user_id,chat_channel_id,created_at,chatable_type\n\
+             1,9,2026-11-20 10:00:00.5,Category\n2,9,2026-11-20 10:00:01,Category\n3,9,2026-11-20 12:00:30,Category\n",
+        ),
+        (
+            "chat_messages.csv",
+            "id,chat_channel_id,user_id,created_at,deleted_at,thread_id\n\
+             21,9,1,2026-11-20 12:00:00,,\n22,9,1,2026-11-20 12:00:20,,7\n23,9,1,2026-11-20 12:01:00.25,,\n",
+        ),
+        ("chat_marks.csv", "user_id,chat_channel_id,created_at\n2,9,2026-11-20 12:00:00\n3,9,2026-11-20 12:01:00.25\n"),
+    ];
+    let done = imported("discourse.toml", Untimed::Unread, &files, &[("9", "2")]);
+    assert!(done.report.counts.rejected.is_empty(), "{}", done.rejects);
+    assert_eq!(done.receipts.len(), 2, "a thread's message is left out");
+    assert_eq!(done.receipts["9/21"], (json!([1, 1, 0, 0]), readers(&[("2", 1_795_176_000_000)])), "3 came later");
+    assert_eq!(done.receipts["9/23"], (json!([2, 1, 0, 1]), readers(&[("3", 1_795_176_060_250)])));
+}
+
 /// A row may hold several rows of ours, and an interrupted import resumes between them.
 #[test]
 fn one_row_gives_several_rows() {

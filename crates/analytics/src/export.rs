@@ -95,7 +95,7 @@ pub struct DatasetReport {
 /// the same target, of either layout.
 ///
 /// # Errors
-/// If the log, a state or a file fails, the layout lacks a dataset, or the monitor stops the run.
+/// If the log, a state or a file fails, the target has a live table, or the monitor stops the run.
 /// Then the target may hold files of both exports, each of them complete, and the same export
 /// resumes.
 pub fn export(
@@ -105,6 +105,9 @@ pub fn export(
     plan: &Plan,
     monitor: &dyn ProgressMonitor,
 ) -> Result<(Vec<FoldReport>, Vec<DatasetReport>), Error> {
+    for dataset in &plan.datasets {
+        plan.out.check_no_live_table(dataset.name())?;
+    }
     match plan.layout {
         Layout::V1 => v1::export(log, spans, scratch, plan, monitor),
         Layout::V2 => v2::export(log, spans, scratch, plan, monitor),

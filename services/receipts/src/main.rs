@@ -100,12 +100,15 @@ enum Command {
     /// projector's settings affect answers, so use those of the service.
     #[command(after_help = replay::EXAMPLES)]
     Replay(Replay),
-    /// Exports messages, reads, rosters and events as files for analysts: Parquet, NDJSON or CSV.
+    /// Exports messages, reads, members, rosters, read marks and events as files for analysts:
+    /// Parquet, NDJSON or CSV.
     ///
-    /// Writes files into DIR/DATASET/tenant=TENANT/day=YYYY-MM-DD/; each is there whole or not at
-    /// all. The same prefix of the log gives the same files, byte for byte. At the end the command
-    /// removes files of an earlier export of the same datasets that are not part of this one. No
-    /// file names erased people or hidden readers. schemas/export/v1.md describes the columns.
+    /// Writes sorted files DIR/DATASET/part-NUMBER; each is there whole or not at all. The same
+    /// prefix of the log gives the same files, byte for byte. At the end the command removes files
+    /// of an earlier export of the same datasets that are not part of this one, and writes
+    /// DIR/_manifest.json with checksums and the position. No file names erased people or hidden
+    /// readers. Sorting needs room in DIR for a copy of the rows. schemas/export/v2.md describes the
+    /// columns.
     #[command(after_help = export::EXAMPLES)]
     Export(Export),
     /// Computes statistics of reading: read rates, times to read, unread after 24 hours, hours of

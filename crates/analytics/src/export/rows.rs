@@ -16,6 +16,10 @@ use std::ops::Range;
 /// Members of one message that are loaded from the state at a time.
 const MEMBERS_AT_ONCE: usize = 1_000;
 
+/// A consumer of members: tenant, day, conversation and message, then user id, read time and send
+/// time.
+type EachMember<'a> = &'a mut dyn FnMut([Value<'_>; 4], Value<'_>, Value<'_>, Value<'_>) -> Result<(), Error>;
+
 /// A state from which rows are made.
 pub(crate) struct Source<'a, S> {
     pub(crate) state: &'a State<S>,
@@ -104,14 +108,8 @@ impl<S: Pages<Error = receipts_store::Error>> Source<'_, S> {
         Ok(())
     }
 
-    /// Calls `each` with tenant, day, conversation and message, and with user id, read time and
-    /// send time, for each member of a list.
-    fn list(
-        &self,
-        number: u64,
-        filter: MemberFilter,
-        each: &mut dyn FnMut([Value<'_>; 4], Value<'_>, Value<'_>, Value<'_>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    /// Calls `each` for each member of a list.
+    fn list(&self, number: u64, filter: MemberFilter, each: EachMember<'_>) -> Result<(), Error> {
         let mut slot = Some(0);
         while let Some(from) = slot {
             is_stopped(self.monitor)?;

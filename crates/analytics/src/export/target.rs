@@ -5,9 +5,10 @@ use super::v2::FileEntry;
 use crate::Error;
 use receipts_objects::{Destination, Error as ObjectsError};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// The target of an export. Names use `/` between folders.
@@ -150,6 +151,39 @@ impl Target {
         }
     }
 
+    /// Checks that a dataset's folder is no live table, whose files an export would remove.
+    ///
+    /// # Errors
+    /// If it is one.
+    pub(super) fn check_no_live_table(&self, dataset: &str) -> Result<(), Error> {
+        let log = format!("{dataset}/_delta_log");
+        let is_live = match self {
+            Self::Directory(out) => out.join(&log).exists(),
+            Self::Objects(objects) => !objects.list(&log)?.is_empty(),
+        };
+        if !is_live {
+            return Ok(());
+        }
+        Err(Error::io(format!("writing to {}", self.shown(dataset)))(io::Error::other(
+            "it is a live table of --follow: choose another --out",
+        )))
+    }
+
+    /// Checks that each written name is a file of its own.
+    ///
+    /// # Errors
+    /// If the directory ignores case and has one file for two names.
+    pub(super) fn check_distinct(&self, written: &BTreeSet<String>) -> Result<(), Error> {
+        let Self::Directory(out) = self else { return Ok(()) };
+        let doing = || format!("writing to {}", out.display());
+        match same_file(out, written).map_err(Error::io(doing()))? {
+            None => Ok(()),
+            Some((a, b)) => Err(Error::io(doing())(io::Error::other(format!(
+                "this folder ignores case, and {a} and {b} are one file: leave out --layout v1"
+            )))),
+        }
+    }
+
     /// Removes the files of earlier exports of a dataset, those that are not among `written`.
     /// Returns their number.
     pub(super) fn remove_others(&self, dataset: &str, written: &BTreeSet<String>) -> Result<u64, Error> {
@@ -184,6 +218,20 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Returns two names that differ only in case and are one file, because the file system ignores
+/// case: then one tenant's rows have replaced another's.
+fn same_file<'n>(out: &Path, written: &'n BTreeSet<String>) -> io::Result<Option<(&'n str, &'n str)>> {
+    let mut met: BTreeMap<String, &str> = BTreeMap::new();
+    for name in written {
+        let Some(other) = met.insert(name.to_lowercase(), name) else { continue };
+        let (a, b) = (fs::metadata(out.join(other))?, fs::metadata(out.join(name))?);
+        if (a.dev(), a.ino()) == (b.dev(), b.ino()) {
+            return Ok(Some((other, name)));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns the listed names that were not written. A file system that ignores case may list a
@@ -237,5 +285,20 @@ mod tests {
         let listed = ["m/tenant=Acme/day=1/part-0", "m/tenant=b/day=1/part-0", "m/part-1"].map(str::to_owned);
         let written = ["m/tenant=acme/day=1/part-0".to_owned()].into_iter();
         assert_eq!(others(listed.to_vec(), written), ["m/tenant=b/day=1/part-0", "m/part-1"]);
+    }
+
+    /// A hard link is what two names of one file look like where case is ignored.
+    #[test]
+    fn two_names_of_one_file_are_refused() {
+        let out = tempfile::tempdir().unwrap();
+        for name in ["acme", "Other", "OTHER"] {
+            fs::write(out.path().join(name), name).unwrap();
+        }
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let target = Target::Directory(out.path().to_owned());
+        target.check_distinct(&names(&["acme", "Other", "OTHER"])).unwrap();
+        fs::hard_link(out.path().join("acme"), out.path().join("Acme")).unwrap();
+        let refused = target.check_distinct(&names(&["acme", "Acme", "Other"])).unwrap_err().to_string();
+        assert!(refused.contains("Acme and acme are one file"), "{refused}");
     }
 }

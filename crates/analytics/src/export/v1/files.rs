@@ -220,6 +220,7 @@ impl<'a> Files<'a> {
 
     /// Removes the files of earlier exports of this dataset that this export did not write.
     pub(super) fn finish(mut self) -> Result<DatasetReport, Error> {
+        self.target.check_distinct(&self.names_of_all)?;
         self.written.removed = self.target.remove_others(self.dataset.name(), &self.names_of_all)?;
         Ok(self.written)
     }

@@ -230,6 +230,26 @@ fn the_manifest_has_every_file_with_its_checksum() {
     assert!(refused.contains("_manifest.json") && refused.contains("choose another directory"), "{refused}");
 }
 
+/// An export would remove the files of a live table, which have names like its own.
+#[test]
+fn an_export_onto_a_live_table_is_refused() {
+    let history = LoggedHistory::new(3);
+    let out = tempfile::tempdir().unwrap();
+    fs::create_dir_all(out.path().join("reads/_delta_log")).unwrap();
+    let live = out.path().join("reads/part-00000-000000000000-000000000001-0000000000000000-aa.parquet");
+    fs::write(&live, "live").unwrap();
+    let bucket = receipts_objects::Destination::memory().unwrap();
+    bucket.put_bytes("reads/_delta_log/00000000000000000000.json", "{}").unwrap();
+    for target in [Target::Directory(out.path().to_owned()), Target::Objects(bucket)] {
+        for layout in LAYOUTS {
+            let plan = plan(target.clone(), layout, Format::Parquet);
+            let refused = export(&history.log, &spans(&history, UpTo::End), &scratch(), &plan, &()).unwrap_err();
+            assert!(refused.to_string().contains("live table"), "{refused}");
+        }
+    }
+    assert_eq!(fs::read_to_string(&live).unwrap(), "live");
+}
+
 /// INV-EXPORT: a bucket gets the same files as a directory, and files of another export are removed
 /// there too.
 #[test]

@@ -40,6 +40,8 @@ pub(crate) struct Feed {
     items: VecDeque<Item>,
     position: Position,
     skip: u64,
+    /// Rows within the current source row that `where` leaves out.
+    left_out: u64,
     read_bytes: u64,
     counts: FeedCounts,
 }
@@ -61,7 +63,16 @@ impl Feed {
         let table = Table::open(source.files.clone(), source.options.clone(), position.source)?;
         let mapped = plan.mapping.as_ref().and_then(|mapping| Mapped::compile(mapping, source.input, plan));
         let (skip, read_bytes) = (position.within, table.read_bytes());
-        Ok(Self { read_bytes, table, mapped, items: VecDeque::new(), position, skip, counts: FeedCounts::default() })
+        Ok(Self {
+            read_bytes,
+            table,
+            mapped,
+            items: VecDeque::new(),
+            position,
+            skip,
+            left_out: 0,
+            counts: FeedCounts::default(),
+        })
     }
 
     /// Returns the position before the row that [`Self::take`] returns next.
@@ -96,7 +107,7 @@ impl Feed {
                 Ok(found) => found,
                 Err(reason) => (vec![Err(reason)], 0),
             };
-            self.counts.left_out += left_out;
+            self.left_out = left_out;
             let skip = usize::try_from(std::mem::take(&mut self.skip)).unwrap_or(usize::MAX);
             self.items.extend(rows.into_iter().skip(skip).map(|values| Item { values, source: row.clone() }));
             if self.items.is_empty() {
@@ -123,6 +134,7 @@ impl Feed {
     fn consumed(&mut self) {
         let after = self.table.cursor();
         self.counts.rows += 1;
+        self.counts.left_out += std::mem::take(&mut self.left_out);
         let read_bytes = self.table.read_bytes();
         self.counts.bytes += read_bytes.saturating_sub(self.read_bytes);
         self.read_bytes = read_bytes;
@@ -248,5 +260,52 @@ fn object(value: &jaq_json::Val) -> Result<Map<String, Value>, String> {
     match json(value)? {
         Value::Object(values) => Ok(values),
         other => Err(format!("rows: gives {other}, which is not an object")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Readings, Untimed};
+    use std::path::PathBuf;
+
+    #[test]
+    fn a_feed_resumes_between_rows_of_one_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seen.ndjson");
+        let rows = "{\"id\":\"m1\",\"seen\":[\"a\",\"b\",null,\"c\"]}\n{\"id\":\"m2\",\"seen\":[null]}\n{\"id\":\"m3\",\"seen\":[\"d\",\"e\"]}\n";
+        std::fs::write(&path, rows).unwrap();
+        let text = "[reads]\nrows = '.seen[] as $u | {id, u: $u}'\nwhere = '.u != null'\nconversation_id = { value = \"c\" }\n\
+                    message_id = \"id\"\nuser_id = \"u\"\n";
+        let plan = Plan {
+            sources: vec![Source::new(Input::Reads, &[path], None).unwrap()],
+            columns: crate::Columns::default(),
+            readings: Readings::default(),
+            mapping: Some(Mapping::parse(Path::new("m.toml"), text).unwrap()),
+            tenant: "default".to_owned(),
+            untimed: Untimed::Unread,
+            dry_run: false,
+            progress: PathBuf::new(),
+            rejects: PathBuf::new(),
+            run: String::new(),
+            judgement: None,
+            log: String::new(),
+        };
+        let open = |position| Feed::open(&plan, &plan.sources[0], position).unwrap();
+        let rest = |feed: &mut Feed| -> Vec<String> {
+            let user = |item: Item| item.values.unwrap()["user_id"].as_str().unwrap().to_owned();
+            std::iter::from_fn(|| feed.take().unwrap().map(user)).collect()
+        };
+        assert_eq!(rest(&mut open(Position::default())), ["a", "b", "c", "d", "e"]);
+        for taken in 0..=5 {
+            let mut feed = open(Position::default());
+            (0..taken).for_each(|_| _ = feed.take().unwrap());
+            _ = feed.peek().unwrap();
+            let before = feed.counted();
+            let mut resumed = open(feed.position());
+            assert_eq!(rest(&mut resumed), ["a", "b", "c", "d", "e"][taken..], "from {taken}");
+            let after = resumed.counted();
+            assert_eq!((before.rows + after.rows, before.left_out + after.left_out), (3, 2), "from {taken}");
+        }
     }
 }

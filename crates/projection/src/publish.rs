@@ -2,16 +2,20 @@
 //! go on.
 
 mod dead_letter;
+mod dead_letter_log;
 mod outbox;
 mod window;
 
 pub(crate) use dead_letter::DeadRecord;
+pub(crate) use dead_letter_log::DeadLetterLog;
 pub(crate) use outbox::Unsent;
 
 use crate::partition::{FoldError, Partition};
 use crate::partitions::Partitions;
 use crate::settings::Settings;
+use dead_letter_log::Line;
 use outbox::Outbox;
+use parking_lot::Mutex;
 use receipts_event::Reason;
 use receipts_log::Writer;
 use std::collections::BTreeMap;
@@ -38,6 +42,8 @@ pub(crate) struct Publisher {
     /// Memory for the pending changes of one partition, bytes.
     pending_bytes_max: usize,
     publishes_dead_letters: bool,
+    /// Shared with the other shards, so that a reason has one line for the whole process.
+    dead_letter_log: Arc<Mutex<DeadLetterLog>>,
     events_topic: String,
 }
 
@@ -49,6 +55,7 @@ impl Publisher {
         events_topic: String,
         settings: &Settings,
         partitions: u32,
+        dead_letter_log: Arc<Mutex<DeadLetterLog>>,
         stop: CancellationToken,
     ) -> Self {
         for reason in Reason::ALL {
@@ -62,6 +69,7 @@ impl Publisher {
             window: (settings.publish && settings.publish_updates).then_some(settings.update_window),
             pending_bytes_max: pending.max(PENDING_BYTES_MIN),
             publishes_dead_letters: settings.publish,
+            dead_letter_log,
             events_topic,
         }
     }
@@ -90,7 +98,22 @@ impl Publisher {
         }
         for dead in dead_letters {
             metrics::counter!("receipts_dead_letters_total", "reason" => dead.reason.code()).increment(1);
+            self.dead_letter_log.lock().note(number, &dead);
             self.outbox.send_dead_letter(number, dead.into_letter(number, &self.events_topic));
+        }
+    }
+
+    /// Writes the lines about dead letters that are due to the process's log.
+    pub(crate) fn report_dead_letters(&self, now: Instant) {
+        for Line { reason, count, first, last, detail, verdict } in self.dead_letter_log.lock().take_due(now) {
+            tracing::warn!(
+                reason = reason.code(),
+                count,
+                first = %format_args!("{}:{}", first.0, first.1),
+                last = %format_args!("{}:{}", last.0, last.1),
+                verdict,
+                "dead letters: {detail}"
+            );
         }
     }
 

@@ -71,6 +71,7 @@ impl Shard {
                 events_topic.to_owned(),
                 &shared.settings,
                 log.partition_count(),
+                Arc::clone(&shared.dead_letter_log),
                 shared.stop.clone(),
             )),
             schedule: Mutex::default(),
@@ -253,6 +254,7 @@ impl Shard {
             }
             publisher.send_dead_letters(number, dead_letters);
         }
+        publisher.report_dead_letters(now);
         let over_share = self.shared.memory.lock().over_share();
         for number in over_share.into_iter().filter(|number| self.id.contains(*number)) {
             if let Some(partition) = self.cell(number).partition.write().as_mut() {

@@ -3,6 +3,7 @@
 use crate::damage::Damage;
 use crate::memory::Memory;
 use crate::partitions::Partitions;
+use crate::publish::DeadLetterLog;
 use crate::recover::Backoff;
 use crate::settings::Settings;
 use parking_lot::Mutex;
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     /// True once a restore was interrupted because the process is about to stop.
     pub(crate) abandoned: AtomicBool,
     pub(crate) snapshot_backoff: Mutex<Backoff>,
+    pub(crate) dead_letter_log: Arc<Mutex<DeadLetterLog>>,
 }
 
 impl Shared {
@@ -39,6 +41,7 @@ impl Shared {
             settings,
             abandoned: AtomicBool::new(false),
             snapshot_backoff: Mutex::default(),
+            dead_letter_log: Arc::new(Mutex::new(DeadLetterLog::new(count))),
         })
     }
 }

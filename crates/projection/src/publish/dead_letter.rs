@@ -40,6 +40,18 @@ impl DeadRecord {
         Self { offset, reason, detail, key: key.map(Into::into), value: value.map(Into::into), headers }
     }
 
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub(super) fn key(&self) -> Option<&[u8]> {
+        self.key.as_deref()
+    }
+
     /// Completes a dead letter of the fold. The letter holds a record that was parked; otherwise it
     /// is about the `record` that was just folded.
     pub(crate) fn new(letter: DeadLetter, record: &Record<'_>) -> Self {

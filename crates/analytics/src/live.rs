@@ -48,10 +48,13 @@ pub struct Plan<'a> {
     /// Whether to end after one round.
     pub once: bool,
     /// Returns the token of a position, given as next offsets by partition.
-    pub token: &'a dyn Fn(&[(u32, u64)]) -> String,
+    pub token: &'a TokenOf<'a>,
     /// The time of day, Unix milliseconds.
     pub now_ms: &'a dyn Fn() -> u64,
 }
+
+/// Returns the token of a position, given as next offsets by partition.
+pub type TokenOf<'a> = dyn Fn(&[(u32, u64)]) -> String + 'a;
 
 /// A version that was committed.
 #[derive(Debug, Clone, Serialize)]

@@ -77,13 +77,12 @@ impl Keeper {
 /// does not run.
 fn keep_from(versions: &[Version], keep_versions_ms: u64, erase_within_ms: u64, now_ms: u64) -> u64 {
     let is_older = |version: &&Version, ms: u64| now_ms.saturating_sub(version.committed_ms) >= ms;
-    let by_age = versions.iter().filter(|version| is_older(version, keep_versions_ms)).next_back();
+    let by_age = versions.iter().rfind(|version| is_older(version, keep_versions_ms));
     let by_erasure = versions
         .windows(2)
         .filter(|pair| pair[1].erasures > pair[0].erasures)
         .map(|pair| &pair[1])
-        .filter(|version| is_older(version, erase_within_ms / 2))
-        .next_back();
+        .rfind(|version| is_older(version, erase_within_ms / 2));
     let first = versions.first().map_or(0, |version| version.version);
     [by_age, by_erasure].into_iter().flatten().map(|version| version.version).fold(first, u64::max)
 }

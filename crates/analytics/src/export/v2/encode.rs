@@ -26,7 +26,8 @@ const GROUP_ROWS: usize = 15 * BATCH_ROWS;
 const LEVEL: i32 = 9;
 
 /// Returns the properties of a dataset's Parquet files: order, compression, encodings. Only those
-/// encodings that every reader has: plain, dictionaries, and packed differences of numbers.
+/// encodings that every reader reads rightly: plain and dictionaries. fastparquet gives other times from
+/// packed differences.
 pub(crate) fn parquet_properties(dataset: Dataset) -> WriterProperties {
     let sorted = dataset.order().iter().map(|name| SortingColumn {
         column_idx: dataset.index_of(name).expect("a column") as i32,

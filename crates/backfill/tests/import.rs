@@ -250,7 +250,7 @@ fn bad_rows_are_reported_and_good_rows_are_imported() {
         columns.set(assignment).unwrap();
     }
     let log = log(dir.path());
-    let source = Source::new(Input::Reads, &[path.clone()], None).unwrap();
+    let source = Source::new(Input::Reads, std::slice::from_ref(&path), None).unwrap();
     let plan = Plan { columns, ..plan(dir.path(), vec![source]) };
     let dry = import(&log, &Plan { dry_run: true, ..plan.clone() }, &()).unwrap();
     assert_eq!(events(&log).concat().len(), 0);

@@ -68,7 +68,7 @@ impl Case {
         let path = self.dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
-        self.plan.sources.push(Source::new(input, &[path.clone()], None).unwrap());
+        self.plan.sources.push(Source::new(input, std::slice::from_ref(&path), None).unwrap());
         path
     }
 
@@ -295,7 +295,7 @@ fn many_files_are_one_table_with_its_own_columns_each() {
     )
     .unwrap();
     fs::write(folder.join("_SUCCESS"), "").unwrap();
-    case.plan.sources.push(Source::new(Input::Reads, &[folder.clone()], None).unwrap());
+    case.plan.sources.push(Source::new(Input::Reads, std::slice::from_ref(&folder), None).unwrap());
     let notes = check(&case.plan).unwrap();
     assert!(notes.len() == 2 && notes[0].contains("separates fields by ;"), "{notes:?}");
     assert!(notes[1].contains("tenant is only in the names of folders"), "{notes:?}");

@@ -98,6 +98,9 @@ fn an_interrupted_export_resumes_after_written_partitions() {
     assert_eq!(exported(&history, &other, &scratch(), &plan), wanted);
 }
 
+/// A name, and what it does to a file of an interrupted export.
+type Damage = (&'static str, fn(&Path));
+
 /// INV-EXPORT: sorted partitions are not folded again, unless their runs are not as the note says.
 #[test]
 fn a_resumed_export_folds_no_sorted_partition_again() {
@@ -106,7 +109,7 @@ fn a_resumed_export_folds_no_sorted_partition_again() {
     let first = 2 * whole[0].offsets();
     let fresh = tempfile::tempdir().unwrap();
     let wanted = exported(&history, &whole, &scratch(), &at(fresh.path(), Layout::V2, Format::Parquet));
-    let damages: [(&str, fn(&Path)); 4] = [
+    let damages: [Damage; 4] = [
         ("nothing", |_| ()),
         ("a run is gone", |run| fs::remove_file(run).unwrap()),
         ("a run is cut", |run| fs::write(run, &fs::read(run).unwrap()[1..]).unwrap()),
@@ -136,7 +139,7 @@ fn a_resumed_export_believes_the_folder() {
     let all: u64 = whole.iter().map(Span::offsets).sum();
     let fresh = tempfile::tempdir().unwrap();
     let wanted = exported(&history, &whole, &scratch(), &at(fresh.path(), Layout::V2, Format::Ndjson));
-    let damages: [(&str, fn(&Path)); 4] = [
+    let damages: [Damage; 4] = [
         ("nothing", |_| ()),
         ("it is gone", |file| fs::remove_file(file).unwrap()),
         ("it is cut", |file| fs::write(file, &fs::read(file).unwrap()[1..]).unwrap()),

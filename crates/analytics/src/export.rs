@@ -1,6 +1,6 @@
 //! Exports a prefix of the log as sorted files for analysts: `DIR/<dataset>/part-<number>`
-//! (`schemas/export/v2.md`), or in the old layout (`schemas/export/v1.md`). One prefix gives the same
-//! files, byte for byte. It never writes to the log.
+//! (`schemas/export/v2.md`), or in the old layout (`schemas/export/v1.md`). One prefix gives the
+//! same files, byte for byte. It never writes to the log.
 //!
 //! Keeps INV-EXPORT.
 

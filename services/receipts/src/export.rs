@@ -37,8 +37,8 @@ pub(crate) struct Export {
     format: Format,
     /// Layout of the files
     ///
-    /// v2: DIR/<dataset>/part-<number>, sorted, with a manifest. v1: a folder per tenant and day, as
-    /// earlier versions wrote it, without members and read_marks.
+    /// v2: DIR/<dataset>/part-<number>, sorted, with a manifest. v1: a folder per tenant and day,
+    /// as earlier versions wrote it, without members and read_marks.
     #[arg(long, value_enum, default_value_t = Layout::V2)]
     layout: Layout,
     /// Size at which a file ends, MiB [default: 256]

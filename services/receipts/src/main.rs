@@ -107,8 +107,8 @@ enum Command {
     /// prefix of the log gives the same files, byte for byte. At the end the command removes files
     /// of an earlier export of the same datasets that are not part of this one, and writes
     /// DIR/_manifest.json with checksums and the position. No file names erased people or hidden
-    /// readers. Sorting needs room in DIR for a copy of the rows. schemas/export/v2.md describes the
-    /// columns.
+    /// readers. Sorting needs room in DIR for a copy of the rows. schemas/export/v2.md describes
+    /// the columns.
     #[command(after_help = export::EXAMPLES)]
     Export(Export),
     /// Computes statistics of reading: read rates, times to read, unread after 24 hours, hours of

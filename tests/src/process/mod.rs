@@ -89,8 +89,8 @@ pub fn interrupt(name: &str, arguments: &[&str], part: &str, mut is_due: impl Fn
     Output { stderr: stderr.into_bytes(), ..output }
 }
 
-/// Runs a binary and kills it (SIGKILL) as soon as `is_due`. Returns whether it was killed: false if
-/// it had ended well before.
+/// Runs a binary and kills it (SIGKILL) as soon as `is_due`. Returns whether it was killed: false
+/// if it had ended well before.
 ///
 /// # Panics
 /// If it fails by itself.

@@ -1,5 +1,5 @@
-//! The manifest of an export: per dataset its files with checksums, and the prefix and settings that
-//! they stand for. A dataset is in it only while its files are complete. Layout v1 has none.
+//! The manifest of an export: per dataset its files with checksums, and the prefix and settings
+//! that they stand for. A dataset is in it only while its files are complete. Layout v1 has none.
 
 use super::v2::FileEntry;
 use super::{Dataset, Format, Plan, Target};

@@ -1,5 +1,5 @@
-//! Layout v1: `DIR/<dataset>/tenant=<…>/day=<YYYY-MM-DD>/part-<…>` (`schemas/export/v1.md`). Kept for
-//! readers of it; it changes no more.
+//! Layout v1: `DIR/<dataset>/tenant=<…>/day=<YYYY-MM-DD>/part-<…>` (`schemas/export/v1.md`). Kept
+//! for readers of it; it changes no more.
 //!
 //! Each partition is folded into a temporary state and walked. At most [`ROWS_BYTES_MAX`] bytes of
 //! rows are buffered; they are written as complete files.

@@ -1,5 +1,6 @@
-//! Records the written partitions of an export of layout v1, in a file in the target that exists only while the
-//! export is unfinished. The same export resumes after them; any other export starts again.
+//! Records the written partitions of an export of layout v1, in a file in the target that exists
+//! only while the export is unfinished. The same export resumes after them; any other export starts
+//! again.
 
 use crate::export::datasets::Dataset;
 use crate::export::target::Target;

@@ -19,15 +19,16 @@ use serde::Serialize;
 use std::fs::File;
 use std::io::{self, Write as _};
 
-/// Rows of a row group: DuckDB's own size. A multiple of the batch, so that groups end with batches.
+/// Rows of a row group: DuckDB's own size. A multiple of the batch, so that groups end with
+/// batches.
 const GROUP_ROWS: usize = 15 * BATCH_ROWS;
 /// Of 800,000 events level 9 makes 12.2 MB and level 3 makes 14.4 MB, in one more second. Higher
 /// levels take four times as long for a hundredth less.
 const LEVEL: i32 = 9;
 
 /// Returns the properties of a dataset's Parquet files: order, compression, encodings. Only those
-/// encodings that every reader reads rightly: plain and dictionaries. fastparquet gives other times from
-/// packed differences.
+/// encodings that every reader reads rightly: plain and dictionaries. fastparquet gives other times
+/// from packed differences.
 pub(crate) fn parquet_properties(dataset: Dataset) -> WriterProperties {
     let sorted = dataset.order().iter().map(|name| SortingColumn {
         column_idx: dataset.index_of(name).expect("a column") as i32,

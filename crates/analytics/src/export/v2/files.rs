@@ -1,5 +1,5 @@
-//! Writes the sorted rows of a dataset to files that end at a size. Each file is complete or absent.
-//! It sorts nothing.
+//! Writes the sorted rows of a dataset to files that end at a size. Each file is complete or
+//! absent. It sorts nothing.
 
 use super::encode::Encoder;
 use super::sort::{Codec, Hashing, Merge, Run};

@@ -1,6 +1,6 @@
 //! What an unfinished export has done, in a file in the target that exists only while the export is
-//! unfinished. The same export resumes after it; any other export starts again. The file is a claim:
-//! each file that it names is compared with its checksum before it counts.
+//! unfinished. The same export resumes after it; any other export starts again. The file is a
+//! claim: each file that it names is compared with its checksum before it counts.
 
 use super::files::FileEntry;
 use super::sort::Run;

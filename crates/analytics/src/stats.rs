@@ -64,7 +64,8 @@ pub fn stats(
     Ok((reports, counted.finish(newest_ms)))
 }
 
-/// The counts so far, at most about 8 MB and the lists of `Plan::top`. [`Traffic`] is per partition.
+/// The counts so far, at most about 8 MB and the lists of `Plan::top`. [`Traffic`] is per
+/// partition.
 struct Counted<'a> {
     plan: &'a Plan,
     messages: Messages,
@@ -87,7 +88,8 @@ struct Counted<'a> {
 struct Traffic {
     messages: u64,
     readers: Readers,
-    /// The message with the most members who have not read, and their number; the first one of several.
+    /// The message with the most members who have not read, and their number; the first one of
+    /// several.
     most_unread: (u64, u32),
 }
 

@@ -1,5 +1,5 @@
-//! Reads foreign tables row by row: CSV, PostgreSQL's COPY text, NDJSON, Parquet, each in one file or
-//! in many. Columns are found by name only. One batch of rows is in memory.
+//! Reads foreign tables row by row: CSV, PostgreSQL's COPY text, NDJSON, Parquet, each in one file
+//! or in many. Columns are found by name only. One batch of rows is in memory.
 
 mod columnar;
 mod copy;
@@ -249,8 +249,8 @@ pub(crate) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>
     io::Error::new(ErrorKind::InvalidData, error)
 }
 
-/// Joins the fields of a line of text with the columns' names. Without names, or with another number
-/// of fields, the row is wrong.
+/// Joins the fields of a line of text with the columns' names. Without names, or with another
+/// number of fields, the row is wrong.
 fn row_of_fields(names: &[String], fields: Vec<Option<String>>, bytes: u64) -> Read {
     if fields.len() != names.len() {
         let reason = format!("has {} fields, but there are {} columns", fields.len(), names.len());

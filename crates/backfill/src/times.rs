@@ -1,5 +1,5 @@
-//! Turns one value of a foreign table into Unix milliseconds, by a stated unit and zone. It must not
-//! guess either: a number that its unit puts outside the years 1990 to 2099 is an error.
+//! Turns one value of a foreign table into Unix milliseconds, by a stated unit and zone. It must
+//! not guess either: a number that its unit puts outside the years 1990 to 2099 is an error.
 
 use crate::values::{describe, tag};
 use chrono::{

@@ -1,10 +1,10 @@
-//! Turns one value of a foreign table into an id, a list of ids, a flag or a text, as a person would
-//! write it. It must not guess: a value that could mean two things is an error, whose sentence the
-//! caller prefixes with the column's name.
+//! Turns one value of a foreign table into an id, a list of ids, a flag or a text, as a person
+//! would write it. It must not guess: a value that could mean two things is an error, whose
+//! sentence the caller prefixes with the column's name.
 //!
 //! Values are JSON. What JSON cannot say has the tags of MongoDB's Extended JSON: `$oid`,
-//! `$numberLong`, `$numberInt`, `$numberDouble`, `$numberDecimal`, `$uuid`. A value of a Parquet type
-//! without a JSON form is `{"$type": NAME}` (`receipts_analytics::table`).
+//! `$numberLong`, `$numberInt`, `$numberDouble`, `$numberDecimal`, `$uuid`. A value of a Parquet
+//! type without a JSON form is `{"$type": NAME}` (`receipts_analytics::table`).
 
 use receipts_event::{ID_BYTES_MAX, LISTED_IDS_MAX};
 use serde_json::Value;
@@ -63,7 +63,8 @@ fn whole(double: f64) -> Result<String, String> {
     })
 }
 
-/// Returns a list of ids: a JSON array, also as text, or an array as PostgreSQL writes it, `{a,"b c"}`.
+/// Returns a list of ids: a JSON array, also as text, or an array as PostgreSQL writes it, `{a,"b
+/// c"}`.
 ///
 /// # Errors
 /// A sentence without a subject.

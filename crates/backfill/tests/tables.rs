@@ -182,7 +182,8 @@ fn copy_text_is_read_as_postgresql_writes_it() {
     assert_eq!(case.events()[0]["read_at_ms"], json!(1_795_176_300_000_u64), "{:?}", case.rejects());
 }
 
-/// Ids of every numeric type, UUIDs and binary text are what a person would write, with every codec.
+/// Ids of every numeric type, UUIDs and binary text are what a person would write, with every
+/// codec.
 #[test]
 fn parquet_ids_are_never_the_name_of_a_type() {
     let codecs = [
@@ -280,7 +281,7 @@ fn parquet_uuids_and_int96_times_are_read() {
 }
 
 #[test]
-fn many_files_are_one_table_with_its_own_columns_each() {
+fn many_files_are_one_table_with_own_columns() {
     let mut case = Case::new(&[]);
     let folder = case.dir.path().join("reads");
     fs::create_dir_all(folder.join("tenant=x")).unwrap();

@@ -145,9 +145,9 @@ impl Destination {
         self
     }
 
-    /// Returns the client of the store, and the URL of a folder by whose path the client knows it: for
-    /// a library that brings its own table format. A URL that begins with `file:` is a directory,
-    /// whose listings have no order.
+    /// Returns the client of the store, and the URL of a folder by whose path the client knows it:
+    /// for a library that brings its own table format. A URL that begins with `file:` is a
+    /// directory, whose listings have no order.
     ///
     /// # Errors
     /// If the folder's name makes no URL.
@@ -314,8 +314,9 @@ impl Destination {
         })
     }
 
-    /// Removes what uploads to a folder that were cut short have left in a directory, if it was last
-    /// changed at or before a time (Unix milliseconds). Object stores remove such parts themselves.
+    /// Removes what uploads to a folder that were cut short have left in a directory, if it was
+    /// last changed at or before a time (Unix milliseconds). Object stores remove such parts
+    /// themselves.
     ///
     /// # Errors
     /// If the directory cannot be read or changed.

@@ -1,5 +1,5 @@
-//! The tables of another system as flags name them: files, formats, columns, units and zones. Commands
-//! flatten them into their own flags; this file reads no row.
+//! The tables of another system as flags name them: files, formats, columns, units and zones.
+//! Commands flatten them into their own flags; this file reads no row.
 
 use clap::{Args, ValueEnum};
 use receipts_analytics::table::{Format, Options};
@@ -46,11 +46,12 @@ pub(crate) struct Tables {
     /// text), .ndjson, .jsonl, .json, .parquet; texts also with .gz or .zst.
     #[arg(long, value_enum)]
     format: Option<Written>,
-    /// Byte between two fields of CSV or COPY text, or "tab". Otherwise the header line of CSV tells it,
-    /// and COPY text has tabs.
+    /// Byte between two fields of CSV or COPY text, or "tab". Otherwise the header line of CSV
+    /// tells it, and COPY text has tabs.
     #[arg(long, value_name = "BYTE", value_parser = delimiter)]
     delimiter: Option<u8>,
-    /// A field of CSV or COPY text that is null, such as NULL; an empty field and COPY's \N always are.
+    /// A field of CSV or COPY text that is null, such as NULL; an empty field and COPY's \N always
+    /// are.
     #[arg(long, value_name = "TEXT")]
     null: Option<String>,
     /// Columns of CSV or COPY text without a header line; TABLE=NAMES for one table only. May be
@@ -61,8 +62,8 @@ pub(crate) struct Tables {
     /// column only. May be repeated. Without it, milliseconds.
     #[arg(long = "time-unit", value_name = "UNIT")]
     time_units: Vec<String>,
-    /// Zone of times that name none, such as Europe/Berlin; COLUMN=ZONE or TABLE.COLUMN=ZONE for one
-    /// column only. May be repeated.
+    /// Zone of times that name none, such as Europe/Berlin; COLUMN=ZONE or TABLE.COLUMN=ZONE for
+    /// one column only. May be repeated.
     #[arg(long = "time-zone", value_name = "ZONE")]
     time_zones: Vec<String>,
     /// Meaning of a time of 0: its row is rejected, or it is no time, as an acknowledgement that

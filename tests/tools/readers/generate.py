@@ -21,7 +21,7 @@ HOURS = [2, 1, 1, 1, 1, 2, 6, 18, 45, 60, 58, 48, 40, 52, 60, 56, 44, 34, 26, 24
 TENANTS = [("acme", 0.42, 0.15), ("globex", 0.25, 0.2), ("initech", 0.16, 0.1), ("umbrella", 0.11, 0.6), ("hooli", 0.06, 0.25)]
 TYPES = [("team", 0.55), ("announcement", 0.12), ("support", 0.2), ("social", 0.13)]
 
-# A number and its twins, words that parsers know, separators, case, dates, and what Hive calls null.
+# A number and its twins, words that parsers know, separators, case, dates, Hive's null.
 TRICKY_TENANTS = [
     "0042", "42", "007", "7", "1e5", "100000", "1.50", "1.5", "true", "TRUE", "NULL", "null", "None", "nan", "inf",
     "a=b", "org:7", "acme corp", "100%", "Acme", "acme", "ACME", "__HIVE_DEFAULT_PARTITION__", "2026-01-01",

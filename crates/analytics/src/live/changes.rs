@@ -8,7 +8,8 @@ use receipts_fold::{Pages, State};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-/// Messages or conversations whose rows stand in one file at least: the unit by which files are cut.
+/// Messages or conversations whose rows stand in one file at least: the unit by which files are
+/// cut.
 pub(super) const PAGE: u64 = 64;
 /// With more erased people in a round, every file is compared instead of looking for each of them.
 const ERASED_MAX: usize = 64;

@@ -338,9 +338,9 @@ impl Delta {
             if let Some(ms) = info["timestamp"].as_u64() {
                 read.committed_ms = ms;
             }
-            if let Some(told) = info["userMetadata"].as_str().and_then(super::stamp::Told::parse) {
-                read.position = Some(told.position);
-                read.erasures = told.erasures;
+            if let Some(stamp) = info["userMetadata"].as_str().and_then(super::stamp::UserMetadata::parse) {
+                read.position = Some(stamp.position);
+                read.erasures = stamp.erasures;
             }
         }
         Ok(read)

@@ -23,7 +23,8 @@ pub(super) struct DataFile {
     pub(super) partition: u32,
     /// The pages whose rows it holds.
     pub(super) pages: Range<u64>,
-    /// The oldest record timestamp of its rows, Unix milliseconds; `u64::MAX` where they never expire.
+    /// The oldest record timestamp of its rows, Unix milliseconds; `u64::MAX` where they never
+    /// expire.
     pub(super) oldest_ms: u64,
     /// The first digits of the SHA-256 of its bytes.
     pub(super) digest: String,

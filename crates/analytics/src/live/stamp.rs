@@ -27,8 +27,8 @@ pub(super) struct Mark {
     pub(super) partition: u32,
     /// The first offset that is not in the version.
     pub(super) next_offset: u64,
-    /// The first offset that the log had when its fold began there. A fold that begins later numbers
-    /// messages otherwise.
+    /// The first offset that the log had when its fold began there. A fold that begins later
+    /// numbers messages otherwise.
     pub(super) first_offset: u64,
     pub(super) messages: u64,
     pub(super) conversations: u32,
@@ -38,12 +38,12 @@ pub(super) struct Mark {
 
 /// The part of a stamp that is for people.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Told {
+pub(super) struct UserMetadata {
     pub(super) position: String,
     pub(super) erasures: u64,
 }
 
-impl Told {
+impl UserMetadata {
     pub(super) fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
@@ -57,8 +57,8 @@ impl Stamp {
     }
 
     pub(super) fn for_people(&self) -> String {
-        let told = Told { position: self.position.clone(), erasures: self.erasures };
-        serde_json::to_string(&told).expect("it has string keys only")
+        let metadata = UserMetadata { position: self.position.clone(), erasures: self.erasures };
+        serde_json::to_string(&metadata).expect("it has string keys only")
     }
 
     /// Says why a table with this stamp cannot be continued; `None` if it can.

@@ -19,7 +19,8 @@ use std::fs::File;
 use std::io;
 use tempfile::NamedTempFile;
 
-/// A file with more conversations than this may hold any conversation, as far as this process knows.
+/// A file with more conversations than this may hold any conversation, as far as this process
+/// knows.
 const CONVERSATIONS_MAX: usize = 50_000;
 
 /// Where a range's rows come from and go to.

@@ -1,4 +1,5 @@
-//! Sums by name, for tenants and group types, in bounded memory. It does not know what a name means.
+//! Sums by name, for tenants and group types, in bounded memory. It does not know what a name
+//! means.
 
 use super::figures::{Group, Groups};
 use super::{Readers, Traffic};

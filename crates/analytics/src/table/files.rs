@@ -1,5 +1,5 @@
-//! Finds the files of a table: a file, the files below a folder, or those that a glob matches, in the
-//! order of their names. It reads no file.
+//! Finds the files of a table: a file, the files below a folder, or those that a glob matches, in
+//! the order of their names. It reads no file.
 
 use super::Format;
 use std::collections::BTreeSet;

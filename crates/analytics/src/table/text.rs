@@ -1,4 +1,5 @@
-//! Opens a text file, compressed or not, at a number of uncompressed bytes. It must not know a format.
+//! Opens a text file, compressed or not, at a number of uncompressed bytes. It must not know a
+//! format.
 
 use super::invalid;
 use std::fs::File;

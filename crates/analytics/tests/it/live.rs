@@ -1,5 +1,5 @@
-//! INV-LIVE: every version of a live table has the rows of an export of its position, whatever the
-//! rounds and however often a process begins again.
+//! INV-LIVE: every version of a live table has the rows of an export of its position, at any rounds
+//! and after any number of restarts.
 
 use crate::common::{LoggedHistory, PARTITIONS, scratch};
 use arrow_array::RecordBatch;

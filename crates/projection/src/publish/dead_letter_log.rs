@@ -109,7 +109,8 @@ mod tests {
         DeadRecord::of(offset, reason, format!("detail {offset}"), Some(key), Some(b"{}"), Vec::new())
     }
 
-    /// Notes the conversations that `partitioner` puts into a wrong partition; returns their number.
+    /// Notes the conversations that `partitioner` puts into a wrong partition; returns their
+    /// number.
     fn misplace(log: &mut DeadLetterLog, choose: impl Fn(&[u8], u64) -> u32) -> u64 {
         let mut wrong = 0;
         for offset in 0..60 {
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_told_at_once_then_once_a_minute() {
+    fn a_reason_has_one_line_a_minute() {
         let (start, mut log) = (Instant::now(), DeadLetterLog::new(PARTITIONS));
         assert!(log.take_due(start).is_empty());
         log.note(3, &dead(5, Reason::InvalidJson, b"k"));

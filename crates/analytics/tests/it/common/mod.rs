@@ -147,8 +147,8 @@ impl LoggedHistory {
         Self::read(log, dir)
     }
 
-    /// Returns a log in which each tenant has a group `c` with a message `m1` that `b` has read, and
-    /// a read mark of `b`.
+    /// Returns a log in which each tenant has a group `c` with a message `m1` that `b` has read,
+    /// and a read mark of `b`.
     pub(crate) fn of_tenants(tenants: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap();

@@ -3,6 +3,7 @@
 //! `crates/analytics` compares rows and pages.
 
 mod interrupts;
+mod live;
 mod ranges;
 
 use receipts_tests::process::{Service, errors, interrupt, run};

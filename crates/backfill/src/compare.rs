@@ -1,7 +1,7 @@
 //! The old system's tables, sorted so that a comparison with a running service needs little memory,
 //! and the differences between the two. It asks no service: the caller does.
 //!
-//! Rows go into files by their message, each of about [`BUCKET_BYTES`], and one file at a time is
+//! Rows go into files by their message, each of about `BUCKET_BYTES`, and one file at a time is
 //! in memory. Marks are all in memory, at about 200 bytes each.
 
 use crate::Error;

@@ -25,8 +25,13 @@ pub enum TelemetryError {
 /// Parses a filter such as `info,receipts_projection=debug`: levels by module, with the syntax of
 /// `RUST_LOG`.
 pub(crate) fn parse_filter(filter: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(filter)
+    // An empty filter stays one: it shows errors only.
+    let quiet = if filter.is_empty() { "" } else { QUIET };
+    EnvFilter::builder().parse(format!("{quiet}{filter}"))
 }
+
+/// Libraries that report each of their steps at info level. A filter that names them goes first.
+const QUIET: &str = "delta_kernel=warn,delta_kernel_default_engine=warn,";
 
 /// Sends the logs of this process to standard error. Panics go into the logs too, so that
 /// machine-readable logs stay machine-readable.

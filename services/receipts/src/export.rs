@@ -37,7 +37,7 @@ pub(crate) struct Export {
     format: Format,
     /// Layout of the files
     ///
-    /// v2: DIR/<dataset>/part-<number>, sorted, with a manifest. v1: a folder per tenant and day,
+    /// v2: a folder per dataset, sorted, with a manifest. v1: a folder per tenant and day,
     /// as earlier versions wrote it, without members and read_marks.
     #[arg(long, value_enum, default_value_t = Layout::V2)]
     layout: Layout,

@@ -2,6 +2,7 @@
 //! `receipts_analytics` keeps the tables.
 
 use crate::analysis::{self, Memory, shown};
+use anyhow::anyhow;
 use clap::Args;
 use receipts_analytics::export::Dataset;
 use receipts_analytics::live::{self, Committed, DATASETS, Plan};
@@ -19,7 +20,7 @@ const HOUR_MS: u64 = 3_600_000;
 /// Arguments of live tables.
 #[derive(Args, Clone)]
 pub(crate) struct Live {
-    /// Keeps a Delta table per dataset that follows the log, in DIR/<dataset>
+    /// Keeps a Delta table per dataset that follows the log, in a folder of its name
     #[arg(long, conflicts_with_all = ["layout", "format", "as_of", "position"])]
     pub(crate) follow: bool,
     /// Ends after one round of --follow
@@ -130,9 +131,11 @@ pub(crate) fn follow(
 /// If the destination fails.
 pub(crate) fn versions(settings: Settings, out: String, named: Vec<Dataset>, json: bool) -> Result<(), Failure> {
     analysis::run(settings, move |_, _| {
-        let (out, mut output) = (destination(&out)?, Output::stdout(json));
+        let (named_out, out, mut output) = (&out, destination(&out)?, Output::stdout(json));
+        let mut has_versions = false;
         for dataset in datasets(&named)? {
             for made in live::versions(&out, dataset)? {
+                has_versions = true;
                 let (version, committed_ms, position) = (made.version, made.committed_ms, made.position);
                 let line = Shown { dataset, version, committed_ms, position };
                 output.write(&line, |to| {
@@ -140,6 +143,9 @@ pub(crate) fn versions(settings: Settings, out: String, named: Vec<Dataset>, jso
                     writeln!(to, "{} {version} {} {position}", dataset.name(), shown(committed_ms))
                 })?;
             }
+        }
+        if !has_versions {
+            return Err(anyhow!("there is no live table in {named_out}: --out names the folder of the tables").into());
         }
         Ok(())
     })

@@ -27,7 +27,7 @@ impl Partitioner {
     /// If `partition_count` is 0, because no such topic exists.
     pub fn partition_of(self, key: &[u8], partition_count: u32) -> u32 {
         match self {
-            Self::Crc32 => crc32(key) % partition_count,
+            Self::Crc32 => crc32fast::hash(key) % partition_count,
             Self::Fnv1a => {
                 let signed = i64::from(fnv1a(key).cast_signed()) % i64::from(partition_count);
                 u32::try_from(signed.unsigned_abs()).expect("a remainder by a u32")
@@ -60,18 +60,6 @@ impl Partitioner {
     }
 }
 
-/// CRC-32 (IEEE 802.3), bit by bit: it runs only for records that are dead already.
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
-        }
-    }
-    !crc
-}
-
 fn fnv1a(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
@@ -84,7 +72,7 @@ mod tests {
     /// Check values of the algorithms' own specifications.
     #[test]
     fn hashes_equal_their_published_check_values() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        assert_eq!(crc32fast::hash(b"123456789"), 0xcbf4_3926);
         assert_eq!((fnv1a(b""), fnv1a(b"a"), fnv1a(b"foobar")), (0x811c_9dc5, 0xe40c_292c, 0xbf9c_f968));
     }
 

@@ -28,8 +28,8 @@ pub(crate) struct Source<'a, S> {
 }
 
 impl<S: Pages<Error = receipts_store::Error>> Source<'_, S> {
-    /// Makes the rows of a dataset for the whole state; none of `events`, which are in the log.
-    pub(crate) fn rows(&self, dataset: Dataset, each: Each<'_>) -> Result<(), Error> {
+    /// Makes the rows of a dataset for the range of the log that was folded into the state.
+    pub(super) fn rows(&self, log: &dyn Inspect, span: &Span, dataset: Dataset, each: Each<'_>) -> Result<(), Error> {
         let messages = self.state.first_message()..self.state.messages();
         let conversations = 0..self.state.conversations();
         match dataset {
@@ -38,7 +38,7 @@ impl<S: Pages<Error = receipts_store::Error>> Source<'_, S> {
             Dataset::Members => self.members(messages, each),
             Dataset::Rosters => self.rosters(conversations, each),
             Dataset::ReadMarks => self.read_marks(conversations, each),
-            Dataset::Events => Ok(()),
+            Dataset::Events => events(log, span, self.state, self.monitor, each),
         }
     }
 
@@ -189,7 +189,7 @@ impl<S: Pages<Error = receipts_store::Error>> Source<'_, S> {
 
 /// Makes the rows of `events` for a range of the log. The state knows every person erased within
 /// its prefix, also by records after the range.
-pub(crate) fn events<S: Pages>(
+fn events<S: Pages>(
     log: &dyn Inspect,
     span: &Span,
     state: &State<S>,

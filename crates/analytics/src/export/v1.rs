@@ -7,8 +7,8 @@
 mod files;
 mod resume;
 
-use super::rows::{Source, events};
-use super::{Dataset, DatasetReport, Plan, fold_passes, manifest};
+use super::rows::Source;
+use super::{DatasetReport, Plan, fold_passes, manifest};
 use crate::{Error, FoldReport, ProgressMonitor, Scratch, Span};
 use files::Files;
 use receipts_log::Inspect;
@@ -57,10 +57,7 @@ fn export_on(
         let mut written = Vec::new();
         for files in &mut all {
             files.begin(span.partition, folded.state.newest_timestamp_ms());
-            match files.dataset() {
-                Dataset::Events => events(log, span, &folded.state, monitor, &mut |row| files.push(row)),
-                dataset => source.rows(dataset, &mut |row| files.push(row)),
-            }?;
+            source.rows(log, span, files.dataset(), &mut |row| files.push(row))?;
             written.push(files.end()?);
         }
         progress.add(span.partition, FinishedPartition { report: folded.report.clone(), written })?;

@@ -11,7 +11,7 @@ mod sort;
 pub(crate) use encode::parquet_properties;
 pub(super) use files::FileEntry;
 
-use super::rows::{Source, events};
+use super::rows::Source;
 use super::{Dataset, DatasetReport, Plan, fold_passes, manifest};
 use crate::{Error, FoldReport, ProgressMonitor, Scratch, Span};
 use progress::{FinishedPartition, Progress};
@@ -54,10 +54,7 @@ fn export_on(
         let mut finished = FinishedPartition::new(folded.report.clone());
         for dataset in &missing {
             let mut sorter = Sorter::new(*dataset, span.partition, progress.folder());
-            match dataset {
-                Dataset::Events => events(log, span, &folded.state, monitor, &mut |row| sorter.push(row))?,
-                dataset => source.rows(*dataset, &mut |row| sorter.push(row))?,
-            }
+            source.rows(log, span, *dataset, &mut |row| sorter.push(row))?;
             finished.runs.insert(*dataset, sorter.finish()?);
         }
         progress.add_partition(span.partition, finished)?;

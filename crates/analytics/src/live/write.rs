@@ -12,6 +12,7 @@ use crate::{Error, ProgressMonitor};
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use parquet::arrow::ArrowWriter;
+use receipts_event::hex;
 use receipts_projection::partition::Fold;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
@@ -95,7 +96,7 @@ impl Writer<'_> {
         let mut hash = Sha256::new();
         let mut bytes = File::open(temporary.path()).map_err(Error::io("reading a temporary file"))?;
         let length = io::copy(&mut bytes, &mut hash).map_err(Error::io("reading a temporary file"))?;
-        let digest = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&hash.finalize()[..8]);
         let mut file = DataFile {
             partition: self.partition,
             pages: first_page..end_page,

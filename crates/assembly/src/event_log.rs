@@ -109,6 +109,7 @@ fn of_kafka(settings: &Settings, bootstrap: &str, log: KafkaLog) -> EventLog {
         events_topic: settings.log.events_topic.clone(),
         partitions: log.partition_count(),
         cluster_id: log.cluster_id().map(str::to_owned),
+        topic_id: log.topic_id(Topic::Events).map(str::to_owned),
     };
     EventLog { log: Arc::new(log), identity, name: kafka_name(bootstrap), data: None }
 }
@@ -190,8 +191,8 @@ fn connect_for_store(settings: &Settings, bootstrap: &str, data: &DataDir) -> Re
     let topic = &settings.log.events_topic;
     let bound = match data.next_bound_log()? {
         None => None,
-        Some(LogIdentity::Kafka { events_topic, partitions, cluster_id }) if events_topic == *topic => {
-            Some(BoundTopic { cluster_id, partitions })
+        Some(LogIdentity::Kafka { events_topic, partitions, cluster_id, topic_id }) if events_topic == *topic => {
+            Some(BoundTopic { cluster_id, partitions, topic_id })
         }
         Some(other) => return Err(data.other_log(&other, format!("the Kafka topic {topic}")).into()),
     };
@@ -199,9 +200,15 @@ fn connect_for_store(settings: &Settings, bootstrap: &str, data: &DataDir) -> Re
     let how = CreateTopics { partitions: settings.log.partitions, replication: settings.kafka.replication };
     let kafka = KafkaSettings { create_topics: Some(how), bound, ..kafka_settings(settings, bootstrap) };
     connect_with(kafka).map_err(|failure| match (failure, of_store) {
-        (Failure::Failed(error), Some(BoundTopic { cluster_id, partitions })) => match error.downcast_ref() {
+        (Failure::Failed(error), Some(BoundTopic { cluster_id, partitions, .. })) => match error.downcast_ref() {
             Some(ConnectError::OtherCluster { held, .. }) => {
-                let of = |cluster_id| LogIdentity::Kafka { events_topic: topic.clone(), partitions, cluster_id };
+                let events_topic = topic.clone();
+                let of = |cluster_id| LogIdentity::Kafka {
+                    events_topic: events_topic.clone(),
+                    partitions,
+                    cluster_id,
+                    topic_id: None,
+                };
                 data.other_log(&of(cluster_id), of(Some(held.clone()))).into()
             }
             _ => error.into(),

@@ -335,6 +335,16 @@ pub trait Ends: Send + Sync {
     /// # Errors
     /// If the log cannot be asked.
     fn ends(&self, partitions: &[u32]) -> Result<Vec<u64>, ReadError>;
+
+    /// Confirms that all records that were read before this call are of the log that this process
+    /// began with. Blocks until the log answers, for at most a few seconds; a log that does not
+    /// answer confirms nothing and is no error.
+    ///
+    /// # Errors
+    /// [`ReadError::Stop`] if the topic was made anew meanwhile.
+    fn confirm_topic(&self) -> Result<(), ReadError> {
+        Ok(())
+    }
 }
 
 /// Reads any topic of a log without joining a group: for streams of updates, operators' tools and

@@ -4,7 +4,7 @@
 use super::DataDir;
 use super::files::{make_folder, random, read_if_exists, write_whole};
 use anyhow::{Context as _, Result, anyhow};
-use receipts_log::kafka::changed_count;
+use receipts_log::kafka::{changed_count, made_anew};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
@@ -31,13 +31,22 @@ pub enum LogIdentity {
         /// was recorded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cluster_id: Option<String>,
+        /// Its id (KIP-516), which a topic that is made anew does not have; absent as the cluster's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic_id: Option<String>,
     },
 }
 
 impl LogIdentity {
-    /// Returns the name by which snapshots know the log. Names are compared as a whole.
+    /// Returns the name by which snapshots know the log. Names are compared as a whole, and those of
+    /// earlier releases have no topic's id. A restored state proves by its last record that it
+    /// belongs to this topic.
     pub fn name(&self) -> String {
-        serde_json::to_string(self).expect("plain JSON")
+        let mut named = self.clone();
+        if let Self::Kafka { topic_id, .. } = &mut named {
+            *topic_id = None;
+        }
+        serde_json::to_string(&named).expect("plain JSON")
     }
 
     /// Reads the identity from a name that [`LogIdentity::name`] wrote.
@@ -51,31 +60,63 @@ impl LogIdentity {
     /// Returns whether both may be the same log. An id that one of them lacks decides nothing.
     fn may_be(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Kafka { cluster_id: Some(_), .. }, Self::Kafka { cluster_id: Some(_), .. }) => self == other,
             (
-                Self::Kafka { events_topic, partitions, .. },
-                Self::Kafka { events_topic: other_topic, partitions: other_partitions, .. },
-            ) => (events_topic, partitions) == (other_topic, other_partitions),
+                Self::Kafka { events_topic, partitions, cluster_id, topic_id },
+                Self::Kafka {
+                    events_topic: other_topic,
+                    partitions: other_partitions,
+                    cluster_id: other_cluster,
+                    topic_id: other_id,
+                },
+            ) => {
+                (events_topic, partitions) == (other_topic, other_partitions)
+                    && may_equal(cluster_id.as_deref(), other_cluster.as_deref())
+                    && may_equal(topic_id.as_deref(), other_id.as_deref())
+            }
             _ => self == other,
         }
     }
 
-    /// Says what to do if both are the same topic, which has got another number of partitions.
-    fn changed_count(&self, now: &Self) -> Option<String> {
-        let Self::Kafka { events_topic, partitions, cluster_id } = self else { return None };
-        let same_count = Self::Kafka {
-            events_topic: events_topic.clone(),
-            partitions: now.partitions()?,
-            cluster_id: cluster_id.clone(),
+    /// Returns whether `now` has an id that this identity lacks.
+    fn lacks_an_id_of(&self, now: &Self) -> bool {
+        let (Self::Kafka { cluster_id, topic_id, .. }, Self::Kafka { cluster_id: cluster, topic_id: topic, .. }) =
+            (self, now)
+        else {
+            return false;
         };
-        same_count.may_be(now).then(|| changed_count(events_topic, *partitions, now.partitions().unwrap_or_default()))
+        cluster_id.is_none() && cluster.is_some() || topic_id.is_none() && topic.is_some()
     }
 
-    fn partitions(&self) -> Option<u32> {
-        match self {
-            Self::Embedded { .. } => None,
-            Self::Kafka { partitions, .. } => Some(*partitions),
+    /// Returns this identity with the ids of `now`, where it has any.
+    fn with_ids_of(&self, now: &Self) -> Self {
+        let mut with = now.clone();
+        if let (Self::Kafka { cluster_id, topic_id, .. }, Self::Kafka { cluster_id: cluster, topic_id: topic, .. }) =
+            (self, &mut with)
+        {
+            *cluster = cluster.take().or_else(|| cluster_id.clone());
+            *topic = topic.take().or_else(|| topic_id.clone());
         }
+        with
+    }
+
+    /// Says what to do if both are the same topic of one cluster, which has got another number of
+    /// partitions, or was made anew.
+    fn changed(&self, now: &Self) -> Option<String> {
+        let Self::Kafka { events_topic, partitions, cluster_id, topic_id } = self else { return None };
+        let Self::Kafka { partitions: now_partitions, topic_id: now_id, .. } = now else { return None };
+        let as_now = |topic_id: &Option<String>| Self::Kafka {
+            events_topic: events_topic.clone(),
+            partitions: *now_partitions,
+            cluster_id: cluster_id.clone(),
+            topic_id: topic_id.clone(),
+        };
+        if partitions != now_partitions && as_now(topic_id).may_be(now) {
+            return Some(changed_count(events_topic, *partitions, *now_partitions));
+        }
+        as_now(&None).may_be(now).then(|| {
+            let shown = |id: &Option<String>| id.clone().unwrap_or_default();
+            made_anew(events_topic, &shown(topic_id), &shown(now_id))
+        })
     }
 
     /// Writes the identity into a store's folder.
@@ -84,11 +125,15 @@ impl LogIdentity {
     }
 }
 
+fn may_equal(one: Option<&str>, other: Option<&str>) -> bool {
+    one.zip(other).is_none_or(|(one, other)| one == other)
+}
+
 impl fmt::Display for LogIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded { id } => write!(f, "the embedded log {id}"),
-            Self::Kafka { events_topic, partitions, cluster_id } => {
+            Self::Kafka { events_topic, partitions, cluster_id, .. } => {
                 write!(f, "the Kafka topic {events_topic} with {partitions} partitions")?;
                 cluster_id.iter().try_for_each(|id| write!(f, " of the cluster {id}"))
             }
@@ -158,15 +203,11 @@ impl DataDir {
         make_folder(&folder)?;
         match &self.bound_log()? {
             None => log.write_to(&folder),
-            Some(bound) if !bound.may_be(log) => match bound.changed_count(log) {
+            Some(bound) if !bound.may_be(log) => match bound.changed(log) {
                 Some(sentence) => Err(anyhow!(sentence)),
                 None => Err(self.other_log(bound, log)),
             },
-            Some(LogIdentity::Kafka { cluster_id: None, .. })
-                if matches!(log, LogIdentity::Kafka { cluster_id: Some(_), .. }) =>
-            {
-                log.write_to(&folder)
-            }
+            Some(bound) if bound.lacks_an_id_of(log) => bound.with_ids_of(log).write_to(&folder),
             Some(_) => Ok(()),
         }
     }
@@ -198,7 +239,33 @@ mod tests {
             events_topic: "receipts.events".into(),
             partitions,
             cluster_id: cluster_id.map(Into::into),
+            topic_id: None,
         }
+    }
+
+    fn with_id(log: &LogIdentity, id: &str) -> LogIdentity {
+        let mut log = log.clone();
+        let LogIdentity::Kafka { topic_id, .. } = &mut log else { panic!("{log}") };
+        *topic_id = Some(id.into());
+        log
+    }
+
+    /// INV-SAME-LOG
+    #[test]
+    fn topic_made_anew_is_refused_by_its_id() {
+        let (_folder, data) = opened();
+        let plain = kafka(4, Some("c1"));
+        data.bind_store(&plain).expect("a store from before topic ids were recorded");
+        data.bind_store(&with_id(&plain, "t1")).expect("recorded from now on");
+        data.bind_store(&plain).expect("a broker that tells no id");
+        data.bind_store(&with_id(&plain, "t1")).expect("the same");
+        let sentence = data.bind_store(&with_id(&plain, "t2")).expect_err("made anew").to_string();
+        assert!(sentence.contains("its id was t1 and is t2") && sentence.contains("--data-dir"), "{sentence}");
+        let sentence = data.bind_store(&with_id(&kafka(4, Some("c2")), "t2")).expect_err("elsewhere").to_string();
+        assert!(sentence.contains("of the cluster c2") && !sentence.contains("made anew"), "{sentence}");
+        let sentence = data.bind_store(&with_id(&kafka(8, Some("c1")), "t1")).expect_err("grown").to_string();
+        assert!(sentence.contains("(4 before, 8 now)"), "{sentence}");
+        assert_eq!(with_id(&plain, "t1").name(), plain.name(), "snapshots of earlier releases are found");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use super::context::QueryContext;
 use super::early_keys::{Origin, first_keys, origin};
 use super::settings::KafkaSettings;
 use super::topic_config::{BrokerBound, TopicConfig, broker_bound, check_events, properties, unbounded};
+use super::topic_id::{Described, describe as describe_topics};
+use super::topic_watch::{TopicWatch, made_anew, was_deleted};
 use super::watch::changed_count;
 use crate::port::Topic;
 use futures_executor::block_on;
@@ -18,6 +20,9 @@ use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// How long the brokers may take to tell the id of a topic, which may be new.
+const NEW_TOPIC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the Kafka log does not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +83,9 @@ pub enum ConnectError {
         /// The cluster of the store.
         bound: String,
     },
+    /// The topic was made anew, or deleted, since the store was folded from it.
+    #[error("{0}")]
+    OtherTopic(String),
     /// The topics have different partition counts. An update must be in the partition of its
     /// events, because positions in the two topics are compared by partition.
     #[error(
@@ -121,12 +129,12 @@ pub(super) struct Prepared {
     pub(super) partitions: u32,
     /// The cluster's id; every Kafka since 0.10 has one.
     pub(super) cluster_id: Option<String>,
-    /// The replicas that must hold an event before it is acknowledged, if that is known.
-    pub(super) min_insync: Option<usize>,
+    /// The ids and the configuration of the topics, to be watched from now on.
+    pub(super) topics: TopicWatch,
 }
 
 /// Connects, refuses what does not fit, creates missing topics, and checks the present ones.
-pub(super) fn prepare(settings: &KafkaSettings, brokers: &Arc<Brokers>) -> Result<Prepared, ConnectError> {
+pub(super) fn prepare(settings: &Arc<KafkaSettings>, brokers: &Arc<Brokers>) -> Result<Prepared, ConnectError> {
     settings.check()?;
     let admin = AdminClient::from_config_and_context(&settings.client(), QueryContext(Arc::clone(brokers)))
         .map_err(|error| ConnectError::Settings(error.to_string()))?;
@@ -135,6 +143,7 @@ pub(super) fn prepare(settings: &KafkaSettings, brokers: &Arc<Brokers>) -> Resul
     // Refusals come first: they leave no topic behind.
     let found = cluster.topics.get(&settings.events).copied();
     refuse_other(settings, cluster_id.as_deref(), found)?;
+    refuse_other_topic(settings, &admin, found.is_some())?;
     let checked = match found {
         Some(partitions) => Some(check_found(settings, &admin, brokers, &cluster, partitions)?),
         None => None,
@@ -168,7 +177,66 @@ pub(super) fn prepare(settings: &KafkaSettings, brokers: &Arc<Brokers>) -> Resul
             );
         }
     }
-    Ok(Prepared { partitions, cluster_id, min_insync: config.min_insync })
+    let ids = topic_ids(settings, &admin);
+    let topics = TopicWatch::new(Arc::clone(settings), admin, ids, config);
+    Ok(Prepared { partitions, cluster_id, topics })
+}
+
+/// Returns the ids of the required topics, by their index. A topic that was made a moment ago is
+/// asked for again.
+fn topic_ids(settings: &KafkaSettings, admin: &AdminClient<QueryContext>) -> [Option<String>; Topic::ALL.len()] {
+    let names: Vec<&str> = settings.required.iter().map(|topic| settings.topic(*topic)).collect();
+    let deadline = Instant::now() + NEW_TOPIC_TIMEOUT;
+    loop {
+        let described = describe_topics(admin.inner(), &names, NEW_TOPIC_TIMEOUT).unwrap_or_default();
+        let is_complete = !described.is_empty() && described.iter().all(|one| matches!(one, Described::Present(_)));
+        if is_complete || Instant::now() >= deadline {
+            let mut ids = [const { None }; Topic::ALL.len()];
+            for (topic, described) in settings.required.iter().zip(described) {
+                if let Described::Present(id) = described {
+                    ids[topic.index()] = id;
+                }
+            }
+            return ids;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Refuses an event topic that has another id than the one that the store was folded from, or that
+/// is gone. A topic made in its place would be another one.
+fn refuse_other_topic(
+    settings: &KafkaSettings,
+    admin: &AdminClient<QueryContext>,
+    is_found: bool,
+) -> Result<(), ConnectError> {
+    let Some(then) = settings.bound.as_ref().and_then(|bound| bound.topic_id.as_deref()) else { return Ok(()) };
+    let name = settings.events.as_str();
+    if !is_found {
+        return Err(ConnectError::OtherTopic(was_deleted(name, then)));
+    }
+    match describe_topics(admin.inner(), &[name], NEW_TOPIC_TIMEOUT).as_deref() {
+        Some([Described::Present(Some(now))]) if now != then => {
+            Err(ConnectError::OtherTopic(made_anew(name, then, now)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Warns if the event topic is about to be made although the cluster has one that looks like its
+/// mirror: MirrorMaker puts the name of the source cluster before the topic's.
+fn warn_of_mirrors(settings: &KafkaSettings, cluster: &Cluster) {
+    let suffix = format!(".{}", settings.events);
+    let mirrors: Vec<&str> = cluster.topics.keys().map(String::as_str).filter(|name| name.ends_with(&suffix)).collect();
+    if !mirrors.is_empty() {
+        let (topic, mirrors) = (&settings.events, mirrors.join(", "));
+        tracing::warn!(
+            topic,
+            mirrors,
+            "the topic is made now, so it has no events, although the cluster has topics that look like mirrors of it: if \
+             the events are in one of those, stop this process, and name that topic with --log-events-topic"
+        );
+    }
 }
 
 /// Refuses another event topic than the store was folded from.
@@ -291,6 +359,9 @@ fn create(
     {
         let (topic, events) = (settings.updates.clone(), partitions.unsigned_abs());
         return Err(ConnectError::Partitions { topic, held, events });
+    }
+    if is_new {
+        warn_of_mirrors(settings, cluster);
     }
     let configs: Vec<_> = missing.iter().map(|topic| properties(*topic, replication, bound)).collect();
     let topics: Vec<NewTopic<'_>> = missing

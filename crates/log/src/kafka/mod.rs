@@ -14,6 +14,8 @@ mod reader;
 mod settings;
 mod tail;
 mod topic_config;
+mod topic_id;
+mod topic_watch;
 mod verdict;
 mod watch;
 mod writer;
@@ -27,6 +29,7 @@ use inspect::Inspector;
 pub use settings::{BoundTopic, CreateTopics, KafkaSettings};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+pub use topic_watch::made_anew;
 use watch::Watch;
 pub use watch::changed_count;
 use writer::KafkaWriter;
@@ -52,10 +55,10 @@ impl KafkaLog {
     pub fn connect(settings: KafkaSettings) -> Result<Self, ConnectError> {
         let settings = Arc::new(settings);
         let brokers = Arc::<Brokers>::default();
-        let connect::Prepared { partitions, cluster_id, min_insync } = connect::prepare(&settings, &brokers)?;
-        let writer = Arc::new(KafkaWriter::new(&settings, &brokers)?);
+        let connect::Prepared { partitions, cluster_id, topics } = connect::prepare(&settings, &brokers)?;
+        let writer = Arc::new(KafkaWriter::new(&settings, &brokers, topics.message_bytes())?);
         let inspector = Inspector::new(settings.clone(), brokers.clone(), partitions);
-        let watch = Watch::start(&settings, partitions, min_insync, &brokers)
+        let watch = Watch::start(&settings, partitions, topics, &brokers)
             .map_err(|error| ConnectError::Settings(error.to_string()))?;
         Ok(KafkaLog { settings, partitions, cluster_id, writer, inspector, brokers, watch })
     }
@@ -64,6 +67,13 @@ impl KafkaLog {
     #[must_use]
     pub fn cluster_id(&self) -> Option<&str> {
         self.cluster_id.as_deref()
+    }
+
+    /// Returns the id of a topic (KIP-516) at the start; `None` if the brokers tell none, as those
+    /// older than Kafka 2.8.
+    #[must_use]
+    pub fn topic_id(&self, topic: Topic) -> Option<&str> {
+        self.watch.topics().id(topic)
     }
 }
 
@@ -115,6 +125,7 @@ impl Inspect for KafkaLog {
     }
 
     fn tail(&self, topic: Topic, starts: &[(u32, u64)]) -> Result<Box<dyn Tail>, ReadError> {
+        self.watch.topics().follow(topic);
         Ok(Box::new(tail::KafkaTail::new(&self.settings, &self.brokers, self.partitions, topic, starts)?))
     }
 }

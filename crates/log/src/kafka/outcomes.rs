@@ -305,7 +305,7 @@ mod tests {
                 properties: BTreeMap::from([("linger.ms".into(), linger_ms.to_string())]),
                 ..KafkaSettings::default()
             };
-            KafkaWriter::new(&Arc::new(settings), &Arc::default()).unwrap()
+            KafkaWriter::new(&Arc::new(settings), &Arc::default(), Arc::new(usize::MAX.into())).unwrap()
         }
 
         /// Sets the next answers to produce requests.

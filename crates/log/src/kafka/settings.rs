@@ -30,6 +30,8 @@ pub struct BoundTopic {
     pub cluster_id: Option<String>,
     /// The partitions that it had.
     pub partitions: u32,
+    /// Its id (KIP-516), if the store notes it.
+    pub topic_id: Option<String>,
 }
 
 /// How to reach Kafka, and the names of the topics.
@@ -83,6 +85,11 @@ impl Default for KafkaSettings {
 /// The maximum record size of clients and of topics created here, bytes: a request body of 1 MiB
 /// with room for the headers of a dead letter.
 pub(super) const RECORD_BYTES_MAX: &str = "4194304";
+
+/// librdkafka's default of `batch.size`, bytes.
+const BATCH_BYTES_MAX: usize = 1_000_000;
+/// Room for the header of a batch and for what its records take beside keys, values and headers.
+pub(super) const BATCH_HEADER_BYTES: usize = 128;
 
 /// Properties that correctness depends on; `properties` may not change them.
 const READER_FIXED: [(&str, &str); 6] = [
@@ -176,10 +183,13 @@ impl KafkaSettings {
         config
     }
 
-    /// Returns the properties of the writer.
-    pub(super) fn writer(&self) -> ClientConfig {
+    /// Returns the properties of the writer. Its topics take batches of at most `message_bytes`,
+    /// and a broker refuses a larger batch as a whole, even if each of its records would fit.
+    pub(super) fn writer(&self, message_bytes: usize) -> ClientConfig {
         let mut config = self.client();
         self.set_defaults(&mut config, &WRITER_DEFAULTS);
+        let batch_bytes = message_bytes.saturating_sub(BATCH_HEADER_BYTES).clamp(1, BATCH_BYTES_MAX);
+        self.set_defaults(&mut config, &[("batch.size", &batch_bytes.to_string())]);
         config.set("message.timeout.ms", self.delivery_timeout.as_millis().max(1).to_string());
         WRITER_FIXED.iter().for_each(|(name, value)| _ = config.set(*name, *value));
         config
@@ -220,7 +230,7 @@ mod tests {
         settings.check().unwrap();
         assert_eq!(settings.reader().get("fetch.wait.max.ms"), Some("500"));
         assert_eq!(settings.reader().get("auto.offset.reset"), Some("error"));
-        assert_eq!(with("linger.ms", "50").writer().get("linger.ms"), Some("50"));
+        assert_eq!(with("linger.ms", "50").writer(usize::MAX).get("linger.ms"), Some("50"));
     }
 
     #[test]
@@ -236,9 +246,19 @@ mod tests {
     #[test]
     fn clients_accept_records_as_large_as_new_topics_do() {
         let settings = KafkaSettings::default();
-        for config in [settings.reader(), settings.writer()] {
+        for config in [settings.reader(), settings.writer(usize::MAX)] {
             assert_eq!(config.get("message.max.bytes"), Some(RECORD_BYTES_MAX));
         }
+    }
+
+    #[test]
+    fn batches_fit_the_smallest_topic() {
+        let batch = |settings: KafkaSettings, bytes| settings.writer(bytes).get("batch.size").map(str::to_owned);
+        let settings = KafkaSettings::default;
+        assert_eq!(batch(settings(), usize::MAX).as_deref(), Some("1000000"));
+        assert_eq!(batch(settings(), 1_000).as_deref(), Some("872"));
+        assert_eq!(batch(settings(), 0).as_deref(), Some("1"));
+        assert_eq!(batch(with("batch.size", "5000"), 1_000).as_deref(), Some("5000"), "the operator's own");
     }
 
     #[test]

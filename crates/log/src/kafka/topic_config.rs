@@ -10,13 +10,16 @@ use super::context::QueryContext;
 use super::settings::{KafkaSettings, RECORD_BYTES_MAX};
 use crate::port::Topic;
 use futures_executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::types::RDKafkaErrorCode;
 use std::time::{Duration, Instant};
 
 /// A shorter retention than this causes a warning: state is rebuilt from the log, and the default
 /// retention of receipts is 30 days.
 const RETENTION_MS_EXPECTED: i64 = 31 * 24 * 3_600 * 1_000;
+
+/// Kafka's default of `max.message.bytes`. A topic that takes less causes a warning.
+const MESSAGE_BYTES_EXPECTED: usize = 1_048_588;
 
 /// The event topic may accept records dated this far ahead, and no further: one record of the year
 /// 2100 would expire every message of its partition (the contract's log time).
@@ -77,11 +80,20 @@ pub(super) fn properties(topic: Topic, replication: i32, bound: BrokerBound) -> 
     properties
 }
 
-/// What the event topic's configuration tells.
-#[derive(Debug, Default)]
+/// What a topic's configuration tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TopicConfig {
+    /// True if Kafka deletes older records of a key.
+    pub(super) is_compacted: bool,
     /// The replicas that must hold a record before it is acknowledged.
     pub(super) min_insync: Option<usize>,
+    /// The largest batch of records that the topic takes, bytes.
+    pub(super) message_bytes: Option<usize>,
+    retention_ms: Option<i64>,
+    /// True if no record can be dated further ahead than [`FUTURE_MS_MAX`].
+    is_bounded: bool,
+    /// True if the brokers know [`AFTER`].
+    has_after: bool,
 }
 
 /// Refuses an event topic that is compacted or takes records of any future time, and warns of a
@@ -116,35 +128,90 @@ pub(super) fn check_events(settings: &KafkaSettings, admin: &Admin) -> Result<To
     Ok(TopicConfig::default())
 }
 
+/// Reads the configurations of the required topics. Leaves out those that cannot be read.
+pub(super) fn describe_configs(
+    settings: &KafkaSettings,
+    admin: &Admin,
+    timeout: Duration,
+) -> Vec<(Topic, TopicConfig)> {
+    let options = AdminOptions::new().request_timeout(Some(timeout));
+    let asked = settings.required.iter().map(|topic| ResourceSpecifier::Topic(settings.topic(*topic)));
+    let answers = block_on(admin.describe_configs(&Vec::from_iter(asked), &options)).unwrap_or_default();
+    let of = |topic: Topic| {
+        let name = settings.topic(topic);
+        let config = answers.iter().flatten().find(
+            |config| matches!(&config.specifier, OwnedResourceSpecifier::Topic(described) if described == name),
+        )?;
+        config.get("cleanup.policy")?;
+        Some((topic, TopicConfig::read(config)))
+    };
+    settings.required.iter().filter_map(|topic| of(*topic)).collect()
+}
+
 fn judge(settings: &KafkaSettings, config: &ConfigResource) -> Result<TopicConfig, ConnectError> {
-    let name = settings.events.as_str();
-    let value = |property| config.get(property).and_then(|entry| entry.value.as_deref());
-    if value("cleanup.policy").unwrap_or_default().split(',').any(|policy| policy.trim() == "compact") {
-        return Err(ConnectError::Compacted(name.into()));
+    let config = TopicConfig::read(config);
+    if config.is_compacted {
+        return Err(ConnectError::Compacted(settings.events.clone()));
     }
-    let retention_ms = parse(value("retention.ms"));
-    if let Some(retention_ms) = retention_ms.filter(|ms| (0..RETENTION_MS_EXPECTED).contains(ms)) {
-        tracing::warn!(
-            topic = name,
-            retention_ms,
-            "the retention of the event topic is short: state can be rebuilt only as far back"
-        );
+    if !config.is_bounded && !settings.accept_unbounded_time {
+        return Err(unbounded(settings, config.has_after));
     }
-    // Kafka 3.6 to 3.9 obey both.
-    let bound_ms = parse(value(AFTER)).into_iter().chain(parse(value(DIFFERENCE))).min();
-    let is_bounded =
-        value("message.timestamp.type") == Some("LogAppendTime") || bound_ms.is_some_and(|ms| ms <= FUTURE_MS_MAX);
-    if !is_bounded && !settings.accept_unbounded_time {
-        return Err(unbounded(settings, value(AFTER).is_some()));
+    config.warn(settings, None);
+    Ok(config)
+}
+
+impl TopicConfig {
+    fn read(config: &ConfigResource) -> Self {
+        let value = |property| config.get(property).and_then(|entry| entry.value.as_deref());
+        let size = |property| parse(value(property)).and_then(|size| usize::try_from(size).ok());
+        // Kafka 3.6 to 3.9 obey both.
+        let bound_ms = parse(value(AFTER)).into_iter().chain(parse(value(DIFFERENCE))).min();
+        Self {
+            is_compacted: value("cleanup.policy")
+                .unwrap_or_default()
+                .split(',')
+                .any(|policy| policy.trim() == "compact"),
+            min_insync: size("min.insync.replicas"),
+            message_bytes: size("max.message.bytes"),
+            retention_ms: parse(value("retention.ms")),
+            is_bounded: value("message.timestamp.type") == Some("LogAppendTime")
+                || bound_ms.is_some_and(|ms| ms <= FUTURE_MS_MAX),
+            has_after: value(AFTER).is_some(),
+        }
     }
-    if !is_bounded {
-        tracing::warn!(
-            topic = name,
-            "the topic takes records dated far in the future, and one such record makes all messages of its partition \
-             expire; log.accept_unbounded_time accepts that"
-        );
+
+    /// Warns of what an operator should know about the event topic and did not know `before`.
+    pub(super) fn warn(&self, settings: &KafkaSettings, before: Option<&Self>) {
+        let topic = settings.events.as_str();
+        let is_short = |retention_ms: &i64| (0..RETENTION_MS_EXPECTED).contains(retention_ms);
+        let is_new = before.is_none_or(|before| before.retention_ms != self.retention_ms);
+        if let Some(retention_ms) = self.retention_ms.filter(is_short).filter(|_| is_new) {
+            tracing::warn!(
+                topic,
+                retention_ms,
+                "the retention of the event topic is short: state can be rebuilt only as far back"
+            );
+        }
+        if !self.is_bounded && before.is_none_or(|before| before.is_bounded) {
+            tracing::warn!(
+                topic,
+                "the topic takes records dated far in the future, and one such record makes all messages of its partition \
+                 expire; log.accept_unbounded_time accepts that"
+            );
+        }
     }
-    Ok(TopicConfig { min_insync: parse(value("min.insync.replicas")).and_then(|min| usize::try_from(min).ok()) })
+
+    /// Warns of a topic that takes smaller records than Kafka's topics do by default.
+    pub(super) fn warn_of_small_records(&self, topic: &str) {
+        if let Some(bytes) = self.message_bytes.filter(|bytes| *bytes < MESSAGE_BYTES_EXPECTED) {
+            tracing::warn!(
+                topic,
+                max_message_bytes = bytes,
+                "the topic takes only small records: larger events are refused with 413, and larger dead letters lose \
+                 their values"
+            );
+        }
+    }
 }
 
 /// Refuses an event topic without a bound, with the command that sets it.
@@ -171,7 +238,7 @@ pub(super) fn unbounded(settings: &KafkaSettings, has_after: bool) -> ConnectErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rdkafka::admin::{ConfigEntry, ConfigSource, OwnedResourceSpecifier};
+    use rdkafka::admin::{ConfigEntry, ConfigSource};
 
     fn config(properties: &[(&str, &str)]) -> ConfigResource {
         let entry = |(name, value): &(&str, &str)| ConfigEntry {

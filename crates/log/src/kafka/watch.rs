@@ -1,7 +1,7 @@
 //! Watches the cluster: asks for the event topic every second, on a thread of its own.
 //!
 //! It learns when Kafka is away, when a partition cannot be written, and when the topic no longer
-//! has the partitions that this process counts on. It reads no record and decides nothing about
+//! has the partitions that this process counts on; [`super::topic_watch`] looks at the rest. It reads no record and decides nothing about
 //! partitions.
 //!
 //! Keeps INV-PARTITION-COUNT.
@@ -10,8 +10,10 @@ use super::brokers::Brokers;
 use super::context::QueryContext;
 use super::inspect::query_consumer;
 use super::settings::KafkaSettings;
+use super::topic_watch::TopicWatch;
 use crate::contact::Contact;
 use crate::port::{Ends, ReadError, Topic};
+use parking_lot::Mutex;
 use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::metadata::Metadata;
@@ -38,10 +40,11 @@ pub(super) struct Watch {
     consumer: BaseConsumer<QueryContext>,
     events: String,
     partitions: u32,
-    /// The least number of replicas that must hold a record, if it is known.
-    min_insync: Option<usize>,
+    topics: TopicWatch,
     brokers: Arc<Brokers>,
     contact: Contact,
+    /// The trouble with partitions that the log file has a line about.
+    told: Mutex<Option<String>>,
 }
 
 impl Watch {
@@ -52,7 +55,7 @@ impl Watch {
     pub(super) fn start(
         settings: &KafkaSettings,
         partitions: u32,
-        min_insync: Option<usize>,
+        topics: TopicWatch,
         brokers: &Arc<Brokers>,
     ) -> Result<Arc<Self>, ReadError> {
         let mut config = settings.reader();
@@ -61,9 +64,10 @@ impl Watch {
             consumer: query_consumer(config, brokers)?,
             events: settings.topic(Topic::Events).to_owned(),
             partitions,
-            min_insync,
+            topics,
             brokers: Arc::clone(brokers),
             contact: Contact::default(),
+            told: Mutex::default(),
         });
         let weak = Arc::downgrade(&watch);
         std::thread::Builder::new()
@@ -77,11 +81,22 @@ impl Watch {
         &self.contact
     }
 
+    pub(super) fn topics(&self) -> &TopicWatch {
+        &self.topics
+    }
+
     /// Asks once; returns how long to wait before the next question.
     fn ask(&self, fewer_seen: &mut u32) -> Duration {
         // Events of this client would pile up otherwise. It has no partitions, so no record is
         // lost.
         while self.consumer.poll(Duration::ZERO).is_some() {}
+        // Before the next question, which could create a topic that is missing.
+        if !self.topics.check_ids(&self.contact) {
+            let events = &self.events;
+            self.contact.heard();
+            self.contact.set_trouble(Some(format!("the topic {events} does not exist any more")));
+            return INTERVAL;
+        }
         let Ok(metadata) = self.consumer.fetch_metadata(Some(&self.events), TIMEOUT) else {
             let heard_at = self.contact.heard_at();
             let is_away = heard_at.elapsed() >= AWAY_AFTER;
@@ -95,14 +110,26 @@ impl Watch {
         };
         self.contact.heard();
         self.brokers.report(true, None);
-        self.contact.set_trouble(self.trouble(&metadata));
+        self.tell_trouble(self.trouble(&metadata));
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.events);
         let now = topic.map_or(0, |topic| topic.partitions().len() as u32);
         *fewer_seen = if (1..self.partitions).contains(&now) { *fewer_seen + 1 } else { 0 };
         if now > self.partitions || *fewer_seen >= FEWER_SEEN {
             self.contact.fail(changed_count(&self.events, self.partitions, now));
         }
+        self.topics.check_config(&self.contact);
         INTERVAL
+    }
+
+    /// Notes why some partition takes no append; logs when that begins, changes and ends.
+    fn tell_trouble(&self, trouble: Option<String>) {
+        let before = std::mem::replace(&mut *self.told.lock(), trouble.clone());
+        match &trouble {
+            Some(cause) if before != trouble => tracing::warn!(cause, "a partition takes no append; writes fail"),
+            None if before.is_some() => tracing::info!("all partitions take appends again"),
+            _ => {}
+        }
+        self.contact.set_trouble(trouble);
     }
 
     /// Returns why some partition takes no append.
@@ -110,7 +137,7 @@ impl Watch {
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.events)?;
         topic.partitions().iter().find_map(|partition| {
             let (id, in_sync) = (partition.id(), partition.isr().len());
-            let needed = self.min_insync.map_or(0, |min| min.min(partition.replicas().len()));
+            let needed = self.topics.min_insync().map_or(0, |min| min.min(partition.replicas().len()));
             if partition.leader() < 0 {
                 Some(format!("partition {id} of {} has no leader", self.events))
             } else if in_sync < needed {
@@ -143,6 +170,11 @@ impl Ends for Watch {
             }
         };
         partitions.iter().map(of).collect()
+    }
+
+    fn confirm_topic(&self) -> Result<(), ReadError> {
+        // A broker that does not answer must not hold up the caller.
+        if self.contact.silence().is_some() { Ok(()) } else { self.topics.confirm(&self.contact) }
     }
 }
 

@@ -1,18 +1,21 @@
-//! Appends to Kafka through one idempotent producer with its own polling thread.
+//! Appends to Kafka through one idempotent producer with its own polling thread. Its batches fit
+//! the largest record that the topics take, so it is replaced when that changes.
 //!
 //! It never reports "not written" for a record that may have reached a broker.
 
 use super::brokers::Brokers;
 use super::connect::ConnectError;
 use super::outcomes::{Outcomes, QUERY_TIMEOUT, Waiter};
-use super::settings::KafkaSettings;
+use super::settings::{BATCH_HEADER_BYTES, KafkaSettings};
 use crate::port::{AppendError, Entry, PendingAppend, Writer};
+use parking_lot::RwLock;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -23,6 +26,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(2);
 struct Deliveries {
     outcomes: Arc<Outcomes>,
     brokers: Arc<Brokers>,
+    /// The largest batch that the topics take.
+    message_bytes: Arc<AtomicUsize>,
 }
 
 impl ClientContext for Deliveries {
@@ -43,8 +48,27 @@ impl ProducerContext for Deliveries {
             Ok(message) => {
                 self.outcomes.delivered(message.topic(), message.partition(), message.offset(), *waiter);
             }
-            Err((error, message)) => self.outcomes.resolve(*waiter, Err(failure(error, message.topic()))),
+            Err((error, message)) => {
+                let why = match failure(error, message.topic()) {
+                    // The batch was too large, not the record: the next batch has another size.
+                    AppendError::TooLarge(why) if self.fits(message) => AppendError::NotWritten(why),
+                    why => why,
+                };
+                self.outcomes.resolve(*waiter, Err(why));
+            }
         }
+    }
+}
+
+impl Deliveries {
+    /// Tells whether the topics take a record on its own, as far as is known.
+    fn fits(&self, message: &impl Message) -> bool {
+        let headers = message.headers().map_or(0, |headers| {
+            headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len)).sum()
+        });
+        let bytes = message.key().map_or(0, <[u8]>::len) + message.payload().map_or(0, <[u8]>::len) + headers;
+        let most = self.message_bytes.load(Ordering::Acquire);
+        most < usize::MAX && bytes + BATCH_HEADER_BYTES <= most
     }
 }
 
@@ -66,19 +90,67 @@ fn failure(error: &KafkaError, topic: &str) -> AppendError {
 
 /// The one writer of a Kafka log. Its drop waits for queued entries.
 pub(super) struct KafkaWriter {
-    producer: ThreadedProducer<Deliveries>,
+    producer: RwLock<Made<ThreadedProducer<Deliveries>>>,
     outcomes: Arc<Outcomes>,
+    brokers: Arc<Brokers>,
     settings: Arc<KafkaSettings>,
+    message_bytes: Arc<AtomicUsize>,
+}
+
+/// A producer, and the largest batch that the topics took when it was made.
+struct Made<P> {
+    producer: P,
+    message_bytes: usize,
 }
 
 impl KafkaWriter {
-    pub(super) fn new(settings: &Arc<KafkaSettings>, brokers: &Arc<Brokers>) -> Result<Self, ConnectError> {
+    /// Makes a writer to topics that take batches of `message_bytes`, which may change.
+    pub(super) fn new(
+        settings: &Arc<KafkaSettings>,
+        brokers: &Arc<Brokers>,
+        message_bytes: Arc<AtomicUsize>,
+    ) -> Result<Self, ConnectError> {
         let outcomes = Outcomes::new(settings.clone(), brokers.clone());
-        let deliveries = Deliveries { outcomes: outcomes.clone(), brokers: brokers.clone() };
-        let producer = ThreadedProducer::from_config_and_context(&settings.writer(), deliveries)
-            .map_err(|error| ConnectError::Settings(error.to_string()))?;
-        Ok(KafkaWriter { producer, outcomes, settings: settings.clone() })
+        let producer = producer(settings, brokers, &outcomes, &message_bytes)?;
+        let (settings, brokers) = (settings.clone(), brokers.clone());
+        Ok(KafkaWriter { producer: RwLock::new(producer), outcomes, brokers, settings, message_bytes })
     }
+
+    /// Replaces the producer if the topics take batches of another size than when it was made. The
+    /// old one sends its queue first, so the order within a partition stays.
+    fn follow_size(&self) {
+        let message_bytes = self.message_bytes.load(Ordering::Acquire);
+        if self.producer.read().message_bytes == message_bytes {
+            return;
+        }
+        let mut current = self.producer.write();
+        if current.message_bytes == message_bytes {
+            return;
+        }
+        // A record that is still open after that time gets its outcome when the producer is dropped.
+        _ = current.producer.flush(self.settings.delivery_timeout);
+        match producer(&self.settings, &self.brokers, &self.outcomes, &self.message_bytes) {
+            Ok(new) => *current = new,
+            Err(error) => {
+                tracing::warn!(%error, "no producer with other batches can be made; the present one goes on");
+                current.message_bytes = message_bytes;
+            }
+        }
+    }
+}
+
+fn producer(
+    settings: &KafkaSettings,
+    brokers: &Arc<Brokers>,
+    outcomes: &Arc<Outcomes>,
+    message_bytes: &Arc<AtomicUsize>,
+) -> Result<Made<ThreadedProducer<Deliveries>>, ConnectError> {
+    let deliveries =
+        Deliveries { outcomes: outcomes.clone(), brokers: brokers.clone(), message_bytes: message_bytes.clone() };
+    let message_bytes = message_bytes.load(Ordering::Acquire);
+    let producer = ThreadedProducer::from_config_and_context(&settings.writer(message_bytes), deliveries)
+        .map_err(|error| ConnectError::Settings(error.to_string()))?;
+    Ok(Made { producer, message_bytes })
 }
 
 impl Writer for KafkaWriter {
@@ -99,8 +171,10 @@ impl Writer for KafkaWriter {
             headers,
             delivery_opaque: Box::new(Waiter { sender, deadline }),
         };
+        self.follow_size();
         loop {
-            match self.producer.send(record) {
+            let sent = self.producer.read().producer.send(record);
+            match sent {
                 Ok(()) => return appended,
                 Err((error, back))
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) && Instant::now() < deadline =>
@@ -110,7 +184,7 @@ impl Writer for KafkaWriter {
                 }
                 Err((error, back)) => {
                     // The record never entered the queue, so it is certainly not written.
-                    let why = match (self.producer.client().fatal_error(), failure(&error, topic)) {
+                    let why = match (self.producer.read().producer.client().fatal_error(), failure(&error, topic)) {
                         (Some((code, reason)), _) => AppendError::NotWritten(format!(
                             "{topic}: the producer failed for good ({code}: {reason}): restart the process"
                         )),
@@ -126,10 +200,11 @@ impl Writer for KafkaWriter {
 
     fn flush(&self, timeout: Duration) -> Result<(), AppendError> {
         let deadline = Instant::now() + timeout;
-        self.producer.flush(timeout).map_err(|error| {
+        let producer = &self.producer.read().producer;
+        producer.flush(timeout).map_err(|error| {
             AppendError::Unknown(format!(
                 "{} entries are not acknowledged after {} ms: {error}",
-                self.producer.in_flight_count(),
+                producer.in_flight_count(),
                 timeout.as_millis()
             ))
         })?;

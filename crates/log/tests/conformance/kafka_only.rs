@@ -306,7 +306,7 @@ fn refusals_leave_no_topic_behind() {
     let Some(broker) = Broker::shared() else { return };
     let settings = settings(broker);
     let bound = |cluster_id: Option<&str>, partitions| {
-        let bound = Some(BoundTopic { cluster_id: cluster_id.map(Into::into), partitions });
+        let bound = Some(BoundTopic { cluster_id: cluster_id.map(Into::into), partitions, topic_id: None });
         KafkaLog::connect(KafkaSettings { bound, ..settings.clone() }).err()
     };
     let missing = |required| {

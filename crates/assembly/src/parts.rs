@@ -4,12 +4,13 @@ use crate::data_dir::{DataDir, LogIdentity};
 use crate::event_log::{EventLog, open_log};
 use receipts_fold::Limits as FoldLimits;
 use receipts_http::{Ingest, Limits, Updates};
-use receipts_log::{Inspect, Log, ReadError};
+use receipts_log::{Inspect, Log, ReadError, Topic};
 use receipts_objects::Destination;
 use receipts_projection::{
     APPEND_RETRY_MAX, PRE_ENCODE_BYTES, ProjectError, Projector, SLICE_MESSAGES, Settings as ProjectorSettings,
     SnapshotSchedule, SnapshotSettings,
 };
+use receipts_query::LogTag;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_snapshots::Keep;
@@ -60,6 +61,7 @@ pub fn ingest(limits: Limits, log: &dyn Log) -> Ingest {
     Ingest {
         writer: log.writer(),
         partition_count: log.partition_count(),
+        log: log.tag(Topic::Events).map(LogTag),
         limits,
         acknowledge_timeout: ACKNOWLEDGE_TIMEOUT,
     }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use exchange::{NoReply, Shared, keep_polling};
 use futures_util::future::join_all;
 use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
-use receipts_query::{Answer, Answers, Conversation, CursorKey, Positions, Readiness, Unavailable};
+use receipts_query::{Answer, Answers, Conversation, CursorKey, LogTag, Positions, Readiness, Unavailable};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -163,6 +163,10 @@ impl Answers for Peers {
 
     fn positions(&self) -> Positions {
         self.shared.table.read().positions()
+    }
+
+    fn log(&self) -> Option<LogTag> {
+        self.shared.table.read().log()
     }
 
     fn ready(&self) -> Readiness {

@@ -5,7 +5,7 @@
 //! talk to one another. A position is sent as its token.
 
 use receipts_fold::view::MemberFilter;
-use receipts_query::{Answer, Positions, Unavailable};
+use receipts_query::{Answer, LogTag, Positions, Unavailable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +27,9 @@ pub struct PeerState {
     pub standby: bool,
     /// The partitions that it answers for, and how far each is folded.
     pub positions: Positions,
+    /// The log of the positions, if the projector knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogTag>,
     /// The same partitions by number; a partition that holds no event yet has no position.
     pub partitions: Vec<u32>,
     /// The owned partitions for which it has not heard from the log for a while, and for how many

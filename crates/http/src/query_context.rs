@@ -14,7 +14,7 @@ use axum::http::HeaderName;
 use axum::http::request::Parts;
 use futures_util::FutureExt as _;
 use receipts_fold::view::Receipt;
-use receipts_query::{Answer, Answers, BadToken, Conversation, CursorKey, Positions, Unavailable};
+use receipts_query::{Answer, Answers, BadToken, Conversation, CursorKey, LogTag, Positions, Token, Unavailable};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +124,8 @@ pub(crate) fn with_receipt(problem: Problem, receipt: &Receipt) -> Problem {
 pub(crate) struct Freshness {
     /// The positions that must be folded first.
     pub(crate) min: Positions,
+    /// The log of the state, if that is known.
+    log: Option<LogTag>,
     /// How long to wait for them.
     pub(crate) wait: Duration,
     /// The place of the request, if it names a position.
@@ -136,7 +138,7 @@ impl Freshness {
     /// loses nothing.
     pub(crate) fn with(&self, mut answered: Positions, stale_s: Option<u64>) -> AnsweredFrom {
         answered.merge(&self.min);
-        AnsweredFrom { positions: answered, stale_s }
+        AnsweredFrom { positions: answered, log: self.log, stale_s }
     }
 }
 
@@ -144,12 +146,13 @@ impl FromRequestParts<Arc<QueryContext>> for Freshness {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, query: &Arc<QueryContext>) -> Result<Self, Problem> {
-        let mut min = Positions::new();
+        let (mut min, log) = (Positions::new(), query.answers.log());
         for tokens in parts.headers.get_all(MIN_POSITION_HEADER) {
             for token in tokens.to_str().unwrap_or("\u{fffd}").split(',') {
                 let bad =
                     |error: BadToken| Problem::new(Code::BadPosition).item("/Receipts-Min-Position", error.to_string());
-                min.merge(&token.trim().parse().map_err(bad)?);
+                let token: Token = token.trim().parse().map_err(bad)?;
+                min.merge(&token.into_positions(log).map_err(bad)?);
             }
         }
         let mut waits = parts.headers.get_all(WAIT_HEADER).iter();
@@ -164,6 +167,6 @@ impl FromRequestParts<Arc<QueryContext>> for Freshness {
                 .map(|text| Duration::from_millis(text.parse().unwrap_or(WAIT_MAX_MS).min(WAIT_MAX_MS)))
                 .ok_or_else(|| Problem::invalid("/Receipts-Wait-Ms", "must be a whole number of milliseconds"))?,
         };
-        Ok(Self { min, wait, place: parts.extensions.get().cloned() })
+        Ok(Self { min, log, wait, place: parts.extensions.get().cloned() })
     }
 }

@@ -5,7 +5,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
-use receipts_query::Positions;
+use receipts_query::{LogTag, Positions, Token};
 
 /// Carries a position token: of a read, how far the log was folded for the answer; of a write, the
 /// written events.
@@ -20,21 +20,29 @@ pub const STALE_HEADER: HeaderName = HeaderName::from_static("receipts-stale");
 pub(crate) struct AnsweredFrom {
     /// How far it was folded.
     pub(crate) positions: Positions,
+    /// The log that it was folded from, if that is known.
+    pub(crate) log: Option<LogTag>,
     /// For how many whole seconds it has not heard from the log, if it does not.
     pub(crate) stale_s: Option<u64>,
 }
 
 /// Sets the position token of an answer, and says if its state is stale.
 pub(crate) fn put_state(headers: &mut HeaderMap, state: &AnsweredFrom) {
-    put_position(headers, &state.positions);
+    put_position(headers, &state.token());
     if let Some(seconds) = state.stale_s {
         headers.insert(STALE_HEADER, seconds.into());
     }
 }
 
+impl AnsweredFrom {
+    pub(crate) fn token(&self) -> Token {
+        self.positions.token(self.log)
+    }
+}
+
 /// Sets the position token of an answer.
-pub(crate) fn put_position(headers: &mut HeaderMap, positions: &Positions) {
-    if let Ok(token) = HeaderValue::try_from(positions.to_string()) {
+pub(crate) fn put_position(headers: &mut HeaderMap, token: &Token) {
+    if let Ok(token) = HeaderValue::try_from(token.to_string()) {
         headers.insert(POSITION_HEADER, token);
     }
 }

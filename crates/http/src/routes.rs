@@ -35,7 +35,7 @@ pub fn query_router(query: QueryContext, updates: Option<Updates>) -> Router {
 /// Sets the current positions on an answer that has none because its handler did not ask the state.
 async fn stamp(State(query): State<Arc<QueryContext>>, mut response: Response) -> Response {
     if !response.headers().contains_key(POSITION_HEADER) {
-        put_position(response.headers_mut(), &query.answers.positions());
+        put_position(response.headers_mut(), &query.answers.positions().token(query.answers.log()));
     }
     response
 }

@@ -38,6 +38,11 @@ impl Topic {
     }
 }
 
+/// Returns the tag of a log's identity: the low half of its XXH3-64.
+pub(crate) fn tag_of(identity: &str) -> u32 {
+    xxh3_64_with_seed(identity.as_bytes(), 0) as u32
+}
+
 /// One record of the event log, borrowed from the reader for the length of a call.
 pub struct Record<'a> {
     /// Its partition.
@@ -314,6 +319,13 @@ pub trait Log: Send + Sync {
 
     /// Returns the writer, which all callers share.
     fn writer(&self) -> Arc<dyn Writer>;
+
+    /// Returns a number that tells a topic of this log from that of every other log, as its offsets
+    /// do not; `None` if the log has no such identity.
+    fn tag(&self, topic: Topic) -> Option<u32> {
+        _ = topic;
+        None
+    }
 
     /// Returns the contact of this process with the log.
     fn contact(&self) -> Contact {

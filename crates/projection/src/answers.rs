@@ -5,7 +5,7 @@ use crate::partitions::Partitions;
 use async_trait::async_trait;
 use receipts_cluster::{Owner, answer_found, merge_found};
 use receipts_fold::view::{FoundReceipt, MemberFilter, Members, ReadMark, Receipt};
-use receipts_query::{Answer, Answers, Conversation, Positions, Readiness, Unavailable};
+use receipts_query::{Answer, Answers, Conversation, LogTag, Positions, Readiness, Unavailable};
 use std::time::Duration;
 
 impl Partitions {
@@ -38,6 +38,10 @@ impl Answers for Partitions {
 
     fn positions(&self) -> Positions {
         Partitions::positions(self)
+    }
+
+    fn log(&self) -> Option<LogTag> {
+        self.log_tag()
     }
 
     fn ready(&self) -> Readiness {

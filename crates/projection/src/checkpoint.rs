@@ -51,6 +51,8 @@ impl Shard {
             self.schedule.lock().postpone_one(number, now + Duration::from_secs(1), Duration::ZERO);
             return Ok(());
         }
+        // INV-SAME-LOG: no state of two logs is made durable.
+        self.shared.partitions.confirm_topic()?;
         let has_refused = self.publisher.lock().has_refused(number);
         let acknowledge_timeout = if has_refused {
             Duration::ZERO

@@ -2,7 +2,7 @@
 //! nothing about a read.
 
 use parking_lot::Mutex;
-use receipts_log::Ends;
+use receipts_log::{Ends, ReadError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +57,11 @@ impl LogEnd {
         self.questions.lock().ends.clone()
     }
 
+    /// See [`Ends::confirm_topic`].
+    pub(crate) fn confirm_topic(&self) -> Result<(), ReadError> {
+        self.log.confirm_topic()
+    }
+
     /// Asks until no read waits for a question.
     async fn run(self: Arc<Self>) {
         loop {
@@ -93,7 +98,6 @@ impl LogEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use receipts_log::ReadError;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     /// A log that grows at each question, and counts them.

@@ -5,10 +5,10 @@ use crate::clock::is_ahead;
 use crate::damage::Damage;
 use crate::log_end::LogEnd;
 use crate::partition::{Fold, Partition};
-use crate::settings::Settings;
+use crate::settings::{ProjectError, Settings};
 use parking_lot::{RwLock, RwLockReadGuard};
-use receipts_log::{Contact, Log};
-use receipts_query::{Positions, Readiness, Unavailable};
+use receipts_log::{Contact, Log, Topic};
+use receipts_query::{LogTag, Positions, Readiness, Unavailable};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -34,6 +34,7 @@ struct Table {
     damage: Damage,
     contact: Contact,
     log_end: Option<Arc<LogEnd>>,
+    log_tag: Option<LogTag>,
     stale_max: Duration,
 }
 
@@ -138,8 +139,23 @@ impl Partitions {
             damage,
             contact: log.contact(),
             log_end: log.ends().map(LogEnd::new),
+            log_tag: log.tag(Topic::Events).map(LogTag),
             stale_max,
         }))
+    }
+
+    /// Returns the tag of the log that is folded, if it has one.
+    pub(crate) fn log_tag(&self) -> Option<LogTag> {
+        self.0.log_tag
+    }
+
+    /// Confirms that all folded records are of the log that the process began with. Blocks until the
+    /// log answers.
+    ///
+    /// # Errors
+    /// If the topic was made anew meanwhile.
+    pub(crate) fn confirm_topic(&self) -> Result<(), ProjectError> {
+        self.0.log_end.as_ref().map_or(Ok(()), |log_end| Ok(log_end.confirm_topic()?))
     }
 
     /// Returns the contact with the log.

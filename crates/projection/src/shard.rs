@@ -340,7 +340,9 @@ impl Shard {
             let settings = &self.shared.settings;
             let stops = self.shared.stop.is_cancelled();
             let at_most = if stops { settings.stop_timeout } else { settings.publish_timeout };
-            match self.publish_and_wait(&durable, at_most) {
+            let published =
+                self.shared.partitions.confirm_topic().and_then(|()| self.publish_and_wait(&durable, at_most));
+            match published {
                 Ok(true) => {}
                 Ok(false) => self.keep_acknowledged(&mut durable),
                 Err(e) => {

@@ -3,7 +3,7 @@
 //!
 //! It must not decide which callers may ask; the edge does.
 
-use crate::Positions;
+use crate::{LogTag, Positions};
 use async_trait::async_trait;
 use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,11 @@ pub trait Answers: Send + Sync + 'static {
 
     /// Returns how far every partition is folded now.
     fn positions(&self) -> Positions;
+
+    /// Returns the log of the positions, if it is known.
+    fn log(&self) -> Option<LogTag> {
+        None
+    }
 
     /// Returns how far the state is behind the log.
     fn ready(&self) -> Readiness;

@@ -11,4 +11,4 @@ mod position;
 
 pub use answers::{Answer, Answers, Conversation, Readiness, Unavailable};
 pub use cursor::{BadCursor, CursorKey, ListId};
-pub use position::{BadToken, Positions, Since, StreamId, UPDATE_POSITION_HEADER};
+pub use position::{BadToken, LogTag, Positions, Since, StreamId, Token, UPDATE_POSITION_HEADER};

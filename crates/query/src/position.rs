@@ -21,6 +21,9 @@ const TOKEN_VERSION: u8 = 1;
 /// the two kinds of tokens.
 const STREAM_VERSION: u8 = 2;
 
+/// Added to the first byte of a token whose second to fifth byte are its [`LogTag`], little-endian.
+const TAGGED: u8 = 2;
+
 /// Bytes of the checksum.
 const CHECKSUM_BYTES: usize = 4;
 
@@ -132,7 +135,74 @@ pub struct StreamId(pub Positions);
 
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.write(STREAM_VERSION, f)
+        self.0.write(STREAM_VERSION, None, f)
+    }
+}
+
+/// A number that tells the topics of one log from those of another: offsets of one mean other
+/// records in the other. Two logs have the same number once in four billion pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LogTag(pub u32);
+
+/// A token as clients hold it: positions, and the log that they belong to. A token of an earlier
+/// release, or of a log that has no tag, has none.
+///
+/// ```
+/// use receipts_query::{BadToken, LogTag, Positions, Token};
+///
+/// let (here, elsewhere) = (Some(LogTag(7)), Some(LogTag(8)));
+/// let token: Token = Positions::applied(3, 42).token(here).to_string().parse()?;
+/// assert_eq!(token.clone().into_positions(here), Ok(Positions::applied(3, 42)));
+/// assert_eq!(token.into_positions(elsewhere), Err(BadToken::OtherLog));
+/// # Ok::<(), BadToken>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// The log of the positions, if the token names one.
+    pub log: Option<LogTag>,
+    /// The positions, and their kind.
+    pub since: Since,
+}
+
+impl Token {
+    /// Returns false if the token is of another log. A tag that either lacks decides nothing.
+    pub fn may_be_of(&self, log: Option<LogTag>) -> bool {
+        self.log.zip(log).is_none_or(|(token, log)| token == log)
+    }
+
+    /// Returns its position of the event log.
+    ///
+    /// # Errors
+    /// If it is the id of a stream event, or of another log.
+    pub fn into_positions(self, log: Option<LogTag>) -> Result<Positions, BadToken> {
+        match self.since {
+            Since::Stream(_) => Err(BadToken::OfStream),
+            _ if !self.may_be_of(log) => Err(BadToken::OtherLog),
+            Since::Events(positions) => Ok(positions),
+        }
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = match &self.since {
+            Since::Events(_) => TOKEN_VERSION,
+            Since::Stream(_) => STREAM_VERSION,
+        };
+        self.since.positions().write(version, self.log, f)
+    }
+}
+
+impl FromStr for Token {
+    type Err = BadToken;
+
+    fn from_str(token: &str) -> Result<Self, BadToken> {
+        let (version, log, positions) = Positions::read(token)?;
+        let since = match version {
+            STREAM_VERSION => Since::Stream(StreamId(positions)),
+            _ => Since::Events(positions),
+        };
+        Ok(Self { log, since })
     }
 }
 
@@ -158,10 +228,7 @@ impl FromStr for Since {
     type Err = BadToken;
 
     fn from_str(token: &str) -> Result<Self, BadToken> {
-        match Positions::read(token)? {
-            (STREAM_VERSION, positions) => Ok(Self::Stream(StreamId(positions))),
-            (_, positions) => Ok(Self::Events(positions)),
-        }
+        Ok(token.parse::<Token>()?.since)
     }
 }
 
@@ -169,7 +236,7 @@ impl FromStr for Since {
 /// per partition.
 impl fmt::Display for Positions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(TOKEN_VERSION, f)
+        self.write(TOKEN_VERSION, None, f)
     }
 }
 
@@ -177,17 +244,26 @@ impl FromStr for Positions {
     type Err = BadToken;
 
     fn from_str(token: &str) -> Result<Self, BadToken> {
-        match Self::read(token)? {
-            (STREAM_VERSION, _) => Err(BadToken::OfStream),
-            (_, positions) => Ok(positions),
-        }
+        token.parse::<Token>()?.into_positions(None)
     }
 }
 
 impl Positions {
-    fn write(&self, version: u8, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = Vec::with_capacity(1 + self.entries.len() * 6 + CHECKSUM_BYTES);
-        bytes.push(version);
+    /// Returns the token of these positions of a log.
+    #[must_use]
+    pub fn token(&self, log: Option<LogTag>) -> Token {
+        Token { log, since: Since::Events(self.clone()) }
+    }
+
+    fn write(&self, version: u8, log: Option<LogTag>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = Vec::with_capacity(5 + self.entries.len() * 6 + CHECKSUM_BYTES);
+        match log {
+            None => bytes.push(version),
+            Some(LogTag(tag)) => {
+                bytes.push(version + TAGGED);
+                bytes.extend_from_slice(&tag.to_le_bytes());
+            }
+        }
         let mut least = 0;
         for &(partition, next_offset) in &self.entries {
             put_varint(&mut bytes, u64::from(partition) - least);
@@ -198,17 +274,23 @@ impl Positions {
         f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// Reads a token of either version.
-    fn read(token: &str) -> Result<(u8, Self), BadToken> {
+    /// Reads a token of any kind; returns the version of its kind without a tag.
+    fn read(token: &str) -> Result<(u8, Option<LogTag>, Self), BadToken> {
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| BadToken::Garbled)?;
         let (body, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(BadToken::Garbled)?;
         if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
             return Err(BadToken::Garbled);
         }
         let (&version, mut rest) = body.split_first().ok_or(BadToken::Garbled)?;
-        if ![TOKEN_VERSION, STREAM_VERSION].contains(&version) {
-            return Err(BadToken::UnknownVersion);
-        }
+        let (version, log) = match version {
+            TOKEN_VERSION | STREAM_VERSION => (version, None),
+            _ if version == TOKEN_VERSION + TAGGED || version == STREAM_VERSION + TAGGED => {
+                let (tag, after) = rest.split_first_chunk().ok_or(BadToken::Garbled)?;
+                rest = after;
+                (version - TAGGED, Some(LogTag(u32::from_le_bytes(*tag))))
+            }
+            _ => return Err(BadToken::UnknownVersion),
+        };
         let mut entries = Vec::with_capacity(rest.len() / 2);
         let mut least = 0_u64;
         while !rest.is_empty() {
@@ -220,7 +302,7 @@ impl Positions {
             entries.push((u32::try_from(partition).map_err(|_| BadToken::Garbled)?, next_offset));
             least = partition + 1;
         }
-        Ok((version, Self { entries }))
+        Ok((version, log, Self { entries }))
     }
 }
 
@@ -233,6 +315,9 @@ pub enum BadToken {
     /// The text is the `id` of a stream event instead of a position of the event log.
     #[error("must be a position of the event log, not the id of a stream event")]
     OfStream,
+    /// The token is of another log: of a topic that was made anew, or of another cluster.
+    #[error("is a token of another log: drop it, and ask without one")]
+    OtherLog,
     /// The token is from a later release, so this edge is older than the one that gave it.
     #[error("must be a position token of a known version")]
     UnknownVersion,
@@ -348,6 +433,17 @@ mod tests {
             prop_assert_eq!(id.to_string().parse(), Ok(Since::Stream(id)));
             prop_assert_eq!(positions.to_string().parse(), Ok(Since::Events(positions)));
         }
+
+        #[test]
+        fn token_of_another_log_is_refused(positions in positions(), log in any::<Option<u32>>(), of in any::<u32>()) {
+            let log = log.map(LogTag);
+            for since in [Since::Events(positions.clone()), Since::Stream(StreamId(positions.clone()))] {
+                let token = Token { log, since };
+                prop_assert_eq!(token.to_string().parse(), Ok(token.clone()));
+                prop_assert!(token.may_be_of(log) && token.may_be_of(None));
+                prop_assert_eq!(token.may_be_of(Some(LogTag(of))), log.is_none_or(|log| log.0 == of));
+            }
+        }
     }
 
     #[test]
@@ -360,7 +456,7 @@ mod tests {
 
     #[test]
     fn token_of_later_version_differs_from_garbled_one() {
-        let mut bytes = vec![STREAM_VERSION + 1];
+        let mut bytes = vec![STREAM_VERSION + TAGGED + 1];
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         assert_eq!(URL_SAFE_NO_PAD.encode(bytes).parse::<Positions>(), Err(BadToken::UnknownVersion));
         assert_eq!("".parse::<Positions>(), Err(BadToken::Garbled));

@@ -10,8 +10,8 @@ use receipts_backfill::{
     Counts, Draft, Error, ImportReport, Input, Judgement, Plan, Reached, bytes, check, import, is_begun,
     rejected_members,
 };
-use receipts_log::Inspect;
-use receipts_query::Positions;
+use receipts_log::{Inspect, Topic};
+use receipts_query::{LogTag, Positions};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::{Output, printable};
@@ -100,6 +100,7 @@ pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(),
             }
         };
         let stays_out = !is_written && !despite_rejected_members && rejected_members(&done.counts) > 0;
+        let log = opened.log.tag(Topic::Events).map(LogTag);
         let positions: Positions = done.next_offsets.iter().map(|(partition, next)| (*partition, *next)).collect();
         let rejected: u64 = done.counts.rejected.values().sum();
         let report = Report {
@@ -107,7 +108,7 @@ pub(crate) fn run(settings: Settings, asked: Backfill, json: bool) -> Result<(),
             dry_run: plan.dry_run,
             nothing_written: !is_written,
             notes,
-            position: (!done.next_offsets.is_empty()).then(|| positions.to_string()),
+            position: (!done.next_offsets.is_empty()).then(|| positions.token(log).to_string()),
             progress: plan.progress,
             rejects: (rejected > 0).then_some(plan.rejects),
             done,

@@ -8,8 +8,8 @@ use clap::Args;
 use receipts_assembly::{ACKNOWLEDGE_TIMEOUT, InUse};
 use receipts_event::{Body, Event, TENANT_DEFAULT, copies, decode};
 use receipts_http::AUDIT_TARGET;
-use receipts_log::{AppendError, Entry, Location, PendingAppend, Writer, outcome};
-use receipts_query::Positions;
+use receipts_log::{AppendError, Entry, Location, PendingAppend, Topic, Writer, outcome};
+use receipts_query::{LogTag, Positions};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;
@@ -70,7 +70,8 @@ pub(crate) fn write(settings: &Settings, event: &Event<'_>, headline: &str, json
     audit(event, &outcomes);
     let written = all_written(&outcomes)?;
     let positions: Positions = written.iter().map(|copy| (copy.partition, copy.offset + 1)).collect();
-    let report = Report { log: &opened.name, event, written, position: positions.to_string() };
+    let log = opened.log.tag(Topic::Events).map(LogTag);
+    let report = Report { log: &opened.name, event, written, position: positions.token(log).to_string() };
     let printed = Output::stdout(json).write(&report, |to| {
         writeln!(to, "{headline}")?;
         write!(

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use libfuzzer_sys::fuzz_target;
 use receipts_fold::view::MemberFilter;
 use receipts_fuzz::seeds;
-use receipts_query::{CursorKey, ListId, Positions, Since, StreamId};
+use receipts_query::{CursorKey, ListId, Positions, Since, StreamId, Token};
 
 const KEY: CursorKey = CursorKey::new([42; 32]);
 const LIST: ListId<'static> =
@@ -55,7 +55,6 @@ fn text(text: &str) {
         assert_eq!(KEY.sign(LIST, slot), text, "a cursor that was never issued opens");
     }
     if let Ok(positions) = text.parse::<Positions>() {
-        assert_eq!(positions.to_string(), text, "two tokens of one position");
         let again: Positions = positions.iter().collect();
         assert_eq!(again, positions);
         assert!(positions.covers(&Positions::new()) && positions.covers(&positions));
@@ -65,9 +64,11 @@ fn text(text: &str) {
 
 /// A text is at most one kind of token.
 fn since(text: &str) {
+    if let Ok(token) = text.parse::<Token>() {
+        assert_eq!(token.to_string(), text, "two tokens of one position");
+    }
     match text.parse() {
-        Ok(Since::Stream(id)) => {
-            assert_eq!(id.to_string(), text, "two ids of one place");
+        Ok(Since::Stream(_)) => {
             assert!(text.parse::<Positions>().is_err(), "an id that is a position as well");
         }
         Ok(Since::Events(positions)) => assert_eq!(text.parse(), Ok(positions)),

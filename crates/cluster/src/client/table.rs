@@ -1,7 +1,7 @@
 //! Knows the partitions of each projector from the state that it reported last. Sends nothing.
 
 use crate::protocol::PeerState;
-use receipts_query::Positions;
+use receipts_query::{LogTag, Positions};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -111,6 +111,14 @@ impl Table {
         positions
     }
 
+    /// Returns the log of the positions, if a projector reports it and no other one reports another:
+    /// an edge must not refuse a token of a log that some projector folds.
+    pub(crate) fn log(&self) -> Option<LogTag> {
+        let mut logs = self.peers.values().filter_map(|peer| peer.state.log);
+        let first = logs.next()?;
+        logs.all(|log| log == first).then_some(first)
+    }
+
     /// Returns the partitions that a projector answers for, each with the seconds since its best
     /// holder heard from the log, if that is silent.
     pub(crate) fn answered(&self) -> BTreeMap<u32, Option<u64>> {
@@ -151,6 +159,7 @@ mod tests {
 
     fn state(standby: bool, partitions: &[u32], next_offset: u64) -> PeerState {
         PeerState {
+            log: None,
             advertise: None,
             partition_count: 4,
             standby,
@@ -167,6 +176,17 @@ mod tests {
 
     fn url(port: u16) -> String {
         format!("http://127.0.0.1:{port}")
+    }
+
+    #[test]
+    fn log_is_known_while_projectors_agree() {
+        let (mut table, state) = (Table::default(), |log| PeerState { log, ..state(false, &[0], 1) });
+        table.record(at(1), Some(state(None)));
+        assert_eq!(table.log(), None);
+        table.record(at(2), Some(state(Some(LogTag(7)))));
+        assert_eq!(table.log(), Some(LogTag(7)), "an older release does not report it");
+        table.record(at(3), Some(state(Some(LogTag(8)))));
+        assert_eq!(table.log(), None, "the service moves to another topic");
     }
 
     #[test]

@@ -79,6 +79,7 @@ async fn state(State(asked): State<Arc<Asked>>) -> Json<PeerState> {
         partition_count: peer.owner.partition_count(),
         standby: peer.standby,
         positions: peer.owner.positions(),
+        log: peer.owner.log(),
         partitions: peer.owner.owned_partitions(),
         stale: peer.owner.stale_seconds(),
         cursor_key: peer.cursor_key.clone(),

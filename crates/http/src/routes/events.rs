@@ -21,9 +21,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use body::{PostedEvents, Reading};
-use receipts_log::{PendingAppend, Writer, outcome};
-use receipts_query::Positions;
+use receipts_log::{AppendError, PendingAppend, Writer, outcome};
+use receipts_query::{LogTag, Positions};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -40,6 +41,8 @@ pub struct Ingest {
     pub writer: Arc<dyn Writer>,
     /// Partitions of the event topic, at least 1.
     pub partition_count: u32,
+    /// The log, for the tokens of answers; `None` if it has no identity.
+    pub log: Option<LogTag>,
     /// Bounds the size of a body and the time that it takes to arrive.
     pub limits: Limits,
     /// How long an answer waits for the log, counted from the first append. It must be longer than
@@ -111,9 +114,10 @@ pub(crate) async fn post_events(
     let accepted = batch.event_count;
     let positions = outcomes.into_answer(&batch)?;
     metrics::counter!("receipts_ingest_events_total").increment(accepted as u64);
-    let answer = Accepted { accepted, position: positions.to_string() };
+    let token = positions.token(ingest.log);
+    let answer = Accepted { accepted, position: token.to_string() };
     let mut response = (StatusCode::ACCEPTED, [(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response();
-    put_position(response.headers_mut(), &positions);
+    put_position(response.headers_mut(), &token);
     Ok(response)
 }
 
@@ -162,6 +166,8 @@ struct Outcomes {
     failed: Vec<(usize, bool)>,
     /// The written copies of each event that has an audit line.
     of_acts: Vec<Positions>,
+    /// The events that are larger than the log takes, by their indexes.
+    too_large: BTreeSet<usize>,
     /// True if not every append was even begun in time.
     is_unknown: bool,
 }
@@ -181,6 +187,9 @@ impl Outcomes {
             Err(error) => error,
         };
         let is_open = error.may_have_happened();
+        if matches!(error, AppendError::TooLarge(_)) {
+            self.too_large.insert(index);
+        }
         self.open_count += usize::from(is_open);
         if self.failed.is_empty() {
             tracing::warn!(cause = %error, is_open, "an event was not acknowledged");
@@ -211,11 +220,32 @@ impl Outcomes {
             return Ok(self.positions);
         }
         let nothing_written = self.written_count == 0 && self.open_count == 0;
-        let code = if nothing_written { Code::NotWritten } else { Code::OutcomeOpen };
+        let code = match (self.too_large.is_empty(), nothing_written) {
+            // Sent again it fails again, whatever became of the others.
+            (false, _) => Code::TooLarge,
+            (true, true) => Code::NotWritten,
+            (true, false) => Code::OutcomeOpen,
+        };
         let items = self.failed.iter().map(|&(index, is_open)| Item {
             pointer: batch.pointer(index),
-            detail: if is_open { "may have been written" } else { "was not written" }.into(),
+            detail: match is_open {
+                true => "may have been written",
+                false if self.too_large.contains(&index) => "was not written, and is larger than the log takes",
+                false => "was not written",
+            }
+            .into(),
         });
-        Err(Problem::new(code).items(items.collect()))
+        let problem = Problem::new(code).items(items.collect());
+        Err(match code {
+            Code::TooLarge if nothing_written => problem.detail(
+                "nothing was written, because an event is larger than the event topic takes (max.message.bytes): split or \
+                 shorten it, or ask the operator to raise that bound",
+            ),
+            Code::TooLarge => problem.detail(
+                "an event is larger than the event topic takes (max.message.bytes); events that are not named here were \
+                 written, and may be sent again with the corrected one",
+            ),
+            _ => problem,
+        })
     }
 }

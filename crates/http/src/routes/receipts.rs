@@ -157,7 +157,7 @@ pub(crate) async fn query_receipts(
         }
     }
     let state = freshness.with(answer.positions, answer.stale_s);
-    Ok(answered(json::receipts(&answer.value, &state.positions.to_string()), &state))
+    Ok(answered(json::receipts(&answer.value, &state.token().to_string()), &state))
 }
 
 /// Returns one receipt.

@@ -18,7 +18,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use futures_util::stream::unfold;
-use receipts_query::{BadToken, Since};
+use receipts_query::{BadToken, LogTag, Since, Token};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -84,7 +84,8 @@ pub(crate) async fn stream_updates(
     if !access.counts.permits(by_scope, by_sender) {
         return Err(Problem::new(Code::Forbidden));
     }
-    let since = since(&headers, &parameters, query.answers.partition_count())?;
+    let logs = Logs { events: query.answers.log(), updates: updates.log() };
+    let since = since(&headers, &parameters, query.answers.partition_count(), logs)?;
     query.wait(&caller, &freshness).await?;
     let held = query.limits.budgets.streams.acquire(&caller, 1)?;
     // Read before the stream begins, so that every later update is on it.
@@ -104,7 +105,7 @@ pub(crate) async fn stream_updates(
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Without it nginx buffers the stream.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    put_position(headers, &state.positions);
+    put_position(headers, &state.token());
     if let Some(ends_at) = ends_at {
         response.extensions_mut().insert(ends_at);
     }
@@ -128,9 +129,21 @@ fn interest(parameters: &Parameters) -> Result<Interest, Problem> {
     }
 }
 
+/// The logs of the two kinds of tokens, where they are known.
+#[derive(Clone, Copy)]
+struct Logs {
+    events: Option<LogTag>,
+    updates: Option<LogTag>,
+}
+
 /// Returns the token from which the stream resumes. The header wins, because a client sends it
 /// after it has received events from its URL.
-fn since(headers: &HeaderMap, parameters: &Parameters, partition_count: u32) -> Result<Option<Since>, Problem> {
+fn since(
+    headers: &HeaderMap,
+    parameters: &Parameters,
+    partition_count: u32,
+    logs: Logs,
+) -> Result<Option<Since>, Problem> {
     let header = headers.get(&LAST_EVENT_ID_HEADER).map(|id| id.to_str().unwrap_or("\u{fffd}"));
     let (pointer, token) = match (header.filter(|id| !id.is_empty()), parameters.one("since")?) {
         (Some(id), _) => ("/Last-Event-ID", id),
@@ -138,7 +151,16 @@ fn since(headers: &HeaderMap, parameters: &Parameters, partition_count: u32) -> 
         (None, None) => return Ok(None),
     };
     let bad = |detail: String| Problem::new(Code::BadPosition).item(pointer, detail);
-    let since: Since = token.trim().parse().map_err(|error: BadToken| bad(error.to_string()))?;
+    let token: Token = token.trim().parse().map_err(|error: BadToken| bad(error.to_string()))?;
+    let log = match token.since {
+        Since::Events(_) => logs.events,
+        Since::Stream(_) => logs.updates,
+    };
+    if !token.may_be_of(log) {
+        let detail = "the token is of another log: drop it, ask for the receipts, and open a new stream";
+        return Err(Problem::new(Code::UpdatesGone).detail(detail));
+    }
+    let since = token.since;
     match since.positions().highest_partition() {
         Some(highest) if highest >= partition_count => Err(bad("must be a token of this log".to_owned())),
         _ => Ok(Some(since)),

@@ -4,7 +4,8 @@
 //! It must not know what a stream shows.
 
 use super::hub::{Hub, Subscription};
-use receipts_log::{Inspect, ReadError};
+use receipts_log::{Inspect, ReadError, Topic};
+use receipts_query::LogTag;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -43,6 +44,11 @@ impl Updates {
     /// Registers a stream for an addressee; see [`Hub::subscribe`].
     pub(super) fn subscribe(&self, addressee: &str) -> Option<Subscription> {
         self.0.hub.subscribe(addressee)
+    }
+
+    /// The topic of updates, for the ids of stream events; `None` if it has no identity.
+    pub(crate) fn log(&self) -> Option<LogTag> {
+        self.0.hub.log().tag(Topic::Updates).map(LogTag)
     }
 
     /// The longest silence of a stream.

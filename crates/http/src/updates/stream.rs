@@ -13,7 +13,7 @@ use crate::edge::budget::Held;
 use crate::problem::{Code, Problem};
 use bytes::Bytes;
 use receipts_log::{ReadError, Topic};
-use receipts_query::{Answers, Positions, Since, StreamId, Unavailable};
+use receipts_query::{Answers, Positions, Since, StreamId, Token, Unavailable};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -215,9 +215,9 @@ impl Stream {
         self.sent(format!(": \nid: {}\n\n", self.id()).into())
     }
 
-    fn id(&self) -> StreamId {
+    fn id(&self) -> Token {
         let positions = self.progress.iter().map(|progress| (progress.partition, progress.next_offset));
-        StreamId(positions.collect::<Positions>())
+        Token { log: self.feed.log(), since: Since::Stream(StreamId(positions.collect::<Positions>())) }
     }
 
     /// Reads the next missed updates from the topic, up to the first that the hub delivers. Returns

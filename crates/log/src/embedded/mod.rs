@@ -11,7 +11,9 @@ mod reader;
 mod row;
 mod writer;
 
-use crate::port::{Assignment, Ends, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Tail, Topic, Writer};
+use crate::port::{
+    Assignment, Ends, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Tail, Topic, Writer, tag_of,
+};
 use async_trait::async_trait;
 use file::File;
 use std::num::NonZeroU32;
@@ -93,6 +95,7 @@ pub enum OpenError {
 /// ```
 pub struct EmbeddedLog {
     file: Arc<File>,
+    tag: Option<u32>,
     writer: Arc<EmbeddedWriter>,
 }
 
@@ -106,8 +109,10 @@ impl EmbeddedLog {
     /// [`OpenError`] says what to do.
     pub fn open(dir: &Path, partitions: Option<NonZeroU32>) -> Result<Self, OpenError> {
         let file = Arc::new(File::open(dir, partitions)?);
+        // The caller's file with the id of the log; a log without one has no identity.
+        let tag = std::fs::read_to_string(dir.join("id")).ok().map(|id| tag_of(id.trim()));
         let writer = Arc::new(EmbeddedWriter::start(file.clone()));
-        Ok(EmbeddedLog { file, writer })
+        Ok(EmbeddedLog { file, tag, writer })
     }
 
     /// Returns true if `dir` holds a log, for callers that must not create one. Also returns true
@@ -140,6 +145,10 @@ impl Log for EmbeddedLog {
 
     fn writer(&self) -> Arc<dyn Writer> {
         self.writer.clone()
+    }
+
+    fn tag(&self, _: Topic) -> Option<u32> {
+        self.tag
     }
 
     fn ends(&self) -> Option<Arc<dyn Ends>> {

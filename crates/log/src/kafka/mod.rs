@@ -21,7 +21,9 @@ mod watch;
 mod writer;
 
 use crate::contact::Contact;
-use crate::port::{Assignment, Ends, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Tail, Topic, Writer};
+use crate::port::{
+    Assignment, Ends, Inspect, Log, OwnedRecord, ReadError, Reader, Record, Tail, Topic, Writer, tag_of,
+};
 use async_trait::async_trait;
 use brokers::Brokers;
 pub use connect::ConnectError;
@@ -86,6 +88,10 @@ impl Log for KafkaLog {
     fn reader(&self, group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError> {
         let (settings, brokers, contact) = (self.settings.clone(), self.brokers.clone(), self.contact());
         Ok(Box::new(reader::KafkaReader::new(settings, brokers, contact, self.partitions, group, assignment)?))
+    }
+
+    fn tag(&self, topic: Topic) -> Option<u32> {
+        self.topic_id(topic).map(tag_of)
     }
 
     fn contact(&self) -> Contact {

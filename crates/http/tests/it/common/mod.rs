@@ -112,6 +112,7 @@ impl App {
             ingest: Ingest {
                 writer: setup.writer.unwrap_or_else(|| log.writer()),
                 partition_count: log.partition_count(),
+                log: None,
                 limits: setup.limits.clone(),
                 acknowledge_timeout: setup.acknowledge_timeout,
             },

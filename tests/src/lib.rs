@@ -4,6 +4,7 @@
 
 pub mod kafka;
 pub mod process;
+pub mod tables;
 pub mod tokens;
 pub mod witness;
 

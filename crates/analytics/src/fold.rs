@@ -1,7 +1,7 @@
 //! Folds a prefix of a partition for analysis, with its own consumer and its own state: in memory
 //! and, beyond its memory, in a temporary directory. Opens no store of a service.
 
-use crate::Error;
+use crate::{Error, TemporaryFolder};
 use receipts_event::Event;
 use receipts_fold::effects::{DeadLetter, Effects};
 use receipts_fold::{Limits, PREFETCH_EVENTS, State};
@@ -11,11 +11,8 @@ use receipts_snapshots::{ProgressMonitor, Requirements, Snapshots, StopOnly};
 use receipts_store::{Paged, SledSettings, SledStore, trim};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::Permissions;
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
-use tempfile::TempDir;
 
 /// Called after an event: with the state, the record, its event, and its effects.
 pub type Watch<'w> = dyn FnMut(&Fold, &Record<'_>, &Event<'_>, &Effects) -> Result<(), Error> + 'w;
@@ -197,7 +194,7 @@ pub struct Folded {
     /// The records that were read for it.
     pub report: FoldReport,
     _store: SledStore,
-    _dir: TempDir,
+    _dir: TemporaryFolder,
 }
 
 impl Scratch {
@@ -282,13 +279,8 @@ impl Scratch {
     }
 
     /// Creates an empty store in a temporary directory.
-    fn store(&self) -> Result<(TempDir, SledStore), Error> {
-        // It holds ids and read times, so only its owner may enter it.
-        let private = Permissions::from_mode(0o700);
-        let dir = tempfile::Builder::new()
-            .permissions(private)
-            .tempdir()
-            .map_err(Error::io("creating a temporary directory (set TMPDIR to choose another location)"))?;
+    fn store(&self) -> Result<(TemporaryFolder, SledStore), Error> {
+        let dir = TemporaryFolder::new()?;
         let settings = SledSettings { cache_bytes: (self.memory_bytes / 4) as u64, sync: false };
         let store = SledStore::open_strict(dir.path(), settings)?;
         Ok((dir, store))
@@ -334,7 +326,7 @@ impl Scratch {
         span: &Span,
         partition_count: u32,
         monitor: &dyn ProgressMonitor,
-    ) -> Result<Option<(TempDir, SledStore)>, Error> {
+    ) -> Result<Option<(TemporaryFolder, SledStore)>, Error> {
         let (dir, store) = self.store()?;
         Ok(self.restore(&store, span, partition_count, monitor)?.map(|_| (dir, store)))
     }

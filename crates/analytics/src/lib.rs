@@ -12,9 +12,11 @@ mod pages;
 pub mod rebuild;
 pub mod stats;
 pub mod table;
+mod temporary;
 pub mod verify;
 
 pub use error::Error;
 pub use fold::{FoldReport, Folded, Scratch, Span, UpTo, Watch, offset_at, read, span};
 pub use pages::digest;
 pub use receipts_snapshots::{ProgressMonitor, StopOnly};
+pub use temporary::TemporaryFolder;

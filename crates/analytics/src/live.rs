@@ -19,11 +19,11 @@ pub use rows::DATASETS;
 
 use crate::export::Dataset;
 use crate::fold::{Folded, fold_watched};
-use crate::{Error, ProgressMonitor, Scratch, Span, UpTo, span};
+use crate::{Error, ProgressMonitor, Scratch, Span, TemporaryFolder, UpTo, span};
 use receipts_log::Inspect;
 use receipts_objects::Destination;
 use serde::Serialize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use table::Table;
 
 /// How often a wait between two rounds looks whether the operator stops it.
@@ -37,7 +37,7 @@ pub struct Plan<'a> {
     pub log: String,
     /// The datasets; each must be one of [`DATASETS`].
     pub datasets: Vec<Dataset>,
-    /// The time between two rounds.
+    /// The time from the beginning of a round to that of the next.
     pub every: Duration,
     /// How long versions are kept, milliseconds.
     pub keep_versions_ms: u64,
@@ -75,6 +75,9 @@ pub struct Committed {
     pub bytes: u64,
     /// Old versions that were removed afterwards.
     pub versions_removed: u64,
+    /// Time from the look at the log's end to the commit, milliseconds: the version has all records
+    /// that are older.
+    pub behind_ms: u64,
 }
 
 /// A partition that is followed.
@@ -120,6 +123,7 @@ fn follow_on(
 ) -> Result<(), Error> {
     let count = log.partition_count();
     let settings = stamp::settings(&scratch.limits);
+    let folder = TemporaryFolder::new()?;
     let mut tables = Vec::new();
     for dataset in &plan.datasets {
         tables.push(Table::open(plan, *dataset, &settings, count)?);
@@ -132,12 +136,14 @@ fn follow_on(
         partitions.push(catch_up(log, &scratch, partition, &mut tables, monitor)?);
     }
     loop {
+        let (began, looked_ms) = (Instant::now(), (plan.now_ms)());
         for (partition, held) in (0..count).zip(&mut partitions) {
             let end = span(log, partition, UpTo::End)?.end_offset;
             advance(log, partition, held, end, &mut tables, monitor)?;
         }
         for table in &mut tables {
-            if let Some(mut committed) = table.round(plan, &partitions, monitor)? {
+            if let Some(mut committed) = table.round(plan, &partitions, folder.path(), monitor)? {
+                committed.behind_ms = (plan.now_ms)().saturating_sub(looked_ms);
                 committed.versions_removed = table.keep(plan)?;
                 told(&committed)?;
             } else {
@@ -147,14 +153,12 @@ fn follow_on(
         if plan.once {
             return Ok(());
         }
-        let mut left = plan.every;
-        while !left.is_zero() {
+        // From begin to begin, so that a long round is not followed by a long wait.
+        while began.elapsed() < plan.every {
             if monitor.is_stopped() {
                 return Err(Error::Stopped);
             }
-            let step = left.min(STOP_CHECK);
-            std::thread::sleep(step);
-            left -= step;
+            std::thread::sleep(STOP_CHECK.min(plan.every.saturating_sub(began.elapsed())));
         }
     }
 }

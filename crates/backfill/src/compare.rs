@@ -9,16 +9,14 @@ use crate::columns::Input;
 use crate::feed::{Feed, Position};
 use crate::import::Plan;
 use crate::rows::{Conversation, Reader};
-use receipts_analytics::ProgressMonitor;
+use receipts_analytics::{ProgressMonitor, TemporaryFolder};
 use receipts_event::UpTo;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use tempfile::TempDir;
 
 /// The bytes of the tables per file of sorted rows; in memory they take about five times as much.
 const BUCKET_BYTES: u64 = 16 << 20;
@@ -122,7 +120,7 @@ type Line = (String, String, String, Option<(String, TheirRead)>);
 
 /// The tables, sorted by message into files.
 pub struct Tables {
-    dir: TempDir,
+    dir: TemporaryFolder,
     buckets: u64,
     /// Rows of messages and reads.
     pub rows: u64,
@@ -145,11 +143,7 @@ impl Tables {
     ) -> Result<Self, Error> {
         crate::check(plan)?;
         let buckets = (crate::bytes(plan) / BUCKET_BYTES + 1).min(BUCKETS_MAX);
-        let private = Permissions::from_mode(0o700);
-        let dir = tempfile::Builder::new()
-            .permissions(private)
-            .tempdir()
-            .map_err(Error::io("creating a temporary directory (set TMPDIR to choose another location)"))?;
+        let dir = TemporaryFolder::new()?;
         let mut tables = Self { dir, buckets, rows: 0, marks: BTreeMap::new(), tenants: BTreeSet::new() };
         let files: Result<Vec<_>, _> = (0..buckets).map(|number| File::create(tables.path(number))).collect();
         let files = files.map_err(Error::io("creating temporary files"))?;

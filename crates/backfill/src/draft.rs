@@ -7,7 +7,7 @@ use crate::columns::Input;
 use crate::import::{ImportReport, Plan, import};
 use crate::overlay::Overlay;
 use crate::{Counts, Error};
-use receipts_analytics::{ProgressMonitor, Scratch, Span, UpTo, span};
+use receipts_analytics::{ProgressMonitor, Scratch, Span, TemporaryFolder, UpTo, span};
 use receipts_event::{Body, Event};
 use receipts_fold::effects::{Counters, Effects};
 use receipts_fold::view::{Receipt, Status};
@@ -15,10 +15,7 @@ use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Inspect, Log as _, Topic};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::Permissions;
 use std::num::NonZeroU32;
-use std::os::unix::fs::PermissionsExt as _;
-use tempfile::TempDir;
 
 /// Examples of each reason.
 const EXAMPLES: usize = 3;
@@ -99,7 +96,7 @@ pub struct Draft {
     /// The counts of the tables.
     pub counts: Counts,
     ends: Vec<u64>,
-    _dir: TempDir,
+    _dir: TemporaryFolder,
 }
 
 impl Draft {
@@ -111,11 +108,7 @@ impl Draft {
     pub fn of(log: &dyn Inspect, plan: &Plan, monitor: &dyn ProgressMonitor) -> Result<Self, Error> {
         let bounds = (0..log.partition_count()).map(|partition| log.bounds(Topic::Events, partition));
         let ends = bounds.map(|bounds| Ok(bounds?.end)).collect::<Result<Vec<u64>, Error>>()?;
-        // It holds ids and read times, so only its owner may enter it.
-        let dir = tempfile::Builder::new()
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir()
-            .map_err(Error::io("creating a temporary directory (set TMPDIR to choose another location)"))?;
+        let dir = TemporaryFolder::new()?;
         let draft = EmbeddedLog::open(&dir.path().join("log"), NonZeroU32::new(log.partition_count()))
             .map_err(|error| Error::Append(error.to_string()))?;
         let plan = Plan { progress: dir.path().join("progress.json"), dry_run: false, ..plan.clone() };

@@ -29,7 +29,7 @@ pub(crate) struct Live {
     /// Lists the versions of live tables with their times and positions
     #[arg(long, conflicts_with_all = ["follow", "layout", "format", "as_of", "position", "file_mb"])]
     pub(crate) versions: bool,
-    /// Seconds between two rounds of --follow
+    /// Seconds from one round of --follow to the next, from begin to begin
     #[arg(long, value_name = "S", default_value_t = 30, requires = "follow", value_parser = clap::value_parser!(u32).range(1..))]
     every_s: u32,
     /// Hours that old versions are kept
@@ -104,13 +104,15 @@ pub(crate) fn follow(
         let mut output = Output::stdout(json);
         let mut wrong = None;
         let followed = live::follow(&*opened.log, &scratch, &plan, progress, &mut |committed: &Committed| {
-            let Committed { dataset, version, position, added, removed, files, bytes, versions_removed } = committed;
+            let Committed { dataset, version, position, added, removed, files, bytes, versions_removed, behind_ms } =
+                committed;
             let written = output.write(committed, |to| {
                 writeln!(
                     to,
                     "{} version {version} at {position}: {added} files added, {removed} left out, {files} files of \
-                     {bytes} bytes, {versions_removed} old versions removed",
-                    dataset.name()
+                     {bytes} bytes, {versions_removed} old versions removed, {} behind the log",
+                    dataset.name(),
+                    receipts_analytics::stats::page::duration(*behind_ms)
                 )
             });
             written.map_err(|error| {

@@ -9,6 +9,7 @@ use anyhow::anyhow;
 use chrono::DateTime;
 use clap::{Args, Subcommand};
 use progress::Progress;
+use receipts_analytics::TemporaryFolder;
 use receipts_objects::Destination;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -17,6 +18,7 @@ use receipts_snapshots::{SnapshotEntry, Snapshots, audit};
 use receipts_store::snapshot::{Header, Summary, hex};
 use serde::Serialize;
 use std::io::{self, Write};
+use std::path::Path;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   receipts snapshot list --snapshot-url s3://backups/receipts
@@ -200,6 +202,7 @@ struct Verdict {
 fn verify(settings: &Settings, asked: &Verify, progress: &Progress, json: bool) -> Result<(), Failure> {
     let mut output = Output::stdout(json);
     let (mut wrong, mut all) = (0, 0);
+    let aside = TemporaryFolder::new()?;
     for snapshots in all_logs(settings)? {
         let mut found = snapshots.list()?;
         found.retain(|found| asked.which.includes(found.partition));
@@ -208,7 +211,7 @@ fn verify(settings: &Settings, asked: &Verify, progress: &Progress, json: bool) 
             (0..found.len()).filter(|at| asked.all || newest(*at)).map(|at| &found[at]).collect();
         progress.begin("verifying", chosen.iter().map(|found| found.bytes).sum());
         for found in chosen {
-            let verdict = audited(&snapshots, found, progress)?;
+            let verdict = audited(&snapshots, found, aside.path(), progress)?;
             wrong += u32::from(verdict.problem.is_some());
             all += 1;
             progress.aside(|| {
@@ -239,7 +242,12 @@ fn verify(settings: &Settings, asked: &Verify, progress: &Progress, json: bool) 
     Ok(())
 }
 
-fn audited(snapshots: &Snapshots, found: &SnapshotEntry, progress: &Progress) -> Result<Verdict, Failure> {
+fn audited(
+    snapshots: &Snapshots,
+    found: &SnapshotEntry,
+    aside: &Path,
+    progress: &Progress,
+) -> Result<Verdict, Failure> {
     let mut verdict = Verdict {
         place: snapshots.location_of(found),
         partition: found.partition,
@@ -249,7 +257,7 @@ fn audited(snapshots: &Snapshots, found: &SnapshotEntry, progress: &Progress) ->
         digest: None,
         problem: None,
     };
-    match audit(snapshots, found, &std::env::temp_dir(), progress) {
+    match audit(snapshots, found, aside, progress) {
         Ok(audit) => {
             verdict.messages = audit.messages;
             verdict.contradictions = audit.contradictions;

@@ -4,21 +4,18 @@
 
 use super::{SENT_AT_MS, lines};
 use bytes::Bytes;
-use parquet::file::reader::{FileReader as _, SerializedFileReader};
-use parquet::record::Field;
 use receipts_event::key;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Entry, Log as _};
 use receipts_testkit::property::{Replay, scaled, seeds};
 use receipts_testkit::random::Random;
-use receipts_tests::process::{Service, kill};
-use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use receipts_tests::process::{Service, errors, kill, kill_in, run_in};
+use receipts_tests::tables::{DATASETS, exported, rows, versions};
+use serde_json::json;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-const DATASETS: [&str; 5] = ["messages", "reads", "members", "rosters", "read_marks"];
 const CONVERSATIONS: u64 = 6;
 const PEOPLE: u64 = 12;
 
@@ -46,45 +43,6 @@ fn append(data: &Path, random: &mut Random, sent: &mut [u64]) {
         drop(writer.append(Entry::event(key("default", &id), Bytes::from(event.to_string()), None)));
     }
     writer.flush(Duration::from_secs(60)).expect("written");
-}
-
-/// Returns the files of a table's newest version. Adds and removes of one commit have no order.
-fn active(table: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(table.join("_delta_log")).expect("a table");
-    let mut commits: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
-    commits.retain(|path| path.extension().is_some_and(|end| end == "json"));
-    commits.sort();
-    let mut active = BTreeSet::new();
-    for commit in commits {
-        let text = fs::read_to_string(commit).expect("a commit");
-        let actions: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        for path in actions.iter().filter_map(|action| action["remove"]["path"].as_str()) {
-            assert!(active.remove(path), "{path} was not there");
-        }
-        for path in actions.iter().filter_map(|action| action["add"]["path"].as_str()) {
-            assert!(active.insert(path.to_owned()), "{path} was there before");
-        }
-    }
-    active.into_iter().map(|name| table.join(name)).collect()
-}
-
-/// Returns the rows of files in an order of their own, without the unit of their times.
-fn rows(files: &[PathBuf]) -> Vec<String> {
-    let mut rows = Vec::new();
-    for path in files {
-        let reader = SerializedFileReader::new(File::open(path).expect("a file")).expect("Parquet");
-        for row in reader.get_row_iter(None).expect("rows") {
-            let row = row.expect("a row");
-            let shown = row.get_column_iter().map(|(name, field)| match field {
-                Field::TimestampMicros(us) => format!("{name}={}", us / 1_000),
-                Field::TimestampMillis(ms) => format!("{name}={ms}"),
-                other => format!("{name}={other:?}"),
-            });
-            rows.push(shown.collect::<Vec<_>>().join(" "));
-        }
-    }
-    rows.sort();
-    rows
 }
 
 #[test]
@@ -116,9 +74,8 @@ fn killed_live_tables_go_on_as_exported() {
             let plain = folder.path().join(format!("plain-{number}"));
             lines(0, &["export", "--out", plain.to_str().expect("UTF-8")], &data);
             for dataset in DATASETS {
-                let entries = fs::read_dir(plain.join(dataset)).expect("a folder");
-                let exported: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
-                let (held, wanted) = (rows(&active(&out.join(dataset))), rows(&exported));
+                let newest = versions(&out.join(dataset)).pop().expect("a version");
+                let (held, wanted) = (rows(&newest.files), rows(&exported(&plain.join(dataset))));
                 assert!(
                     held == wanted,
                     "kill {number} after {moment:?}: {dataset} has {} rows, and the export {}",
@@ -131,4 +88,31 @@ fn killed_live_tables_go_on_as_exported() {
         }
     }
     assert!(killed > 0, "a run was killed");
+}
+
+/// A kill leaves rows in TMPDIR. The next process removes them, and leaves those of others alone.
+#[test]
+fn temporary_files_of_killed_processes_are_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, out, temporary) =
+        (folder.path().join("data"), folder.path().join("tables"), folder.path().join("temporary"));
+    fs::create_dir(&temporary).expect("made");
+    fs::write(temporary.join("of-another-program"), "").expect("written");
+    assert_eq!(Service::serve(&data, &[]).terminate(), Some(0), "it makes the log");
+    append(&data, &mut Random::new(1), &mut vec![0; usize::try_from(CONVERSATIONS).expect("small")]);
+    let environment = [("TMPDIR", temporary.to_str().expect("UTF-8"))];
+    let paths = [out.to_str().expect("UTF-8"), data.to_str().expect("UTF-8")];
+    let follow = ["export", "--follow", "--once", "--out", paths[0], "--data-dir", paths[1]];
+    let left = || -> Vec<_> {
+        let entries = fs::read_dir(&temporary).expect("a folder").map(|entry| entry.expect("an entry").path());
+        entries.filter(|path| path.join("content").read_dir().is_ok_and(|mut files| files.next().is_some())).collect()
+    };
+    assert!(kill_in(&environment, "receipts", &follow, || !left().is_empty()), "it was killed");
+    assert!(!left().is_empty(), "the kill left files");
+    let done = run_in(&environment, "receipts", &follow);
+    assert_eq!(done.status.code(), Some(0), "{}", errors(&done));
+    assert!(errors(&done).contains("temporary files of a killed process"), "{}", errors(&done));
+    let names: Vec<_> =
+        fs::read_dir(&temporary).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
+    assert_eq!(names, ["of-another-program"]);
 }

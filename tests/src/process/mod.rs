@@ -61,6 +61,15 @@ pub fn run(name: &str, arguments: &[&str]) -> Output {
     command(name, arguments).output().expect("the binary runs")
 }
 
+/// As [`run`], with variables of the environment.
+///
+/// # Panics
+/// If it cannot be run.
+#[must_use]
+pub fn run_in(environment: &[(&str, &str)], name: &str, arguments: &[&str]) -> Output {
+    command(name, arguments).envs(environment.iter().copied()).output().expect("the binary runs")
+}
+
 /// Runs a binary and presses Ctrl-C (SIGINT) once it has written a line to standard error that
 /// holds `part`, and `is_due`.
 ///
@@ -95,8 +104,19 @@ pub fn interrupt(name: &str, arguments: &[&str], part: &str, mut is_due: impl Fn
 /// # Panics
 /// If it fails by itself.
 #[must_use]
-pub fn kill(name: &str, arguments: &[&str], mut is_due: impl FnMut() -> bool) -> bool {
-    let mut child = command(name, arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+pub fn kill(name: &str, arguments: &[&str], is_due: impl FnMut() -> bool) -> bool {
+    kill_in(&[], name, arguments, is_due)
+}
+
+/// As [`kill`], with variables of the environment.
+///
+/// # Panics
+/// As [`kill`].
+#[must_use]
+pub fn kill_in(environment: &[(&str, &str)], name: &str, arguments: &[&str], mut is_due: impl FnMut() -> bool) -> bool {
+    let mut command = command(name, arguments);
+    command.envs(environment.iter().copied()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("it starts");
     loop {
         if let Some(status) = child.try_wait().expect("a child") {
             assert!(status.success(), "{arguments:?} ended with {status}");

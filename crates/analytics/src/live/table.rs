@@ -15,6 +15,7 @@ use receipts_event::Event;
 use receipts_fold::effects::Effects;
 use receipts_projection::partition::Fold;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// A table, and what has changed since its newest version.
 pub(super) struct Table {
@@ -116,11 +117,12 @@ impl Table {
     }
 
     /// Commits a version for the state of all partitions, if its position or its files differ from
-    /// those of the newest version.
+    /// those of the newest version. Files are made in a temporary folder.
     pub(super) fn round(
         &mut self,
         plan: &Plan<'_>,
         partitions: &[Partition],
+        folder: &Path,
         monitor: &dyn ProgressMonitor,
     ) -> Result<Option<Committed>, Error> {
         let now_ms = (plan.now_ms)();
@@ -134,6 +136,7 @@ impl Table {
                 dataset: self.dataset,
                 schema: schema(self.dataset),
                 table: &self.delta,
+                folder,
                 now_ms,
                 monitor,
             };
@@ -160,6 +163,7 @@ impl Table {
             files: files.iter().map(|own| own.len() as u64).sum(),
             bytes: files.iter().flatten().map(|file| file.bytes).sum(),
             versions_removed: 0,
+            behind_ms: 0,
         };
         self.files = files;
         self.stamp = Some(stamp);

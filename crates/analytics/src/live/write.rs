@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use tempfile::NamedTempFile;
 
 /// A file with more conversations than this may hold any conversation, as far as this process
@@ -31,6 +32,8 @@ pub(super) struct Writer<'a> {
     pub(super) dataset: Dataset,
     pub(super) schema: SchemaRef,
     pub(super) table: &'a Delta,
+    /// Where files are made.
+    pub(super) folder: &'a Path,
     pub(super) now_ms: u64,
     pub(super) monitor: &'a dyn ProgressMonitor,
 }
@@ -69,7 +72,7 @@ impl Writer<'_> {
     }
 
     fn open(&self, first_page: u64) -> Result<Open, Error> {
-        let temporary = NamedTempFile::new().map_err(Error::io("creating a temporary file (TMPDIR chooses where)"))?;
+        let temporary = NamedTempFile::new_in(self.folder).map_err(Error::io("creating a temporary file"))?;
         let file = temporary.reopen().map_err(Error::io("opening a temporary file"))?;
         // Rows stand in the log's order, and not in the order of an export.
         let properties = parquet_properties(self.dataset).into_builder().set_sorting_columns(None).build();

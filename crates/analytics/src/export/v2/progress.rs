@@ -6,13 +6,12 @@ use super::files::FileEntry;
 use super::sort::Run;
 use crate::export::datasets::Dataset;
 use crate::export::{Format, PROGRESS_NAME, Plan, Target};
-use crate::{Error, FoldReport, Scratch, Span};
+use crate::{Error, FoldReport, Scratch, Span, TemporaryFolder};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use tempfile::TempDir;
 
 /// The folder of sorted runs and of the file in the making, in a target that is a directory.
 const FOLDER: &str = "_export-in-progress";
@@ -52,7 +51,7 @@ struct ProgressFile {
 /// The folder of runs. That of a bucket is on this machine, and is gone after the run.
 enum Folder {
     Kept(PathBuf),
-    Temporary(TempDir),
+    Temporary(TemporaryFolder),
 }
 
 /// The progress of an export.
@@ -86,12 +85,7 @@ impl<'a> Progress<'a> {
                 fs::create_dir_all(&path).map_err(Error::io(format!("creating {}", path.display())))?;
                 Folder::Kept(path)
             }
-            Target::Objects(_) => Folder::Temporary(
-                tempfile::Builder::new()
-                    .prefix("receipts-export")
-                    .tempdir()
-                    .map_err(Error::io("creating a temporary directory (set TMPDIR to choose another location)"))?,
-            ),
+            Target::Objects(_) => Folder::Temporary(TemporaryFolder::new()?),
         };
         let mut file =
             held.unwrap_or(ProgressFile { identity, partitions: BTreeMap::new(), datasets: BTreeMap::new() });

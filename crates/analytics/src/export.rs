@@ -124,6 +124,14 @@ pub fn offsets(spans: &[Span], plan: &Plan) -> u64 {
     passes * spans.iter().map(Span::offsets).sum::<u64>()
 }
 
+/// Makes the stop of an export say how much the same command need not do again.
+fn stopped_after(done: usize, all: usize) -> impl FnOnce(Error) -> Error {
+    move |error| match error {
+        Error::Stopped => Error::ExportStopped { done, all },
+        other => other,
+    }
+}
+
 /// Returns how often an export reads a range of the log.
 fn fold_passes(datasets: &[Dataset]) -> u64 {
     1 + u64::from(datasets.contains(&Dataset::Events))

@@ -5,11 +5,11 @@
 
 use crate::pages::{PagesDigest, each_page};
 use crate::{Error, FoldReport, ProgressMonitor, Scratch, Span, UpTo, span};
+use receipts_event::hex;
 use receipts_fold::pages::{MESSAGES_PER_PAGE, PageKey, TableId};
 use receipts_fold::view::MemberFilter;
 use receipts_fold::{Limits, State};
 use receipts_log::Inspect;
-use receipts_store::snapshot::hex;
 use receipts_store::{Paged, SledBackend, SledStore};
 use serde::Serialize;
 

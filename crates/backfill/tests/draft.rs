@@ -3,10 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
 
+mod common;
+
 use receipts_analytics::Scratch;
-use receipts_backfill::{
-    Columns, Draft, Input, Judgement, Plan, Reached, Readings, Source, Unreached, Untimed, import, rejected_members,
-};
+use receipts_backfill::{Draft, Input, Judgement, Plan, Reached, Source, Unreached, import, rejected_members};
 use receipts_fold::Limits;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Inspect as _, Topic};
@@ -26,18 +26,10 @@ fn plan(dir: &Path, name: &str, tables: &[(Input, &[Value])]) -> Plan {
         Source::new(*input, &[path], None).unwrap()
     });
     Plan {
-        sources: sources.collect(),
-        columns: Columns::default(),
-        readings: Readings::default(),
-        mapping: None,
-        tenant: "default".to_owned(),
-        untimed: Untimed::Unread,
-        dry_run: false,
         progress: dir.join(format!("{name}-progress.json")),
         rejects: dir.join(format!("{name}-rejects.ndjson")),
         run: name.to_owned(),
-        judgement: None,
-        log: "a log".to_owned(),
+        ..common::plan(dir, sources.collect())
     }
 }
 

@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
 
+mod common;
+
+use common::plan;
 use receipts_analytics::export::{self, Dataset};
 use receipts_analytics::{Folded, ProgressMonitor, Scratch, Span, UpTo, span};
-use receipts_backfill::{Columns, Error, ImportReport, Input, Plan, Readings, Source, Untimed, import};
+use receipts_backfill::{Columns, Error, ImportReport, Input, Plan, Source, import};
 use receipts_event::decode;
 use receipts_fold::Limits;
 use receipts_fold::view::{MemberFilter, ReadMark, Receipt};
@@ -81,23 +84,6 @@ fn tables(dir: &Path) -> Vec<Source> {
         Source::new(input, &[path], None).unwrap()
     })
     .into()
-}
-
-fn plan(dir: &Path, sources: Vec<Source>) -> Plan {
-    Plan {
-        sources,
-        columns: Columns::default(),
-        readings: Readings::default(),
-        mapping: None,
-        tenant: "default".to_owned(),
-        untimed: Untimed::Unread,
-        dry_run: false,
-        progress: dir.join("progress.json"),
-        rejects: dir.join("rejects.ndjson"),
-        run: "r1".to_owned(),
-        judgement: None,
-        log: "a log".to_owned(),
-    }
 }
 
 /// Returns the values of a log, by partition.

@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
 
+mod common;
+
+use common::plan;
 use receipts_analytics::{Scratch, UpTo, span};
-use receipts_backfill::{Columns, ImportReport, Input, Mapping, Plan, Readings, Source, Untimed, import};
+use receipts_backfill::{ImportReport, Input, Mapping, Plan, Source, Untimed, import};
 use receipts_fold::Limits;
 use receipts_fold::view::MemberFilter;
 use receipts_log::embedded::EmbeddedLog;
@@ -36,20 +39,7 @@ fn imported(name: &str, untimed: Untimed, files: &[(&str, &str)], marks_of: &[(&
         (!paths.is_empty()).then(|| Source::new(input, &paths, None).unwrap())
     };
     let sources = Input::ALL.into_iter().filter_map(source).collect();
-    let plan = Plan {
-        sources,
-        columns: Columns::default(),
-        readings: Readings::default(),
-        mapping: Some(mapping),
-        tenant: "default".to_owned(),
-        untimed,
-        dry_run: false,
-        progress: dir.path().join("progress.json"),
-        rejects: dir.path().join("rejects.ndjson"),
-        run: "r1".to_owned(),
-        judgement: None,
-        log: "a log".to_owned(),
-    };
+    let plan = Plan { mapping: Some(mapping), untimed, ..plan(dir.path(), sources) };
     let log = EmbeddedLog::open(&dir.path().join("log"), NonZeroU32::new(1)).unwrap();
     let report = import(&log, &plan, &()).unwrap();
     let scratch = Scratch { limits: Limits::default(), memory_bytes: 8 << 20, snapshots: None };
@@ -289,20 +279,9 @@ fn one_row_gives_several_rows() {
     fs::write(&path, rows).unwrap();
     let text = "[reads]\nrows = '{chat, id} + .seen[]'\nconversation_id = \"chat\"\nmessage_id = \"id\"\nuser_id = \"u\"\n\
                 read_at_ms = { column = \"at\", unit = \"s\" }\n";
-    let plan = Plan {
-        sources: vec![Source::new(Input::Reads, &[path], None).unwrap()],
-        columns: Columns::default(),
-        readings: Readings::default(),
-        mapping: Some(Mapping::parse(Path::new("m.toml"), text).unwrap()),
-        tenant: "default".to_owned(),
-        untimed: Untimed::Unread,
-        dry_run: false,
-        progress: dir.path().join("progress.json"),
-        rejects: dir.path().join("rejects.ndjson"),
-        run: "r1".to_owned(),
-        judgement: None,
-        log: "a log".to_owned(),
-    };
+    let sources = vec![Source::new(Input::Reads, &[path], None).unwrap()];
+    let mapping = Mapping::parse(Path::new("m.toml"), text).unwrap();
+    let plan = Plan { mapping: Some(mapping), ..plan(dir.path(), sources) };
     let log = EmbeddedLog::open(&dir.path().join("log"), NonZeroU32::new(1)).unwrap();
     let done = import(&log, &plan, &()).unwrap();
     assert_eq!((done.counts.rows[&Input::Reads], done.counts.rejected[&Input::Reads], done.written), (3, 1, 3));

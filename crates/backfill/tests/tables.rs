@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: what cannot go on has failed")]
 
+mod common;
+
 use arrow_array::{
     ArrayRef, BinaryArray, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int64Array, NullArray, RecordBatch,
     StringArray, TimestampMicrosecondArray,
 };
+use common::plan;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, FixedLenByteArray, FixedLenByteArrayType, Int96, Int96Type};
@@ -15,9 +18,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use receipts_analytics::table::{Format, Options};
 use receipts_analytics::{Scratch, UpTo, span};
-use receipts_backfill::{
-    Columns, Error, ImportReport, Input, Plan, Readings, Source, Untimed, ZeroTime, check, import,
-};
+use receipts_backfill::{Error, ImportReport, Input, Plan, Source, ZeroTime, check, import};
 use receipts_event::decode;
 use receipts_fold::Limits;
 use receipts_log::embedded::EmbeddedLog;
@@ -46,20 +47,7 @@ impl Case {
         let dir = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(&dir.path().join("log"), NonZeroU32::new(1)).unwrap();
         let source = |(input, path): &(Input, &Path)| Source::new(*input, &[(*path).to_owned()], None).unwrap();
-        let plan = Plan {
-            sources: tables.iter().map(source).collect(),
-            columns: Columns::default(),
-            readings: Readings::default(),
-            mapping: None,
-            tenant: "default".to_owned(),
-            untimed: Untimed::Unread,
-            dry_run: false,
-            progress: dir.path().join("progress.json"),
-            rejects: dir.path().join("rejects.ndjson"),
-            run: "r1".to_owned(),
-            judgement: None,
-            log: "a log".to_owned(),
-        };
+        let plan = plan(dir.path(), tables.iter().map(source).collect());
         Self { dir, log, plan }
     }
 

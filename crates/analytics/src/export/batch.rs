@@ -61,6 +61,7 @@ pub(crate) struct BatchBuilder {
     dataset: Dataset,
     columns: Vec<Builder>,
     rows: usize,
+    text_bytes: usize,
 }
 
 impl BatchBuilder {
@@ -73,12 +74,17 @@ impl BatchBuilder {
             Type::Day => Builder::Day(Date32Builder::new()),
         };
         let columns = dataset.columns().iter().map(|column| builder(column.kind)).collect();
-        Self { dataset, columns, rows: 0 }
+        Self { dataset, columns, rows: 0, text_bytes: 0 }
     }
 
     /// Returns the number of rows since the last batch.
     pub(crate) fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Returns the bytes of their texts.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.text_bytes
     }
 
     /// Adds a row.
@@ -89,7 +95,10 @@ impl BatchBuilder {
         assert_eq!(row.len(), self.columns.len(), "a value for each column of {:?}", self.dataset);
         for (column, value) in self.columns.iter_mut().zip(row) {
             match (column, *value) {
-                (Builder::Text(texts), Value::Text(text)) => texts.append_value(text),
+                (Builder::Text(texts), Value::Text(text)) => {
+                    self.text_bytes += text.len();
+                    texts.append_value(text);
+                }
                 (Builder::Text(texts), Value::Null) => texts.append_null(),
                 (Builder::Integer(numbers), Value::Integer(number)) => numbers.append_value(number),
                 (Builder::Integer(numbers), Value::Null) => numbers.append_null(),
@@ -107,7 +116,7 @@ impl BatchBuilder {
 
     /// Returns the rows since the last batch.
     pub(crate) fn finish(&mut self) -> RecordBatch {
-        self.rows = 0;
+        (self.rows, self.text_bytes) = (0, 0);
         let columns = self.columns.iter_mut().map(|column| -> ArrayRef {
             match column {
                 Builder::Text(texts) => Arc::new(texts.finish()),

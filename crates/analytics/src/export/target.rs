@@ -107,7 +107,7 @@ impl Target {
         };
         let mut hash = Sha256::new();
         let bytes = io::copy(&mut held, &mut hash).map_err(reading())?;
-        Ok(bytes == file.bytes && receipts_store::snapshot::hex(&hash.finalize()) == file.sha256)
+        Ok(bytes == file.bytes && receipts_event::hex(&hash.finalize()) == file.sha256)
     }
 
     /// Lists the files named `part-…` of a dataset, of either layout, by the names that

@@ -8,7 +8,7 @@ mod files;
 mod resume;
 
 use super::rows::Source;
-use super::{DatasetReport, Plan, fold_passes, manifest};
+use super::{DatasetReport, Plan, fold_passes, manifest, stopped_after};
 use crate::{Error, FoldReport, ProgressMonitor, Scratch, Span};
 use files::Files;
 use receipts_log::Inspect;
@@ -27,10 +27,8 @@ pub(super) fn export(
 ) -> Result<(Vec<FoldReport>, Vec<DatasetReport>), Error> {
     let mut progress = Progress::load(plan, spans, scratch)?;
     manifest::forget(&plan.out, &plan.datasets)?;
-    export_on(log, spans, scratch, plan, monitor, &mut progress).map_err(|error| match error {
-        Error::Stopped => Error::ExportStopped { done: progress.partitions(), all: spans.len() },
-        other => other,
-    })
+    let written = export_on(log, spans, scratch, plan, monitor, &mut progress);
+    written.map_err(stopped_after(progress.partitions(), spans.len()))
 }
 
 fn export_on(

@@ -12,7 +12,7 @@ pub(crate) use encode::parquet_properties;
 pub(super) use files::FileEntry;
 
 use super::rows::Source;
-use super::{Dataset, DatasetReport, Plan, fold_passes, manifest};
+use super::{Dataset, DatasetReport, Plan, fold_passes, manifest, stopped_after};
 use crate::{Error, FoldReport, ProgressMonitor, Scratch, Span};
 use progress::{FinishedPartition, Progress};
 use receipts_log::Inspect;
@@ -28,10 +28,8 @@ pub(super) fn export(
 ) -> Result<(Vec<FoldReport>, Vec<DatasetReport>), Error> {
     let mut progress = Progress::load(plan, spans, scratch)?;
     manifest::forget(&plan.out, &plan.datasets)?;
-    export_on(log, spans, scratch, plan, monitor, &mut progress).map_err(|error| match error {
-        Error::Stopped => Error::ExportStopped { done: progress.kept_partitions(), all: spans.len() },
-        other => other,
-    })
+    let written = export_on(log, spans, scratch, plan, monitor, &mut progress);
+    written.map_err(stopped_after(progress.kept_partitions(), spans.len()))
 }
 
 fn export_on(

@@ -11,6 +11,7 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::{DataType, TimeUnit};
 use chrono::DateTime;
+use receipts_event::hex;
 use serde_json::{Map, Value, json};
 
 const DAY_S: i64 = 86_400;
@@ -136,14 +137,8 @@ fn text(bytes: &[u8]) -> Value {
 }
 
 fn uuid(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(36);
-    for (at, byte) in bytes.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
+    let digits = hex(bytes);
+    [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| &digits[part]).join("-")
 }
 
 /// Returns a timestamp as MongoDB's Extended JSON does; without `Z` if it has no zone.

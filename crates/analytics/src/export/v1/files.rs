@@ -14,7 +14,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use receipts_store::snapshot::hex;
+use receipts_event::hex;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};

@@ -22,6 +22,8 @@ use std::io::{self, Write as _};
 /// Rows of a row group: DuckDB's own size. A multiple of the batch, so that groups end with
 /// batches.
 const GROUP_ROWS: usize = 15 * BATCH_ROWS;
+/// Encoded bytes after which a row group ends all the same: it is held in memory.
+const GROUP_BYTES: usize = 32 << 20;
 /// Of 800,000 events level 9 makes 12.2 MB and level 3 makes 14.4 MB, in one more second. Higher
 /// levels take four times as long for a hundredth less.
 const LEVEL: i32 = 9;
@@ -98,7 +100,14 @@ impl Encoder {
 
     pub(super) fn write(&mut self, batch: &RecordBatch) -> io::Result<()> {
         match self {
-            Self::Parquet(writer) => writer.write(batch).map_err(io::Error::other),
+            Self::Parquet(writer) => {
+                writer.write(batch).map_err(io::Error::other)?;
+                // A group that has no room for a whole batch ends too, so that a file can end after it.
+                if writer.in_progress_size() >= GROUP_BYTES || writer.in_progress_rows() > GROUP_ROWS - BATCH_ROWS {
+                    writer.flush().map_err(io::Error::other)?;
+                }
+                Ok(())
+            }
             Self::Ndjson(dataset, to) => {
                 for row in 0..batch.num_rows() {
                     // Written by hand because the order of the columns is part of the format.
@@ -159,5 +168,36 @@ fn field(kind: Type, array: &ArrayRef, row: usize) -> Field<'_> {
         Type::Flag => Field::Flag(array.as_boolean().value(row)),
         Type::Time => Field::Calendar(time(array.as_primitive::<TimestampMillisecondType>().value(row))),
         Type::Day => Field::Calendar(signed_day(array.as_primitive::<Date32Type>().value(row))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::batch::{BatchBuilder, Value};
+    use parquet::file::reader::{FileReader as _, SerializedFileReader};
+    use receipts_testkit::random::Random;
+
+    #[test]
+    fn row_groups_of_large_rows_end_by_their_bytes() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let file = Hashing::new(path.reopen().unwrap());
+        let mut encoder = Encoder::new(Dataset::Events, Format::Parquet, file).unwrap();
+        let mut random = Random::new(1);
+        for number in 0..9 {
+            // It does not shrink: letters of six bits in eight.
+            let event: String = (0..GROUP_BYTES / 6).map(|_| char::from(b'0' + random.below(64) as u8)).collect();
+            let (text, zero, time) = (Value::Text("t"), Value::Integer(0), Value::Time(0));
+            let mut batch = BatchBuilder::new(Dataset::Events);
+            let offset = Value::Integer(number);
+            batch.push(&[text, Value::Day(0), text, zero, offset, time, text, Value::Null, Value::Text(&event)]);
+            encoder.write(&batch.finish()).unwrap();
+            let Encoder::Parquet(writer) = &encoder else { unreachable!() };
+            assert!(writer.in_progress_size() < GROUP_BYTES, "{} bytes wait", writer.in_progress_size());
+        }
+        encoder.finish().unwrap();
+        let file = SerializedFileReader::new(path.reopen().unwrap()).unwrap();
+        let groups: Vec<i64> = file.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+        assert!(groups.len() > 1 && groups.iter().sum::<i64>() == 9, "{groups:?}");
     }
 }

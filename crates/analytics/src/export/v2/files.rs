@@ -12,6 +12,8 @@ use std::path::Path;
 
 /// Rows that are encoded at a time; a row group is a multiple of it.
 pub(super) const BATCH_ROWS: usize = 8_192;
+/// Bytes of rows after which fewer are encoded at a time.
+const BATCH_BYTES: usize = 16 << 20;
 
 /// A file of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,9 +62,10 @@ pub(super) fn write(
 }
 
 fn take(merge: &mut Merge) -> Result<Vec<Vec<u8>>, Error> {
-    let mut rows = Vec::with_capacity(BATCH_ROWS);
-    while rows.len() < BATCH_ROWS {
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while rows.len() < BATCH_ROWS && bytes < BATCH_BYTES {
         let Some(row) = merge.next()? else { break };
+        bytes += row.len();
         rows.push(row);
     }
     Ok(rows)

@@ -7,7 +7,7 @@ use crate::export::batch::{BatchBuilder, Value};
 use crate::export::datasets::Dataset;
 use arrow_array::RecordBatch;
 use arrow_row::{RowConverter, SortField};
-use receipts_store::snapshot::hex;
+use receipts_event::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::cmp::Reverse;
@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 const RUN_BYTES: usize = 64 << 20;
 /// Rows that are converted at a time.
 const BATCH_ROWS: usize = 1_024;
+/// Bytes of text after which fewer rows are converted: an event may have megabytes.
+const BATCH_BYTES: usize = 8 << 20;
 /// Runs that are merged at a time; each takes under a megabyte.
 const FAN_IN: usize = 128;
 /// zstd's fastest usual level: sorted rows shrink to a fifth.
@@ -123,7 +125,7 @@ impl<'a> Sorter<'a> {
 
     pub(super) fn push(&mut self, row: &[Value<'_>]) -> Result<(), Error> {
         self.batch.push(row);
-        if self.batch.rows() == BATCH_ROWS {
+        if self.batch.rows() == BATCH_ROWS || self.batch.text_bytes() >= BATCH_BYTES {
             self.convert();
             if self.bytes.len() > RUN_BYTES {
                 self.spill()?;
@@ -324,5 +326,47 @@ impl<W: Write> Write for Hashing<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_array::cast::AsArray as _;
+
+    #[test]
+    fn large_rows_are_sorted_in_bounded_memory() {
+        const ROWS: i64 = 90;
+        let folder = tempfile::tempdir().unwrap();
+        let mut sorter = Sorter::new(Dataset::Events, 0, folder.path());
+        let event = "x".repeat(1 << 20);
+        for offset in (0..ROWS).rev() {
+            let (text, number, time) = (Value::Text("t"), Value::Integer, Value::Time(0));
+            sorter
+                .push(&[
+                    text,
+                    Value::Day(0),
+                    text,
+                    number(0),
+                    number(offset),
+                    time,
+                    text,
+                    Value::Null,
+                    Value::Text(&event),
+                ])
+                .unwrap();
+            assert!(sorter.batch.text_bytes() < BATCH_BYTES, "{} rows wait", sorter.batch.rows());
+            assert!(sorter.bytes.len() <= RUN_BYTES + 2 * BATCH_BYTES, "{} bytes wait", sorter.bytes.len());
+        }
+        let runs = sorter.finish().unwrap();
+        assert!(runs.len() > 1, "{runs:?}");
+        let mut merge = Merge::open(folder.path(), runs, "events", &mut || Ok(())).unwrap();
+        let codec = Codec::new(Dataset::Events);
+        let at = Dataset::Events.index_of("offset").unwrap();
+        for offset in 0..ROWS {
+            let row = codec.batch(&[merge.next().unwrap().unwrap()]);
+            assert_eq!(row.column(at).as_primitive::<arrow_array::types::Int64Type>().value(0), offset);
+        }
+        assert_eq!(merge.next().unwrap(), None);
     }
 }

@@ -7,6 +7,7 @@ mod edges;
 mod end_to_end;
 mod hostile;
 mod ingest;
+mod live;
 mod operator;
 mod outages;
 mod restores;

@@ -1,4 +1,4 @@
-"""Writes events to a service in steps, keeps live tables of its log, and compares each version, as deltalake and Polars read it, with an export of its position."""
+"""Writes events to a service in steps, keeps live tables of its log in a folder or a bucket, and compares each version, as deltalake and Polars read it, with an export of its position."""
 
 import json
 import subprocess
@@ -65,18 +65,18 @@ def rows(frame):
 
 
 def main():
-    tables = WORK / "tables"
+    tables = sys.argv[3] if len(sys.argv) > 3 else str(WORK / "tables")
     for events in steps():
         write(events)
-        receipts("export", "--follow", "--once", "--out", str(tables), "--data-dir", str(WORK / "data"))
+        receipts("export", "--follow", "--once", "--out", tables, "--data-dir", str(WORK / "data"))
     exports = {}
-    for line in receipts("export", "--versions", "--out", str(tables)):
+    for line in receipts("export", "--versions", "--out", tables):
         dataset, version, position = line["dataset"], line["version"], line["position"]
         if position not in exports:
             exports[position] = WORK / f"export-{len(exports)}"
             receipts("export", "--position", position, "--out", str(exports[position]), "--data-dir", str(WORK / "data"))
         wanted = rows(polars.read_parquet(exports[position] / dataset / "*.parquet"))
-        table = str(tables / dataset)
+        table = f"{tables}/{dataset}"
         told = {
             "Polars": polars.scan_delta(table, version=version).collect(),
             "deltalake": polars.from_arrow(DeltaTable(table, version=version).to_pyarrow_table()),
@@ -86,7 +86,7 @@ def main():
                 sys.exit(f"{dataset} version {version}: {reader} has {frame.height} rows, and the export of {position} {len(wanted)}, or they differ")
         print(f"{dataset} version {version}: {len(wanted)} rows, as exported")
     for dataset in DATASETS:
-        if polars.scan_delta(str(tables / dataset)).collect().is_empty():
+        if polars.scan_delta(f"{tables}/{dataset}").collect().is_empty():
             sys.exit(f"{dataset}: the newest version has no rows, so that nothing was compared")
 
 

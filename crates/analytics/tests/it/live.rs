@@ -227,19 +227,122 @@ fn every_version_equals_an_export_of_its_position() {
         }
         *log.ends.lock().unwrap() = ends(&history);
         follow(&log, &scratch, &plan(out.path(), &now, true), &(), &mut |_| Ok(())).unwrap();
-        let mut exports = BTreeMap::new();
-        for dataset in DATASETS {
-            let table = out.path().join(dataset.name());
-            let versions = versions(&table);
-            assert!(versions.len() > 3, "seed {seed}: {} versions", versions.len());
-            for (number, (position, files)) in versions.iter().enumerate() {
-                let wanted = exports.entry(position.clone()).or_insert_with(|| exported(&history, position, &scratch));
-                let mut rows: Vec<String> = files.iter().flat_map(|file| rows_of(&table.join(file))).collect();
-                rows.sort();
-                assert!(rows == wanted[&dataset], "seed {seed}: version {number} of {} at {position}", dataset.name());
-            }
-        }
+        assert!(check_versions(out.path(), &history, &scratch) > 3, "seed {seed}");
     }
+}
+
+/// Compares every version of every table with an export of its position; returns the number of
+/// versions of the table that has the fewest.
+fn check_versions(tables: &Path, history: &LoggedHistory, scratch: &Scratch) -> usize {
+    let mut exports = BTreeMap::new();
+    let check = |dataset: Dataset| {
+        let table = tables.join(dataset.name());
+        let versions = versions(&table);
+        for (number, (position, files)) in versions.iter().enumerate() {
+            let wanted = exports.entry(position.clone()).or_insert_with(|| exported(history, position, scratch));
+            let mut rows: Vec<String> = files.iter().flat_map(|file| rows_of(&table.join(file))).collect();
+            rows.sort();
+            assert!(rows == wanted[&dataset], "version {number} of {} at {position}", dataset.name());
+        }
+        versions.len()
+    };
+    DATASETS.into_iter().map(check).min().unwrap()
+}
+
+/// A bucket has the same tables as a directory: no renames, no folders, listings by prefix.
+#[test]
+fn a_bucket_has_the_same_versions() {
+    const ROUNDS: u64 = 6;
+    let (history, scratch) = (LoggedHistory::new(5), scratch());
+    let log = Growing { history: &history, ends: Mutex::new(vec![0; PARTITIONS as usize]) };
+    let (bucket, now) = (Destination::memory().unwrap(), || 1_780_000_000_000);
+    let round = |keep_versions_ms| {
+        // Each is a process of its own, which goes on from the bucket alone.
+        let plan = Plan { out: bucket.clone(), keep_versions_ms, ..plan(Path::new("/tmp"), &now, true) };
+        follow(&log, &scratch, &plan, &(), &mut |_| Ok(())).unwrap();
+    };
+    for number in 1..=ROUNDS {
+        *log.ends.lock().unwrap() = ends(&history).iter().map(|end| end * number / ROUNDS).collect();
+        round(u64::MAX);
+    }
+    let copy = tempfile::tempdir().unwrap();
+    for object in bucket.list("").unwrap() {
+        let to = copy.path().join(&object.name);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::io::copy(&mut bucket.read(&object.name).unwrap(), &mut File::create(to).unwrap()).unwrap();
+    }
+    assert_eq!(check_versions(copy.path(), &history, &scratch), ROUNDS as usize);
+
+    // The newest alone is kept, by a checkpoint, and the table is continued.
+    round(0);
+    let named =
+        |end: &str| bucket.list("messages/_delta_log").unwrap().iter().filter(|o| o.name.ends_with(end)).count();
+    assert_eq!((named(".json"), named(".checkpoint.parquet")), (1, 1));
+    round(0);
+}
+
+/// Small files of past rounds become few, none is larger than the limit by more than a batch, and
+/// the files that were merged are gone with the versions that named them.
+#[test]
+fn cold_files_are_merged_and_old_ones_removed() {
+    const FILE_BYTES: u64 = 60_000;
+    const ROUNDS: u64 = 30;
+    // Whole pages of 64 messages, so that no round changes a file of the round before.
+    const SENDS: u64 = 3 * 64;
+    let history = LoggedHistory::of_sends((ROUNDS * SENDS) as usize);
+    let (out, scratch) = (tempfile::tempdir().unwrap(), scratch());
+    let log = Growing { history: &history, ends: Mutex::new(vec![0; PARTITIONS as usize]) };
+    let round = |now_ms: u64, keep_versions_ms: u64| {
+        let now = move || now_ms;
+        let keep = Plan { file_bytes: FILE_BYTES, keep_versions_ms, ..plan(out.path(), &now, true) };
+        let keep = Plan { datasets: vec![Dataset::Messages], ..keep };
+        let mut told = Vec::new();
+        follow(&log, &scratch, &keep, &(), &mut |committed: &Committed| {
+            told.push(committed.clone());
+            Ok(())
+        })
+        .unwrap();
+        told
+    };
+    for number in 1..=ROUNDS {
+        // The roster and the sends are all in partition 0.
+        log.ends.lock().unwrap()[0] = 1 + number * SENDS;
+        round(number, u64::MAX);
+    }
+    let table = out.path().join("messages");
+    let bytes_of = |files: &BTreeSet<String>| -> Vec<u64> {
+        files.iter().map(|file| fs::metadata(table.join(file)).unwrap().len()).collect()
+    };
+    let scattered = versions(&table).pop().unwrap().1;
+    assert_eq!(scattered.len() as u64, ROUNDS);
+    // Files are removed by the system's clock, so that this one is far ahead of it.
+    let mut cold_ms = u64::MAX / 4;
+    let merged = loop {
+        cold_ms += 3_600_000;
+        // A round merges once, until there is nothing to merge.
+        if round(cold_ms, u64::MAX).is_empty() {
+            break versions(&table).pop().unwrap().1;
+        }
+    };
+    assert!(scattered.len() > 4 * merged.len(), "{} files of {}", merged.len(), scattered.len());
+    let sizes = bytes_of(&merged);
+    assert!(sizes.iter().all(|bytes| *bytes <= FILE_BYTES * 3 / 2), "{sizes:?}");
+    assert!(sizes.len() > 1 && sizes.iter().any(|bytes| *bytes > FILE_BYTES / 2), "{sizes:?}");
+    check_newest(&table, &history, &scratch);
+
+    let parts = || fs::read_dir(&table).unwrap().filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_file());
+    assert!(parts().count() > merged.len(), "old versions still have their files");
+    round(u64::MAX / 2, 0);
+    let left: BTreeSet<String> = parts().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(left, merged, "the files of the newest version alone");
+}
+
+/// Compares the newest version of `messages`, whose first commits may be gone, with an export.
+fn check_newest(table: &Path, history: &LoggedHistory, scratch: &Scratch) {
+    let (position, files) = versions(table).pop().unwrap();
+    let mut rows: Vec<String> = files.iter().flat_map(|file| rows_of(&table.join(file))).collect();
+    rows.sort();
+    assert!(rows == exported(history, &position, scratch)[&Dataset::Messages]);
 }
 
 fn ends(history: &LoggedHistory) -> Vec<u64> {

@@ -1,13 +1,15 @@
 //! The statistics as one HTML page with plots. It needs no script, no font and no network. The
 //! template escapes every text that comes from the log.
 
+mod course;
 mod plots;
 mod text;
 
 use super::{Conversation, Stats};
 use crate::FoldReport;
 use askama::Template;
-use plots::{Course, Curve, Map, Named, Part, Span, Stack, Tick};
+use course::Course;
+use plots::{Curve, Map, Named, Part, Span, Stack, Tick};
 use std::collections::BTreeMap;
 pub use text::duration;
 use text::{grouped, maybe, percent, time};
@@ -38,7 +40,7 @@ pub fn page(stats: &Stats, reports: &[FoldReport], log: &str) -> Result<String, 
         sent,
         newest: stats.newest_timestamp_ms.map(|ms| time(ms, MINUTE)),
         since: stats.since_ms.map(|ms| time(ms, SECOND)),
-        course: stats.timeline.as_ref().and_then(|timeline| plots::course(stats, timeline)),
+        course: stats.timeline.as_ref().and_then(|timeline| course::course(stats, timeline)),
         after: plots::after(stats),
         curves: plots::curves(stats),
         curve_ticks: plots::curve_ticks(stats),

@@ -2,6 +2,7 @@
 //! silence and lost logs (INV-CLIENT). `crates/client` tests the client's own decisions.
 
 mod calls;
+mod proxies;
 mod streams;
 
 use receipts_client::event::{Event, MessageSent, message_sent};

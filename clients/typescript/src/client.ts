@@ -1,6 +1,7 @@
 /** The client: the read-receipt calls and events of a chat SDK, answered by the service. */
 
 import { segment, Transport, type ClientOptions } from "./http.js";
+import { Positions } from "./positions.js";
 import { ReceiptsProblem } from "./problem.js";
 import { UpdateStream, type StreamOptions } from "./stream.js";
 import type {
@@ -23,6 +24,9 @@ const EVENTS_MAX = 1_000;
 const PAGE_MAX = 1_000;
 /** Half of the service's default limit of a body. */
 const BODY_BYTES = 512 * 1024;
+/** Some proxies decode or shorten paths, and the service then answers another question. */
+const OTHER_IDS =
+  "the answer has other ids than the request: set the proxy in front of the service to pass paths unchanged";
 /** A repetition of these changes nothing. */
 const REPEATABLE: readonly Event["type"][] = ["message.read", "conversation.read", "message.sent"];
 
@@ -152,7 +156,7 @@ export class ReceiptsClient {
           isRepeatable: true,
           isRead: true,
         });
-        chunk.forEach(({ index }, at) => (receipts[index] = answer.receipts[at]!));
+        chunk.forEach(({ index, message }, at) => (receipts[index] = of(message, answer.receipts[at])));
       }
     }
     return receipts;
@@ -164,7 +168,9 @@ export class ReceiptsClient {
     if (cursor) query.set("cursor", cursor);
     if (count !== undefined) query.set("limit", String(count));
     const path = `/v1/conversations/${segment(message.conversationID)}/messages/${segment(message.ID)}/members?${query}`;
-    return this.#transport.call<MembersPage>({ method: "GET", path, isRepeatable: true, isRead: true });
+    const page = await this.#transport.call<MembersPage>({ method: "GET", path, isRepeatable: true, isRead: true });
+    of(message, page.receipt);
+    return page;
   }
 
   /**
@@ -186,7 +192,9 @@ export class ReceiptsClient {
   async getC2CReadMark(conversationID: string, userID: string): Promise<ReadMark | null> {
     const path = `/v1/conversations/${segment(conversationID)}/read-marks/${segment(userID)}`;
     try {
-      return await this.#transport.call<ReadMark>({ method: "GET", path, isRepeatable: true, isRead: true });
+      const mark = await this.#transport.call<ReadMark>({ method: "GET", path, isRepeatable: true, isRead: true });
+      if (mark.reader_id !== userID) throw new Error(OTHER_IDS);
+      return mark;
     } catch (error) {
       if (error instanceof ReceiptsProblem && error.is("not-found")) return null;
       throw error;
@@ -199,7 +207,7 @@ export class ReceiptsClient {
    */
   async postEvents(events: readonly Event[]): Promise<Accepted> {
     let accepted = 0;
-    const positions: string[] = [];
+    const written = new Positions();
     for (const body of bodies(events)) {
       const isRepeatable = body.every((event) => REPEATABLE.includes(event.type));
       const answer = await this.#transport.call<Accepted>({
@@ -210,11 +218,11 @@ export class ReceiptsClient {
         isRead: false,
       });
       accepted += answer.accepted;
-      positions.push(answer.position);
+      written.add(answer.position);
       // The header has the same position, but a browser may hide it.
       this.observePosition(answer.position);
     }
-    return { accepted, position: positions.join(",") };
+    return { accepted, position: written.token };
   }
 
   /** Adds a listener; returns a function that removes it. */
@@ -270,6 +278,12 @@ export class ReceiptsClient {
       ...(options.hidden !== undefined && { hidden: options.hidden }),
     };
   }
+}
+
+/** Returns a receipt, unless it is of another message. */
+function of(message: MessageRef, receipt: Receipt | undefined): Receipt {
+  if (receipt?.message_id === message.ID && receipt.conversation_id === message.conversationID) return receipt;
+  throw new Error(OTHER_IDS);
 }
 
 function byConversation(messages: readonly MessageRef[]): Map<string, { message: MessageRef; index: number }[]> {

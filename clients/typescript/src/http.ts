@@ -1,13 +1,17 @@
 /** One HTTP request and its answer: credentials, positions and retries. */
 
+import { Positions } from "./positions.js";
 import { ReceiptsProblem } from "./problem.js";
 
 /** The settings of a client. */
 export interface ClientOptions {
   /** The URL of the service: `https://receipts.example.com`. */
   baseURL: string;
-  /** A bearer token, or a function that returns one. It is called before every request, so it should cache the token. */
-  token?: string | (() => Promise<string>);
+  /**
+   * A bearer token, or a function that returns one. It is called before every request, so it should cache the token. If the
+   * service refuses a token (401), the function is asked once more.
+   */
+  token?: string | (() => string | Promise<string>);
   /** The tenant. Only for a service that trusts its network and has no authentication configured. */
   tenant?: string;
   /** The calling user. Only for such a service. Without it the client is a service with all scopes. */
@@ -34,8 +38,6 @@ export interface RequestSpec {
   isRead: boolean;
 }
 
-/** The maximum number of kept tokens. A client that only writes never learns that its writes are folded. */
-const POSITIONS_MAX = 32;
 const BACKOFF_MS = 200;
 const BACKOFF_MS_MAX = 10_000;
 /** Problem codes which say that nothing was written. */
@@ -73,7 +75,7 @@ export function segment(id: string): string {
 export class Transport {
   readonly #options: ClientOptions;
   readonly #base: string;
-  readonly #positions = new Set<string>();
+  readonly #positions = new Positions();
   #staleSeconds: number | undefined;
 
   constructor(options: ClientOptions) {
@@ -86,7 +88,7 @@ export class Transport {
 
   /** All positions as one value for `Receipts-Min-Position`; empty at first. */
   get position(): string {
-    return [...this.#positions].join(",");
+    return this.#positions.token;
   }
 
   /** For how many seconds the service had not heard from its log at the last answered read. */
@@ -96,20 +98,16 @@ export class Transport {
 
   /** Makes later reads wait at least for this position. */
   observe(position: string): void {
-    for (const token of position.split(",")) {
-      const trimmed = token.trim();
-      if (trimmed === "") continue;
-      this.#positions.delete(trimmed);
-      this.#positions.add(trimmed);
-    }
-    for (const oldest of this.#positions) {
-      if (this.#positions.size <= POSITIONS_MAX) break;
-      this.#positions.delete(oldest);
-    }
+    this.#positions.add(position);
   }
 
   url(path: string): string {
     return this.#base + path;
+  }
+
+  /** Whether a refused token can be replaced. */
+  get hasTokenFunction(): boolean {
+    return typeof this.#options.token === "function";
   }
 
   /** Returns the headers with the credentials. */
@@ -134,10 +132,15 @@ export class Transport {
    */
   async call<Answer>(request: RequestSpec): Promise<Answer> {
     const retries = this.#options.retries ?? 3;
+    let mayRenew = this.hasTokenFunction;
     for (let attempt = 0; ; attempt++) {
       try {
         return await this.#once<Answer>(request);
       } catch (error) {
+        if (mayRenew && isUnauthenticated(error)) {
+          mayRenew = false;
+          continue;
+        }
         if (attempt >= retries || !mayRepeat(request, error)) throw error;
         const asked = error instanceof ReceiptsProblem ? (error.retryAfterMs ?? 0) : 0;
         await sleep(Math.max(asked, backoffMs(attempt, BACKOFF_MS, BACKOFF_MS_MAX)));
@@ -147,13 +150,13 @@ export class Transport {
 
   async #once<Answer>(request: RequestSpec): Promise<Answer> {
     const { waitMs, timeoutMs = 30_000 } = this.#options;
-    const waitedFor = request.isRead ? [...this.#positions] : [];
+    const waitedFor = request.isRead ? this.#positions.token : "";
     const response = await fetch(this.url(request.path), {
       method: request.method,
       headers: {
         ...(await this.credentials()),
         ...(request.body !== undefined && { "Content-Type": "application/json" }),
-        ...(waitedFor.length > 0 && { "Receipts-Min-Position": waitedFor.join(",") }),
+        ...(waitedFor !== "" && { "Receipts-Min-Position": waitedFor }),
         ...(request.isRead && waitMs !== undefined && { "Receipts-Wait-Ms": String(waitMs) }),
       },
       ...(request.body !== undefined && { body: JSON.stringify(request.body) }),
@@ -161,8 +164,9 @@ export class Transport {
     });
     if (!response.ok) {
       const problem = await ReceiptsProblem.of(response);
-      // Tokens of another log, for instance after a new setup, would break every later read.
-      if (problem.is("bad-position")) waitedFor.forEach((token) => this.#positions.delete(token));
+      // Tokens of another log, for instance after a new setup, would break every later read. So would a token that is
+      // too long for a proxy, which answers with a page of its own.
+      if (problem.is("bad-position") || isTooLong(problem)) this.#positions.remove(waitedFor);
       throw problem;
     }
     const answer = (await response.json()) as Answer;
@@ -171,11 +175,21 @@ export class Transport {
     const position = response.headers.get("Receipts-Position");
     if (position !== null) {
       // The answer's position includes everything that the read waited for.
-      waitedFor.forEach((token) => this.#positions.delete(token));
+      this.#positions.remove(waitedFor);
       this.observe(position);
     }
     return answer;
   }
+}
+
+/** Whether the service refused the credential. Nothing happened then. */
+export function isUnauthenticated(error: unknown): boolean {
+  return error instanceof ReceiptsProblem && error.status === 401;
+}
+
+/** Whether a head was refused by a server that does not explain itself. */
+function isTooLong(problem: ReceiptsProblem): boolean {
+  return (problem.status === 400 || problem.status === 431) && problem.type === "about:blank";
 }
 
 function mayRepeat(request: RequestSpec, error: unknown): boolean {

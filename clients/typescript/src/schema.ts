@@ -11,7 +11,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Returns 200 while the process serves requests. */
+        /**
+         * Returns 200 while the process serves requests.
+         * @description x
+         */
         get: operations["livez"];
         put?: never;
         post?: never;
@@ -28,7 +31,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Returns the metrics of the service, for Prometheus. */
+        /**
+         * Returns the metrics of the service, for Prometheus.
+         * @description x
+         */
         get: operations["metrics"];
         put?: never;
         post?: never;
@@ -45,7 +51,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Returns this document. */
+        /**
+         * Returns this document.
+         * @description x
+         */
         get: operations["openapi"];
         put?: never;
         post?: never;
@@ -502,7 +511,7 @@ export interface components {
          */
         Status: "ok" | "not_found" | "not_requested" | "unsupported" | "recalled" | "ambiguous" | "forbidden";
         /** @description The producer's own id, kept for tracing. */
-        "common.event_id": components["schemas"]["common.id"] | null;
+        "common.event_id": string | null;
         /**
          * @description False where it is absent or null.
          * @default false
@@ -510,19 +519,22 @@ export interface components {
         "common.flag": boolean | null;
         /** @description Any non-empty string of at most 128 bytes in UTF-8, control characters included. */
         "common.id": string;
+        "common.optional_id": string | null;
         /** @description At most 10,000 ids; the same one twice is allowed. */
-        "common.ids": components["schemas"]["common.id"][];
-        "common.optional_id": components["schemas"]["common.id"] | null;
-        "common.optional_ids": components["schemas"]["common.ids"] | null;
-        "common.optional_time_ms": components["schemas"]["common.time_ms"] | null;
-        /** @description The partition that this copy is for. Absent over HTTP: then ingest writes a copy into every partition. */
-        "common.partition": number | null;
+        "common.optional_ids": components["schemas"]["common.id"][] | null;
+        /** Format: int64 */
+        "common.optional_time_ms": number | null;
         /**
-         * @description An id without a slash; "default" where it is absent or null.
-         * @default default
+         * Format: int64
+         * @description The partition that this copy is for. Absent over HTTP: then ingest writes a copy into every partition.
          */
-        "common.tenant": (components["schemas"]["common.id"] & unknown) | null;
-        /** @description Integer Unix milliseconds up to 2^53, written in digits only: neither 1.78e12 nor 1.0. */
+        "common.partition": number | null;
+        /** @description An id without a slash; "default" where it is absent or null. */
+        "common.tenant": string | null;
+        /**
+         * Format: int64
+         * @description Integer Unix milliseconds up to 2^53, written in digits only: neither 1.78e12 nor 1.0.
+         */
         "common.time_ms": number;
         /**
          * conversation.configured
@@ -531,16 +543,16 @@ export interface components {
         "conversation.configured": {
             /** @constant */
             type: "conversation.configured";
-            conversation_id: components["schemas"]["common.id"];
+            tenant?: components["schemas"]["common.tenant"];
             event_id?: components["schemas"]["common.event_id"];
-            /** @description The name that policies use; "default" where it is absent or null. Checked for direct chats as well, though it has a meaning for groups only. */
-            group_type?: components["schemas"]["common.optional_id"];
+            conversation_id: components["schemas"]["common.id"];
             /**
              * @description Direct chat of two people, or group.
-             * @enum {unknown}
+             * @enum {string}
              */
             kind: "direct" | "group";
-            tenant?: components["schemas"]["common.tenant"];
+            /** @description The name that policies use; "default" where it is absent or null. Checked for direct chats as well, though it has a meaning for groups only. */
+            group_type?: components["schemas"]["common.optional_id"];
         };
         /**
          * conversation.read
@@ -549,20 +561,16 @@ export interface components {
         "conversation.read": {
             /** @constant */
             type: "conversation.read";
-            conversation_id: components["schemas"]["common.id"];
-            event_id?: components["schemas"]["common.event_id"];
-            hidden?: components["schemas"]["common.flag"];
-            /** @description The read time by the reader's device; the record's timestamp if absent or null. */
-            read_at_ms?: components["schemas"]["common.optional_time_ms"];
-            reader_id: components["schemas"]["common.id"];
             tenant?: components["schemas"]["common.tenant"];
+            event_id?: components["schemas"]["common.event_id"];
+            conversation_id: components["schemas"]["common.id"];
+            reader_id: components["schemas"]["common.id"];
             up_to_message_id?: components["schemas"]["common.optional_id"];
             up_to_sent_at_ms?: components["schemas"]["common.optional_time_ms"];
-        } & ({
-            up_to_message_id: unknown;
-        } | {
-            up_to_sent_at_ms: unknown;
-        });
+            /** @description The read time by the reader's device; the record's timestamp if absent or null. */
+            read_at_ms?: components["schemas"]["common.optional_time_ms"];
+            hidden?: components["schemas"]["common.flag"];
+        };
         /**
          * One event of the topic receipts.events
          * @description One schema per value of type. Fields that a type does not know are ignored, with any content.
@@ -575,15 +583,15 @@ export interface components {
         "members.changed": {
             /** @constant */
             type: "members.changed";
-            conversation_id: components["schemas"]["common.id"];
+            tenant?: components["schemas"]["common.tenant"];
             event_id?: components["schemas"]["common.event_id"];
-            /** @description The people who join as members. */
-            joined?: components["schemas"]["common.optional_ids"];
+            conversation_id: components["schemas"]["common.id"];
             /** @description The people who leave the roster. */
             left?: components["schemas"]["common.optional_ids"];
+            /** @description The people who join as members. */
+            joined?: components["schemas"]["common.optional_ids"];
             /** @description The people who are on the roster from here on, but in no audience by roster. */
             observers?: components["schemas"]["common.optional_ids"];
-            tenant?: components["schemas"]["common.tenant"];
         };
         /**
          * message.read
@@ -592,14 +600,14 @@ export interface components {
         "message.read": {
             /** @constant */
             type: "message.read";
-            conversation_id: components["schemas"]["common.id"];
+            tenant?: components["schemas"]["common.tenant"];
             event_id?: components["schemas"]["common.event_id"];
-            hidden?: components["schemas"]["common.flag"];
+            conversation_id: components["schemas"]["common.id"];
+            reader_id: components["schemas"]["common.id"];
             message_ids: components["schemas"]["common.id"][];
             /** @description The read time by the reader's device; the record's timestamp if absent or null. */
             read_at_ms?: components["schemas"]["common.optional_time_ms"];
-            reader_id: components["schemas"]["common.id"];
-            tenant?: components["schemas"]["common.tenant"];
+            hidden?: components["schemas"]["common.flag"];
         };
         /**
          * message.recalled
@@ -608,10 +616,10 @@ export interface components {
         "message.recalled": {
             /** @constant */
             type: "message.recalled";
-            conversation_id: components["schemas"]["common.id"];
-            event_id?: components["schemas"]["common.event_id"];
-            message_id: components["schemas"]["common.id"];
             tenant?: components["schemas"]["common.tenant"];
+            event_id?: components["schemas"]["common.event_id"];
+            conversation_id: components["schemas"]["common.id"];
+            message_id: components["schemas"]["common.id"];
         };
         /**
          * message.sent
@@ -620,15 +628,15 @@ export interface components {
         "message.sent": {
             /** @constant */
             type: "message.sent";
-            conversation_id: components["schemas"]["common.id"];
+            tenant?: components["schemas"]["common.tenant"];
             event_id?: components["schemas"]["common.event_id"];
+            conversation_id: components["schemas"]["common.id"];
             message_id: components["schemas"]["common.id"];
+            sender_id: components["schemas"]["common.id"];
+            sent_at_ms: components["schemas"]["common.time_ms"];
             need_read_receipt?: components["schemas"]["common.flag"];
             /** @description The audience, which may name any person; an empty list is an empty audience, an absent one stands for the roster. */
             recipients?: components["schemas"]["common.optional_ids"];
-            sender_id: components["schemas"]["common.id"];
-            sent_at_ms: components["schemas"]["common.time_ms"];
-            tenant?: components["schemas"]["common.tenant"];
         };
         /**
          * policy.changed
@@ -637,13 +645,13 @@ export interface components {
         "policy.changed": {
             /** @constant */
             type: "policy.changed";
+            tenant?: components["schemas"]["common.tenant"];
             event_id?: components["schemas"]["common.event_id"];
-            partition?: components["schemas"]["common.partition"];
             /** @description Group type to support; "*" stands for all types not listed. At most 1,000, none twice. */
             read_receipts: {
                 [key: string]: boolean;
             };
-            tenant?: components["schemas"]["common.tenant"];
+            partition?: components["schemas"]["common.partition"];
         };
         /**
          * user.erased
@@ -652,11 +660,13 @@ export interface components {
         "user.erased": {
             /** @constant */
             type: "user.erased";
-            event_id?: components["schemas"]["common.event_id"];
-            partition?: components["schemas"]["common.partition"];
             tenant?: components["schemas"]["common.tenant"];
+            event_id?: components["schemas"]["common.event_id"];
             user_id: components["schemas"]["common.id"];
+            partition?: components["schemas"]["common.partition"];
         };
+        /** @description One event, or an array of them. */
+        events: components["schemas"]["event"] | components["schemas"]["event"][];
     };
     responses: {
         /** @description `invalid`: The request is not valid. `bad-position`: The position token is not valid. `bad-cursor`: The cursor does not belong to this list. */
@@ -692,16 +702,6 @@ export interface components {
         };
         /** @description `not-found`: Not found. `no-route`: No such route. */
         404: {
-            headers: {
-                "X-Request-Id": components["headers"]["X-Request-Id"];
-                [name: string]: unknown;
-            };
-            content: {
-                "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
-        /** @description `method-not-allowed`: The route does not have this method. */
-        405: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 [name: string]: unknown;
@@ -1111,7 +1111,7 @@ export interface operations {
                  *       "reader_id": "bob"
                  *     }
                  */
-                "application/json": components["schemas"]["event"] | components["schemas"]["event"][];
+                "application/json": components["schemas"]["events"];
                 /** @example {"type":"message.recalled","conversation_id":"g1","message_id":"m1"} */
                 "application/x-ndjson": string;
             };

@@ -1,6 +1,6 @@
 /** The stream of updates. It connects, resumes after interruptions, and ends only if a retry cannot help. */
 
-import { backoffMs, sleep, type Transport } from "./http.js";
+import { backoffMs, isUnauthenticated, sleep, type Transport } from "./http.js";
 import { ReceiptsProblem } from "./problem.js";
 import { EventStreamParser } from "./sse.js";
 import type { Update } from "./types.js";
@@ -36,6 +36,8 @@ export class UpdateStream {
   #lastEventID: string;
   #retryMs = BACKOFF_MS;
   #attempt = 0;
+  /** Whether the last token was refused, and the function was asked for another. */
+  #hasRenewed = false;
   /** Resolves once the stream has ended: it was closed or refused. */
   readonly done: Promise<void>;
 
@@ -68,6 +70,11 @@ export class UpdateStream {
         // query the receipts.
         this.#lastEventID = "";
         this.#listener.onUpdatesGone(failure);
+        continue;
+      }
+      if (isUnauthenticated(failure) && this.#transport.hasTokenFunction && !this.#hasRenewed) {
+        this.#hasRenewed = true;
+        this.#listener.onConnectFailed(failure, 0);
         continue;
       }
       if (failure instanceof ReceiptsProblem && isFinal(failure)) {
@@ -113,6 +120,7 @@ export class UpdateStream {
       if (response.body === null) throw new Error("the stream has no body");
       const reader = response.body.getReader();
       const parser = new EventStreamParser();
+      this.#hasRenewed = false;
       this.#listener.onConnectSuccess();
       for (;;) {
         const { done, value } = await reader.read();

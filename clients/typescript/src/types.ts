@@ -4,17 +4,30 @@ import type { components } from "./schema.js";
 
 type Schemas = components["schemas"];
 
-/** The receipt of one message: status, counts and version. */
-export type Receipt = Schemas["Receipt"];
+/** The status of a receipt; only `ok` has counts. */
 export type ReceiptStatus = Schemas["Status"];
+/** The fields of a receipt that exactly those with the status `ok` have. */
+type Counts = "audience_count" | "read_count" | "unread_count" | "hidden_count" | "departed_count" | "all_read";
+/** The fields that every receipt with the status `ok` has. */
+type Always = Counts | "conversation_id" | "kind" | "sent_at_ms" | "version";
+/** A receipt with counts. */
+export type CountedReceipt = Omit<Schemas["Receipt"], "status" | Always> &
+  Required<Pick<Schemas["Receipt"], Always>> & { status: "ok" };
+/** A receipt without counts. */
+export type UncountedReceipt<Status extends ReceiptStatus = ReceiptStatus> = Omit<
+  Schemas["Receipt"],
+  "status" | Counts
+> & { [Count in Counts]?: never } & { status: Exclude<Status, "ok"> };
+/** The receipt of one message: status, counts and version. `status === "ok"` says that there are counts. */
+export type Receipt = CountedReceipt | UncountedReceipt;
 /** One row of a member list. */
 export type Member = Schemas["Member"];
 /** A page of a member list. */
-export type MembersPage = Schemas["MembersPage"];
+export type MembersPage = Omit<Schemas["MembersPage"], "receipt"> & { receipt: Receipt };
 /** How far a person has read a conversation. */
 export type ReadMark = Schemas["ReadMark"];
 /** An error report of the service (RFC 9457). */
-export type Problem = Schemas["Problem"];
+export type Problem = Omit<Schemas["Problem"], "receipt"> & { receipt?: Receipt };
 /** An offending item of a request, by JSON Pointer. */
 export type ProblemItem = Schemas["ProblemItem"];
 /** The answer to posted events. */
@@ -44,10 +57,11 @@ export interface NewReader {
  * The receipt of a message when the update was published, and its new readers. An update may come twice, and an older one
  * after a newer one: the higher `version` is right.
  */
-export type ReceiptUpdate = Omit<Receipt, "status"> & {
+export type ReceiptUpdate = (
+  CountedReceipt | UncountedReceipt<Exclude<ReceiptStatus, "not_found" | "forbidden" | "ambiguous">>
+) & {
   type: "receipt.updated";
   conversation_id: string;
-  status: Exclude<ReceiptStatus, "not_found" | "forbidden">;
   version: number;
   /** At most 100; the counts include all new readers. */
   newly_read: NewReader[];

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { EventStreamParser, type ServerSentEvent } from "../dist/sse.js";
+import { EventStreamParser, type ServerSentEvent } from "../dist/esm/sse.js";
 
 const STREAM =
   "\ufeffretry: 1500\n: connected\nid: A\n\n" +

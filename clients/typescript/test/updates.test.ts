@@ -157,6 +157,42 @@ test("a stream that cannot resume continues from now", async () => {
   }
 });
 
+test("a refused token is replaced once by its function", async () => {
+  const own = await Service.start("0123456789abcdef0123456789abcdef");
+  try {
+    const stale = `${own.token({ sub: "alice" })}x`;
+    const asked: string[] = [];
+    const tokens = (valid: boolean) => () => {
+      asked.push(asked.length === 0 || !valid ? stale : own.token({ sub: "alice" }));
+      return asked.at(-1)!;
+    };
+    const renewing = new ReceiptsClient({ baseURL: own.url, token: tokens(true) });
+    const received = listen(renewing);
+    const stream = renewing.subscribe({ senderID: "alice" });
+    await until("connected", () => received.connects === 1);
+    assert.deepEqual([asked.length, received.failures.length], [2, 1]);
+    stream.close();
+    await stream.done;
+
+    asked.length = 0;
+    assert.deepEqual(
+      await renewing.getMessageReadReceipts([{ conversationID: "g", ID: "m" }]).then((all) => all.length),
+      1,
+    );
+    assert.equal(asked.length, 2);
+
+    asked.length = 0;
+    const refused = new ReceiptsClient({ baseURL: own.url, token: tokens(false) });
+    const heard = listen(refused);
+    await refused.subscribe({ senderID: "alice" }).done;
+    assert.deepEqual([asked.length, heard.connects, heard.failures.length], [2, 0, 2]);
+    await assert.rejects(refused.getMessageReadReceipts([{ conversationID: "g", ID: "m" }]), /credential/);
+    assert.equal(asked.length, 4);
+  } finally {
+    await own.stop();
+  }
+});
+
 test("a removed listener gets no more events", async () => {
   const backend = service.backend();
   await backend.postEvents([{ type: "members.changed", conversation_id: "g2", joined: ["alice", "bob"] }]);

@@ -3,6 +3,7 @@
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::event::{Body, Event};
+use crate::positions::Positions;
 use crate::transport::{Request, Transport, encode, segment};
 use crate::types::{Accepted, Filter, Member, MembersPage, ReadMark, Receipt, ReceiptsAnswer};
 use crate::updates::Subscription;
@@ -99,6 +100,7 @@ impl Client {
     /// [`Error::PartlyWritten`] if an earlier request of the call was written.
     pub async fn post_events(&self, events: &[Event<'_>]) -> Result<Accepted, Error> {
         let mut whole = Accepted { accepted: 0, position: String::new() };
+        let mut written = Positions::default();
         for (body, is_repeatable) in bodies(events) {
             let request = Request {
                 what: "events",
@@ -112,10 +114,8 @@ impl Client {
                 Ok(answer) => {
                     self.observe_position(&answer.position);
                     whole.accepted += answer.accepted;
-                    if !whole.position.is_empty() {
-                        whole.position.push(',');
-                    }
-                    whole.position += &answer.position;
+                    written.add(&answer.position);
+                    whole.position = written.token();
                 }
                 Err(error) if whole.accepted == 0 => return Err(error),
                 Err(error) => {
@@ -150,7 +150,13 @@ impl Client {
                 is_repeatable: true,
                 is_read: true,
             };
-            receipts.extend(self.0.call::<ReceiptsAnswer>(&request).await?.receipts);
+            let answer = self.0.call::<ReceiptsAnswer>(&request).await?.receipts;
+            let are_of = answer.len() == some.len()
+                && answer.iter().zip(some).all(|(receipt, id)| is_of(receipt, conversation_id, id.as_ref()));
+            if !are_of {
+                return Err(Error::OtherIds { what: request.what });
+            }
+            receipts.extend(answer);
         }
         Ok(receipts)
     }
@@ -163,12 +169,17 @@ impl Client {
     /// the request fails.
     pub async fn receipt(&self, conversation_id: &str, message_id: &str) -> Result<Receipt, Error> {
         let path = format!("{}/receipt", message_path(conversation_id, message_id)?);
-        match self.read("a receipt", path).await {
+        let receipt = match self.read("a receipt", path).await {
             Err(Error::Problem(mut problem)) if problem.is("not-found") => match problem.receipt.take() {
-                Some(receipt) => Ok(*receipt),
-                None => Err(Error::Problem(problem)),
+                Some(receipt) => *receipt,
+                None => return Err(Error::Problem(problem)),
             },
-            answer => answer,
+            answer => answer?,
+        };
+        if is_of(&receipt, Some(conversation_id), message_id) {
+            Ok(receipt)
+        } else {
+            Err(Error::OtherIds { what: "a receipt" })
         }
     }
 
@@ -192,7 +203,9 @@ impl Client {
         if let Some(cursor) = cursor {
             path += &format!("&cursor={}", encode(cursor));
         }
-        self.read("a page of members", path).await
+        let what = "a page of members";
+        let page: MembersPage = self.read(what, path).await?;
+        if is_of(&page.receipt, Some(conversation_id), message_id) { Ok(page) } else { Err(Error::OtherIds { what }) }
     }
 
     /// Streams a whole list and fetches pages of 1,000 as they are needed. No member appears twice,
@@ -232,8 +245,9 @@ impl Client {
     /// `forbidden` if the caller may not see the read mark; or if the request fails.
     pub async fn read_mark(&self, conversation_id: &str, user_id: &str) -> Result<Option<ReadMark>, Error> {
         let path = format!("/v1/conversations/{}/read-marks/{}", segment(conversation_id)?, segment(user_id)?);
-        match self.read("a read mark", path).await {
-            Ok(mark) => Ok(Some(mark)),
+        match self.read::<ReadMark>("a read mark", path).await {
+            Ok(mark) if mark.reader_id == user_id => Ok(Some(mark)),
+            Ok(_) => Err(Error::OtherIds { what: "a read mark" }),
             Err(error) if error.is("not-found") => Ok(None),
             Err(error) => Err(error),
         }
@@ -264,6 +278,12 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("base", &self.0.base).finish_non_exhaustive()
     }
+}
+
+/// Whether a receipt is of this message.
+fn is_of(receipt: &Receipt, conversation_id: Option<&str>, message_id: &str) -> bool {
+    receipt.message_id == message_id
+        && conversation_id.is_none_or(|wanted| receipt.conversation_id.as_deref() == Some(wanted))
 }
 
 fn message_path(conversation_id: &str, message_id: &str) -> Result<String, Error> {

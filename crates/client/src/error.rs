@@ -39,6 +39,15 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The answer is about another message or person than the request: a proxy decodes or shortens
+    /// encoded ids in paths.
+    #[error(
+        "the answer to {what} has other ids than the request: set the proxy in front of the service to pass paths unchanged"
+    )]
+    OtherIds {
+        /// The request.
+        what: &'static str,
+    },
     /// The token source failed, so no request was sent.
     #[error("the token source returned no token")]
     Token(#[source] BoxError),

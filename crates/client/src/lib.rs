@@ -44,6 +44,7 @@ mod builder;
 mod client;
 mod error;
 pub mod event;
+mod positions;
 mod transport;
 mod types;
 mod updates;

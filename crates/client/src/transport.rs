@@ -4,6 +4,7 @@
 //! Keeps INV-CLIENT.
 
 use crate::error::{BoxError, Error, Problem};
+use crate::positions::Positions;
 use futures_util::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -20,9 +21,6 @@ const TENANT: HeaderName = HeaderName::from_static("receipts-tenant");
 const CALLER: HeaderName = HeaderName::from_static("receipts-caller");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// The maximum number of kept tokens. A client that only writes never learns that its writes are
-/// folded.
-const POSITIONS_MAX: usize = 32;
 const BACKOFF: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Problem codes which say that nothing was written.
@@ -70,8 +68,7 @@ pub(crate) struct Transport {
     pub(crate) wait: Option<Duration>,
     pub(crate) timeout: Duration,
     pub(crate) retries: u32,
-    /// Oldest first.
-    pub(crate) positions: Mutex<Vec<String>>,
+    pub(crate) positions: Mutex<Positions>,
     /// For how many seconds the service had not heard from its log at the last answered read.
     pub(crate) stale_s: Mutex<Option<u64>>,
 }
@@ -99,14 +96,14 @@ pub(crate) fn backoff(attempt: u32, first: Duration, max: Duration) -> Duration 
 }
 
 impl Transport {
-    /// Ignores poisoning: a panic with the lock held leaves complete tokens.
-    fn positions(&self) -> MutexGuard<'_, Vec<String>> {
+    /// Ignores poisoning: a panic with the lock held leaves complete positions.
+    fn positions(&self) -> MutexGuard<'_, Positions> {
         self.positions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns all positions as one value for `Receipts-Min-Position`; empty at first.
     pub(crate) fn position(&self) -> String {
-        self.positions().join(",")
+        self.positions().token()
     }
 
     /// Returns for how many seconds the service had not heard from its log at the last answered
@@ -117,17 +114,7 @@ impl Transport {
 
     /// Makes later reads wait at least for this position.
     pub(crate) fn observe(&self, position: &str) {
-        let mut positions = self.positions();
-        for token in position.split(',').map(str::trim).filter(|token| !token.is_empty()) {
-            positions.retain(|other| other != token);
-            positions.push(token.to_owned());
-        }
-        let beyond = positions.len().saturating_sub(POSITIONS_MAX);
-        positions.drain(..beyond);
-    }
-
-    fn forget(&self, tokens: &[String]) {
-        self.positions().retain(|token| !tokens.contains(token));
+        self.positions().add(position);
     }
 
     /// Sends a request, and retries it if that is harmless and the service asks for it or does not
@@ -156,11 +143,11 @@ impl Transport {
 
     async fn once<Answer: DeserializeOwned>(&self, call: &Request) -> Result<Answer, Error> {
         let mut headers = self.credentials().await?;
-        let mut waited_for = Vec::new();
+        let mut waited_for = String::new();
         if call.is_read {
-            waited_for.clone_from(&self.positions());
+            waited_for = self.position();
             if !waited_for.is_empty() {
-                headers.insert(MIN_POSITION, value("a position", &waited_for.join(","))?);
+                headers.insert(MIN_POSITION, value("a position", &waited_for)?);
             }
             headers.extend(self.wait.map(|wait| (WAIT, HeaderValue::from(wait.as_millis() as u64))));
         }
@@ -174,10 +161,11 @@ impl Transport {
         let response = request.headers(headers).timeout(timeout).send().await.map_err(unanswered)?;
         if !response.status().is_success() {
             let problem = Problem::of(response).await;
-            if problem.is("bad-position") {
+            if problem.is("bad-position") || is_too_long(&problem) {
                 // Tokens of another log, for instance after a new setup, would break every later
-                // read.
-                self.forget(&waited_for);
+                // read. So would a token that is too long for a proxy, which answers with a page of
+                // its own.
+                self.positions().remove(&waited_for);
             }
             return Err(Error::Problem(problem));
         }
@@ -190,8 +178,9 @@ impl Transport {
         }
         if let Some(position) = position {
             // The answer's position includes everything that the read waited for.
-            self.forget(&waited_for);
-            self.observe(&position);
+            let mut positions = self.positions();
+            positions.remove(&waited_for);
+            positions.add(&position);
         }
         Ok(answer)
     }
@@ -260,6 +249,11 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Whether a head was refused by a server that does not explain itself.
+fn is_too_long(problem: &Problem) -> bool {
+    matches!(problem.status, 400 | 431) && problem.type_uri == "about:blank"
 }
 
 fn may_repeat(is_repeatable: bool, error: &Error) -> bool {

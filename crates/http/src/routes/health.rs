@@ -70,6 +70,8 @@ pub(crate) fn liveness_router() -> Router {
 }
 
 /// Returns 200 while the process serves requests.
+///
+/// It says nothing about the log. Restart a process that does not answer.
 #[utoipa::path(
     get, path = "/livez", operation_id = "livez", tag = "health",
     responses((status = 200, description = "The process is alive.", body = String, content_type = "text/plain", example = "alive\n"))
@@ -105,6 +107,8 @@ pub(crate) async fn readyz(State(health): State<Arc<Health>>) -> Response {
 }
 
 /// Returns the metrics of the service, for Prometheus.
+///
+/// They count since the start of the process. A flood of requests gets some pages again.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "metrics", tag = "health",
     responses((status = 200, description = "The text format of Prometheus.", body = String, content_type = "text/plain"))

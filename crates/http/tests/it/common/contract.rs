@@ -6,7 +6,8 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
-/// The document with closed shapes of answers: an undeclared field is an error.
+/// The document with closed shapes of answers: an undeclared field is an error. Only a receipt with
+/// the status `ok` has counts, which the document says in words.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let mut document = receipts_http::openapi_document();
     for name in ["Accepted", "Receipt", "ReceiptsAnswer", "Member", "MembersPage", "ReadMark", "ReadinessAnswer"] {
@@ -14,6 +15,12 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
         assert!(schema.is_object(), "{name}");
         schema["additionalProperties"] = false.into();
     }
+    let counts = ["audience_count", "read_count", "unread_count", "hidden_count", "departed_count", "all_read"];
+    let none: Vec<_> = counts.iter().map(|count| json!({"required": [count]})).collect();
+    let receipt = &mut document["components"]["schemas"]["Receipt"];
+    receipt["if"] = json!({"properties": {"status": {"const": "ok"}}});
+    receipt["then"] = json!({"required": counts});
+    receipt["else"] = json!({"not": {"anyOf": none}});
     document
 });
 

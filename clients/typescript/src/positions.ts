@@ -1,0 +1,118 @@
+/**
+ * The positions that a client has written or seen, merged into one token. The service makes tokens; this module only takes
+ * those of the version that it knows apart, and keeps others as they are.
+ */
+
+/** The first byte of a token. Partitions and next offsets follow as varints, then a CRC-32 (`crates/query/src/position.rs`). */
+const VERSION = 1;
+/** Characters of kept tokens of other versions, joined. Servers limit a header to some 8,000. */
+const OTHERS_MAX = 4_000;
+
+/** (partition, next offset) of a token. */
+export type Offsets = Map<number, number>;
+
+/** Positions that later reads wait for. */
+export class Positions {
+  readonly #offsets: Offsets = new Map();
+  readonly #others = new Set<string>();
+
+  /** One value for `Receipts-Min-Position`; empty if there is nothing to wait for. */
+  get token(): string {
+    const merged = this.#offsets.size > 0 ? [encode(this.#offsets)] : [];
+    return [...merged, ...this.#others].join(",");
+  }
+
+  /** Adds a token, or several separated by commas: the greater offset of each partition. */
+  add(tokens: string): void {
+    for (const token of tokens.split(",").map((text) => text.trim())) {
+      if (token === "") continue;
+      const offsets = decode(token);
+      if (offsets === undefined) {
+        this.#others.delete(token);
+        this.#others.add(token);
+      } else {
+        for (const [partition, next] of offsets) {
+          this.#offsets.set(partition, Math.max(next, this.#offsets.get(partition) ?? 0));
+        }
+      }
+    }
+    for (const oldest of this.#others) {
+      if ([...this.#others].join(",").length <= OTHERS_MAX) break;
+      this.#others.delete(oldest);
+    }
+  }
+
+  /** Removes the positions of a token that `token` returned, but not what was added since. */
+  remove(tokens: string): void {
+    for (const token of tokens.split(",")) {
+      this.#others.delete(token);
+      for (const [partition, next] of decode(token) ?? []) {
+        if (this.#offsets.get(partition) === next) this.#offsets.delete(partition);
+      }
+    }
+  }
+}
+
+/** Reads a token; undefined if it is of another version, or no token. */
+export function decode(token: string): Offsets | undefined {
+  if (!/^[A-Za-z0-9_-]+$/.test(token)) return undefined;
+  let text: string;
+  try {
+    text = atob(token.replaceAll("-", "+").replaceAll("_", "/"));
+  } catch {
+    return undefined;
+  }
+  const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
+  const end = bytes.length - 4;
+  if (end < 1 || bytes[0] !== VERSION || new DataView(bytes.buffer).getUint32(end, true) !== crc32(bytes, end)) {
+    return undefined;
+  }
+  let at = 1;
+  const varint = () => {
+    let value = 0;
+    for (let unit = 1; at < end; unit *= 128) {
+      const byte = bytes[at++]!;
+      value += (byte & 127) * unit;
+      if (byte < 128) return value;
+    }
+    return NaN;
+  };
+  const offsets: Offsets = new Map();
+  for (let least = 0; at < end; least++) {
+    least += varint();
+    const next = varint();
+    // What a number cannot hold exactly stays in the token.
+    if (!Number.isSafeInteger(least) || !Number.isSafeInteger(next)) return undefined;
+    offsets.set(least, next);
+  }
+  return offsets;
+}
+
+/** Writes a token. */
+export function encode(offsets: Offsets): string {
+  const bytes = [VERSION];
+  const put = (value: number) => {
+    for (; value >= 128; value = Math.floor(value / 128)) bytes.push((value % 128) + 128);
+    bytes.push(value);
+  };
+  let least = 0;
+  for (const [partition, next] of [...offsets].sort(([a], [b]) => a - b)) {
+    put(partition - least);
+    put(next);
+    least = partition + 1;
+  }
+  const checksum = crc32(bytes, bytes.length);
+  for (let shift = 0; shift < 32; shift += 8) bytes.push((checksum >>> shift) & 255);
+  const text = bytes.map((byte) => String.fromCharCode(byte)).join("");
+  return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+/** Returns the CRC-32 of the first bytes. */
+function crc32(bytes: ArrayLike<number>, end: number): number {
+  let sum = ~0;
+  for (let at = 0; at < end; at++) {
+    sum ^= bytes[at]!;
+    for (let bit = 0; bit < 8; bit++) sum = (sum >>> 1) ^ (sum & 1 ? 0xedb88320 : 0);
+  }
+  return ~sum >>> 0;
+}

@@ -3,22 +3,32 @@
  * those of the version that it knows apart, and keeps others as they are.
  */
 
-/** The first byte of a token. Partitions and next offsets follow as varints, then a CRC-32 (`crates/query/src/position.rs`). */
+/**
+ * The first byte of a token, without and with four bytes after it that name the log. Partitions and next offsets follow as
+ * varints, then a CRC-32 (`crates/query/src/position.rs`).
+ */
 const VERSION = 1;
+const VERSION_WITH_LOG = 3;
 /** Characters of kept tokens of other versions, joined. Servers limit a header to some 8,000. */
 const OTHERS_MAX = 4_000;
 
-/** (partition, next offset) of a token. */
-export type Offsets = Map<number, number>;
+/** A token's content. */
+export interface Token {
+  /** The log of the offsets, if the token names one. */
+  log: number | undefined;
+  /** (partition, next offset). */
+  offsets: Map<number, number>;
+}
 
 /** Positions that later reads wait for. */
 export class Positions {
-  readonly #offsets: Offsets = new Map();
+  /** One token for each log; there is a second log only after the service got another. */
+  readonly #logs = new Map<Token["log"], Token["offsets"]>();
   readonly #others = new Set<string>();
 
   /** One value for `Receipts-Min-Position`; empty if there is nothing to wait for. */
   get token(): string {
-    const merged = this.#offsets.size > 0 ? [encode(this.#offsets)] : [];
+    const merged = [...this.#logs].filter(([, { size }]) => size > 0).map(([log, offsets]) => encode({ log, offsets }));
     return [...merged, ...this.#others].join(",");
   }
 
@@ -26,15 +36,15 @@ export class Positions {
   add(tokens: string): void {
     for (const token of tokens.split(",").map((text) => text.trim())) {
       if (token === "") continue;
-      const offsets = decode(token);
-      if (offsets === undefined) {
+      const read = decode(token);
+      if (read === undefined) {
         this.#others.delete(token);
         this.#others.add(token);
-      } else {
-        for (const [partition, next] of offsets) {
-          this.#offsets.set(partition, Math.max(next, this.#offsets.get(partition) ?? 0));
-        }
+        continue;
       }
+      const kept: Token["offsets"] = this.#logs.get(read.log) ?? new Map();
+      this.#logs.set(read.log, kept);
+      for (const [partition, next] of read.offsets) kept.set(partition, Math.max(next, kept.get(partition) ?? 0));
     }
     for (const oldest of this.#others) {
       if ([...this.#others].join(",").length <= OTHERS_MAX) break;
@@ -46,15 +56,18 @@ export class Positions {
   remove(tokens: string): void {
     for (const token of tokens.split(",")) {
       this.#others.delete(token);
-      for (const [partition, next] of decode(token) ?? []) {
-        if (this.#offsets.get(partition) === next) this.#offsets.delete(partition);
+      const read = decode(token);
+      const kept = read && this.#logs.get(read.log);
+      for (const [partition, next] of read?.offsets ?? []) {
+        if (kept?.get(partition) === next) kept.delete(partition);
       }
+      if (kept?.size === 0) this.#logs.delete(read?.log);
     }
   }
 }
 
 /** Reads a token; undefined if it is of another version, or no token. */
-export function decode(token: string): Offsets | undefined {
+export function decode(token: string): Token | undefined {
   if (!/^[A-Za-z0-9_-]+$/.test(token)) return undefined;
   let text: string;
   try {
@@ -64,10 +77,11 @@ export function decode(token: string): Offsets | undefined {
   }
   const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
   const end = bytes.length - 4;
-  if (end < 1 || bytes[0] !== VERSION || new DataView(bytes.buffer).getUint32(end, true) !== crc32(bytes, end)) {
+  const view = new DataView(bytes.buffer);
+  const hasLog = bytes[0] === VERSION_WITH_LOG;
+  let at = hasLog ? 5 : 1;
+  if (end < at || !(hasLog || bytes[0] === VERSION) || view.getUint32(end, true) !== crc32(bytes, end))
     return undefined;
-  }
-  let at = 1;
   const varint = () => {
     let value = 0;
     for (let unit = 1; at < end; unit *= 128) {
@@ -77,7 +91,7 @@ export function decode(token: string): Offsets | undefined {
     }
     return NaN;
   };
-  const offsets: Offsets = new Map();
+  const offsets: Token["offsets"] = new Map();
   for (let least = 0; at < end; least++) {
     least += varint();
     const next = varint();
@@ -85,12 +99,13 @@ export function decode(token: string): Offsets | undefined {
     if (!Number.isSafeInteger(least) || !Number.isSafeInteger(next)) return undefined;
     offsets.set(least, next);
   }
-  return offsets;
+  return { log: hasLog ? view.getUint32(1, true) : undefined, offsets };
 }
 
 /** Writes a token. */
-export function encode(offsets: Offsets): string {
-  const bytes = [VERSION];
+export function encode({ log, offsets }: Token): string {
+  const littleEndian = (value: number) => [0, 8, 16, 24].map((shift) => (value >>> shift) & 255);
+  const bytes = log === undefined ? [VERSION] : [VERSION_WITH_LOG, ...littleEndian(log)];
   const put = (value: number) => {
     for (; value >= 128; value = Math.floor(value / 128)) bytes.push((value % 128) + 128);
     bytes.push(value);
@@ -101,8 +116,7 @@ export function encode(offsets: Offsets): string {
     put(next);
     least = partition + 1;
   }
-  const checksum = crc32(bytes, bytes.length);
-  for (let shift = 0; shift < 32; shift += 8) bytes.push((checksum >>> shift) & 255);
+  bytes.push(...littleEndian(crc32(bytes, bytes.length)));
   const text = bytes.map((byte) => String.fromCharCode(byte)).join("");
   return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }

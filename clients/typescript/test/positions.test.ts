@@ -24,45 +24,32 @@ async function behind(
   }
 }
 
+const token = (log: number | undefined, ...offsets: [number, number][]) => encode({ log, offsets: new Map(offsets) });
+
 const json = (response: ServerResponse, body: unknown) =>
   response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify(body));
 
 test("tokens are merged by partition", () => {
   // The token of the OpenAPI document: partition 3, next offset 42.
-  assert.deepEqual([...decode("AQMqMCkVDg")!], [[3, 42]]);
-  assert.equal(encode(new Map([[3, 42]])), "AQMqMCkVDg");
-  const positions = new Positions();
+  assert.deepEqual(decode("AQMqMCkVDg"), { log: undefined, offsets: new Map([[3, 42]]) });
+  assert.equal(token(undefined, [3, 42]), "AQMqMCkVDg");
   const large = 2 ** 40 + 7;
-  for (const offsets of [
-    [[3, 42]],
-    [
-      [0, 5],
-      [999, large],
-    ],
-    [
-      [3, 7],
-      [0, 6],
-    ],
-  ] as [number, number][][]) {
-    positions.add(encode(new Map(offsets)));
+  for (const log of [undefined, 7, 2 ** 32 - 1]) {
+    const positions = new Positions();
+    positions.add(token(log, [3, 42]));
+    positions.add(token(log, [0, 5], [999, large]));
+    positions.add(token(log, [0, 6], [3, 7]));
+    assert.equal(positions.token, token(log, [0, 6], [3, 42], [999, large]));
+    for (let at = 0; at < 10_000; at++) positions.add(token(log, [at % 64, 1e9 + at]));
+    assert.ok(positions.token.length < 700, "64 partitions and one token");
   }
-  assert.deepEqual(
-    [...decode(positions.token)!].sort(([a], [b]) => a - b),
-    [
-      [0, 6],
-      [3, 42],
-      [999, large],
-    ],
-  );
-  for (let at = 0; at < 10_000; at++) positions.add(encode(new Map([[at % 64, 1e9 + at]])));
-  assert.ok(positions.token.length < 700, "64 partitions and one token");
 });
 
-test("tokens of other versions stay whole and few", () => {
+test("tokens of two logs and of other versions stay apart", () => {
   const positions = new Positions();
-  for (const token of ["AgNvbmU", "nonsense", "AQMqMCkVDw", "AgNvbmU", encode(new Map([[0, 1]]))]) positions.add(token);
-  const parts = positions.token.split(",");
-  assert.deepEqual(parts.slice(1), ["nonsense", "AQMqMCkVDw", "AgNvbmU"]);
+  positions.add(`AgNvbmU, nonsense,AQMqMCkVDw,AgNvbmU,${token(7, [0, 1])}`);
+  positions.add(token(8, [0, 2]));
+  assert.equal(positions.token, `${token(7, [0, 1])},${token(8, [0, 2])},nonsense,AQMqMCkVDw,AgNvbmU`);
   for (let at = 0; at < 1_000; at++) positions.add(`token-${at}-`.padEnd(300, "x"));
   assert.ok(positions.token.length < 4_100);
   assert.match(positions.token, /token-999-/);
@@ -70,11 +57,11 @@ test("tokens of other versions stay whole and few", () => {
 
 test("a removed token keeps what was added since", () => {
   const positions = new Positions();
-  positions.add(`${encode(new Map([[0, 5], [1, 5]]))},other`); // prettier-ignore
+  positions.add(`${token(7, [0, 5], [1, 5])},${token(8, [0, 5])},other`);
   const waitedFor = positions.token;
-  positions.add(encode(new Map([[1, 6]])));
+  positions.add(token(7, [1, 6]));
   positions.remove(waitedFor);
-  assert.deepEqual([...decode(positions.token)!], [[1, 6]]);
+  assert.equal(positions.token, token(7, [1, 6]));
 });
 
 test("a token that a proxy refuses is dropped", async () => {

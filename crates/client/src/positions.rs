@@ -7,17 +7,24 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
 
-/// The first byte of a token. Two varints per partition follow (partitions skipped since the one
-/// before, and the next offset), then a CRC-32 (`crates/query/src/position.rs`).
+/// The first byte of a token, without and with four bytes after it that name the log. Two varints
+/// per partition follow (partitions skipped since the one before, and the next offset), then a
+/// CRC-32 (`crates/query/src/position.rs`).
 const VERSION: u8 = 1;
+const VERSION_WITH_LOG: u8 = 3;
 /// Characters of kept tokens of other versions, joined. Servers limit a header to some 8,000.
 const OTHERS_MAX: usize = 4_000;
+
+/// The log that a token names, if it names one.
+type Log = Option<u32>;
+/// The next offset of each partition.
+type Offsets = BTreeMap<u32, u64>;
 
 /// Positions that later reads wait for.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
-    /// The next offset of each partition.
-    offsets: BTreeMap<u32, u64>,
+    /// One token for each log; there is a second log only after the service got another.
+    logs: BTreeMap<Log, Offsets>,
     /// Tokens of other versions, oldest first.
     others: Vec<String>,
 }
@@ -25,21 +32,22 @@ pub(crate) struct Positions {
 impl Positions {
     /// Returns one value for `Receipts-Min-Position`; empty if there is nothing to wait for.
     pub(crate) fn token(&self) -> String {
-        let merged = (!self.offsets.is_empty()).then(|| encode(&self.offsets));
-        let tokens: Vec<_> = merged.iter().chain(&self.others).map(String::as_str).collect();
-        tokens.join(",")
+        let logs = self.logs.iter().filter(|(_, offsets)| !offsets.is_empty());
+        let merged = logs.map(|(log, offsets)| encode(*log, offsets));
+        merged.chain(self.others.iter().cloned()).collect::<Vec<_>>().join(",")
     }
 
     /// Adds a token, or several separated by commas: the greater offset of each partition.
     pub(crate) fn add(&mut self, tokens: &str) {
         for token in tokens.split(',').map(str::trim).filter(|token| !token.is_empty()) {
-            let Some(offsets) = decode(token) else {
+            let Some((log, offsets)) = decode(token) else {
                 self.others.retain(|other| other != token);
                 self.others.push(token.to_owned());
                 continue;
             };
+            let kept = self.logs.entry(log).or_default();
             for (partition, next) in offsets {
-                let kept = self.offsets.entry(partition).or_default();
+                let kept = kept.entry(partition).or_default();
                 *kept = next.max(*kept);
             }
         }
@@ -52,23 +60,32 @@ impl Positions {
     pub(crate) fn remove(&mut self, tokens: &str) {
         for token in tokens.split(',') {
             self.others.retain(|other| other != token);
-            for (partition, next) in decode(token).unwrap_or_default() {
-                if self.offsets.get(&partition) == Some(&next) {
-                    self.offsets.remove(&partition);
-                }
+            let Some((log, removed)) = decode(token) else { continue };
+            if let Some(kept) = self.logs.get_mut(&log) {
+                kept.retain(|partition, next| removed.get(partition) != Some(next));
             }
         }
+        self.logs.retain(|_, offsets| !offsets.is_empty());
     }
 }
 
 /// Reads a token; `None` if it is of another version, or no token.
-fn decode(token: &str) -> Option<BTreeMap<u32, u64>> {
+fn decode(token: &str) -> Option<(Log, Offsets)> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     let (body, checksum) = bytes.split_last_chunk::<4>()?;
     let (&version, mut rest) = body.split_first()?;
-    if version != VERSION || crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
+    if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
         return None;
     }
+    let log = match version {
+        VERSION => None,
+        VERSION_WITH_LOG => {
+            let (log, after) = rest.split_first_chunk()?;
+            rest = after;
+            Some(u32::from_le_bytes(*log))
+        }
+        _ => return None,
+    };
     let mut offsets = BTreeMap::new();
     let mut least = 0_u64;
     while !rest.is_empty() {
@@ -76,12 +93,13 @@ fn decode(token: &str) -> Option<BTreeMap<u32, u64>> {
         offsets.insert(u32::try_from(partition).ok()?, take_varint(&mut rest)?);
         least = partition + 1;
     }
-    Some(offsets)
+    Some((log, offsets))
 }
 
 /// Writes a token.
-fn encode(offsets: &BTreeMap<u32, u64>) -> String {
-    let mut bytes = vec![VERSION];
+fn encode(log: Log, offsets: &Offsets) -> String {
+    let mut bytes = vec![if log.is_some() { VERSION_WITH_LOG } else { VERSION }];
+    bytes.extend(log.into_iter().flat_map(u32::to_le_bytes));
     let mut least = 0;
     for (&partition, &next) in offsets {
         put_varint(&mut bytes, u64::from(partition) - least);
@@ -119,31 +137,33 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn of(offsets: &[(u32, u64)]) -> String {
-        encode(&offsets.iter().copied().collect())
+    fn of(log: Log, offsets: &[(u32, u64)]) -> String {
+        encode(log, &offsets.iter().copied().collect())
     }
 
     #[test]
     fn tokens_are_merged_by_partition() {
         // The token of the OpenAPI document: partition 3, next offset 42.
-        assert_eq!(of(&[(3, 42)]), "AQMqMCkVDg");
-        let mut positions = Positions::default();
-        for offsets in [&[(3, 42)][..], &[(0, 5), (999, u64::MAX)], &[(3, 7), (0, 6)]] {
-            positions.add(&of(offsets));
+        assert_eq!(of(None, &[(3, 42)]), "AQMqMCkVDg");
+        for log in [None, Some(7), Some(u32::MAX)] {
+            let mut positions = Positions::default();
+            for offsets in [&[(3, 42)][..], &[(0, 5), (999, u64::MAX)], &[(3, 7), (0, 6)]] {
+                positions.add(&of(log, offsets));
+            }
+            assert_eq!(positions.token(), of(log, &[(0, 6), (3, 42), (999, u64::MAX)]));
+            for n in 0..10_000 {
+                positions.add(&of(log, &[(n % 64, 1_000_000_000 + u64::from(n))]));
+            }
+            assert!(positions.token().len() < 700, "64 partitions and one token");
         }
-        assert_eq!(positions.token(), of(&[(0, 6), (3, 42), (999, u64::MAX)]));
-        for n in 0..10_000 {
-            positions.add(&of(&[(n % 64, 1_000_000_000 + u64::from(n))]));
-        }
-        assert!(positions.token().len() < 700, "64 partitions and one token");
     }
 
     #[test]
-    fn tokens_of_other_versions_stay_whole_and_few() {
+    fn tokens_of_two_logs_and_other_versions_stay_apart() {
         let mut positions = Positions::default();
-        positions.add("AgNvbmU, nonsense,AQMqMCkVDw,AgNvbmU");
-        positions.add(&of(&[(0, 1)]));
-        assert_eq!(positions.token(), format!("{},nonsense,AQMqMCkVDw,AgNvbmU", of(&[(0, 1)])));
+        let (here, elsewhere) = (of(Some(7), &[(0, 1)]), of(Some(8), &[(0, 2)]));
+        positions.add(&format!("AgNvbmU, nonsense,AQMqMCkVDw,AgNvbmU,{here},{elsewhere}"));
+        assert_eq!(positions.token(), format!("{here},{elsewhere},nonsense,AQMqMCkVDw,AgNvbmU"));
         for n in 0..1_000 {
             positions.add(&format!("token-{n}-{}", "x".repeat(300)));
         }
@@ -153,10 +173,10 @@ mod tests {
     #[test]
     fn removed_token_keeps_what_was_added_since() {
         let mut positions = Positions::default();
-        positions.add(&format!("{},other", of(&[(0, 5), (1, 5)])));
+        positions.add(&format!("{},{},other", of(Some(7), &[(0, 5), (1, 5)]), of(None, &[(0, 5)])));
         let waited_for = positions.token();
-        positions.add(&of(&[(1, 6)]));
+        positions.add(&of(Some(7), &[(1, 6)]));
         positions.remove(&waited_for);
-        assert_eq!(positions.token(), of(&[(1, 6)]));
+        assert_eq!(positions.token(), of(Some(7), &[(1, 6)]));
     }
 }

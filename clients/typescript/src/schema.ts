@@ -13,7 +13,7 @@ export interface paths {
         };
         /**
          * Returns 200 while the process serves requests.
-         * @description x
+         * @description It says nothing about the log. Restart a process that does not answer.
          */
         get: operations["livez"];
         put?: never;
@@ -33,7 +33,7 @@ export interface paths {
         };
         /**
          * Returns the metrics of the service, for Prometheus.
-         * @description x
+         * @description They count since the start of the process. A flood of requests gets some pages again.
          */
         get: operations["metrics"];
         put?: never;
@@ -53,7 +53,7 @@ export interface paths {
         };
         /**
          * Returns this document.
-         * @description x
+         * @description It describes the version of the service that serves it.
          */
         get: operations["openapi"];
         put?: never;
@@ -543,16 +543,16 @@ export interface components {
         "conversation.configured": {
             /** @constant */
             type: "conversation.configured";
-            tenant?: components["schemas"]["common.tenant"];
-            event_id?: components["schemas"]["common.event_id"];
             conversation_id: components["schemas"]["common.id"];
+            event_id?: components["schemas"]["common.event_id"];
+            /** @description The name that policies use; "default" where it is absent or null. Checked for direct chats as well, though it has a meaning for groups only. */
+            group_type?: components["schemas"]["common.optional_id"];
             /**
              * @description Direct chat of two people, or group.
              * @enum {string}
              */
             kind: "direct" | "group";
-            /** @description The name that policies use; "default" where it is absent or null. Checked for direct chats as well, though it has a meaning for groups only. */
-            group_type?: components["schemas"]["common.optional_id"];
+            tenant?: components["schemas"]["common.tenant"];
         };
         /**
          * conversation.read
@@ -561,21 +561,23 @@ export interface components {
         "conversation.read": {
             /** @constant */
             type: "conversation.read";
-            tenant?: components["schemas"]["common.tenant"];
-            event_id?: components["schemas"]["common.event_id"];
             conversation_id: components["schemas"]["common.id"];
-            reader_id: components["schemas"]["common.id"];
-            up_to_message_id?: components["schemas"]["common.optional_id"];
-            up_to_sent_at_ms?: components["schemas"]["common.optional_time_ms"];
+            event_id?: components["schemas"]["common.event_id"];
+            hidden?: components["schemas"]["common.flag"];
             /** @description The read time by the reader's device; the record's timestamp if absent or null. */
             read_at_ms?: components["schemas"]["common.optional_time_ms"];
-            hidden?: components["schemas"]["common.flag"];
+            reader_id: components["schemas"]["common.id"];
+            tenant?: components["schemas"]["common.tenant"];
+            up_to_message_id?: components["schemas"]["common.optional_id"];
+            up_to_sent_at_ms?: components["schemas"]["common.optional_time_ms"];
         };
         /**
          * One event of the topic receipts.events
          * @description One schema per value of type. Fields that a type does not know are ignored, with any content.
          */
         event: components["schemas"]["conversation.configured"] | components["schemas"]["members.changed"] | components["schemas"]["message.sent"] | components["schemas"]["message.read"] | components["schemas"]["conversation.read"] | components["schemas"]["message.recalled"] | components["schemas"]["policy.changed"] | components["schemas"]["user.erased"];
+        /** @description One event, or an array of them. */
+        events: components["schemas"]["event"] | components["schemas"]["event"][];
         /**
          * members.changed
          * @description Joins and leaves: left first, then joined, then observers. At most 10,000 ids in the three lists together, which this schema cannot say; none at all is accepted.
@@ -583,15 +585,15 @@ export interface components {
         "members.changed": {
             /** @constant */
             type: "members.changed";
-            tenant?: components["schemas"]["common.tenant"];
-            event_id?: components["schemas"]["common.event_id"];
             conversation_id: components["schemas"]["common.id"];
-            /** @description The people who leave the roster. */
-            left?: components["schemas"]["common.optional_ids"];
+            event_id?: components["schemas"]["common.event_id"];
             /** @description The people who join as members. */
             joined?: components["schemas"]["common.optional_ids"];
+            /** @description The people who leave the roster. */
+            left?: components["schemas"]["common.optional_ids"];
             /** @description The people who are on the roster from here on, but in no audience by roster. */
             observers?: components["schemas"]["common.optional_ids"];
+            tenant?: components["schemas"]["common.tenant"];
         };
         /**
          * message.read
@@ -600,14 +602,14 @@ export interface components {
         "message.read": {
             /** @constant */
             type: "message.read";
-            tenant?: components["schemas"]["common.tenant"];
-            event_id?: components["schemas"]["common.event_id"];
             conversation_id: components["schemas"]["common.id"];
-            reader_id: components["schemas"]["common.id"];
+            event_id?: components["schemas"]["common.event_id"];
+            hidden?: components["schemas"]["common.flag"];
             message_ids: components["schemas"]["common.id"][];
             /** @description The read time by the reader's device; the record's timestamp if absent or null. */
             read_at_ms?: components["schemas"]["common.optional_time_ms"];
-            hidden?: components["schemas"]["common.flag"];
+            reader_id: components["schemas"]["common.id"];
+            tenant?: components["schemas"]["common.tenant"];
         };
         /**
          * message.recalled
@@ -616,10 +618,10 @@ export interface components {
         "message.recalled": {
             /** @constant */
             type: "message.recalled";
-            tenant?: components["schemas"]["common.tenant"];
-            event_id?: components["schemas"]["common.event_id"];
             conversation_id: components["schemas"]["common.id"];
+            event_id?: components["schemas"]["common.event_id"];
             message_id: components["schemas"]["common.id"];
+            tenant?: components["schemas"]["common.tenant"];
         };
         /**
          * message.sent
@@ -628,15 +630,15 @@ export interface components {
         "message.sent": {
             /** @constant */
             type: "message.sent";
-            tenant?: components["schemas"]["common.tenant"];
-            event_id?: components["schemas"]["common.event_id"];
             conversation_id: components["schemas"]["common.id"];
+            event_id?: components["schemas"]["common.event_id"];
             message_id: components["schemas"]["common.id"];
-            sender_id: components["schemas"]["common.id"];
-            sent_at_ms: components["schemas"]["common.time_ms"];
             need_read_receipt?: components["schemas"]["common.flag"];
             /** @description The audience, which may name any person; an empty list is an empty audience, an absent one stands for the roster. */
             recipients?: components["schemas"]["common.optional_ids"];
+            sender_id: components["schemas"]["common.id"];
+            sent_at_ms: components["schemas"]["common.time_ms"];
+            tenant?: components["schemas"]["common.tenant"];
         };
         /**
          * policy.changed
@@ -645,13 +647,13 @@ export interface components {
         "policy.changed": {
             /** @constant */
             type: "policy.changed";
-            tenant?: components["schemas"]["common.tenant"];
             event_id?: components["schemas"]["common.event_id"];
+            partition?: components["schemas"]["common.partition"];
             /** @description Group type to support; "*" stands for all types not listed. At most 1,000, none twice. */
             read_receipts: {
                 [key: string]: boolean;
             };
-            partition?: components["schemas"]["common.partition"];
+            tenant?: components["schemas"]["common.tenant"];
         };
         /**
          * user.erased
@@ -660,13 +662,11 @@ export interface components {
         "user.erased": {
             /** @constant */
             type: "user.erased";
-            tenant?: components["schemas"]["common.tenant"];
             event_id?: components["schemas"]["common.event_id"];
-            user_id: components["schemas"]["common.id"];
             partition?: components["schemas"]["common.partition"];
+            tenant?: components["schemas"]["common.tenant"];
+            user_id: components["schemas"]["common.id"];
         };
-        /** @description One event, or an array of them. */
-        events: components["schemas"]["event"] | components["schemas"]["event"][];
     };
     responses: {
         /** @description `invalid`: The request is not valid. `bad-position`: The position token is not valid. `bad-cursor`: The cursor does not belong to this list. */
@@ -805,9 +805,9 @@ export interface components {
         "Receipts-Caller": string;
         /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
         "Receipts-Min-Position": string;
-        /** @description The tenant. Only if no authentication is configured. */
+        /** @description The tenant, `default` if absent. Only if no authentication is configured. */
         "Receipts-Tenant": string;
-        /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
+        /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
         "Receipts-Wait-Ms": number;
     };
     requestBodies: never;
@@ -932,13 +932,13 @@ export interface operations {
                 cursor?: string;
             };
             header?: {
-                /** @description The tenant. Only if no authentication is configured. */
+                /** @description The tenant, `default` if absent. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
                 /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
                 /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
-                /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
             };
             path: {
@@ -985,13 +985,13 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The tenant. Only if no authentication is configured. */
+                /** @description The tenant, `default` if absent. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
                 /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
                 /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
-                /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
             };
             path: {
@@ -1037,13 +1037,13 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The tenant. Only if no authentication is configured. */
+                /** @description The tenant, `default` if absent. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
                 /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
                 /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
-                /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
             };
             path: {
@@ -1089,7 +1089,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The tenant. Only if no authentication is configured. */
+                /** @description The tenant, `default` if absent. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
                 /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
@@ -1144,13 +1144,13 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The tenant. Only if no authentication is configured. */
+                /** @description The tenant, `default` if absent. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
                 /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
                 /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
-                /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
             };
             path?: never;
@@ -1208,13 +1208,13 @@ export interface operations {
             header?: {
                 /** @description The `id` of the last event that the client has seen on such a stream, or a position of the event log. */
                 "Last-Event-ID"?: string;
-                /** @description The tenant. Only if no authentication is configured. */
+                /** @description The tenant, `default` if absent. Only if no authentication is configured. */
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
                 /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
                 /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
-                /** @description The longest wait for the position, milliseconds; then the answer is 503. Values above 30,000 mean 30,000. */
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
             };
             path?: never;

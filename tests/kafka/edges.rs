@@ -7,7 +7,7 @@ use receipts_log::testing::{Broker, unique};
 use receipts_testkit::property::{Replay, number, scaled};
 use receipts_testkit::random::Random;
 use receipts_tests::process::{Answer, Service, errors, request, run};
-use receipts_tests::receipt_path;
+use receipts_tests::{eventually, receipt_path};
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::sync::Mutex;
@@ -97,6 +97,14 @@ fn edge_and_projector_refuse_missing_settings() {
     }
 }
 
+/// The questions that an edge has been answered by projectors.
+fn questions(edge: &Service) -> u64 {
+    let metrics = edge.get("/metrics");
+    let lines = metrics.body.as_str().expect("text").lines();
+    let mut counts = lines.filter_map(|line| line.strip_prefix("receipts_peer_questions_total{outcome=\"answered\"} "));
+    counts.next().map_or(0, |count| count.parse().expect("a number"))
+}
+
 /// INV-POSITION, INV-PAGING, INV-CURSOR: a caller may continue at another edge.
 #[test]
 fn edges_answer_for_all_partitions_and_check_the_secret() {
@@ -171,6 +179,16 @@ fn edges_answer_for_all_partitions_and_check_the_secret() {
     assert_eq!(first.get("/internal/v1/state").status, 401);
     assert_eq!(second.request("POST", "/internal/v1/ask", &[("Authorization", "Bearer 00")], "{}").status, 401);
     assert_eq!(second.get("/livez").status, 200);
+    // A read that waits for its position is one question to a projector.
+    let before = questions(&edges[0]);
+    const READS: u64 = 20;
+    for number in 0..READS {
+        let token = ingest.write(&read("g4", "m4", &people[number as usize % people.len()]));
+        let answer = edges[0].get_after(&receipt_path("g4", "m4"), &token);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    let asked = eventually("all questions are counted", || questions(&edges[0]) - before, |asked| *asked >= READS);
+    assert_eq!(asked, READS);
     // One projector stops in order; the other takes over its partitions from the log.
     assert_eq!(first.terminate(), Some(0));
     for edge in edges {

@@ -6,14 +6,15 @@ mod exchange;
 mod table;
 
 use crate::merge::{answer_found, merge_found};
-use crate::protocol::{PeerReply, PeerRequest, Question, decode_reply};
+use crate::protocol::{PeerRequest, Question, decode_reply};
 use crate::secret::{Secret, cursor_key_from_text};
 use async_trait::async_trait;
 use exchange::{NoReply, Shared, keep_polling};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join};
 use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
 use receipts_query::{Answer, Answers, Conversation, CursorKey, LogTag, Positions, Readiness, Unavailable};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +47,26 @@ pub struct PeerSettings {
 pub struct Peers {
     shared: Arc<Shared>,
     partition_count: u32,
+    awaited: Awaited,
+}
+
+/// The positions that one caller waits for, by its questions themselves. Nothing is awaited for a
+/// caller that names none.
+#[derive(Clone)]
+struct Awaited {
+    /// Every answer covers them.
+    min: Positions,
+    /// Those of them that no projector was known to have folded when the wait began.
+    unfolded: Positions,
+    deadline: Instant,
+}
+
+/// A partition that no projector has answered for yet in this call.
+#[derive(Clone, Copy)]
+struct Open {
+    partition: u32,
+    /// How many of its holders have been asked in vain in this round.
+    tried: usize,
 }
 
 impl Peers {
@@ -77,7 +98,8 @@ impl Peers {
         };
         shared.table.write().set_partition_count(partition_count);
         tokio::spawn(keep_polling(Arc::downgrade(&shared), shared.settings.poll_interval));
-        Ok(Self { shared, partition_count })
+        let awaited = Awaited { min: Positions::new(), unfolded: Positions::new(), deadline: Instant::now() };
+        Ok(Self { shared, partition_count, awaited })
     }
 
     /// Returns the cursor key that all edges of this service agree on: derived from the secret or,
@@ -90,37 +112,114 @@ impl Peers {
     }
 
     /// Returns the positions that an answer about these partitions must cover.
-    fn floor(&self, partitions: &[u32]) -> Positions {
+    fn floor(&self, partitions: &[u32], awaited: &Awaited) -> Positions {
         let floor = self.shared.floor.lock();
-        partitions.iter().map(|&partition| (partition, floor.next_offset(partition))).collect()
+        let least = |partition| floor.next_offset(partition).max(awaited.min.next_offset(partition));
+        partitions.iter().map(|&partition| (partition, least(partition))).collect()
     }
 
-    /// Asks a question about one partition.
+    /// Begins a wait for positions.
+    fn awaited(&self, min: &Positions, timeout: Duration) -> Awaited {
+        let deadline = Instant::now() + timeout;
+        let mut folded = self.shared.table.read().positions();
+        folded.merge(&self.shared.floor.lock());
+        let unfolded = min.iter().filter(|(partition, next_offset)| *next_offset > folded.next_offset(*partition));
+        Awaited { min: min.clone(), unfolded: unfolded.collect(), deadline }
+    }
+
+    /// Asks a question about one partition. Meanwhile waits for the other partitions that are
+    /// awaited.
     async fn ask<T: DeserializeOwned>(&self, partition: u32, question: Question) -> Result<Answer<T>, Unavailable> {
-        let wait_ms = CATCH_UP_WAIT.as_millis() as u64;
-        let request = PeerRequest { min: self.floor(&[partition]), wait_ms, question };
-        let deadline = Instant::now() + SEARCH_TIMEOUT;
-        loop {
-            match self.ask_each(partition, &request).await {
-                Ok(reply) => return decode_reply(Ok(reply)),
-                Err(why) if Instant::now() >= deadline => return Err(why),
-                Err(_) => self.shared.pause().await,
-            }
-        }
+        let partitions = [partition];
+        let asking = self.gather(&partitions, &self.awaited, |_| question.clone());
+        let waiting = self.wait_for(&self.awaited, |other| other != partition);
+        let (answers, ()) = try_join(asking, waiting).await?;
+        self.shared.floor.lock().merge(&self.awaited.min);
+        let answer = answers.into_iter().next();
+        decode_reply(answer.ok_or_else(|| Unavailable::Failed("no partition was asked".into())))
     }
 
-    /// Asks all holders of a partition, one after the other, until one answers.
-    async fn ask_each(&self, partition: u32, request: &PeerRequest) -> PeerReply {
-        let candidates = self.shared.table.read().candidates(partition);
-        let mut why = self.no_owner(partition);
-        for url in candidates {
-            match self.shared.send(&url, request).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(other)) => why = other,
-                Err(NoReply(cause)) => why = Unavailable::Failed(cause),
+    /// Returns once the awaited partitions that `is_meant` accepts are folded, each by any
+    /// projector.
+    async fn wait_for(&self, awaited: &Awaited, is_meant: impl Fn(u32) -> bool + Sync) -> Result<(), Unavailable> {
+        let unfolded = awaited.unfolded.iter().map(|(partition, _)| partition).filter(|number| is_meant(*number));
+        self.gather(&Vec::from_iter(unfolded), awaited, |_| Question::Position).await?;
+        Ok(())
+    }
+
+    /// Asks the holders of partitions until each partition is answered for, with one request per
+    /// projector at a time. `question` makes the question about the partitions of one request.
+    ///
+    /// A request carries the positions that its answer must cover, and the wait for them, so that a
+    /// wait costs no exchange of its own.
+    async fn gather(
+        &self,
+        partitions: &[u32],
+        awaited: &Awaited,
+        question: impl Fn(&[u32]) -> Question + Sync,
+    ) -> Result<Vec<Answer<Value>>, Unavailable> {
+        let search_until = Instant::now() + SEARCH_TIMEOUT;
+        let waits = |partition| awaited.unfolded.next_offset(partition) > 0;
+        let mut open: Vec<Open> = partitions.iter().map(|&partition| Open { partition, tried: 0 }).collect();
+        let mut answers = Vec::new();
+        loop {
+            // Partitions that are waited for are asked apart from those that only move.
+            let mut requests: BTreeMap<(String, bool), Vec<Open>> = BTreeMap::new();
+            let mut in_vain = Vec::new();
+            for of in open.drain(..) {
+                match self.shared.table.read().candidates(of.partition).into_iter().nth(of.tried) {
+                    Some(url) => requests.entry((url, waits(of.partition))).or_default().push(of),
+                    None => in_vain.push((of.partition, self.no_owner(of.partition))),
+                }
+            }
+            let replies = join_all(requests.into_iter().map(async |((url, waits), asked)| {
+                let partitions: Vec<u32> = asked.iter().map(|of| of.partition).collect();
+                let left = awaited.deadline.saturating_duration_since(Instant::now());
+                let wait = if waits { left.min(WAIT_ROUND) } else { CATCH_UP_WAIT };
+                let wait_ms = wait.as_millis() as u64;
+                let request =
+                    PeerRequest { min: self.floor(&partitions, awaited), wait_ms, question: question(&partitions) };
+                let sent = Instant::now();
+                let reply = self.shared.send(&url, &request).await;
+                (reply, waits && sent.elapsed() < Duration::from_millis(wait_ms), asked)
+            }));
+            for (reply, is_early, asked) in replies.await {
+                let why = match reply {
+                    Ok(Ok(answer)) => {
+                        answers.push(answer);
+                        continue;
+                    }
+                    // Sooner than it had to: the log ends before the position.
+                    Ok(Err(Unavailable::Behind)) if is_early => return Err(Unavailable::Behind),
+                    Ok(Err(why)) => why,
+                    Err(NoReply(cause)) => Unavailable::Failed(cause),
+                };
+                for Open { partition, tried } in asked {
+                    if tried + 1 < self.shared.table.read().candidates(partition).len() {
+                        open.push(Open { partition, tried: tried + 1 });
+                    } else {
+                        in_vain.push((partition, why.clone()));
+                    }
+                }
+            }
+            if open.is_empty() && in_vain.is_empty() {
+                return Ok(answers);
+            }
+            let is_round_over = open.is_empty();
+            for (partition, why) in in_vain {
+                let now = Instant::now();
+                match why {
+                    why if !waits(partition) && now >= search_until => return Err(why),
+                    Unavailable::Failed(_) if waits(partition) && now >= awaited.deadline => return Err(why),
+                    _ if waits(partition) && now >= awaited.deadline => return Err(Unavailable::Behind),
+                    // The next round begins with the best holder again.
+                    _ => open.push(Open { partition, tried: 0 }),
+                }
+            }
+            if is_round_over {
+                self.shared.pause().await;
             }
         }
-        Err(why)
     }
 
     /// Returns why a partition without a holder has none.
@@ -128,29 +227,6 @@ impl Peers {
         match self.shared.table.read().too_stale(partition) {
             Some(seconds) => Unavailable::Stale { seconds },
             None => Unavailable::NoOwner { partition },
-        }
-    }
-
-    /// Returns once any projector has folded a partition up to `next_offset`.
-    async fn wait_for(&self, partition: u32, next_offset: u64, deadline: Instant) -> Result<(), Unavailable> {
-        let min = Positions::applied(partition, next_offset);
-        loop {
-            if self.shared.table.read().positions().covers(&min) {
-                return Ok(());
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let wait_ms = left.min(WAIT_ROUND).as_millis() as u64;
-            let request = PeerRequest { min: min.clone(), wait_ms, question: Question::Position };
-            let asked = Instant::now();
-            match self.ask_each(partition, &request).await {
-                Ok(_) => return Ok(()),
-                // Sooner than it had to: the log ends before the position.
-                Err(Unavailable::Behind) if asked.elapsed() < Duration::from_millis(wait_ms) => {
-                    return Err(Unavailable::Behind);
-                }
-                Err(_) if Instant::now() >= deadline => return Err(Unavailable::Behind),
-                Err(_) => self.shared.pause().await,
-            }
         }
     }
 }
@@ -186,11 +262,14 @@ impl Answers for Peers {
     }
 
     async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable> {
-        let deadline = Instant::now() + timeout;
-        let waits = min.iter().map(|(partition, next_offset)| self.wait_for(partition, next_offset, deadline));
-        join_all(waits).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+        self.wait_for(&self.awaited(min, timeout), |_| true).await?;
         self.shared.floor.lock().merge(min);
         Ok(())
+    }
+
+    fn after(&self, min: &Positions, timeout: Duration) -> Option<Arc<dyn Answers>> {
+        let awaited = self.awaited(min, timeout);
+        (!awaited.unfolded.is_empty()).then(|| Arc::new(Self { awaited, ..self.clone() }) as _)
     }
 
     async fn receipts(
@@ -217,57 +296,18 @@ impl Answers for Peers {
         message_ids: &[String],
     ) -> Result<Answer<Vec<Receipt>>, Unavailable> {
         let candidates_max = self.shared.settings.candidates_max;
-        let deadline = Instant::now() + SEARCH_TIMEOUT;
-        // By partition: how many of its holders have been asked in vain in this round.
-        let mut open: Vec<(u32, usize)> = (0..self.partition_count).map(|partition| (partition, 0)).collect();
-        let mut found = Vec::new();
-        loop {
-            let mut by_peer: BTreeMap<String, Vec<(u32, usize)>> = BTreeMap::new();
-            let mut why = None;
-            let mut is_round_over = true;
-            for (partition, tried) in std::mem::take(&mut open) {
-                match self.shared.table.read().candidates(partition).into_iter().nth(tried) {
-                    Some(url) => by_peer.entry(url).or_default().push((partition, tried)),
-                    None => {
-                        why = Some(self.no_owner(partition));
-                        open.push((partition, 0));
-                    }
-                }
-            }
-            let replies = join_all(by_peer.into_iter().map(async |(url, asked)| {
-                let partitions: Vec<u32> = asked.iter().map(|(partition, _)| *partition).collect();
-                let (tenant, sender_id) = (tenant.to_owned(), sender_id.map(str::to_owned));
-                let message_ids = message_ids.to_vec();
-                let min = self.floor(&partitions);
-                let question = Question::Find { partitions, tenant, message_ids, sender_id, candidates_max };
-                let wait_ms = CATCH_UP_WAIT.as_millis() as u64;
-                let request = PeerRequest { min, wait_ms, question };
-                (self.shared.send(&url, &request).await, asked)
-            }));
-            for (reply, asked) in replies.await {
-                let missing = match reply {
-                    Ok(Ok(answer)) => {
-                        found.push(decode_reply(Ok(answer))?);
-                        continue;
-                    }
-                    Ok(Err(why)) => why,
-                    Err(NoReply(cause)) => Unavailable::Failed(cause),
-                };
-                why = Some(missing);
-                // The next round begins with the best holder again.
-                open.extend(asked.into_iter().map(|(partition, tried)| {
-                    let is_last = self.shared.table.read().candidates(partition).len() <= tried + 1;
-                    is_round_over &= is_last;
-                    (partition, if is_last { 0 } else { tried + 1 })
-                }));
-            }
-            match why {
-                None => break,
-                Some(why) if Instant::now() >= deadline => return Err(why),
-                Some(_) if !is_round_over => {}
-                Some(_) => self.shared.pause().await,
-            }
-        }
+        let all: Vec<u32> = (0..self.partition_count).collect();
+        let answers = self.gather(&all, &self.awaited, |partitions| Question::Find {
+            partitions: partitions.to_vec(),
+            tenant: tenant.to_owned(),
+            message_ids: message_ids.to_vec(),
+            sender_id: sender_id.map(str::to_owned),
+            candidates_max,
+        });
+        let answers = answers.await?;
+        self.shared.floor.lock().merge(&self.awaited.min);
+        let found = answers.into_iter().map(|answer| decode_reply(Ok(answer)));
+        let found: Vec<_> = found.collect::<Result<_, _>>()?;
         let found = merge_found(found).ok_or_else(|| Unavailable::Failed("the log has no partition".into()))?;
         Ok(answer_found(found, sender_id, candidates_max))
     }

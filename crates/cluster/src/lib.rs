@@ -17,7 +17,7 @@ mod snapshots;
 #[cfg(feature = "client")]
 pub use client::{PeerSettings, Peers};
 pub use merge::{answer_found, merge_found};
-pub use owner::{Owner, answer_request};
+pub use owner::{Owner, answer_request, catch_up};
 pub use protocol::{ASK_PATH, PeerReply, PeerRequest, PeerState, Question, STATE_PATH, decode_reply};
 pub use secret::{SECRET_BYTES_MIN, Secret, cursor_key_from_text, cursor_key_to_text};
 pub use snapshots::{

@@ -44,46 +44,72 @@ impl QueryContext {
         Conversation::locate(&caller.tenant, conversation_id, self.answers.partition_count())
     }
 
-    /// Waits until the state is as fresh as the request asks for. Meanwhile the request holds no
-    /// place among the requests, but one among the waits.
-    pub(crate) async fn wait(&self, caller: &Caller, freshness: &Freshness) -> Result<(), Problem> {
-        if freshness.min.is_empty() {
+    /// Waits until the state is as fresh as the request asks for.
+    pub(crate) async fn wait(&self, caller: &Caller, freshness: &mut Freshness) -> Result<(), Problem> {
+        if freshness.is_met {
             return Ok(());
         }
+        let wait = self.answers.wait(&freshness.min, freshness.wait);
+        self.without_place(caller, freshness, wait).await?;
+        freshness.is_met = true;
+        Ok(())
+    }
+
+    /// Asks the state as fresh as the request asks for it, with a deadline. A wait that is not over
+    /// yet and costs an exchange with the owner of the state is a part of the question.
+    pub(crate) async fn ask<T, F>(
+        &self,
+        caller: &Caller,
+        freshness: &mut Freshness,
+        question: impl FnOnce(Arc<dyn Answers>) -> F,
+    ) -> Result<Answer<T>, Problem>
+    where
+        F: Future<Output = Result<Answer<T>, Unavailable>>,
+    {
+        if !freshness.is_met
+            && let Some(answers) = self.answers.after(&freshness.min, freshness.wait)
+        {
+            let answer = self.without_place(caller, freshness, question(answers)).await?;
+            freshness.is_met = true;
+            return Ok(answer);
+        }
+        self.wait(caller, freshness).await?;
+        let answer = tokio::time::timeout(self.limits.request_timeout, question(Arc::clone(&self.answers))).await;
+        answer.unwrap_or_else(|_| Err(Unavailable::Failed("no answer in time".to_owned()))).map_err(Problem::from)
+    }
+
+    /// Waits for the owner of the state. Meanwhile the request holds no place among the requests,
+    /// but one among the waits.
+    async fn without_place<T>(
+        &self,
+        caller: &Caller,
+        freshness: &Freshness,
+        waiting: impl Future<Output = Result<T, Unavailable>>,
+    ) -> Result<T, Problem> {
         if freshness.min.highest_partition().is_some_and(|highest| highest >= self.answers.partition_count()) {
             return Err(Problem::new(Code::BadPosition).item("/Receipts-Min-Position", "must be a token of this log"));
         }
-        let wait = self.answers.wait(&freshness.min, freshness.wait);
         // The owner of the state keeps the time of the wait. This deadline is for an owner that is
         // out of reach.
         let deadline = freshness.wait + self.limits.request_timeout;
-        let mut waited = pin!(tokio::time::timeout(deadline, wait));
+        let mut waited = pin!(tokio::time::timeout(deadline, waiting));
         let waited = match waited.as_mut().now_or_never() {
             Some(waited) => waited,
             None => {
                 let Budgets { requests, waits, .. } = &self.limits.budgets;
-                let waiting = waits.acquire(caller, 1)?;
+                let held = waits.acquire(caller, 1)?;
                 if let Some(place) = &freshness.place {
                     place.give_back();
                 }
                 let waited = waited.await;
-                drop(waiting);
-                if let (Some(place), Ok(Ok(()))) = (&freshness.place, &waited) {
+                drop(held);
+                if let (Some(place), Ok(Ok(_))) = (&freshness.place, &waited) {
                     place.keep(requests.acquire(caller, 1)?);
                 }
                 waited
             }
         };
         waited.unwrap_or(Err(Unavailable::Behind)).map_err(Problem::from)
-    }
-
-    /// Asks the state, with a deadline.
-    pub(crate) async fn ask<T>(
-        &self,
-        asking: impl Future<Output = Result<Answer<T>, Unavailable>>,
-    ) -> Result<Answer<T>, Problem> {
-        let answer = tokio::time::timeout(self.limits.request_timeout, asking).await;
-        answer.unwrap_or_else(|_| Err(Unavailable::Failed("no answer in time".to_owned()))).map_err(Problem::from)
     }
 
     /// Returns the receipt of a message as far as the caller may see it: a message of another
@@ -93,12 +119,17 @@ impl QueryContext {
         &self,
         rule: AccessRule,
         caller: &Caller,
+        freshness: &mut Freshness,
         conversation_id: &str,
         message_id: &String,
     ) -> Result<Option<Answer<Receipt>>, Problem> {
-        let Some(sender_id) = rule.visibility(caller).sender_id() else { return Ok(None) };
+        let Some(sender_id) = rule.visibility(caller).sender_id() else {
+            self.wait(caller, freshness).await?;
+            return Ok(None);
+        };
         let (conversation, ids) = (self.locate(caller, conversation_id), std::slice::from_ref(message_id));
-        let answer = self.ask(self.answers.receipts(conversation, sender_id, ids)).await?;
+        let question = async |answers: Arc<dyn Answers>| answers.receipts(conversation, sender_id, ids).await;
+        let answer = self.ask(caller, freshness, question).await?;
         let Answer { value, positions, stale_s } = answer;
         match value.into_iter().next() {
             Some(value) => Ok(Some(Answer { value, positions, stale_s })),
@@ -130,6 +161,8 @@ pub(crate) struct Freshness {
     pub(crate) wait: Duration,
     /// The place of the request, if it names a position.
     place: Option<RequestHold>,
+    /// Whether the state is that fresh. It never gets older again.
+    is_met: bool,
 }
 
 impl Freshness {
@@ -167,6 +200,6 @@ impl FromRequestParts<Arc<QueryContext>> for Freshness {
                 .map(|text| Duration::from_millis(text.parse().unwrap_or(WAIT_MAX_MS).min(WAIT_MAX_MS)))
                 .ok_or_else(|| Problem::invalid("/Receipts-Wait-Ms", "must be a whole number of milliseconds"))?,
         };
-        Ok(Self { min, log, wait, place: parts.extensions.get().cloned() })
+        Ok(Self { is_met: min.is_empty(), min, log, wait, place: parts.extensions.get().cloned() })
     }
 }

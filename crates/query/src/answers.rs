@@ -7,6 +7,7 @@ use crate::{LogTag, Positions};
 use async_trait::async_trait;
 use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A conversation and the partition that holds its events.
@@ -140,6 +141,16 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable::Behind`] after `timeout`.
     async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable>;
+
+    /// Returns answers whose questions wait by themselves: each covers `min`, or fails as
+    /// [`wait`](Self::wait) does once `timeout` has passed since this call.
+    ///
+    /// `None`, the default, where a wait costs no exchange with another process: the caller waits
+    /// first, and then asks.
+    fn after(&self, min: &Positions, timeout: Duration) -> Option<Arc<dyn Answers>> {
+        _ = (min, timeout);
+        None
+    }
 
     /// Returns the receipts of messages of one conversation: one each, in the order of
     /// `message_ids`, repetitions included.

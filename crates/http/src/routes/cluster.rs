@@ -11,18 +11,20 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::FutureExt as _;
 use receipts_cluster::{
-    ASK_PATH, Owner, PeerReply, PeerRequest, PeerState, Question, SNAPSHOTS_PATH, STATE_PATH, Secret, SnapshotControl,
-    SnapshotReply, SnapshotRequest, answer_request,
+    ASK_PATH, Owner, PeerReply, PeerRequest, PeerState, SNAPSHOTS_PATH, STATE_PATH, Secret, SnapshotControl,
+    SnapshotReply, SnapshotRequest, answer_request, catch_up,
 };
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 /// The largest question of an edge, bytes: 100 ids of 128 bytes, escaped, and the other fields.
 const QUESTION_BYTES_MAX: usize = 256 << 10;
-/// Questions in progress at once, except those that only wait. More are refused immediately.
+/// Questions that are answered at once, except those that wait. More are refused immediately.
 const QUESTIONS_MAX: usize = 4_096;
 /// The largest request for snapshots, bytes: 10,000 partitions by number.
 const SNAPSHOT_BYTES_MAX: usize = 128 << 10;
@@ -40,7 +42,7 @@ pub struct Peer {
     pub cursor_key: Option<String>,
     /// Callers must know this secret. With `None`, every caller is answered.
     pub secret: Option<Secret>,
-    /// Questions that only wait for a position, at once: at most a part of the connections.
+    /// Questions that wait for a position, at once: at most a part of the connections.
     pub waits_max: usize,
 }
 
@@ -86,12 +88,28 @@ async fn state(State(asked): State<Arc<Asked>>) -> Json<PeerState> {
     })
 }
 
-/// Answers a question, or refuses it where as many are in progress as may be. A question that only
-/// waits takes no place of the others, so waits alone never keep questions out.
+/// Answers a question once its positions are folded, or refuses it where as many wait or are in
+/// progress as may. While it waits it takes no place of the questions that are answered, so waits
+/// alone never keep questions out.
 async fn ask(State(asked): State<Arc<Asked>>, Json(request): Json<PeerRequest>) -> Result<Json<PeerReply>, Problem> {
-    let places = if request.question == Question::Position { &asked.waits } else { &asked.questions };
-    let _place = places.try_acquire().map_err(|_| Problem::new(Code::Overloaded))?;
-    Ok(Json(answer_request(&*asked.peer.owner, &request).await))
+    let owner = &*asked.peer.owner;
+    let mut waited = pin!(catch_up(owner, &request));
+    let waited = match waited.as_mut().now_or_never() {
+        Some(waited) => waited,
+        None => {
+            let _place = place(&asked.waits)?;
+            waited.await
+        }
+    };
+    if let Err(why) = waited {
+        return Ok(Json(Err(why)));
+    }
+    let _place = place(&asked.questions)?;
+    Ok(Json(answer_request(owner, &request).await))
+}
+
+fn place(places: &Semaphore) -> Result<SemaphorePermit<'_>, Problem> {
+    places.try_acquire().map_err(|_| Problem::new(Code::Overloaded))
 }
 
 type Control = Option<Arc<dyn SnapshotControl>>;

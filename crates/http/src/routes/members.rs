@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use receipts_fold::view::{MemberFilter, Status};
-use receipts_query::{ListId, Positions, json};
+use receipts_query::{Answers, ListId, Positions, json};
 use std::sync::Arc;
 
 /// Members of a page if the request does not say; the contract's number.
@@ -64,7 +64,7 @@ pub(crate) async fn list_members(
     caller: Caller,
     PathIds([conversation_id, message_id]): PathIds<2>,
     parameters: Parameters,
-    freshness: Freshness,
+    mut freshness: Freshness,
     request_id: RequestId,
 ) -> Result<Response, Problem> {
     let ((name, filter), limit) = (filter(&parameters)?, limit(&parameters)?);
@@ -75,7 +75,6 @@ pub(crate) async fn list_members(
             Problem::new(Code::BadCursor).item("/cursor", "must be the next_cursor of a page of this list")
         })?,
     };
-    query.wait(&caller, &freshness).await?;
     let conversation = query.locate(&caller, &conversation_id);
     let rule = query.access.of(&caller.tenant).list(filter);
     let told = |outcome, positions: &Positions| {
@@ -84,7 +83,7 @@ pub(crate) async fn list_members(
     if rule.visibility(&caller) != Visibility::All {
         // The caller is checked before the list is read, so that the time of a refusal does not
         // reveal its length.
-        let answer = query.visible_receipt(rule, &caller, &conversation_id, &message_id).await?;
+        let answer = query.visible_receipt(rule, &caller, &mut freshness, &conversation_id, &message_id).await?;
         let Some(answer) = answer else {
             told(Outcome::Refused, &freshness.min);
             return Err(Problem::new(Code::Forbidden));
@@ -94,7 +93,9 @@ pub(crate) async fn list_members(
             return Err(Problem::new(Code::Forbidden).at(freshness.with(answer.positions, answer.stale_s)));
         }
     }
-    let answer = query.ask(query.answers.members(conversation, &message_id, filter, from_slot, limit)).await?;
+    let question =
+        async |answers: Arc<dyn Answers>| answers.members(conversation, &message_id, filter, from_slot, limit).await;
+    let answer = query.ask(&caller, &mut freshness, question).await?;
     let (page, state) = (answer.value, freshness.with(answer.positions, answer.stale_s));
     if !rule.admit(&caller, &page.receipt) {
         told(Outcome::Refused, &state.positions);

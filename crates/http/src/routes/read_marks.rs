@@ -12,7 +12,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
-use receipts_query::json;
+use receipts_query::{Answers, json};
 use std::sync::Arc;
 
 /// Returns the route of read marks.
@@ -34,14 +34,19 @@ pub(crate) async fn get_read_mark(
     State(query): State<Arc<QueryContext>>,
     caller: Caller,
     PathIds([conversation_id, user_id]): PathIds<2>,
-    freshness: Freshness,
+    mut freshness: Freshness,
 ) -> Result<Response, Problem> {
-    query.wait(&caller, &freshness).await?;
     let conversation = query.locate(&caller, &conversation_id);
     if !caller.scopes.has(Scope::Members) && !caller.is(&user_id) {
         let is_member = match &caller.user {
-            Some(user) => Some(query.ask(query.answers.is_member(conversation, user)).await?),
-            None => None,
+            Some(user) => {
+                let question = async |answers: Arc<dyn Answers>| answers.is_member(conversation, user).await;
+                Some(query.ask(&caller, &mut freshness, question).await?)
+            }
+            None => {
+                query.wait(&caller, &mut freshness).await?;
+                None
+            }
         };
         match is_member {
             Some(answer) if answer.value => {}
@@ -51,7 +56,8 @@ pub(crate) async fn get_read_mark(
             None => return Err(Problem::new(Code::Forbidden)),
         }
     }
-    let answer = query.ask(query.answers.read_mark(conversation, &user_id)).await?;
+    let question = async |answers: Arc<dyn Answers>| answers.read_mark(conversation, &user_id).await;
+    let answer = query.ask(&caller, &mut freshness, question).await?;
     let state = freshness.with(answer.positions, answer.stale_s);
     match answer.value {
         Some(mark) => Ok(answered(json::read_mark(&mark), &state)),

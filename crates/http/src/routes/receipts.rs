@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use receipts_fold::view::{Receipt, Status};
-use receipts_query::{Answer, json};
+use receipts_query::{Answer, Answers, json};
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -119,7 +119,7 @@ fn id(value: Value, pointer: impl FnOnce() -> String, items: &mut Vec<Item>) -> 
 pub(crate) async fn query_receipts(
     State(query): State<Arc<QueryContext>>,
     caller: Caller,
-    freshness: Freshness,
+    mut freshness: Freshness,
     request: Request,
 ) -> Result<Response, Problem> {
     if format(request.headers())? != Format::Json {
@@ -129,15 +129,16 @@ pub(crate) async fn query_receipts(
         let body = read_body(request, &caller, &query.limits).await?;
         ReceiptsQuery::read(&body.bytes)?
     };
-    query.wait(&caller, &freshness).await?;
     let (rule, ids) = (query.access.of(&caller.tenant).counts, &asked.message_ids);
     let conversation = asked.conversation_id.as_deref();
     let mut answer = if let Some(sender_id) = rule.visibility(&caller).sender_id() {
-        match conversation {
-            Some(id) => query.ask(query.answers.receipts(query.locate(&caller, id), sender_id, ids)).await?,
-            None => query.ask(query.answers.find(&caller.tenant, sender_id, ids)).await?,
-        }
+        let question = async |answers: Arc<dyn Answers>| match conversation {
+            Some(id) => answers.receipts(query.locate(&caller, id), sender_id, ids).await,
+            None => answers.find(&caller.tenant, sender_id, ids).await,
+        };
+        query.ask(&caller, &mut freshness, question).await?
     } else {
+        query.wait(&caller, &mut freshness).await?;
         let bare = |id: &String| Receipt::bare(caller.tenant.clone(), conversation, id.clone(), Status::Forbidden);
         Answer::fresh(ids.iter().map(bare).collect(), query.answers.positions())
     };
@@ -174,11 +175,11 @@ pub(crate) async fn get_receipt(
     State(query): State<Arc<QueryContext>>,
     caller: Caller,
     PathIds([conversation_id, message_id]): PathIds<2>,
-    freshness: Freshness,
+    mut freshness: Freshness,
 ) -> Result<Response, Problem> {
-    query.wait(&caller, &freshness).await?;
     let rule = query.access.of(&caller.tenant).counts;
-    let Some(answer) = query.visible_receipt(rule, &caller, &conversation_id, &message_id).await? else {
+    let answer = query.visible_receipt(rule, &caller, &mut freshness, &conversation_id, &message_id).await?;
+    let Some(answer) = answer else {
         return Err(Problem::new(Code::Forbidden));
     };
     let state = freshness.with(answer.positions, answer.stale_s);

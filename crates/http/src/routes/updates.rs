@@ -72,7 +72,7 @@ pub(crate) async fn stream_updates(
     query: Arc<QueryContext>,
     caller: Caller,
     parameters: Parameters,
-    freshness: Freshness,
+    mut freshness: Freshness,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let interest = interest(&parameters)?;
@@ -86,7 +86,7 @@ pub(crate) async fn stream_updates(
     }
     let logs = Logs { events: query.answers.log(), updates: updates.log() };
     let since = since(&headers, &parameters, query.answers.partition_count(), logs)?;
-    query.wait(&caller, &freshness).await?;
+    query.wait(&caller, &mut freshness).await?;
     let held = query.limits.budgets.streams.acquire(&caller, 1)?;
     // Read before the stream begins, so that every later update is on it.
     let state = freshness.with(query.answers.positions(), None);

@@ -12,6 +12,7 @@ mod ingest;
 mod keys_by_url;
 mod lists;
 mod openapi;
+mod peers;
 mod receipts;
 mod tokens;
 mod updates;

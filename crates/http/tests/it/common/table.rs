@@ -1,7 +1,8 @@
 //! Answers from a table that each test fills.
 
 use async_trait::async_trait;
-use receipts_fold::view::{Counts, Member, MemberFilter, Members, ReadMark, Receipt, Status};
+use receipts_cluster::Owner;
+use receipts_fold::view::{Counts, FoundReceipt, Member, MemberFilter, Members, ReadMark, Receipt, Status};
 use receipts_query::{Answer, Answers, Conversation, Positions, Readiness, Unavailable};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
@@ -278,5 +279,30 @@ impl Answers for Table {
         let is_erased = |id: &String| tenant == "default" && erased.contains(id);
         let conversation = Conversation { partition, tenant, conversation_id: "" };
         Ok(self.at(conversation, user_ids.iter().map(is_erased).collect()))
+    }
+}
+
+/// As a projector of all partitions.
+#[async_trait]
+impl Owner for Table {
+    fn owned_partitions(&self) -> Vec<u32> {
+        (0..self.partition_count).collect()
+    }
+
+    fn stale_seconds(&self) -> Vec<(u32, u64)> {
+        Vec::new()
+    }
+
+    fn find_in(
+        &self,
+        _partitions: &[u32],
+        tenant: &str,
+        _sender_id: Option<&str>,
+        message_ids: &[String],
+        _candidates_max: u32,
+    ) -> Result<Answer<Vec<FoundReceipt>>, Unavailable> {
+        let found = self.newest(tenant, message_ids, |_| true).into_iter();
+        let found = found.map(|receipt| FoundReceipt { receipt, candidates: 1 }).collect();
+        Ok(Answer::fresh(found, self.positions()))
     }
 }

@@ -4,6 +4,7 @@
 //! idempotently. It never chooses a start offset, never commits an offset of its own, and never
 //! starts a Kafka transaction.
 
+mod batching;
 mod brokers;
 mod connect;
 mod context;

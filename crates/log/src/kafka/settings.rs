@@ -119,8 +119,9 @@ const CLASSIC_DEFAULTS: [(&str, &str); 3] = [
     ("session.timeout.ms", "10000"),
     ("heartbeat.interval.ms", "3000"),
 ];
+/// The writer's own rule decides when entries wait for one another (`batching.rs`).
 const WRITER_DEFAULTS: [(&str, &str); 3] =
-    [("compression.type", "lz4"), ("linger.ms", "5"), ("queue.buffering.max.kbytes", "65536")];
+    [("compression.type", "lz4"), ("linger.ms", "0"), ("queue.buffering.max.kbytes", "65536")];
 
 impl KafkaSettings {
     /// Returns the name of a topic.

@@ -1,13 +1,16 @@
-//! Appends to Kafka through one idempotent producer with its own polling thread. Its batches fit
-//! the largest record that the topics take, so it is replaced when that changes.
+//! Appends to Kafka through one idempotent producer with its own polling thread. [`Batching`] decides
+//! when an entry is sent. A producer's batches fit the largest record that the topics take, so it is
+//! replaced when that changes.
 //!
 //! It never reports "not written" for a record that may have reached a broker.
 
+use super::batching::Batching;
 use super::brokers::Brokers;
 use super::connect::ConnectError;
 use super::outcomes::{Outcomes, QUERY_TIMEOUT, Waiter};
 use super::settings::{BATCH_HEADER_BYTES, KafkaSettings};
 use crate::port::{AppendError, Entry, PendingAppend, Writer};
+use bytes::Bytes;
 use parking_lot::RwLock;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -16,6 +19,7 @@ use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -28,6 +32,13 @@ struct Deliveries {
     brokers: Arc<Brokers>,
     /// The largest batch that the topics take.
     message_bytes: Arc<AtomicUsize>,
+    batching: Arc<Batching<Append>>,
+}
+
+/// An entry, and its caller.
+struct Append {
+    entry: Entry,
+    waiter: Waiter,
 }
 
 impl ClientContext for Deliveries {
@@ -44,6 +55,7 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = Box<Waiter>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, waiter: Box<Waiter>) {
+        self.batching.acknowledge();
         match result {
             Ok(message) => {
                 self.outcomes.delivered(message.topic(), message.partition(), message.offset(), *waiter);
@@ -90,7 +102,15 @@ fn failure(error: &KafkaError, topic: &str) -> AppendError {
 
 /// The one writer of a Kafka log. Its drop waits for queued entries.
 pub(super) struct KafkaWriter {
+    sending: Arc<Sending>,
+    /// Sends waiting entries.
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The producer, and what is on its way to it.
+struct Sending {
     producer: RwLock<Made<ThreadedProducer<Deliveries>>>,
+    batching: Arc<Batching<Append>>,
     outcomes: Arc<Outcomes>,
     brokers: Arc<Brokers>,
     settings: Arc<KafkaSettings>,
@@ -111,11 +131,40 @@ impl KafkaWriter {
         message_bytes: Arc<AtomicUsize>,
     ) -> Result<Self, ConnectError> {
         let outcomes = Outcomes::new(settings.clone(), brokers.clone());
-        let producer = producer(settings, brokers, &outcomes, &message_bytes)?;
+        let batching = Arc::default();
+        let producer = producer(settings, brokers, &outcomes, &message_bytes, &batching)?;
         let (settings, brokers) = (settings.clone(), brokers.clone());
-        Ok(KafkaWriter { producer: RwLock::new(producer), outcomes, brokers, settings, message_bytes })
+        let producer = RwLock::new(producer);
+        let sending = Arc::new(Sending { producer, batching, outcomes, brokers, settings, message_bytes });
+        let thread = std::thread::Builder::new().name("log-sender".into()).spawn({
+            let sending = sending.clone();
+            move || sending.batching.run(|append| sending.send(append))
+        });
+        let thread = thread.map_err(|error| ConnectError::Settings(format!("no thread can be started: {error}")))?;
+        Ok(KafkaWriter { sending, thread: Some(thread) })
     }
+}
 
+fn producer(
+    settings: &KafkaSettings,
+    brokers: &Arc<Brokers>,
+    outcomes: &Arc<Outcomes>,
+    message_bytes: &Arc<AtomicUsize>,
+    batching: &Arc<Batching<Append>>,
+) -> Result<Made<ThreadedProducer<Deliveries>>, ConnectError> {
+    let deliveries = Deliveries {
+        outcomes: outcomes.clone(),
+        brokers: brokers.clone(),
+        message_bytes: message_bytes.clone(),
+        batching: batching.clone(),
+    };
+    let message_bytes = message_bytes.load(Ordering::Acquire);
+    let producer = ThreadedProducer::from_config_and_context(&settings.writer(message_bytes), deliveries)
+        .map_err(|error| ConnectError::Settings(error.to_string()))?;
+    Ok(Made { producer, message_bytes })
+}
+
+impl Sending {
     /// Replaces the producer if the topics take batches of another size than when it was made. The
     /// old one sends its queue first, so the order within a partition stays.
     fn follow_size(&self) {
@@ -129,7 +178,7 @@ impl KafkaWriter {
         }
         // A record that is still open after that time gets its outcome when the producer is dropped.
         _ = current.producer.flush(self.settings.delivery_timeout);
-        match producer(&self.settings, &self.brokers, &self.outcomes, &self.message_bytes) {
+        match producer(&self.settings, &self.brokers, &self.outcomes, &self.message_bytes, &self.batching) {
             Ok(new) => *current = new,
             Err(error) => {
                 tracing::warn!(%error, "no producer with other batches can be made; the present one goes on");
@@ -137,27 +186,11 @@ impl KafkaWriter {
             }
         }
     }
-}
 
-fn producer(
-    settings: &KafkaSettings,
-    brokers: &Arc<Brokers>,
-    outcomes: &Arc<Outcomes>,
-    message_bytes: &Arc<AtomicUsize>,
-) -> Result<Made<ThreadedProducer<Deliveries>>, ConnectError> {
-    let deliveries =
-        Deliveries { outcomes: outcomes.clone(), brokers: brokers.clone(), message_bytes: message_bytes.clone() };
-    let message_bytes = message_bytes.load(Ordering::Acquire);
-    let producer = ThreadedProducer::from_config_and_context(&settings.writer(message_bytes), deliveries)
-        .map_err(|error| ConnectError::Settings(error.to_string()))?;
-    Ok(Made { producer, message_bytes })
-}
-
-impl Writer for KafkaWriter {
-    fn append(&self, entry: Entry) -> PendingAppend {
-        let (sender, appended) = oneshot::channel();
-        let deadline = Instant::now() + self.settings.delivery_timeout;
-        let topic = self.settings.topic(entry.topic);
+    /// Queues an entry at the producer. Blocks while its queue is full.
+    fn send(&self, append: Append) {
+        let Append { entry, waiter } = append;
+        let (deadline, topic) = (waiter.deadline, self.settings.topic(entry.topic));
         let headers = (!entry.headers.is_empty()).then(|| {
             let all = OwnedHeaders::new_with_capacity(entry.headers.len());
             entry.headers.iter().fold(all, |all, (key, value)| all.insert(Header { key, value: value.as_deref() }))
@@ -169,13 +202,13 @@ impl Writer for KafkaWriter {
             key: entry.key.as_deref(),
             timestamp: entry.timestamp_ms.map(|time| i64::try_from(time).unwrap_or(i64::MAX)),
             headers,
-            delivery_opaque: Box::new(Waiter { sender, deadline }),
+            delivery_opaque: Box::new(waiter),
         };
         self.follow_size();
         loop {
             let sent = self.producer.read().producer.send(record);
             match sent {
-                Ok(()) => return appended,
+                Ok(()) => return,
                 Err((error, back))
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) && Instant::now() < deadline =>
                 {
@@ -191,24 +224,38 @@ impl Writer for KafkaWriter {
                         (None, AppendError::Unknown(sentence)) => AppendError::NotWritten(sentence),
                         (None, why) => why,
                     };
-                    self.outcomes.resolve(*back.delivery_opaque, Err(why));
-                    return appended;
+                    self.batching.acknowledge();
+                    return self.outcomes.resolve(*back.delivery_opaque, Err(why));
                 }
             }
         }
     }
+}
+
+impl Writer for KafkaWriter {
+    fn append(&self, entry: Entry) -> PendingAppend {
+        let (sender, appended) = oneshot::channel();
+        let deadline = Instant::now() + self.sending.settings.delivery_timeout;
+        let bytes = entry.value.as_ref().map_or(0, Bytes::len);
+        let append = Append { entry, waiter: Waiter { sender, deadline } };
+        if let Some(append) = self.sending.batching.admit(append, bytes) {
+            self.sending.send(append);
+        }
+        appended
+    }
 
     fn flush(&self, timeout: Duration) -> Result<(), AppendError> {
+        let Sending { producer, batching, outcomes, .. } = &*self.sending;
         let deadline = Instant::now() + timeout;
-        let producer = &self.producer.read().producer;
-        producer.flush(timeout).map_err(|error| {
-            AppendError::Unknown(format!(
-                "{} entries are not acknowledged after {} ms: {error}",
-                producer.in_flight_count(),
-                timeout.as_millis()
-            ))
-        })?;
-        self.outcomes.flush(deadline)
+        let is_sent = batching.cut(deadline);
+        let flushed = producer.read().producer.flush(deadline.saturating_duration_since(Instant::now()));
+        let why = match flushed {
+            Ok(()) if is_sent => return outcomes.flush(deadline),
+            Ok(()) => "they are not sent yet".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let (open, timeout_ms) = (batching.open_count(), timeout.as_millis());
+        Err(AppendError::Unknown(format!("{open} entries are not acknowledged after {timeout_ms} ms: {why}")))
     }
 }
 
@@ -216,15 +263,20 @@ impl Drop for KafkaWriter {
     /// Flushes first, because a dropped producer purges its queue. Appends that failed earlier have
     /// told their callers, and say nothing about those that are still under way.
     fn drop(&mut self) {
-        self.outcomes.forget_failures();
-        if let Err(error) = self.flush(self.settings.delivery_timeout + QUERY_TIMEOUT + Duration::from_secs(1)) {
+        self.sending.outcomes.forget_failures();
+        if let Err(error) = self.flush(self.sending.settings.delivery_timeout + QUERY_TIMEOUT + Duration::from_secs(1))
+        {
             tracing::warn!(
                 worst = %error,
                 "the Kafka log closes; since the last flush, perhaps long ago, at least one append failed, and its \
                  caller was told so"
             );
         }
-        self.outcomes.close();
+        self.sending.batching.close();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that sends waiting entries panicked");
+        }
+        self.sending.outcomes.close();
     }
 }
 

@@ -159,6 +159,17 @@ impl Service {
         Self::start_in(&[], name, arguments)
     }
 
+    /// As [`Self::start`], of the binary in a folder.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_from(folder: &Path, name: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(folder.join(name));
+        command.args(arguments);
+        Self::spawn(plain(command), name, arguments)
+    }
+
     /// As [`Self::start`], with variables of the environment.
     ///
     /// # Panics

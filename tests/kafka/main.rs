@@ -8,6 +8,7 @@ mod end_to_end;
 mod hostile;
 mod ingest;
 mod live;
+mod made_anew;
 mod operator;
 mod outages;
 mod restores;

@@ -1,6 +1,7 @@
 //! Opens the event log that the settings name: a Kafka, or the embedded log in the data directory.
 //! Reads no event.
 
+use crate::beginning;
 use crate::data_dir::{DataDir, InUse, LogIdentity};
 use anyhow::anyhow;
 use receipts_log::embedded::{self, EmbeddedLog};
@@ -32,7 +33,12 @@ pub struct EventLog {
 pub(crate) fn open_log(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
     match &settings.kafka.bootstrap {
         Some(bootstrap) => {
+            let is_new = data.next_bound_log()?.is_none();
             let log = connect_for_store(settings, bootstrap, data)?;
+            if is_new {
+                let accepted = settings.log.accept_missing_beginning;
+                beginning::check(&settings.log.events_topic, &log.first_records(), log.partition_count(), accepted)?;
+            }
             Ok(of_kafka(settings, bootstrap, log))
         }
         None => of_embedded(settings, data),

@@ -4,6 +4,7 @@
 //! Must not decide which parts a service has, or in which order they start and stop: each main
 //! does.
 
+mod beginning;
 mod bounds;
 mod callers;
 mod data_dir;

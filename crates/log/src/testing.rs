@@ -229,6 +229,17 @@ pub fn grow(bootstrap: &str, topic: &str, partitions: usize) {
     grown.into_iter().for_each(|grown| _ = grown.expect("grown"));
 }
 
+/// Deletes a topic, as an operator does with `kafka-topics.sh --delete`.
+///
+/// # Panics
+/// If the broker refuses.
+pub fn delete_topic(bootstrap: &str, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a client");
+    let deleted = block_on(admin.delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
+    deleted.into_iter().for_each(|deleted| _ = deleted.expect("deleted"));
+}
+
 /// Replaces the configuration of a topic.
 ///
 /// # Panics

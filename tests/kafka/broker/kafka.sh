@@ -14,6 +14,7 @@
 #
 #   KAFKA_PORT   client port of node 1 (19092); node N is at +10*(N-1), its controller one above
 #   KAFKA_NODES  size of the cluster (1), the same at each call; three nodes keep three copies
+#   KAFKA_CLUSTER  the cluster's id, as StorageTool takes it; the same for all clusters by default
 #   KAFKA_DIR    jars, data, logs and pids, a folder per port (.kafka at the repository's root)
 #   KAFKA_HEAP   heap of one node (512m)
 #   KAFKA_NET    if set, node N has a network of its own and the address 10.X.Y.N on a bridge,
@@ -143,7 +144,7 @@ start() {
   configure
   share=-Xshare:auto
   [ -f "$run/data/meta.properties" ] ||
-    (jvm kafka.tools.StorageTool format -t AAAAAAAAAAAAAAAAAAAAAQ -c "$run/server.properties") > "$log" 2>&1 ||
+    (jvm kafka.tools.StorageTool format -t "${KAFKA_CLUSTER:-AAAAAAAAAAAAAAAAAAAAAQ}" -c "$run/server.properties") > "$log" 2>&1 ||
     fail "cannot format $run/data: $(tail -5 "$log")"
   # A node that ends in order leaves an archive of its classes, which makes later starts quicker.
   if [ -f "$cds" ]; then share=-XX:SharedArchiveFile=$cds; else share=-XX:ArchiveClassesAtExit=$run/classes.jsa; fi

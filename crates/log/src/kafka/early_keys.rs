@@ -1,14 +1,16 @@
 //! Finds out from the first records of the event topic whether it had fewer partitions when they
 //! were written.
 //!
-//! It reads keys only, of a few partitions, and for a short time. A topic whose first records are
+//! It reads a few records of a few partitions, and for a short time. A topic whose first records are
 //! gone, or are few, tells nothing.
 //!
 //! Keeps INV-PARTITION-COUNT.
 
 use super::brokers::Brokers;
 use super::inspect::query_consumer;
+use super::reader::FetchedMessage;
 use super::settings::KafkaSettings;
+use crate::port::OwnedRecord;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
@@ -33,9 +35,15 @@ const MISPLACED_SHARE: usize = 8;
 /// A key and the partition of its record.
 type Placed = (u32, Vec<u8>);
 
-/// Reads the first keys of a topic that has `count` partitions. Returns fewer, or none, if they do
-/// not come in time.
+/// Returns the first keys of a topic that has `count` partitions, as [`first_records`] does.
 pub(super) fn first_keys(settings: &KafkaSettings, brokers: &Arc<Brokers>, count: u32) -> Vec<Placed> {
+    let records = first_records(settings, brokers, count).into_iter();
+    records.filter_map(|record| Some((record.partition, record.key?.to_vec()))).collect()
+}
+
+/// Reads the first records of a topic that has `count` partitions. Returns fewer, or none, if they
+/// do not come in time.
+pub(super) fn first_records(settings: &KafkaSettings, brokers: &Arc<Brokers>, count: u32) -> Vec<OwnedRecord> {
     let mut config = settings.reader();
     config.set("fetch.message.max.bytes", "65536");
     let Ok(consumer) = query_consumer(config, brokers) else { return Vec::new() };
@@ -44,16 +52,18 @@ pub(super) fn first_keys(settings: &KafkaSettings, brokers: &Arc<Brokers>, count
     for &partition in &open {
         _ = assignment.add_partition_offset(&settings.events, partition as i32, Offset::Beginning);
     }
-    let (mut keys, mut read) = (Vec::new(), [0; PARTITIONS as usize]);
+    let (mut records, mut read) = (Vec::new(), [0; PARTITIONS as usize]);
     if consumer.assign(&assignment).is_err() {
-        return keys;
+        return records;
     }
     let deadline = Instant::now() + TIMEOUT;
     while !open.is_empty() && Instant::now() < deadline {
         match consumer.poll(deadline.saturating_duration_since(Instant::now())) {
             Some(Ok(record)) => {
                 let partition = record.partition() as u32;
-                keys.extend(record.key().map(|key| (partition, key.to_vec())));
+                if read[partition as usize] < RECORDS {
+                    records.push(OwnedRecord::from(&FetchedMessage(record).record()));
+                }
                 read[partition as usize] += 1;
                 if read[partition as usize] >= RECORDS {
                     open.remove(&partition);
@@ -63,7 +73,7 @@ pub(super) fn first_keys(settings: &KafkaSettings, brokers: &Arc<Brokers>, count
             Some(Err(_)) | None => {}
         }
     }
-    keys
+    records
 }
 
 /// What the first records tell about the partition count that they were written with.

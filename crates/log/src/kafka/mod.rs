@@ -30,6 +30,7 @@ use brokers::Brokers;
 pub use connect::ConnectError;
 use inspect::Inspector;
 pub use settings::{BoundTopic, CreateTopics, KafkaSettings};
+use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 pub use topic_watch::made_anew;
@@ -70,6 +71,16 @@ impl KafkaLog {
     #[must_use]
     pub fn cluster_id(&self) -> Option<&str> {
         self.cluster_id.as_deref()
+    }
+
+    /// Returns the first records of the event topic, a few of each of its first partitions. Leaves out
+    /// partitions that no longer begin at offset 0, and may leave out others if the brokers are
+    /// slow. Blocks for at most a few seconds.
+    #[must_use]
+    pub fn first_records(&self) -> Vec<OwnedRecord> {
+        let records = early_keys::first_records(&self.settings, &self.brokers, self.partitions);
+        let whole: BTreeSet<u32> = records.iter().filter(|record| record.offset == 0).map(|r| r.partition).collect();
+        records.into_iter().filter(|record| whole.contains(&record.partition)).collect()
     }
 
     /// Returns the id of a topic (KIP-516) at the start; `None` if the brokers tell none, as those

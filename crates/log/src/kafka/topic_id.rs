@@ -64,9 +64,11 @@ pub(super) fn describe<C: ClientContext>(
     // this function; librdkafka copies them.
     let topics = unsafe { sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len()) };
     let topics = Owned::new(topics, sys::rd_kafka_TopicCollection_destroy)?;
-    // SAFETY: `client` keeps its handle alive for the length of this call. The queue and the
-    // options are freed before this function returns, so neither outlives the handle.
-    let queue = Owned::new(unsafe { sys::rd_kafka_queue_new(client.native_ptr()) }, sys::rd_kafka_queue_destroy)?;
+    // SAFETY: `client` keeps its handle alive for the length of this call. The queue is freed before
+    // this function returns, so it does not outlive the handle.
+    let queue = unsafe { sys::rd_kafka_queue_new(client.native_ptr()) };
+    let queue = Owned::new(queue, sys::rd_kafka_queue_destroy)?;
+    // SAFETY: as for the queue.
     let options = unsafe {
         sys::rd_kafka_AdminOptions_new(client.native_ptr(), sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS)
     };

@@ -18,7 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// The time limit of a question.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Kafka is asked if it has answered within this time.
+const HEARD: Duration = Duration::from_secs(2);
 /// The pause between two questions about the configuration.
 const CONFIG_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the topic must be missing before that is believed: a broker that has just started may
@@ -95,7 +97,11 @@ impl TopicWatch {
     }
 
     /// Compares the ids with those of the start. Returns false while the event topic is missing.
+    /// While Kafka does not answer, another question finds that out.
     pub(super) fn check_ids(&self, contact: &Contact) -> bool {
+        if contact.heard_at().elapsed() > HEARD {
+            return true;
+        }
         let (events, updates) = (&self.settings.events, &self.settings.updates);
         let mut names = vec![events.as_str()];
         names.extend(self.id(Topic::Updates).map(|_| updates.as_str()));

@@ -316,6 +316,10 @@ fn refusals_leave_no_topic_behind() {
     let refused = bound(Some("another"), PARTITIONS);
     assert!(matches!(refused, Some(ConnectError::OtherCluster { .. })), "{refused:?}");
     assert!(missing(&[Topic::Events]));
+    let bound_to_deleted = BoundTopic { cluster_id: None, partitions: PARTITIONS, topic_id: Some("gone".into()) };
+    let refused = KafkaLog::connect(KafkaSettings { bound: Some(bound_to_deleted), ..settings.clone() }).err();
+    assert!(matches!(refused, Some(ConnectError::OtherTopic(_))), "{refused:?}");
+    assert!(missing(&[Topic::Events]), "a topic in its place would be another one");
     create(&settings.bootstrap, &settings.events, 9, &[]);
     let refused = bound(None, PARTITIONS).expect("refused").to_string();
     assert!(refused.contains("(4 before, 9 now)") && refused.contains(&settings.events), "{refused}");

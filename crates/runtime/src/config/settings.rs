@@ -63,6 +63,8 @@ pub struct Log {
     pub dead_letters_topic: String,
     /// Accepts an event topic that takes records dated more than an hour ahead.
     pub accept_unbounded_time: bool,
+    /// Accepts an event topic whose first records lean on records that are not there.
+    pub accept_missing_beginning: bool,
 }
 
 /// Apache Kafka.
@@ -299,6 +301,7 @@ impl Log {
     fn read(from: &mut Reader) -> Self {
         let partitions = "Partitions of a new topic or embedded log; an existing one never changes";
         let unbounded = "Accepts a topic of events that takes records dated more than an hour ahead, one of which makes all messages of its partition expire; otherwise such a topic is refused (message.timestamp.after.max.ms)";
+        let beginning = "Accepts, for an empty data directory, a topic of events whose first conversations have neither rosters nor recipients, as in a mirror that was begun after its source had been trimmed; otherwise such a topic is refused";
         Self {
             partitions: from.integer("log.partitions", partitions, 4, 1..=10_000),
             events_topic: from.text("log.events_topic", "Topic of events", "receipts.events", &TOPIC),
@@ -310,6 +313,7 @@ impl Log {
                 &TOPIC,
             ),
             accept_unbounded_time: from.boolean("log.accept_unbounded_time", unbounded, false),
+            accept_missing_beginning: from.boolean("log.accept_missing_beginning", beginning, false),
         }
     }
 }

@@ -15,7 +15,7 @@ import time
 RECEIPTS, SOURCE, TARGET, WORK = sys.argv[1:]
 CONVERSATIONS = 40
 MESSAGES = 10
-WAIT_S = 120
+WAIT_S = 300
 
 
 class Service:

@@ -17,6 +17,7 @@ pub const LIMITS: Limits = Limits {
     parked_bytes: 1 << 20,
     parked_age_ms: 3_600_000,
     read_times: true,
+    unwrap: receipts_event::Unwrap::None,
     erasures_max: 1_000,
     policy_types_max: 1_000,
 };

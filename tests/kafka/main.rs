@@ -3,6 +3,7 @@
 //! services at random: `tests/long` does.
 
 mod analysts;
+mod dead_letters;
 mod edges;
 mod end_to_end;
 mod hostile;
@@ -13,4 +14,5 @@ mod operator;
 mod outages;
 mod restores;
 mod topics;
+mod transactions;
 mod updates;

@@ -12,7 +12,7 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
 use receipts_analytics::{Scratch, Span, UpTo, read, span};
-use receipts_event::decode_record;
+use receipts_event::{Decoder, Unwrap};
 use receipts_fold::Limits;
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{Broker, write_events};
@@ -75,10 +75,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let alone =
         phase("reading alone", || scan(&log, &spans, |record| bytes += record.value.map_or(0, <[u8]>::len) as u64))?;
     let mut decoded = 0;
-    let partitions = log.partition_count();
+    let decoder = Decoder { partition_count: log.partition_count(), unwrap: Unwrap::None };
     let decoding = phase("reading and decoding", || {
         scan(&log, &spans, |record| {
-            decoded += u64::from(decode_record(record.partition, record.key, record.value, partitions).is_ok())
+            decoded += u64::from(decoder.decode(record.partition, record.key, record.value).is_ok())
         })
     })?;
     assert_eq!(decoded, events, "every record is an event in its place");

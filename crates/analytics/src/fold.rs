@@ -52,11 +52,17 @@ impl Span {
     }
 }
 
-/// Returns the range of a partition from its first offset to `up_to`.
+/// Returns the range of a partition from its first offset to `up_to`. Records that wait for an open
+/// transaction are beyond the end; a line in the log says so.
 ///
 /// # Errors
 /// If the log cannot be read, or ends before a requested offset.
 pub fn span(log: &dyn Inspect, partition: u32, up_to: UpTo) -> Result<Span, Error> {
+    // Asked first, so that an append between the two questions does not look like one that waits.
+    let written = match (up_to, log.ends()) {
+        (UpTo::End | UpTo::Time(_), Some(ends)) => retrying(|| ends.ends(&[partition]))?.first().copied(),
+        _ => None,
+    };
     let bounds = retrying(|| log.bounds(Topic::Events, partition))?;
     let end = match up_to {
         UpTo::End => bounds.end,
@@ -66,6 +72,13 @@ pub fn span(log: &dyn Inspect, partition: u32, up_to: UpTo) -> Result<Span, Erro
         }
         UpTo::Offset(asked) => asked,
     };
+    if written.is_some_and(|written| written > bounds.end) && end == bounds.end {
+        tracing::warn!(
+            partition,
+            offset = bounds.end,
+            "a producer's transaction is open: the records from this offset on wait for it, and are left out"
+        );
+    }
     Ok(Span { partition, first_offset: bounds.start, end_offset: end.max(bounds.start) })
 }
 
@@ -78,7 +91,7 @@ pub fn offset_at(log: &dyn Inspect, partition: u32, ms: u64) -> Result<u64, Erro
     retrying(|| log.offset_at(Topic::Events, partition, ms))
 }
 
-fn retrying<T>(mut ask: impl FnMut() -> Result<T, ReadError>) -> Result<T, Error> {
+pub(crate) fn retrying<T>(mut ask: impl FnMut() -> Result<T, ReadError>) -> Result<T, Error> {
     let mut left = RETRIES;
     loop {
         match ask() {
@@ -103,11 +116,22 @@ pub fn read(
     monitor: &dyn ProgressMonitor,
     each: &mut dyn FnMut(&[Record<'_>]) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    read_topic(log, Topic::Events, span, monitor, each)
+}
+
+/// As [`read`], for any topic.
+pub(crate) fn read_topic(
+    log: &dyn Inspect,
+    topic: Topic,
+    span: &Span,
+    monitor: &dyn ProgressMonitor,
+    each: &mut dyn FnMut(&[Record<'_>]) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut next = span.first_offset;
     let mut left = RETRIES;
     loop {
         let (began, mut failed) = (next, None);
-        let scanned = log.scan(Topic::Events, span.partition, next..span.end_offset, &mut |records| {
+        let scanned = log.scan(topic, span.partition, next..span.end_offset, &mut |records| {
             if monitor.is_stopped() {
                 failed = Some(Error::Stopped);
                 return ControlFlow::Break(());
@@ -359,10 +383,10 @@ pub(crate) fn fold_watched(
     let mut report = FoldReport { partition, first_offset: span.first_offset, ..FoldReport::default() };
     report.next_offset = span.first_offset;
     let mut effects = Effects::default();
-    let partitions = log.partition_count();
+    let decoder = state.decoder(log.partition_count());
     read(log, span, monitor, &mut |records| {
         for records in records.chunks(PREFETCH_EVENTS) {
-            let events: Vec<_> = records.iter().map(|record| decode(record, partitions)).collect();
+            let events: Vec<_> = records.iter().map(|record| decode(record, decoder)).collect();
             state.prefetch(events.iter().flatten());
             for (record, event) in records.iter().zip(&events) {
                 report.events += u64::from(event.is_ok());

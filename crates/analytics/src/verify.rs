@@ -147,13 +147,15 @@ fn other_settings(stored: &Stored, now: &Limits, partition: u32) -> Option<Diffe
             parked_bytes,
             parked_age_ms,
             read_times,
+            unwrap,
             erasures_max,
             policy_types_max,
         } = limits;
         format!(
             "folded with projector.retention_ms {retention_ms}, parked_count {parked_max}, parked_bytes {parked_bytes}, \
-             parked_age_ms {parked_age_ms}, read_times {read_times}, erasures_max {erasures_max}, policy_types_max \
-             {policy_types_max}"
+             parked_age_ms {parked_age_ms}, read_times {read_times}, unwrap {}, erasures_max {erasures_max}, policy_types_max \
+             {policy_types_max}",
+            unwrap.name()
         )
     };
     let then = &stored.origin()?.limits;

@@ -11,7 +11,7 @@ use receipts_projection::{
     SnapshotSchedule, SnapshotSettings,
 };
 use receipts_query::LogTag;
-use receipts_runtime::config::Settings;
+use receipts_runtime::config::{Settings, Unwrap};
 use receipts_runtime::exit::Failure;
 use receipts_snapshots::Keep;
 use std::sync::Arc;
@@ -84,6 +84,10 @@ pub fn fold_limits(settings: &Settings) -> FoldLimits {
         parked_bytes: projector.parked_bytes,
         parked_age_ms: projector.parked_age_ms,
         read_times: projector.read_times,
+        unwrap: match projector.unwrap {
+            Unwrap::None => receipts_event::Unwrap::None,
+            Unwrap::Confluent => receipts_event::Unwrap::Confluent,
+        },
         erasures_max: projector.erasures_max,
         policy_types_max: projector.policy_types_max,
     }

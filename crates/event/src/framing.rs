@@ -1,5 +1,6 @@
-//! Names the serializer that wrapped a record's key or value, so that a dead letter says what to
-//! set in the producer. Only for records that are dead already; repeats no id.
+//! The serializers' wrappings of a record: takes a schema registry's frame off where the settings
+//! say so, and names all others, so that a dead letter says what to set in the producer. Repeats no
+//! id.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -11,6 +12,38 @@ const REGISTRY_BYTES: usize = 5;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How a file of Avro objects begins.
 const AVRO_FILE: &[u8] = b"Obj\x01";
+
+/// The wrapping that is taken off a record's value before its event is decoded. It decides answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unwrap {
+    /// None: a value is the JSON of its event.
+    #[default]
+    None,
+    /// The frame of Confluent's `JSONSerializer`, and of others that work with its registry: a zero
+    /// byte and the four bytes of a schema id, then the JSON. A value without it is taken as it is.
+    /// Avro and Protobuf stay dead letters.
+    Confluent,
+}
+
+impl Unwrap {
+    /// Returns the name in the setting `projector.unwrap`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Confluent => "confluent",
+        }
+    }
+
+    /// Returns the part of a value that holds the event. JSON never begins with a zero byte, so no
+    /// value can be read both ways.
+    #[inline]
+    pub fn event_of(self, value: &[u8]) -> &[u8] {
+        match (self, value) {
+            (Self::Confluent, [REGISTRY_MAGIC, _, _, _, _, json @ ..]) if first_visible(json) == Some(b'{') => json,
+            _ => value,
+        }
+    }
+}
 
 /// The members that tell envelopes from events.
 #[derive(Deserialize)]
@@ -32,7 +65,7 @@ pub(crate) fn of_value(value: &[u8]) -> Option<&'static str> {
     }
     if value.first() == Some(&REGISTRY_MAGIC) && value.len() > REGISTRY_BYTES {
         return Some(if first_visible(&value[REGISTRY_BYTES..]) == Some(b'{') {
-            "is JSON behind a schema registry's 5 bytes: use a serializer of plain JSON, or one that puts the schema id into a header"
+            "is JSON behind a schema registry's 5 bytes: use a serializer of plain JSON, or one that puts the schema id into a header, or set projector.unwrap=confluent here"
         } else {
             "begins with a schema registry's 5 bytes, as Avro and Protobuf serializers write them: use a serializer of plain JSON"
         });
@@ -105,6 +138,26 @@ mod tests {
         for other in [&b""[..], b"\0", b"{", b"7", b"\"text\"", br#"{"type":"message.read","data":1}"#] {
             assert_eq!(of_value(other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn the_frame_is_taken_off_json_alone() {
+        let confluent = Unwrap::Confluent;
+        assert_eq!(confluent.event_of(b"\0\0\0\0\x07{}"), b"{}");
+        assert_eq!(confluent.event_of(b"\0\xff\xff\xff\xff \n{"), b" \n{");
+        for other in [
+            &b""[..],
+            b"\0",
+            b"\0\0\0\0\x07",
+            b"\0\0\0\0\x07\x02\x0egeneral",
+            b"\0\0\0\0\x07\0\0\0\0\x07{}",
+            b"\0\0\0\0\x07[{}]",
+            b"\x01\0\0\0\x07{}",
+            b"{}",
+        ] {
+            assert_eq!(confluent.event_of(other), other, "{other:?}");
+        }
+        assert_eq!(Unwrap::None.event_of(b"\0\0\0\0\x07{}"), b"\0\0\0\0\x07{}");
     }
 
     #[test]

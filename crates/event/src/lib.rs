@@ -1,7 +1,7 @@
 //! Events: ids, event types, decoding and validation. No IO, and no knowledge of what an event
 //! means.
 //!
-//! [`decode`] decodes a record's value and [`Event::to_json`] encodes one. [`Event::key`] and
+//! [`Decoder`] decodes the records of a log, [`decode`] a value alone, and [`Event::to_json`] encodes one. [`Event::key`] and
 //! [`partition_of`] return the record's key and partition. [`copies`] returns the copies of a
 //! control event for all partitions. `schemas/event/v1` defines the format, and tests compare this
 //! crate with it.
@@ -28,11 +28,12 @@ pub use body::{
     PolicyChanged, UpTo, UserErased,
 };
 pub use decode::decode;
+pub use framing::Unwrap;
 pub use hex::hex;
 pub use key::{control_key, key, murmur2, partition_of};
 pub use object::{copies, names_field, with_field};
 pub use partitioner::Partitioner;
-pub use record::decode_record;
+pub use record::Decoder;
 pub use rejection::{PROBLEMS_MAX, Problem, Reason, Rejection, SENTENCE_BYTES_MAX};
 
 /// The tenant of an event without one.

@@ -2,49 +2,86 @@
 //!
 //! Keeps INV-KEY.
 
+use crate::framing::{self, Unwrap};
 use crate::partitioner::Partitioner;
-use crate::{Event, Reason, Rejection, decode, framing, partition_of};
+use crate::{Event, Reason, Rejection, decode, partition_of};
 
-/// Decodes a record and checks its key and its partition against its value.
-///
-/// # Errors
-/// The reason why the record is a dead letter.
-pub fn decode_record<'a>(
-    partition: u32,
-    key: Option<&[u8]>,
-    value: Option<&'a [u8]>,
-    partition_count: u32,
-) -> Result<Event<'a>, Rejection> {
-    let value = value.ok_or_else(|| Rejection::new(Reason::NoValue, "", "is missing: the record has no value"))?;
-    let event = decode(value).map_err(|rejection| match framing::of_value(value) {
-        Some(detail) => Rejection::new(rejection.reason, "", detail),
-        None => rejection,
-    })?;
-    if !event.key_matches(key.unwrap_or_default()) {
-        // The detail names no ids, because details end up in headers and logs.
-        let form = if event.conversation_id().is_some() { "{tenant}/{conversation_id}" } else { "{tenant}/" };
-        let detail = format!("belongs under the key {form} of its own fields, but {}", framing::of_key(key));
-        return Err(Rejection::new(Reason::WrongKey, "", detail));
+/// Decodes the records of a log. The same log gives other events under other decoders.
+#[derive(Debug, Clone, Copy)]
+pub struct Decoder {
+    /// The number of partitions of the log.
+    pub partition_count: u32,
+    /// The wrapping of values.
+    pub unwrap: Unwrap,
+}
+
+impl Decoder {
+    /// Decodes a record and checks its key and its partition against its value.
+    ///
+    /// # Errors
+    /// The reason why the record is a dead letter.
+    #[inline]
+    pub fn decode<'a>(
+        self,
+        partition: u32,
+        key: Option<&[u8]>,
+        value: Option<&'a [u8]>,
+    ) -> Result<Event<'a>, Rejection> {
+        let event = self.decode_with_key(key, value)?;
+        let right = self.partition_of(&event, key.unwrap_or_default())?;
+        if right == partition {
+            return Ok(event);
+        }
+        Err(if event.conversation_id().is_none() {
+            let detail = format!("is {right}, but the record is in partition {partition}");
+            Rejection::new(Reason::WrongPolicyPartition, "/partition", detail)
+        } else {
+            let detail = misplaced(key.unwrap_or_default(), partition, right, self.partition_count);
+            Rejection::new(Reason::WrongPartition, "", detail)
+        })
     }
-    if event.conversation_id().is_none() {
+
+    /// Decodes a record that may be in a wrong partition; returns the partition that it belongs to,
+    /// too.
+    ///
+    /// # Errors
+    /// The reason why the record would be a dead letter in any partition.
+    pub fn decode_anywhere<'a>(
+        self,
+        key: Option<&[u8]>,
+        value: Option<&'a [u8]>,
+    ) -> Result<(Event<'a>, u32), Rejection> {
+        let event = self.decode_with_key(key, value)?;
+        let partition = self.partition_of(&event, key.unwrap_or_default())?;
+        Ok((event, partition))
+    }
+
+    fn decode_with_key<'a>(self, key: Option<&[u8]>, value: Option<&'a [u8]>) -> Result<Event<'a>, Rejection> {
+        let value = value.ok_or_else(|| Rejection::new(Reason::NoValue, "", "is missing: the record has no value"))?;
+        let event = decode(self.unwrap.event_of(value)).map_err(|rejection| match framing::of_value(value) {
+            Some(detail) => Rejection::new(rejection.reason, "", detail),
+            None => rejection,
+        })?;
+        if !event.key_matches(key.unwrap_or_default()) {
+            // The detail names no ids, because details end up in headers and logs.
+            let form = if event.conversation_id().is_some() { "{tenant}/{conversation_id}" } else { "{tenant}/" };
+            let detail = format!("belongs under the key {form} of its own fields, but {}", framing::of_key(key));
+            return Err(Rejection::new(Reason::WrongKey, "", detail));
+        }
+        Ok(event)
+    }
+
+    /// Returns the partition that an event under its own key belongs to.
+    #[inline]
+    fn partition_of(self, event: &Event<'_>, key: &[u8]) -> Result<u32, Rejection> {
+        if event.conversation_id().is_some() {
+            return Ok(partition_of(key, self.partition_count));
+        }
         // Every partition has a copy of a control event with its own number, all under one key.
-        return match event.partition() {
-            Some(own) if own == partition => Ok(event),
-            Some(other) => {
-                let detail = format!("is {other}, but the record is in partition {}", partition);
-                Err(Rejection::new(Reason::WrongPolicyPartition, "/partition", detail))
-            }
-            None => {
-                Err(Rejection::new(Reason::MissingField, "/partition", "is missing: every partition has its own copy"))
-            }
-        };
+        event.partition().ok_or_else(|| {
+            Rejection::new(Reason::MissingField, "/partition", "is missing: every partition has its own copy")
+        })
     }
-    let key = key.unwrap_or_default();
-    let right = partition_of(key, partition_count);
-    if right != partition {
-        return Err(Rejection::new(Reason::WrongPartition, "", misplaced(key, partition, right, partition_count)));
-    }
-    Ok(event)
 }
 
 /// Returns the detail for a record in a wrong partition, with the partitioners that may have put it
@@ -68,10 +105,11 @@ mod tests {
     use crate::key;
 
     const PARTITIONS: u32 = 4;
+    const DECODER: Decoder = Decoder { partition_count: PARTITIONS, unwrap: Unwrap::None };
 
     /// Returns the code and the sentence of a rejection.
     fn refused(partition: u32, key: &[u8], value: Option<&str>) -> (&'static str, String) {
-        let rejection = decode_record(partition, Some(key), value.map(str::as_bytes), PARTITIONS).unwrap_err();
+        let rejection = DECODER.decode(partition, Some(key), value.map(str::as_bytes)).unwrap_err();
         (rejection.reason.code(), rejection.to_string())
     }
 
@@ -99,6 +137,24 @@ mod tests {
             refused(0, b"default/secret", Some(r#"{"schema":{},"payload":{"conversation_id":"secret"}}"#));
         assert_eq!(code, "missing-field");
         assert!(detail.contains("value.converter.schemas.enable=false") && !detail.contains("secret"), "{detail}");
+    }
+
+    #[test]
+    fn a_framed_event_counts_where_the_setting_says_so() {
+        let framed = [b"\0\0\0\0\x07", CONFIGURED.as_bytes()].concat();
+        let (key, decoder) = (key("default", "secret"), Decoder { unwrap: Unwrap::Confluent, ..DECODER });
+        let right = partition_of(&key, PARTITIONS);
+        for value in [&framed, CONFIGURED.as_bytes()] {
+            assert!(decoder.decode(right, Some(&key), Some(value)).is_ok());
+            let elsewhere = decoder.decode(right ^ 1, Some(&key), Some(value)).unwrap_err();
+            assert_eq!(elsewhere.reason, Reason::WrongPartition);
+            assert_eq!(decoder.decode_anywhere(Some(&key), Some(value)).unwrap().1, right);
+        }
+        let rejection = DECODER.decode(right, Some(&key), Some(&framed)).unwrap_err();
+        assert_eq!(rejection.reason, Reason::InvalidJson);
+        assert!(rejection.to_string().contains("projector.unwrap=confluent"), "{rejection}");
+        let avro = decoder.decode(right, Some(&key), Some(b"\0\0\0\0\x07\x02\x0egeneral")).unwrap_err();
+        assert!(avro.to_string().contains("Avro"), "{avro}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::questions::DepartedCache;
 use crate::rules::{Erased, Policies, Unfinished, Waiting};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
+use receipts_event::{Decoder, Unwrap};
 
 /// Why a state is unusable. No event can cause this.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,8 @@ pub struct Limits {
     pub parked_age_ms: u64,
     /// Whether read times are kept.
     pub read_times: bool,
+    /// The wrapping that is taken off a record's value.
+    pub unwrap: Unwrap,
     /// The number of people who may be erased; three quarters of it for one tenant.
     pub erasures_max: u64,
     /// The number of group types that policies may name; a tenth of it for one tenant.
@@ -57,9 +60,17 @@ impl Default for Limits {
             parked_bytes: 8 << 20,
             parked_age_ms: 3_600_000,
             read_times: true,
+            unwrap: Unwrap::None,
             erasures_max: 1_000_000,
             policy_types_max: 100_000,
         }
+    }
+}
+
+impl Limits {
+    /// Returns how the records of a log with `partition_count` partitions are decoded.
+    pub const fn decoder(&self, partition_count: u32) -> Decoder {
+        Decoder { partition_count, unwrap: self.unwrap }
     }
 }
 
@@ -141,6 +152,11 @@ impl<S: Pages> State<S> {
         state.load_policies()?;
         state.load_parked()?;
         Ok(state)
+    }
+
+    /// Returns how the records are decoded that this state folds.
+    pub const fn decoder(&self, partition_count: u32) -> Decoder {
+        self.limits.decoder(partition_count)
     }
 
     fn load_active_segments(&mut self, first: u64) -> Result<(), S::Error> {

@@ -247,6 +247,7 @@ impl From<Unavailable> for Problem {
     fn from(unavailable: Unavailable) -> Self {
         match unavailable {
             Unavailable::Behind => Self::new(Code::Behind),
+            Unavailable::Held { .. } => Self::new(Code::Behind).detail(unavailable.to_string()),
             Unavailable::NoOwner { .. } => Self::new(Code::Unavailable),
             Unavailable::Stale { .. } => Self::new(Code::Unavailable).detail(unavailable.to_string()),
             Unavailable::Failed(cause) => {

@@ -1,9 +1,10 @@
 //! The contact of a process with its log: since when the log is silent, what keeps it from taking
-//! appends, and why the process must end.
+//! appends, which partitions wait for a transaction, and why the process must end.
 //!
 //! It asks nobody. The log writes it, and every part of the process reads it.
 
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -26,8 +27,29 @@ struct Shared {
     membership: AtomicU8,
     /// Why an append would fail now.
     trouble: Mutex<Option<String>>,
+    /// Partitions whose records wait for a transaction.
+    held: Mutex<BTreeMap<u32, Held>>,
     /// Why the process must end.
     fault: watch::Sender<Option<String>>,
+}
+
+/// A partition counts as held up after this time. Usual transactions are far shorter.
+pub(crate) const HELD_LONG: Duration = Duration::from_secs(10);
+
+/// A partition whose records wait for a transaction that some producer has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The offset of the first record that waits.
+    pub offset: u64,
+    /// When that was first seen.
+    pub since: Instant,
+}
+
+impl Held {
+    /// Tells whether the records have waited for 10 s: then the partition is not up to date.
+    pub fn is_long(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= HELD_LONG
+    }
 }
 
 /// The place of this process's reader in its group.
@@ -52,6 +74,7 @@ impl Default for Contact {
             back_ms: AtomicU64::new(0),
             membership: AtomicU8::new(Membership::Unknown as u8),
             trouble: Mutex::default(),
+            held: Mutex::default(),
             fault: watch::channel(None).0,
         }))
     }
@@ -91,6 +114,26 @@ impl Contact {
     /// Returns why an append would fail now, for an operator.
     pub fn trouble(&self) -> Option<String> {
         self.0.trouble.lock().clone()
+    }
+
+    /// Tells whether the records of a partition wait for a transaction.
+    pub fn held(&self, partition: u32) -> Option<Held> {
+        self.0.held.lock().get(&partition).copied()
+    }
+
+    /// Notes from which offset on the records of a partition wait for a transaction. Returns the
+    /// state before, if it was another one.
+    pub(crate) fn set_held(&self, partition: u32, offset: Option<u64>, now: Instant) -> Option<Held> {
+        let mut held = self.0.held.lock();
+        let before = held.get(&partition).copied();
+        if before.map(|held| held.offset) == offset {
+            return None;
+        }
+        match offset {
+            Some(offset) => _ = held.insert(partition, Held { offset, since: now }),
+            None => _ = held.remove(&partition),
+        }
+        before
     }
 
     /// Returns why the process must end, if it must.

@@ -15,7 +15,7 @@ mod port;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use contact::{Contact, Membership};
+pub use contact::{Contact, Held, Membership};
 pub use outcome::outcome;
 pub use port::{
     AppendError, Assignment, Ends, Entry, Headers, Inspect, Location, Log, OwnedRecord, Peek, PendingAppend, Polled,

@@ -332,6 +332,12 @@ pub trait Log: Send + Sync {
         Contact::default()
     }
 
+    /// Returns the greatest age of a record that the event topic takes, by the record's timestamp;
+    /// `None` if it takes any.
+    fn age_max(&self) -> Option<Duration> {
+        None
+    }
+
     /// Returns where to ask for the ends of partitions; `None` if they cannot be asked for.
     fn ends(&self) -> Option<Arc<dyn Ends>> {
         None
@@ -341,7 +347,8 @@ pub trait Log: Send + Sync {
 /// Tells how far the event topic is written, outside of any reader.
 pub trait Ends: Send + Sync {
     /// Returns the offset after the last record of each partition, acknowledged records of open
-    /// transactions included: an append that was acknowledged before the call is below it. Blocks
+    /// transactions included (readers do not get these yet): an append that was acknowledged before
+    /// the call is below it. Blocks
     /// until the log answers, for at most a few seconds.
     ///
     /// # Errors
@@ -362,6 +369,15 @@ pub trait Ends: Send + Sync {
 /// Reads any topic of a log without joining a group: for streams of updates, operators' tools and
 /// tests. The calls block.
 pub trait Inspect: Log {
+    /// Returns the number of partitions of a topic.
+    ///
+    /// # Errors
+    /// If the log cannot be asked or has no such topic.
+    fn partitions(&self, topic: Topic) -> Result<u32, ReadError> {
+        let _ = topic;
+        Ok(self.partition_count())
+    }
+
     /// Returns the present offsets: from the first kept record to the offset after the last one.
     ///
     /// # Errors

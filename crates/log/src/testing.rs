@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -25,6 +26,7 @@ const BLOCK_PORTS: u16 = 40;
 /// The first port of all blocks. All blocks are below the ports of outgoing connections.
 const FIRST_PORT: u16 = 20_000;
 const BLOCKS: u16 = 300;
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,50 @@ const BLOCKS: u16 = 300;
     "Kafka did not start ({0}): install Java 17 and Maven (Debian: openjdk-17-jre-headless, maven), or set RECEIPTS_TEST_KAFKA=off to skip these tests"
 )]
 pub struct BrokerError(String);
+
+/// An open transaction of a producer outside the project. Dropping it leaves the transaction open
+/// until the broker's timeout.
+pub struct Transaction(BaseProducer);
+
+impl Transaction {
+    /// Begins a transaction and writes records of key and value; the keys decide their partitions.
+    /// Returns once the broker has all of them.
+    ///
+    /// # Panics
+    /// If the broker does not take them.
+    #[must_use]
+    pub fn begin(bootstrap: &str, topic: &str, records: &[(&[u8], &[u8])]) -> Self {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("transactional.id", unique("transaction"))
+            .set("partitioner", "murmur2_random")
+            .create()
+            .expect("a producer");
+        producer.init_transactions(TRANSACTION_TIMEOUT).expect("a transactional producer");
+        producer.begin_transaction().expect("a transaction");
+        for (key, value) in records {
+            producer.send(BaseRecord::to(topic).key(*key).payload(*value)).map_err(|(error, _)| error).expect("queued");
+        }
+        producer.flush(TRANSACTION_TIMEOUT).expect("written");
+        Self(producer)
+    }
+
+    /// Commits.
+    ///
+    /// # Panics
+    /// If the broker refuses it.
+    pub fn commit(self) {
+        self.0.commit_transaction(TRANSACTION_TIMEOUT).expect("committed");
+    }
+
+    /// Aborts.
+    ///
+    /// # Panics
+    /// If the broker refuses it.
+    pub fn abort(self) {
+        self.0.abort_transaction(TRANSACTION_TIMEOUT).expect("aborted");
+    }
+}
 
 /// A running cluster. Dropping it kills the nodes and removes their data.
 #[derive(Debug)]

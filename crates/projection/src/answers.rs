@@ -49,7 +49,7 @@ impl Answers for Partitions {
     }
 
     async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable> {
-        if Partitions::wait(self, min, timeout).await { Ok(()) } else { Err(Unavailable::Behind) }
+        if Partitions::wait(self, min, timeout).await { Ok(()) } else { Err(self.why_behind(min)) }
     }
 
     async fn receipts(

@@ -5,6 +5,7 @@
 use crate::partition::{Decoded, decode};
 use crate::source::SourceItem;
 use bytes::Bytes;
+use receipts_event::Decoder;
 use receipts_log::{Headers, Polled, Record};
 use self_cell::self_cell;
 use std::ops::Range;
@@ -104,10 +105,8 @@ self_cell!(
 
 impl Batch {
     /// Decodes rows.
-    pub(crate) fn decode(rows: Rows, partition_count: u32) -> Self {
-        Self::new(rows, |rows| {
-            Events((0..rows.rows.len()).map(|row| decode(&rows.record(row), partition_count)).collect())
-        })
+    pub(crate) fn decode(rows: Rows, decoder: Decoder) -> Self {
+        Self::new(rows, |rows| Events((0..rows.rows.len()).map(|row| decode(&rows.record(row), decoder)).collect()))
     }
 
     /// Empties the batch and keeps its memory for the next one.

@@ -27,6 +27,7 @@ mod worker;
 
 pub use partitions::Partitions;
 pub use projector::Projector;
+pub use publish::header as dead_letter_header;
 pub use settings::{
     APPEND_RETRY_MAX, PRE_ENCODE_BYTES, ProjectError, SLICE_MESSAGES, Settings, SnapshotSchedule, SnapshotSettings,
 };

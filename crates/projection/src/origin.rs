@@ -108,6 +108,7 @@ fn changed(then: &Limits, now: &Limits) -> Vec<String> {
         ("parked_bytes", then.parked_bytes.to_string(), now.parked_bytes.to_string()),
         ("parked_age_ms", then.parked_age_ms.to_string(), now.parked_age_ms.to_string()),
         ("read_times", then.read_times.to_string(), now.read_times.to_string()),
+        ("unwrap", then.unwrap.name().to_owned(), now.unwrap.name().to_owned()),
         ("erasures_max", then.erasures_max.to_string(), now.erasures_max.to_string()),
         ("policy_types_max", then.policy_types_max.to_string(), now.policy_types_max.to_string()),
     ];
@@ -118,6 +119,7 @@ fn changed(then: &Limits, now: &Limits) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use receipts_event::Unwrap;
     use receipts_log::OwnedRecord;
 
     /// A log of one record, at offset 8.
@@ -170,10 +172,11 @@ mod tests {
 
     #[test]
     fn changed_settings_are_refused_by_name() {
-        let then = Limits { retention_ms: 5, read_times: false, ..Limits::default() };
+        let then = Limits { retention_ms: 5, read_times: false, unwrap: Unwrap::Confluent, ..Limits::default() };
         let sentence = refused(3, 9, then, last(8, record().fingerprint())).expect("refused");
         assert!(sentence.contains("projector.retention_ms was 5 and is 2592000000"), "{sentence}");
         assert!(sentence.contains("projector.read_times was false and is true"), "{sentence}");
+        assert!(sentence.contains("projector.unwrap was confluent and is none"), "{sentence}");
         assert!(sentence.contains("`receipts rebuild --even-if-different --data-dir /d`"), "{sentence}");
         assert!(sentence.contains("begins at offset 3") && !sentence.contains("parked"), "{sentence}");
     }

@@ -5,7 +5,7 @@ use crate::clock::ClockWatch;
 use crate::publish::DeadRecord;
 use crate::settings::ProjectError;
 use parking_lot::RwLock;
-use receipts_event::{Event, Rejection, decode_record};
+use receipts_event::{Decoder, Event, Rejection};
 use receipts_fold::effects::Effects;
 use receipts_fold::{Headers, Limits, RawRecord, RecordMetadata, State};
 use receipts_log::Record;
@@ -21,10 +21,10 @@ pub type FoldError = receipts_fold::Error<receipts_store::Error>;
 /// The event of a record, or the reason why the record is not an event.
 pub type Decoded<'a> = Result<Event<'a>, Rejection>;
 
-/// Decodes a record of a log that has `partition_count` partitions.
+/// Decodes a record of a log.
 #[inline]
-pub fn decode<'a>(record: &Record<'a>, partition_count: u32) -> Decoded<'a> {
-    decode_record(record.partition, record.key, record.value, partition_count)
+pub fn decode<'a>(record: &Record<'a>, decoder: Decoder) -> Decoded<'a> {
+    decoder.decode(record.partition, record.key, record.value)
 }
 
 /// Applies a record's event to a state, or skips a record that is no event, and adds the effects.

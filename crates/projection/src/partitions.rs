@@ -63,6 +63,8 @@ pub(crate) struct PartitionCell {
     unsaved_since_ms: AtomicU64,
     /// True while an outage has taken the partition away: it is asked, and changed by nobody.
     pub(crate) lost: AtomicBool,
+    /// The last report about a transaction.
+    reported_held: AtomicBool,
     /// From the loss until everything is folded again: when the log had last been heard from,
     /// milliseconds since [`start`], plus 1. Otherwise 0.
     silent_since_ms: AtomicU64,
@@ -118,6 +120,11 @@ impl PartitionCell {
     }
 }
 
+fn report_held(partition: u32, is_held: bool) {
+    let gauge = metrics::gauge!("receipts_partition_held_by_transaction", "partition" => partition.to_string());
+    gauge.set(f64::from(u8::from(is_held)));
+}
+
 /// A moment before all times that a [`PartitionCell`] holds.
 fn start() -> Instant {
     static START: OnceLock<Instant> = OnceLock::new();
@@ -129,6 +136,7 @@ impl Partitions {
         let Settings { now_ms, answer_while_behind, candidates_max, stale_max, .. } = *settings;
         start();
         metrics::gauge!("receipts_checkpoint_age_seconds").set(0.0);
+        (0..log.partition_count()).for_each(|partition| report_held(partition, false));
         Self(Arc::new(Table {
             cells: (0..log.partition_count()).map(|_| PartitionCell::default()).collect(),
             folded: watch::channel(()).0,
@@ -301,6 +309,20 @@ impl Partitions {
         std::future::pending().await
     }
 
+    /// Returns why a position is not folded. INV-TRANSACTIONS
+    pub(crate) fn why_behind(&self, min: &Positions) -> Unavailable {
+        let held = self.positions_behind(min).find_map(|(partition, next)| {
+            let held = self.0.contact.held(partition).filter(|held| held.offset < next)?;
+            Some(Unavailable::Held { partition, offset: held.offset, seconds: held.since.elapsed().as_secs() })
+        });
+        held.unwrap_or(Unavailable::Behind)
+    }
+
+    fn positions_behind<'m>(&self, min: &'m Positions) -> impl Iterator<Item = (u32, u64)> + use<'m> {
+        let folded = self.positions();
+        min.iter().filter(move |(partition, next)| folded.next_offset(*partition) < *next)
+    }
+
     /// Returns an offset up to which the log is known to be written.
     fn seen_end(&self, partition: u32) -> u64 {
         self.0.cells.get(partition as usize).map_or(0, |cell| {
@@ -313,7 +335,8 @@ impl Partitions {
     pub fn readiness(&self) -> Readiness {
         let now_ms = (self.0.now_ms)();
         let mut readiness = Readiness::default();
-        for cell in self.0.cells.iter().filter(|cell| cell.owned.load(Ordering::Acquire)) {
+        let owned = (0..).zip(&self.0.cells).filter(|(_, cell)| cell.owned.load(Ordering::Acquire));
+        for (number, cell) in owned {
             readiness.partitions += 1;
             let timestamp_ms = cell.timestamp_ms.load(Ordering::Acquire);
             let lag_ms = now_ms.saturating_sub(timestamp_ms);
@@ -323,7 +346,13 @@ impl Partitions {
             let fresh = dated && u128::from(lag_ms) <= self.0.ready_lag.as_millis();
             // Without the log nothing can be caught up with: what was caught up stays so.
             let (near, answers) = match self.may_be_silent(self.silence_of(cell)) {
-                Ok(None) => (cell.at_end.load(Ordering::Acquire) || fresh, true),
+                Ok(None) => match self.held_long(number) {
+                    Some(reason) => {
+                        readiness.reason.get_or_insert(reason);
+                        (false, true)
+                    }
+                    None => (cell.at_end.load(Ordering::Acquire) || fresh, true),
+                },
                 Ok(Some(seconds)) => {
                     readiness.partitions_stale += 1;
                     readiness.stale_seconds = readiness.stale_seconds.max(Some(seconds));
@@ -340,6 +369,27 @@ impl Partitions {
         }
         readiness.caught_up = readiness.partitions > 0 && readiness.partitions_caught_up == readiness.partitions;
         readiness
+    }
+
+    /// INV-TRANSACTIONS: returns a sentence about an owned partition whose records have waited for a
+    /// transaction for long.
+    fn held_long(&self, number: u32) -> Option<String> {
+        let held = self.0.contact.held(number).filter(|held| held.is_long(Instant::now()))?;
+        Some(format!(
+            "a producer's transaction is open: in partition {number} the records from offset {} on wait, for {} s",
+            held.offset,
+            held.since.elapsed().as_secs()
+        ))
+    }
+
+    /// Reports which partitions wait for a transaction.
+    pub(crate) fn report_held(&self) {
+        for (number, cell) in (0..).zip(&self.0.cells) {
+            let is_held = cell.owned.load(Ordering::Acquire) && self.held_long(number).is_some();
+            if cell.reported_held.swap(is_held, Ordering::AcqRel) != is_held {
+                report_held(number, is_held);
+            }
+        }
     }
 
     /// Reports the age of the oldest change that no checkpoint holds. It grows while checkpoints

@@ -7,6 +7,7 @@ mod outbox;
 mod window;
 
 pub(crate) use dead_letter::DeadRecord;
+pub use dead_letter::header;
 pub(crate) use dead_letter_log::DeadLetterLog;
 pub(crate) use outbox::Unsent;
 

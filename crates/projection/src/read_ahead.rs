@@ -8,6 +8,7 @@ use crate::shard::shard_of;
 use crate::source::{POLL_RECORDS, Source, SourceItem};
 use crate::worker::POLL_WAIT;
 use parking_lot::Mutex;
+use receipts_event::Decoder;
 use receipts_log::{Assignment, Log, OwnedRecord, Peek, ReadError, Reader};
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -94,16 +95,17 @@ impl ReadAhead {
         log: &dyn Log,
         group: &str,
         assignments: Vec<Arc<dyn Assignment>>,
+        decoder: Decoder,
     ) -> Result<Vec<Self>, ReadError> {
         let channels = (0..assignments.len()).map(|_| sync_channel(BATCHES_AHEAD));
         let (workers, messages): (Vec<_>, Vec<_>) = channels.unzip();
         let (spent, returned) = channel();
         let reader = log.reader(group, Arc::new(Relay(workers.clone())))?;
-        let (shared, partition_count) = (Arc::<Shared>::default(), log.partition_count());
+        let (shared, partition_count) = (Arc::<Shared>::default(), decoder.partition_count);
         let thread_shared = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("log-reader".into())
-            .spawn(move || read_on(reader, &workers, &returned, &thread_shared, partition_count))
+            .spawn(move || read_on(reader, &workers, &returned, &thread_shared, decoder))
             .map_err(|e| ReadError::Stop(format!("the thread that reads the log cannot be started: {e}")))?;
         let thread = Arc::new(ReaderThread(Mutex::new(Some(thread))));
         let source = |(messages, assignment)| Self {
@@ -186,13 +188,13 @@ fn read_on(
     workers: &[SyncSender<Message>],
     returned: &Receiver<Batch>,
     shared: &Shared,
-    partition_count: u32,
+    decoder: Decoder,
 ) {
     let mut pending: Vec<Rows> = workers.iter().map(|_| Rows::default()).collect();
     // A send fails only after the workers have ended, and then this thread ends too.
     let send = |shard: usize, rows: &mut Rows| {
         let next = returned.try_recv().map(Batch::into_empty_rows).unwrap_or_default();
-        _ = workers[shard].send(Message::Batch(Batch::decode(std::mem::replace(rows, next), partition_count)));
+        _ = workers[shard].send(Message::Batch(Batch::decode(std::mem::replace(rows, next), decoder)));
     };
     while !shared.has_ended() {
         for (partition, next_offset) in std::mem::take(&mut *shared.commits.lock()) {

@@ -1,6 +1,7 @@
 //! The port from which a worker gets records and their events. Decodes; folds nothing.
 
 use crate::partition::{Decoded, decode};
+use receipts_event::Decoder;
 use receipts_log::{Polled, ReadError, Reader, Record};
 use std::time::Duration;
 
@@ -33,15 +34,15 @@ pub(crate) trait Source: Send {
 /// Reads and decodes on the thread that polls it.
 pub(crate) struct InlineSource {
     pub(crate) reader: Box<dyn Reader>,
-    pub(crate) partition_count: u32,
+    pub(crate) decoder: Decoder,
 }
 
 impl Source for InlineSource {
     fn poll(&mut self, wait: Duration, each: &mut dyn FnMut(SourceItem<'_>)) -> Result<usize, ReadError> {
-        let count = self.partition_count;
+        let decoder = self.decoder;
         self.reader.poll(POLL_RECORDS, wait, &mut |polled| match polled {
             Polled::Records(records) => {
-                let events: Vec<_> = records.iter().map(|record| decode(record, count)).collect();
+                let events: Vec<_> = records.iter().map(|record| decode(record, decoder)).collect();
                 each(SourceItem::Records(records, &events));
             }
             Polled::End { partition, next_offset } => each(SourceItem::End { partition, next_offset }),

@@ -58,8 +58,9 @@ impl Worker {
     ) -> Result<Self, ProjectError> {
         let shared = Shared::new(store, log, settings, ready_lag);
         let shard = Shard::new(&shared, ShardId::ALL, log, events_topic);
+        let decoder = shared.settings.limits.decoder(log.partition_count());
         let reader = log.reader(&shared.settings.group, Arc::clone(&shard) as Arc<dyn Assignment>)?;
-        Ok(Self::over(shard, InlineSource { reader, partition_count: log.partition_count() }))
+        Ok(Self::over(shard, InlineSource { reader, decoder }))
     }
 
     /// Returns `settings.fold_threads` workers that share the partitions, but at least one and no
@@ -76,11 +77,12 @@ impl Worker {
         ready_lag: Duration,
     ) -> Result<Vec<Self>, ProjectError> {
         let (group, threads) = (settings.group.clone(), settings.fold_threads);
+        let decoder = settings.limits.decoder(log.partition_count());
         let shared = Shared::new(store, log, settings, ready_lag);
         let ids = ShardId::split(threads.min(log.partition_count()).max(1) as usize);
         let shards: Vec<_> = ids.map(|id| Shard::new(&shared, id, log, events_topic)).collect();
         let assignments = shards.iter().map(|shard| Arc::clone(shard) as Arc<dyn Assignment>).collect();
-        let sources = ReadAhead::start(log, &group, assignments)?;
+        let sources = ReadAhead::start(log, &group, assignments, decoder)?;
         Ok(shards.into_iter().zip(sources).map(|(shard, source)| Self::over(shard, source)).collect())
     }
 
@@ -140,6 +142,7 @@ impl Worker {
         if self.age_reported.is_none_or(|at| now.duration_since(at) >= AGE_INTERVAL) {
             self.age_reported = Some(now);
             shard.shared.partitions.report_checkpoint_age(now);
+            shard.shared.partitions.report_held();
         }
         Ok(step)
     }

@@ -58,6 +58,19 @@ pub enum Unavailable {
     /// The requested position is not folded yet.
     #[error("the position is not folded yet")]
     Behind,
+    /// The requested position waits for a transaction that some producer has open.
+    #[error(
+        "the position waits for a producer's transaction, which is open: in partition {partition} the records from \
+         offset {offset} on wait, for {seconds} s"
+    )]
+    Held {
+        /// The partition.
+        partition: u32,
+        /// The first offset that waits.
+        offset: u64,
+        /// The whole seconds since then.
+        seconds: u64,
+    },
     /// No process owns the partition at the moment, because it moves or is being restored.
     #[error("partition {partition} has no owner at the moment")]
     NoOwner {
@@ -139,7 +152,7 @@ pub trait Answers: Send + Sync + 'static {
     /// `timeout` of zero.
     ///
     /// # Errors
-    /// [`Unavailable::Behind`] after `timeout`.
+    /// [`Unavailable::Behind`] or [`Unavailable::Held`] after `timeout`.
     async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable>;
 
     /// Returns answers whose questions wait by themselves: each covers `min`, or fails as

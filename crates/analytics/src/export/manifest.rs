@@ -44,6 +44,8 @@ struct Settings {
     parked_bytes: u64,
     parked_age_ms: u64,
     read_times: bool,
+    #[serde(default)]
+    unwrap: String,
     erasures_max: u64,
     policy_types_max: u64,
 }
@@ -66,6 +68,7 @@ impl Entry {
                 parked_bytes: limits.parked_bytes,
                 parked_age_ms: limits.parked_age_ms,
                 read_times: limits.read_times,
+                unwrap: limits.unwrap.name().to_owned(),
                 erasures_max: limits.erasures_max,
                 policy_types_max: limits.policy_types_max,
             },

@@ -4,7 +4,7 @@
 use super::batch::{Each, Value};
 use super::datasets::Dataset;
 use crate::{Error, ProgressMonitor, Span, read};
-use receipts_event::{Body, Event, decode_record};
+use receipts_event::{Body, Event};
 use receipts_fold::pages::Role;
 use receipts_fold::view::{Counts, MemberFilter};
 use receipts_fold::{Conversation, Pages, State};
@@ -196,10 +196,10 @@ fn events<S: Pages>(
     monitor: &dyn ProgressMonitor,
     each: Each<'_>,
 ) -> Result<(), Error> {
-    let partitions = log.partition_count();
+    let decoder = state.decoder(log.partition_count());
     read(log, span, monitor, &mut |records| {
         for record in records {
-            let Ok(event) = decode_record(record.partition, record.key, record.value, partitions) else { continue };
+            let Ok(event) = decoder.decode(record.partition, record.key, record.value) else { continue };
             each(&[
                 Value::Text(&event.tenant),
                 Value::day_of(record.timestamp_ms),

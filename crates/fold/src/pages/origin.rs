@@ -4,6 +4,12 @@
 use crate::pages::codec::{Malformed, Reader, Writer};
 use crate::pages::{Page, TableId};
 use crate::state::Limits;
+use receipts_event::Unwrap;
+
+/// Bits of the last byte of the settings: read times are kept, and a schema registry's frame is
+/// taken off.
+const READ_TIMES: u8 = 1;
+const CONFLUENT: u8 = 2;
 
 /// The last record that a state holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +38,8 @@ impl Limits {
         to.number(self.parked_age_ms);
         to.number(self.erasures_max);
         to.number(self.policy_types_max);
-        to.byte(u8::from(self.read_times));
+        let confluent = if self.unwrap == Unwrap::Confluent { CONFLUENT } else { 0 };
+        to.byte(u8::from(self.read_times) | confluent);
     }
 
     /// Decodes the bytes that [`Self::encode`] wrote.
@@ -41,15 +48,21 @@ impl Limits {
     /// If the bytes are no such settings.
     pub fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let (retention_ms, parked_max) = (from.number()?, from.number()?);
-        Ok(Self {
+        let limits = Self {
             retention_ms,
             parked_max: usize::try_from(parked_max).map_err(|_| Malformed("more parked records than memory has"))?,
             parked_bytes: from.number()?,
             parked_age_ms: from.number()?,
             erasures_max: from.number()?,
             policy_types_max: from.number()?,
-            read_times: from.byte()? > 0,
-        })
+            ..Self::default()
+        };
+        let flags = from.byte()?;
+        if flags & !(READ_TIMES | CONFLUENT) > 0 {
+            return Err(Malformed("a setting of a later version"));
+        }
+        let unwrap = if flags & CONFLUENT > 0 { Unwrap::Confluent } else { Unwrap::None };
+        Ok(Self { read_times: flags & READ_TIMES > 0, unwrap, ..limits })
     }
 }
 
@@ -91,7 +104,7 @@ mod tests {
 
     #[test]
     fn every_origin_decodes_to_itself() {
-        for read_times in [false, true] {
+        for (read_times, unwrap) in [(false, Unwrap::None), (true, Unwrap::None), (true, Unwrap::Confluent)] {
             for last in [None, Some(LastRecord { offset: 7, fingerprint: 1 << 60 })] {
                 let limits = Limits {
                     retention_ms: 1,
@@ -99,6 +112,7 @@ mod tests {
                     parked_bytes: 3,
                     parked_age_ms: 4,
                     read_times,
+                    unwrap,
                     erasures_max: 5,
                     policy_types_max: 6,
                 };

@@ -208,7 +208,8 @@ impl<S: Pages> State<S> {
         sent_offset: u64,
         effects: &mut Effects,
     ) -> Result<(), S::Error> {
-        let event = receipts_event::decode(&parked.value).map_err(|_| Error::Broken("the event of a parked record"))?;
+        let event = receipts_event::decode(self.limits.unwrap.event_of(&parked.value))
+            .map_err(|_| Error::Broken("the event of a parked record"))?;
         let reading = |read_at_ms, hidden| {
             let times = ReadTimes { read_at_ms, timestamp_ms: parked.timestamp_ms };
             Reading { times, hidden, offset: sent_offset }

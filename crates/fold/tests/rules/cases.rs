@@ -19,6 +19,7 @@ fn every_text_case_holds_for_the_fold() {
             read_times: case.limits.read_times,
             erasures_max: case.limits.erasures_max,
             policy_types_max: case.limits.policy_types_max,
+            ..Limits::default()
         };
         for life in [Life::QUIET, Life { memory_bytes: 0, checkpoint_every: 1, die_every: 1, ..Life::QUIET }] {
             if let Err(e) = case.run(&mut Folded::new(limits, life).looking_at(case.limits.candidates_max)) {

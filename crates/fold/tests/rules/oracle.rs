@@ -23,6 +23,7 @@ fn limits(shape: &Shape) -> (Limits, OracleLimits) {
         read_times: true,
         erasures_max: 8,
         policy_types_max: 30,
+        ..Limits::default()
     };
     let oracle = OracleLimits {
         retention_ms: fold.retention_ms,

@@ -131,6 +131,8 @@ pub(super) struct Prepared {
     pub(super) cluster_id: Option<String>,
     /// The ids and the configuration of the topics, to be watched from now on.
     pub(super) topics: TopicWatch,
+    /// The greatest age of a record that the event topic takes.
+    pub(super) age_max: Option<Duration>,
 }
 
 /// Connects, refuses what does not fit, creates missing topics, and checks the present ones.
@@ -177,9 +179,10 @@ pub(super) fn prepare(settings: &Arc<KafkaSettings>, brokers: &Arc<Brokers>) -> 
             );
         }
     }
+    let age_max = config.age_max;
     let ids = topic_ids(settings, &admin);
     let topics = TopicWatch::new(Arc::clone(settings), admin, ids, config);
-    Ok(Prepared { partitions, cluster_id, topics })
+    Ok(Prepared { partitions, cluster_id, topics, age_max })
 }
 
 /// Returns the ids of the required topics, by their index. A topic that was made a moment ago is

@@ -64,8 +64,9 @@ impl Inspector {
         Inspector { settings, brokers, partitions }
     }
 
-    fn consumer(&self, partition: u32) -> Result<BaseConsumer<QueryContext>, ReadError> {
-        if partition >= self.partitions {
+    fn consumer(&self, topic: Topic, partition: u32) -> Result<BaseConsumer<QueryContext>, ReadError> {
+        // The topic of dead letters may have another number of partitions.
+        if partition >= self.partitions && topic != Topic::DeadLetters {
             let sentence =
                 format!("the log has {} partitions, but partition {partition} was requested", self.partitions);
             return Err(ReadError::Stop(sentence));
@@ -89,8 +90,22 @@ impl Inspector {
         }
     }
 
+    /// Asks for all topics, because a question for one topic could create it.
+    pub(super) fn partitions(&self, topic: Topic) -> Result<u32, ReadError> {
+        let name = self.settings.topic(topic);
+        let consumer = query_consumer(self.settings.reader(), &self.brokers)?;
+        let metadata = consumer.fetch_metadata(None, QUERY_TIMEOUT).map_err(|error| transient(&error))?;
+        let found = metadata.topics().iter().find(|found| found.name() == name);
+        match found.map(|found| found.partitions().len() as u32).filter(|count| *count > 0) {
+            Some(count) => Ok(count),
+            None => Err(ReadError::Stop(format!(
+                "Kafka has no topic {name}: check its name, and that this user may describe it"
+            ))),
+        }
+    }
+
     pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {
-        self.bounds_by(&self.consumer(partition)?, topic, partition)
+        self.bounds_by(&self.consumer(topic, partition)?, topic, partition)
     }
 
     pub(super) fn read(
@@ -121,7 +136,7 @@ impl Inspector {
         offsets: Range<u64>,
         each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let consumer = self.consumer(partition)?;
+        let consumer = self.consumer(topic, partition)?;
         let bounds = self.bounds_by(&consumer, topic, partition)?;
         let (start, end) = (offsets.start.max(bounds.start), offsets.end.min(bounds.end));
         if start >= end {
@@ -168,7 +183,7 @@ impl Inspector {
     }
 
     pub(super) fn offset_at(&self, topic: Topic, partition: u32, time_ms: u64) -> Result<u64, ReadError> {
-        let consumer = self.consumer(partition)?;
+        let consumer = self.consumer(topic, partition)?;
         let mut times = TopicPartitionList::new();
         let time = Offset::Offset(i64::try_from(time_ms).unwrap_or(i64::MAX));
         let answer = times

@@ -17,6 +17,7 @@ mod tail;
 mod topic_config;
 mod topic_id;
 mod topic_watch;
+mod transactions;
 mod verdict;
 mod watch;
 mod writer;
@@ -33,6 +34,7 @@ pub use settings::{BoundTopic, CreateTopics, KafkaSettings};
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::time::Duration;
 pub use topic_watch::made_anew;
 use watch::Watch;
 pub use watch::changed_count;
@@ -43,6 +45,7 @@ pub struct KafkaLog {
     settings: Arc<KafkaSettings>,
     partitions: u32,
     cluster_id: Option<String>,
+    age_max: Option<Duration>,
     writer: Arc<KafkaWriter>,
     inspector: Inspector,
     brokers: Arc<Brokers>,
@@ -59,12 +62,12 @@ impl KafkaLog {
     pub fn connect(settings: KafkaSettings) -> Result<Self, ConnectError> {
         let settings = Arc::new(settings);
         let brokers = Arc::<Brokers>::default();
-        let connect::Prepared { partitions, cluster_id, topics } = connect::prepare(&settings, &brokers)?;
+        let connect::Prepared { partitions, cluster_id, topics, age_max } = connect::prepare(&settings, &brokers)?;
         let writer = Arc::new(KafkaWriter::new(&settings, &brokers, topics.message_bytes())?);
         let inspector = Inspector::new(settings.clone(), brokers.clone(), partitions);
         let watch = Watch::start(&settings, partitions, topics, &brokers)
             .map_err(|error| ConnectError::Settings(error.to_string()))?;
-        Ok(KafkaLog { settings, partitions, cluster_id, writer, inspector, brokers, watch })
+        Ok(KafkaLog { settings, partitions, cluster_id, age_max, writer, inspector, brokers, watch })
     }
 
     /// Returns the cluster's unique id, if the cluster reports one.
@@ -110,6 +113,10 @@ impl Log for KafkaLog {
         self.watch.contact().clone()
     }
 
+    fn age_max(&self) -> Option<Duration> {
+        self.age_max
+    }
+
     fn ends(&self) -> Option<Arc<dyn Ends>> {
         Some(self.watch.clone())
     }
@@ -120,6 +127,10 @@ impl Log for KafkaLog {
 }
 
 impl Inspect for KafkaLog {
+    fn partitions(&self, topic: Topic) -> Result<u32, ReadError> {
+        self.inspector.partitions(topic)
+    }
+
     fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {
         self.inspector.bounds(topic, partition)
     }

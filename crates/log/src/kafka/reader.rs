@@ -7,6 +7,7 @@
 use super::brokers::{Brokers, is_contact};
 use super::inspect::Inspector;
 use super::settings::KafkaSettings;
+use super::transactions::{STATISTICS_INTERVAL_MS, Transactions};
 use super::verdict::{Verdict, verdict};
 use super::watch::changed_count;
 use crate::check::start_is_held;
@@ -20,6 +21,7 @@ use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use std::collections::{BTreeSet, VecDeque};
@@ -55,6 +57,7 @@ enum Rebalance {
 /// Queues rebalances for the reader; answers them itself only while the consumer closes.
 struct RebalanceContext {
     brokers: Arc<Brokers>,
+    transactions: Transactions,
     open: Mutex<VecDeque<Rebalance>>,
     any: AtomicBool,
     closing: AtomicBool,
@@ -80,6 +83,10 @@ impl ClientContext for RebalanceContext {
 
     fn error(&self, reason: KafkaError, message: &str) {
         self.brokers.error(&reason, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.transactions.observe(&statistics);
     }
 }
 
@@ -152,9 +159,10 @@ impl KafkaReader {
         assignment: Arc<dyn Assignment>,
     ) -> Result<Self, ReadError> {
         let mut config = settings.reader();
-        config.set("group.id", group);
+        config.set("group.id", group).set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
         let context = RebalanceContext {
             brokers: brokers.clone(),
+            transactions: Transactions::new(&settings.events, contact.clone()),
             open: Mutex::default(),
             any: AtomicBool::new(false),
             closing: AtomicBool::new(false),

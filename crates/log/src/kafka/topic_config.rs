@@ -30,8 +30,9 @@ const FUTURE_MS_MAX: i64 = 3_600 * 1_000;
 const NEW_TOPIC_TIMEOUT: Duration = Duration::from_secs(5);
 const NEW_TOPIC_PAUSE: Duration = Duration::from_millis(100);
 
-/// The bound since Kafka 3.6, and the older one, which bounds the past as well.
+/// The bounds of the future and of the past since Kafka 3.6, and the older one of both.
 const AFTER: &str = "message.timestamp.after.max.ms";
+const BEFORE: &str = "message.timestamp.before.max.ms";
 const DIFFERENCE: &str = "message.timestamp.difference.max.ms";
 
 /// How far ahead of their clock the brokers of a cluster accept records by default.
@@ -94,6 +95,8 @@ pub(super) struct TopicConfig {
     is_bounded: bool,
     /// True if the brokers know [`AFTER`].
     has_after: bool,
+    /// The greatest age of a record that it takes.
+    pub(super) age_max: Option<Duration>,
 }
 
 /// Refuses an event topic that is compacted or takes records of any future time, and warns of a
@@ -166,6 +169,8 @@ impl TopicConfig {
         let size = |property| parse(value(property)).and_then(|size| usize::try_from(size).ok());
         // Kafka 3.6 to 3.9 obey both.
         let bound_ms = parse(value(AFTER)).into_iter().chain(parse(value(DIFFERENCE))).min();
+        let is_stamped = value("message.timestamp.type") == Some("LogAppendTime");
+        let age_max_ms = parse(value(BEFORE)).into_iter().chain(parse(value(DIFFERENCE))).min();
         Self {
             is_compacted: value("cleanup.policy")
                 .unwrap_or_default()
@@ -174,9 +179,12 @@ impl TopicConfig {
             min_insync: size("min.insync.replicas"),
             message_bytes: size("max.message.bytes"),
             retention_ms: parse(value("retention.ms")),
-            is_bounded: value("message.timestamp.type") == Some("LogAppendTime")
-                || bound_ms.is_some_and(|ms| ms <= FUTURE_MS_MAX),
+            is_bounded: is_stamped || bound_ms.is_some_and(|ms| ms <= FUTURE_MS_MAX),
             has_after: value(AFTER).is_some(),
+            age_max: age_max_ms
+                .filter(|_| !is_stamped)
+                .and_then(|ms| u64::try_from(ms).ok())
+                .map(Duration::from_millis),
         }
     }
 

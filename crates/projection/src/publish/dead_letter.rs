@@ -8,18 +8,36 @@ use receipts_fold::Headers;
 use receipts_fold::effects::DeadLetter;
 use receipts_log::{Entry, Record, Topic};
 
-/// The header that says why a record is dead.
-const DETAIL: &str = "dead-letter-detail";
-/// The header that says that the value is missing.
-const VALUE: &str = "dead-letter-value";
-/// The header that names the parts of a record which its dead letter lacks.
-const LEFT_OUT: &str = "dead-letter-left-out";
+/// The headers of dead letters (`schemas/asyncapi.yaml`).
+pub mod header {
+    /// The stable code of the reason.
+    pub const REASON: &str = "dead-letter-reason";
+    /// A sentence that says why the record is dead.
+    pub const DETAIL: &str = "dead-letter-detail";
+    /// The topic of the record.
+    pub const TOPIC: &str = "dead-letter-topic";
+    /// The partition of the record.
+    pub const PARTITION: &str = "dead-letter-partition";
+    /// The offset of the record.
+    pub const OFFSET: &str = "dead-letter-offset";
+    /// The timestamp of the record, Unix milliseconds.
+    pub const TIMESTAMP: &str = "dead-letter-timestamp";
+    /// Says that the value is missing.
+    pub const VALUE: &str = "dead-letter-value";
+    /// Names the parts of the record that the letter lacks.
+    pub const LEFT_OUT: &str = "dead-letter-left-out";
+    /// All of them.
+    pub const ALL: [&str; 8] = [REASON, DETAIL, TOPIC, PARTITION, OFFSET, TIMESTAMP, VALUE, LEFT_OUT];
+}
+
+use header::{DETAIL, LEFT_OUT, VALUE};
 /// The longest detail of a dead letter that is too large for its topic, bytes.
 const DETAIL_BYTES_MAX: usize = 4 << 10;
 
 /// A record that could not be applied, with its key, value and headers.
 pub(crate) struct DeadRecord {
     offset: u64,
+    timestamp_ms: u64,
     pub(crate) reason: Reason,
     detail: String,
     key: Option<Box<[u8]>>,
@@ -37,7 +55,15 @@ impl DeadRecord {
         value: Option<&[u8]>,
         headers: Headers,
     ) -> Self {
-        Self { offset, reason, detail, key: key.map(Into::into), value: value.map(Into::into), headers }
+        Self {
+            offset,
+            timestamp_ms: 0,
+            reason,
+            detail,
+            key: key.map(Into::into),
+            value: value.map(Into::into),
+            headers,
+        }
     }
 
     pub(super) fn offset(&self) -> u64 {
@@ -59,6 +85,7 @@ impl DeadRecord {
         match parked {
             Some(parked) => Self {
                 offset: parked.offset,
+                timestamp_ms: parked.timestamp_ms,
                 reason,
                 detail,
                 key: parked.key,
@@ -67,6 +94,7 @@ impl DeadRecord {
             },
             None => Self {
                 offset: record.offset,
+                timestamp_ms: record.timestamp_ms,
                 reason,
                 detail,
                 key: record.key.map(Into::into),
@@ -86,11 +114,12 @@ impl DeadRecord {
             .collect();
         let own_headers = headers.len();
         let about = [
-            ("dead-letter-reason", self.reason.code().to_owned()),
+            (header::REASON, self.reason.code().to_owned()),
             (DETAIL, self.detail),
-            ("dead-letter-topic", events_topic.to_owned()),
-            ("dead-letter-partition", partition.to_string()),
-            ("dead-letter-offset", self.offset.to_string()),
+            (header::TOPIC, events_topic.to_owned()),
+            (header::PARTITION, partition.to_string()),
+            (header::OFFSET, self.offset.to_string()),
+            (header::TIMESTAMP, self.timestamp_ms.to_string()),
         ];
         headers.extend(about.into_iter().map(|(name, value)| (name.to_owned(), Some(Bytes::from(value)))));
         let entry = Entry {

@@ -4,8 +4,8 @@
 
 use crate::disk::{Death, Faults, SimDisk};
 use crate::log::{MEMBERS, Partition, SimLog};
-use receipts_event::decode_record;
 use receipts_event::{Body, Event, partition_of};
+use receipts_event::{Decoder, Unwrap};
 use receipts_fold::Limits;
 use receipts_fold::view::{Member, MemberFilter, ReadMark, Receipt, Status};
 use receipts_log::{Headers, OwnedRecord, Record};
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
+const DECODER: Decoder = Decoder { partition_count: PARTITIONS, unwrap: Unwrap::None };
 const PARTITIONS: u32 = 2;
 const PARKED_COUNT: usize = 12;
 const PARKED_AGE_MS: u64 = 20_000;
@@ -552,7 +553,7 @@ impl Expected {
         let at = At { partition, offset, timestamp_ms };
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
         let lent = Record { partition, offset, timestamp_ms, key, value, headers: &NoHeaders };
-        let effects = match decode_record(lent.partition, lent.key, lent.value, PARTITIONS) {
+        let effects = match DECODER.decode(lent.partition, lent.key, lent.value) {
             Ok(event) => {
                 let questions = Questions::of([&event]);
                 self.questions.messages.extend(questions.messages);

@@ -125,12 +125,23 @@ pub struct Projector {
     pub parked_age_ms: u64,
     /// True if the read time of every reader is kept; otherwise lists carry none.
     pub read_times: bool,
+    /// The wrapping that is taken off the values of events.
+    pub unwrap: Unwrap,
     /// People whose erasure a partition remembers; three quarters of them for one tenant.
     pub erasures_max: u64,
     /// Group types that the policies of a partition may name; a tenth of them for one tenant.
     pub policy_types_max: u64,
     /// How long reads are answered while Kafka is not heard from, in milliseconds.
     pub stale_ms_max: u64,
+}
+
+/// The wrapping of the values of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwrap {
+    /// None: a value is the JSON of its event.
+    None,
+    /// The frame of a Confluent schema registry around JSON.
+    Confluent,
 }
 
 /// The query edge.
@@ -355,6 +366,7 @@ impl Projector {
         let types = "Group types that the policies of a partition may name, a tenth of them for one tenant; a policy with \
                      more is a dead letter";
         let stale = "Time for which reads are answered from the held state, with the header Receipts-Stale, while Kafka is not heard from, in milliseconds; 0 refuses them at once";
+        let unwrap = "Wrapping that is taken off the values of events: none, or the frame of a Confluent schema registry around JSON (5 bytes); values without it are taken as they are";
         let times = "Keeps the read time of every reader; if false, lists carry none";
         Self {
             listen: from.address("projector.listen", "Address at which a projector answers the query edges", listen),
@@ -392,6 +404,7 @@ impl Projector {
                 0..=365 * DAY_MS,
             ),
             read_times: from.boolean("projector.read_times", times, true),
+            unwrap: from.choice("projector.unwrap", unwrap, &[("none", Unwrap::None), ("confluent", Unwrap::Confluent)]),
             erasures_max: from.integer("projector.erasures_max", erasures, 1_000_000, 4..=1_000_000_000),
             policy_types_max: from.integer("projector.policy_types_max", types, 100_000, 10..=100_000_000),
             stale_ms_max: from.integer("projector.stale_ms_max", stale, 3_600_000, 0..=365 * DAY_MS),

@@ -18,6 +18,7 @@ pub(crate) const LIMITS: Limits = Limits {
     parked_bytes: 1 << 20,
     parked_age_ms: 60_000,
     read_times: true,
+    unwrap: receipts_event::Unwrap::None,
     erasures_max: 1_000,
     policy_types_max: 1_000,
 };

@@ -4,6 +4,7 @@
 mod analysts;
 mod bounds;
 mod client;
+mod dead_letters;
 mod demo;
 mod lists;
 mod migration;

@@ -1,9 +1,10 @@
 //! Analyses a log for analysts and auditors: folds of a prefix, exports, audits of a store against
-//! its log, and read statistics.
+//! its log, read statistics, and plans to replay dead letters.
 //!
 //! This crate never writes to the log, joins a consumer group or changes a store that a service
 //! uses. It repeats no rule of the fold.
 
+pub mod dead_letters;
 mod error;
 pub mod export;
 mod fold;

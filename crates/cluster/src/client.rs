@@ -210,7 +210,9 @@ impl Peers {
                 let now = Instant::now();
                 match why {
                     why if !waits(partition) && now >= search_until => return Err(why),
-                    Unavailable::Failed(_) | Unavailable::Held { .. } if waits(partition) && now >= awaited.deadline => {
+                    Unavailable::Failed(_) | Unavailable::Held { .. }
+                        if waits(partition) && now >= awaited.deadline =>
+                    {
                         return Err(why);
                     }
                     _ if waits(partition) && now >= awaited.deadline => return Err(Unavailable::Behind),

@@ -10,6 +10,9 @@ pub trait ProgressMonitor {
     /// Adds units that the operation need not do, because a snapshot or an earlier run covers them.
     fn skipped(&self, _units: u64) {}
 
+    /// Adds units that the operation has found to do.
+    fn added(&self, _units: u64) {}
+
     /// True once the operation must stop, at the next opportunity.
     fn is_stopped(&self) -> bool;
 }

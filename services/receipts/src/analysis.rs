@@ -314,6 +314,11 @@ impl ProgressMonitor for Progress {
         self.bar.set_length(left);
     }
 
+    fn added(&self, offsets: u64) {
+        let total = self.total.fetch_add(offsets, Ordering::Relaxed) + offsets;
+        self.bar.set_length(total);
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop.is_cancelled()
     }

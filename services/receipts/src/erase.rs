@@ -1,6 +1,7 @@
 //! `receipts erase`: reads its arguments and asks for confirmation. [`crate::control`] writes the
 //! event.
 
+use crate::consent::{can_ask, consents};
 use crate::control::{self, Tenant};
 use anyhow::anyhow;
 use clap::Args;
@@ -9,7 +10,6 @@ use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::printable;
 use receipts_runtime::telemetry;
-use std::io::{self, BufRead, IsTerminal as _, Write};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   receipts erase bob
@@ -40,13 +40,11 @@ pub(crate) fn run(settings: &Settings, erase: &Erase, json: bool) -> Result<(), 
     let body = Body::UserErased(UserErased { user_id: user.into(), partition: None });
     let event = Event { tenant: tenant.into(), event_id: None, body };
     control::check(&event, &[("/user_id", "USER")])?;
-    let (input, errors) = (io::stdin(), io::stderr());
-    // Ask only if a person can see the question and answer it: a script can do neither.
-    if !yes && input.is_terminal() && errors.is_terminal() {
+    if !yes && can_ask() {
         let log = receipts_assembly::log_location(settings);
         let question =
             format!("Erase {user:?} of tenant {tenant:?} from all answers, through {log}? This cannot be undone.");
-        if !consents(&question, &mut input.lock(), &mut errors.lock())? {
+        if !consents(&question)? {
             return Err(anyhow!("not confirmed, so nothing was written").into());
         }
     }
@@ -56,27 +54,4 @@ pub(crate) fn run(settings: &Settings, erase: &Erase, json: bool) -> Result<(), 
         printable(tenant)
     );
     control::write(settings, &event, &headline, json)
-}
-
-/// Asks a question, and returns true only for the answer yes.
-fn consents(question: &str, input: &mut dyn BufRead, to: &mut dyn Write) -> io::Result<bool> {
-    write!(to, "{question} Type yes to continue: ")?;
-    to.flush()?;
-    let mut answer = String::new();
-    input.read_line(&mut answer)?;
-    Ok(answer.trim().eq_ignore_ascii_case("yes"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_yes_confirms_the_question() {
-        for (answer, wanted) in [("yes\n", true), ("Yes \r\n", true), ("y\n", false), ("\n", false), ("", false)] {
-            let mut shown = Vec::new();
-            let consented = consents("Erase?", &mut answer.as_bytes(), &mut shown).expect("asked");
-            assert_eq!((consented, shown.starts_with(b"Erase? ")), (wanted, true), "{answer:?}");
-        }
-    }
 }

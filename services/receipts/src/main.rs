@@ -4,7 +4,9 @@
 mod analysis;
 mod backfill;
 mod compare;
+mod consent;
 mod control;
+mod dead_letters;
 mod demo;
 mod erase;
 mod export;
@@ -21,6 +23,7 @@ mod verify;
 use backfill::Backfill;
 use clap::{Args, Parser, Subcommand};
 use compare::Compare;
+use dead_letters::DeadLetters;
 use erase::Erase;
 use export::Export;
 use policy::Policy;
@@ -132,6 +135,12 @@ enum Command {
     /// log. No service may use the embedded log meanwhile.
     #[command(after_help = backfill::EXAMPLES)]
     Backfill(Backfill),
+    /// Lists, shows and replays dead letters: records that could not be applied.
+    ///
+    /// The commands read the topic of dead letters, without a group. With an embedded log no
+    /// service may use the data directory meanwhile.
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
     /// Compares a running service with another system's tables of reads and read marks.
     ///
     /// Takes the tables that `backfill` takes; members are not compared. Asks the service over HTTP
@@ -219,6 +228,7 @@ fn run() -> Result<(), Failure> {
         Command::Replay(replay) => replay::run(settings, replay, cli.json),
         Command::Export(export) => export::run(settings, export, cli.json),
         Command::Stats(stats) => stats::run(settings, stats, cli.json),
+        Command::DeadLetters(command) => dead_letters::run(settings, command, cli.json),
         Command::Backfill(backfill) => backfill::run(settings, backfill, cli.json),
         Command::Compare(compare) => compare::run(settings, compare, cli.json),
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
@@ -274,6 +284,9 @@ mod tests {
             export::EXAMPLES,
             stats::EXAMPLES,
             backfill::EXAMPLES,
+            dead_letters::LIST_EXAMPLES,
+            dead_letters::SHOW_EXAMPLES,
+            dead_letters::REPLAY_EXAMPLES,
             compare::EXAMPLES,
             verify::EXAMPLES,
             rebuild::EXAMPLES,

@@ -4,6 +4,7 @@
 
 mod as_of;
 mod common;
+mod dead_letters;
 mod digest;
 mod export;
 mod live;

@@ -35,8 +35,8 @@ fn letters_of_the_embedded_log_are_replayed_once() {
     let listed = command(&["list"]);
     assert_eq!((&listed["count"], &listed["letters"][0]["key"]), (&json!(1), &json!("default/g1")), "{listed}");
     let letter = &listed["letters"][0];
-    let place = format!("{}:{}", letter["partition"], letter["offset"]);
-    let shown = command(&["show", &place]);
+    let location = format!("{}:{}", letter["partition"], letter["offset"]);
+    let shown = command(&["show", &location]);
     assert_eq!((&shown["replay"]["action"], &shown["replay"]["reason"]), (&json!("refuse"), &json!("no-roster")));
     assert_eq!(shown["value"]["message_id"], "m1");
     let text = run("receipts", &["dead-letters", "list", "--data-dir", data]);

@@ -23,7 +23,7 @@ fn command(arguments: &[&str], flags: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one object")
 }
 
-/// The records of the topic of events that replays wrote: by the place that they came from.
+/// The records of the topic of events that replays wrote: by the location that they came from.
 fn replayed(kafka: &Kafka) -> BTreeMap<String, Vec<Value>> {
     let mut by_origin = BTreeMap::<String, Vec<Value>>::new();
     for record in kafka.consume(&kafka.events) {
@@ -76,8 +76,8 @@ fn misplaced_events_are_listed_and_replayed_once() {
     assert_eq!(count(&list(&["--reason", "no-roster"])) + count(&list(&["--tenant", "acme"])), 0);
     let at = rows[1]["at_ms"].as_u64().expect("a time").to_string();
     assert_eq!(count(&list(&["--since", &at])) + count(&list(&["--until", &at])), 3 * dead);
-    let place = format!("{}:{}", rows[0]["partition"], rows[0]["offset"]);
-    let shown = command(&["show", &place], &flags);
+    let location = format!("{}:{}", rows[0]["partition"], rows[0]["offset"]);
+    let shown = command(&["show", &location], &flags);
     assert_eq!((&shown["replay"]["action"], &shown["headers"]), (&json!("write"), &json!([["trace", "abc"]])));
     assert!(shown["value"]["conversation_id"].is_string() && shown["record_timestamp_ms"].is_u64(), "{shown}");
 
@@ -100,12 +100,14 @@ fn misplaced_events_are_listed_and_replayed_once() {
     let letters = kafka.consume(&kafka.dead_letters);
     for (origin, records) in &written {
         assert_eq!(records.len(), 1, "{origin}");
-        assert_eq!(records[0]["headers"][0..2], json!(["trace", "abc"]).as_array().expect("a list")[..]);
-        let place: Vec<&str> = origin.rsplitn(3, ':').collect();
+        let own = [&records[0]["headers"][0], &records[0]["headers"][1]];
+        assert_eq!(own, [&json!("trace"), &json!("abc")]);
+        let location: Vec<&str> = origin.rsplitn(3, ':').collect();
         let letter = letters.iter().find(|letter| {
             let headers = letter["headers"].as_array().expect("headers");
             let of = |name: &str| headers.iter().position(|own| own == name).map(|at| headers[at + 1].clone());
-            of("dead-letter-offset") == Some(json!(place[0])) && of("dead-letter-partition") == Some(json!(place[1]))
+            of("dead-letter-offset") == Some(json!(location[0]))
+                && of("dead-letter-partition") == Some(json!(location[1]))
         });
         let letter = letter.expect("its letter");
         assert_eq!((&records[0]["key"], &records[0]["payload"]), (&letter["key"], &letter["payload"]));
@@ -113,7 +115,7 @@ fn misplaced_events_are_listed_and_replayed_once() {
         let at = headers.iter().position(|name| name == "dead-letter-timestamp").expect("a time");
         assert_eq!(headers[at + 1], json!(records[0]["ts"].to_string()), "the record keeps its time");
     }
-    let shown = command(&["show", &place], &flags);
+    let shown = command(&["show", &location], &flags);
     assert_eq!(shown["replay"]["action"], "replayed");
     assert_eq!(service.terminate(), Some(0));
 }

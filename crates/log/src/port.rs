@@ -373,8 +373,7 @@ pub trait Inspect: Log {
     ///
     /// # Errors
     /// If the log cannot be asked or has no such topic.
-    fn partitions(&self, topic: Topic) -> Result<u32, ReadError> {
-        let _ = topic;
+    fn partitions(&self, _topic: Topic) -> Result<u32, ReadError> {
         Ok(self.partition_count())
     }
 

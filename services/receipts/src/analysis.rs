@@ -187,6 +187,8 @@ pub(crate) enum Unit {
     Bytes,
     /// Rows of tables.
     Rows,
+    /// Records to write.
+    Records,
 }
 
 impl Progress {
@@ -214,7 +216,9 @@ impl Progress {
         *self.total.get_mut() = total;
         if io::stderr().is_terminal() {
             let style = ProgressStyle::with_template(match unit {
-                Unit::Offsets | Unit::Rows => "{wide_bar} {human_pos}/{human_len}, {whole_per_sec}/s, {eta} left",
+                Unit::Offsets | Unit::Rows | Unit::Records => {
+                    "{wide_bar} {human_pos}/{human_len}, {whole_per_sec}/s, {eta} left"
+                }
                 Unit::Bytes => "{wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
             });
             let whole_per_sec = |state: &ProgressState, to: &mut dyn fmt::Write| {
@@ -229,6 +233,7 @@ impl Progress {
                 Unit::Offsets => tracing::info!(of = total, "reading the log"),
                 Unit::Bytes => tracing::info!(of = total, "reading tables"),
                 Unit::Rows => tracing::info!(of = total, "comparing rows"),
+                Unit::Records => tracing::info!(of = total, "writing records"),
             }
         }
     }
@@ -278,6 +283,7 @@ impl Progress {
             Unit::Offsets => "offsets of the log",
             Unit::Bytes => "bytes of tables",
             Unit::Rows => "rows of tables",
+            Unit::Records => "records",
         };
         anyhow!("{error}. It had read {read} of {of} {what}, {} a second", self.rate()).into()
     }
@@ -303,6 +309,7 @@ impl ProgressMonitor for Progress {
                 Unit::Offsets => tracing::info!(read, of, offsets_per_s = rate, left_s, "reading the log"),
                 Unit::Bytes => tracing::info!(read, of, bytes_per_s = rate, left_s, "reading tables"),
                 Unit::Rows => tracing::info!(read, of, rows_per_s = rate, left_s, "comparing rows"),
+                Unit::Records => tracing::info!(written = read, of, records_per_s = rate, left_s, "writing records"),
             }
         }
     }

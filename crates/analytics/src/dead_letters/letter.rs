@@ -11,7 +11,7 @@ use std::str::FromStr;
 /// The header of a replayed record: the [`Origin`] of its dead letter, as `TOPIC:PARTITION:OFFSET`.
 pub const REPLAYED_FROM: &str = "receipts-replayed-from";
 
-/// The place of the record that became a dead letter. A letter that is in its topic twice has the
+/// The location of the record that became a dead letter. A letter that is in its topic twice has the
 /// same one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Origin {
@@ -48,7 +48,7 @@ pub struct Letter {
     pub reason: Option<String>,
     /// Why it is dead, as a sentence.
     pub detail: String,
-    /// The place of the record; `None` if something else than a projector wrote it.
+    /// The location of the record; `None` if something else than a projector wrote it.
     pub origin: Option<Origin>,
     /// The timestamp of the record, Unix milliseconds; `None` in letters of earlier versions.
     pub record_timestamp_ms: Option<u64>,

@@ -75,7 +75,7 @@ impl Harm {
 pub struct Planned {
     /// The letter.
     pub letter: Letter,
-    /// The place of its record.
+    /// The location of its record.
     pub origin: Origin,
     /// The key to write it under.
     pub key: Vec<u8>,
@@ -296,7 +296,7 @@ fn act_of(event: &Event<'_>) -> Act {
         Body::MessageRead(read) => Act::Names(read.message_ids.iter().map(|id| id.clone().into_owned()).collect()),
         Body::ConversationRead(read) => match &read.up_to {
             UpTo::Message(id) => Act::Names(vec![id.clone().into_owned()]),
-            UpTo::Time(_) => Act::Other,
+            UpTo::SentAt(_) => Act::Other,
         },
         Body::MessageRecalled(recalled) => Act::Names(vec![recalled.message_id.clone().into_owned()]),
         _ => Act::Other,

@@ -44,17 +44,17 @@ impl Transactions {
     fn note(&self, partition: u32, offset: Option<u64>, now: Instant) {
         let before = self.contact.set_held(partition, offset, now);
         let mut warned = self.warned.lock();
-        if let Some(before) = before {
-            if warned.remove(&partition) {
-                let (offset, seconds) = (before.offset, now.saturating_duration_since(before.since).as_secs());
-                tracing::info!(
-                    topic = self.topic,
-                    partition,
-                    offset,
-                    seconds,
-                    "the transaction is over, and records that waited for it are read"
-                );
-            }
+        if let Some(before) = before
+            && warned.remove(&partition)
+        {
+            let (offset, seconds) = (before.offset, now.saturating_duration_since(before.since).as_secs());
+            tracing::info!(
+                topic = self.topic,
+                partition,
+                offset,
+                seconds,
+                "the transaction is over, and records that waited for it are read"
+            );
         }
         let Some(held) = self.contact.held(partition).filter(|held| held.is_long(now)) else { return };
         if warned.insert(partition) {

@@ -4,7 +4,7 @@
 //! has not acknowledged. Keeps INV-LETTER-REPLAY.
 
 use super::{Opened, Which, begin, open};
-use crate::analysis::Progress;
+use crate::analysis::{Progress, Unit};
 use crate::consent::{can_ask, consents};
 use anyhow::anyhow;
 use clap::Args;
@@ -128,7 +128,7 @@ pub(super) fn run(settings: &Settings, replay: &Replay, progress: &mut Progress,
             return Err(anyhow!("not confirmed, so nothing was written").into());
         }
     }
-    progress.begin(report.right);
+    progress.begin_with(Unit::Records, report.right);
     let mut positions = Positions::default();
     let written = write(&*log.log, plan.planned, progress, &mut report, &mut positions);
     progress.clear();
@@ -196,7 +196,7 @@ fn write(
     Ok(())
 }
 
-/// Returns the record of a letter: its own headers, and one that names its first place.
+/// Returns the record of a letter: its own headers, and one that names its first location.
 fn entry(planned: Planned, oldest_ms: u64) -> Entry {
     let Planned { letter, origin, key, partition, .. } = planned;
     let time_ms = letter.time_ms();

@@ -17,11 +17,11 @@ use std::io::{self, Write};
 #[derive(Args)]
 pub(crate) struct Show {
     /// Partition and offset of the letter, as `list` prints them
-    #[arg(value_name = "PARTITION:OFFSET", value_parser = place)]
+    #[arg(value_name = "PARTITION:OFFSET", value_parser = location)]
     at: (u32, u64),
 }
 
-fn place(text: &str) -> Result<(u32, u64), String> {
+fn location(text: &str) -> Result<(u32, u64), String> {
     let parts =
         text.split_once(':').and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
     parts.ok_or_else(|| "is not PARTITION:OFFSET".to_owned())
@@ -98,7 +98,7 @@ pub(super) fn run(settings: &Settings, show: &Show, progress: &mut Progress, jso
     let log = &*opened.log.log;
     let missing = || {
         anyhow!(
-            "there is no dead letter at {partition}:{offset} of {}: `receipts dead-letters list` prints their places",
+            "there is no dead letter at {partition}:{offset} of {}: `receipts dead-letters list` prints their locations",
             settings.log.dead_letters_topic
         )
     };

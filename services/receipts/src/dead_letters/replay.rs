@@ -12,7 +12,7 @@ use receipts_analytics::ProgressMonitor as _;
 use receipts_analytics::dead_letters::{Harm, Options, Plan, Planned, REPLAYED_FROM, Refused};
 use receipts_assembly::ACKNOWLEDGE_TIMEOUT;
 use receipts_log::{AppendError, Entry, Log, Topic, outcome};
-use receipts_query::Positions;
+use receipts_query::{LogTag, Positions};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::{Output, printable};
@@ -114,7 +114,7 @@ pub(super) fn run(settings: &Settings, replay: &Replay, progress: &mut Progress,
     let options = Options { decoder, rekey: replay.rekey, only_harmless: replay.only_harmless };
     let plan = Plan::make(&*log.log, &spans, &filter, options, &*progress)?;
     progress.clear();
-    let mut report = Report::new(log.name, replay.dry_run, &plan);
+    let mut report = Report::new(log.name.clone(), replay.dry_run, &plan);
     let mut output = Output::stdout(json);
     if replay.dry_run || plan.planned.is_empty() {
         return Ok(output.write(&report, |to| write_report(to, &report))?);
@@ -138,7 +138,8 @@ pub(super) fn run(settings: &Settings, replay: &Replay, progress: &mut Progress,
             "{cause}. {written_now} of {right} records are written: run the same command again, it goes on after them"
         )
     })?;
-    report.position = Some(positions.to_string());
+    let tag = log.log.tag(Topic::Events).map(LogTag);
+    report.position = Some(positions.token(tag).to_string());
     tracing::info!(records = report.written, position = report.position, "replayed dead letters");
     Ok(output.write(&report, |to| write_report(to, &report))?)
 }

@@ -63,11 +63,13 @@ impl Verdict {
     fn of(plan: &Plan) -> Self {
         if let Some(planned) = plan.planned.first() {
             let harm = planned.harm.map(|harm| format!("; such letters {}", harm.meaning())).unwrap_or_default();
+            let is_own = planned.letter.record.key.as_deref() == Some(&planned.key[..]);
+            let how = if is_own { "" } else { ", with --rekey alone, under the key of its own fields" };
             return Self {
                 action: "write",
                 partition: Some(planned.partition),
                 reason: planned.harm.map(|harm| harm.code().to_owned()),
-                sentence: format!("writes it to partition {}{harm}", planned.partition),
+                sentence: format!("writes it to partition {}{how}{harm}", planned.partition),
             };
         }
         match plan.refused.first_key_value() {
@@ -114,7 +116,7 @@ pub(super) fn run(settings: &Settings, show: &Show, progress: &mut Progress, jso
     }
     let letter = found.ok_or_else(missing)?;
     begin(progress, &[]);
-    let options = Options { decoder: opened.decoder, rekey: false, only_harmless: false };
+    let options = Options { decoder: opened.decoder, rekey: true, only_harmless: false };
     let plan = Plan::make(log, &[one], &filter, options, &*progress)?;
     progress.clear();
     let report = report(letter, Verdict::of(&plan));

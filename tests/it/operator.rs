@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The default number of partitions of an embedded log.
+/// Partitions of the embedded logs of these tests.
 const PARTITIONS: u32 = 4;
+const FOUR: [&str; 2] = ["--log-partitions", "4"];
 const SENT_AT_MS: u64 = 1_780_000_000_000;
 
 /// Conversations of a tenant, one per partition: a rule that holds for all of them stands in every
@@ -83,7 +84,7 @@ fn policy_holds_everywhere_for_later_messages() {
             sent(id, "before"),
         ]
     };
-    let service = Service::serve(data.path(), &[]);
+    let service = Service::serve(data.path(), &FOUR);
     let token = post(&service, "acme", &json!(ours.iter().flat_map(group).collect::<Vec<_>>()));
     post(&service, "default", &json!(others.iter().flat_map(group).collect::<Vec<_>>()));
     assert_eq!(statuses(&service, "acme", &token, &ours, "before"), only("ok"));
@@ -98,7 +99,7 @@ fn policy_holds_everywhere_for_later_messages() {
         shown["written"].as_array().expect("a list").iter().map(|place| &place["partition"]).collect();
     assert_eq!((partitions, &shown["log"]), (vec![&json!(0), &json!(1), &json!(2), &json!(3)], &json!("embedded")));
 
-    let service = Service::serve(data.path(), &[]);
+    let service = Service::serve(data.path(), &FOUR);
     let token = shown["position"].as_str().expect("a token");
     assert_eq!(statuses(&service, "acme", token, &ours, "before"), only("ok"), "frozen by its send");
     let token = post(&service, "acme", &json!(ours.iter().map(|id| sent(id, "after")).collect::<Vec<_>>()));
@@ -124,7 +125,7 @@ fn policy_holds_everywhere_for_later_messages() {
     for part in ["board=off, all others on", "replaces the previous one", "all 4 partitions", " 3@", "position "] {
         assert!(shown.contains(part), "{part} is not in\n{shown}");
     }
-    let service = Service::serve(data.path(), &[]);
+    let service = Service::serve(data.path(), &FOUR);
     let token = post(&service, "acme", &json!(ours.iter().map(|id| sent(id, "later")).collect::<Vec<_>>()));
     assert_eq!(statuses(&service, "acme", &token, &ours, "later"), only("ok"));
     assert_eq!(statuses(&service, "acme", &token, &ours, "after"), only("unsupported"), "frozen by its send");
@@ -146,7 +147,7 @@ fn no_partition_names_an_erased_person() {
                    "sent_at_ms": SENT_AT_MS, "need_read_receipt": true}),
         ]);
     }
-    let service = Service::serve(data.path(), &[]);
+    let service = Service::serve(data.path(), &FOUR);
     let token = post(&service, "default", &json!(events));
     let answers = |service: &Service, token: &str| -> Vec<Value> {
         let paths = conversations.iter().flat_map(|id| {
@@ -169,7 +170,7 @@ fn no_partition_names_an_erased_person() {
     assert_eq!(shown["event"], json!({"type": "user.erased", "user_id": "bob"}));
     assert_eq!(shown["written"].as_array().map(Vec::len), Some(PARTITIONS as usize));
 
-    let service = Service::serve(data.path(), &[]);
+    let service = Service::serve(data.path(), &FOUR);
     let after = answers(&service, shown["position"].as_str().expect("a token"));
     assert_eq!(naming(&after), 0, "{after:#?}");
     for (before, after) in before.iter().zip(&after) {
@@ -186,7 +187,7 @@ fn no_partition_names_an_erased_person() {
 fn served_directory_is_refused_with_a_working_request() {
     let data = tempfile::tempdir().expect("a folder");
     let data_dir = data.path().to_str().expect("UTF-8");
-    let service = Service::serve(data.path(), &[]);
+    let service = Service::serve(data.path(), &FOUR);
     let id = &everywhere("acme")[0];
     let said = refused(1, &["policy", "set", "*=off", "--tenant", "acme", "--data-dir", data_dir]);
     let url = format!("http://{}/v1/events", service.address);
@@ -230,7 +231,7 @@ fn directory_without_a_log_is_refused_and_unchanged() {
 #[test]
 fn usage_mistakes_name_their_argument_with_exit_code_2() {
     let data = tempfile::tempdir().expect("a folder");
-    assert_eq!(Service::serve(data.path(), &[]).terminate(), Some(0));
+    assert_eq!(Service::serve(data.path(), &FOUR).terminate(), Some(0));
     let (long, data_dir) = ("x".repeat(129), data.path().to_str().expect("UTF-8"));
     let (long_type, many) =
         (format!("{long}=on"), (0..1_001).map(|number| format!("t{number}=on")).collect::<Vec<_>>());

@@ -9,7 +9,7 @@
 //! A failure prints the command that runs its seed again. `RECEIPTS_TEST_SEEDS=FROM..TO` chooses
 //! seeds, `RECEIPTS_TEST_KILLS` the kills per seed. Must not run in one process with the service.
 
-use receipts_log::embedded::{EmbeddedLog, PARTITIONS_DEFAULT};
+use receipts_log::embedded::EmbeddedLog;
 use receipts_testkit::Limits;
 use receipts_testkit::history::Shape;
 use receipts_testkit::property::{Replay, number, scaled, seeds};
@@ -23,6 +23,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// Few partitions, so that the events of a short life reach each of them.
+const PARTITIONS: u32 = 4;
 /// Parked records expire and overflow during the run, so that dead letters are due at every kill.
 const PARKED_COUNT: usize = 12;
 const PARKED_AGE_MS: u64 = 700;
@@ -212,8 +214,8 @@ impl Run {
             plan,
             random: Random::new(seed),
             folder: tempfile::tempdir().expect("a folder"),
-            feed: Feed::new(seed, &shape, PARTITIONS_DEFAULT),
-            judge: Judge::new(&limits, PARTITIONS_DEFAULT),
+            feed: Feed::new(seed, &shape, PARTITIONS),
+            judge: Judge::new(&limits, PARTITIONS),
             figures: Figures::default(),
         }
     }
@@ -231,6 +233,7 @@ impl Run {
     fn spawn(&mut self, data: &Path, snapshots: bool) -> Victim {
         let any = |random: &mut Random, of: &[u64]| random.pick(of).copied().expect("some");
         let settings = [
+            ("--log-partitions", u64::from(PARTITIONS)),
             ("--projector-parked-count", PARKED_COUNT as u64),
             ("--projector-parked-age-ms", PARKED_AGE_MS),
             // These settings change no answer, but the work that a kill interrupts.

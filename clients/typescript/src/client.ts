@@ -204,6 +204,9 @@ export class ReceiptsClient {
   /**
    * Writes events of any type, for backends. More than one request's worth is split, in order; each request is written as a
    * whole or not at all. A request is retried only if a repetition changes nothing, so never one with a changed roster.
+   *
+   * One event is never split: a `members.changed` whose ids fill more than a body (1 MiB) is the problem `too-large`. Send some
+   * thousand ids per event, all of them before the next send, which takes the roster as it stands.
    */
   async postEvents(events: readonly Event[]): Promise<Accepted> {
     let accepted = 0;

@@ -4,9 +4,9 @@
 use crate::beginning;
 use crate::data_dir::{DataDir, InUse, LogIdentity};
 use anyhow::anyhow;
-use receipts_log::embedded::{self, EmbeddedLog};
+use receipts_log::embedded::EmbeddedLog;
 use receipts_log::kafka::{BoundTopic, ConnectError, CreateTopics, KafkaLog, KafkaSettings};
-use receipts_log::{Inspect, Log, Topic};
+use receipts_log::{Inspect, Log, PARTITIONS_DEFAULT, Topic};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use std::num::NonZeroU32;
@@ -122,7 +122,7 @@ fn of_kafka(settings: &Settings, bootstrap: &str, log: KafkaLog) -> EventLog {
 
 fn of_embedded(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure> {
     // The default keeps the number that an existing log was made with.
-    let count = NonZeroU32::new(settings.log.partitions).filter(|count| count.get() != embedded::PARTITIONS_DEFAULT);
+    let count = NonZeroU32::new(settings.log.partitions).filter(|count| count.get() != PARTITIONS_DEFAULT);
     let identity = data.embedded_log()?;
     let log = EmbeddedLog::open(&data.log(), count)?;
     Ok(EventLog { log: Arc::new(log), identity, name: "embedded".to_owned(), data: None })

@@ -94,6 +94,10 @@ impl Client {
     /// and sends. If the outcome of a changed roster, a recall, a policy or an erasure is unknown,
     /// the caller decides about that whole request.
     ///
+    /// One event is never split: a `members.changed` whose ids fill more than a body (1 MiB) is the
+    /// problem `too-large`. Send some thousand ids per event, all of them before the next send, which
+    /// takes the roster as it stands.
+    ///
     /// # Errors
     /// [`Error::Problem`] names the offending events by JSON Pointer, and nothing is written. The
     /// outcome is unknown for the problem `outcome-open` and for [`Error::Unanswered`].

@@ -28,15 +28,21 @@ pub(crate) struct ReadBody {
 }
 
 /// Reads a whole body within the limits. It takes the bytes from the caller's share as they arrive.
-/// Up to [`DISCARD_BYTES_MAX`] of a body that is too large are read and dropped before the refusal.
+/// Up to [`DISCARD_BYTES_MAX`] of a body that is too large are read and dropped before the refusal,
+/// whose detail ends with `split`: how to send the same in smaller bodies.
 ///
 /// # Errors
 /// The problem to answer with: the body is too large, too late, too slow or incomplete, or the
 /// service holds too many bytes already.
-pub(crate) async fn read_body(request: Request, caller: &Caller, limits: &Limits) -> Result<ReadBody, Problem> {
+pub(crate) async fn read_body(
+    request: Request,
+    caller: &Caller,
+    limits: &Limits,
+    split: &str,
+) -> Result<ReadBody, Problem> {
     let (parts, mut body) = request.into_parts();
     let max = limits.body_bytes_max;
-    let too_large = || Problem::new(Code::TooLarge).detail(format!("a body may have at most {max} bytes"));
+    let too_large = || Problem::new(Code::TooLarge).detail(format!("a body may have at most {max} bytes: {split}"));
     let announced =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let refuse_unread = |announced: u64| {

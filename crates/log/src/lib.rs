@@ -15,6 +15,11 @@ mod port;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+/// Partitions of new topics and of a new embedded log if the caller gives no number. Twelve can be
+/// shared out evenly by two, three, four or six projectors, and show a producer's wrong partitioner
+/// that a power of two can hide (`docs/kafka.md`).
+pub const PARTITIONS_DEFAULT: u32 = 12;
+
 pub use contact::{Contact, Held, Membership};
 pub use outcome::outcome;
 pub use port::{

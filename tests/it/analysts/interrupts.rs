@@ -22,7 +22,7 @@ const MESSAGES_READ: usize = 100;
 /// members have read every message.
 fn large() -> (tempfile::TempDir, u64) {
     let data = tempfile::tempdir().expect("a folder");
-    assert_eq!(Service::serve(data.path(), &[]).terminate(), Some(0), "it makes the log");
+    assert_eq!(Service::serve(data.path(), &["--log-partitions", "4"]).terminate(), Some(0), "it makes the log");
     let log = EmbeddedLog::open(&data.path().join("log"), None).expect("a log");
     let (writer, partitions) = (log.writer(), log.partition_count());
     let mut events = 0;

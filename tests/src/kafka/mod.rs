@@ -14,7 +14,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Partitions of the topics that the service creates.
+/// Partitions of the topics of these tests. Few of them keep the tests quick.
 pub const PARTITIONS: u32 = 4;
 
 /// The address of a broker, and the names of the topics and of the group that one test has for
@@ -55,8 +55,10 @@ impl Kafka {
     /// The same for a service with another group.
     #[must_use]
     pub fn flags_of(&self, group: &str) -> Vec<String> {
+        let partitions = PARTITIONS.to_string();
         let flags = [
             ("--kafka-bootstrap", &*self.bootstrap),
+            ("--log-partitions", &partitions),
             ("--log-events-topic", &self.events),
             ("--log-updates-topic", &self.updates),
             ("--log-dead-letters-topic", &self.dead_letters),

@@ -34,6 +34,11 @@ use tokio::time::Instant;
 /// tokio's pool, which has 512 for all blocking work.
 const APPENDS_MAX: usize = 256;
 
+/// How to send events that fill more than a body. A send takes the roster as it stands, so all parts
+/// of a roster must be in the log before it.
+const SPLIT: &str = "send the events in several bodies, in their order, and a members.changed of many people as \
+                     several events of some thousand ids each, all of them before the conversation's next message.sent";
+
 /// The parts of ingest.
 #[derive(Clone)]
 pub struct Ingest {
@@ -99,7 +104,7 @@ pub(crate) async fn post_events(
     let ingest = &posting.ingest;
     let format = format(request.headers())?;
     let request_id = RequestId::of(request.headers());
-    let ReadBody { bytes, held } = read_body(request, &caller, &ingest.limits).await?;
+    let ReadBody { bytes, held } = read_body(request, &caller, &ingest.limits, SPLIT).await?;
     let reading = Reading {
         caller: &caller,
         partition_count: ingest.partition_count,

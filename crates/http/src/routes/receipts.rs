@@ -126,7 +126,7 @@ pub(crate) async fn query_receipts(
         return Err(Problem::new(Code::UnsupportedMediaType).item("/Content-Type", "must be application/json"));
     }
     let asked = {
-        let body = read_body(request, &caller, &query.limits).await?;
+        let body = read_body(request, &caller, &query.limits, "ask for fewer messages").await?;
         ReceiptsQuery::read(&body.bytes)?
     };
     let (rule, ids) = (query.access.of(&caller.tenant).counts, &asked.message_ids);

@@ -211,6 +211,25 @@ async fn body_may_have_one_mebibyte_and_no_more() {
     assert_eq!(app.records().len(), 1);
 }
 
+/// The largest event of the topic does not fit into a body. The problem says how to split it, and
+/// its parts fit.
+#[tokio::test]
+async fn largest_roster_is_refused_with_the_way_out() {
+    let app = App::new();
+    let people: Vec<String> = (0..10_000).map(|number| format!("{number:0>128}")).collect();
+    let joining = |some: &[String]| json!({"type": "members.changed", "conversation_id": "g", "joined": some});
+    let whole = app.post("/v1/events", &[], joining(&people).to_string()).await;
+    whole.is_problem(413, "too-large", &[]);
+    let detail = whole.json["detail"].as_str().unwrap();
+    for part in ["1048576 bytes", "several bodies, in their order", "members.changed", "some thousand ids", "before"] {
+        assert!(detail.contains(part), "{part}: {detail}");
+    }
+    for some in people.chunks(5_000) {
+        assert_eq!(app.post("/v1/events", &[], joining(some).to_string()).await.status, 202);
+    }
+    assert_eq!(app.records().len(), 2);
+}
+
 /// A log whose odd and even appends end with the given errors.
 struct Shaky {
     calls: AtomicUsize,

@@ -11,7 +11,8 @@
 //! when it is durable.
 
 use super::row::Row;
-use super::{OpenError, PARTITIONS_DEFAULT};
+use super::OpenError;
+use crate::PARTITIONS_DEFAULT;
 use crate::port::{Ends, ReadError, Record, SLICE_RECORDS_MAX, Topic};
 use parking_lot::{Condvar, Mutex};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};

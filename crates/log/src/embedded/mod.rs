@@ -23,9 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use writer::EmbeddedWriter;
 
-/// Partitions of a new log if the caller gives no number.
-pub const PARTITIONS_DEFAULT: u32 = 4;
-
 /// The maximum size of an entry: key, value and headers together. Our Kafka topics have the same
 /// limit.
 pub const ENTRY_BYTES_MAX: usize = 4 << 20;
@@ -101,6 +98,8 @@ pub struct EmbeddedLog {
 
 impl EmbeddedLog {
     /// Opens the log in `dir`, or creates it with `partitions` ([`PARTITIONS_DEFAULT`] for `None`).
+    ///
+    /// [`PARTITIONS_DEFAULT`]: crate::PARTITIONS_DEFAULT
     /// An existing log keeps its number of partitions.
     ///
     /// If an earlier process was killed, this reads the whole file once to repair it.

@@ -3,6 +3,7 @@
 //! It does not connect. Properties that correctness depends on cannot be overridden.
 
 use super::connect::ConnectError;
+use crate::PARTITIONS_DEFAULT;
 use crate::port::Topic;
 use rdkafka::ClientConfig;
 use std::collections::BTreeMap;
@@ -11,7 +12,8 @@ use std::time::Duration;
 /// How to create missing topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateTopics {
-    /// Partitions of each new topic; an existing topic keeps its number. 4 by default.
+    /// Partitions of each new topic; an existing topic keeps its number. [`PARTITIONS_DEFAULT`] by
+    /// default.
     pub partitions: u32,
     /// Replicas of each partition; `None` stands for the smaller of 3 and the number of brokers.
     pub replication: Option<u16>,
@@ -19,7 +21,7 @@ pub struct CreateTopics {
 
 impl Default for CreateTopics {
     fn default() -> Self {
-        CreateTopics { partitions: 4, replication: None }
+        CreateTopics { partitions: PARTITIONS_DEFAULT, replication: None }
     }
 }
 

@@ -314,7 +314,7 @@ impl Log {
         let unbounded = "Accepts a topic of events that takes records dated more than an hour ahead, one of which makes all messages of its partition expire; otherwise such a topic is refused (message.timestamp.after.max.ms)";
         let beginning = "Accepts, for an empty data directory, a topic of events whose first conversations have neither rosters nor recipients, as in a mirror that was begun after its source had been trimmed; otherwise such a topic is refused";
         Self {
-            partitions: from.integer("log.partitions", partitions, 4, 1..=10_000),
+            partitions: from.integer("log.partitions", partitions, 12, 1..=10_000),
             events_topic: from.text("log.events_topic", "Topic of events", "receipts.events", &TOPIC),
             updates_topic: from.text("log.updates_topic", "Topic of receipt updates", "receipts.updates", &TOPIC),
             dead_letters_topic: from.text(

@@ -31,7 +31,7 @@ fn defaults_need_no_configuration() {
     let settings = load(None, [], &[]).expect("defaults are no mistake");
     assert_eq!(settings.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.http.body_bytes_max, 1 << 20);
-    assert_eq!((settings.log.partitions, settings.log.events_topic.as_str()), (4, "receipts.events"));
+    assert_eq!((settings.log.partitions, settings.log.events_topic.as_str()), (12, "receipts.events"));
     assert_eq!((settings.kafka.bootstrap, settings.http.rate_per_s), (None, None));
     assert_eq!(settings.projector.retention_ms, 30 * 24 * 3_600_000);
 }

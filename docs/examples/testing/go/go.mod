@@ -1,0 +1,3 @@
+module example/receipts-test
+
+go 1.25

@@ -187,7 +187,7 @@ class Check:
 
     def double(self, client):
         folder = self.prepare(client, is_stripped=False)
-        self.command(client, client.run, folder, RECEIPTS_BIN=str(self.receipts))
+        self.command(client, client.run, folder, PATH_TO_RECEIPTS=str(self.receipts))
         print(f"{client.name}: passed", flush=True)
 
 
@@ -228,6 +228,7 @@ def main():
                     do(client)
                 except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as error:
                     check.wrong.append(f"{client.name}: {error}")
+                    print(f"wrong: {check.wrong[-1]}", flush=True)
         finally:
             check.service.stop()
             check.broker.stop()

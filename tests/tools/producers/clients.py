@@ -67,8 +67,11 @@ def node(name, row, package, folder, file, cause=None, tools=()):
 
 PIP = [["python3", "-m", "venv", "--clear", "venv"],
        ["venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", "requirements.txt"]]
-# Headers of the installed Node, so that a package with C++ code asks no other server for them.
-NODE = {"npm_config_nodedir": "/usr"} if Path("/usr/include/node/node.h").exists() else {}
+# Headers of the installed Node, and the system's libraries, so that a package with C++ code that has
+# to be compiled asks no further server for them.
+NODE = {"CKJS_LINKING": "dynamic"}
+if Path("/usr/include/node/node.h").exists():
+    NODE["npm_config_nodedir"] = "/usr"
 LIBRDKAFKA = r"CRC-32 \(librdkafka's default\): set partitioner=murmur2_random"
 # Flink serializes through classes of the JDK that are closed otherwise.
 OPENS = ["--add-opens=java.base/java.util=ALL-UNNAMED", "--add-opens=java.base/java.lang=ALL-UNNAMED"]

@@ -14,13 +14,12 @@ import (
 )
 
 func main() {
+	// This client has no idempotence: its retry after a timeout may write a batch twice.
 	writer := &kafka.Writer{
 		Addr:         kafka.TCP(cmp.Or(os.Getenv("BOOTSTRAP"), "localhost:9092")),
 		Topic:        cmp.Or(os.Getenv("TOPIC"), "receipts.events"),
 		Balancer:     kafka.Murmur2Balancer{}, // needed: the default ignores the key
 		RequiredAcks: kafka.RequireAll,        // the default waits for nobody
-		// It has no idempotence: after a timeout it may write a batch twice.
-		MaxAttempts: 1,
 	}
 	defer writer.Close()
 

@@ -1,4 +1,4 @@
-// A whole service per test run, as the double of the real one. RECEIPTS_BIN names the binary.
+// A whole service per test run, as the double of the real one. PATH_TO_RECEIPTS names the binary.
 package receipts_test
 
 import (
@@ -17,7 +17,7 @@ import (
 // start returns the address of a service with its own log, which ends with the test.
 func start(t *testing.T) string {
 	t.Helper()
-	service := exec.Command(cmp.Or(os.Getenv("RECEIPTS_BIN"), "receipts"),
+	service := exec.Command(cmp.Or(os.Getenv("PATH_TO_RECEIPTS"), "receipts"),
 		"serve", "--http-listen", "127.0.0.1:0", "--json", "--data-dir", filepath.Join(t.TempDir(), "data"))
 	service.Stderr = os.Stderr
 	stdout, err := service.StdoutPipe()

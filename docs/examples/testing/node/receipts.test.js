@@ -1,4 +1,4 @@
-// A whole service per test run, as the double of the real one. RECEIPTS_BIN names the binary.
+// A whole service per test run, as the double of the real one. PATH_TO_RECEIPTS names the binary.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
@@ -14,8 +14,11 @@ let dataDir, service, url;
 before(async () => {
   dataDir = await mkdtemp(join(tmpdir(), "receipts-"));
   const flags = ["serve", "--http-listen", "127.0.0.1:0", "--json", "--data-dir", join(dataDir, "data")];
-  service = spawn(process.env.RECEIPTS_BIN ?? "receipts", flags, { stdio: ["ignore", "pipe", "inherit"] });
-  const [line] = await once(createInterface({ input: service.stdout }), "line");
+  service = spawn(process.env.PATH_TO_RECEIPTS ?? "receipts", flags, { stdio: ["ignore", "pipe", "inherit"] });
+  // It says on standard error why it ends, if it does not start.
+  const ended = once(service, "exit").then(([status]) => assert.fail(`receipts ended with ${status}`));
+  const [line] = await Promise.race([once(createInterface({ input: service.stdout }), "line"), ended]);
+  ended.catch(() => {});
   url = JSON.parse(line).http;
 });
 

@@ -16,7 +16,7 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** A whole service per test class, as the double of the real one. RECEIPTS_BIN names the binary. */
+/** A whole service per test class, as the double of the real one. PATH_TO_RECEIPTS names the binary. */
 class ReceiptsTest {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final HttpClient HTTP = HttpClient.newHttpClient();
@@ -27,7 +27,7 @@ class ReceiptsTest {
 
     @BeforeAll
     static void start() throws Exception {
-        var binary = System.getenv().getOrDefault("RECEIPTS_BIN", "receipts");
+        var binary = System.getenv().getOrDefault("PATH_TO_RECEIPTS", "receipts");
         service = new ProcessBuilder(binary, "serve", "--http-listen", "127.0.0.1:0", "--json", "--data-dir",
             folder.resolve("data").toString()).redirectError(ProcessBuilder.Redirect.INHERIT).start();
         url = JSON.readTree(service.inputReader().readLine()).get("http").asText();

@@ -77,7 +77,7 @@ class Check:
 
     def command(self, client, command, folder, **more):
         ended = subprocess.run(command, cwd=folder, env=environment_of(client, **more), stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1_800)
         if ended.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} in {folder} ended with {ended.returncode}:\n{ended.stdout}")
         return ended.stdout

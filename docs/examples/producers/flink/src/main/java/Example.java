@@ -3,6 +3,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import org.apache.flink.api.common.serialization.SerializationSchema;
 import org.apache.flink.connector.base.DeliveryGuarantee;
 import org.apache.flink.connector.kafka.sink.KafkaRecordSerializationSchema;
 import org.apache.flink.connector.kafka.sink.KafkaSink;
@@ -14,6 +15,21 @@ public final class Example {
 
     /** An event: its key and its JSON. */
     public record Event(String key, String json) {}
+
+    // Classes, because the connector cannot infer the types of lambdas.
+    static final class KeyBytes implements SerializationSchema<Event> {
+        @Override
+        public byte[] serialize(Event event) {
+            return event.key().getBytes(StandardCharsets.UTF_8);
+        }
+    }
+
+    static final class JsonBytes implements SerializationSchema<Event> {
+        @Override
+        public byte[] serialize(Event event) {
+            return event.json().getBytes(StandardCharsets.UTF_8);
+        }
+    }
 
     public static void main(String[] arguments) throws Exception {
         var env = System.getenv();
@@ -31,8 +47,8 @@ public final class Example {
             .setRecordSerializer(KafkaRecordSerializationSchema.<Event>builder()
                 .setTopic(env.getOrDefault("TOPIC", "receipts.events"))
                 // needed: without a key the sink spreads a conversation over all partitions
-                .setKeySerializationSchema(event -> event.key().getBytes(StandardCharsets.UTF_8))
-                .setValueSerializationSchema(event -> event.json().getBytes(StandardCharsets.UTF_8))
+                .setKeySerializationSchema(new KeyBytes())
+                .setValueSerializationSchema(new JsonBytes())
                 .build())
             .build();
         var flink = StreamExecutionEnvironment.getExecutionEnvironment();

@@ -95,8 +95,8 @@ impl Client {
     /// the caller decides about that whole request.
     ///
     /// One event is never split: a `members.changed` whose ids fill more than a body (1 MiB) is the
-    /// problem `too-large`. Send some thousand ids per event, all of them before the next send, which
-    /// takes the roster as it stands.
+    /// problem `too-large`. Send some thousand ids per event, all of them before the next send,
+    /// which takes the roster as it stands.
     ///
     /// # Errors
     /// [`Error::Problem`] names the offending events by JSON Pointer, and nothing is written. The

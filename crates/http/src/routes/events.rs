@@ -34,8 +34,8 @@ use tokio::time::Instant;
 /// tokio's pool, which has 512 for all blocking work.
 const APPENDS_MAX: usize = 256;
 
-/// How to send events that fill more than a body. A send takes the roster as it stands, so all parts
-/// of a roster must be in the log before it.
+/// How to send events that fill more than a body. A send takes the roster as it stands, so all
+/// parts of a roster must be in the log before it.
 const SPLIT: &str = "send the events in several bodies, in their order, and a members.changed of many people as \
                      several events of some thousand ids each, all of them before the conversation's next message.sent";
 

@@ -10,6 +10,7 @@ mod hostile;
 mod ingest;
 mod live;
 mod made_anew;
+mod members;
 mod operator;
 mod outages;
 mod restores;

@@ -31,12 +31,7 @@ fn kill_the_service_under_load(kills: usize, seed: u64) {
     let data = folder.path().join("data");
     let mut random = Random::new(seed);
     let mut flags = kafka.flags();
-    // A member that returns under its name gets its partitions at once; another one waits for the
-    // dead member's session.
-    let instance = format!("group.instance.id={}", kafka.group);
-    let settings =
-        ["--kafka-properties", &instance, "--projector-checkpoint-events", "50", "--projector-update-window-ms", "20"];
-    flags.extend(settings.map(str::to_owned));
+    flags.extend(["--projector-checkpoint-events", "50", "--projector-update-window-ms", "20"].map(str::to_owned));
     let history = History::generate(seed, &shape(kills * EVENTS_A_LIFE));
     let mut judge = Judge::new(&Limits { parked_age_ms: 3_600_000, ..Limits::default() }, PARTITIONS);
     let started = Instant::now();

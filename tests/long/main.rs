@@ -7,3 +7,4 @@ mod cuts;
 mod disk;
 mod kafka_kills;
 mod moves;
+mod restarts;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! lock         held by the process that uses the directory: its process id and, if it serves, URL
+//! instance     the name under which a consumer group of Kafka knows the process across restarts
 //! cursor.key   32 random bytes that sign cursors of member lists, so that they survive a restart
 //! log/         the embedded log, and `id`, which distinguishes it from every other log
 //! store/       the state, and `log.json`, which names the log that it was folded from
@@ -12,6 +13,7 @@
 
 mod cursor_key;
 mod files;
+mod instance;
 mod log_identity;
 mod rebuilt;
 
@@ -51,8 +53,9 @@ pub struct InUse {
 
 /// Whether a name in a data directory is one of those above.
 fn is_ours(name: &str) -> bool {
-    const NAMES: [&str; 6] = ["lock", "cursor.key", "log", "store", "rebuild", "spool"];
-    NAMES.contains(&name) || name == "cursor.part" || name.starts_with("store-before-") || name.starts_with("store.")
+    const NAMES: [&str; 9] =
+        ["lock", "instance", "instance.part", "cursor.key", "cursor.part", "log", "store", "rebuild", "spool"];
+    NAMES.contains(&name) || name.starts_with("store-before-") || name.starts_with("store.")
 }
 
 impl DataDir {

@@ -200,12 +200,23 @@ fn connect_for_store(settings: &Settings, bootstrap: &str, data: &DataDir) -> Re
         Some(LogIdentity::Kafka { events_topic, partitions, cluster_id, topic_id }) if events_topic == *topic => {
             Some(BoundTopic { cluster_id, partitions, topic_id })
         }
+        Some(_) if data.unbind_empty_store()? => None,
         Some(other) => return Err(data.other_log(&other, format!("the Kafka topic {topic}")).into()),
     };
     let of_store = bound.clone();
     let how = CreateTopics { partitions: settings.log.partitions, replication: settings.kafka.replication };
-    let kafka = KafkaSettings { create_topics: Some(how), bound, ..kafka_settings(settings, bootstrap) };
-    connect_with(kafka).map_err(|failure| match (failure, of_store) {
+    // Standbys are a group of their own, in which each has its own directory and so its own name.
+    let instance = Some(data.instance()?);
+    let kafka = KafkaSettings { create_topics: Some(how), bound, instance, ..kafka_settings(settings, bootstrap) };
+    let connected = connect_with(kafka);
+    if let Err(Failure::Failed(error)) = &connected
+        && of_store.is_some()
+        && matches!(error.downcast_ref(), Some(ConnectError::OtherCluster { .. }))
+        && data.unbind_empty_store()?
+    {
+        return connect_for_store(settings, bootstrap, data);
+    }
+    connected.map_err(|failure| match (failure, of_store) {
         (Failure::Failed(error), Some(BoundTopic { cluster_id, partitions, .. })) => match error.downcast_ref() {
             Some(ConnectError::OtherCluster { held, .. }) => {
                 let events_topic = topic.clone();

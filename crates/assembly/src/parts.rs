@@ -4,7 +4,7 @@ use crate::data_dir::{DataDir, LogIdentity};
 use crate::event_log::{EventLog, open_log};
 use receipts_fold::Limits as FoldLimits;
 use receipts_http::{Ingest, Limits, Updates};
-use receipts_log::{Inspect, Log, ReadError, Topic};
+use receipts_log::{Inspect, Log, Membership, ReadError, Topic};
 use receipts_objects::Destination;
 use receipts_projection::{
     APPEND_RETRY_MAX, PRE_ENCODE_BYTES, ProjectError, Projector, SLICE_MESSAGES, Settings as ProjectorSettings,
@@ -119,6 +119,20 @@ pub fn open_projector(
 ) -> Result<Projector, Failure> {
     let snapshots = snapshot_settings(settings, data, &opened.identity)?;
     Ok(start_projector(settings, data, &*opened.log, among_others, snapshots)?)
+}
+
+/// Stops a projector and then its log. A process that has lost its name in the consumer group
+/// forgets it, so that its next start does not take it from the process that has it now.
+///
+/// # Errors
+/// Why the projector had stopped by itself, or could not stop in order.
+pub fn stop_projector(projector: Projector, log: Arc<dyn Inspect>, data: &DataDir) -> Result<(), Failure> {
+    let stopped = projector.stop();
+    if log.contact().membership() == Membership::Fenced {
+        data.forget_instance()?;
+    }
+    drop(log);
+    Ok(stopped?)
 }
 
 fn start_projector(

@@ -55,7 +55,7 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
     /// One of several requests of a call failed. The earlier ones are written.
-    #[error("{accepted} events are written, and the request after them failed: {source}")]
+    #[error("{accepted} events are written, and the request after them failed")]
     PartlyWritten {
         /// Events of the call that are written, counted from the first. Pointers in `source` count
         /// from there.

@@ -62,6 +62,8 @@ pub enum Membership {
     Member,
     /// The group has taken everything away, because it did not hear from the reader.
     Expelled,
+    /// Another process has joined under the name of this one, which ends.
+    Fenced,
 }
 
 impl Default for Contact {
@@ -103,6 +105,7 @@ impl Contact {
         match self.0.membership.load(Ordering::Acquire) {
             1 => Membership::Member,
             2 => Membership::Expelled,
+            3 => Membership::Fenced,
             _ => Membership::Unknown,
         }
     }

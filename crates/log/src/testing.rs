@@ -291,9 +291,21 @@ pub fn delete_topic(bootstrap: &str, topic: &str) {
 /// # Panics
 /// If the broker refuses.
 pub fn set_config(bootstrap: &str, topic: &str, properties: &[(&str, &str)]) {
+    alter(bootstrap, ResourceSpecifier::Topic(topic), properties);
+}
+
+/// Replaces the configuration of a consumer group.
+///
+/// # Panics
+/// If the broker refuses.
+pub fn set_group_config(bootstrap: &str, group: &str, properties: &[(&str, &str)]) {
+    alter(bootstrap, ResourceSpecifier::Group(group), properties);
+}
+
+fn alter(bootstrap: &str, resource: ResourceSpecifier<'_>, properties: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a client");
-    let config = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    let config = AlterConfig::new(resource);
     let config = properties.iter().fold(config, |config, (name, value)| config.set(name, value));
     let altered = block_on(admin.alter_configs([&config], &AdminOptions::new())).expect("the broker answers");
     altered.into_iter().for_each(|altered| _ = altered.expect("altered"));

@@ -7,6 +7,7 @@ use crate::publish;
 use crate::settings::ProjectError;
 use crate::shard::Shard;
 use crate::source::Source;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Limits the lines about checkpoints that are put off.
@@ -21,6 +22,9 @@ impl Shard {
     /// many changed pages in memory become due as well. Only one per step, so that polls, updates
     /// and queries run in between.
     pub(crate) fn checkpoint_next(&self, source: &mut dyn Source, check_memory: bool) -> Result<(), ProjectError> {
+        if self.shared.log_failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
         self.commit_applied(source);
         let now = Instant::now();
         let settings = &self.shared.settings;

@@ -82,6 +82,14 @@ impl Projector {
         Ok(SledStore::write_sled_snapshot(dir)?)
     }
 
+    /// Tells whether a store holds anything that was folded. No projector may have the store open.
+    ///
+    /// # Errors
+    /// If the store cannot be opened.
+    pub fn has_state(dir: &Path) -> Result<bool, ProjectError> {
+        Ok(SledStore::has_state(dir)?)
+    }
+
     /// Returns the partitions, for queries.
     pub fn partitions(&self) -> &Partitions {
         &self.partitions

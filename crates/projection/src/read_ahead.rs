@@ -87,7 +87,8 @@ pub(crate) struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// Starts to read; returns a source per assignment.
+    /// Starts to read; returns a source per assignment. Sets `failed` before any worker learns that
+    /// the log cannot be read any further.
     ///
     /// # Errors
     /// If the log cannot be read, or the thread cannot be started.
@@ -96,16 +97,17 @@ impl ReadAhead {
         group: &str,
         assignments: Vec<Arc<dyn Assignment>>,
         decoder: Decoder,
+        failed: &Arc<AtomicBool>,
     ) -> Result<Vec<Self>, ReadError> {
         let channels = (0..assignments.len()).map(|_| sync_channel(BATCHES_AHEAD));
         let (workers, messages): (Vec<_>, Vec<_>) = channels.unzip();
         let (spent, returned) = channel();
         let reader = log.reader(group, Arc::new(Relay(workers.clone())))?;
         let (shared, partition_count) = (Arc::<Shared>::default(), decoder.partition_count);
-        let thread_shared = Arc::clone(&shared);
+        let (thread_shared, failed) = (Arc::clone(&shared), Arc::clone(failed));
         let thread = std::thread::Builder::new()
             .name("log-reader".into())
-            .spawn(move || read_on(reader, &workers, &returned, &thread_shared, decoder))
+            .spawn(move || read_on(reader, &workers, &returned, &thread_shared, &failed, decoder))
             .map_err(|e| ReadError::Stop(format!("the thread that reads the log cannot be started: {e}")))?;
         let thread = Arc::new(ReaderThread(Mutex::new(Some(thread))));
         let source = |(messages, assignment)| Self {
@@ -188,6 +190,7 @@ fn read_on(
     workers: &[SyncSender<Message>],
     returned: &Receiver<Batch>,
     shared: &Shared,
+    failed: &AtomicBool,
     decoder: Decoder,
 ) {
     let mut pending: Vec<Rows> = workers.iter().map(|_| Rows::default()).collect();
@@ -215,6 +218,9 @@ fn read_on(
         }
         if let Err(error) = polled {
             let is_fatal = matches!(error, ReadError::Stop(_));
+            if is_fatal {
+                failed.store(true, Ordering::Release);
+            }
             // A transient error goes to one worker, which logs it. A fatal one goes to every
             // worker, so that the worker that exits first can report the cause.
             for worker in &workers[..if is_fatal { workers.len() } else { 1 }] {

@@ -333,6 +333,7 @@ impl Shard {
         if numbers.is_empty() {
             return Ok(());
         }
+        let durable = durable && !self.shared.log_failed.load(Ordering::Acquire);
         let is_kept = |number: &u32| durable && !self.cell(*number).is_lost();
         let mut durable: Vec<u32> = numbers.iter().copied().filter(is_kept).collect();
         let mut result = Ok(());

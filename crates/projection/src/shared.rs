@@ -24,6 +24,9 @@ pub(crate) struct Shared {
     pub(crate) memory: Mutex<Memory>,
     /// True once a restore was interrupted because the process is about to stop.
     pub(crate) abandoned: AtomicBool,
+    /// True once the log cannot be read any further. It may be another log by now, so nothing that
+    /// was folded since the last checkpoint is saved: the next start folds it again.
+    pub(crate) log_failed: Arc<AtomicBool>,
     pub(crate) snapshot_backoff: Mutex<Backoff>,
     pub(crate) dead_letter_log: Arc<Mutex<DeadLetterLog>>,
 }
@@ -40,6 +43,7 @@ impl Shared {
             memory: Mutex::new(Memory::new(settings.memory_bytes / 4 * 3, count)),
             settings,
             abandoned: AtomicBool::new(false),
+            log_failed: Arc::default(),
             snapshot_backoff: Mutex::default(),
             dead_letter_log: Arc::new(Mutex::new(DeadLetterLog::new(count))),
         })

@@ -82,7 +82,7 @@ impl Worker {
         let ids = ShardId::split(threads.min(log.partition_count()).max(1) as usize);
         let shards: Vec<_> = ids.map(|id| Shard::new(&shared, id, log, events_topic)).collect();
         let assignments = shards.iter().map(|shard| Arc::clone(shard) as Arc<dyn Assignment>).collect();
-        let sources = ReadAhead::start(log, &group, assignments, decoder)?;
+        let sources = ReadAhead::start(log, &group, assignments, decoder, &shared.log_failed)?;
         Ok(shards.into_iter().zip(sources).map(|(shard, source)| Self::over(shard, source)).collect())
     }
 
@@ -126,7 +126,10 @@ impl Worker {
                 tracing::warn!(why, "the log cannot be read at the moment; the worker polls it again");
                 (0, Step::LogUnavailable)
             }
-            (None, Err(stop)) => return Err(stop.into()),
+            (None, Err(stop)) => {
+                shard.shared.log_failed.store(true, Ordering::Release);
+                return Err(stop.into());
+            }
             (None, Ok(records)) => (records as u64, Step::Polled),
         };
         // Readers come first: publishing may take as long as the log does.
@@ -148,7 +151,8 @@ impl Worker {
     }
 
     /// Releases all partitions of the shard. Folded records become durable only if `all_went_well`:
-    /// after a failure a record may be applied in part, or a change may be unpublished.
+    /// after a failure a record may be applied in part, a change may be unpublished, or the log may
+    /// be another one.
     ///
     /// # Errors
     /// If a partition could not be made durable.

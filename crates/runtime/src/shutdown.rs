@@ -4,9 +4,13 @@
 use crate::exit;
 use std::future::Future;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// A signal this soon after the first one is the same request: GNU `timeout` sends SIGTERM to its
+/// child and to the child's process group, and a terminal's Ctrl-C may reach a process in two ways.
+const SAME_REQUEST: Duration = Duration::from_millis(200);
 
 /// The work did not end before the deadline of the drain.
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +22,9 @@ pub struct DeadlineExceeded {
 
 /// Watches the signals that end a process, from now until the process ends.
 ///
-/// The first SIGINT or SIGTERM cancels the returned token; threads poll its `is_cancelled`. The
-/// second signal ends the process at once with exit code 1, without waiting for the drain.
+/// The first SIGINT or SIGTERM cancels the returned token; threads poll its `is_cancelled`. A
+/// second signal ends the process at once with exit code 1, without waiting for the drain, unless
+/// it comes within 200 ms of the first one.
 ///
 /// # Errors
 /// If the handlers cannot be registered.
@@ -33,14 +38,25 @@ pub fn on_signal() -> io::Result<CancellationToken> {
     let cancelled = token.clone();
     tokio::spawn(async move {
         let name = either(&mut interrupt, &mut terminate).await;
+        let first = Instant::now();
         tracing::info!(signal = name, "stopping; a second signal stops at once");
         cancelled.cancel();
-        let name = either(&mut interrupt, &mut terminate).await;
+        let name = loop {
+            let name = either(&mut interrupt, &mut terminate).await;
+            if is_another_request(first, Instant::now()) {
+                break name;
+            }
+        };
         tracing::warn!(signal = name, "stopped before the drain had ended");
         #[expect(clippy::disallowed_methods, reason = "the second signal asks not to wait for the drain")]
         std::process::exit(i32::from(exit::CODE_FAILED));
     });
     Ok(token)
+}
+
+/// Tells whether a signal at `now` asks for more than the one at `first`.
+fn is_another_request(first: Instant, now: Instant) -> bool {
+    now.duration_since(first) >= SAME_REQUEST
 }
 
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
@@ -116,9 +132,16 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), token.cancelled()).await.expect("cancelled");
     }
 
+    #[test]
+    fn signals_in_a_row_are_one_request() {
+        let first = Instant::now();
+        let is_another = |later_ms| is_another_request(first, first + Duration::from_millis(later_ms));
+        assert_eq!([0, 1, 199, 200, 5_000].map(is_another), [false, false, false, true, true]);
+    }
+
     /// Runs this test again as a child process, because the signal ends its whole process.
     #[test]
-    fn the_second_signal_ends_the_process_at_once() {
+    fn the_second_request_ends_the_process_at_once() {
         const CHILD: &str = "RECEIPTS_TEST_SHUTDOWN_CHILD";
         if std::env::var_os(CHILD).is_some() {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -126,11 +149,12 @@ mod tests {
                 let token = on_signal().expect("handlers");
                 println!("\nlistening");
                 token.cancelled().await;
+                tokio::time::sleep(2 * SAME_REQUEST).await;
                 println!("\nstopping");
                 drain(&CancellationToken::new(), Duration::ZERO, pending::<()>()).await.expect("a drain without end");
             });
         }
-        let name = "shutdown::tests::the_second_signal_ends_the_process_at_once";
+        let name = "shutdown::tests::the_second_request_ends_the_process_at_once";
         let mut child = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", name, "--nocapture"])
             .env(CHILD, "1")

@@ -5,7 +5,7 @@
 use clap::Parser;
 use receipts_assembly::{
     AnswersFrom, DataDir, HttpEdge, Service, connections, listen, log_location, on_thread, open_log_and_store,
-    open_projector, require_bootstrap, shared_secret, until, waits_max,
+    open_projector, require_bootstrap, shared_secret, stop_projector, until, waits_max,
 };
 use receipts_cluster::cursor_key_to_text;
 use receipts_http::{Health, Peer, health_router, peer_router};
@@ -153,9 +153,7 @@ impl Service for Folding {
         let state = self.state;
         let data = on_thread("closing", move || {
             let State { projector, log, data } = state;
-            let stopped = projector.stop();
-            drop(log);
-            stopped?;
+            stop_projector(projector, log, &data)?;
             Ok(data)
         })
         .await?;
@@ -186,6 +184,7 @@ fn readiness(partitions: &Partitions, up: Duration) -> Readiness {
             Some("the consumer group has taken all partitions away; this process joins it again".into())
         }
         Membership::Unknown if up < SPARE_AFTER => Some("the consumer group has given no partitions yet".into()),
+        Membership::Fenced => Some("another process has taken this one's name in the consumer group".into()),
         Membership::Member | Membership::Unknown => None,
     };
     let spare = reason.is_none() && stale_seconds.is_none();

@@ -4,7 +4,7 @@
 
 use receipts_assembly::{
     AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connections, follow_updates, guard, limits, listen,
-    on_thread, open_log_and_store, open_projector, operator_secret, until,
+    on_thread, open_log_and_store, open_projector, operator_secret, stop_projector, until,
 };
 use receipts_cluster::Secret;
 use receipts_http::{Health, Parts, QueryContext, Updates};
@@ -132,9 +132,7 @@ impl Service for AllInOne {
         let data = on_thread("closing", move || {
             let State { updates, projector, log, data } = state;
             drop(updates);
-            let stopped = projector.stop();
-            drop(log);
-            stopped?;
+            stop_projector(projector, log, &data)?;
             Ok(data)
         })
         .await?;

@@ -1,6 +1,6 @@
 //! A process of the service that a test kills. Waits for nothing unless the test asks for it.
 
-use crate::binary;
+use crate::{binary, eventually};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -114,6 +114,15 @@ impl Victim {
     pub fn await_end(&mut self) {
         let status = self.child.wait().expect("a child");
         assert!(status.success(), "it ended with {status} and said\n{}", self.log());
+    }
+
+    /// Waits until the process has ended by itself, and returns its exit code.
+    ///
+    /// # Panics
+    /// If it runs on.
+    pub fn await_failure(&mut self) -> Option<i32> {
+        let ended = eventually("it ends", || self.child.try_wait().expect("a child"), Option::is_some);
+        ended.and_then(|status| status.code())
     }
 
     /// Reads the process's standard error.

@@ -23,10 +23,15 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
 
 /// Writes a file that is there whole or not at all, for its owner alone.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_numbered(path, |_| bytes.to_vec())
+}
+
+/// As [`write_whole`], of bytes that may hold the inode of the file.
+pub(super) fn write_numbered(path: &Path, bytes: impl FnOnce(u64) -> Vec<u8>) -> Result<()> {
     let part = path.with_extension("part");
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&part)?;
-        file.write_all(bytes)?;
+        file.write_all(&bytes(file.metadata()?.ino()))?;
         file.sync_all()?;
         fs::rename(&part, path)?;
         path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())

@@ -5,6 +5,7 @@ use super::DataDir;
 use super::files::{make_folder, random, read_if_exists, write_whole};
 use anyhow::{Context as _, Result, anyhow};
 use receipts_log::kafka::{changed_count, made_anew};
+use receipts_projection::Projector;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
@@ -194,7 +195,24 @@ impl DataDir {
         )
     }
 
-    /// Binds the store to a log the first time, and checks it against that log from then on.
+    /// Forgets the log of a store that has folded nothing: its process may have been refused on that
+    /// log. Returns false if the store has folded something, and stays bound.
+    ///
+    /// # Errors
+    /// If the store cannot be opened or changed.
+    pub(crate) fn unbind_empty_store(&self) -> Result<bool> {
+        let store = self.store();
+        if Projector::has_state(&store)? {
+            return Ok(false);
+        }
+        let path = store.join(FILE);
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        tracing::info!(store = %store.display(), "the store was made for another log and has folded nothing of it");
+        Ok(true)
+    }
+
+    /// Binds the store to a log the first time, and checks it against that log from then on. A store
+    /// that has folded nothing may be bound to another topic or embedded log.
     ///
     /// # Errors
     /// If the store is bound to another log.
@@ -205,6 +223,7 @@ impl DataDir {
             None => log.write_to(&folder),
             Some(bound) if !bound.may_be(log) => match bound.changed(log) {
                 Some(sentence) => Err(anyhow!(sentence)),
+                None if self.unbind_empty_store()? => log.write_to(&folder),
                 None => Err(self.other_log(bound, log)),
             },
             Some(bound) if bound.lacks_an_id_of(log) => bound.with_ids_of(log).write_to(&folder),
@@ -219,9 +238,27 @@ mod tests {
     use super::*;
     use std::fs;
 
+    /// Lets the store hold a checkpoint that is not applied yet.
+    fn fold_into(data: &DataDir) {
+        fs::create_dir_all(data.store().join("sled")).expect("made");
+        fs::write(data.store().join("p0.1.journal"), "").expect("written");
+    }
+
+    #[test]
+    fn store_that_folded_nothing_follows_another_log() {
+        let (_folder, data) = opened();
+        data.bind_store(&kafka(4, Some("c1"))).expect("the first");
+        data.bind_store(&kafka(8, Some("c1"))).expect_err("the same topic, grown");
+        data.bind_store(&kafka(8, Some("c2"))).expect("nothing is folded");
+        assert_eq!(data.bound_log().expect("read"), Some(kafka(8, Some("c2"))));
+        fold_into(&data);
+        data.bind_store(&kafka(4, Some("c1"))).expect_err("something is folded");
+    }
+
     #[test]
     fn a_store_is_never_folded_on_from_another_log() {
         let (_folder, data) = opened();
+        fold_into(&data);
         let log = data.embedded_log().expect("an id");
         assert_eq!(data.embedded_log().expect("the same"), log);
         data.bind_store(&log).expect("the first");
@@ -254,6 +291,7 @@ mod tests {
     #[test]
     fn topic_made_anew_is_refused_by_its_id() {
         let (_folder, data) = opened();
+        fold_into(&data);
         let plain = kafka(4, Some("c1"));
         data.bind_store(&plain).expect("a store from before topic ids were recorded");
         data.bind_store(&with_id(&plain, "t1")).expect("recorded from now on");
@@ -271,6 +309,7 @@ mod tests {
     #[test]
     fn another_cluster_or_partition_count_is_refused() {
         let (_folder, data) = opened();
+        fold_into(&data);
         data.bind_store(&kafka(4, None)).expect("a store from before clusters were recorded");
         data.bind_store(&kafka(4, Some("c1"))).expect("recorded from now on");
         data.bind_store(&kafka(4, None)).expect("a cluster that reports no id");

@@ -6,6 +6,8 @@
 
 use super::brokers::{Brokers, is_contact};
 use super::inspect::Inspector;
+use super::member::leave;
+use super::rebalance::{Rebalance, RebalanceContext, give_back, take};
 use super::settings::KafkaSettings;
 use super::transactions::{STATISTICS_INTERVAL_MS, Transactions};
 use super::verdict::{Verdict, verdict};
@@ -14,20 +16,15 @@ use crate::check::start_is_held;
 use crate::contact::{Contact, Membership};
 use crate::port::{Assignment, OwnedRecord, Peek, Polled, ReadError, Reader, Record, SLICE_RECORDS_MAX, Topic};
 use bytes::Bytes;
-use parking_lot::Mutex;
-use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::base_consumer::BaseConsumer;
-use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
-use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::types::RDKafkaRespErr;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a partition may be without a leader during the takeover.
@@ -43,98 +40,15 @@ const GROUP_TIMEOUT: Duration = Duration::from_secs(60);
 /// between two questions of the watch.
 const UNHEARD: Duration = Duration::from_secs(2);
 
-/// A rebalance that is not answered yet.
-enum Rebalance {
-    Assign(TopicPartitionList),
-    Revoke {
-        partitions: TopicPartitionList,
-        /// True if the member has lost its place in the group, so that the group did not ask for
-        /// the partitions.
-        lost: bool,
-    },
-}
-
-/// Queues rebalances for the reader; answers them itself only while the consumer closes.
-struct RebalanceContext {
-    brokers: Arc<Brokers>,
-    transactions: Transactions,
-    open: Mutex<VecDeque<Rebalance>>,
-    any: AtomicBool,
-    closing: AtomicBool,
-}
-
-impl RebalanceContext {
-    fn take(&self) -> Option<Rebalance> {
-        let mut open = self.open.lock();
-        let change = open.pop_front();
-        self.any.store(!open.is_empty(), Ordering::Release);
-        change
-    }
-
-    fn any(&self) -> bool {
-        self.any.load(Ordering::Acquire)
-    }
-}
-
-impl ClientContext for RebalanceContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.brokers.log(level, facility, message);
-    }
-
-    fn error(&self, reason: KafkaError, message: &str) {
-        self.brokers.error(&reason, message);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.transactions.observe(&statistics);
-    }
-}
-
-impl ConsumerContext for RebalanceContext {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.closing.load(Ordering::Acquire) {
-            let answered = if assign { take(consumer, partitions) } else { give_back(consumer, partitions) };
-            if let Err(error) = answered {
-                tracing::debug!(%error, "a rebalance failed while the reader closes");
-            }
-            return;
-        }
-        let partitions = partitions.clone();
-        let rebalance = match assign {
-            true => Rebalance::Assign(partitions),
-            false => Rebalance::Revoke { partitions, lost: consumer.assignment_lost() },
-        };
-        self.open.lock().push_back(rebalance);
-        self.any.store(true, Ordering::Release);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::debug!(%error, "an advisory commit failed");
-        }
-    }
-}
-
-/// Accepts an assignment and starts to fetch. An empty list also answers the group.
-fn take(consumer: &BaseConsumer<RebalanceContext>, partitions: &TopicPartitionList) -> KafkaResult<()> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_assign(partitions),
-        _ => consumer.assign(partitions),
-    }
-}
-
-/// Accepts a revocation and stops fetching.
-fn give_back(consumer: &BaseConsumer<RebalanceContext>, partitions: &TopicPartitionList) -> KafkaResult<()> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
-        _ => consumer.unassign(),
-    }
-}
+/// The pause between two attempts to join under a name that is not free yet.
+const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// See [`Reader`].
 pub(super) struct KafkaReader {
     consumer: BaseConsumer<RebalanceContext>,
+    settings: Arc<KafkaSettings>,
+    brokers: Arc<Brokers>,
+    group: String,
     topic: String,
     /// Looks at records outside the group while partitions are taken over.
     inspector: Inspector,
@@ -146,7 +60,29 @@ pub(super) struct KafkaReader {
     next: Vec<Option<u64>>,
     /// An error of the last poll that came after some records.
     pending: Option<KafkaError>,
+    /// When to join again, while the group still has the former member of the same name.
+    join_at: Option<Instant>,
+    /// True once the wait for that member is reported.
+    waits: bool,
     stopped: Option<String>,
+}
+
+/// Returns a consumer that joins the group.
+fn join(
+    settings: &KafkaSettings,
+    brokers: &Arc<Brokers>,
+    contact: &Contact,
+    group: &str,
+) -> Result<BaseConsumer<RebalanceContext>, ReadError> {
+    let context = RebalanceContext::new(Arc::clone(brokers), Transactions::new(&settings.events, contact.clone()));
+    let mut config = settings.member(group);
+    config.set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
+    let consumer = BaseConsumer::from_config_and_context(&config, context)
+        .map_err(|error| ReadError::Stop(format!("the Kafka settings are wrong: {error}")))?;
+    consumer
+        .subscribe(&[&settings.events])
+        .map_err(|error| ReadError::Stop(format!("cannot subscribe to {}: {error}", settings.events)))?;
+    Ok(consumer)
 }
 
 impl KafkaReader {
@@ -158,22 +94,18 @@ impl KafkaReader {
         group: &str,
         assignment: Arc<dyn Assignment>,
     ) -> Result<Self, ReadError> {
-        let mut config = settings.reader();
-        config.set("group.id", group).set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
-        let context = RebalanceContext {
-            brokers: brokers.clone(),
-            transactions: Transactions::new(&settings.events, contact.clone()),
-            open: Mutex::default(),
-            any: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-        };
-        let consumer = BaseConsumer::from_config_and_context(&config, context)
-            .map_err(|error| ReadError::Stop(format!("the Kafka settings are wrong: {error}")))?;
-        consumer
-            .subscribe(&[&settings.events])
-            .map_err(|error| ReadError::Stop(format!("cannot subscribe to {}: {error}", settings.events)))?;
+        if settings.has_new_protocol() && settings.static_name().is_some() {
+            tracing::warn!(
+                "group.instance.id with group.protocol=consumer: the group keeps the partitions of this process for its \
+                 session (45 s by default) whenever it stops, for nobody; leave group.instance.id out"
+            );
+        }
+        let consumer = join(&settings, &brokers, &contact, group)?;
         Ok(KafkaReader {
             consumer,
+            settings: settings.clone(),
+            brokers: brokers.clone(),
+            group: group.to_owned(),
             topic: settings.events.clone(),
             inspector: Inspector::new(settings, brokers, partitions),
             assignment,
@@ -181,6 +113,8 @@ impl KafkaReader {
             lost: BTreeSet::new(),
             next: vec![None; partitions as usize],
             pending: None,
+            join_at: None,
+            waits: false,
             stopped: None,
         })
     }
@@ -193,6 +127,7 @@ impl KafkaReader {
                 Rebalance::Assign(partitions) => {
                     self.take_over(&partitions)?;
                     self.contact.set_membership(Membership::Member);
+                    self.waits = false;
                     // The group has decided, and these are for another member.
                     self.release_lost();
                 }
@@ -330,6 +265,10 @@ impl KafkaReader {
         match verdict(error, &self.topic) {
             Verdict::Retry => ReadError::Retry(error.to_string()),
             Verdict::Stop(sentence) => self.stop(sentence),
+            Verdict::Fenced => {
+                self.contact.set_membership(Membership::Fenced);
+                self.stop(self.fenced())
+            }
             Verdict::Topic => match self.topic_is_missing() {
                 true => self.stop(format!(
                     "the topic {} does not exist any more: restore it with its records, or move the state away and start \
@@ -339,6 +278,55 @@ impl KafkaReader {
                 false => ReadError::Retry(error.to_string()),
             },
         }
+    }
+
+    /// Says who has taken this member's name, and what to do.
+    fn fenced(&self) -> String {
+        let (group, name) = (&self.group, self.settings.static_name().unwrap_or_default());
+        if self.settings.names_itself() {
+            format!(
+                "another process has joined the consumer group {group} with the same group.instance.id ({name}) and goes on, \
+                 and this one ends: give each process its own group.instance.id, or leave it out"
+            )
+        } else {
+            format!(
+                "another process has joined the consumer group {group} under this process's name ({name}) and goes on, and \
+                 this one ends: its data directory is a copy of this one, or this one is a copy. Where both are wanted, \
+                 start this one again: it takes another name; otherwise remove the copy"
+            )
+        }
+    }
+
+    /// Gives the consumer up for a while: with the new group protocol a name is free only once the
+    /// session of its former member is over, and librdkafka does not wait for that.
+    fn wait_for_former_member(&mut self) {
+        self.join_at = Some(Instant::now() + JOIN_PAUSE);
+        if !std::mem::replace(&mut self.waits, true) {
+            let (group, name) = (&self.group, self.settings.static_name().unwrap_or_default());
+            tracing::warn!(
+                group,
+                name,
+                "the group still has a member with this group.instance.id; this process waits for the end of its session, \
+                 45 s after its last sign unless the group's consumer.session.timeout.ms says otherwise. If that process \
+                 runs, give each its own group.instance.id, or leave it out"
+            );
+        }
+    }
+
+    /// Joins with a new consumer once it is time, because the error of the old one is final.
+    /// Returns true while it is not.
+    fn waits_to_join(&mut self, timeout: Duration) -> Result<bool, ReadError> {
+        let Some(at) = self.join_at else { return Ok(false) };
+        let left = at.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            std::thread::sleep(left.min(timeout));
+            return Ok(true);
+        }
+        self.answer_rebalances()?;
+        RebalanceContext::close(&self.consumer);
+        self.consumer = join(&self.settings, &self.brokers, &self.contact, &self.group)?;
+        self.join_at = None;
+        Ok(false)
     }
 
     /// Checks for some seconds, because a broker that has just started may not know a topic yet.
@@ -366,6 +354,9 @@ impl Reader for KafkaReader {
         if !self.lost.is_empty() && self.contact.back_since().is_some_and(|since| since >= GROUP_TIMEOUT) {
             self.release_lost();
         }
+        if self.waits_to_join(timeout)? {
+            return Ok(0);
+        }
         if let Some(error) = self.pending.take() {
             return Err(self.judge(&error));
         }
@@ -374,6 +365,9 @@ impl Reader for KafkaReader {
         loop {
             let PollBatch { records, any, error } = poll_slices(&self.consumer, &mut self.next, max, deadline, each);
             match error {
+                Some(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnreleasedInstanceId) => {
+                    self.wait_for_former_member();
+                }
                 Some(error) if any => self.pending = Some(error),
                 Some(error) => return Err(self.judge(&error)),
                 None if any || max == 0 => {}
@@ -413,15 +407,13 @@ impl Drop for KafkaReader {
         }
         // The consumer's drop waits until it has left the group, and every rebalance must be
         // answered for that.
-        self.consumer.context().closing.store(true, Ordering::Release);
-        while let Some(rebalance) = self.consumer.context().take() {
-            let answered = match &rebalance {
-                Rebalance::Assign(partitions) => take(&self.consumer, partitions),
-                Rebalance::Revoke { partitions, .. } => give_back(&self.consumer, partitions),
-            };
-            if let Err(error) = answered {
-                tracing::debug!(%error, "a rebalance failed while the reader closes");
-            }
+        RebalanceContext::close(&self.consumer);
+        let membership = self.contact.membership();
+        if self.settings.static_name().is_some()
+            && !self.settings.has_new_protocol()
+            && membership != Membership::Fenced
+        {
+            leave(&self.consumer, membership == Membership::Unknown && self.contact.silence().is_none());
         }
     }
 }

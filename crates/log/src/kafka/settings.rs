@@ -61,6 +61,10 @@ pub struct KafkaSettings {
     pub connect_timeout: Duration,
     /// How long an append and its retries may take before its outcome is unknown. 30 s by default.
     pub delivery_timeout: Duration,
+    /// The name by which a group knows this process across restarts, unique in the group; `None` by
+    /// default. A process with a name has its partitions back as soon as it has restarted. Used
+    /// with the classic group protocol only, and not where `properties` has `group.instance.id`.
+    pub instance: Option<String>,
     /// Further librdkafka properties, for instance `security.protocol`. Properties that the log
     /// sets for correctness are refused.
     pub properties: BTreeMap<String, String>,
@@ -79,6 +83,7 @@ impl Default for KafkaSettings {
             accept_unbounded_time: false,
             connect_timeout: Duration::from_secs(30),
             delivery_timeout: Duration::from_secs(30),
+            instance: None,
             properties: BTreeMap::new(),
         }
     }
@@ -92,6 +97,9 @@ pub(super) const RECORD_BYTES_MAX: &str = "4194304";
 const BATCH_BYTES_MAX: usize = 1_000_000;
 /// Room for the header of a batch and for what its records take beside keys, values and headers.
 pub(super) const BATCH_HEADER_BYTES: usize = 128;
+
+/// The property of a member's name across restarts.
+const STATIC_NAME: &str = "group.instance.id";
 
 /// Properties that correctness depends on; `properties` may not change them.
 const READER_FIXED: [(&str, &str); 6] = [
@@ -121,6 +129,12 @@ const CLASSIC_DEFAULTS: [(&str, &str); 3] = [
     ("session.timeout.ms", "10000"),
     ("heartbeat.interval.ms", "3000"),
 ];
+/// Properties that the broker decides with the new group protocol, and where they are set instead.
+const BROKER_DECIDES: [(&str, &str); 3] = [
+    ("session.timeout.ms", "the group's consumer.session.timeout.ms"),
+    ("heartbeat.interval.ms", "the group's consumer.heartbeat.interval.ms"),
+    ("partition.assignment.strategy", "the property group.remote.assignor (uniform or range)"),
+];
 /// The writer's own rule decides when entries wait for one another (`batching.rs`).
 const WRITER_DEFAULTS: [(&str, &str); 3] =
     [("compression.type", "lz4"), ("linger.ms", "0"), ("queue.buffering.max.kbytes", "65536")];
@@ -146,6 +160,18 @@ impl KafkaSettings {
             if self.properties.contains_key(name) {
                 return Err(ConnectError::Settings(format!("remove the property {name}: {why}")));
             }
+        }
+        let decided = BROKER_DECIDES.iter().find(|(name, _)| self.properties.contains_key(*name));
+        if let Some((name, instead)) = decided
+            && self.has_new_protocol()
+        {
+            return Err(ConnectError::Settings(format!(
+                "remove the property {name}: with group.protocol=consumer the brokers decide it. Set {instead} instead; \
+                 docs/kafka.md has the command"
+            )));
+        }
+        if self.properties.get(STATIC_NAME).is_some_and(|name| name.trim().is_empty()) {
+            return Err(ConnectError::Settings(format!("the property {STATIC_NAME} is empty: leave it out")));
         }
         if self.bootstrap.trim().is_empty() {
             return Err(ConnectError::Settings("the bootstrap brokers are empty: name HOST:PORT".into()));
@@ -175,11 +201,37 @@ impl KafkaSettings {
         config
     }
 
+    /// Returns the properties of a reader that is a member of `group`.
+    pub(super) fn member(&self, group: &str) -> ClientConfig {
+        let mut config = self.reader();
+        config.set("group.id", group);
+        if let Some(name) = self.static_name() {
+            config.set(STATIC_NAME, name);
+        }
+        config
+    }
+
+    /// Returns the name by which the group knows this process across restarts, if it has one.
+    pub(super) fn static_name(&self) -> Option<&str> {
+        let named = self.properties.get(STATIC_NAME).map(String::as_str);
+        named.or(self.instance.as_deref().filter(|_| !self.has_new_protocol()))
+    }
+
+    /// Tells whether the operator has chosen the static name.
+    pub(super) fn names_itself(&self) -> bool {
+        self.properties.contains_key(STATIC_NAME)
+    }
+
+    /// Tells whether the group uses the protocol of KIP-848.
+    pub(super) fn has_new_protocol(&self) -> bool {
+        self.properties.get("group.protocol").is_some_and(|protocol| protocol == "consumer")
+    }
+
     /// Returns the properties of a reader, without its group.
     pub(super) fn reader(&self) -> ClientConfig {
         let mut config = self.client();
         self.set_defaults(&mut config, &READER_DEFAULTS);
-        if self.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
+        if !self.has_new_protocol() {
             self.set_defaults(&mut config, &CLASSIC_DEFAULTS);
         }
         READER_FIXED.iter().for_each(|(name, value)| _ = config.set(*name, *value));
@@ -244,6 +296,37 @@ mod tests {
             assert_eq!((new.get(name), classic.get(name)), (None, Some(value)));
         }
         assert_eq!(with("session.timeout.ms", "45000").reader().get("session.timeout.ms"), Some("45000"));
+    }
+
+    #[test]
+    fn properties_of_the_broker_name_their_setting() {
+        for (name, value) in [
+            ("session.timeout.ms", "45000"),
+            ("heartbeat.interval.ms", "1000"),
+            ("partition.assignment.strategy", "range"),
+        ] {
+            let mut settings = with(name, value);
+            settings.check().unwrap();
+            settings.properties.insert("group.protocol".into(), "consumer".into());
+            let sentence = settings.check().unwrap_err().to_string();
+            assert!(sentence.contains(name) && sentence.contains("instead"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn only_classic_members_have_a_name_by_themselves() {
+        let named = |properties: &[(&str, &str)]| {
+            let properties = properties.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            let settings = KafkaSettings { instance: Some("ours".into()), properties, ..KafkaSettings::default() };
+            settings.member("g").get(STATIC_NAME).map(str::to_owned)
+        };
+        assert_eq!(named(&[]).as_deref(), Some("ours"));
+        assert_eq!(named(&[("group.protocol", "classic")]).as_deref(), Some("ours"));
+        assert_eq!(named(&[("group.protocol", "consumer")]), None);
+        assert_eq!(named(&[(STATIC_NAME, "theirs")]).as_deref(), Some("theirs"));
+        assert_eq!(named(&[("group.protocol", "consumer"), (STATIC_NAME, "theirs")]).as_deref(), Some("theirs"));
+        assert_eq!(KafkaSettings::default().member("g").get(STATIC_NAME), None);
+        assert!(with(STATIC_NAME, " ").check().unwrap_err().to_string().contains("leave it out"));
     }
 
     #[test]

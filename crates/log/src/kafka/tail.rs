@@ -58,7 +58,8 @@ impl KafkaTail {
     /// it.
     fn judge(&mut self, error: &KafkaError) -> ReadError {
         match verdict(error, &self.topic) {
-            Verdict::Retry | Verdict::Topic => ReadError::Retry(error.to_string()),
+            // A tail is in no group.
+            Verdict::Retry | Verdict::Topic | Verdict::Fenced => ReadError::Retry(error.to_string()),
             Verdict::Stop(sentence) => {
                 self.stopped = Some(sentence.clone());
                 ReadError::Stop(sentence)

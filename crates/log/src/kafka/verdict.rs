@@ -14,11 +14,16 @@ pub(super) enum Verdict {
     Stop(String),
     /// Transient unless the topic was deleted.
     Topic,
+    /// Another member has joined under the name of this one.
+    Fenced,
 }
 
 /// Judges a poll error of `topic`.
 pub(super) fn verdict(error: &KafkaError, topic: &str) -> Verdict {
     use RDKafkaErrorCode as Code;
+    if error.rdkafka_error_code() == Some(Code::FencedInstanceId) {
+        return Verdict::Fenced;
+    }
     if let KafkaError::MessageConsumptionFatal(code) = error {
         return Verdict::Stop(format!("the Kafka consumer of {topic} failed for good ({code}): restart the process"));
     }
@@ -63,7 +68,8 @@ mod tests {
             assert!(matches!(of(code), Verdict::Stop(_)), "{code}");
         }
         assert_eq!(of(Code::UnknownTopicOrPartition), Verdict::Topic);
-        let fatal = verdict(&KafkaError::MessageConsumptionFatal(Code::FencedInstanceId), "t");
-        assert!(matches!(fatal, Verdict::Stop(_)));
+        let fatal = |code| verdict(&KafkaError::MessageConsumptionFatal(code), "t");
+        assert!(matches!(fatal(Code::UnsupportedVersion), Verdict::Stop(_)));
+        assert_eq!(fatal(Code::FencedInstanceId), Verdict::Fenced);
     }
 }

@@ -12,7 +12,7 @@ use receipts_store::{SledSettings, SledStore};
 use serde_json::json;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -23,6 +23,8 @@ pub(crate) struct Faulty {
     log: Arc<EmbeddedLog>,
     /// Reading the headers of the record whose value contains this text panics.
     panic_at: Option<&'static str>,
+    /// Once true, the log cannot be read any further.
+    ends: Arc<AtomicBool>,
     updates: Arc<UpdateFaults>,
 }
 
@@ -38,7 +40,7 @@ pub(crate) struct UpdateFaults {
 
 impl Faulty {
     pub(crate) fn new(harness: &Harness, updates: UpdateFaults) -> Self {
-        Self { log: Arc::clone(&harness.log), panic_at: None, updates: Arc::new(updates) }
+        Self { log: Arc::clone(&harness.log), panic_at: None, ends: Arc::default(), updates: Arc::new(updates) }
     }
 }
 
@@ -56,7 +58,8 @@ impl Log for Faulty {
     }
 
     fn reader(&self, group: &str, assignment: Arc<dyn Assignment>) -> Result<Box<dyn Reader>, ReadError> {
-        Ok(Box::new(FaultyReader { reader: self.log.reader(group, assignment)?, panic_at: self.panic_at }))
+        let reader = self.log.reader(group, assignment)?;
+        Ok(Box::new(FaultyReader { reader, panic_at: self.panic_at, ends: Arc::clone(&self.ends) }))
     }
 
     fn writer(&self) -> Arc<dyn Writer> {
@@ -67,6 +70,7 @@ impl Log for Faulty {
 struct FaultyReader {
     reader: Box<dyn Reader>,
     panic_at: Option<&'static str>,
+    ends: Arc<AtomicBool>,
 }
 
 struct Panics;
@@ -79,6 +83,9 @@ impl Headers for Panics {
 
 impl Reader for FaultyReader {
     fn poll(&mut self, max: usize, timeout: Duration, each: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError> {
+        if self.ends.load(Ordering::SeqCst) {
+            return Err(ReadError::Stop("a fault of the test".into()));
+        }
         let panic_at = self.panic_at;
         let panics = |record: &Record<'_>| {
             panic_at.is_some_and(|at| String::from_utf8_lossy(record.value.unwrap()).contains(at))
@@ -174,6 +181,23 @@ fn assert_folded_at_restart(harness: &Harness) {
     running.folded();
     assert_eq!(running.receipt("g1", "early").counts.unwrap().read_count, 1);
     running.stop().unwrap();
+}
+
+/// INV-SAME-LOG: the log may be another one by now, so no worker saves what was folded since the
+/// last checkpoint, whichever of them learns of it first.
+#[test]
+fn failed_log_leaves_the_store_as_last_checkpointed() {
+    for _ in 0..20 {
+        let harness = Harness::new(4);
+        let faulty = Faulty::new(&harness, UpdateFaults::default());
+        let joined = |id| json!({"type": "members.changed", "conversation_id": id, "joined": ["a", "b"]});
+        (0..12).for_each(|number| harness.post(&joined(format!("g{number}"))));
+        let running = harness.start_over(&faulty);
+        running.folded();
+        faulty.ends.store(true, Ordering::SeqCst);
+        assert!(matches!(running.stopped(), ProjectError::Log(ReadError::Stop(_))));
+        assert!(!SledStore::has_state(&harness.settings.dir).unwrap(), "nothing is saved");
+    }
 }
 
 /// INV-UPDATE-LAST: an update that the log refuses late is rendered again, because a newer one may

@@ -32,6 +32,21 @@ impl SledDisk {
         let (names, file) = (open(dir)?, Arc::new(open(&path.join("db"))?));
         Ok(Self { db, dir: dir.to_owned(), names, file, written: Mutex::default() })
     }
+
+    /// Tells whether any partition has a value, or a file that is not applied or was set aside.
+    pub(super) fn has_state(&self) -> Result<bool, Error> {
+        let files = self.list().map_err(Error::io(format!("listing {}", self.dir.display())))?;
+        if files.iter().any(|name| name.ends_with(".journal") || name.starts_with("damaged-")) {
+            return Ok(true);
+        }
+        for name in self.db.tree_names() {
+            let tree = self.db.open_tree(name).map_err(sled_error("opening a partition"))?;
+            if !catching(|| Ok(tree.is_empty()))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 impl Disk for SledDisk {

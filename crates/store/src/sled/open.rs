@@ -83,6 +83,18 @@ impl SledStore {
         SledDisk::open(dir, SledSettings { cache_bytes: SLED_SNAPSHOT_CACHE_BYTES, sync: false }).map(drop)
     }
 
+    /// Tells whether the store of a directory holds anything that was folded. No process may have the
+    /// store open. Creates nothing where there is no store.
+    ///
+    /// # Errors
+    /// As [`Self::open_strict`].
+    pub fn has_state(dir: &Path) -> Result<bool, Error> {
+        if !dir.join("sled").is_dir() {
+            return Ok(false);
+        }
+        SledDisk::open(dir, SledSettings { cache_bytes: SLED_SNAPSHOT_CACHE_BYTES, sync: false })?.has_state()
+    }
+
     /// Opens a store on another disk and without a thread, for simulations. A batch is applied once
     /// a caller waits for it or calls [`Self::apply_queued`].
     pub fn with_disk(disk: Arc<dyn Disk>, sync: bool) -> Self {

@@ -124,6 +124,29 @@ macro_rules! conformance {
 
 conformance!(values_come_back_and_later_ones_win, keys_come_in_order_and_by_prefix, large_batches_come_back_whole);
 
+#[test]
+fn only_a_written_store_has_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let has_state = || SledStore::has_state(dir.path()).unwrap();
+    assert!(!has_state());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is made");
+    let mut medium = OnDisk { dir, store: None };
+    let opened = medium.open();
+    medium.close(opened);
+    assert!(!SledStore::has_state(medium.dir.path()).unwrap(), "an opened partition holds nothing");
+    let backend = medium.open();
+    let number = backend.commit(batch(&[(b"a", Some(b"1"))], 1)).unwrap();
+    wait_applied(&backend, number);
+    medium.close(backend);
+    assert!(SledStore::has_state(medium.dir.path()).unwrap());
+    let backend = medium.open();
+    medium.close(backend);
+    let aside = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(aside.path().join("sled")).unwrap();
+    std::fs::create_dir_all(aside.path().join("damaged-1")).unwrap();
+    assert!(SledStore::has_state(aside.path()).unwrap(), "it had some");
+}
+
 /// A partition that is dropped and reopened at once has all batches of its last owner, who did not
 /// wait for them.
 #[test]

@@ -12,7 +12,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 /// Longer than a test waits for anything.
-const SESSION: &str = "session.timeout.ms=600000";
+const SESSION: &str = "session.timeout.ms=300000";
 const CONVERSATIONS: usize = 12;
 
 /// Projectors of one group, and an edge that asks them.
@@ -80,7 +80,7 @@ fn opens(victim: &Victim, partitions: usize) {
     eventually("partitions are opened", || victim.opened().len(), |opened| *opened >= partitions);
 }
 
-/// INV-MEMBER: with a session of ten minutes, a process that was killed has its partitions back.
+/// INV-MEMBER: with a session of five minutes, a process that was killed has its partitions back.
 #[test]
 fn killed_process_returns_without_waiting_for_its_session() {
     let Some(broker) = broker() else { return };
@@ -104,7 +104,7 @@ fn killed_process_returns_without_waiting_for_its_session() {
     opens(&other, PARTITIONS as usize);
 }
 
-/// INV-HANDOVER, INV-MEMBER: with a session of ten minutes, others have the partitions of a process
+/// INV-HANDOVER, INV-MEMBER: with a session of five minutes, others have the partitions of a process
 /// that stops in order: of the group's leader, of one that returns at once, and while another
 /// joins.
 #[test]

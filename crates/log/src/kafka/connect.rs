@@ -11,7 +11,7 @@ use super::topic_config::{BrokerBound, TopicConfig, broker_bound, check_events, 
 use super::topic_id::{Described, describe as describe_topics};
 use super::topic_watch::{TopicWatch, made_anew, was_deleted};
 use super::watch::changed_count;
-use crate::port::Topic;
+use crate::port::{ReadError, Topic};
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 
 /// How long the brokers may take to tell the id of a topic, which may be new.
 const NEW_TOPIC_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a sentence about rejected settings begins.
+pub(super) const WRONG_SETTINGS: &str = "the Kafka settings are wrong";
 
 /// Why the Kafka log does not start.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +114,15 @@ pub enum ConnectError {
         /// The cluster's error.
         cause: String,
     },
+}
+
+impl ConnectError {
+    /// Converts the error of a reader that librdkafka rejects, and says once what is wrong.
+    pub(super) fn rejected(error: &ReadError) -> Self {
+        let sentence = error.to_string();
+        let cause = sentence.strip_prefix(WRONG_SETTINGS).and_then(|rest| rest.strip_prefix(": "));
+        Self::Settings(cause.unwrap_or(&sentence).to_owned())
+    }
 }
 
 /// The topics of a cluster.
@@ -418,4 +430,18 @@ fn await_topics(
 
 fn refused(settings: &KafkaSettings, what: &'static str, error: &KafkaError) -> ConnectError {
     ConnectError::Refused { bootstrap: settings.bootstrap.clone(), what, cause: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejected_settings_are_told_once() {
+        let cause = "`max.poll.interval.ms` must be >= `session.timeout.ms`";
+        for sentence in [cause.to_owned(), format!("{WRONG_SETTINGS}: {cause}")] {
+            let told = ConnectError::rejected(&ReadError::Stop(sentence)).to_string();
+            assert_eq!(told, format!("{WRONG_SETTINGS}: {cause}"));
+        }
+    }
 }

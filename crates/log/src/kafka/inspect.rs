@@ -4,6 +4,7 @@
 //! fine for tests and tools but not for the hot path.
 
 use super::brokers::Brokers;
+use super::connect::WRONG_SETTINGS;
 use super::context::QueryContext;
 use super::reader::FetchedMessage;
 use super::settings::KafkaSettings;
@@ -41,7 +42,7 @@ pub(super) fn query_consumer(
 ) -> Result<BaseConsumer<QueryContext>, ReadError> {
     config.set("group.id", "receipts-inspect");
     BaseConsumer::from_config_and_context(&config, QueryContext(Arc::clone(brokers)))
-        .map_err(|error| ReadError::Stop(format!("the Kafka settings are wrong: {error}")))
+        .map_err(|error| ReadError::Stop(format!("{WRONG_SETTINGS}: {error}")))
 }
 
 /// Returns the bounds of a partition, by the consumer's isolation level.

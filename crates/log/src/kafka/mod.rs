@@ -67,8 +67,8 @@ impl KafkaLog {
         let connect::Prepared { partitions, cluster_id, topics, age_max } = connect::prepare(&settings, &brokers)?;
         let writer = Arc::new(KafkaWriter::new(&settings, &brokers, topics.message_bytes())?);
         let inspector = Inspector::new(settings.clone(), brokers.clone(), partitions);
-        let watch = Watch::start(&settings, partitions, topics, &brokers)
-            .map_err(|error| ConnectError::Settings(error.to_string()))?;
+        let watch =
+            Watch::start(&settings, partitions, topics, &brokers).map_err(|error| ConnectError::rejected(&error))?;
         Ok(KafkaLog { settings, partitions, cluster_id, age_max, writer, inspector, brokers, watch })
     }
 

@@ -5,6 +5,7 @@
 //! The group waits for the answer, so a revoke is a barrier.
 
 use super::brokers::{Brokers, is_contact};
+use super::connect::WRONG_SETTINGS;
 use super::inspect::Inspector;
 use super::member::leave;
 use super::rebalance::{Rebalance, RebalanceContext, give_back, take};
@@ -78,7 +79,7 @@ fn join(
     let mut config = settings.member(group);
     config.set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
     let consumer = BaseConsumer::from_config_and_context(&config, context)
-        .map_err(|error| ReadError::Stop(format!("the Kafka settings are wrong: {error}")))?;
+        .map_err(|error| ReadError::Stop(format!("{WRONG_SETTINGS}: {error}")))?;
     consumer
         .subscribe(&[&settings.events])
         .map_err(|error| ReadError::Stop(format!("cannot subscribe to {}: {error}", settings.events)))?;

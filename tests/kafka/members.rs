@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// Longer than a test waits for anything.
 const SESSION: &str = "session.timeout.ms=300000";
+/// How soon members learn that others come and go.
+const HEARTBEAT: &str = "heartbeat.interval.ms=200";
 const CONVERSATIONS: usize = 12;
 
 /// Projectors of one group, and an edge that asks them.
@@ -109,7 +111,7 @@ fn killed_process_returns_without_waiting_for_its_session() {
 /// joins.
 #[test]
 fn stopped_process_hands_its_partitions_over_at_once() {
-    let Some((cluster, mut members)) = Cluster::start("stops", 3, &[SESSION]) else { return };
+    let Some((cluster, mut members)) = Cluster::start("stops", 3, &[SESSION, HEARTBEAT]) else { return };
     cluster.answers();
     // The first member that joined leads the group.
     members[0].terminate();
@@ -157,7 +159,7 @@ fn cloned_volume_costs_one_process_one_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = |name: &str| -> PathBuf { folder.path().join(name) };
     let mut flags = kafka.flags();
-    flags.extend(["--kafka-properties", "heartbeat.interval.ms=200"].map(str::to_owned));
+    flags.extend(["--kafka-properties", HEARTBEAT].map(str::to_owned));
     let start = |name: &str| Victim::start("receipts-projector", &["--listen", "127.0.0.1:0"], &data(name), &flags);
     let mut first = start("first");
     opens(&first, PARTITIONS as usize);

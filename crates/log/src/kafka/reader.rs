@@ -156,7 +156,16 @@ impl KafkaReader {
                 break;
             }
         }
-        // A reader that stops answers the group too; otherwise its drop would wait for the answer.
+        // A reader that stops answers the group too; otherwise its drop would wait for the answer. It
+        // takes all, because the group takes all away again, and librdkafka gives back only what
+        // was taken. It reads nothing of them.
+        if failed.is_some() {
+            for element in partitions.elements() {
+                if starts.find_partition(&self.topic, element.partition()).is_none() {
+                    _ = starts.add_partition_offset(&self.topic, element.partition(), Offset::End);
+                }
+            }
+        }
         let answered = take(&self.consumer, &starts).map_err(|error| format!("cannot take over partitions: {error}"));
         match failed.map_or(answered, Err) {
             Ok(()) => {

@@ -26,15 +26,14 @@ impl DataDir {
     /// If the file cannot be read or made.
     pub(crate) fn instance(&self) -> Result<String> {
         let path = self.instance_file();
-        match read_if_exists(&path)? {
-            Some(held) => match name_of(&String::from_utf8_lossy(&held), &path)? {
-                Some(name) => return Ok(name),
-                None => tracing::info!(
-                    path = %path.display(),
-                    "the data directory is a copy or was moved, so this process takes a new name in its consumer group"
-                ),
-            },
-            None => {}
+        if let Some(held) = read_if_exists(&path)? {
+            if let Some(name) = name_of(&String::from_utf8_lossy(&held), &path)? {
+                return Ok(name);
+            }
+            tracing::info!(
+                path = %path.display(),
+                "the data directory is a copy or was moved, so this process takes a new name in its consumer group"
+            );
         }
         let name = format!("receipts-{}", receipts_event::hex(&random::<8>()?));
         write_numbered(&path, |inode| format!("{name}\n{inode}\n").into_bytes())?;

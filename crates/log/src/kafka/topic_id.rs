@@ -1,6 +1,6 @@
 //! Asks the cluster for the ids of topics (KIP-516): a topic that was made anew has another id.
 //!
-//! The only home of `unsafe`, because rdkafka does not wrap librdkafka's `rd_kafka_DescribeTopics`.
+//! A home of `unsafe`, because rdkafka does not wrap librdkafka's `rd_kafka_DescribeTopics`.
 //! It must not do more than this one request, and never creates a topic.
 #![expect(unsafe_code, reason = "rdkafka has no wrapper of DescribeTopics")]
 

@@ -10,8 +10,8 @@
 //! A file named `log.redb` is a complete log: a new log is created under another name and renamed
 //! when it is durable.
 
-use super::row::Row;
 use super::OpenError;
+use super::row::Row;
 use crate::PARTITIONS_DEFAULT;
 use crate::port::{Ends, ReadError, Record, SLICE_RECORDS_MAX, Topic};
 use parking_lot::{Condvar, Mutex};

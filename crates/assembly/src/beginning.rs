@@ -4,7 +4,7 @@
 //! It looks at a topic only before an empty store folds it, and writes nothing.
 
 use anyhow::anyhow;
-use receipts_event::{Body, decode_record};
+use receipts_event::{Body, Decoder};
 use receipts_log::OwnedRecord;
 use receipts_runtime::exit::Failure;
 use std::collections::BTreeMap;
@@ -23,13 +23,13 @@ struct Beginning {
 }
 
 impl Beginning {
-    /// Reads the first records of a topic that begins at offset 0 and has `partition_count`
-    /// partitions. Records that are no events do not count.
-    fn of(records: &[OwnedRecord], partition_count: u32) -> Self {
+    /// Reads the first records of a topic that begins at offset 0. Records that are no events do not
+    /// count.
+    fn of(records: &[OwnedRecord], decoder: Decoder) -> Self {
         let mut has_begun: BTreeMap<(String, String), bool> = BTreeMap::new();
         for record in records {
             let (key, value) = (record.key.as_deref(), record.value.as_deref());
-            let Ok(event) = decode_record(record.partition, key, value, partition_count) else { continue };
+            let Ok(event) = decoder.decode(record.partition, key, value) else { continue };
             let Some(conversation) = event.conversation_id() else { continue };
             let begins = match &event.body {
                 Body::ConversationConfigured(_) | Body::MembersChanged(_) => true,
@@ -51,13 +51,8 @@ impl Beginning {
 ///
 /// # Errors
 /// A failure that says what to do, unless `is_accepted`.
-pub(crate) fn check(
-    topic: &str,
-    records: &[OwnedRecord],
-    partition_count: u32,
-    is_accepted: bool,
-) -> Result<(), Failure> {
-    let beginning = Beginning::of(records, partition_count);
+pub(crate) fn check(topic: &str, records: &[OwnedRecord], decoder: Decoder, is_accepted: bool) -> Result<(), Failure> {
+    let beginning = Beginning::of(records, decoder);
     let (lacking, conversations) = (beginning.lacking.len(), beginning.conversations);
     if lacking == 0 {
         return Ok(());
@@ -86,10 +81,11 @@ pub(crate) fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use receipts_event::{key, partition_of};
+    use receipts_event::{Unwrap, key, partition_of};
     use serde_json::{Value, json};
 
     const PARTITIONS: u32 = 4;
+    const DECODER: Decoder = Decoder { partition_count: PARTITIONS, unwrap: Unwrap::None };
 
     fn record(event: &Value) -> OwnedRecord {
         let key = key("default", event["conversation_id"].as_str().expect("an id"));
@@ -122,7 +118,7 @@ mod tests {
     }
 
     fn is_refused(records: &[OwnedRecord]) -> bool {
-        check("t", records, PARTITIONS, false).is_err()
+        check("t", records, DECODER, false).is_err()
     }
 
     #[test]
@@ -131,8 +127,8 @@ mod tests {
         let new = (0..12).flat_map(|n| [joined(&format!("new{n}")), sent(&format!("new{n}"), None)]);
         let records: Vec<_> = old.chain(new).collect();
         assert!(is_refused(&records));
-        check("t", &records, PARTITIONS, true).expect("accepted");
-        let failure = format!("{:?}", check("t", &records, PARTITIONS, false).expect_err("refused"));
+        check("t", &records, DECODER, true).expect("accepted");
+        let failure = format!("{:?}", check("t", &records, DECODER, false).expect_err("refused"));
         assert!(failure.contains("20 of its first 32") && failure.contains("accept_missing_beginning"), "{failure}");
     }
 

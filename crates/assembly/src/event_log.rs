@@ -3,6 +3,7 @@
 
 use crate::beginning;
 use crate::data_dir::{DataDir, InUse, LogIdentity};
+use crate::parts::fold_limits;
 use anyhow::anyhow;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::kafka::{BoundTopic, ConnectError, CreateTopics, KafkaLog, KafkaSettings};
@@ -37,7 +38,8 @@ pub(crate) fn open_log(settings: &Settings, data: &DataDir) -> Result<EventLog, 
             let log = connect_for_store(settings, bootstrap, data)?;
             if is_new {
                 let accepted = settings.log.accept_missing_beginning;
-                beginning::check(&settings.log.events_topic, &log.first_records(), log.partition_count(), accepted)?;
+                let decoder = fold_limits(settings).decoder(log.partition_count());
+                beginning::check(&settings.log.events_topic, &log.first_records(), decoder, accepted)?;
             }
             Ok(of_kafka(settings, bootstrap, log))
         }

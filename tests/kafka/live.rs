@@ -50,7 +50,9 @@ fn live_tables_follow_a_topic_through_kills() {
             events.extend((1..6).map(|person| read(of, &format!("m{}", person * 3), &format!("u{}", person + round))));
             events.extend(ids.iter().map(|id| read(of, id, "u9")));
             let last = &ids[ids.len() - 1];
-            events.push(json!({"type": "conversation.read", "conversation_id": of, "reader_id": format!("u{}", 10 + round), "up_to_message_id": last}));
+            let reader = format!("u{}", 10 + round);
+            events.push(json!({"type": "conversation.read", "conversation_id": of, "reader_id": reader,
+                               "up_to_message_id": last}));
         }
         token = service.write_all(&events);
         let deadline = Instant::now() + TIMEOUT;

@@ -149,7 +149,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         writer.flush(WAIT).map_err(|error| receipts_analytics::Error::Refused(error.to_string()))
     })?;
     if let Some(file) = text("json") {
-        let report = json!({"messages": conversations * MESSAGES, "reads": reads, "sends": sends, "file_mb": file_mb, "rounds": told});
+        let report = json!({"messages": conversations * MESSAGES, "reads": reads, "sends": sends, "file_mb": file_mb,
+                            "rounds": told});
         std::fs::write(file, format!("{report:#}\n"))?;
     }
     Ok(())

@@ -125,7 +125,7 @@ def expected():
     largest = lambda rows: sorted(rows, key=lambda row: (-row[3], row[:3]))[:20]
     unread = Counter((key[0], user) for key, user, _ in lists["unread"])
     most = min(receipts, key=lambda key: (-receipts[key]["unread_count"], key))
-    # Marks count every message of the conversation, whatever its status.
+    # Marks count every message of the conversation, of any status.
     newer = lambda tenant, conversation, up_to: sum(of["sent_at_ms"] > up_to for at, of_conversation, of in ANSWERS["receipts"] if (at, of_conversation) == (tenant, conversation))
     marks = [(tenant, conversation, reader, newer(tenant, conversation, up_to)) for tenant, conversation, reader, up_to, _ in ANSWERS["read_marks"]]
     # The records of an import are new, and its messages older than a day.

@@ -14,6 +14,7 @@ mod members;
 mod operator;
 mod outages;
 mod restores;
+mod secured;
 mod topics;
 mod transactions;
 mod updates;

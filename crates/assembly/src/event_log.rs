@@ -4,6 +4,7 @@
 use crate::beginning;
 use crate::data_dir::{DataDir, InUse, LogIdentity};
 use crate::parts::fold_limits;
+use crate::tokens::TokenEndpoint;
 use anyhow::anyhow;
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::kafka::{BoundTopic, ConnectError, CreateTopics, KafkaLog, KafkaSettings};
@@ -236,13 +237,15 @@ fn connect_for_store(settings: &Settings, bootstrap: &str, data: &DataDir) -> Re
     })
 }
 
-fn kafka_settings(settings: &Settings, bootstrap: &str) -> KafkaSettings {
+/// Returns how the settings reach Kafka, without topics to create.
+pub fn kafka_settings(settings: &Settings, bootstrap: &str) -> KafkaSettings {
     KafkaSettings {
         bootstrap: bootstrap.to_owned(),
         events: settings.log.events_topic.clone(),
         updates: settings.log.updates_topic.clone(),
         dead_letters: settings.log.dead_letters_topic.clone(),
-        properties: settings.kafka.properties.0.clone(),
+        properties: settings.kafka.properties.0.clone().into(),
+        tokens: Some(Arc::new(TokenEndpoint)),
         accept_unbounded_time: settings.log.accept_unbounded_time,
         ..KafkaSettings::default()
     }
@@ -255,8 +258,9 @@ fn connect_with(kafka: KafkaSettings) -> Result<KafkaLog, Failure> {
     KafkaLog::connect(kafka).map_err(|error| match error {
         ConnectError::Settings(_) => Failure::Usage(error.into()),
         ConnectError::Missing { topic, .. } if !may_create => anyhow!(
-            "Kafka at {bootstrap} has no topic {topic}: check --kafka-bootstrap and --log-events-topic. `receipts serve` \
-             creates it at its first start, this command does not"
+            "Kafka at {bootstrap} has no topic {topic}, or this user may not describe it: check --kafka-bootstrap and \
+             --log-events-topic. `receipts serve` creates it at its first start, this command does not; `receipts topics acl` \
+             prints the rights that a user needs"
         )
         .into(),
         other => other.into(),

@@ -7,6 +7,7 @@ use receipts_query::CursorKey;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 /// Checks that only their owner may read the files of secrets: warns, or refuses if
 /// `secret_files_strict` is set.
@@ -14,9 +15,22 @@ use std::os::unix::fs::MetadataExt as _;
 /// # Errors
 /// A usage failure that names each file and the command that closes it.
 pub(crate) fn check_secret_files(settings: &Settings) -> Result<(), Failure> {
-    let files = [("auth.secret_file", &settings.auth.secret_file), ("query.secret_file", &settings.query.secret_file)];
-    let open = files.into_iter().filter_map(|(key, path)| {
-        let path = path.as_deref()?;
+    let kafka = &settings.kafka;
+    let files = [
+        ("auth.secret_file", &settings.auth.secret_file),
+        ("query.secret_file", &settings.query.secret_file),
+        ("kafka.properties_file", &kafka.properties_file),
+    ];
+    let named = files.into_iter().filter_map(|(key, path)| Some((key.to_owned(), path.as_deref()?)));
+    // Those of certificates may be open, those of passwords and keys may not.
+    let single = kafka
+        .property_files
+        .iter()
+        .filter(|(name, _)| ["password", "secret", "passphrase", "key.pem"].iter().any(|part| name.contains(part)));
+    let single = single.map(|(name, path)| (format!("kafka.property_files.{name}"), path.as_path()));
+    let key = kafka.properties.0.get("ssl.key.location");
+    let key = key.map(|path| ("kafka.properties.ssl.key.location".to_owned(), Path::new(path)));
+    let open = named.chain(single).chain(key).filter_map(|(key, path)| {
         // A file that cannot be looked at cannot be read either, which has an error of its own.
         let mode = std::fs::metadata(path).ok()?.mode();
         let path = path.display();

@@ -10,12 +10,14 @@
 //! Modules depend on one another in one direction only:
 //!
 //! ```text
+//!                             fetch ← edge
 //! response ← problem ← request ← edge ← query_context ← routes ← openapi ← lib
 //!                                edge ← body, updates, shapes ← routes
 //! ```
 
 mod body;
 mod edge;
+mod fetch;
 mod openapi;
 mod problem;
 mod query_context;
@@ -36,6 +38,7 @@ pub use edge::observe::REQUEST_ID_HEADER;
 pub use edge::scopes::{Scope, Scopes};
 pub use edge::serve::{ConnectionBounds, DrainOutcome, serve};
 pub use edge::tokens::{BadKeys, KeySource, Signature, TokenSettings, Tokens};
+pub use fetch::{FetchError, Fetcher};
 pub use openapi::document as openapi_document;
 pub use problem::{Code, Item, Problem, TYPE_PREFIX};
 pub use query_context::{QueryContext, WAIT_HEADER, WAIT_MAX_MS};

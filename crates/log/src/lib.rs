@@ -14,6 +14,7 @@ mod outcome;
 mod port;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod token;
 
 /// Partitions of new topics and of a new embedded log if the caller gives no number. Twelve can be
 /// shared out evenly by two, three, four or six projectors, and show a producer's wrong partitioner
@@ -26,3 +27,4 @@ pub use port::{
     AppendError, Assignment, Ends, Entry, Headers, Inspect, Location, Log, OwnedRecord, Peek, PendingAppend, Polled,
     ReadError, Reader, Record, SLICE_RECORDS_MAX, Tail, Topic, Writer,
 };
+pub use token::{Token, TokenError, TokenRequest, TokenSource};

@@ -23,6 +23,8 @@ pub const SWITCH: &str = "RECEIPTS_TEST_KAFKA";
 
 /// Ports of one cluster: ten per node, and some spare ones.
 const BLOCK_PORTS: u16 = 40;
+/// Ports that a node may listen at, from its first one on.
+const PORTS_OF_NODE: u16 = 6;
 /// The first port of all blocks. All blocks are below the ports of outgoing connections.
 const FIRST_PORT: u16 = 20_000;
 const BLOCKS: u16 = 300;
@@ -86,6 +88,8 @@ pub struct Broker {
     nodes: u16,
     /// Each node has its own network namespace.
     on_a_net: bool,
+    /// The folder with certificates and settings of listeners with TLS.
+    secure: Option<PathBuf>,
     /// A child whose standard input closes when this process ends; it then removes the cluster.
     tether: Option<Child>,
 }
@@ -97,7 +101,7 @@ impl Broker {
     /// # Errors
     /// If Java or Maven is missing, or a node does not start. The sentence says what to do.
     pub fn start(nodes: u16) -> Result<Broker, BrokerError> {
-        Broker { port: claim_ports(nodes)?, nodes, on_a_net: false, tether: None }.started()
+        Broker { port: claim_ports(nodes)?, nodes, on_a_net: false, secure: None, tether: None }.started()
     }
 
     /// As [`Broker::start`], but each node has its own network, which tests can cut. Needs Linux
@@ -106,7 +110,22 @@ impl Broker {
     /// # Errors
     /// As [`Broker::start`], and if the networks cannot be created.
     pub fn start_on_a_net(nodes: u16) -> Result<Broker, BrokerError> {
-        Broker { port: claim_ports(nodes)?, nodes, on_a_net: true, tether: None }.started()
+        Broker { port: claim_ports(nodes)?, nodes, on_a_net: true, secure: None, tether: None }.started()
+    }
+
+    /// As [`Broker::start`] with one node, which also listens with TLS: `tests/kafka/broker/kafka.sh`
+    /// says what the folder must hold.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub fn start_secured(folder: &Path) -> Result<Broker, BrokerError> {
+        let secure = Some(folder.to_owned());
+        Broker { port: claim_ports(1)?, nodes: 1, on_a_net: false, secure, tether: None }.started()
+    }
+
+    /// Returns the port of a secured node that is `offset` above its first one.
+    pub fn port(&self, offset: u16) -> u16 {
+        self.port + offset
     }
 
     fn started(self) -> Result<Broker, BrokerError> {
@@ -207,6 +226,7 @@ impl Broker {
         command.env("KAFKA_PORT", self.port.to_string()).env("KAFKA_NODES", self.nodes.to_string());
         command.env("KAFKA_DIR", kafka_dir());
         command.env("KAFKA_NET", if self.on_a_net { "cut" } else { "" });
+        command.env("KAFKA_SECURE", self.secure.as_deref().unwrap_or(Path::new("")));
         command
     }
 
@@ -359,7 +379,7 @@ fn claim_ports(nodes: u16) -> Result<u16, BrokerError> {
     for step in 0..BLOCKS {
         let port = FIRST_PORT + (begin + step) % BLOCKS * BLOCK_PORTS;
         let free = (0..nodes)
-            .flat_map(|node| [port + 10 * node, port + 10 * node + 1])
+            .flat_map(|node| (0..PORTS_OF_NODE).map(move |at| port + 10 * node + at))
             .all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
         if free && std::fs::create_dir(dir.join(port.to_string())).is_ok() {
             return Ok(port);

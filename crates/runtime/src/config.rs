@@ -11,6 +11,7 @@
 mod flags;
 mod foreign;
 mod mistakes;
+mod property_files;
 mod reader;
 mod settings;
 mod sources;
@@ -124,8 +125,8 @@ pub fn reference_markdown() -> String {
          Each key has three spellings: `http.body_bytes_max` in the file (TOML; `--config FILE` or `RECEIPTS_CONFIG`) is \
          `RECEIPTS_HTTP__BODY_BYTES_MAX` in the\nenvironment and `--http-body-bytes-max` as a flag. Flags win over the \
          environment, which wins over the file. An empty variable counts as absent.\n`RECEIPTS_LOG` is a short name for \
-         `RECEIPTS_TELEMETRY__LOG_FILTER`. Outside the file, lists are separated by commas,\nand so are the NAME=VALUE of `kafka.properties` and `access.tenants`; a comma within a value is written `\\,`. A variable for one of them ends with its name:\n`RECEIPTS_KAFKA__PROPERTIES__SASL__PASSWORD` is `sasl.password`, and takes commas as they are. Variables that Kubernetes sets for a Service called\n`receipts` or `receipts-…` (`RECEIPTS_SERVICE_HOST`, `RECEIPTS_PORT_8080_TCP`) are ignored. A flag of a boolean needs no value to be true. Times are in milliseconds, \
-         sizes in bytes.\nA mistake in any source ends the process with exit code 2, after it has named all mistakes.\n\n\
+         `RECEIPTS_TELEMETRY__LOG_FILTER`. Outside the file, lists are separated by commas,\nand so are the NAME=VALUE of `kafka.properties`, `kafka.property_files` and `access.tenants`; a comma within a value is written `\\,`. A variable for one of them ends with its name:\n`RECEIPTS_KAFKA__PROPERTIES__SASL__PASSWORD` is `sasl.password`, and takes commas as they are; `RECEIPTS_KAFKA__PROPERTY_FILES__SASL__PASSWORD` names a file that holds it. Variables that Kubernetes sets for a Service called\n`receipts` or `receipts-…` (`RECEIPTS_SERVICE_HOST`, `RECEIPTS_PORT_8080_TCP`) are ignored. A flag of a boolean needs no value to be true. Times are in milliseconds, \
+         sizes in bytes.\nA mistake in any source ends the process with exit code 2, after it has named all mistakes. [kafka.md](kafka.md#a-secured-cluster) has a file for a\nsecured Kafka.\n\n\
          | key | default | allowed | meaning |\n| --- | --- | --- | --- |\n",
     );
     for doc in reference() {

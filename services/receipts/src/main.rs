@@ -18,6 +18,7 @@ mod service;
 mod snapshot;
 mod stats;
 mod tables;
+mod topics;
 mod verify;
 
 use backfill::Backfill;
@@ -36,6 +37,7 @@ use service::{AllInOne, NAME};
 use snapshot::Snapshot;
 use stats::Stats;
 use std::process::ExitCode;
+use topics::Topics;
 use verify::Verify;
 
 /// Pages are allocated and freed by the million, on which glibc's allocator would spend a third of
@@ -178,6 +180,9 @@ enum Command {
     /// describes the format.
     #[command(subcommand)]
     Snapshot(Snapshot),
+    /// Prints what the topics of a Kafka need.
+    #[command(subcommand)]
+    Topics(Topics),
 }
 
 const SERVE_EXAMPLES: &str = "Examples:
@@ -234,6 +239,7 @@ fn run() -> Result<(), Failure> {
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
         Command::Rebuild(rebuild) => rebuild::run(settings, rebuild, cli.json),
         Command::Snapshot(command) => snapshot::run(settings, command, cli.json),
+        Command::Topics(Topics::Acl(acl)) => topics::acl(&settings, &acl, cli.json),
         Command::Demo(Demo { stay, seed }) => {
             let (env, flags) = (config::environment(), config::overrides(&matches));
             let set = |key: &str| {
@@ -291,6 +297,7 @@ mod tests {
             verify::EXAMPLES,
             rebuild::EXAMPLES,
             snapshot::EXAMPLES,
+            topics::EXAMPLES,
         ];
         for line in examples.iter().flat_map(|examples| examples.lines()) {
             let Some((_, arguments)) = line.split_once("receipts ").filter(|_| !line.contains("curl")) else {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs a real Apache Kafka 4.4.0 (KRaft) for development and tests, without Docker. Not for
-# production: one listener on loopback without secrets, small heaps, quick failovers.
+# production: a listener on loopback without secrets, small heaps, quick failovers.
 #
 #   kafka.sh start  [node]   starts all nodes, or one; installs the jars the first time
 #   kafka.sh stop   [node]   ends it in order
@@ -19,6 +19,10 @@
 #   KAFKA_HEAP   heap of one node (512m)
 #   KAFKA_NET    if set, node N has a network of its own and the address 10.X.Y.N on a bridge,
 #                256 * X + Y = KAFKA_PORT; needs Linux and root
+#   KAFKA_SECURE if set, a folder: node N listens with TLS at port +2 (SSL, with client certificates),
+#                +3 (SASL_SSL) and +4 (EXPIRED, over TLS) as localhost, and at +5 with SASL alone
+#                (SASL_PLAINTEXT). The folder has server.properties, which is added to the node's, and
+#                scram with an argument of --add-scram a line
 # Needs Java 17 or newer, and Maven the first time (43 MB from Maven Central).
 set -eu
 here=$(cd -P "$(dirname "$0")" && pwd -P)
@@ -26,6 +30,7 @@ base=${KAFKA_PORT:-19092} nodes=${KAFKA_NODES:-1} heap=${KAFKA_HEAP:-512m}
 dir=${KAFKA_DIR:-$here/../../../.kafka}
 # Without links and dots: Java takes the dots out of a path by its text alone.
 mkdir -p "$dir" && dir=$(cd -P "$dir" && pwd -P)
+secure=${KAFKA_SECURE:-}
 version=4.4.0 lib=$dir/lib-4.4.0 cds=$dir/classes-4.4.0.jsa
 rf=$((nodes < 3 ? nodes : 3)) isr=$((nodes < 3 ? 1 : 2))
 
@@ -73,7 +78,8 @@ alive() {
 
 jvm() {
   exec ${KAFKA_NET:+ip netns exec "$ns"} java -Xms64m -Xmx"$heap" -XX:+UseSerialGC "$share" -cp "$lib/*" \
-    -Dlog4j2.configurationFile="$run/log4j2.properties" "$@"
+    -Dlog4j2.configurationFile="$run/log4j2.properties" \
+    ${secure:+-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls="file://$secure/jwks.json"} "$@"
 }
 
 # Once, for any number of callers: the folder is the lock, its pid shows whether the holder died.
@@ -130,6 +136,13 @@ broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
 log.cleaner.dedupe.buffer.size=16777216
 C
+  if [ -n "$secure" ]; then
+    cat >> "$run/server.properties" - "$secure/server.properties" <<C
+listeners=PLAINTEXT://$host:$port,CONTROLLER://$host:$((port + 1)),SSL://$host:$((port + 2)),SASL_SSL://$host:$((port + 3)),EXPIRED://$host:$((port + 4)),SASL_PLAINTEXT://$host:$((port + 5))
+advertised.listeners=PLAINTEXT://$host:$port,SSL://localhost:$((port + 2)),SASL_SSL://localhost:$((port + 3)),EXPIRED://localhost:$((port + 4)),SASL_PLAINTEXT://localhost:$((port + 5))
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,EXPIRED:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT
+C
+  fi
   cat > "$run/log4j2.properties" <<C
 appender.o.type=Console
 appender.o.name=o
@@ -141,14 +154,19 @@ logger.k.level=info
 C
 }
 
+# In a shell of its own, because jvm replaces it.
+format() (
+  set -- kafka.tools.StorageTool format -t "${KAFKA_CLUSTER:-AAAAAAAAAAAAAAAAAAAAAQ}" -c "$run/server.properties"
+  if [ -n "$secure" ]; then while read -r user; do set -- "$@" --add-scram "$user"; done < "$secure/scram"; fi
+  jvm "$@"
+)
+
 start() {
   at "$1"; alive && return
   connect
   configure
   share=-Xshare:auto
-  [ -f "$run/data/meta.properties" ] ||
-    (jvm kafka.tools.StorageTool format -t "${KAFKA_CLUSTER:-AAAAAAAAAAAAAAAAAAAAAQ}" -c "$run/server.properties") > "$log" 2>&1 ||
-    fail "cannot format $run/data: $(tail -5 "$log")"
+  [ -f "$run/data/meta.properties" ] || format > "$log" 2>&1 || fail "cannot format $run/data: $(tail -5 "$log")"
   # A node that ends in order leaves an archive of its classes, which makes later starts quicker.
   if [ -f "$cds" ]; then share=-XX:SharedArchiveFile=$cds; else share=-XX:ArchiveClassesAtExit=$run/classes.jsa; fi
   : > "$log" # emptied here, not by the redirection below, which may come after await has read the old one

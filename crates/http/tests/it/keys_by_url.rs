@@ -230,7 +230,7 @@ async fn start_waits_for_keys_and_reports_failures() {
     for (behavior, wanted) in [
         (Behavior::Answers(StatusCode::NOT_FOUND, Vec::new()), "the server answered 404"),
         (Behavior::Answers(StatusCode::OK, b"<html>".to_vec()), "not a JWK Set"),
-        (Behavior::Answers(StatusCode::OK, vec![b' '; 600 << 10]), "no complete set of at most 524288 bytes"),
+        (Behavior::Answers(StatusCode::OK, vec![b' '; 600 << 10]), "no complete answer of at most 524288 bytes"),
         (Behavior::Hangs, "no complete answer within 500 ms"),
         (Behavior::Redirects("/elsewhere".to_owned()), "the server answered 302"),
     ] {

@@ -3,11 +3,14 @@
 //!
 //! It asks no broker, and does not decide whether Kafka as a whole is away: the watch does.
 
+use super::causes::{Cause, Lasts, failure};
+use super::native::Clients;
 use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A broker that fails for this long, while others answer, is reported.
@@ -16,12 +19,16 @@ const REPORT_AFTER: Duration = Duration::from_secs(5);
 const BACK_AFTER: Duration = Duration::from_secs(6);
 /// Any other line of one facility is logged at most this often.
 const REPEAT_AFTER: Duration = Duration::from_secs(60);
-/// The cause of a failure that says nothing but that it failed.
-const CLOSED: &str = "the connection was closed";
+/// A start gives up on causes that only a setting can end after this time: a second attempt has
+/// failed by then.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(4);
 
 /// What all clients of one log know about its brokers.
 #[derive(Default)]
-pub(super) struct Brokers(Mutex<Notes>);
+pub(super) struct Brokers {
+    notes: Mutex<Notes>,
+    clients: Arc<Clients>,
+}
 
 #[derive(Default)]
 struct Notes {
@@ -31,10 +38,12 @@ struct Notes {
     outage: Option<Outage>,
     /// When a line of each facility was last logged.
     logged: BTreeMap<String, Instant>,
+    /// Why there is no new token to authenticate with.
+    token: Option<String>,
 }
 
 struct Failure {
-    cause: String,
+    cause: Cause,
     first: Instant,
     last: Instant,
 }
@@ -89,7 +98,11 @@ impl Brokers {
         let now = Instant::now();
         if is_end(error) {
             tracing::trace!(target: "librdkafka", "{reason}");
-        } else if self.note(reason, now) || is_contact(error) || !self.is_news(&error.to_string(), now) {
+        } else if self.note(reason, now)
+            || is_contact(error)
+            || is_right(error)
+            || !self.is_news(&error.to_string(), now)
+        {
             tracing::debug!(target: "librdkafka", %error, "{reason}");
         } else {
             tracing::warn!(target: "librdkafka", %error, "{reason}");
@@ -99,10 +112,12 @@ impl Brokers {
     /// Notes a broker's failure; returns false if the text tells of none.
     fn note(&self, message: &str, now: Instant) -> bool {
         let Some((address, cause)) = failure(message) else { return false };
-        let mut notes = self.0.lock();
-        let failure = notes.failures.entry(address).or_insert(Failure { cause: CLOSED.into(), first: now, last: now });
+        let mut notes = self.notes.lock();
+        let failure =
+            notes.failures.entry(address).or_insert_with(|| Failure { cause: cause.clone(), first: now, last: now });
         failure.last = now;
-        if cause != CLOSED {
+        // A closed connection says nothing but that it failed.
+        if cause.lasts != Lasts::Unknown {
             failure.cause = cause;
         }
         true
@@ -110,7 +125,7 @@ impl Brokers {
 
     /// Returns false for a line of a facility that was logged a moment ago, and while brokers fail.
     fn is_news(&self, facility: &str, now: Instant) -> bool {
-        let mut notes = self.0.lock();
+        let mut notes = self.notes.lock();
         let fails = notes.failures.values().any(|failure| now.duration_since(failure.last) < BACK_AFTER);
         if fails || notes.outage.is_some() {
             return false;
@@ -122,16 +137,53 @@ impl Brokers {
         !logged
     }
 
-    /// Names the brokers that fail, each with its cause; `None` if none does.
+    /// Names the brokers that fail, each with its cause, and why there is no new token; `None` if
+    /// nothing fails.
     pub(super) fn failing(&self) -> Option<String> {
-        let notes = self.0.lock();
-        (!notes.failures.is_empty()).then(|| notes.list(|_| true))
+        let notes = self.notes.lock();
+        let brokers = (!notes.failures.is_empty()).then(|| notes.list(|_| true));
+        let token = notes.token.as_ref().map(|cause| format!("no new token: {cause}"));
+        let all: Vec<String> = token.into_iter().chain(brokers).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// Returns [`Brokers::failing`] if no broker is left whose cause may end by itself, for some
+    /// seconds now. With it, whether a certificate is not accepted.
+    pub(super) fn unusable(&self) -> Option<(String, bool)> {
+        let notes = self.notes.lock();
+        let mut failures = notes.failures.values();
+        let now = Instant::now();
+        let is_for_good = failures.len() > 0
+            && failures.all(|failure| {
+                failure.cause.lasts == Lasts::UntilChanged && now.duration_since(failure.first) >= GIVE_UP_AFTER
+            });
+        let certificate = notes.failures.values().any(|failure| failure.cause.is_certificate);
+        is_for_good.then(|| (notes.list(|_| true), certificate))
+    }
+
+    /// The clients that get tokens.
+    pub(super) fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+
+    /// Notes why no new token could be fetched, or that one was. Logs each cause once.
+    pub(super) fn note_token(&self, cause: Option<String>) {
+        let mut notes = self.notes.lock();
+        match (&cause, &notes.token) {
+            (Some(cause), noted) if noted.as_ref() != Some(cause) => tracing::warn!(
+                cause,
+                "the token for Kafka cannot be renewed; connections fail once the last one has expired"
+            ),
+            (None, Some(_)) => tracing::info!("the token for Kafka is renewed again"),
+            _ => {}
+        }
+        notes.token = cause;
     }
 
     /// Logs the beginning and the end of an outage. `heard` tells whether a broker has just
     /// answered; `away_since` when the last one did, if Kafka counts as away.
     pub(super) fn report(&self, heard: bool, away_since: Option<Instant>) {
-        match self.0.lock().news(Instant::now(), heard, away_since) {
+        match self.notes.lock().news(Instant::now(), heard, away_since) {
             None => {}
             Some(News::Away(brokers)) => tracing::warn!(
                 brokers,
@@ -152,7 +204,7 @@ impl Notes {
         let mut list = String::new();
         for (address, failure) in self.failures.iter().filter(|(_, failure)| is_listed(failure)) {
             let separator = if list.is_empty() { "" } else { ", " };
-            _ = write!(list, "{separator}{address} ({})", failure.cause);
+            _ = write!(list, "{separator}{address} ({})", failure.cause.text);
         }
         list
     }
@@ -194,6 +246,16 @@ fn is_end(error: &KafkaError) -> bool {
     matches!(error, KafkaError::PartitionEOF(_)) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF)
 }
 
+/// Tells whether an error is about a missing right: its caller learns of it, with the command that
+/// grants it, unless the client does not need the right.
+fn is_right(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed)
+    )
+}
+
 /// Tells whether an error says no more than that brokers do not answer.
 pub(super) fn is_contact(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
@@ -203,97 +265,12 @@ pub(super) fn is_contact(error: &KafkaError) -> bool {
     )
 }
 
-/// Reads a broker's address and the cause of its failure from a text of librdkafka such as
-/// `[thrd:a:9092/1]: a:9092/1: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms
-/// in state CONNECT)`.
-fn failure(message: &str) -> Option<(String, String)> {
-    let message = match message.strip_prefix("[thrd:") {
-        Some(rest) => rest.split_once("]: ")?.1,
-        None => message,
-    };
-    let message = message.strip_prefix("GroupCoordinator: ").unwrap_or(message);
-    let (broker, text) = message.split_once(": ")?;
-    let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
-    let address = broker.split_once('/').map_or(broker, |(address, _)| address);
-    let (host, port) = address.rsplit_once(':')?;
-    if host.is_empty() || port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let text = text.split(" (after ").next().unwrap_or(text).trim();
-    let lower = text.to_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let cause = if has(&["failed to resolve"]) {
-        "its name cannot be resolved".into()
-    } else if has(&["connection refused"]) {
-        "it refuses the connection".into()
-    } else if has(&["sasl", "authentication"]) {
-        format!("authentication fails: {text}")
-    } else if has(&["ssl", "certificate", "tls"]) {
-        format!("TLS fails: {text}")
-    } else if has(&["timed out", "timeout"]) {
-        "no answer in time".into()
-    } else if has(&["no route to host", "network is unreachable"]) {
-        "there is no route to it".into()
-    } else if has(&[
-        "disconnected",
-        "connection reset",
-        "broken pipe",
-        "connection closed",
-        "receive failed",
-        "send failed",
-    ]) {
-        CLOSED.into()
-    } else if has(&["connect to", "connection setup"]) {
-        text.to_owned()
-    } else {
-        return None;
-    };
-    Some((address.to_owned(), cause))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const REFUSED: &str = "[thrd:127.0.0.1:9092/1]: 127.0.0.1:9092/1: Connect to ipv4#127.0.0.1:9092 failed: Connection \
                            refused (after 0ms in state CONNECT, 1 identical error(s) suppressed)";
-
-    #[test]
-    fn causes_of_failures_are_told_apart() {
-        let cases = [
-            (REFUSED, "127.0.0.1:9092", "it refuses the connection"),
-            (
-                "nohost:9092/bootstrap: Failed to resolve 'nohost:9092': Name or service not known (after 3ms in state \
-                 CONNECT)",
-                "nohost:9092",
-                "its name cannot be resolved",
-            ),
-            (
-                "[thrd:GroupCoordinator]: GroupCoordinator: b:9093: Connection setup timed out in state CONNECT (after \
-                 30029ms in state CONNECT)",
-                "b:9093",
-                "no answer in time",
-            ),
-            (
-                "ssl://a:9094/bootstrap: SSL handshake failed: certificate verify failed (after 5ms in state SSL_HANDSHAKE)",
-                "a:9094",
-                "TLS fails: SSL handshake failed: certificate verify failed",
-            ),
-            (
-                "sasl_plaintext://a:9095/bootstrap: SASL SCRAM-SHA-256 mechanism handshake failed: no (after 1ms)",
-                "a:9095",
-                "authentication fails: SASL SCRAM-SHA-256 mechanism handshake failed: no",
-            ),
-            ("[::1]:9092/2: Disconnected (after 60ms in state UP)", "[::1]:9092", CLOSED),
-        ];
-        for (message, address, cause) in cases {
-            assert_eq!(failure(message), Some((address.into(), cause.into())), "{message}");
-        }
-        for other in ["3/3 brokers are down", "Consumer group session timed out (in join-state steady) after 10000 ms"]
-        {
-            assert_eq!(failure(other), None);
-        }
-    }
 
     #[test]
     fn the_end_of_a_partition_is_no_error() {
@@ -312,11 +289,23 @@ mod tests {
             (0..20).for_each(|_| assert!(brokers.note(REFUSED, at(second))));
             assert!(!brokers.is_news("SESSTMOUT", at(second)), "a consequence of the outage");
             let away = (second >= 4).then_some(start);
-            lines.extend(brokers.0.lock().news(at(second), false, away));
+            lines.extend(brokers.notes.lock().news(at(second), false, away));
         }
-        lines.extend(brokers.0.lock().news(at(60), true, None));
+        lines.extend(brokers.notes.lock().news(at(60), true, None));
         let named = "127.0.0.1:9092 (it refuses the connection)".to_owned();
         assert_eq!(lines, [News::Away(named), News::Back(Duration::from_secs(60))]);
+    }
+
+    #[test]
+    fn only_causes_that_last_end_a_start() {
+        let wrong = "sasl_ssl://a:9093/bootstrap: SASL authentication error: Authentication failed (after 1ms in state AUTH_REQ)";
+        let brokers = Brokers::default();
+        let begun = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        brokers.note(wrong, begun);
+        let (said, certificate) = brokers.unusable().unwrap();
+        assert!(said.contains("a:9093") && said.contains("sasl.password") && !certificate, "{said}");
+        brokers.note(REFUSED, begun);
+        assert_eq!(brokers.unusable(), None, "the other broker may come");
     }
 
     #[test]
@@ -329,7 +318,7 @@ mod tests {
             if second < 10 {
                 brokers.note(REFUSED, at(second));
             }
-            lines.extend(brokers.0.lock().news(at(second), true, None));
+            lines.extend(brokers.notes.lock().news(at(second), true, None));
         }
         assert!(matches!(&lines[..], [News::Partly(_), News::Back(_)]), "{lines:?}");
     }

@@ -4,8 +4,12 @@
 //! It changes no existing topic.
 
 use super::brokers::Brokers;
+use super::causes::certificate_check;
 use super::context::QueryContext;
 use super::early_keys::{Origin, first_keys, origin};
+use super::inspect::{QueryConsumer, query_consumer};
+use super::native::{Registered, failed_certificate_check};
+use super::rights::Granter;
 use super::settings::KafkaSettings;
 use super::topic_config::{BrokerBound, TopicConfig, broker_bound, check_events, properties, unbounded};
 use super::topic_id::{Described, describe as describe_topics};
@@ -14,11 +18,13 @@ use super::watch::changed_count;
 use crate::port::{ReadError, Topic};
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the brokers may take to tell the id of a topic, which may be new.
@@ -45,6 +51,29 @@ pub enum ConnectError {
         waited_s: u64,
         /// The error of the last attempt.
         cause: String,
+    },
+    /// Every broker fails for a cause that only another setting ends.
+    #[error("no broker at {bootstrap} can be used: {cause}")]
+    Unusable {
+        /// The bootstrap brokers.
+        bootstrap: String,
+        /// The brokers, each with its cause and what to change.
+        cause: String,
+    },
+    /// The user may neither see nor create a topic.
+    #[error(
+        "the topic {topic} is missing, or this user may not describe it, and may not create it ({code}). If it exists: \
+         {describe}; otherwise: {create}"
+    )]
+    Denied {
+        /// The topic.
+        topic: String,
+        /// The cluster's error.
+        code: String,
+        /// The command that lets the user describe it.
+        describe: String,
+        /// The command that lets the user create it.
+        create: String,
     },
     /// A topic is missing, and it may not or cannot be created.
     #[error("the topic {topic} is missing{cause}: create it with {advice}")]
@@ -104,6 +133,9 @@ pub enum ConnectError {
         /// The partitions of the event topic.
         events: u32,
     },
+    /// There is no token to authenticate with.
+    #[error("no token for SASL OAUTHBEARER: {0}")]
+    Token(String),
     /// The cluster refuses a request.
     #[error("Kafka at {bootstrap} refuses to {what}: {cause}")]
     Refused {
@@ -124,6 +156,9 @@ impl ConnectError {
         Self::Settings(cause.unwrap_or(&sentence).to_owned())
     }
 }
+
+/// How long one question at the start may wait before it looks whether the brokers can be used.
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// The topics of a cluster.
 struct Cluster {
@@ -149,10 +184,14 @@ pub(super) struct Prepared {
 
 /// Connects, refuses what does not fit, creates missing topics, and checks the present ones.
 pub(super) fn prepare(settings: &Arc<KafkaSettings>, brokers: &Arc<Brokers>) -> Result<Prepared, ConnectError> {
-    settings.check()?;
     let admin = AdminClient::from_config_and_context(&settings.client(), QueryContext(Arc::clone(brokers)))
         .map_err(|error| ConnectError::Settings(error.to_string()))?;
-    let mut cluster = describe(settings, &admin, brokers, settings.connect_timeout)?;
+    let admin = Registered::new(admin, brokers.clients());
+    let mut config = settings.reader();
+    // librdkafka tells at this level that a port may speak another protocol.
+    config.set_log_level(RDKafkaLogLevel::Info);
+    let probe = query_consumer(config, brokers).map_err(|error| ConnectError::Settings(error.to_string()))?;
+    let mut cluster = describe(settings, &probe, brokers, settings.connect_timeout)?;
     let cluster_id = admin.inner().fetch_cluster_id(settings.connect_timeout);
     // Refusals come first: they leave no topic behind.
     let found = cluster.topics.get(&settings.events).copied();
@@ -167,7 +206,7 @@ pub(super) fn prepare(settings: &Arc<KafkaSettings>, brokers: &Arc<Brokers>) -> 
     let missing: Vec<Topic> = required.filter(|topic| !cluster.topics.contains_key(settings.topic(*topic))).collect();
     if !missing.is_empty() {
         create(settings, &admin, &missing, &cluster)?;
-        cluster = await_topics(settings, &admin, brokers, &names)?;
+        cluster = await_topics(settings, &probe, brokers, &names)?;
     }
     let partitions = cluster.topics.get(settings.events.as_str()).copied().unwrap_or(0);
     let config = match checked {
@@ -298,27 +337,51 @@ fn check_found(
 /// Describes all topics. A request for one topic by name could create it.
 fn describe(
     settings: &KafkaSettings,
-    admin: &AdminClient<QueryContext>,
+    probe: &QueryConsumer,
     brokers: &Brokers,
     timeout: Duration,
 ) -> Result<Cluster, ConnectError> {
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-        match admin.inner().fetch_metadata(None, left.min(Duration::from_secs(10))) {
+        let error = match ask(probe, left.min(ATTEMPT)) {
             Ok(metadata) => return Ok(read_metadata(&metadata)),
-            Err(error) if Instant::now() >= deadline => {
-                return Err(ConnectError::Unreachable {
-                    bootstrap: settings.bootstrap.clone(),
-                    waited_s: timeout.as_secs(),
-                    cause: brokers.failing().unwrap_or_else(|| {
-                        error.rdkafka_error_code().map_or(error.to_string(), |code| code.to_string())
-                    }),
-                });
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            Err(error) => error,
+        };
+        if let Some((cause, certificate)) = brokers.unusable() {
+            let check = certificate.then(|| failed_certificate_check(&settings.client(), ATTEMPT)).flatten();
+            let check = check.map(|code| format!("; {}", certificate_check(code))).unwrap_or_default();
+            let bootstrap = settings.bootstrap.clone();
+            return Err(ConnectError::Unusable { bootstrap, cause: format!("{cause}{check}") });
         }
+        if Instant::now() >= deadline {
+            return Err(ConnectError::Unreachable {
+                bootstrap: settings.bootstrap.clone(),
+                waited_s: timeout.as_secs(),
+                cause: brokers
+                    .failing()
+                    .unwrap_or_else(|| error.rdkafka_error_code().map_or(error.to_string(), |code| code.to_string())),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Asks once. Polls meanwhile, because librdkafka tells the causes of broken connections only to a
+/// client that is polled.
+fn ask(probe: &QueryConsumer, timeout: Duration) -> KafkaResult<Metadata> {
+    let is_asking = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while is_asking.load(Ordering::Acquire) {
+                // It has no partitions, so no record is lost.
+                _ = probe.poll(Duration::from_millis(50));
+            }
+        });
+        let answer = probe.fetch_metadata(None, timeout);
+        is_asking.store(false, Ordering::Release);
+        answer
+    })
 }
 
 fn read_metadata(metadata: &Metadata) -> Cluster {
@@ -396,6 +459,18 @@ fn create(
         match result {
             Ok(name) => tracing::info!(topic = name, partitions, replication, "created the topic"),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((
+                _,
+                code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed),
+            )) => {
+                let (topic, granter) = (settings.topic(*topic).to_owned(), Granter::new(settings));
+                return Err(ConnectError::Denied {
+                    describe: granter.topic(&topic, &["Describe"]),
+                    create: granter.topic(&topic, &["Create"]),
+                    topic,
+                    code: code.to_string(),
+                });
+            }
             Err((_, code)) => return Err(failed(*topic, format!(", and Kafka refuses to create it ({code})"))),
         }
     }
@@ -405,13 +480,13 @@ fn create(
 /// Waits until the cluster shows all topics with leaders.
 fn await_topics(
     settings: &KafkaSettings,
-    admin: &AdminClient<QueryContext>,
+    probe: &QueryConsumer,
     brokers: &Brokers,
     names: &[&str],
 ) -> Result<Cluster, ConnectError> {
     let deadline = Instant::now() + settings.connect_timeout;
     loop {
-        let cluster = describe(settings, admin, brokers, settings.connect_timeout)?;
+        let cluster = describe(settings, probe, brokers, settings.connect_timeout)?;
         match names.iter().find(|name| !cluster.topics.contains_key(**name) || cluster.leaderless.contains(**name)) {
             None => return Ok(cluster),
             Some(missing) if Instant::now() >= deadline => {

@@ -12,7 +12,7 @@ use super::reader::FetchedMessage;
 use super::settings::KafkaSettings;
 use crate::port::OwnedRecord;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use receipts_event::partition_of;
@@ -70,6 +70,8 @@ pub(super) fn first_records(settings: &KafkaSettings, brokers: &Arc<Brokers>, co
                 }
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => _ = open.remove(&(partition as u32)),
+            // A process that only writes events has no right to read them.
+            Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => break,
             Some(Err(_)) | None => {}
         }
     }

@@ -6,6 +6,7 @@
 use super::brokers::Brokers;
 use super::connect::WRONG_SETTINGS;
 use super::context::QueryContext;
+use super::native::Registered;
 use super::reader::FetchedMessage;
 use super::settings::KafkaSettings;
 use crate::port::{OwnedRecord, ReadError, Record, SLICE_RECORDS_MAX, Topic};
@@ -35,14 +36,15 @@ fn transient(error: &KafkaError) -> ReadError {
     ReadError::Retry(error.to_string())
 }
 
+/// A consumer that joins no group.
+pub(super) type QueryConsumer = Registered<BaseConsumer<QueryContext>>;
+
 /// Returns a consumer that joins no group. rdkafka requires a group name anyway.
-pub(super) fn query_consumer(
-    mut config: ClientConfig,
-    brokers: &Arc<Brokers>,
-) -> Result<BaseConsumer<QueryContext>, ReadError> {
+pub(super) fn query_consumer(mut config: ClientConfig, brokers: &Arc<Brokers>) -> Result<QueryConsumer, ReadError> {
     config.set("group.id", "receipts-inspect");
-    BaseConsumer::from_config_and_context(&config, QueryContext(Arc::clone(brokers)))
-        .map_err(|error| ReadError::Stop(format!("{WRONG_SETTINGS}: {error}")))
+    let consumer = BaseConsumer::from_config_and_context(&config, QueryContext(Arc::clone(brokers)))
+        .map_err(|error| ReadError::Stop(format!("{WRONG_SETTINGS}: {error}")))?;
+    Ok(Registered::new(consumer, brokers.clients()))
 }
 
 /// Returns the bounds of a partition, by the consumer's isolation level.
@@ -65,7 +67,7 @@ impl Inspector {
         Inspector { settings, brokers, partitions }
     }
 
-    fn consumer(&self, topic: Topic, partition: u32) -> Result<BaseConsumer<QueryContext>, ReadError> {
+    fn consumer(&self, topic: Topic, partition: u32) -> Result<QueryConsumer, ReadError> {
         // The topic of dead letters may have another number of partitions.
         if partition >= self.partitions && topic != Topic::DeadLetters {
             let sentence =
@@ -106,7 +108,8 @@ impl Inspector {
     }
 
     pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {
-        self.bounds_by(&self.consumer(topic, partition)?, topic, partition)
+        let consumer = self.consumer(topic, partition)?;
+        self.bounds_by(&consumer, topic, partition)
     }
 
     pub(super) fn read(

@@ -6,16 +6,22 @@
 
 mod batching;
 mod brokers;
+mod causes;
 mod connect;
 mod context;
 mod early_keys;
 mod inspect;
 mod member;
+mod native;
 mod outcomes;
+mod properties;
+mod property_names;
 mod reader;
 mod rebalance;
+mod rights;
 mod settings;
 mod tail;
+mod tokens;
 mod topic_config;
 mod topic_id;
 mod topic_watch;
@@ -32,6 +38,8 @@ use async_trait::async_trait;
 use brokers::Brokers;
 pub use connect::ConnectError;
 use inspect::Inspector;
+pub use properties::Properties;
+pub use rights::{Part, Resource, Right, idempotent_write, prefixed, rights};
 pub use settings::{BoundTopic, CreateTopics, KafkaSettings};
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
@@ -64,6 +72,8 @@ impl KafkaLog {
     pub fn connect(settings: KafkaSettings) -> Result<Self, ConnectError> {
         let settings = Arc::new(settings);
         let brokers = Arc::<Brokers>::default();
+        settings.check()?;
+        tokens::start(&settings, &brokers)?;
         let connect::Prepared { partitions, cluster_id, topics, age_max } = connect::prepare(&settings, &brokers)?;
         let writer = Arc::new(KafkaWriter::new(&settings, &brokers, topics.message_bytes())?);
         let inspector = Inspector::new(settings.clone(), brokers.clone(), partitions);
@@ -124,6 +134,7 @@ impl Log for KafkaLog {
     }
 
     fn writer(&self) -> Arc<dyn Writer> {
+        self.writer.start();
         self.writer.clone()
     }
 }

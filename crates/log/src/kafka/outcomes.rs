@@ -8,13 +8,11 @@
 //! offset.
 
 use super::brokers::Brokers;
-use super::context::QueryContext;
-use super::inspect::{bounds_of, query_consumer};
+use super::inspect::{QueryConsumer, bounds_of, query_consumer};
 use super::settings::KafkaSettings;
 use crate::check::Failures;
 use crate::port::{AppendError, Location};
 use parking_lot::{Condvar, Mutex};
-use rdkafka::consumer::base_consumer::BaseConsumer;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -203,7 +201,7 @@ impl Outcomes {
         Some(Query { index, topic: topic.clone(), partition: *partition, waiters: std::mem::take(waiters) })
     }
 
-    fn run_query(&self, consumer: &mut Option<BaseConsumer<QueryContext>>, query: Query) {
+    fn run_query(&self, consumer: &mut Option<QueryConsumer>, query: Query) {
         let Query { index, topic, partition, waiters } = query;
         match self.last_offset(consumer, &topic, partition) {
             Ok(offset) => {
@@ -231,12 +229,7 @@ impl Outcomes {
 
     /// Returns the last offset of a partition. Records of open transactions count, because our
     /// record may come after them.
-    fn last_offset(
-        &self,
-        consumer: &mut Option<BaseConsumer<QueryContext>>,
-        topic: &str,
-        partition: u32,
-    ) -> Result<u64, String> {
+    fn last_offset(&self, consumer: &mut Option<QueryConsumer>, topic: &str, partition: u32) -> Result<u64, String> {
         if consumer.is_none() {
             let mut config = self.settings.reader();
             config.set("isolation.level", "read_uncommitted");
@@ -302,7 +295,7 @@ mod tests {
             let settings = KafkaSettings {
                 bootstrap: self.0.bootstrap_servers(),
                 delivery_timeout,
-                properties: BTreeMap::from([("linger.ms".into(), linger_ms.to_string())]),
+                properties: BTreeMap::from([("linger.ms".into(), linger_ms.to_string())]).into(),
                 ..KafkaSettings::default()
             };
             KafkaWriter::new(&Arc::new(settings), &Arc::default(), Arc::new(usize::MAX.into())).unwrap()

@@ -8,7 +8,9 @@ use super::brokers::{Brokers, is_contact};
 use super::connect::WRONG_SETTINGS;
 use super::inspect::Inspector;
 use super::member::leave;
+use super::native::Registered;
 use super::rebalance::{Rebalance, RebalanceContext, give_back, take};
+use super::rights::Granter;
 use super::settings::KafkaSettings;
 use super::transactions::{STATISTICS_INTERVAL_MS, Transactions};
 use super::verdict::{Verdict, verdict};
@@ -46,11 +48,12 @@ const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// See [`Reader`].
 pub(super) struct KafkaReader {
-    consumer: BaseConsumer<RebalanceContext>,
+    consumer: Registered<BaseConsumer<RebalanceContext>>,
     settings: Arc<KafkaSettings>,
     brokers: Arc<Brokers>,
-    group: String,
     topic: String,
+    group: String,
+    granter: Granter,
     /// Looks at records outside the group while partitions are taken over.
     inspector: Inspector,
     assignment: Arc<dyn Assignment>,
@@ -74,12 +77,13 @@ fn join(
     brokers: &Arc<Brokers>,
     contact: &Contact,
     group: &str,
-) -> Result<BaseConsumer<RebalanceContext>, ReadError> {
+) -> Result<Registered<BaseConsumer<RebalanceContext>>, ReadError> {
     let context = RebalanceContext::new(Arc::clone(brokers), Transactions::new(&settings.events, contact.clone()));
     let mut config = settings.member(group);
     config.set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
     let consumer = BaseConsumer::from_config_and_context(&config, context)
         .map_err(|error| ReadError::Stop(format!("{WRONG_SETTINGS}: {error}")))?;
+    let consumer = Registered::new(consumer, brokers.clients());
     consumer
         .subscribe(&[&settings.events])
         .map_err(|error| ReadError::Stop(format!("cannot subscribe to {}: {error}", settings.events)))?;
@@ -108,6 +112,8 @@ impl KafkaReader {
             brokers: brokers.clone(),
             group: group.to_owned(),
             topic: settings.events.clone(),
+            group: group.to_owned(),
+            granter: Granter::new(&settings),
             inspector: Inspector::new(settings, brokers, partitions),
             assignment,
             contact,
@@ -272,8 +278,8 @@ impl KafkaReader {
 
     /// Decides whether an error is transient.
     fn judge(&mut self, error: &KafkaError) -> ReadError {
-        match verdict(error, &self.topic) {
-            Verdict::Retry => ReadError::Retry(error.to_string()),
+        match verdict(error, &self.topic, Some(&self.group), &self.granter) {
+            Verdict::Retry | Verdict::Ignore => ReadError::Retry(error.to_string()),
             Verdict::Stop(sentence) => self.stop(sentence),
             Verdict::Fenced => {
                 self.contact.set_membership(Membership::Fenced);

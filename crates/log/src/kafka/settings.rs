@@ -3,10 +3,12 @@
 //! It does not connect. Properties that correctness depends on cannot be overridden.
 
 use super::connect::ConnectError;
+use super::properties::{self, Kind, Properties};
 use crate::PARTITIONS_DEFAULT;
 use crate::port::Topic;
+use crate::token::TokenSource;
 use rdkafka::ClientConfig;
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How to create missing topics.
@@ -37,7 +39,7 @@ pub struct BoundTopic {
 }
 
 /// How to reach Kafka, and the names of the topics.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct KafkaSettings {
     /// The bootstrap brokers: `HOST:PORT`, separated by commas.
     pub bootstrap: String,
@@ -66,8 +68,10 @@ pub struct KafkaSettings {
     /// with the classic group protocol only, and not where `properties` has `group.instance.id`.
     pub instance: Option<String>,
     /// Further librdkafka properties, for instance `security.protocol`. Properties that the log
-    /// sets for correctness are refused.
-    pub properties: BTreeMap<String, String>,
+    /// sets for correctness are refused. Each client gets those of its kind.
+    pub properties: Properties,
+    /// Fetches tokens if `properties` ask for OAUTHBEARER by OIDC.
+    pub tokens: Option<Arc<dyn TokenSource>>,
 }
 
 impl Default for KafkaSettings {
@@ -84,7 +88,8 @@ impl Default for KafkaSettings {
             connect_timeout: Duration::from_secs(30),
             delivery_timeout: Duration::from_secs(30),
             instance: None,
-            properties: BTreeMap::new(),
+            properties: Properties::default(),
+            tokens: None,
         }
     }
 }
@@ -184,17 +189,21 @@ impl KafkaSettings {
         {
             return Err(ConnectError::Settings("topics need at least 1 partition and 1 replica".into()));
         }
-        Ok(())
+        properties::check(&self.properties)
     }
 
-    /// Returns the properties of every client.
+    /// Returns the properties of a client for administration.
     pub(super) fn client(&self) -> ClientConfig {
+        self.of_kind(Kind::Admin)
+    }
+
+    fn of_kind(&self, kind: Kind) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "receipts").set("message.max.bytes", RECORD_BYTES_MAX);
         // Notices a broken connection before the next request, and reconnects soon after a
         // failover.
         config.set("socket.keepalive.enable", "true").set("reconnect.backoff.max.ms", "2000");
-        for (name, value) in &self.properties {
+        for (name, value) in self.properties.iter().filter(|(name, _)| properties::goes_to(name, kind)) {
             config.set(name, value);
         }
         config.set("bootstrap.servers", &self.bootstrap);
@@ -229,7 +238,7 @@ impl KafkaSettings {
 
     /// Returns the properties of a reader, without its group.
     pub(super) fn reader(&self) -> ClientConfig {
-        let mut config = self.client();
+        let mut config = self.of_kind(Kind::Consumer);
         self.set_defaults(&mut config, &READER_DEFAULTS);
         if !self.has_new_protocol() {
             self.set_defaults(&mut config, &CLASSIC_DEFAULTS);
@@ -241,7 +250,7 @@ impl KafkaSettings {
     /// Returns the properties of the writer. Its topics take batches of at most `message_bytes`,
     /// and a broker refuses a larger batch as a whole, even if each of its records would fit.
     pub(super) fn writer(&self, message_bytes: usize) -> ClientConfig {
-        let mut config = self.client();
+        let mut config = self.of_kind(Kind::Producer);
         self.set_defaults(&mut config, &WRITER_DEFAULTS);
         let batch_bytes = message_bytes.saturating_sub(BATCH_HEADER_BYTES).clamp(1, BATCH_BYTES_MAX);
         self.set_defaults(&mut config, &[("batch.size", &batch_bytes.to_string())]);
@@ -260,9 +269,11 @@ impl KafkaSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn with(name: &str, value: &str) -> KafkaSettings {
-        KafkaSettings { properties: BTreeMap::from([(name.into(), value.into())]), ..KafkaSettings::default() }
+        let properties = BTreeMap::from([(name.to_owned(), value.to_owned())]).into();
+        KafkaSettings { properties, ..KafkaSettings::default() }
     }
 
     #[test]

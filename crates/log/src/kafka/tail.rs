@@ -3,14 +3,13 @@
 //! It commits nothing, joins no group, and only moves to the next offset.
 
 use super::brokers::Brokers;
-use super::context::QueryContext;
-use super::inspect::query_consumer;
+use super::inspect::{QueryConsumer, query_consumer};
 use super::reader::{PollBatch, poll_slices};
+use super::rights::Granter;
 use super::settings::KafkaSettings;
 use super::verdict::{Verdict, verdict};
 use crate::port::{Polled, ReadError, Tail, Topic};
 use rdkafka::consumer::Consumer;
-use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::sync::Arc;
@@ -18,8 +17,9 @@ use std::time::{Duration, Instant};
 
 /// See [`Tail`].
 pub(super) struct KafkaTail {
-    consumer: BaseConsumer<QueryContext>,
+    consumer: QueryConsumer,
     topic: String,
+    granter: Granter,
     /// By partition: its next record has at least this offset; `None` if it is not followed.
     next: Vec<Option<u64>>,
     /// An error of the last poll that came after some records.
@@ -51,15 +51,15 @@ impl KafkaTail {
                 .map_err(|error| ReadError::Stop(format!("cannot follow {topic}: {error}")))?;
         }
         consumer.assign(&assignment).map_err(|error| ReadError::Retry(error.to_string()))?;
-        Ok(KafkaTail { consumer, topic, next, pending: None, stopped: None })
+        Ok(KafkaTail { consumer, topic, granter: Granter::new(settings), next, pending: None, stopped: None })
     }
 
     /// Decides whether an error is transient. A missing topic may come back, so a tail waits for
     /// it.
     fn judge(&mut self, error: &KafkaError) -> ReadError {
-        match verdict(error, &self.topic) {
+        match verdict(error, &self.topic, None, &self.granter) {
             // A tail is in no group.
-            Verdict::Retry | Verdict::Topic | Verdict::Fenced => ReadError::Retry(error.to_string()),
+            Verdict::Retry | Verdict::Topic | Verdict::Fenced | Verdict::Ignore => ReadError::Retry(error.to_string()),
             Verdict::Stop(sentence) => {
                 self.stopped = Some(sentence.clone());
                 ReadError::Stop(sentence)

@@ -7,6 +7,7 @@
 
 use super::connect::ConnectError;
 use super::context::QueryContext;
+use super::rights::Granter;
 use super::settings::{KafkaSettings, RECORD_BYTES_MAX};
 use crate::port::Topic;
 use futures_executor::block_on;
@@ -125,8 +126,9 @@ pub(super) fn check_events(settings: &KafkaSettings, admin: &Admin) -> Result<To
     tracing::warn!(
         topic = name,
         cause,
+        command = Granter::new(settings).topic(name, &["DescribeConfigs"]),
         "the topic's configuration cannot be read: make sure that cleanup.policy is delete and that \
-         message.timestamp.after.max.ms is at most 3600000, or let this user describe the topic's configs"
+         message.timestamp.after.max.ms is at most 3600000, or let this user describe the topic's configs by the command"
     );
     Ok(TopicConfig::default())
 }

@@ -6,6 +6,7 @@
 //! Keeps INV-SAME-LOG.
 
 use super::context::QueryContext;
+use super::native::Registered;
 use super::settings::KafkaSettings;
 use super::topic_config::{TopicConfig, describe_configs};
 use super::topic_id::{Described, describe};
@@ -34,7 +35,7 @@ pub(super) type TopicIds = [Option<String>; Topic::ALL.len()];
 /// The topics as they were at the start, and the questions about them.
 pub(super) struct TopicWatch {
     settings: Arc<KafkaSettings>,
-    admin: AdminClient<QueryContext>,
+    admin: Registered<AdminClient<QueryContext>>,
     ids: TopicIds,
     /// True once something follows the topic of updates.
     follows_updates: AtomicBool,
@@ -55,7 +56,7 @@ impl TopicWatch {
     /// Begins with what the start has found.
     pub(super) fn new(
         settings: Arc<KafkaSettings>,
-        admin: AdminClient<QueryContext>,
+        admin: Registered<AdminClient<QueryContext>>,
         ids: TopicIds,
         config: TopicConfig,
     ) -> Self {

@@ -7,15 +7,13 @@
 //! Keeps INV-PARTITION-COUNT.
 
 use super::brokers::Brokers;
-use super::context::QueryContext;
-use super::inspect::query_consumer;
+use super::inspect::{QueryConsumer, query_consumer};
 use super::settings::KafkaSettings;
 use super::topic_watch::TopicWatch;
 use crate::contact::Contact;
 use crate::port::{Ends, ReadError, Topic};
 use parking_lot::Mutex;
 use rdkafka::consumer::Consumer;
-use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::sync::{Arc, Weak};
@@ -37,7 +35,7 @@ const FEWER_SEEN: u32 = 5;
 /// The watch of one log. Its thread ends soon after it is dropped.
 pub(super) struct Watch {
     /// Sees records of open transactions too.
-    consumer: BaseConsumer<QueryContext>,
+    consumer: QueryConsumer,
     events: String,
     partitions: u32,
     topics: TopicWatch,

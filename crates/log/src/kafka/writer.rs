@@ -7,7 +7,9 @@
 use super::batching::Batching;
 use super::brokers::Brokers;
 use super::connect::ConnectError;
+use super::native::Registered;
 use super::outcomes::{Outcomes, QUERY_TIMEOUT, Waiter};
+use super::rights::Granter;
 use super::settings::{BATCH_HEADER_BYTES, KafkaSettings};
 use crate::port::{AppendError, Entry, PendingAppend, Writer};
 use bytes::Bytes;
@@ -18,7 +20,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -33,6 +35,10 @@ struct Deliveries {
     /// The largest batch that the topics take.
     message_bytes: Arc<AtomicUsize>,
     batching: Arc<Batching<Append>>,
+    granter: Granter,
+    /// True once the brokers have refused to let this producer write idempotently. librdkafka then
+    /// drops the queue without a reason.
+    may_not_write: AtomicBool,
 }
 
 /// An entry, and its caller.
@@ -47,6 +53,9 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, reason: KafkaError, message: &str) {
+        if message.contains("Cluster authorization failed") {
+            self.may_not_write.store(true, Ordering::Release);
+        }
         self.brokers.error(&reason, message);
     }
 }
@@ -61,7 +70,11 @@ impl ProducerContext for Deliveries {
                 self.outcomes.delivered(message.topic(), message.partition(), message.offset(), *waiter);
             }
             Err((error, message)) => {
-                let why = match failure(error, message.topic()) {
+                let refused = KafkaError::MessageProduction(RDKafkaErrorCode::ClusterAuthorizationFailed);
+                let is_dropped =
+                    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::Fatal));
+                let error = if is_dropped && self.may_not_write.load(Ordering::Acquire) { &refused } else { error };
+                let why = match failure(error, message.topic(), &self.granter) {
                     // The batch was too large, not the record: the next batch has another size.
                     AppendError::TooLarge(why) if self.fits(message) => AppendError::NotWritten(why),
                     why => why,
@@ -85,10 +98,19 @@ impl Deliveries {
 }
 
 /// Distinguishes certain failures from unknown outcomes.
-fn failure(error: &KafkaError, topic: &str) -> AppendError {
+fn failure(error: &KafkaError, topic: &str, granter: &Granter) -> AppendError {
     use RDKafkaErrorCode as Code;
     let sentence = format!("{topic}: {error}");
     match error.rdkafka_error_code() {
+        Some(code @ Code::TopicAuthorizationFailed) => AppendError::NotWritten(format!(
+            "{topic}: this user may not write to the topic ({code}): {}",
+            granter.topic(topic, &["Write"])
+        )),
+        Some(code @ Code::ClusterAuthorizationFailed) => AppendError::NotWritten(format!(
+            "{topic}: this user may not write idempotently ({code}): {}; with brokers older than Kafka 2.8 also: {}",
+            granter.topic(topic, &["Write"]),
+            granter.idempotent_write()
+        )),
         // A broker decides these by the record alone, so it refused every earlier attempt as well.
         Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => AppendError::TooLarge(sentence),
         Some(Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidMessage | Code::InvalidTopic)
@@ -109,7 +131,10 @@ pub(super) struct KafkaWriter {
 
 /// The producer, and what is on its way to it.
 struct Sending {
-    producer: RwLock<Made<ThreadedProducer<Deliveries>>>,
+    /// Made for the first caller that asks for a writer: even an idle producer asks for the right to
+    /// write.
+    producer: RwLock<Option<Made>>,
+    granter: Granter,
     batching: Arc<Batching<Append>>,
     outcomes: Arc<Outcomes>,
     brokers: Arc<Brokers>,
@@ -118,8 +143,8 @@ struct Sending {
 }
 
 /// A producer, and the largest batch that the topics took when it was made.
-struct Made<P> {
-    producer: P,
+struct Made {
+    producer: Registered<ThreadedProducer<Deliveries>>,
     message_bytes: usize,
 }
 
@@ -132,10 +157,9 @@ impl KafkaWriter {
     ) -> Result<Self, ConnectError> {
         let outcomes = Outcomes::new(settings.clone(), brokers.clone());
         let batching = Arc::default();
-        let producer = producer(settings, brokers, &outcomes, &message_bytes, &batching)?;
-        let (settings, brokers) = (settings.clone(), brokers.clone());
-        let producer = RwLock::new(producer);
-        let sending = Arc::new(Sending { producer, batching, outcomes, brokers, settings, message_bytes });
+        let granter = Granter::new(settings);
+        let (settings, brokers, producer) = (settings.clone(), brokers.clone(), RwLock::default());
+        let sending = Arc::new(Sending { producer, granter, batching, outcomes, brokers, settings, message_bytes });
         let thread = std::thread::Builder::new().name("log-sender".into()).spawn({
             let sending = sending.clone();
             move || sending.batching.run(|append| sending.send(append))
@@ -143,48 +167,56 @@ impl KafkaWriter {
         let thread = thread.map_err(|error| ConnectError::Settings(format!("no thread can be started: {error}")))?;
         Ok(KafkaWriter { sending, thread: Some(thread) })
     }
-}
 
-fn producer(
-    settings: &KafkaSettings,
-    brokers: &Arc<Brokers>,
-    outcomes: &Arc<Outcomes>,
-    message_bytes: &Arc<AtomicUsize>,
-    batching: &Arc<Batching<Append>>,
-) -> Result<Made<ThreadedProducer<Deliveries>>, ConnectError> {
-    let deliveries = Deliveries {
-        outcomes: outcomes.clone(),
-        brokers: brokers.clone(),
-        message_bytes: message_bytes.clone(),
-        batching: batching.clone(),
-    };
-    let message_bytes = message_bytes.load(Ordering::Acquire);
-    let producer = ThreadedProducer::from_config_and_context(&settings.writer(message_bytes), deliveries)
-        .map_err(|error| ConnectError::Settings(error.to_string()))?;
-    Ok(Made { producer, message_bytes })
+    /// Makes the producer, unless it exists. The first append reports a failure.
+    pub(super) fn start(&self) {
+        _ = self.sending.follow_size();
+    }
 }
 
 impl Sending {
-    /// Replaces the producer if the topics take batches of another size than when it was made. The
-    /// old one sends its queue first, so the order within a partition stays.
-    fn follow_size(&self) {
+    fn made(&self, message_bytes: usize) -> Result<Made, KafkaError> {
+        let deliveries = Deliveries {
+            outcomes: self.outcomes.clone(),
+            brokers: self.brokers.clone(),
+            message_bytes: self.message_bytes.clone(),
+            batching: self.batching.clone(),
+            granter: self.granter.clone(),
+            may_not_write: AtomicBool::new(false),
+        };
+        let producer = ThreadedProducer::from_config_and_context(&self.settings.writer(message_bytes), deliveries)?;
+        Ok(Made { producer: Registered::new(producer, self.brokers.clients()), message_bytes })
+    }
+
+    /// Makes the producer, or replaces it if the topics take batches of another size than when it
+    /// was made. The old one sends its queue first, so the order within a partition stays.
+    ///
+    /// # Errors
+    /// Why there is no producer.
+    fn follow_size(&self) -> Result<(), String> {
         let message_bytes = self.message_bytes.load(Ordering::Acquire);
-        if self.producer.read().message_bytes == message_bytes {
-            return;
+        let is_current = |made: &Option<Made>| made.as_ref().is_some_and(|made| made.message_bytes == message_bytes);
+        if is_current(&self.producer.read()) {
+            return Ok(());
         }
         let mut current = self.producer.write();
-        if current.message_bytes == message_bytes {
-            return;
+        if is_current(&current) {
+            return Ok(());
         }
-        // A record that is still open after that time gets its outcome when the producer is dropped.
-        _ = current.producer.flush(self.settings.delivery_timeout);
-        match producer(&self.settings, &self.brokers, &self.outcomes, &self.message_bytes, &self.batching) {
-            Ok(new) => *current = new,
-            Err(error) => {
+        if let Some(old) = &*current {
+            // A record that is still open after that time gets its outcome when the producer is
+            // dropped.
+            _ = old.producer.flush(self.settings.delivery_timeout);
+        }
+        match (self.made(message_bytes), &mut *current) {
+            (Ok(new), current) => *current = Some(new),
+            (Err(error), None) => return Err(format!("the Kafka settings are wrong: {error}")),
+            (Err(error), Some(old)) => {
                 tracing::warn!(%error, "no producer with other batches can be made; the present one goes on");
-                current.message_bytes = message_bytes;
+                old.message_bytes = message_bytes;
             }
         }
+        Ok(())
     }
 
     /// Queues an entry at the producer. Blocks while its queue is full.
@@ -204,20 +236,31 @@ impl Sending {
             headers,
             delivery_opaque: Box::new(waiter),
         };
-        self.follow_size();
+        if let Err(why) = self.follow_size() {
+            self.batching.acknowledge();
+            let why = AppendError::NotWritten(format!("{topic}: {why}"));
+            return self.outcomes.resolve(*record.delivery_opaque, Err(why));
+        }
         loop {
-            let sent = self.producer.read().producer.send(record);
-            match sent {
+            let made = self.producer.read();
+            let producer = &made.as_ref().expect("it was made above").producer;
+            match producer.send(record) {
                 Ok(()) => return,
                 Err((error, back))
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) && Instant::now() < deadline =>
                 {
                     record = back;
+                    drop(made);
                     std::thread::sleep(FULL_PAUSE);
                 }
                 Err((error, back)) => {
                     // The record never entered the queue, so it is certainly not written.
-                    let why = match (self.producer.read().producer.client().fatal_error(), failure(&error, topic)) {
+                    let why = match (producer.client().fatal_error(), failure(&error, topic, &self.granter)) {
+                        (Some((RDKafkaErrorCode::ClusterAuthorizationFailed, _)), _) => failure(
+                            &KafkaError::MessageProduction(RDKafkaErrorCode::ClusterAuthorizationFailed),
+                            topic,
+                            &self.granter,
+                        ),
                         (Some((code, reason)), _) => AppendError::NotWritten(format!(
                             "{topic}: the producer failed for good ({code}: {reason}): restart the process"
                         )),
@@ -248,7 +291,9 @@ impl Writer for KafkaWriter {
         let Sending { producer, batching, outcomes, .. } = &*self.sending;
         let deadline = Instant::now() + timeout;
         let is_sent = batching.cut(deadline);
-        let flushed = producer.read().producer.flush(deadline.saturating_duration_since(Instant::now()));
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Without a producer nothing is on its way.
+        let flushed = producer.read().as_ref().map_or(Ok(()), |made| made.producer.flush(left));
         let why = match flushed {
             Ok(()) if is_sent => return outcomes.flush(deadline),
             Ok(()) => "they are not sent yet".to_owned(),
@@ -287,7 +332,10 @@ mod tests {
     #[test]
     fn only_certain_refusals_count_as_not_written() {
         use RDKafkaErrorCode as Code;
-        let judged = |code| failure(&KafkaError::MessageProduction(code), "t");
+        let granter = Granter::new(&KafkaSettings::default());
+        let judged = |code| failure(&KafkaError::MessageProduction(code), "t", &granter);
+        let refused = judged(Code::TopicAuthorizationFailed);
+        assert!(refused.cause().contains("--operation Write --topic t") && !refused.may_have_happened(), "{refused}");
         assert!(matches!(judged(Code::MessageSizeTooLarge), AppendError::TooLarge(_)));
         for code in [Code::QueueFull, Code::InvalidRecord, Code::UnknownPartition, Code::PurgeQueue] {
             assert!(matches!(judged(code), AppendError::NotWritten(_)), "{code}");

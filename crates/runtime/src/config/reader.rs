@@ -3,10 +3,11 @@
 //! continues with the default, so that all mistakes are reported at once.
 
 use super::mistakes::{Mistake, Mistakes, Origin, nearest};
-use super::sources::{Entry, NAMED_BY_USER, PROPERTIES, Raw, Sources, TENANTS};
+use super::sources::{Entry, NAMED_BY_USER, Raw, Sources, TENANTS};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 /// The reference of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,12 +161,11 @@ impl Reader {
         read.unwrap_or(names[0].1)
     }
 
-    /// Reads names and values that the user chooses, below [`PROPERTIES`]. Never shows their
-    /// values.
-    pub(super) fn properties(&mut self, help: &'static str) -> BTreeMap<String, String> {
+    /// Reads names and values that the user chooses, below a key. Never shows their values.
+    pub(super) fn properties(&mut self, all: &'static str, help: &'static str) -> BTreeMap<String, String> {
         let allowed = "NAME=VALUE, several separated by commas; a comma within a value is written `\\,`".to_owned();
-        self.docs.push(KeyDoc { key: PROPERTIES, help, default: None, allowed });
-        let prefix = format!("{PROPERTIES}.");
+        self.docs.push(KeyDoc { key: all, help, default: None, allowed });
+        let prefix = format!("{all}.");
         let mut properties = BTreeMap::new();
         for (key, Entry { raw, origin }) in &self.sources.entries {
             let Some(name) = key.strip_prefix(&prefix) else { continue };
@@ -227,9 +227,15 @@ impl Reader {
     }
 
     /// Notes that an allowed value contradicts another one.
-    pub(super) fn contradiction(&mut self, key: &'static str, problem: String) {
+    pub(super) fn contradiction(&mut self, key: &str, problem: String) {
         let origin = self.sources.entries.get(key).map_or(Origin::Default, |entry| entry.origin.clone());
         self.mistakes.push(Mistake { origin, key: Some(key.to_owned()), problem });
+    }
+
+    /// Notes a mistake within a file that a value names.
+    pub(super) fn mistake_within(&mut self, path: &Path, line: usize, problem: String) {
+        let origin = Origin::File { path: path.to_owned(), line: Some(line) };
+        self.mistakes.push(Mistake { origin, key: None, problem });
     }
 
     /// Ends the reading. Each key of a source that no call has read is unknown.

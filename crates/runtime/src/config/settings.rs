@@ -9,7 +9,9 @@ pub use callers::{Access, AccessRule, AccessRules, Algorithm, Auth};
 pub use http::{Http, Shares};
 pub use snapshot::Snapshot;
 
+use super::property_files;
 use super::reader::{Reader, Rule};
+use super::sources::{PROPERTIES, PROPERTY_FILES};
 use crate::telemetry;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -74,8 +76,13 @@ pub struct Kafka {
     pub bootstrap: Option<String>,
     /// The replication factor of new topics; if absent, the number of brokers, at most 3.
     pub replication: Option<u16>,
-    /// Further properties of the client, by librdkafka's names.
+    /// Further properties of the client, by librdkafka's names, those of the two kinds of files
+    /// among them.
     pub properties: KafkaProperties,
+    /// The file of properties, if there is one.
+    pub properties_file: Option<PathBuf>,
+    /// Files with the value of one property each, by its name.
+    pub property_files: BTreeMap<String, PathBuf>,
 }
 
 /// Properties of the Kafka client by librdkafka's names. Debug output shows no value, because some
@@ -304,7 +311,7 @@ impl Settings {
                 "{what}.insecure_listen: every client that reaches {address} may read and write anything for any tenant"
             )
         });
-        open.chain(self.auth.warning()).collect()
+        open.chain(self.auth.warning()).chain(self.kafka.warning()).collect()
     }
 }
 
@@ -330,17 +337,37 @@ impl Log {
 }
 
 impl Kafka {
+    /// Properties that let anybody on the way be a broker.
+    fn warning(&self) -> Option<String> {
+        let is =
+            |name: &str, value: &str| self.properties.0.get(name).is_some_and(|own| own.eq_ignore_ascii_case(value));
+        let name =
+            [("enable.ssl.certificate.verification", "false"), ("ssl.endpoint.identification.algorithm", "none")]
+                .into_iter()
+                .find_map(|(name, value)| is(name, value).then(|| format!("{name}={value}")))?;
+        Some(format!(
+            "kafka.properties: with {name} anybody on the way may be a broker and read what the service writes"
+        ))
+    }
+
     fn read(from: &mut Reader) -> Self {
         let bootstrap =
             "Kafka brokers to connect to first; if not set, the event log is the embedded one in the data directory";
         let replication = "Replication factor of new topics; if not set, the number of brokers, at most 3";
         let properties =
             "Further properties of the Kafka client, by librdkafka's names (`security.protocol = \"SSL\"`)";
-        Self {
-            bootstrap: from.optional_text("kafka.bootstrap", bootstrap, &HOST_PORTS),
-            replication: from.optional_integer("kafka.replication", replication, 1..=32_767),
-            properties: KafkaProperties(from.properties(properties)),
-        }
+        let many = "File of further properties of the Kafka client, a line NAME=VALUE each, and # before comments; \
+                    kafka.properties and kafka.property_files win over it";
+        let single = "Files that hold the value of one property of the Kafka client each, such as mounted secrets \
+                      (`sasl.password = \"/run/secrets/kafka\"`); a line break at the end does not count";
+        let bootstrap = from.optional_text("kafka.bootstrap", bootstrap, &HOST_PORTS);
+        let replication = from.optional_integer("kafka.replication", replication, 1..=32_767);
+        let given = from.properties(PROPERTIES, properties);
+        let properties_file = from.optional_text("kafka.properties_file", many, &NOT_EMPTY).map(PathBuf::from);
+        let property_files = from.properties(PROPERTY_FILES, single).into_iter();
+        let property_files = property_files.map(|(name, path)| (name, PathBuf::from(path))).collect();
+        let properties = property_files::completed(from, given, properties_file.as_deref(), &property_files);
+        Self { bootstrap, replication, properties: KafkaProperties(properties), properties_file, property_files }
     }
 }
 

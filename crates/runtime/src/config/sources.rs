@@ -10,10 +10,12 @@ use toml::de::{DeTable, DeValue};
 
 /// A key whose entries the user names: `kafka.properties.security.protocol`.
 pub(super) const PROPERTIES: &str = "kafka.properties";
+/// The same, but the values are files that hold the values: `kafka.property_files.sasl.password`.
+pub(super) const PROPERTY_FILES: &str = "kafka.property_files";
 /// Another one: `access.tenants.acme.unread`.
 pub(super) const TENANTS: &str = "access.tenants";
 /// All keys whose entries the user names.
-pub(super) const NAMED_BY_USER: [&str; 2] = [PROPERTIES, TENANTS];
+pub(super) const NAMED_BY_USER: [&str; 3] = [PROPERTIES, PROPERTY_FILES, TENANTS];
 
 /// A value as its source has it.
 #[derive(Debug, Clone, PartialEq)]

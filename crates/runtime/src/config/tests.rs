@@ -277,8 +277,46 @@ fn several_properties_are_separated_by_commas() {
 }
 
 #[test]
+fn properties_come_from_files_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let many = write("kafka.properties", "# ours\nsecurity.protocol = SASL_SSL\n\nlinger.ms=1\nsasl.password=a=b\n");
+    let password = write("password", "s3cret\n");
+    let variables =
+        [("RECEIPTS_KAFKA__PROPERTIES_FILE", &*many), ("RECEIPTS_KAFKA__PROPERTY_FILES__SASL__PASSWORD", &password)];
+    let kafka = load(None, env(&variables), &[flag("kafka.properties", "linger.ms=5")]).expect("no mistake").kafka;
+    let properties: Vec<_> = kafka.properties.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(properties, ["linger.ms=5", "sasl.password=s3cret", "security.protocol=SASL_SSL"]);
+    assert_eq!(kafka.property_files["sasl.password"], std::path::PathBuf::from(&password));
+    let only = load(None, [], &[flag("kafka.properties_file", &many)]).expect("no mistake").kafka;
+    assert_eq!(only.properties.0["sasl.password"], "a=b");
+
+    let wrong = write("wrong", "linger.ms=1\ns3cret\nlinger.ms=2\n");
+    let flags = [
+        flag("kafka.properties_file", &wrong),
+        flag("kafka.property_files", "sasl.password=/nowhere/password"),
+        flag("kafka.properties", "sasl.password=s3cret"),
+    ];
+    let mistakes = load(None, [], &flags).expect_err("four mistakes");
+    let said = mistakes.to_string();
+    assert_eq!(mistakes.as_slice().len(), 4, "{said}");
+    for part in [
+        &format!("file {wrong} line 2: not allowed"),
+        &format!("file {wrong} line 3: linger.ms stands twice"),
+        "flag --kafka-property-files: /nowhere/password cannot be read",
+        "flag --kafka-property-files: must not be set together with kafka.properties.sasl.password",
+    ] {
+        assert!(said.contains(part) && !said.contains("s3cret"), "{part} is not in {said}");
+    }
+}
+
+#[test]
 fn no_mistake_proposes_the_same_word() {
-    for key in ["kafka.properties", "access.tenants"] {
+    for key in ["kafka.properties", "kafka.property_files", "access.tenants"] {
         let (section, name) = key.split_once('.').expect("a section");
         let mistakes = mistakes_of(&format!("[{section}]\n{name} = \"a=b\""));
         assert_eq!(

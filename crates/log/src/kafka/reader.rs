@@ -112,7 +112,6 @@ impl KafkaReader {
             brokers: brokers.clone(),
             group: group.to_owned(),
             topic: settings.events.clone(),
-            group: group.to_owned(),
             granter: Granter::new(&settings),
             inspector: Inspector::new(settings, brokers, partitions),
             assignment,

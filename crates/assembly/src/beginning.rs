@@ -23,8 +23,8 @@ struct Beginning {
 }
 
 impl Beginning {
-    /// Reads the first records of a topic that begins at offset 0. Records that are no events do not
-    /// count.
+    /// Reads the first records of a topic that begins at offset 0. Records that are no events do
+    /// not count.
     fn of(records: &[OwnedRecord], decoder: Decoder) -> Self {
         let mut has_begun: BTreeMap<(String, String), bool> = BTreeMap::new();
         for record in records {

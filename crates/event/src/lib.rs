@@ -1,10 +1,10 @@
 //! Events: ids, event types, decoding and validation. No IO, and no knowledge of what an event
 //! means.
 //!
-//! [`Decoder`] decodes the records of a log, [`decode`] a value alone, and [`Event::to_json`] encodes one. [`Event::key`] and
-//! [`partition_of`] return the record's key and partition. [`copies`] returns the copies of a
-//! control event for all partitions. `schemas/event/v1` defines the format, and tests compare this
-//! crate with it.
+//! [`Decoder`] decodes the records of a log, [`decode`] a value alone, and [`Event::to_json`]
+//! encodes one. [`Event::key`] and [`partition_of`] return the record's key and partition.
+//! [`copies`] returns the copies of a control event for all partitions. `schemas/event/v1` defines
+//! the format, and tests compare this crate with it.
 
 mod body;
 mod decode;

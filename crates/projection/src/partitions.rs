@@ -157,8 +157,8 @@ impl Partitions {
         self.0.log_tag
     }
 
-    /// Confirms that all folded records are of the log that the process began with. Blocks until the
-    /// log answers.
+    /// Confirms that all folded records are of the log that the process began with. Blocks until
+    /// the log answers.
     ///
     /// # Errors
     /// If the topic was made anew meanwhile.
@@ -371,8 +371,8 @@ impl Partitions {
         readiness
     }
 
-    /// INV-TRANSACTIONS: returns a sentence about an owned partition whose records have waited for a
-    /// transaction for long.
+    /// INV-TRANSACTIONS: returns a sentence about an owned partition whose records have waited for
+    /// a transaction for long.
     fn held_long(&self, number: u32) -> Option<String> {
         let held = self.0.contact.held(number).filter(|held| held.is_long(Instant::now()))?;
         Some(format!(

@@ -36,8 +36,8 @@ pub(crate) const REPLAY_EXAMPLES: &str = "Examples:
 pub(crate) enum DeadLetters {
     /// Lists dead letters: their number by reason, and the newest of them.
     ///
-    /// A row has the time and the location of the letter, its reason, the location of the record in the
-    /// topic of events, its key, and the sentence that says why it is dead.
+    /// A row has the time and the location of the letter, its reason, the location of the record in
+    /// the topic of events, its key, and the sentence that says why it is dead.
     #[command(after_help = LIST_EXAMPLES)]
     List(List),
     /// Shows one dead letter: headers, key and value, and what a replay would do with it.
@@ -48,9 +48,9 @@ pub(crate) enum DeadLetters {
     /// Decodes each letter as the projector would now, with the settings of this command. Writes
     /// those that are right to the partition of their key, per key in the order of their first
     /// offsets, with their headers and times, and refuses the others by reason. A record's header
-    /// receipts-replayed-from names the letter's first location, so that no letter is replayed twice:
-    /// an interrupted replay goes on with the same command, and a complete one writes nothing
-    /// again.
+    /// receipts-replayed-from names the letter's first location, so that no letter is replayed
+    /// twice: an interrupted replay goes on with the same command, and a complete one writes
+    /// nothing again.
     ///
     /// A replayed event takes effect now, and not in its time. The command counts letters that may
     /// harm, by kind: order-lost, late-roster, late-send. It asks before it writes; without a

@@ -11,8 +11,8 @@ use std::str::FromStr;
 /// The header of a replayed record: the [`Origin`] of its dead letter, as `TOPIC:PARTITION:OFFSET`.
 pub const REPLAYED_FROM: &str = "receipts-replayed-from";
 
-/// The location of the record that became a dead letter. A letter that is in its topic twice has the
-/// same one.
+/// The location of the record that became a dead letter. A letter that is in its topic twice has
+/// the same one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Origin {
     /// The topic of events.

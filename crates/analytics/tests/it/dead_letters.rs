@@ -88,7 +88,7 @@ fn refused(plan: &Plan) -> Vec<(&str, u64)> {
 }
 
 #[test]
-fn letters_of_a_key_are_written_in_their_first_order() {
+fn letters_of_a_key_keep_their_first_order() {
     let world = World::new();
     for (offset, event) in [(9, read("g", "m")), (2, joined("g")), (5, sent("g", "m")), (2, joined("g"))] {
         world.letter((0, offset, 10), &key("g"), &event.to_string(), &[]);

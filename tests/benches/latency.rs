@@ -32,7 +32,7 @@ const HELP: &str = "Posts and reads of two builds in turns, on one real Kafka.
   --connections N,...    measures posts under load instead, at each number of connections
   --events N,...         events per body under load (1)
   --rounds N             turns of both sides under load (6)
-  --slice-ms N           how long a turn is (2000)
+  --slice-ms N           how long each side is asked at a time (2000)
   --json                 prints JSON
 
 Example: cargo test --workspace --all-features --bench latency -- --a old/release --b target/release";

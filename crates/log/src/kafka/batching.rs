@@ -1,8 +1,8 @@
 //! Lets entries wait for one another while others are unacknowledged (Nagle's algorithm), so that
 //! under load they share requests, and without load each is sent at once.
 //!
-//! Knows no producer. It never changes the order of one caller's entries, and none waits longer than
-//! [`WAIT_MAX`] while the producer takes entries.
+//! Knows no producer. It never changes the order of one caller's entries, and none waits longer
+//! than [`WAIT_MAX`] while the producer takes entries.
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,7 +34,7 @@ struct Waiting<E> {
     /// Entries that began to wait, and that were sent after it, since the start.
     begun_count: u64,
     sent_count: u64,
-    /// True if the entries are due whatever else holds.
+    /// True if the entries are due in any case.
     is_cut: bool,
     is_closed: bool,
 }
@@ -65,7 +65,8 @@ impl<E> Default for Batching<E> {
 }
 
 impl<E> Batching<E> {
-    /// Returns an entry that the caller is to send now, or lets it wait. Blocks while too many wait.
+    /// Returns an entry that the caller is to send now, or lets it wait. Blocks while too many
+    /// wait.
     pub(super) fn admit(&self, entry: E, bytes: usize) -> Option<E> {
         let mut waiting = self.waiting.lock();
         while waiting.is_full() {

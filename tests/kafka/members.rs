@@ -187,7 +187,7 @@ fn cloned_volume_costs_one_process_one_restart() {
 
 /// With KIP-848 a name is free only after the session of the member that had it.
 #[test]
-fn named_member_of_the_new_protocol_waits_for_its_former_self() {
+fn named_member_of_new_protocol_waits_for_itself() {
     let Some(broker) = broker() else { return };
     let kafka = Kafka::named(broker, "new-protocol");
     set_group_config(&kafka.bootstrap, &kafka.group, &[("consumer.session.timeout.ms", "5000")]);

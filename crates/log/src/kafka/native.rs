@@ -31,7 +31,7 @@ use std::time::Duration;
 pub(super) struct NativeToken {
     value: CString,
     principal: CString,
-    /// Names and values by turns.
+    /// Names and values, alternating.
     extensions: Vec<CString>,
     expires_at_ms: i64,
 }

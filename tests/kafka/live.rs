@@ -1,5 +1,6 @@
-//! INV-LIVE on a real Kafka: `receipts export --follow` beside a running service, killed and started
-//! again. Must not repeat the kills of `tests/it`: one is enough to see the topic read again.
+//! INV-LIVE on a real Kafka: `receipts export --follow` beside a running service, killed and
+//! started again. Must not repeat the kills of `tests/it`: one is enough to see the topic read
+//! again.
 
 use super::end_to_end::{read, sent};
 use receipts_tests::kafka::{Kafka, broker};

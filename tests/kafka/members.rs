@@ -106,9 +106,9 @@ fn killed_process_returns_without_waiting_for_its_session() {
     opens(&other, PARTITIONS as usize);
 }
 
-/// INV-HANDOVER, INV-MEMBER: with a session of five minutes, others have the partitions of a process
-/// that stops in order: of the group's leader, of one that returns at once, and while another
-/// joins.
+/// INV-HANDOVER, INV-MEMBER: with a session of five minutes, others have the partitions of a
+/// process that stops in order: of the group's leader, of one that returns at once, and while
+/// another joins.
 #[test]
 fn stopped_process_hands_its_partitions_over_at_once() {
     let Some((cluster, mut members)) = Cluster::start("stops", 3, &[SESSION, HEARTBEAT]) else { return };

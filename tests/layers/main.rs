@@ -81,8 +81,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 /// Any crate may use it, in tests only.
 const TESTKIT: &str = "receipts-testkit";
-/// The only files in which the workspace's ban on `unsafe` may be lifted: each calls what rdkafka does
-/// not wrap.
+/// The only files in which the workspace's ban on `unsafe` may be lifted: each calls what rdkafka
+/// does not wrap.
 const UNSAFE_HOMES: [&str; 3] =
     ["crates/log/src/kafka/member.rs", "crates/log/src/kafka/native.rs", "crates/log/src/kafka/topic_id.rs"];
 

@@ -113,8 +113,8 @@ impl Broker {
         Broker { port: claim_ports(nodes)?, nodes, on_a_net: true, secure: None, tether: None }.started()
     }
 
-    /// As [`Broker::start`] with one node, which also listens with TLS: `tests/kafka/broker/kafka.sh`
-    /// says what the folder must hold.
+    /// As [`Broker::start`] with one node, which also listens with TLS:
+    /// `tests/kafka/broker/kafka.sh` says what the folder must hold.
     ///
     /// # Errors
     /// As [`Broker::start`].

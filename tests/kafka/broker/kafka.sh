@@ -19,9 +19,9 @@
 #   KAFKA_HEAP   heap of one node (512m)
 #   KAFKA_NET    if set, node N has a network of its own and the address 10.X.Y.N on a bridge,
 #                256 * X + Y = KAFKA_PORT; needs Linux and root
-#   KAFKA_SECURE if set, a folder: node N listens with TLS at port +2 (SSL, with client certificates),
-#                +3 (SASL_SSL) and +4 (EXPIRED, over TLS) as localhost, and at +5 with SASL alone
-#                (SASL_PLAINTEXT). The folder has server.properties, which is added to the node's, and
+#   KAFKA_SECURE if set, a folder: node N listens with TLS at port +2 (SSL, with client
+#                certificates), +3 (SASL_SSL) and +4 (EXPIRED, over TLS) as localhost, and at +5
+#                with SASL alone (SASL_PLAINTEXT). The folder has server.properties, which is added to the node's, and
 #                scram with an argument of --add-scram a line
 # Needs Java 17 or newer, and Maven the first time (43 MB from Maven Central).
 set -eu

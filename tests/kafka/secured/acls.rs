@@ -1,5 +1,5 @@
-//! Grants rights as `kafka-acls.sh` would: reads its commands, and asks the broker for them in Kafka's
-//! protocol (CreateAcls, version 1), because a Java process for each would take seconds.
+//! Grants rights as `kafka-acls.sh` would: reads its commands, and asks the broker for them in
+//! Kafka's protocol (CreateAcls, version 1), because a Java process for each would take seconds.
 //!
 //! It knows no part of the service.
 

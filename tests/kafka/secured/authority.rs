@@ -1,5 +1,5 @@
-//! A certificate authority of the tests' own, and a broker that has its certificates: TLS with client
-//! certificates, SASL with PLAIN, SCRAM and OAUTHBEARER, and an authorizer.
+//! A certificate authority of the tests' own, and a broker that has its certificates: TLS with
+//! client certificates, SASL with PLAIN, SCRAM and OAUTHBEARER, and an authorizer.
 //!
 //! It grants no right.
 

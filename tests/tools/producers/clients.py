@@ -67,8 +67,8 @@ def node(name, row, package, folder, file, cause=None, tools=()):
 
 PIP = [["python3", "-m", "venv", "--clear", "venv"],
        ["venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", "requirements.txt"]]
-# Headers of the installed Node, and the system's libraries, so that a package with C++ code that has
-# to be compiled asks no further server for them.
+# Headers of the installed Node, and the system's libraries, so that a package with C++ code that
+# has to be compiled asks no further server for them.
 NODE = {"CKJS_LINKING": "dynamic"}
 if Path("/usr/include/node/node.h").exists():
     NODE["npm_config_nodedir"] = "/usr"

@@ -32,15 +32,16 @@ pub enum LogIdentity {
         /// was recorded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cluster_id: Option<String>,
-        /// Its id (KIP-516), which a topic that is made anew does not have; absent as the cluster's.
+        /// Its id (KIP-516), which a topic that is made anew does not have; absent as the
+        /// cluster's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         topic_id: Option<String>,
     },
 }
 
 impl LogIdentity {
-    /// Returns the name by which snapshots know the log. Names are compared as a whole, and those of
-    /// earlier releases have no topic's id. A restored state proves by its last record that it
+    /// Returns the name by which snapshots know the log. Names are compared as a whole, and those
+    /// of earlier releases have no topic's id. A restored state proves by its last record that it
     /// belongs to this topic.
     pub fn name(&self) -> String {
         let mut named = self.clone();
@@ -195,8 +196,8 @@ impl DataDir {
         )
     }
 
-    /// Forgets the log of a store that has folded nothing: its process may have been refused on that
-    /// log. Returns false if the store has folded something, and stays bound.
+    /// Forgets the log of a store that has folded nothing: its process may have been refused on
+    /// that log. Returns false if the store has folded something, and stays bound.
     ///
     /// # Errors
     /// If the store cannot be opened or changed.
@@ -211,8 +212,8 @@ impl DataDir {
         Ok(true)
     }
 
-    /// Binds the store to a log the first time, and checks it against that log from then on. A store
-    /// that has folded nothing may be bound to another topic or embedded log.
+    /// Binds the store to a log the first time, and checks it against that log from then on. A
+    /// store that has folded nothing may be bound to another topic or embedded log.
     ///
     /// # Errors
     /// If the store is bound to another log.

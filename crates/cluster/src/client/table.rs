@@ -111,8 +111,8 @@ impl Table {
         positions
     }
 
-    /// Returns the log of the positions, if a projector reports it and no other one reports another:
-    /// an edge must not refuse a token of a log that some projector folds.
+    /// Returns the log of the positions, if a projector reports it and no other one reports
+    /// another: an edge must not refuse a token of a log that some projector folds.
     pub(crate) fn log(&self) -> Option<LogTag> {
         let mut logs = self.peers.values().filter_map(|peer| peer.state.log);
         let first = logs.next()?;

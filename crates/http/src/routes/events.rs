@@ -226,7 +226,7 @@ impl Outcomes {
         }
         let nothing_written = self.written_count == 0 && self.open_count == 0;
         let code = match (self.too_large.is_empty(), nothing_written) {
-            // Sent again it fails again, whatever became of the others.
+            // Sent again it fails again, also where the others were written.
             (false, _) => Code::TooLarge,
             (true, true) => Code::NotWritten,
             (true, false) => Code::OutcomeOpen,

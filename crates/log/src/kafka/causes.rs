@@ -1,4 +1,5 @@
-//! Reads the causes of broken connections out of librdkafka's texts, and says which setting to change.
+//! Reads the causes of broken connections out of librdkafka's texts, and says which setting to
+//! change.
 //!
 //! It keeps nothing. A text that tells of no connection is not a failure.
 

@@ -1,8 +1,8 @@
 //! Finds out from the first records of the event topic whether it had fewer partitions when they
 //! were written.
 //!
-//! It reads a few records of a few partitions, and for a short time. A topic whose first records are
-//! gone, or are few, tells nothing.
+//! It reads a few records of a few partitions, and for a short time. A topic whose first records
+//! are gone, or are few, tells nothing.
 //!
 //! Keeps INV-PARTITION-COUNT.
 

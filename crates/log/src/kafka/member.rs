@@ -9,9 +9,10 @@ use rdkafka::consumer::base_consumer::BaseConsumer;
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
-/// How long a stopping process waits until it has left. librdkafka leaves only after a rebalance that
-/// has begun, and the other members learn of one by their next heartbeat, 3 s at most. The state is
-/// released by then, so a longer wait would help only a group that waits for a dead member.
+/// How long a stopping process waits until it has left. librdkafka leaves only after a rebalance
+/// that has begun, and the other members learn of one by their next heartbeat, 3 s at most. The
+/// state is released by then, so a longer wait would help only a group that waits for a dead
+/// member.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one poll waits meanwhile.
 const POLL_WAIT: Duration = Duration::from_millis(5);

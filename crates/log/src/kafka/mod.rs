@@ -88,8 +88,8 @@ impl KafkaLog {
         self.cluster_id.as_deref()
     }
 
-    /// Returns the first records of the event topic, a few of each of its first partitions. Leaves out
-    /// partitions that no longer begin at offset 0, and may leave out others if the brokers are
+    /// Returns the first records of the event topic, a few of each of its first partitions. Leaves
+    /// out partitions that no longer begin at offset 0, and may leave out others if the brokers are
     /// slow. Blocks for at most a few seconds.
     #[must_use]
     pub fn first_records(&self) -> Vec<OwnedRecord> {

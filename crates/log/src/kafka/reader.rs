@@ -161,8 +161,8 @@ impl KafkaReader {
                 break;
             }
         }
-        // A reader that stops answers the group too; otherwise its drop would wait for the answer. It
-        // takes all, because the group takes all away again, and librdkafka gives back only what
+        // A reader that stops answers the group too; otherwise its drop would wait for the answer.
+        // It takes all, because the group takes all away again, and librdkafka gives back only what
         // was taken. It reads nothing of them.
         if failed.is_some() {
             for element in partitions.elements() {

@@ -1,5 +1,5 @@
-//! Keeps the clients of a log supplied with tokens of SASL OAUTHBEARER: fetches the first one before
-//! anything connects, and each next one well before the last expires.
+//! Keeps the clients of a log supplied with tokens of SASL OAUTHBEARER: fetches the first one
+//! before anything connects, and each next one well before the last expires.
 //!
 //! It fetches nothing itself: the [`TokenSource`] does. It logs a failure once by its cause.
 

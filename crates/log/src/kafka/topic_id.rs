@@ -64,8 +64,8 @@ pub(super) fn describe<C: ClientContext>(
     // this function; librdkafka copies them.
     let topics = unsafe { sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len()) };
     let topics = Owned::new(topics, sys::rd_kafka_TopicCollection_destroy)?;
-    // SAFETY: `client` keeps its handle alive for the length of this call. The queue is freed before
-    // this function returns, so it does not outlive the handle.
+    // SAFETY: `client` keeps its handle alive for the length of this call. The queue is freed
+    // before this function returns, so it does not outlive the handle.
     let queue = unsafe { sys::rd_kafka_queue_new(client.native_ptr()) };
     let queue = Owned::new(queue, sys::rd_kafka_queue_destroy)?;
     // SAFETY: as for the queue.

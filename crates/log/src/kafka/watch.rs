@@ -1,8 +1,8 @@
 //! Watches the cluster: asks for the event topic every second, on a thread of its own.
 //!
 //! It learns when Kafka is away, when a partition cannot be written, and when the topic no longer
-//! has the partitions that this process counts on; [`super::topic_watch`] looks at the rest. It reads no record and decides nothing about
-//! partitions.
+//! has the partitions that this process counts on; [`super::topic_watch`] looks at the rest. It
+//! reads no record and decides nothing about partitions.
 //!
 //! Keeps INV-PARTITION-COUNT.
 

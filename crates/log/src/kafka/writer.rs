@@ -1,6 +1,6 @@
-//! Appends to Kafka through one idempotent producer with its own polling thread. [`Batching`] decides
-//! when an entry is sent. A producer's batches fit the largest record that the topics take, so it is
-//! replaced when that changes.
+//! Appends to Kafka through one idempotent producer with its own polling thread. [`Batching`]
+//! decides when an entry is sent. A producer's batches fit the largest record that the topics take,
+//! so it is replaced when that changes.
 //!
 //! It never reports "not written" for a record that may have reached a broker.
 
@@ -131,8 +131,8 @@ pub(super) struct KafkaWriter {
 
 /// The producer, and what is on its way to it.
 struct Sending {
-    /// Made for the first caller that asks for a writer: even an idle producer asks for the right to
-    /// write.
+    /// Made for the first caller that asks for a writer: even an idle producer asks for the right
+    /// to write.
     producer: RwLock<Option<Made>>,
     granter: Granter,
     batching: Arc<Batching<Append>>,

@@ -1,5 +1,5 @@
-//! Reads properties of the Kafka client from files: one file with many properties, and files with the
-//! value of one property each, such as mounted secrets.
+//! Reads properties of the Kafka client from files: one file with many properties, and files with
+//! the value of one property each, such as mounted secrets.
 //!
 //! Never shows a value. Must not know what a property means.
 

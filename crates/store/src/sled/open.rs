@@ -83,8 +83,8 @@ impl SledStore {
         SledDisk::open(dir, SledSettings { cache_bytes: SLED_SNAPSHOT_CACHE_BYTES, sync: false }).map(drop)
     }
 
-    /// Tells whether the store of a directory holds anything that was folded. No process may have the
-    /// store open. Creates nothing where there is no store.
+    /// Tells whether the store of a directory holds anything that was folded. No process may have
+    /// the store open. Creates nothing where there is no store.
     ///
     /// # Errors
     /// As [`Self::open_strict`].

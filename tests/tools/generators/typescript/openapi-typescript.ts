@@ -1,4 +1,5 @@
-// Posts and reads with openapi-fetch over the types of openapi-typescript; prints what it saw as JSON.
+// Posts and reads with openapi-fetch over the types of openapi-typescript; prints as JSON what it
+// saw.
 
 import createClient from "openapi-fetch";
 import type { components, paths } from "./openapi-typescript/schema.js";

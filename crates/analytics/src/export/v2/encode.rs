@@ -102,7 +102,8 @@ impl Encoder {
         match self {
             Self::Parquet(writer) => {
                 writer.write(batch).map_err(io::Error::other)?;
-                // A group that has no room for a whole batch ends too, so that a file can end after it.
+                // A group that has no room for a whole batch ends too, so that a file can end after
+                // it.
                 if writer.in_progress_size() >= GROUP_BYTES || writer.in_progress_rows() > GROUP_ROWS - BATCH_ROWS {
                     writer.flush().map_err(io::Error::other)?;
                 }

@@ -234,7 +234,8 @@ impl Named {
 }
 
 pub(super) fn named(of: &Groups) -> Vec<Named> {
-    // The others are many names in one row: beside their bar those of single names would be nothing.
+    // The others are many names in one row: beside their bar those of single names would be
+    // nothing.
     let most = of.largest.iter().map(|row| row.messages).max().unwrap_or(0).max(1);
     let row = |name: String, messages: u64, readers: &Readers, is_rest| Named {
         name,

@@ -74,7 +74,7 @@ fn commands_repeat_the_answers_of_a_stopped_service() {
     assert!(lines(1, &["replay", "read-mark", "g1", "carol"], data.path()).is_empty());
 
     let all = lines(0, &["replay"], data.path());
-    assert_eq!(all.len(), 4, "one line a partition");
+    assert_eq!(all.len(), 12, "one line a partition");
     assert_eq!(all.iter().map(|line| line["events"].as_u64().expect("a count")).sum::<u64>(), 5);
 
     let out = data.path().join("export");

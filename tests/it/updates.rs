@@ -117,7 +117,7 @@ fn impossible_streams_are_refused_before_they_begin() {
     assert_eq!(ask("?conversation_id=g1", &bob), (403, "urn:receipts:problem:forbidden".to_owned()));
     assert_eq!(ask("?sender_id=alice", &bob), (403, "urn:receipts:problem:forbidden".to_owned()));
     assert_eq!(ask("?sender_id=bob&since=x", &bob), (400, "urn:receipts:problem:bad-position".to_owned()));
-    // The id belongs to a log that had more records, so this log cannot continue it.
+    // The id and the position belong to another log, so this log cannot continue them.
     let mut stream = service.listen("conversation_id=g1", &[]);
     let position = service.write(&json!([joined("g1", &["alice", "bob"]), sent("g1", "m1", "alice")]));
     hear(&mut stream, |update| update["message_id"] == "m1");
@@ -125,9 +125,10 @@ fn impossible_streams_are_refused_before_they_begin() {
     assert_eq!(service.terminate(), Some(0));
     let other = tempfile::tempdir().expect("a folder");
     let service = serve(other.path(), &[]);
-    let gone = service.request("GET", &format!("/v1/updates?conversation_id=g1&since={id}"), &[], "");
-    assert_eq!((gone.status, &gone.body["type"]), (410, &json!("urn:receipts:problem:updates-gone")));
-    drop(service.listen(&format!("conversation_id=g1&since={position}"), &[]));
+    for since in [id, position] {
+        let gone = service.request("GET", &format!("/v1/updates?conversation_id=g1&since={since}"), &[], "");
+        assert_eq!((gone.status, &gone.body["type"]), (410, &json!("urn:receipts:problem:updates-gone")));
+    }
 }
 
 /// The state of a client that keeps the newest update of each message.

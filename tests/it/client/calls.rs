@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -301,12 +302,17 @@ async fn client_retries_after_the_stated_wait() {
 /// INV-CLIENT, INV-POSITION
 #[tokio::test(flavor = "multi_thread")]
 async fn position_of_another_log_fails_one_read_only() {
-    let (_data, service) = serve();
-    let (_other_data, other) = serve();
+    let (data, service) = serve();
+    assert_eq!(service.terminate(), Some(0));
+    // The copy has the log's id, so its positions are those of the same log, and beyond its end.
+    let copy = tempfile::tempdir().expect("a folder");
+    let copied = Command::new("cp").arg("-r").arg(data.path().join(".")).arg(copy.path()).status();
+    assert!(copied.expect("cp").success());
+    let (service, ahead_of_it) = (Service::serve(data.path(), &[]), Service::serve(copy.path(), &[]));
     let events = conversation("g1", &["bob"], &["m1"]);
     let mut ahead = String::new();
     for _ in 0..3 {
-        ahead = client(&other.address, None).post_events(&events).await.expect("written").position;
+        ahead = client(&ahead_of_it.address, None).post_events(&events).await.expect("written").position;
     }
     let builder = |retries| {
         let builder = Client::builder(format!("http://{}", service.address)).http(|http| http.no_proxy());
@@ -327,7 +333,11 @@ async fn position_of_another_log_fails_one_read_only() {
         }
     });
     assert_eq!(asked.expect("in the end").status, Status::Ok);
-    writer.observe_position("nonsense");
-    assert!(writer.receipt("g1", "m1").await.expect_err("no token").is("bad-position"));
-    assert_eq!(writer.receipt("g1", "m1").await.expect("forgotten").status, Status::Ok);
+    let (_data, other) = serve();
+    let foreign = client(&other.address, None).post_events(&events).await.expect("written").position;
+    for refused in ["nonsense", &foreign] {
+        writer.observe_position(refused);
+        assert!(writer.receipt("g1", "m1").await.expect_err(refused).is("bad-position"));
+        assert_eq!(writer.receipt("g1", "m1").await.expect("forgotten").status, Status::Ok);
+    }
 }

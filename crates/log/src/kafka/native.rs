@@ -108,7 +108,7 @@ impl Clients {
     /// librdkafka's sentence, if it refuses the token.
     pub(super) fn set_token(&self, token: NativeToken) -> Result<(), String> {
         let mut registry = self.0.lock();
-        let given = registry.handles.values().map(|handle| handle.set(&token)).collect();
+        let given = registry.handles.values().try_for_each(|handle| handle.set(&token));
         registry.token = Some(token);
         given
     }

@@ -43,7 +43,8 @@ fn events_from_kcat_give_right_answers_through_a_restart() {
         group: "receipts-projector".into(),
     };
     let data = tempfile::tempdir().expect("a folder");
-    let flags = ["--kafka-bootstrap", &kafka.bootstrap];
+    let count = PARTITIONS.to_string();
+    let flags = ["--kafka-bootstrap", &kafka.bootstrap, "--log-partitions", &count];
     let service = Service::serve(data.path(), &flags);
 
     let hidden = json!({"type": "message.read", "conversation_id": "g1", "reader_id": "carol", "message_ids": ["m1"], "hidden": true});

@@ -272,8 +272,6 @@ fn wrong_setting_is_told_apart_by_its_cause() {
         (at(4), trusting("SSL"), &["has expired"]),
         (at(2), trusting("SSL"), &["ssl.certificate.location and ssl.key.location"]),
         (at(0), trusting("SSL"), &["does not speak TLS", "security.protocol"]),
-        (at(3), vec![("broker.address.family", "v4".into())], &["may speak TLS", "security.protocol=SSL or SASL_SSL"]),
-        (at(3), trusting("SSL"), &["may authenticate by SASL", "security.protocol=SASL_SSL"]),
         (at(3), with(user("SCRAM-SHA-512"), "sasl.password", "other"), &["refuses the credentials", "sasl.password"]),
         (at(3), with(user("PLAIN"), "sasl.username", "nobody"), &["refuses the credentials", "sasl.username"]),
         (at(5), with(plaintext.clone(), "sasl.mechanisms", "SCRAM-SHA-256"), &["sasl.mechanisms, but PLAIN"]),

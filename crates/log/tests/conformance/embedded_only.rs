@@ -100,7 +100,8 @@ fn a_log_killed_during_creation_can_be_opened() {
         std::thread::sleep(Duration::from_micros(200 * round));
         child.kill().unwrap();
         child.wait().unwrap();
-        let log = EmbeddedLog::open(dir.path(), None).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let four = NonZeroU32::new(4);
+        let log = EmbeddedLog::open(dir.path(), four).unwrap_or_else(|error| panic!("round {round}: {error}"));
         assert_eq!(log.partition_count(), 4, "round {round}");
     }
 }

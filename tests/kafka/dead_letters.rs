@@ -78,11 +78,12 @@ fn misplaced_events_are_listed_and_replayed_once() {
     assert_eq!(count(&list(&["--since", &at])) + count(&list(&["--until", &at])), 3 * dead);
     // Without the roster's own letter, a send or a read would be refused.
     let all = list(&["--reason", "wrong-partition"]);
-    let mut shown = all["letters"].as_array().expect("rows").iter().map(|row| {
+    let roster = all["letters"].as_array().expect("rows").iter().find_map(|row| {
         let location = format!("{}:{}", row["partition"], row["offset"]);
-        command(&["show", &location], &flags)
+        let shown = command(&["show", &location], &flags);
+        (shown["value"]["type"] == "members.changed").then_some((location, shown))
     });
-    let shown = shown.find(|shown| shown["value"]["type"] == "members.changed").expect("a roster");
+    let (location, shown) = roster.expect("a roster's letter");
     assert_eq!((&shown["replay"]["action"], &shown["headers"]), (&json!("write"), &json!([["trace", "abc"]])));
     assert!(shown["value"]["conversation_id"].is_string() && shown["record_timestamp_ms"].is_u64(), "{shown}");
 

@@ -164,8 +164,8 @@ export class Transport {
     });
     if (!response.ok) {
       const problem = await ReceiptsProblem.of(response);
-      // Tokens of another log, for instance after a new setup, would break every later read. So would
-      // a token that is too long for a proxy, which answers with a page of its own.
+      // Tokens of another log, for instance after a new setup, would break every later read. So
+      // would a token that is too long for a proxy, which answers with a page of its own.
       if (problem.is("bad-position") || isTooLong(problem)) this.#positions.remove(waitedFor);
       throw problem;
     }

@@ -200,11 +200,11 @@ test("the token function runs before every request", async () => {
 test("a lagging read is retried until it is current", async () => {
   const other = await Service.start();
   try {
-    // This log is shorter than the other one, so the awaited position does not exist yet.
+    // This copy is shorter than the other log, so the awaited position does not exist yet.
+    const fresh = await other.copy();
     const events = conversation("behind", ["bob"], ["m1"]);
     for (let round = 0; round < 3; round++) await other.backend().postEvents(events);
     const ahead = await other.backend().postEvents(events);
-    const fresh = await Service.start();
     try {
       const impatient = new ReceiptsClient({ baseURL: fresh.url, waitMs: 10, retries: 1 });
       impatient.observePosition(ahead.position);

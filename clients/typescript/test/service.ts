@@ -3,7 +3,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,6 +27,15 @@ export class Service {
   static async start(secret?: string): Promise<Service> {
     const service = new Service(await mkdtemp(join(tmpdir(), "receipts-")), secret);
     await service.resume();
+    return service;
+  }
+
+  /** Starts a service with a copy of this one's log, so that positions of both are of the same log. */
+  async copy(): Promise<Service> {
+    const service = new Service(await mkdtemp(join(tmpdir(), "receipts-")), this.secret);
+    await this.kill();
+    await cp(join(this.dir, "data"), join(service.dir, "data"), { recursive: true });
+    await Promise.all([this.resume(), service.resume()]);
     return service;
   }
 

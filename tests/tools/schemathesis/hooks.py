@@ -71,6 +71,17 @@ def acceptable(value):
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
+        if value.get("type") == "conversation.read" or {"up_to_message_id", "up_to_sent_at_ms"} <= value.keys():
+            value = exactly_one(value)
         # A tenant must be the caller's, and a partition one of those that there are.
         return {key: acceptable(item) for key, item in value.items() if key not in ("tenant", "partition")}
     return value
+
+
+def exactly_one(read):
+    """The same conversation.read with one of its two ends, which are words in the document."""
+    if read.get("up_to_message_id") is None and read.get("up_to_sent_at_ms") is None:
+        return {**read, "up_to_message_id": "m1"}
+    if read.get("up_to_message_id") is None:
+        return {key: item for key, item in read.items() if key != "up_to_message_id"}
+    return {key: item for key, item in read.items() if key != "up_to_sent_at_ms"}

@@ -120,23 +120,28 @@ def order(rows):
     return sorted((tuple(row) for row in rows), key=repr)
 
 
+def is_right(label, read, value_of, columns, rows):
+    """Compares a reader's rows with those of HTTP answers, and prints how they differ."""
+    try:
+        told = [[value_of(value, column) for value, column in zip(row, columns)] for row in read()]
+    except Exception as error:
+        print(f"{label}: {type(error).__name__}: {str(error)[:300]}")
+        return False
+    if order(told) == order(rows):
+        print(f"{label}: {len(told)} rows as HTTP answers")
+        return True
+    missing, more = set(order(rows)) - set(order(told)), set(order(told)) - set(order(rows))
+    print(f"{label}: {len(told)} rows, HTTP {len(rows)}; only HTTP: {sorted(missing, key=repr)[:3]}; only here: {sorted(more, key=repr)[:3]}")
+    return False
+
+
 def main():
     failed = 0
     for reader in READERS:
         for dataset, rows in wanted().items():
             columns = COLUMNS[dataset]
-            try:
-                told = [[plain(value, column) for value, column in zip(row, columns)] for row in reader(str(EXPORT / dataset), columns)]
-            except Exception as error:
-                print(f"{reader.__name__:16} {dataset}: {type(error).__name__}: {str(error)[:200]}")
-                failed += 1
-                continue
-            if order(told) == order(rows):
-                print(f"{reader.__name__:16} {dataset}: {len(told)} rows as HTTP answers")
-                continue
-            failed += 1
-            missing, more = set(order(rows)) - set(order(told)), set(order(told)) - set(order(rows))
-            print(f"{reader.__name__:16} {dataset}: {len(told)} rows, HTTP {len(rows)}; only HTTP: {sorted(missing, key=repr)[:3]}; only here: {sorted(more, key=repr)[:3]}")
+            read = lambda: reader(str(EXPORT / dataset), columns)
+            failed += not is_right(f"{reader.__name__:16} {dataset}", read, plain, columns, rows)
     if failed:
         sys.exit(f"{failed} of {len(READERS) * len(COLUMNS)} readings differ from the HTTP answers")
 

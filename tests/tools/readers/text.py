@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from check import COLUMNS, order, plain, wanted
+from check import COLUMNS, is_right, plain, wanted
 from engines import session
 
 CSV, NDJSON, DOCUMENT = Path(sys.argv[3]), Path(sys.argv[4]), Path(sys.argv[5])
@@ -309,18 +309,7 @@ def main():
     rows = wanted()["messages"]
     for reader in TOLD + TOLD_JSON:
         name = reader.__name__.removeprefix("told_")
-        try:
-            told = [[value_of(value, column) for value, column in zip(row, NAMES)] for row in reader()]
-        except Exception as error:
-            print(f"{name:16} as text: {type(error).__name__}: {str(error)[:300]}")
-            failed += 1
-            continue
-        if order(told) == order(rows):
-            print(f"{name:16} as text: {len(told)} rows as HTTP answers")
-            continue
-        failed += 1
-        missing, more = set(order(rows)) - set(order(told)), set(order(told)) - set(order(rows))
-        print(f"{name:16} as text: {len(told)} rows, HTTP {len(rows)}; only HTTP: {sorted(missing, key=repr)[:3]}; only here: {sorted(more, key=repr)[:3]}")
+        failed += not is_right(f"{name:16} as text", reader, value_of, NAMES, rows)
 
     document = DOCUMENT.read_text(encoding="utf-8")
     lines = default_table()

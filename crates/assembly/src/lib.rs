@@ -25,8 +25,8 @@ pub use event_log::{
 };
 pub use http_edge::{HttpEdge, Listeners, listen};
 pub use parts::{
-    ACKNOWLEDGE_TIMEOUT, fold_limits, follow_updates, ingest, open_log_and_store, open_projector, snapshot_destination,
-    stop_projector,
+    ACKNOWLEDGE_TIMEOUT, consumer_group, fold_limits, follow_updates, ingest, open_log_and_store, open_projector,
+    snapshot_destination, stop_projector,
 };
 pub use process::{on_thread, run};
 pub use secrets::{operator_secret, operator_secret_of_holder, shared_secret};

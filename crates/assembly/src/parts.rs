@@ -135,6 +135,13 @@ pub fn stop_projector(projector: Projector, log: Arc<dyn Inspect>, data: &DataDi
     Ok(stopped?)
 }
 
+/// Returns the consumer group of a projector of the group `name`: a standby folds the same
+/// partitions, so it is in another group.
+#[must_use]
+pub fn consumer_group(name: &str, standby: bool) -> String {
+    if standby { format!("{name}-standby") } else { name.to_owned() }
+}
+
 fn start_projector(
     settings: &Settings,
     data: &DataDir,
@@ -146,7 +153,7 @@ fn start_projector(
     let standby = projector.standby;
     let how = ProjectorSettings {
         dir: data.store(),
-        group: if standby { format!("{}-standby", projector.group) } else { projector.group.clone() },
+        group: consumer_group(&projector.group, standby),
         limits: fold_limits(settings),
         fold_threads: projector.fold_threads,
         memory_bytes: usize::try_from(projector.memory_bytes).unwrap_or(usize::MAX),

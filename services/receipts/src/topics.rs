@@ -2,7 +2,7 @@
 //! grants nothing.
 
 use clap::{Args, Subcommand, ValueEnum};
-use receipts_assembly::kafka_settings;
+use receipts_assembly::{consumer_group, kafka_settings};
 use receipts_log::kafka::{Part, Right, idempotent_write, prefixed, rights};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -93,8 +93,8 @@ fn principal(text: &str) -> Result<String, String> {
 pub(crate) fn acl(settings: &Settings, acl: &Acl, json: bool) -> Result<(), Failure> {
     telemetry::init(&settings.telemetry)?;
     let bootstrap = settings.kafka.bootstrap.as_deref().unwrap_or(BOOTSTRAP);
-    let group = acl.group.clone().unwrap_or_else(|| settings.projector.group.clone());
-    let group = if settings.projector.standby { format!("{group}-standby") } else { group };
+    let group = acl.group.as_deref().unwrap_or(&settings.projector.group);
+    let group = consumer_group(group, settings.projector.standby);
     let part = Part::from(acl.part);
     let mut all = rights(part, &kafka_settings(settings, bootstrap), &group, !acl.topics_exist);
     if let Some(prefix) = &acl.prefixed {

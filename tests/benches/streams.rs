@@ -26,7 +26,7 @@ const HELP: &str = "What idle streams of updates cost a running service.
 
   --streams N         streams (5000)
   --seconds N         how long they stay (60)
-  --heartbeat-ms N    how often each gets a heartbeat (15000)
+  --heartbeat-ms N    how often each gets a heartbeat (4000)
   --by-conversation   streams of one conversation each instead of one sender each
   --json              prints JSON
 
@@ -50,7 +50,7 @@ async fn open(address: Arc<str>, query: String, heard: Arc<AtomicU64>) -> tokio:
     let request = format!("GET /v1/updates?{query} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("it reads");
     let mut head = Vec::with_capacity(1_024);
-    while !head.windows(11).any(|bytes| bytes == b": connected") {
+    while !head.windows(8).any(|bytes| bytes == b"data: {}") {
         assert!(stream.read_buf(&mut head).await.expect("it answers") > 0, "{}", String::from_utf8_lossy(&head));
     }
     tokio::spawn(async move {
@@ -80,7 +80,7 @@ async fn open_many(
 
 async fn run() {
     let (streams, seconds) = (number("streams", 5_000) as usize, number("seconds", 60));
-    let heartbeat_ms = number("heartbeat-ms", 15_000);
+    let heartbeat_ms = number("heartbeat-ms", 4_000);
     let kind = if flag("by-conversation") { "conversation_id" } else { "sender_id" };
     let data = tempfile::tempdir().expect("a folder");
     let service = Service::serve(

@@ -69,7 +69,7 @@ fn stream_carries_reads_and_marks_until_the_service_ends() {
     assert_eq!(service.terminate(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(4), "open streams do not hold up the end");
     assert_eq!(bob.next_update(), None);
-    assert!(bob.comments >= 2, "heartbeats");
+    assert!(bob.positions >= 2, "heartbeats");
 }
 
 /// INV-UPDATE-LAST

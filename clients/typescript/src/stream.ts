@@ -12,7 +12,7 @@ export type StreamOptions = (
 ) & {
   /** Starts with all updates since an earlier `stream.lastEventID` or a position of an answer. */
   since?: string;
-  /** How long a connection may be silent, milliseconds; 45,000 by default, which is three heartbeats. */
+  /** How long a connection may be silent, milliseconds; 15,000 by default: more than three heartbeats. */
   heartbeatTimeoutMs?: number;
 };
 
@@ -90,7 +90,7 @@ export class UpdateStream {
 
   /** Runs one connection to its end, and returns the reason of the end. */
   async #connect(): Promise<Error> {
-    const { conversationID, senderID, heartbeatTimeoutMs = 45_000 } = this.#options;
+    const { conversationID, senderID, heartbeatTimeoutMs = 15_000 } = this.#options;
     const silence = new AbortController();
     const onClose = () => silence.abort();
     this.#closing.signal.addEventListener("abort", onClose);
@@ -140,7 +140,10 @@ export class UpdateStream {
   #deliver(parser: EventStreamParser, bytes: Uint8Array): void {
     const events = parser.push(bytes);
     this.#retryMs = parser.retryMs ?? this.#retryMs;
-    const updates = events.filter(({ data }) => data !== "").map(({ data }) => JSON.parse(data) as Update);
+    // An event of the type `position` has only the id to resume from.
+    const updates = events
+      .filter(({ event, data }) => event !== "position" && data !== "")
+      .map(({ data }) => JSON.parse(data) as Update);
     if (updates.length > 0) this.#listener.onUpdates(updates);
     // Set after the listeners have run, so that undelivered updates come again.
     this.#lastEventID = events.at(-1)?.id || this.#lastEventID;

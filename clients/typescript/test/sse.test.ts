@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { EventStreamParser, type ServerSentEvent } from "../dist/esm/sse.js";
 
 const STREAM =
-  "\ufeffretry: 1500\n: connected\nid: A\n\n" +
+  "\ufeffretry: 1500\n: a comment\nid: A\n\n" +
   'event: receipt.updated\nid: B\ndata: {"text":"grüße 漢 \u{1f600}"}\n\n' +
   "data: one\r\ndata:two\r\n\r\n" +
   "event: x\rdata\rid: C\0\r\r" +

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Three heartbeats at the service's default interval.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(45);
+/// Three heartbeats at the service's default interval, and a little.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
 const RETRIES: u32 = 3;
 
 type Customize = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>;
@@ -99,8 +99,8 @@ impl Builder {
         self
     }
 
-    /// Sets how long a stream may be silent before its connection counts as dead. 45 s by default:
-    /// three of the service's heartbeats.
+    /// Sets how long a stream may be silent before its connection counts as dead. 15 s by default:
+    /// more than three of the service's heartbeats (`http.heartbeat_ms`).
     pub const fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
         self.heartbeat_timeout = timeout;
         self

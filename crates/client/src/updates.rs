@@ -81,7 +81,7 @@ impl fmt::Debug for Subscription {
 /// An open subscription: a [`Stream`] of updates that outlives its connections. Dropping it ends
 /// it.
 ///
-/// If a connection breaks, or is silent for three heartbeats, the stream reconnects with growing,
+/// If a connection breaks, or is silent for 15 s (more than three heartbeats), the stream reconnects with growing,
 /// random waits and continues after the last update that the caller took. An update may come twice,
 /// and an older one after a newer one: the higher `version` is right.
 ///

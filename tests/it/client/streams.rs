@@ -119,6 +119,33 @@ async fn client_stream_has_no_gap_through_kills() {
     drop(service);
 }
 
+/// INV-CLIENT, INV-STREAM
+#[tokio::test(flavor = "multi_thread")]
+async fn break_before_the_first_update_leaves_no_gap() {
+    let data = tempfile::tempdir().expect("a folder");
+    let address = free_address();
+    let service = serve_at(address, data.path());
+    let backend = Client::builder(format!("http://{address}")).retries(30).http(|http| http.no_proxy());
+    let backend = backend.build().expect("a client");
+    let (told, mut interrupted) = tokio::sync::mpsc::unbounded_channel();
+    let subscription = backend.updates_of_conversation("g1").on_interruption(move |_, _| _ = told.send(()));
+    let mut updates = subscription.open().await.expect("opened");
+    // The first event has a position and no update, so the stream shows nothing yet.
+    let nothing = tokio::time::timeout(Duration::from_millis(300), updates.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    assert_ne!(updates.last_event_id(), "");
+    // From here on it is polled again, so that it connects again.
+    let hearing = tokio::spawn(async move {
+        hear_receipts(&mut updates, |message, read| (message, read) == ("m1", 0)).await;
+    });
+    service.kill();
+    let service = serve_at(address, data.path());
+    backend.post_events(&conversation("g1", &["bob"], &["m1"])).await.expect("written");
+    tokio::time::timeout(TIMEOUT, hearing).await.expect("heard").expect("no panic");
+    assert!(interrupted.try_recv().is_ok());
+    drop(service);
+}
+
 /// INV-CLIENT: the client leaves a silent connection, and the next one carries the missed updates.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_hangs_is_noticed_by_its_silence() {

@@ -11,8 +11,8 @@ pub struct Stream {
     lines: BufReader<TcpStream>,
     /// The `id` that was heard last.
     pub last_id: String,
-    /// Comments heard so far.
-    pub comments: usize,
+    /// Events heard so far that only have the id to resume from: the first, and heartbeats.
+    pub positions: usize,
 }
 
 /// An update on a stream.
@@ -43,14 +43,23 @@ impl Stream {
             assert!(lines.read_line(&mut head).expect("it answers") > 0, "{head}");
         }
         assert!(head.contains(" 200 ") && head.contains("text/event-stream"), "{head}");
-        Self { lines, last_id: String::new(), comments: 0 }
+        Self { lines, last_id: String::new(), positions: 0 }
     }
 
-    /// Returns the next update, and skips other events; `None` at the end.
+    /// Returns the next update, and skips positions; `None` at the end.
     ///
     /// # Panics
     /// If nothing comes for long, or what comes is no stream of events.
     pub fn next_update(&mut self) -> Option<Event> {
+        loop {
+            let event = self.next_event()?;
+            if event.name != "position" {
+                return Some(event);
+            }
+        }
+    }
+
+    fn next_event(&mut self) -> Option<Event> {
         let (mut name, mut data) = (String::new(), None);
         loop {
             let mut line = String::new();
@@ -58,14 +67,13 @@ impl Stream {
                 return None;
             }
             match line.trim_end_matches('\n').split_once(": ") {
-                None => match data.take() {
-                    Some(update) => return Some(Event { name, update }),
-                    None => continue,
-                },
+                None => {
+                    self.positions += usize::from(name == "position");
+                    return Some(Event { name, update: data.expect("an event has data") });
+                }
                 Some(("event", value)) => value.clone_into(&mut name),
                 Some(("id", value)) => value.clone_into(&mut self.last_id),
                 Some(("data", value)) => data = Some(serde_json::from_str(value).expect("JSON")),
-                Some(("", _)) => self.comments += 1,
                 Some(("retry", _)) => {}
                 Some(other) => panic!("no field of an event: {other:?}"),
             }
@@ -75,14 +83,11 @@ impl Stream {
     /// Waits until an `id` was heard.
     ///
     /// # Panics
-    /// If the stream ends before.
+    /// If the stream ends before, or begins with something else than its position.
     pub fn wait_for_id(&mut self) {
-        while self.last_id.is_empty() {
-            let mut line = String::new();
-            assert!(self.lines.read_line(&mut line).expect("something within the time") > 0, "it ended");
-            if let Some(id) = line.trim_end().strip_prefix("id: ") {
-                id.clone_into(&mut self.last_id);
-            }
+        if self.last_id.is_empty() {
+            let first = self.next_event().expect("a first event");
+            assert_eq!((first.name.as_str(), first.update), ("position", serde_json::json!({})));
         }
     }
 }

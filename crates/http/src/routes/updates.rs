@@ -47,9 +47,12 @@ pub(super) fn router(updates: Option<Updates>) -> Router<Arc<QueryContext>> {
 /// stream resumes from it without a gap: in `Last-Event-ID`, which clients of Server-Sent Events
 /// send on their own, or in `since`. `since` also takes a position of the event log from an answer;
 /// everything that changed since then comes first. Delivery is at least once: an update may come
-/// again, even after a newer one of the same message; the higher `version` is the newer. A comment
-/// with the newest `id` comes at least every 15 s by default. The stream ends if the client reads
-/// too slowly, the credential expires, or the service stops; the client should then resume it.
+/// again, even after a newer one of the same message; the higher `version` is the newer.
+///
+/// The stream begins with an event of the type `position`, which has the `data` `{}` and the `id`
+/// to resume from, and has another one whenever it was silent for 4 s by default. The stream ends
+/// if the client reads too slowly, the credential expires, or the service stops; the client should
+/// then resume it.
 ///
 /// A stream of a conversation is for callers with the scope `receipts:members`. A stream of a
 /// sender is for that person, and for callers with the scope. It has the receipts of the person's
@@ -64,7 +67,7 @@ pub(super) fn router(updates: Option<Updates>) -> Router<Arc<QueryContext>> {
     ),
     responses((
         status = 200, description = "An endless stream.", body = String, content_type = "text/event-stream",
-        example = json!("event: read_mark.updated\nid: AgENgEBvmw\ndata: {\"type\":\"read_mark.updated\",…}\n\n")
+        example = json!("retry: 1000\nevent: position\nid: AgENgEBvmw\ndata: {}\n\nevent: read_mark.updated\nid: AgENgEBvmw\ndata: {\"type\":\"read_mark.updated\",…}\n\n")
     ))
 )]
 pub(crate) async fn stream_updates(

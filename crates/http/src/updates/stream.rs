@@ -1,6 +1,6 @@
 //! One stream: first the missed updates, read from the topic, then live updates from the hub, with
-//! a heartbeat in between. Every event carries the position after it, so that an interrupted stream
-//! resumes without a gap (INV-STREAM).
+//! a heartbeat whenever it is silent. Every event carries the position after it, so that an
+//! interrupted stream resumes without a gap (INV-STREAM).
 //!
 //! It must not run ahead of its client: it reads nothing before it has sent the last batch.
 
@@ -12,6 +12,8 @@ use super::update::{Interest, Parsed, Update};
 use crate::edge::budget::Held;
 use crate::problem::{Code, Problem};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use receipts_log::{ReadError, Topic};
 use receipts_query::{Answers, Positions, Since, StreamId, Token, Unavailable};
 use std::collections::{BTreeSet, HashSet};
@@ -50,9 +52,11 @@ struct Progress {
     live_from: u64,
 }
 
-/// Updates that are about to be sent.
+/// Updates of one read or of the hub, and the people among those whom they name who were erased.
 struct Batch {
     updates: Vec<Arc<Update>>,
+    /// Erased people, of each run of updates of one partition.
+    erased: Vec<HashSet<String>>,
     /// The progress that moves after they are sent, by its index, and its next offset.
     progress_after: Option<(usize, u64)>,
 }
@@ -66,8 +70,9 @@ pub(crate) struct Stream {
     view: View,
     subscription: Subscription,
     progress: Vec<Progress>,
-    /// A batch that could not be rendered yet.
-    pending: Option<Batch>,
+    /// The next batch while it is made; `None` from it ends the stream. It lives on while the
+    /// stream sends heartbeats.
+    pending: Option<BoxFuture<'static, Option<Batch>>>,
     /// When bytes were last sent; `None` before the first.
     last_sent: Option<Instant>,
     _held: Held,
@@ -96,58 +101,24 @@ impl Stream {
             }
             Interest::Sender(_) => 0..answers.partition_count(),
         };
-        let mut stream = Self {
-            feed,
-            answers,
-            timeout,
-            view,
-            subscription,
-            progress: Vec::with_capacity(partitions.len()),
-            pending: None,
-            last_sent: None,
-            _held: held,
-        };
         let mut missed = 0;
+        let mut progress = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            let live_from = stream.subscription.live_from.get(partition as usize).copied().unwrap_or_default();
+            let live_from = subscription.live_from.get(partition as usize).copied().unwrap_or_default();
             let next_offset = match &since {
                 None => live_from,
-                Some(since) => stream.resume(partition, live_from, since).await?,
+                Some(since) => {
+                    let resume = Resume { feed: &feed, answers: &*answers, timeout, tenant: &view.tenant };
+                    resume.offset(partition, live_from, since).await?
+                }
             };
             missed += live_from.saturating_sub(next_offset);
-            stream.progress.push(Progress { partition, next_offset, live_from });
+            progress.push(Progress { partition, next_offset, live_from });
         }
         if missed > REPLAY_RECORDS_MAX {
             return Err(updates_lost());
         }
-        Ok(stream)
-    }
-
-    /// Returns the offset at which the stream resumes in a partition.
-    async fn resume(&self, partition: u32, live_from: u64, since: &Since) -> Result<u64, Problem> {
-        let position = since.positions().next_offset(partition);
-        let point = match since {
-            Since::Stream(_) if position == live_from => return Ok(live_from),
-            Since::Stream(_) => self.feed.read(move |log| resume::by_offset(log, partition, position)).await,
-            Since::Events(_) => {
-                self.feed.read(move |log| resume::by_position(log, partition, position, REPLAY_RECORDS_MAX)).await
-            }
-        };
-        let point = point.map_err(|error| {
-            tracing::warn!(partition, %error, "the missed updates of a stream cannot be read");
-            Problem::new(Code::Unavailable)
-        })?;
-        match (point, since) {
-            (ResumePoint::At(offset), _) => Ok(offset),
-            (ResumePoint::Lost { end }, Since::Events(_)) => {
-                // The topic does not show the updates before its first kept one. If no
-                // event was folded since, no update was published either.
-                let folded = timeout(self.timeout, self.answers.are_erased(&self.view.tenant, partition, &[])).await;
-                let folded = folded.unwrap_or(Err(Unavailable::NoOwner { partition }))?;
-                if folded.positions.next_offset(partition) <= position { Ok(end) } else { Err(updates_lost()) }
-            }
-            (ResumePoint::Lost { .. }, Since::Stream(_)) => Err(updates_lost()),
-        }
+        Ok(Self { feed, answers, timeout, view, subscription, progress, pending: None, last_sent: None, _held: held })
     }
 
     /// Returns the next bytes for the client; `None` ends the stream.
@@ -162,37 +133,39 @@ impl Stream {
 
     async fn next_bytes(&mut self) -> Option<Bytes> {
         let Some(last_sent) = self.last_sent else {
-            return Some(self.sent(format!("retry: {RETRY_MS}\n: connected\nid: {}\n\n", self.id()).into()));
+            let first = format!("retry: {RETRY_MS}\n{}", self.position());
+            return Some(self.sent(first.into()));
         };
         let heartbeat_at = last_sent + self.feed.heartbeat();
+        // Each call does one step at least, so that a short interval cannot leave only heartbeats.
         loop {
-            let batch = match self.pending.take() {
-                Some(batch) => batch,
-                None => match self.progress.iter().position(|progress| progress.next_offset < progress.live_from) {
-                    Some(_) if Instant::now() >= heartbeat_at => return Some(self.heartbeat()),
-                    Some(at) => self.replay(at).await?,
+            if self.pending.is_none() {
+                let behind = self.progress.iter().position(|progress| progress.next_offset < progress.live_from);
+                self.pending = Some(match behind {
+                    Some(at) => self.read_missed(at).boxed(),
                     None => {
                         let mut updates = Vec::new();
                         let received = self.subscription.updates.recv_many(&mut updates, BATCH_UPDATES);
                         match timeout_at(heartbeat_at, received).await {
                             Ok(0) => return None,
-                            Ok(_) => Batch { updates, progress_after: None },
-                            Err(_) => return Some(self.heartbeat()),
+                            Ok(_) => self.live(updates).boxed(),
+                            Err(_) => break,
                         }
                     }
-                },
-            };
-            match self.render(&batch).await {
-                Ok(text) if text.is_empty() => {}
-                Ok(text) => return Some(self.sent(text.into())),
-                Err(unavailable) => {
-                    tracing::debug!(%unavailable, "a stream waits until the state can be asked");
-                    self.pending = Some(batch);
-                    tokio::time::sleep(PAUSE).await;
-                    return Some(self.sent(Bytes::from_static(b": waiting\n\n")));
-                }
+                });
+            }
+            let Some(pending) = &mut self.pending else { continue };
+            let Ok(batch) = timeout_at(heartbeat_at, pending).await else { break };
+            self.pending = None;
+            let text = self.render(&batch?);
+            if !text.is_empty() {
+                return Some(self.sent(text.into()));
+            }
+            if Instant::now() >= heartbeat_at {
+                break;
             }
         }
+        Some(self.heartbeat())
     }
 
     /// Notes the time of a send.
@@ -201,10 +174,12 @@ impl Stream {
         text
     }
 
-    /// Returns a comment with the newest id, so that a client without updates for days need not
-    /// resume days back.
+    /// Returns the newest position, so that a client without updates for days need not resume days
+    /// back.
     fn heartbeat(&mut self) -> Bytes {
-        if self.progress.iter().all(|progress| progress.next_offset >= progress.live_from)
+        // Updates of a pending batch have left the subscription, but were not sent.
+        if self.pending.is_none()
+            && self.progress.iter().all(|progress| progress.next_offset >= progress.live_from)
             && let Some(received) = self.subscription.received()
         {
             for progress in &mut self.progress {
@@ -212,7 +187,14 @@ impl Stream {
                 progress.next_offset = progress.next_offset.max(next_offset);
             }
         }
-        self.sent(format!(": \nid: {}\n\n", self.id()).into())
+        let position = self.position();
+        self.sent(position.into())
+    }
+
+    /// Returns an event that only has the id to resume from. It has a type and data, because many
+    /// clients drop the id of a block without data, and some deliver it as an update.
+    fn position(&self) -> String {
+        format!("event: position\nid: {}\ndata: {{}}\n\n", self.id())
     }
 
     fn id(&self) -> Token {
@@ -222,42 +204,46 @@ impl Stream {
 
     /// Reads the next missed updates from the topic, up to the first that the hub delivers. Returns
     /// `None` when they cannot be read any more.
-    async fn replay(&self, at: usize) -> Option<Batch> {
+    fn read_missed(&self, at: usize) -> impl Future<Output = Option<Batch>> + Send + 'static {
         let &Progress { partition, next_offset, live_from } = &self.progress[at];
         let (tenant, interest) = (self.view.tenant.clone(), self.view.interest.clone());
-        let read = self.feed.read(move |log| {
-            if log.bounds(Topic::Updates, partition)?.start > next_offset {
-                return Err(ReadError::Stop("the next update of the stream was trimmed".to_owned()));
-            }
-            let records = log.read(Topic::Updates, partition, next_offset, REPLAY_BLOCK_RECORDS)?;
-            let is_full = records.len() == REPLAY_BLOCK_RECORDS;
-            let after = records.last().filter(|_| is_full).map_or(live_from, |last| live_from.min(last.offset + 1));
-            let updates = records.into_iter().filter(|record| record.offset < live_from).filter_map(|record| {
-                let value = record.value?;
-                let parsed = Parsed::parse(&value).filter(|parsed| parsed.is_for(&tenant, &interest))?;
-                Some(Arc::new(parsed.into_update(partition, record.offset, value.clone())))
+        let (feed, answers, timeout) = (self.feed.clone(), Arc::clone(&self.answers), self.timeout);
+        async move {
+            let of = tenant.clone();
+            let read = feed.read(move |log| {
+                if log.bounds(Topic::Updates, partition)?.start > next_offset {
+                    return Err(ReadError::Stop("the next update of the stream was trimmed".to_owned()));
+                }
+                let records = log.read(Topic::Updates, partition, next_offset, REPLAY_BLOCK_RECORDS)?;
+                let is_full = records.len() == REPLAY_BLOCK_RECORDS;
+                let after = records.last().filter(|_| is_full).map_or(live_from, |last| live_from.min(last.offset + 1));
+                let updates = records.into_iter().filter(|record| record.offset < live_from).filter_map(|record| {
+                    let value = record.value?;
+                    let parsed = Parsed::parse(&value).filter(|parsed| parsed.is_for(&of, &interest))?;
+                    Some(Arc::new(parsed.into_update(partition, record.offset, value.clone())))
+                });
+                Ok((updates.collect(), after))
             });
-            Ok(Batch { updates: updates.collect(), progress_after: Some((at, after)) })
-        });
-        match read.await {
-            Ok(batch) => Some(batch),
-            Err(error) => {
-                tracing::warn!(partition, %error, "a stream ends because its missed updates cannot be read");
-                None
+            match read.await {
+                Ok((updates, after)) => Some(Batch::of(updates, Some((at, after)), &*answers, timeout, &tenant).await),
+                Err(error) => {
+                    tracing::warn!(partition, %error, "a stream ends because its missed updates cannot be read");
+                    None
+                }
             }
         }
     }
 
-    /// Renders the events of a batch and moves the progress past them. On an error the progress
-    /// stays where it is, in every partition, so that the batch can be rendered again.
-    async fn render(&mut self, batch: &Batch) -> Result<Vec<u8>, Unavailable> {
-        let by_partition = || batch.updates.chunk_by(|a, b| a.partition == b.partition);
-        let mut erased = Vec::new();
-        for updates in by_partition() {
-            erased.push(self.erased(updates[0].partition, updates).await?);
-        }
+    /// Makes the batch of updates that the hub delivered.
+    fn live(&self, updates: Vec<Arc<Update>>) -> impl Future<Output = Option<Batch>> + Send + 'static {
+        let (tenant, answers, timeout) = (self.view.tenant.clone(), Arc::clone(&self.answers), self.timeout);
+        async move { Some(Batch::of(updates, None, &*answers, timeout, &tenant).await) }
+    }
+
+    /// Renders the events of a batch and moves the progress past them.
+    fn render(&mut self, batch: &Batch) -> Vec<u8> {
         let mut text = Vec::new();
-        for (updates, erased) in by_partition().zip(&erased) {
+        for (updates, erased) in by_partition(&batch.updates).zip(&batch.erased) {
             let partition = updates[0].partition;
             let Some(at) = self.progress.iter().position(|progress| progress.partition == partition) else { continue };
             for update in updates {
@@ -275,19 +261,94 @@ impl Stream {
         if let Some((at, next_offset)) = batch.progress_after {
             self.progress[at].next_offset = self.progress[at].next_offset.max(next_offset);
         }
-        Ok(text)
+        text
     }
+}
 
-    /// Returns the people whom the updates name and who were erased.
-    async fn erased(&self, partition: u32, updates: &[Arc<Update>]) -> Result<HashSet<String>, Unavailable> {
-        let named: BTreeSet<&str> = updates.iter().flat_map(|update| update.people()).collect();
-        let named: Vec<String> = named.into_iter().map(str::to_owned).collect();
-        if named.is_empty() {
-            return Ok(HashSet::new());
+impl Batch {
+    /// Makes a batch. Waits until the state says of every partition who was erased: none of its
+    /// updates is sent before.
+    async fn of(
+        updates: Vec<Arc<Update>>,
+        progress_after: Option<(usize, u64)>,
+        answers: &dyn Answers,
+        answer_timeout: Duration,
+        tenant: &str,
+    ) -> Self {
+        loop {
+            match erased(&updates, answers, answer_timeout, tenant).await {
+                Ok(erased) => return Self { updates, erased, progress_after },
+                Err(unavailable) => {
+                    tracing::debug!(%unavailable, "a stream waits until the state can be asked");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
         }
-        let asked = timeout(self.timeout, self.answers.are_erased(&self.view.tenant, partition, &named)).await;
+    }
+}
+
+/// Returns the people whom the updates name and who were erased, of each run of one partition.
+async fn erased(
+    updates: &[Arc<Update>],
+    answers: &dyn Answers,
+    answer_timeout: Duration,
+    tenant: &str,
+) -> Result<Vec<HashSet<String>>, Unavailable> {
+    let mut all = Vec::new();
+    for updates in by_partition(updates) {
+        let (partition, named) = (updates[0].partition, updates.iter().flat_map(|update| update.people()));
+        let named: Vec<String> = named.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect();
+        if named.is_empty() {
+            all.push(HashSet::new());
+            continue;
+        }
+        let asked = timeout(answer_timeout, answers.are_erased(tenant, partition, &named)).await;
         let erased = asked.unwrap_or(Err(Unavailable::NoOwner { partition }))?.value;
-        Ok(named.into_iter().zip(erased).filter_map(|(id, erased)| erased.then_some(id)).collect())
+        all.push(named.into_iter().zip(erased).filter_map(|(id, erased)| erased.then_some(id)).collect());
+    }
+    Ok(all)
+}
+
+/// Returns the runs of updates of one partition.
+fn by_partition(updates: &[Arc<Update>]) -> impl Iterator<Item = &[Arc<Update>]> {
+    updates.chunk_by(|a, b| a.partition == b.partition)
+}
+
+/// What the resume of a stream asks.
+struct Resume<'a> {
+    feed: &'a Updates,
+    answers: &'a dyn Answers,
+    /// How long the state may take to answer.
+    timeout: Duration,
+    tenant: &'a str,
+}
+
+impl Resume<'_> {
+    /// Returns the offset at which the stream resumes in a partition.
+    async fn offset(&self, partition: u32, live_from: u64, since: &Since) -> Result<u64, Problem> {
+        let position = since.positions().next_offset(partition);
+        let point = match since {
+            Since::Stream(_) if position == live_from => return Ok(live_from),
+            Since::Stream(_) => self.feed.read(move |log| resume::by_offset(log, partition, position)).await,
+            Since::Events(_) => {
+                self.feed.read(move |log| resume::by_position(log, partition, position, REPLAY_RECORDS_MAX)).await
+            }
+        };
+        let point = point.map_err(|error| {
+            tracing::warn!(partition, %error, "the missed updates of a stream cannot be read");
+            Problem::new(Code::Unavailable)
+        })?;
+        match (point, since) {
+            (ResumePoint::At(offset), _) => Ok(offset),
+            (ResumePoint::Lost { end }, Since::Events(_)) => {
+                // The topic does not show the updates before its first kept one. If no
+                // event was folded since, no update was published either.
+                let folded = timeout(self.timeout, self.answers.are_erased(self.tenant, partition, &[])).await;
+                let folded = folded.unwrap_or(Err(Unavailable::NoOwner { partition }))?;
+                if folded.positions.next_offset(partition) <= position { Ok(end) } else { Err(updates_lost()) }
+            }
+            (ResumePoint::Lost { .. }, Since::Stream(_)) => Err(updates_lost()),
+        }
     }
 }
 

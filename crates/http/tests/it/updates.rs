@@ -21,14 +21,22 @@ struct Listener {
     headers: HeaderMap,
     body: BodyDataStream,
     text: String,
+    retry: String,
 }
 
-/// An event, or a comment with the newest id.
+/// An event.
 #[derive(Debug, Clone, PartialEq)]
 struct Heard {
-    event: Option<String>,
-    id: Option<String>,
+    event: String,
+    id: String,
     data: Value,
+}
+
+impl Heard {
+    /// Whether it only has the id to resume from.
+    fn is_position(&self) -> bool {
+        self.event == "position" && self.data == json!({})
+    }
 }
 
 impl Listener {
@@ -42,13 +50,14 @@ impl Listener {
         assert_eq!(parts.status, StatusCode::OK);
         assert_eq!(parts.headers["content-type"], "text/event-stream");
         assert_eq!(parts.headers["cache-control"], "no-store");
-        let mut listener = Self { headers: parts.headers, body: body.into_data_stream(), text: String::new() };
+        let mut listener =
+            Self { headers: parts.headers, body: body.into_data_stream(), text: String::new(), retry: String::new() };
         let first = listener.next().await.unwrap();
-        assert!(first.event.is_none() && first.id.is_some(), "{first:?}");
+        assert!(first.is_position() && listener.retry == "1000", "{first:?}");
         listener
     }
 
-    /// Returns the next block, or `None` at the end.
+    /// Returns the next event, or `None` at the end. Each has all three fields.
     async fn next(&mut self) -> Option<Heard> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -56,8 +65,10 @@ impl Listener {
                     let prefix = format!("{name}: ");
                     block.lines().find_map(|line| line.strip_prefix(prefix.as_str())).map(str::to_owned)
                 };
-                let data = field("data").map_or(Value::Null, |data| serde_json::from_str(&data).unwrap());
-                let heard = Heard { event: field("event"), id: field("id"), data };
+                let whole = |name: &str| field(name).unwrap_or_else(|| panic!("no {name} in {block}"));
+                let data = serde_json::from_str(&whole("data")).unwrap();
+                let heard = Heard { event: whole("event"), id: whole("id"), data };
+                self.retry = field("retry").unwrap_or(std::mem::take(&mut self.retry));
                 self.text = rest.to_owned();
                 return Some(heard);
             }
@@ -70,8 +81,8 @@ impl Listener {
     async fn message(&mut self) -> (String, String) {
         loop {
             let heard = self.next().await.expect("an update");
-            if heard.event.is_some() {
-                return (heard.data["message_id"].as_str().unwrap().to_owned(), heard.id.unwrap());
+            if !heard.is_position() {
+                return (heard.data["message_id"].as_str().unwrap().to_owned(), heard.id);
             }
         }
     }
@@ -211,7 +222,7 @@ async fn stream_has_updates_of_its_own_tenant_only() {
     let mut acme = Listener::open(&app, "sender_id=alice", &headers).await;
     publish(&app, "g1", "default's", 2).await;
     for _ in 0..3 {
-        assert_eq!(acme.next().await.unwrap().event, None, "a heartbeat, and no update");
+        assert!(acme.next().await.unwrap().is_position(), "a heartbeat, and no update");
     }
 }
 
@@ -234,18 +245,22 @@ async fn later_updates_never_name_an_erased_person() {
     app.table.erased.lock().unwrap().insert("alice".to_owned());
     let mut of_sender = Listener::open(&app, "sender_id=alice", &[("last-event-id", &start)]).await;
     for _ in 0..3 {
-        assert_eq!(of_sender.next().await.unwrap().event, None, "an erased sender gets no update");
+        assert!(of_sender.next().await.unwrap().is_position(), "an erased sender gets no update");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stream_waits_for_the_state_without_losing_updates() {
-    let app = App::new();
+    let app = App::with(Setup { heartbeat: Duration::from_millis(50), ..Setup::default() });
     let mut stream = Listener::open(&app, "conversation_id=g1", &[]).await;
     *app.table.mood.lock().unwrap() = Mood::Failing;
-    publish(&app, "g1", "m1", 1).await;
-    let waiting = stream.next().await.unwrap();
-    assert_eq!((waiting.event, waiting.id), (None, None));
+    let before = Positions::applied(partition("g1"), publish(&app, "g1", "m1", 1).await);
+    // Heartbeats go on meanwhile, and none is the position after the update.
+    for _ in 0..5 {
+        let waiting = stream.next().await.unwrap();
+        assert!(waiting.is_position(), "{waiting:?}");
+        assert_eq!(waiting.id, StreamId(before.clone()).to_string());
+    }
     *app.table.mood.lock().unwrap() = Mood::Well;
     assert_eq!(stream.message().await.0, "m1");
 }
@@ -256,18 +271,24 @@ async fn stream_waits_for_the_state_without_losing_updates() {
 async fn partition_without_owner_costs_no_update_of_another() {
     let other = (0..).map(|n| format!("h{n}")).find(|id| partition(id) != partition("g1")).unwrap();
     for (owned, ownerless) in [("g1", other.as_str()), (other.as_str(), "g1")] {
-        let app = App::new();
+        let app = App::with(Setup { heartbeat: Duration::from_millis(50), ..Setup::default() });
         let mut stream = Listener::open(&app, "sender_id=alice", &[ALICE]).await;
         // While the stream waits for the first update, the next two gather in one batch.
         *app.table.mood.lock().unwrap() = Mood::Failing;
         publish(&app, owned, "first", 1).await;
-        while stream.next().await.unwrap().id.is_some() {}
+        for _ in 0..5 {
+            assert!(stream.next().await.unwrap().is_position());
+        }
         publish(&app, owned, "second", 2).await;
         publish(&app, ownerless, "third", 1).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         *app.table.mood.lock().unwrap() = Mood::Ownerless(partition(ownerless));
-        assert_eq!(stream.message().await.0, "first");
-        while stream.next().await.unwrap().id.is_some() {}
+        let (first, id) = stream.message().await;
+        assert_eq!(first, "first");
+        for _ in 0..5 {
+            let waiting = stream.next().await.unwrap();
+            assert!(waiting.is_position() && waiting.id == id, "{waiting:?}");
+        }
         *app.table.mood.lock().unwrap() = Mood::Well;
         let mut rest = [stream.message().await.0, stream.message().await.0];
         rest.sort();
@@ -281,11 +302,11 @@ async fn heartbeats_of_a_quiet_stream_move_its_id() {
     let app = App::with(Setup { heartbeat: Duration::from_millis(50), ..Setup::default() });
     let mut stream = Listener::open(&app, "conversation_id=quiet", &[]).await;
     let first = stream.next().await.unwrap();
-    assert!(first.event.is_none() && first.data.is_null());
+    assert!(first.is_position(), "{first:?}");
     let neighbour = (0..).map(|n| format!("g{n}")).find(|id| partition(id) == partition("quiet")).unwrap();
     let offset = publish(&app, &neighbour, "m", 1).await;
     let moved = StreamId(Positions::written(partition("quiet"), offset)).to_string();
-    while stream.next().await.unwrap().id.as_deref() != Some(&moved) {}
+    while stream.next().await.unwrap().id != moved {}
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -200,7 +200,7 @@ impl Http {
             heartbeat_ms: from.integer(
                 "http.heartbeat_ms",
                 "Interval of heartbeats on a stream without updates, in milliseconds",
-                15_000,
+                4_000,
                 10..=600_000,
             ),
         }

@@ -1,8 +1,8 @@
 //! Authentication and access rules as the settings describe them. Decides about no caller itself.
 
 use receipts_http::{
-    Access, AccessByTenant, AccessRule, Authenticate, BadKeys, Guard, KeySource, Signature, TokenSettings, Tokens,
-    TrustedHeaders,
+    Access, AccessByTenant, AccessRule, Authenticate, BadKeys, ClaimSettings, Guard, KeySource, Scope, Signature,
+    TokenSettings, Tokens, TrustedHeaders,
 };
 use receipts_runtime::config::{self, Algorithm, Auth, Settings};
 use receipts_runtime::exit::Failure;
@@ -10,8 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The shortest time between two readings of a file of keys. Tokens that name unknown keys cause
-/// readings, but no more often than this.
+/// The mean time between two readings of a file of keys that tokens with unknown keys cause.
 const FILE_PAUSE: Duration = Duration::from_secs(1);
 /// The same for a URL. It is longer because another party's service answers there.
 const URL_PAUSE: Duration = Duration::from_secs(10);
@@ -35,32 +34,38 @@ pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure>
     let signature = |algorithm: &Algorithm| match algorithm {
         Algorithm::Hs256 => Signature::Hs256,
         Algorithm::Rs256 => Signature::Rs256,
+        Algorithm::Ps256 => Signature::Ps256,
         Algorithm::Es256 => Signature::Es256,
+        Algorithm::Es384 => Signature::Es384,
         Algorithm::EdDsa => Signature::EdDsa,
     };
     let file = auth.jwks_file.clone().map(KeySource::File);
     let timeout = Duration::from_millis(auth.jwks_timeout_ms);
     let url = auth.jwks_url.clone().map(|url| KeySource::Url { url, timeout });
-    let refresh_pause = if url.is_some() { URL_PAUSE } else { FILE_PAUSE };
+    let issuer = auth.described_issuer().map(|issuer| KeySource::Issuer { issuer: issuer.to_owned(), timeout });
+    let keys = url.or(issuer).or(file);
+    let refresh_pause = if matches!(keys, Some(KeySource::File(_))) { FILE_PAUSE } else { URL_PAUSE };
     let tokens = Tokens::open(TokenSettings {
         issuer: auth.issuer.clone(),
         audience: auth.audience.clone(),
         signatures: auth.algorithms.iter().map(signature).collect(),
         secret_file: auth.secret_file.clone(),
-        keys: url.or(file),
+        keys,
         refresh: Duration::from_millis(auth.jwks_refresh_ms),
         refresh_pause,
         start_timeout: KEYS_TIMEOUT,
         leeway: Duration::from_millis(auth.leeway_ms),
-        tenant_claim: auth.tenant_claim.clone(),
-        service_claim: auth.service_claim.clone(),
-        strict_scopes: auth.strict_scopes,
+        claims: claims_of(auth),
     });
     let tokens = match tokens.await {
         Ok(tokens) => tokens,
-        Err(error @ BadKeys::Keys { from: KeySource::Url { .. }, .. }) => {
+        Err(error @ BadKeys::Keys { from: KeySource::Url { .. } | KeySource::Issuer { .. }, .. }) => {
             let seconds = KEYS_TIMEOUT.as_secs();
-            let context = format!("no keys from auth.jwks_url (--auth-jwks-url) within {seconds} s");
+            let setting = match auth.jwks_url {
+                Some(_) => "auth.jwks_url (--auth-jwks-url)",
+                None => "auth.issuer (--auth-issuer)",
+            };
+            let context = format!("no keys from {setting} within {seconds} s");
             return Err(Failure::Failed(anyhow::Error::from(error).context(context)));
         }
         Err(error) => {
@@ -71,6 +76,26 @@ pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure>
     };
     tokio::spawn(tokens.clone().keep_keys_fresh());
     Ok(Arc::new(tokens))
+}
+
+fn claims_of(auth: &Auth) -> ClaimSettings {
+    let scope = |scope: &config::Scope| match scope {
+        config::Scope::Own => Scope::Own,
+        config::Scope::Members => Scope::Members,
+        config::Scope::Write => Scope::Write,
+        config::Scope::Policy => Scope::Policy,
+        config::Scope::Erase => Scope::Erase,
+    };
+    let of_name = |(name, scopes): (&String, &Vec<_>)| (name.clone(), scopes.iter().map(scope).collect());
+    ClaimSettings {
+        tenant_claim: auth.tenant_claim.clone(),
+        default_tenant: auth.default_tenant.clone(),
+        user_claim: auth.user_claim.clone(),
+        scope_claims: auth.scope_claims.clone(),
+        scope_map: auth.scope_map.iter().map(of_name).collect(),
+        service_claim: auth.service_claim.clone(),
+        strict_scopes: auth.strict_scopes,
+    }
 }
 
 /// Returns what the public listener checks of a request before it looks at its path: without tokens

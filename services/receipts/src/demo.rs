@@ -55,7 +55,7 @@ pub(crate) fn run(mut settings: Settings, plan: Plan) -> Result<(), Failure> {
     // The configuration file may set these too; then the demo keeps them.
     if settings.auth.is_configured() {
         return Err(Failure::usage(
-            "the demo sends no token: do not set auth.secret_file or auth.jwks_file (--auth-jwks-file)",
+            "the demo sends no token: do not set auth.issuer, auth.secret_file or auth.jwks_file (--auth-issuer)",
         ));
     }
     let defaults = receipts_runtime::config::load(None, [], &[])?;

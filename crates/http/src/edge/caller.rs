@@ -5,6 +5,7 @@
 use crate::edge::scopes::Scopes;
 use crate::problem::{Code, Problem};
 use crate::request::{decode_percent, id_problem};
+use async_trait::async_trait;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
@@ -43,12 +44,13 @@ impl Caller {
 
 /// Resolves the caller from the headers of a request. It runs on an async thread for every request,
 /// so it must not block.
+#[async_trait]
 pub trait Authenticate: Send + Sync + 'static {
     /// Returns the caller.
     ///
     /// # Errors
     /// The problem to answer with, if the credential is missing or bad.
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem>;
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem>;
 }
 
 /// Believes the headers `Receipts-Tenant` and `Receipts-Caller`. Only for a listener that only
@@ -56,8 +58,9 @@ pub trait Authenticate: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TrustedHeaders;
 
+#[async_trait]
 impl Authenticate for TrustedHeaders {
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let tenant = match text(headers, &TENANT_HEADER)? {
             None => receipts_event::TENANT_DEFAULT,
             Some(tenant) => match id_problem(tenant) {
@@ -100,7 +103,7 @@ pub(crate) async fn resolve(
     State(authenticate): State<Arc<dyn Authenticate>>,
     mut request: Request,
 ) -> Result<Request, Problem> {
-    let caller = authenticate.authenticate(request.headers())?;
+    let caller = authenticate.authenticate(request.headers()).await?;
     request.extensions_mut().insert(caller);
     Ok(request)
 }
@@ -126,7 +129,9 @@ mod tests {
         for (name, value) in headers {
             map.append(name, axum::http::HeaderValue::from_bytes(value).unwrap());
         }
-        TrustedHeaders.authenticate(&map).map_err(|problem| problem.code())
+        futures_util::FutureExt::now_or_never(TrustedHeaders.authenticate(&map))
+            .expect("no wait")
+            .map_err(|problem| problem.code())
     }
 
     #[test]

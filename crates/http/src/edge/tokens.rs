@@ -1,36 +1,35 @@
 //! Resolves the caller from a signed token: `Authorization: Bearer` with a JWT (RFC 7519, RFC
 //! 6750).
 //!
-//! A request must not wait for keys: they are in memory, and a background task reads them again. A
-//! refusal must not tell a forger what exactly is wrong with a token; the log tells the operator.
+//! A request must not wait for known keys: they are in memory, and a background task reads them
+//! again. A refusal must not tell a forger what exactly is wrong with a token; the log tells the
+//! operator.
 
+mod claims;
 mod jwt;
 mod keys;
 mod refusals;
+mod ring;
 mod source;
 
+pub use claims::ClaimSettings;
 pub use source::KeySource;
 
 use crate::edge::caller::{Authenticate, CALLER_HEADER, Caller, TENANT_HEADER};
-use crate::edge::scopes::{Scope, Scopes};
 use crate::problem::Problem;
-use crate::request::id_problem;
+use async_trait::async_trait;
 use axum::http::{HeaderMap, header};
 use jsonwebtoken::crypto::verify;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use jwt::Jwt;
 use keys::Key;
-use refusals::{Reason, Refusals};
+use refusals::{Reason, Refusal, Refusals, Wanted, quoted, shown};
+use ring::{Absent, KeyRing};
 use serde_json::{Map, Value};
-use source::Reader;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::time::Instant;
-
-/// The pause before a start asks again for keys that it did not get.
-const START_PAUSE: Duration = Duration::from_secs(1);
 
 /// An algorithm that may sign tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +38,12 @@ pub enum Signature {
     Hs256,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     Rs256,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
     /// ECDSA on P-256 with SHA-256.
     Es256,
+    /// ECDSA on P-384 with SHA-384.
+    Es384,
     /// Ed25519.
     EdDsa,
 }
@@ -50,7 +53,9 @@ impl From<Signature> for Algorithm {
         match signature {
             Signature::Hs256 => Self::HS256,
             Signature::Rs256 => Self::RS256,
+            Signature::Ps256 => Self::PS256,
             Signature::Es256 => Self::ES256,
+            Signature::Es384 => Self::ES384,
             Signature::EdDsa => Self::EdDSA,
         }
     }
@@ -71,20 +76,15 @@ pub struct TokenSettings {
     pub keys: Option<KeySource>,
     /// The interval at which the keys are read again.
     pub refresh: Duration,
-    /// The shortest time between two reads, however many tokens name unknown keys.
+    /// The mean time between two reads that tokens with unknown keys cause. A few may follow one
+    /// another sooner.
     pub refresh_pause: Duration,
     /// How long a start tries to get keys from a URL.
     pub start_timeout: Duration,
     /// The tolerance for `exp` and `nbf`, in whole seconds.
     pub leeway: Duration,
-    /// The claim that names the tenant.
-    pub tenant_claim: String,
-    /// A claim that marks the token of a service if it is true or a non-empty string, with any
-    /// `sub`.
-    pub service_claim: Option<String>,
-    /// True if each scope stands for itself; otherwise `receipts:write` implies the other writing
-    /// ones.
-    pub strict_scopes: bool,
+    /// The claims that name the caller.
+    pub claims: ClaimSettings,
 }
 
 /// Why tokens cannot be accepted.
@@ -116,11 +116,8 @@ struct Inner {
     settings: TokenSettings,
     algorithms: Vec<Algorithm>,
     secret: Option<DecodingKey>,
-    reader: Option<Reader>,
-    keys: RwLock<Vec<Key>>,
+    ring: Option<KeyRing>,
     refusals: Refusals,
-    /// Wakes the background task after a token has named an unknown key.
-    unknown_key: Notify,
 }
 
 impl Tokens {
@@ -132,62 +129,20 @@ impl Tokens {
     pub async fn open(settings: TokenSettings) -> Result<Self, BadKeys> {
         let secret = settings.secret_file.as_deref().map(read_secret).transpose()?;
         let algorithms: Vec<Algorithm> = settings.signatures.iter().copied().map(Algorithm::from).collect();
-        let (mut reader, mut keys) = (None, Vec::new());
-        if let Some(from) = &settings.keys {
-            let bad = |problem| BadKeys::Keys { from: from.clone(), problem };
-            let ready = Reader::new(from).map_err(bad)?;
-            let until = Instant::now() + settings.start_timeout;
-            let mut last_problem = String::new();
-            keys = loop {
-                match read_keys(&ready, &algorithms).await {
-                    Ok(keys) => break keys,
-                    Err(problem) => {
-                        let is_transient = matches!(from, KeySource::Url { .. });
-                        if !is_transient || Instant::now() + START_PAUSE > until {
-                            return Err(bad(problem));
-                        }
-                        if last_problem != problem {
-                            tracing::warn!(%from, problem, "the keys of tokens cannot be read yet; retrying");
-                            last_problem = problem;
-                        }
-                        tokio::time::sleep(START_PAUSE).await;
-                    }
-                }
-            };
-            reader = Some(ready);
-        }
-        let (keys, unknown_key) = (RwLock::new(keys), Notify::new());
-        let refusals = Refusals::new();
-        Ok(Self(Arc::new(Inner { settings, algorithms, secret, reader, keys, refusals, unknown_key })))
+        let ring = match settings.keys.clone() {
+            Some(from) => Some(KeyRing::open(from, algorithms.clone(), &settings).await?),
+            None => None,
+        };
+        Ok(Self(Arc::new(Inner { settings, algorithms, secret, ring, refusals: Refusals::new() })))
     }
 
-    /// Reads the public keys again at the configured interval, and soon after a token has named an
-    /// unknown key. It never returns; spawn it.
-    ///
-    /// If a read fails, the previous keys stay for as long as the source fails. Refusing all tokens
-    /// would help only an attacker who blocks the source.
+    /// Reads the public keys again at the configured interval, and after a token has named an
+    /// unknown key. It never returns if there are public keys; spawn it.
     pub async fn keep_keys_fresh(self) {
-        let Inner { settings, reader: Some(reader), .. } = &*self.0 else { return };
-        loop {
-            let began = Instant::now();
-            _ = tokio::time::timeout(settings.refresh, self.0.unknown_key.notified()).await;
-            tokio::time::sleep_until(began + settings.refresh_pause).await;
-            let read = read_keys(reader, &self.0.algorithms).await;
-            let outcome = if read.is_ok() { "read" } else { "failed" };
-            metrics::counter!("receipts_token_keys_total", "outcome" => outcome).increment(1);
-            match read {
-                Ok(keys) => *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
-                Err(problem) => {
-                    let from = settings.keys.as_ref().map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(from, problem, "the keys of tokens cannot be read; the previous keys stay");
-                }
-            }
+        if let Some(ring) = &self.0.ring {
+            ring.keep_fresh().await;
         }
     }
-}
-
-async fn read_keys(reader: &Reader, algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
-    keys::read(&reader.read().await?, algorithms)
 }
 
 fn read_secret(path: &Path) -> Result<DecodingKey, BadKeys> {
@@ -201,8 +156,9 @@ fn read_secret(path: &Path) -> Result<DecodingKey, BadKeys> {
     Ok(DecodingKey::from_secret(secret))
 }
 
+#[async_trait]
 impl Authenticate for Tokens {
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         for (name, pointer) in [(TENANT_HEADER, "/Receipts-Tenant"), (CALLER_HEADER, "/Receipts-Caller")] {
             if headers.contains_key(name) {
                 return Err(Problem::invalid(
@@ -213,11 +169,17 @@ impl Authenticate for Tokens {
         }
         let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
         let token = match (credentials.next(), credentials.next()) {
-            (Some(credential), None) => bearer(credential.as_bytes()),
-            _ => None,
+            (None, _) => Err(Reason::Missing.found("none")),
+            (Some(_), Some(_)) => Err(Reason::Missing.found("more than one")),
+            (Some(credential), None) => {
+                bearer(credential.as_bytes()).ok_or_else(|| Reason::Missing.found("another scheme"))
+            }
         };
-        let caller = token.ok_or(Reason::Missing).and_then(|token| self.0.caller(token));
-        caller.map_err(|reason| self.0.refusals.refuse(reason))
+        let caller = match token {
+            Ok(token) => self.0.caller(token).await,
+            Err(refusal) => Err(refusal),
+        };
+        caller.map_err(|refusal| self.0.refusals.refuse(&refusal, |reason| self.0.wanted(reason)))
     }
 }
 
@@ -233,53 +195,70 @@ pub(crate) fn show_refusals() {
 }
 
 impl Inner {
-    fn caller(&self, token: &[u8]) -> Result<Caller, Reason> {
+    async fn caller(&self, token: &[u8]) -> Result<Caller, Refusal> {
         let jwt = Jwt::read(token)?;
         let accepted = jwt.algorithm.filter(|algorithm| self.algorithms.contains(algorithm));
-        self.verify(&jwt, accepted.ok_or(Reason::Algorithm)?)?;
+        let refused = || Reason::Algorithm.found(quoted(&jwt.algorithm_name));
+        self.verify(&jwt, accepted.ok_or_else(refused)?).await?;
         let claims = jwt.claims()?;
         let now_s = jsonwebtoken::get_current_timestamp() as f64;
-        let expires_s = self.check(&claims, now_s)?;
-        self.caller_of(&claims, expires_s - now_s)
+        let left_s = self.check(&claims, now_s)? - now_s;
+        let expires = Instant::now() + Duration::from_secs_f64(left_s.clamp(0.0, 1e9));
+        self.settings.claims.caller_of(&claims, expires)
     }
 
-    /// Verifies that one of our keys has signed a token.
-    fn verify(&self, jwt: &Jwt<'_>, algorithm: Algorithm) -> Result<(), Reason> {
+    /// Verifies that one of our keys has signed a token. Waits for a key that is not known yet.
+    async fn verify(&self, jwt: &Jwt<'_>, algorithm: Algorithm) -> Result<(), Refusal> {
         let signs =
             |key: &DecodingKey| verify(jwt.signature, jwt.signed.as_bytes(), key, algorithm).is_ok_and(|signs| signs);
-        if algorithm == Algorithm::HS256 {
-            let secret = self.secret.as_ref().ok_or(Reason::Key)?;
-            return if signs(secret) { Ok(()) } else { Err(Reason::Signature) };
-        }
         let id = jwt.key_id.as_deref();
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let is_named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
-        let mut named = keys.iter().filter(is_named).filter(|key| key.algorithm == algorithm).peekable();
-        if named.peek().is_none() {
-            self.unknown_key.notify_one();
-            return Err(Reason::Key);
+        let found = || format!("{} {}", id.map_or_else(|| "none".to_owned(), quoted), jwt.algorithm_name);
+        let verdict = if algorithm == Algorithm::HS256 {
+            self.secret.as_ref().map(signs).ok_or(Absent::Unknown)
+        } else {
+            // `None` if no key has the id. A token without one may be signed by any key, so also by one
+            // that is not known yet.
+            let verdict = |keys: &[Key]| {
+                let is_named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
+                let mut named = keys.iter().filter(is_named).peekable();
+                let is_known = named.peek().is_some() && id.is_some();
+                let is_signed = named.any(|key| key.algorithms.contains(&algorithm) && signs(&key.key));
+                (is_signed || is_known).then_some(is_signed)
+            };
+            let ring = self.ring.as_ref().ok_or(Reason::Key)?;
+            match verdict(&ring.known()) {
+                Some(is_signed) => Ok(is_signed),
+                None => ring.wait_for(verdict).await,
+            }
+        };
+        match verdict {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Reason::Signature.found(found())),
+            Err(Absent::Unknown) => Err(Reason::Key.found(found())),
+            Err(Absent::Unread) => Err(Reason::Unread.found(found())),
         }
-        if named.any(|key| signs(&key.key)) { Ok(()) } else { Err(Reason::Signature) }
     }
 
     /// Checks the claims of RFC 7519 that say for whom and for how long a token is, and returns
     /// when it ends, Unix seconds with the leeway. A list as `iss` is refused: the RFC knows none.
-    fn check(&self, claims: &Map<String, Value>, now_s: f64) -> Result<f64, Reason> {
+    fn check(&self, claims: &Map<String, Value>, now_s: f64) -> Result<f64, Refusal> {
         let TokenSettings { issuer, audience, leeway, .. } = &self.settings;
+        let refused = |reason: Reason, claim: &str| reason.found(shown(claims.get(claim)));
         let leeway_s = leeway.as_secs() as f64;
-        let expires_s = claims.get("exp").and_then(Value::as_f64).ok_or(Reason::Expired)? + leeway_s;
+        let expired = || refused(Reason::Expired, "exp");
+        let expires_s = claims.get("exp").and_then(Value::as_f64).ok_or_else(expired)? + leeway_s;
         if expires_s < now_s {
-            return Err(Reason::Expired);
+            return Err(expired());
         }
         let begins_s = match claims.get("nbf") {
             None | Some(Value::Null) => 0.0,
-            Some(begins) => begins.as_f64().ok_or(Reason::NotYetValid)?,
+            Some(begins) => begins.as_f64().ok_or_else(|| refused(Reason::NotYetValid, "nbf"))?,
         };
         if begins_s > now_s + leeway_s {
-            return Err(Reason::NotYetValid);
+            return Err(refused(Reason::NotYetValid, "nbf"));
         }
         if claims.get("iss").and_then(Value::as_str) != Some(issuer) {
-            return Err(Reason::Issuer);
+            return Err(refused(Reason::Issuer, "iss"));
         }
         let is_meant = match claims.get("aud") {
             Some(Value::String(one)) => one == audience,
@@ -288,37 +267,35 @@ impl Inner {
             }
             _ => false,
         };
-        if is_meant { Ok(expires_s) } else { Err(Reason::Audience) }
+        if is_meant { Ok(expires_s) } else { Err(refused(Reason::Audience, "aud")) }
     }
 
-    /// Returns the caller that claims name. `left_s`: the seconds until the token ends.
-    fn caller_of(&self, claims: &Map<String, Value>, left_s: f64) -> Result<Caller, Reason> {
-        let text = |name: &str| claims.get(name).and_then(Value::as_str);
-        let tenant = text(&self.settings.tenant_claim)
-            .filter(|tenant| id_problem(tenant).is_none() && !tenant.contains('/'))
-            .ok_or(Reason::Tenant)?;
-        let says_service =
-            |claim: &Value| claim.as_bool().unwrap_or_else(|| claim.as_str().is_some_and(|s| !s.is_empty()));
-        let is_service =
-            self.settings.service_claim.as_ref().and_then(|name| claims.get(name)).is_some_and(says_service);
-        let user = match claims.get("sub") {
-            Some(Value::String(user)) if id_problem(user).is_none() => Some(user.clone()).filter(|_| !is_service),
-            None => None,
-            Some(_) => return Err(Reason::Subject),
+    /// Returns what the check of a reason wants, for the log.
+    fn wanted(&self, reason: Reason) -> Wanted {
+        let TokenSettings { issuer, audience, claims, .. } = &self.settings;
+        let now = || format!("{} (Unix seconds)", jsonwebtoken::get_current_timestamp());
+        let (claim, value) = match reason {
+            Reason::Missing => ("", "one Authorization: Bearer TOKEN".to_owned()),
+            Reason::Malformed => ("", "parts: 3".to_owned()),
+            Reason::Algorithm => {
+                let names: Vec<_> = self.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect();
+                ("alg", names.join(" "))
+            }
+            Reason::Key | Reason::Unread | Reason::Signature => {
+                let known = self.ring.as_ref().map(KeyRing::known).unwrap_or_default();
+                let ids: Vec<&str> = known.iter().filter_map(|key| key.id.as_deref()).collect();
+                ("kid and alg", quoted(&format!("kid of {}", ids.join(" "))))
+            }
+            Reason::RepeatedClaim => ("", "each claim once".to_owned()),
+            Reason::Expired => ("exp", format!("a number beyond {}", now())),
+            Reason::NotYetValid => ("nbf", format!("a number up to {}", now())),
+            Reason::Issuer => ("iss", issuer.clone()),
+            Reason::Audience => ("aud", audience.clone()),
+            Reason::Tenant => {
+                (&*claims.tenant_claim, "one tenant: a text of 1 to 128 bytes without a slash".to_owned())
+            }
+            Reason::Subject => (&*claims.user_claim, "a text of 1 to 128 bytes".to_owned()),
         };
-        let names =
-            ["scope", "scopes", "scp"].into_iter().filter_map(|name| claims.get(name)).flat_map(|claim| match claim {
-                Value::String(names) => names.split_ascii_whitespace().collect(),
-                Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
-                _ => Vec::new(),
-            });
-        // RFC 9068 names a client by `client_id`, OpenID Connect by `azp`.
-        let service_claim = self.settings.service_claim.as_deref();
-        let names_service = [service_claim, Some("client_id"), Some("azp"), Some("sub")];
-        let service = names_service.into_iter().flatten().find_map(text).filter(|_| user.is_none()).map(str::to_owned);
-        let scopes = names.filter_map(Scope::named).fold(Scopes::NONE, Scopes::with);
-        let scopes = if self.settings.strict_scopes { scopes } else { scopes.with_implied() };
-        let expires = Some(Instant::now() + Duration::from_secs_f64(left_s.clamp(0.0, 1e9)));
-        Ok(Caller { tenant: tenant.to_owned(), user, service, scopes, expires })
+        Wanted { claim: claim.to_owned(), value }
     }
 }

@@ -143,8 +143,9 @@ async fn client_that_reads_nothing_is_closed() {
 /// Every caller is Alice, whose credential expires at a time.
 struct Expiring(Instant);
 
+#[async_trait::async_trait]
 impl Authenticate for Expiring {
-    fn authenticate(&self, _: &HeaderMap) -> Result<Caller, Problem> {
+    async fn authenticate(&self, _: &HeaderMap) -> Result<Caller, Problem> {
         let user = Some("alice".to_owned());
         Ok(Caller { tenant: "default".to_owned(), user, service: None, scopes: Scopes::NONE, expires: Some(self.0) })
     }

@@ -8,9 +8,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
-use receipts_http::{Authenticate as _, KeySource, Signature, TokenSettings, Tokens};
+use receipts_http::{Authenticate as _, ClaimSettings, Code, KeySource, Signature, TokenSettings, Tokens};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +36,8 @@ struct Issuer {
     address: SocketAddr,
     behavior: Arc<Mutex<Behavior>>,
     asked: Arc<AtomicUsize>,
+    /// What it says about itself.
+    description: Arc<Mutex<String>>,
     serving: JoinHandle<()>,
 }
 
@@ -55,9 +60,14 @@ impl Issuer {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (behavior, asked) = (Arc::new(Mutex::new(behavior)), Arc::new(AtomicUsize::new(0)));
-        let router = Router::new().route("/keys", get(answer)).with_state((Arc::clone(&behavior), Arc::clone(&asked)));
+        let description = Arc::new(Mutex::new(String::new()));
+        let described = Arc::clone(&description);
+        let router = Router::new()
+            .route("/keys", get(answer))
+            .with_state((Arc::clone(&behavior), Arc::clone(&asked)))
+            .route("/.well-known/openid-configuration", get(async move || described.lock().unwrap().clone()));
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, behavior, asked, serving }
+        Self { address, behavior, asked, description, serving }
     }
 
     async fn with(keys: &[&Key]) -> Self {
@@ -84,9 +94,7 @@ impl Issuer {
             refresh_pause: Duration::ZERO,
             start_timeout: Duration::ZERO,
             leeway: Duration::ZERO,
-            tenant_claim: "tenant".to_owned(),
-            service_claim: None,
-            strict_scopes: false,
+            claims: ClaimSettings::default(),
         }
     }
 
@@ -107,8 +115,12 @@ impl Key {
     }
 
     fn token(&self) -> String {
+        self.token_of("https://id.example")
+    }
+
+    fn token_of(&self, issuer: &str) -> String {
         let header = Header { kid: Some(self.id.clone()), ..Header::new(Algorithm::EdDSA) };
-        let claims = json!({"iss": "https://id.example", "aud": "receipts", "exp": get_current_timestamp() + 600,
+        let claims = json!({"iss": issuer, "aud": "receipts", "exp": get_current_timestamp() + 600,
             "tenant": "default", "sub": "alice"});
         encode(&header, &claims, &self.key).unwrap()
     }
@@ -124,16 +136,20 @@ fn published(keys: &[&Key]) -> Behavior {
     Behavior::Answers(StatusCode::OK, serde_json::to_vec(&set).unwrap())
 }
 
-fn is_taken(tokens: &Tokens, token: &str) -> bool {
+async fn ask(tokens: &Tokens, token: &str) -> Result<(), Code> {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
-    tokens.authenticate(&headers).is_ok()
+    tokens.authenticate(&headers).await.map(|_| ()).map_err(|problem| problem.code())
+}
+
+async fn is_taken(tokens: &Tokens, token: &str) -> bool {
+    ask(tokens, token).await.is_ok()
 }
 
 /// Waits until a condition holds, at most a minute.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let given_up = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
+    while !is_so().await {
         assert!(Instant::now() < given_up, "{what} did not happen");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -146,10 +162,60 @@ async fn unknown_key_is_fetched_and_withdrawn_key_refused() {
     let issuer = Issuer::with(&[&old]).await;
     let tokens = Tokens::open(issuer.settings()).await.unwrap();
     tokio::spawn(tokens.clone().keep_keys_fresh());
-    assert!(is_taken(&tokens, &old.token()) && !is_taken(&tokens, &new.token()));
+    assert!(is_taken(&tokens, &old.token()).await && !is_taken(&tokens, &new.token()).await);
     issuer.now(published(&[&new]));
-    until("the new key", || is_taken(&tokens, &new.token())).await;
-    assert!(!is_taken(&tokens, &old.token()));
+    // Without a refusal: clients take it for the end of a session.
+    let (asked, token) = (issuer.asked(), new.token());
+    let callers = (0..50).map(|_| is_taken(&tokens, &token));
+    assert!(join_all(callers).await.into_iter().all(|is_taken| is_taken));
+    assert!(issuer.asked() <= asked + 2, "callers share a fetch: {} instead of 1", issuer.asked() - asked);
+    assert_eq!(ask(&tokens, &old.token()).await, Err(Code::Unauthenticated));
+}
+
+/// INV-CALLER
+#[tokio::test]
+async fn token_waits_in_vain_if_keys_cannot_be_fetched() {
+    let (old, new) = (Key::new("old"), Key::new("new"));
+    let issuer = Issuer::with(&[&old]).await;
+    let tokens = Tokens::open(issuer.settings()).await.unwrap();
+    tokio::spawn(tokens.clone().keep_keys_fresh());
+    for behavior in [Behavior::Answers(StatusCode::BAD_GATEWAY, Vec::new()), Behavior::Hangs] {
+        issuer.now(behavior);
+        assert_eq!(ask(&tokens, &new.token()).await, Err(Code::Unavailable));
+        assert!(is_taken(&tokens, &old.token()).await);
+    }
+    issuer.now(published(&[&new]));
+    assert_eq!(ask(&tokens, &new.token()).await, Ok(()));
+}
+
+/// INV-CALLER
+#[tokio::test]
+async fn issuer_describes_where_its_keys_are() {
+    let (old, new) = (Key::new("old"), Key::new("new"));
+    let issuer = Issuer::with(&[&old]).await;
+    let url = format!("http://{}", issuer.address);
+    let keys = KeySource::Issuer { issuer: url.clone(), timeout: Duration::from_millis(500) };
+    let settings = TokenSettings { issuer: url.clone(), keys: Some(keys), ..issuer.settings() };
+    let describe = |issuer_named: &str, keys: &str| {
+        let text = json!({"issuer": issuer_named, "jwks_uri": keys, "authorization_endpoint": "x"}).to_string();
+        *issuer.description.lock().unwrap() = text;
+    };
+    for (named, keys, wanted) in [
+        ("http://127.0.0.1", "/keys", "and auth.issuer is"),
+        (&*url, "ftp://x/keys", "must begin with https://"),
+        (&*url, &format!("{url}/nothing"), "nothing\": the server answered 404"),
+    ] {
+        describe(named, keys);
+        let said = Tokens::open(settings.clone()).await.err().expect("no keys").to_string();
+        assert!(said.contains(wanted) && said.contains("/.well-known/openid-configuration"), "{said}");
+    }
+    describe(&url, &format!("{url}/keys"));
+    let tokens = Tokens::open(settings).await.unwrap();
+    tokio::spawn(tokens.clone().keep_keys_fresh());
+    assert_eq!(ask(&tokens, &old.token_of(&url)).await, Ok(()));
+    assert_eq!(ask(&tokens, &old.token()).await, Err(Code::Unauthenticated), "another issuer's");
+    issuer.now(published(&[&new]));
+    assert_eq!(ask(&tokens, &new.token_of(&url)).await, Ok(()));
 }
 
 /// INV-CALLER
@@ -162,8 +228,8 @@ async fn keys_are_fetched_again_by_schedule() {
     tokio::spawn(tokens.clone().keep_keys_fresh());
     issuer.now(published(&[&new]));
     // No token names a key meanwhile.
-    until("three fetches", || issuer.asked() >= 4).await;
-    assert!(is_taken(&tokens, &new.token()) && !is_taken(&tokens, &old.token()));
+    until("three fetches", async || issuer.asked() >= 4).await;
+    assert!(is_taken(&tokens, &new.token()).await && !is_taken(&tokens, &old.token()).await);
 }
 
 /// INV-CALLER
@@ -174,16 +240,17 @@ async fn unknown_keys_do_not_cause_a_fetch_each() {
     let pause = Duration::from_millis(200);
     let tokens = Tokens::open(TokenSettings { refresh_pause: pause, ..issuer.settings() }).await.unwrap();
     tokio::spawn(tokens.clone().keep_keys_fresh());
-    let (began, token) = (Instant::now(), unknown.token());
-    for _ in 0..5_000 {
-        assert!(!is_taken(&tokens, &token));
-        tokio::task::yield_now().await;
+    let (began, token, good) = (Instant::now(), unknown.token(), good.token());
+    let mut flood: FuturesUnordered<_> = (0..2_000).map(|_| ask(&tokens, &token)).collect();
+    while let Some(answer) = flood.next().await {
+        assert!(matches!(answer, Err(Code::Unauthenticated | Code::Unavailable)), "{answer:?}");
+        // A token with a known key does not wait meanwhile.
+        assert_eq!(ask(&tokens, &good).now_or_never(), Some(Ok(())));
     }
-    until("a fetch", || issuer.asked() > 1).await;
-    // One fetch at the start, one per whole pause, and one in progress.
-    let most = 2 + began.elapsed().as_millis() / pause.as_millis();
+    assert!(issuer.asked() > 1);
+    // One fetch at the start, a few at once, one per whole pause, and one in progress.
+    let most = 7 + began.elapsed().as_millis() / pause.as_millis();
     assert!(issuer.asked() as u128 <= most, "{} fetches, at most {most}", issuer.asked());
-    assert!(is_taken(&tokens, &good.token()), "a good token stays accepted");
 }
 
 /// INV-CALLER
@@ -208,18 +275,18 @@ async fn previous_keys_survive_outages_and_invalid_sets() {
     ] {
         issuer.now(behavior);
         let asked = issuer.asked();
-        until(what, || issuer.asked() >= asked + 2).await;
-        assert!(is_taken(&tokens, &old.token()), "{what}");
-        assert!(!is_taken(&tokens, &new.token()), "{what}");
+        until(what, async || issuer.asked() >= asked + 2).await;
+        assert!(is_taken(&tokens, &old.token()).await, "{what}");
+        assert!(!is_taken(&tokens, &new.token()).await, "{what}");
     }
     // The server stops, and another one starts at its address with new keys.
     issuer.serving.abort();
     let _ = issuer.serving.await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(is_taken(&tokens, &old.token()));
+    assert!(is_taken(&tokens, &old.token()).await);
     let back = Issuer::at(&issuer.address.to_string(), published(&[&new])).await;
-    until("the new keys", || is_taken(&tokens, &new.token())).await;
-    assert!(back.asked() >= 1 && !is_taken(&tokens, &old.token()));
+    until("the new keys", async || is_taken(&tokens, &new.token()).await).await;
+    assert!(back.asked() >= 1 && !is_taken(&tokens, &old.token()).await);
 }
 
 /// INV-CALLER
@@ -241,9 +308,9 @@ async fn start_waits_for_keys_and_reports_failures() {
     let patient = TokenSettings { start_timeout: Duration::from_secs(3_600), ..issuer.settings() };
     let opening = tokio::spawn(Tokens::open(patient));
     let asked = issuer.asked();
-    until("a second try", || issuer.asked() >= asked + 2).await;
+    until("a second try", async || issuer.asked() >= asked + 2).await;
     issuer.now(published(&[&key]));
-    assert!(is_taken(&opening.await.unwrap().unwrap(), &key.token()));
+    assert!(is_taken(&opening.await.unwrap().unwrap(), &key.token()).await);
     issuer.serving.abort();
     let _ = issuer.serving.await;
 }

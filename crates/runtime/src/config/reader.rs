@@ -126,7 +126,19 @@ impl Reader {
     /// Reads a list of texts that keep a rule each; empty by default. Outside the file, commas
     /// separate them.
     pub(super) fn list(&mut self, key: &'static str, help: &'static str, rule: &Rule) -> Vec<String> {
-        let read = self.read(key, help, None, format!("a list, each {}", rule.allowed), |raw| {
+        self.list_or(key, help, &[], rule)
+    }
+
+    /// As [`Reader::list`], but with a default.
+    pub(super) fn list_or(
+        &mut self,
+        key: &'static str,
+        help: &'static str,
+        default: &[&str],
+        rule: &Rule,
+    ) -> Vec<String> {
+        let shown = Some(default.join(",")).filter(|default| !default.is_empty());
+        let read = self.read(key, help, shown, format!("a list, each {}", rule.allowed), |raw| {
             let items: Vec<String> = match raw {
                 Raw::Typed(text) => text.split(',').map(|item| item.trim().to_owned()).collect(),
                 Raw::Text(text) => vec![text.clone()],
@@ -135,7 +147,7 @@ impl Reader {
             };
             items.iter().all(|item| (rule.holds)(item)).then_some(items)
         });
-        read.unwrap_or_default()
+        read.unwrap_or_else(|| default.iter().map(|item| (*item).to_owned()).collect())
     }
 
     /// Reads an address to listen at. `localhost` is 127.0.0.1; with port 0 the system chooses a
@@ -226,6 +238,43 @@ impl Reader {
         tenants
     }
 
+    /// Reads names that the user chooses, below a key, each with one or several of a few values:
+    /// a list, or a text with spaces between them.
+    pub(super) fn named_lists<T: Copy>(
+        &mut self,
+        all: &'static str,
+        help: &'static str,
+        values: &[(&str, T)],
+    ) -> BTreeMap<String, Vec<T>> {
+        let allowed = values.iter().map(|(value, _)| *value).collect::<Vec<_>>().join(", ");
+        self.docs.push(KeyDoc {
+            key: all,
+            help,
+            default: None,
+            allowed: format!("NAME=VALUE, each VALUE of {allowed}"),
+        });
+        let prefix = format!("{all}.");
+        let mut lists = BTreeMap::new();
+        for (key, Entry { raw, origin }) in &self.sources.entries {
+            let Some(name) = key.strip_prefix(&prefix) else { continue };
+            let words: Vec<&str> = match raw {
+                Raw::Typed(text) | Raw::Text(text) => text.split_whitespace().collect(),
+                Raw::List(Some(items)) => items.iter().map(String::as_str).collect(),
+                _ => Vec::new(),
+            };
+            let value = |word: &&str| values.iter().find(|(value, _)| value == word).map(|(_, value)| *value);
+            match words.iter().map(value).collect::<Option<Vec<T>>>() {
+                Some(list) if !list.is_empty() && !name.is_empty() => drop(lists.insert(name.to_owned(), list)),
+                _ => self.mistakes.push(Mistake {
+                    origin: origin.clone(),
+                    key: Some(key.clone()),
+                    problem: format!("{} is not allowed; allowed: one or several of {allowed}", shown(raw)),
+                }),
+            }
+        }
+        lists
+    }
+
     /// Notes that an allowed value contradicts another one.
     pub(super) fn contradiction(&mut self, key: &str, problem: String) {
         let origin = self.sources.entries.get(key).map_or(Origin::Default, |entry| entry.origin.clone());
@@ -296,7 +345,7 @@ impl Reader {
 }
 
 /// Returns whether a text is a tenant by the rules of events.
-fn is_tenant(text: &str) -> bool {
+pub(super) fn is_tenant(text: &str) -> bool {
     (1..=128).contains(&text.len()) && !text.contains('/')
 }
 

@@ -5,7 +5,7 @@ mod callers;
 mod http;
 mod snapshot;
 
-pub use callers::{Access, AccessRule, AccessRules, Algorithm, Auth};
+pub use callers::{Access, AccessRule, AccessRules, Algorithm, Auth, Scope};
 pub use http::{Http, Shares};
 pub use snapshot::Snapshot;
 
@@ -250,8 +250,7 @@ impl Settings {
     /// The rules between settings.
     fn check(&self, from: &mut Reader) {
         let (http, projector) = (&self.http, &self.projector);
-        let tokens =
-            " with tokens for callers (auth.jwks_file, auth.jwks_url or auth.secret_file; --auth-jwks-file), or";
+        let tokens = " with tokens for callers (auth.issuer, auth.jwks_url, auth.jwks_file or auth.secret_file; --auth-issuer, --auth-jwks-file), or";
         let exposed = [
             (
                 "http.listen",

@@ -14,8 +14,10 @@ pub(super) const PROPERTIES: &str = "kafka.properties";
 pub(super) const PROPERTY_FILES: &str = "kafka.property_files";
 /// Another one: `access.tenants.acme.unread`.
 pub(super) const TENANTS: &str = "access.tenants";
+/// Another one: `auth.scope_map.chat-admin`.
+pub(super) const SCOPE_MAP: &str = "auth.scope_map";
 /// All keys whose entries the user names.
-pub(super) const NAMED_BY_USER: [&str; 3] = [PROPERTIES, PROPERTY_FILES, TENANTS];
+pub(super) const NAMED_BY_USER: [&str; 4] = [PROPERTIES, PROPERTY_FILES, TENANTS, SCOPE_MAP];
 
 /// A value as its source has it.
 #[derive(Debug, Clone, PartialEq)]

@@ -106,27 +106,69 @@ fn wrong_types_and_values_out_of_range_are_mistakes() {
     }
 }
 
+/// The algorithms with public keys.
+const PUBLIC: [Algorithm; 5] =
+    [Algorithm::Rs256, Algorithm::Ps256, Algorithm::Es256, Algorithm::Es384, Algorithm::EdDsa];
+
 #[test]
-fn tokens_permit_any_address_and_need_issuer_and_audience() {
+fn tokens_permit_any_address_and_need_an_issuer() {
     let listen = flag("http.listen", "0.0.0.0:80");
     let keys = [flag("auth.jwks_file", "keys.json"), flag("auth.issuer", "i"), flag("auth.audience", "a")];
     let settings = load(None, [], &[&[listen.clone()][..], &keys].concat()).expect("no mistake");
-    assert_eq!(settings.auth.algorithms, [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa]);
+    assert_eq!(settings.auth.algorithms, PUBLIC);
     assert_eq!(settings.warnings(), Vec::<String>::new());
     let refused = load(None, [], &[listen]).expect_err("a stranger").to_string();
     assert!(refused.contains("flag --http-listen") && refused.contains("--auth-jwks-file"), "{refused}");
     let mistakes = |flags: &[Override]| load(None, [], flags).expect_err("mistakes").to_string();
-    let unnamed = mistakes(&[flag("auth.secret_file", "s")]);
-    assert!(
-        unnamed.contains("auth.issuer: must be set together with") && unnamed.contains("auth.audience"),
-        "{unnamed}"
-    );
-    assert!(mistakes(&[flag("auth.issuer", "i")]).contains("has no effect without"));
+    assert!(mistakes(&[flag("auth.secret_file", "s")]).contains("auth.issuer: must be set together with"));
+    for issuer in ["i", "https://", "ftp://id.example", "https://id.example/?a"] {
+        let said = mistakes(&[flag("auth.issuer", issuer)]);
+        assert!(said.contains("--auth-issuer: without keys it must be the URL"), "{said}");
+    }
     let other = mistakes(&[&keys[..], &[flag("auth.algorithms", "HS256")]].concat());
     assert!(other.contains("--auth-algorithms") && other.contains("auth.secret_file"), "{other}");
     assert!(mistakes(&[&keys[..], &[flag("auth.algorithms", "none")]].concat()).contains("HS256, RS256"));
     let renamed = load(None, [], &[&keys[..], &[flag("auth.algorithms", "Ed25519")]].concat()).expect("no mistake");
     assert_eq!(renamed.auth.algorithms, [Algorithm::EdDsa]);
+}
+
+#[test]
+fn issuer_alone_names_its_keys() {
+    let issuer = "https://id.example/realms/r";
+    let settings =
+        load(None, [], &[flag("auth.issuer", issuer), flag("http.listen", "0.0.0.0:80")]).expect("no mistake");
+    assert_eq!((settings.auth.described_issuer(), settings.auth.is_configured()), (Some(issuer), true));
+    assert_eq!((settings.auth.algorithms.as_slice(), settings.auth.audience.as_str()), (&PUBLIC[..], "receipts"));
+    for other in ["auth.jwks_file", "auth.jwks_url", "auth.secret_file"] {
+        let settings = load(None, [], &[flag("auth.issuer", issuer), flag(other, "https://k")]).expect("no mistake");
+        assert_eq!(settings.auth.described_issuer(), None, "{other}");
+    }
+    for (issuer, warnings) in [(issuer, 0), ("http://127.0.0.1:1", 0), ("http://keycloak:8080/realms/r", 1)] {
+        let settings = load(None, [], &[flag("auth.issuer", issuer)]).expect("a URL");
+        assert_eq!(settings.warnings().len(), warnings, "{issuer}");
+    }
+}
+
+#[test]
+fn names_of_roles_stand_for_scopes() {
+    let file = toml(
+        "[auth]\nscope_claims = [\"roles\"]\n[auth.scope_map]\n\"chat-admin\" = \"receipts:members\"\n\
+         \"a.b c\" = [\"receipts:own\", \"receipts:erase\"]",
+    );
+    let more = [flag("auth.scope_map", "w=receipts:write receipts:members,x=receipts:policy")];
+    let auth = load(Some(file.path()), [], &more).expect("no mistake").auth;
+    assert_eq!(auth.scope_claims, ["roles"]);
+    let wanted = [
+        ("a.b c", vec![Scope::Own, Scope::Erase]),
+        ("chat-admin", vec![Scope::Members]),
+        ("w", vec![Scope::Write, Scope::Members]),
+        ("x", vec![Scope::Policy]),
+    ];
+    assert_eq!(auth.scope_map, wanted.map(|(name, scopes)| (name.to_owned(), scopes)).into());
+    for (map, given) in [("a=admin", "\"admin\""), ("a=", "\"\""), ("a=receipts:own receipts:x", "receipts:x")] {
+        let said = load(None, [], &[flag("auth.scope_map", map)]).expect_err(map).to_string();
+        assert!(said.contains(given) && said.contains("receipts:own, receipts:members"), "{said}");
+    }
 }
 
 #[test]
@@ -136,7 +178,7 @@ fn keys_come_from_one_valid_url_or_one_file() {
     let url = "https://id.example:8443/keys?v=1";
     let settings = with(&[flag("auth.jwks_url", url), flag("http.listen", "0.0.0.0:80")]).expect("no mistake");
     assert_eq!((settings.auth.jwks_url.as_deref(), settings.auth.jwks_timeout_ms), (Some(url), 5_000));
-    assert_eq!(settings.auth.algorithms, [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa]);
+    assert_eq!(settings.auth.algorithms, PUBLIC);
     for (url, warnings) in [
         (url, 0),
         ("http://127.0.0.1:1/k", 0),

@@ -2,7 +2,7 @@
 //!
 //! It must not verify a signature or decide what a claim means.
 
-use super::refusals::Reason;
+use super::refusals::{Reason, Refusal, quoted};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
@@ -17,6 +17,8 @@ pub(super) struct Jwt<'t> {
     pub(super) signed: &'t str,
     /// The signature, encoded.
     pub(super) signature: &'t str,
+    /// The name of the algorithm.
+    pub(super) algorithm_name: String,
     /// The algorithm, if this service knows it.
     pub(super) algorithm: Option<Algorithm>,
     /// The id of the key.
@@ -38,19 +40,21 @@ impl<'t> Jwt<'t> {
     ///
     /// # Errors
     /// The reason, if the token is not a signed JWT.
-    pub(super) fn read(token: &'t [u8]) -> Result<Self, Reason> {
-        let text = std::str::from_utf8(token).map_err(|_| Reason::Malformed)?;
-        let (signed, signature) = text.rsplit_once('.').ok_or(Reason::Malformed)?;
-        let (head, claims) = signed.split_once('.').ok_or(Reason::Malformed)?;
+    pub(super) fn read(token: &'t [u8]) -> Result<Self, Refusal> {
+        let text = std::str::from_utf8(token).map_err(|_| Reason::Malformed.found("bytes that are no UTF-8"))?;
+        // An opaque token has one part, an encrypted one has five.
+        let parts = || Reason::Malformed.found(format!("parts: {}", text.split('.').count()));
+        let (signed, signature) = text.rsplit_once('.').ok_or_else(parts)?;
+        let (head, claims) = signed.split_once('.').ok_or_else(parts)?;
         if claims.contains('.') {
-            return Err(Reason::Malformed);
+            return Err(parts());
         }
-        let Head { alg, kid, crit } = decoded(head)?;
+        let Head { alg, kid, crit } = decoded(head, "a header that is not JSON with one alg")?;
         // A critical extension that is unknown here must be refused (RFC 7515, section 4.1.11).
         if crit.is_some() {
-            return Err(Reason::Algorithm);
+            return Err(Reason::Algorithm.found("crit"));
         }
-        Ok(Self { signed, signature, algorithm: algorithm(&alg), key_id: kid, claims })
+        Ok(Self { signed, signature, algorithm: algorithm(&alg), algorithm_name: alg, key_id: kid, claims })
     }
 
     /// Reads the claims.
@@ -58,9 +62,12 @@ impl<'t> Jwt<'t> {
     /// # Errors
     /// The reason, if they are not an object, or name a claim twice: two readers of such a token
     /// could believe different values.
-    pub(super) fn claims(&self) -> Result<Map<String, Value>, Reason> {
-        let Claims { claims, is_repeated } = decoded(self.claims)?;
-        if is_repeated { Err(Reason::RepeatedClaim) } else { Ok(claims) }
+    pub(super) fn claims(&self) -> Result<Map<String, Value>, Refusal> {
+        let Claims { claims, repeated } = decoded(self.claims, "claims that are not a JSON object")?;
+        match repeated {
+            Some(name) => Err(Reason::RepeatedClaim.found(quoted(&name))),
+            None => Ok(claims),
+        }
     }
 }
 
@@ -69,21 +76,23 @@ pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
     match name {
         "HS256" => Some(Algorithm::HS256),
         "RS256" => Some(Algorithm::RS256),
+        "PS256" => Some(Algorithm::PS256),
         "ES256" => Some(Algorithm::ES256),
+        "ES384" => Some(Algorithm::ES384),
         "EdDSA" | "Ed25519" => Some(Algorithm::EdDSA),
         _ => None,
     }
 }
 
-fn decoded<T: DeserializeOwned>(part: &str) -> Result<T, Reason> {
-    let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| Reason::Malformed)?;
-    serde_json::from_slice(&json).map_err(|_| Reason::Malformed)
+fn decoded<T: DeserializeOwned>(part: &str, otherwise: &str) -> Result<T, Refusal> {
+    let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| Reason::Malformed.found("a part that is not base64url"))?;
+    serde_json::from_slice(&json).map_err(|_| Reason::Malformed.found(otherwise))
 }
 
-/// Claims, and whether one name stands twice among them.
+/// Claims, and a name that stands twice among them.
 struct Claims {
     claims: Map<String, Value>,
-    is_repeated: bool,
+    repeated: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Claims {
@@ -98,11 +107,15 @@ impl<'de> Deserialize<'de> for Claims {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Claims, A::Error> {
-                let (mut claims, mut is_repeated) = (Map::new(), false);
+                let (mut claims, mut repeated) = (Map::new(), None);
                 while let Some((name, value)) = entries.next_entry::<String, Value>()? {
-                    is_repeated |= claims.insert(name, value).is_some();
+                    if claims.contains_key(&name) {
+                        repeated = Some(name);
+                    } else {
+                        claims.insert(name, value);
+                    }
                 }
-                Ok(Claims { claims, is_repeated })
+                Ok(Claims { claims, repeated })
             }
         }
 
@@ -119,7 +132,8 @@ mod tests {
     }
 
     fn read(head: &str, claims: &str) -> Result<Map<String, Value>, Reason> {
-        Jwt::read(token(head, claims).as_bytes()).and_then(|jwt| jwt.claims())
+        let claims = Jwt::read(token(head, claims).as_bytes()).and_then(|jwt| jwt.claims());
+        claims.map_err(|refusal| refusal.reason)
     }
 
     #[test]
@@ -128,7 +142,7 @@ mod tests {
         let jwt = Jwt::read(text.as_bytes()).expect("a token");
         assert_eq!((jwt.algorithm, jwt.key_id.as_deref()), (Some(Algorithm::EdDSA), Some("k")));
         assert_eq!((jwt.signature, format!("{}.c2ln", jwt.signed)), ("c2ln", text.clone()));
-        assert_eq!(jwt.claims().map(|claims| claims.len()), Ok(1));
+        assert_eq!(jwt.claims().ok().map(|claims| claims.len()), Some(1));
     }
 
     /// INV-CALLER
@@ -149,9 +163,13 @@ mod tests {
     #[test]
     fn other_texts_are_no_tokens() {
         for token in ["", "x", "a.b", "..", "e30.e30.", "a.b.c.d", "\u{fffd}.e30.x"] {
-            assert_eq!(Jwt::read(token.as_bytes()).err(), Some(Reason::Malformed), "{token}");
+            assert_eq!(
+                Jwt::read(token.as_bytes()).err().map(|refusal| refusal.reason),
+                Some(Reason::Malformed),
+                "{token}"
+            );
         }
-        assert_eq!(Jwt::read(b"\xff.e30.x").err(), Some(Reason::Malformed));
+        assert_eq!(Jwt::read(b"\xff.e30.x").err().map(|refusal| refusal.reason), Some(Reason::Malformed));
         for (head, claims) in
             [(r#"{"alg":7}"#, "{}"), ("{}", "{}"), (r#"{"alg":"HS256"}"#, "[]"), (r#"{"alg":"HS256"}"#, "{")]
         {

@@ -1,13 +1,73 @@
 //! The reasons for which tokens are refused: counted, and told to the operator's log.
 //!
-//! It must not tell the caller more than [`Reason::detail`], nor the log a value that a token
-//! holds. Keeps INV-REFUSED.
+//! It must not tell the caller more than [`Reason::detail`], nor the log a token, a signature or
+//! who a person is. Keeps INV-REFUSED.
 
 use crate::edge::log_limit::LogLimit;
 use crate::problem::{Code, Problem};
 use metrics::Counter;
 use parking_lot::Mutex;
+use serde_json::Value;
 use std::time::Instant;
+
+/// The longest value of a token that the log repeats, characters.
+const FOUND_MAX: usize = 200;
+
+/// When a client may come again whose key could not be fetched, seconds.
+const UNREAD_RETRY_S: u64 = 5;
+
+/// A refused token: the check that it failed, and what stood in the place of what is wanted.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    found: String,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        reason.found("none")
+    }
+}
+
+/// What a check wants.
+pub(super) struct Wanted {
+    /// The claim, or the field of the header.
+    pub(super) claim: String,
+    /// Its allowed values.
+    pub(super) value: String,
+}
+
+/// Shows a text of a token to the log: not too long, and with control characters escaped.
+pub(super) fn quoted(text: &str) -> String {
+    let mut shown: String = text.chars().take(FOUND_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(FOUND_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Shows a claim to the log. `None` is a claim that is not there.
+pub(super) fn shown(claim: Option<&Value>) -> String {
+    match claim {
+        None => "none".to_owned(),
+        Some(Value::String(text)) => quoted(text),
+        Some(value) => quoted(&value.to_string()),
+    }
+}
+
+/// Describes a claim that may say who a person is, without its value.
+pub(super) fn shape(claim: Option<&Value>) -> String {
+    match claim {
+        None => "none".to_owned(),
+        Some(Value::Null) => "null".to_owned(),
+        Some(Value::Bool(_)) => "a boolean".to_owned(),
+        Some(Value::Number(_)) => "a number".to_owned(),
+        Some(Value::String(text)) if text.contains('/') => format!("a text of {} bytes with a slash", text.len()),
+        Some(Value::String(text)) => format!("a text of {} bytes", text.len()),
+        Some(Value::Array(items)) => format!("a list of {}", items.len()),
+        Some(Value::Object(entries)) => format!("an object of {}", entries.len()),
+    }
+}
 
 /// The check that a token failed. Signatures are checked before claims, so only a token that one of
 /// our keys has signed is refused for a claim.
@@ -21,6 +81,8 @@ pub(super) enum Reason {
     Algorithm,
     /// No key has its `kid` and its algorithm.
     Key,
+    /// No known key has its `kid` and its algorithm, and the keys could not be read in time.
+    Unread,
     /// Its signature does not fit the key.
     Signature,
     /// One name stands twice among its claims.
@@ -35,16 +97,17 @@ pub(super) enum Reason {
     Audience,
     /// The claim of the tenant.
     Tenant,
-    /// `sub`
+    /// The claim of the person.
     Subject,
 }
 
 impl Reason {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Missing,
         Self::Malformed,
         Self::Algorithm,
         Self::Key,
+        Self::Unread,
         Self::Signature,
         Self::RepeatedClaim,
         Self::Expired,
@@ -62,7 +125,8 @@ impl Reason {
             Self::Missing => ("missing", "the request has no Authorization: Bearer TOKEN, or more than one"),
             Self::Malformed => ("malformed", "it is not a signed JWT: three parts, a header and claims in JSON"),
             Self::Algorithm => ("algorithm", "its alg is not in auth.algorithms, or its header has crit"),
-            Self::Key => ("key", "no key of auth.jwks_file or auth.jwks_url has its kid and its alg"),
+            Self::Key => ("key", "no key of auth.issuer, auth.jwks_url or auth.jwks_file has its kid and its alg"),
+            Self::Unread => ("unread", "its key is not known, and the keys could not be read in time"),
             Self::Signature => {
                 ("signature", "its signature does not fit the key: another issuer's key or secret signed it")
             }
@@ -71,9 +135,14 @@ impl Reason {
             Self::NotYetValid => ("not_yet_valid", "its nbf is ahead by more than auth.leeway_ms, or not a number"),
             Self::Issuer => ("issuer", "its iss is not the text of auth.issuer"),
             Self::Audience => ("audience", "its aud is not auth.audience, nor a list with it"),
-            Self::Tenant => ("tenant", "the claim that auth.tenant_claim names is missing, or not a tenant's text"),
-            Self::Subject => ("subject", "its sub is not a text of 1 to 128 bytes"),
+            Self::Tenant => ("tenant", "auth.tenant_claim names no claim with exactly one tenant"),
+            Self::Subject => ("subject", "auth.user_claim names a claim that is no text of 1 to 128 bytes"),
         }
+    }
+
+    /// Returns a refusal for this reason. `found` must be bounded, as by [`quoted`].
+    pub(super) fn found(self, found: impl Into<String>) -> Refusal {
+        Refusal { reason: self, found: found.into() }
     }
 
     /// Returns the detail for the caller. It does not help a forger: all that depends on a key, and
@@ -83,6 +152,7 @@ impl Reason {
             Self::Missing => "send Authorization: Bearer TOKEN",
             Self::Malformed => "the token is not a JWT",
             Self::Algorithm => "the token is signed with an algorithm that is not accepted",
+            Self::Unread => "the keys of tokens cannot be read at the moment",
             Self::Key
             | Self::Signature
             | Self::RepeatedClaim
@@ -91,14 +161,19 @@ impl Reason {
             | Self::Issuer
             | Self::Audience => "the token is invalid or expired",
             Self::Tenant => "the token names no tenant",
-            Self::Subject => "the sub of the token is not an id",
+            Self::Subject => "the token names no valid person",
         }
     }
 
     /// Returns the answer to a token that is refused for this reason.
     fn problem(self) -> Problem {
-        let problem = Problem::new(Code::Unauthenticated).detail(self.detail());
-        if self == Self::Missing { problem } else { problem.challenge("Bearer error=\"invalid_token\"") }
+        let refused = |code| Problem::new(code).detail(self.detail());
+        match self {
+            // Clients take a 401 for the end of a session, which this may not be.
+            Self::Unread => refused(Code::Unavailable).retry_after_s(UNREAD_RETRY_S),
+            Self::Missing => refused(Code::Unauthenticated),
+            _ => refused(Code::Unauthenticated).challenge("Bearer error=\"invalid_token\""),
+        }
     }
 }
 
@@ -122,12 +197,15 @@ impl Refusals {
     }
 
     /// Counts a refused token, logs the reason at most once a minute, and returns the answer.
-    pub(super) fn refuse(&self, reason: Reason) -> Problem {
-        let Refused { total, log } = &self.0[reason as usize];
+    /// `wanted` says what the check of a reason wants.
+    pub(super) fn refuse(&self, refusal: &Refusal, wanted: impl FnOnce(Reason) -> Wanted) -> Problem {
+        let Refusal { reason, found } = refusal;
+        let Refused { total, log } = &self.0[*reason as usize];
         total.increment(1);
         if let Some(refused) = log.lock().count(Instant::now()) {
             let (label, check) = reason.spec();
-            tracing::info!(reason = label, refused, "a token was refused: {check}");
+            let Wanted { claim, value } = wanted(*reason);
+            tracing::info!(reason = label, refused, claim, wanted = value, found, "a token was refused: {check}");
         }
         reason.problem()
     }
@@ -177,8 +255,24 @@ mod tests {
         let refusals = metrics::with_local_recorder(&counters, Refusals::new);
         let count = |reason: Reason| counters.0.lock().get(reason.spec().0).map(|total| total.load(Ordering::Relaxed));
         assert!(Reason::ALL.into_iter().all(|reason| count(reason) == Some(0)));
-        assert_eq!(refusals.refuse(Reason::Issuer).code(), Code::Unauthenticated);
-        _ = refusals.refuse(Reason::Issuer);
+        let refuse = |reason: Reason| {
+            let wanted = |_| Wanted { claim: String::new(), value: String::new() };
+            refusals.refuse(&reason.found(""), wanted).code()
+        };
+        assert_eq!((refuse(Reason::Issuer), refuse(Reason::Issuer)), (Code::Unauthenticated, Code::Unauthenticated));
         assert_eq!((count(Reason::Issuer), count(Reason::Expired)), (Some(2), Some(0)));
+        assert_eq!(refuse(Reason::Unread), Code::Unavailable);
+    }
+
+    /// INV-REFUSED
+    #[test]
+    fn log_shows_bounded_escaped_values_and_no_person() {
+        assert_eq!(quoted("a\n\u{1b}[2J\u{202e}"), "a\\n\\u{1b}[2J\\u{202e}");
+        let long = quoted(&"x".repeat(10_000));
+        assert_eq!((long.chars().count(), long.chars().last()), (FOUND_MAX + 1, Some('…')));
+        assert_eq!(shown(Some(&serde_json::json!(["a", "b"]))), r#"[\"a\",\"b\"]"#);
+        for claim in [serde_json::json!("alice"), serde_json::json!(["alice"]), serde_json::json!({"alice": "alice"})] {
+            assert!(!shape(Some(&claim)).contains("alice"), "{claim}");
+        }
     }
 }

@@ -2,7 +2,8 @@
 //! for receipts and lists. Holds no logic except the rules between these settings.
 
 use super::{DAY_MS, NOT_EMPTY};
-use crate::config::reader::{Reader, Rule};
+use crate::config::reader::{Reader, Rule, is_tenant};
+use crate::config::sources::SCOPE_MAP;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -21,7 +22,7 @@ pub struct Auth {
     pub jwks_refresh_ms: u64,
     /// The allowed algorithms of signatures.
     pub algorithms: Vec<Algorithm>,
-    /// The required issuer: `iss`.
+    /// The required issuer: `iss`. Without other keys, its description names the URL of its keys.
     pub issuer: String,
     /// The required audience: `aud`.
     pub audience: String,
@@ -29,6 +30,14 @@ pub struct Auth {
     pub leeway_ms: u64,
     /// The claim that holds the tenant.
     pub tenant_claim: String,
+    /// The tenant of tokens without that claim.
+    pub default_tenant: Option<String>,
+    /// The claim that holds the person.
+    pub user_claim: String,
+    /// The claims that hold names of scopes.
+    pub scope_claims: Vec<String>,
+    /// The scopes that other names in those claims stand for.
+    pub scope_map: BTreeMap<String, Vec<Scope>>,
     /// The claim that marks a token as a service's.
     pub service_claim: Option<String>,
     /// True if `receipts:write` implies no other scope.
@@ -42,10 +51,43 @@ impl Auth {
         self.secret_file.is_some() || self.has_public_keys()
     }
 
+    /// Returns the issuer whose description names the keys, if no other setting does.
+    #[must_use]
+    pub fn described_issuer(&self) -> Option<&str> {
+        let has_keys = self.secret_file.is_some() || self.jwks_file.is_some() || self.jwks_url.is_some();
+        Some(self.issuer.as_str()).filter(|issuer| !has_keys && !issuer.is_empty())
+    }
+
     fn has_public_keys(&self) -> bool {
-        self.jwks_file.is_some() || self.jwks_url.is_some()
+        self.jwks_file.is_some() || self.jwks_url.is_some() || self.described_issuer().is_some()
     }
 }
+
+/// A permission, as tokens name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// `receipts:own`
+    Own,
+    /// `receipts:members`
+    Members,
+    /// `receipts:write`
+    Write,
+    /// `receipts:policy`
+    Policy,
+    /// `receipts:erase`
+    Erase,
+}
+
+/// The claims in which OAuth 2.0, Azure, Auth0 and Keycloak have scopes or roles.
+const SCOPE_CLAIMS: [&str; 5] = ["scope", "scopes", "scp", "permissions", "realm_access.roles"];
+
+const SCOPES: [(&str, Scope); 5] = [
+    ("receipts:own", Scope::Own),
+    ("receipts:members", Scope::Members),
+    ("receipts:write", Scope::Write),
+    ("receipts:policy", Scope::Policy),
+    ("receipts:erase", Scope::Erase),
+];
 
 /// An algorithm of signatures, as JWTs name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +96,12 @@ pub enum Algorithm {
     Hs256,
     /// `RS256`
     Rs256,
+    /// `PS256`
+    Ps256,
     /// `ES256`
     Es256,
+    /// `ES384`
+    Es384,
     /// `EdDSA`, or by its newer name `Ed25519`
     EdDsa,
 }
@@ -99,14 +145,19 @@ const URL: Rule = Rule {
     allowed: "https://HOST/PATH or http://HOST/PATH, without a user, a password and a fragment",
     holds: is_http_url,
 };
-const ALGORITHM: Rule =
-    Rule { allowed: "HS256, RS256, ES256 or EdDSA (also Ed25519)", holds: |text| algorithm_of(text).is_some() };
+const ALGORITHM: Rule = Rule {
+    allowed: "HS256, RS256, PS256, ES256, ES384 or EdDSA (also Ed25519)",
+    holds: |text| algorithm_of(text).is_some(),
+};
+const TENANT: Rule = Rule { allowed: "a text of 1 to 128 bytes without a slash", holds: is_tenant };
 
 fn algorithm_of(text: &str) -> Option<Algorithm> {
     match text {
         "HS256" => Some(Algorithm::Hs256),
         "RS256" => Some(Algorithm::Rs256),
+        "PS256" => Some(Algorithm::Ps256),
         "ES256" => Some(Algorithm::Es256),
+        "ES384" => Some(Algorithm::Es384),
         "EdDSA" | "Ed25519" => Some(Algorithm::EdDsa),
         _ => None,
     }
@@ -149,13 +200,19 @@ fn is_loopback(url: &str) -> bool {
 impl Auth {
     pub(super) fn read(from: &mut Reader) -> Self {
         let secret = "File with the secret of tokens that are signed by HS256, at least 32 bytes";
-        let jwks = "File with the public keys of tokens that are signed by RS256, ES256 or EdDSA, a JWK Set";
-        let url = "URL from which that set is fetched instead: `https://…`, or `http://…` within a trusted network";
+        let jwks = "File with the public keys of tokens that are signed by another algorithm, a JWK Set";
+        let url = "URL from which that set is fetched instead: `https://…`, or `http://…` within a trusted network; without it, `auth.issuer` names it";
         let refresh = "Interval at which the set is read or fetched again, in milliseconds; a token that names an unknown key also causes it, soon";
         let algorithms =
             "Allowed algorithms of signatures; if not set, HS256 with a secret, and the others with public keys";
-        let service = "Claim that marks a token as a service's if it is true or a text; if not set, a token without `sub` is a \
-                       service's";
+        let issuer = "Required issuer of tokens: `iss`; without a file, a URL and a secret, the keys are found by `ISSUER/.well-known/openid-configuration`";
+        let tenant = "Claim that holds the tenant: a text, or a list or an object of exactly one; the parts of a path are separated by dots (`org.id`), and a claim with that whole name is found first";
+        let default_tenant = "Tenant of tokens without that claim; if not set, they are refused";
+        let user = "Claim that holds the person, by path too; a token without it is a service's";
+        let scopes = "Claims that hold names of scopes, by path too: lists of texts, or texts with spaces between the names; all of them count";
+        let map = "Scopes that other names in those claims stand for: `[auth.scope_map]` with `\"chat-admin\" = \"receipts:members\"`; several are separated by spaces";
+        let service = "Claim that marks a token as a service's if it is true or a text, by path too; if not set, a token without \
+                       `auth.user_claim` is a service's";
         let strict = "Makes each scope stand for itself; otherwise receipts:write implies receipts:own, receipts:policy and receipts:erase";
         let secret_file: Option<PathBuf> = from.optional_text("auth.secret_file", secret, &NOT_EMPTY).map(Into::into);
         let jwks_file: Option<PathBuf> = from.optional_text("auth.jwks_file", jwks, &NOT_EMPTY).map(Into::into);
@@ -163,12 +220,14 @@ impl Auth {
         let timeout = "Longest time of one fetch of the set, in milliseconds";
         let jwks_timeout_ms = from.integer("auth.jwks_timeout_ms", timeout, 5_000, 1..=60_000);
         let jwks_refresh_ms = from.integer("auth.jwks_refresh_ms", refresh, 60_000, 1_000..=DAY_MS);
+        let issuer = from.optional_text("auth.issuer", issuer, &NOT_EMPTY);
         let named = from.list("auth.algorithms", algorithms, &ALGORITHM);
         let mut algorithms: Vec<Algorithm> = named.iter().filter_map(|name| algorithm_of(name)).collect();
         if named.is_empty() {
             algorithms.extend(secret_file.is_some().then_some(Algorithm::Hs256));
-            let public = [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa];
-            algorithms.extend(public.into_iter().filter(|_| jwks_file.is_some() || jwks_url.is_some()));
+            let public = [Algorithm::Rs256, Algorithm::Ps256, Algorithm::Es256, Algorithm::Es384, Algorithm::EdDsa];
+            let is_public = jwks_file.is_some() || jwks_url.is_some() || secret_file.is_none() && issuer.is_some();
+            algorithms.extend(public.into_iter().filter(|_| is_public));
         }
         Self {
             secret_file,
@@ -177,51 +236,60 @@ impl Auth {
             jwks_timeout_ms,
             jwks_refresh_ms,
             algorithms,
-            issuer: from
-                .optional_text("auth.issuer", "Required issuer of tokens: `iss`", &NOT_EMPTY)
-                .unwrap_or_default(),
-            audience: from
-                .optional_text("auth.audience", "Required audience of tokens: `aud`, or one of its values", &NOT_EMPTY)
-                .unwrap_or_default(),
+            issuer: issuer.unwrap_or_default(),
+            audience: from.text(
+                "auth.audience",
+                "Required audience of tokens: `aud`, or one of its values",
+                "receipts",
+                &NOT_EMPTY,
+            ),
             leeway_ms: from.integer(
                 "auth.leeway_ms",
                 "Allowed clock difference for the times of tokens, in milliseconds; whole seconds count",
                 60_000,
                 0..=600_000,
             ),
-            tenant_claim: from.text("auth.tenant_claim", "Claim that holds the tenant", "tenant", &NOT_EMPTY),
+            tenant_claim: from.text("auth.tenant_claim", tenant, "tenant", &NOT_EMPTY),
+            default_tenant: from.optional_text("auth.default_tenant", default_tenant, &TENANT),
+            user_claim: from.text("auth.user_claim", user, "sub", &NOT_EMPTY),
+            scope_claims: from.list_or("auth.scope_claims", scopes, &SCOPE_CLAIMS, &NOT_EMPTY),
+            scope_map: from.named_lists(SCOPE_MAP, map, &SCOPES),
             service_claim: from.optional_text("auth.service_claim", service, &NOT_EMPTY),
             strict_scopes: from.boolean("auth.strict_scopes", strict, false),
         }
     }
 
-    /// Checks that tokens have an issuer, an audience and matching keys.
+    /// Checks that tokens have an issuer and matching keys.
     pub(super) fn check(&self, from: &mut Reader) {
         let keys = "auth.secret_file, auth.jwks_file and auth.jwks_url";
         if self.jwks_file.is_some() && self.jwks_url.is_some() {
             from.contradiction("auth.jwks_url", "must not be set together with auth.jwks_file".to_owned());
         }
-        for (key, value) in [("auth.issuer", &self.issuer), ("auth.audience", &self.audience)] {
-            if self.is_configured() == value.is_empty() {
-                let problem =
-                    if value.is_empty() { "must be set together with any of" } else { "has no effect without one of" };
-                from.contradiction(key, format!("{problem} {keys}"));
-            }
+        if self.is_configured() && self.issuer.is_empty() {
+            from.contradiction("auth.issuer", format!("must be set together with any of {keys}"));
+        }
+        if self.described_issuer().is_some_and(|issuer| !is_http_url(issuer) || issuer.contains('?')) {
+            let problem = "without keys it must be the URL at which the issuer describes itself: https://HOST/PATH";
+            from.contradiction("auth.issuer", format!("{problem}; or set one of {keys}"));
         }
         let has_secret = self.algorithms.contains(&Algorithm::Hs256);
         let has_public = self.algorithms.iter().any(|algorithm| *algorithm != Algorithm::Hs256);
         if self.secret_file.is_some() != has_secret || self.has_public_keys() != has_public {
-            let problem = "HS256 needs auth.secret_file; RS256, ES256 and EdDSA need auth.jwks_file or auth.jwks_url";
+            let problem = "HS256 needs auth.secret_file; all others need auth.jwks_file, auth.jwks_url, or auth.issuer \
+                           without a secret";
             from.contradiction("auth.algorithms", problem.to_owned());
         }
     }
 
     /// Returns a sentence about a setting that is allowed but dangerous.
     pub(super) fn warning(&self) -> Option<String> {
-        let url = self.jwks_url.as_ref().filter(|url| url.starts_with("http://") && !is_loopback(url))?;
-        Some(format!(
-            "auth.jwks_url: every host between here and {url} can replace the keys and so forge tokens; use https://"
-        ))
+        let is_open = |url: &&str| url.starts_with("http://") && !is_loopback(url);
+        let (key, url) = match &self.jwks_url {
+            Some(url) => ("auth.jwks_url", url.as_str()),
+            None => ("auth.issuer", self.described_issuer()?),
+        };
+        Some(url).filter(is_open)?;
+        Some(format!("{key}: every host between here and {url} can replace the keys and so forge tokens; use https://"))
     }
 }
 

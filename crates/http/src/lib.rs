@@ -37,7 +37,7 @@ pub use edge::limits::{Limits, MIN_POSITION_HEADER, Rate, SLOW_BODY_AFTER, WAIT_
 pub use edge::observe::REQUEST_ID_HEADER;
 pub use edge::scopes::{Scope, Scopes};
 pub use edge::serve::{ConnectionBounds, DrainOutcome, serve};
-pub use edge::tokens::{BadKeys, ClaimSettings, KeySource, Signature, TokenSettings, Tokens};
+pub use edge::tokens::{BadKeys, ClaimSettings, KeySource, Signature, TokenSettings, Tokens, TrialKey};
 pub use fetch::{FetchError, Fetcher};
 pub use openapi::document as openapi_document;
 pub use problem::{Code, Item, Problem, TYPE_PREFIX};

@@ -18,6 +18,7 @@ mod service;
 mod snapshot;
 mod stats;
 mod tables;
+mod token;
 mod topics;
 mod verify;
 
@@ -37,6 +38,7 @@ use service::{AllInOne, NAME};
 use snapshot::Snapshot;
 use stats::Stats;
 use std::process::ExitCode;
+use token::Token;
 use topics::Topics;
 use verify::Verify;
 
@@ -180,6 +182,14 @@ enum Command {
     /// describes the format.
     #[command(subcommand)]
     Snapshot(Snapshot),
+    /// Signs a token for trying `receipts serve` with tokens, without an identity provider.
+    ///
+    /// The first run makes a key pair in a directory (--keys), later runs use it; no key is ever
+    /// overwritten. Prints the token on standard output, and on standard error the flags with which
+    /// `receipts serve` takes it. Everybody who can read the private key can sign tokens, so use it
+    /// for trying only. Issuer, audience and the names of claims are those of the settings.
+    #[command(after_help = token::EXAMPLES)]
+    Token(Token),
     /// Prints what the topics of a Kafka need.
     #[command(subcommand)]
     Topics(Topics),
@@ -240,6 +250,7 @@ fn run() -> Result<(), Failure> {
         Command::Rebuild(rebuild) => rebuild::run(settings, rebuild, cli.json),
         Command::Snapshot(command) => snapshot::run(settings, command, cli.json),
         Command::Topics(Topics::Acl(acl)) => topics::acl(&settings, &acl, cli.json),
+        Command::Token(token) => token::run(&settings, &token, cli.json),
         Command::Demo(Demo { stay, seed }) => {
             let (env, flags) = (config::environment(), config::overrides(&matches));
             let set = |key: &str| {
@@ -297,6 +308,7 @@ mod tests {
             verify::EXAMPLES,
             rebuild::EXAMPLES,
             snapshot::EXAMPLES,
+            token::EXAMPLES,
             topics::EXAMPLES,
         ];
         for line in examples.iter().flat_map(|examples| examples.lines()) {

@@ -11,9 +11,11 @@ mod keys;
 mod refusals;
 mod ring;
 mod source;
+mod trial;
 
 pub use claims::ClaimSettings;
 pub use source::KeySource;
+pub use trial::TrialKey;
 
 use crate::edge::caller::{Authenticate, CALLER_HEADER, Caller, TENANT_HEADER};
 use crate::problem::Problem;

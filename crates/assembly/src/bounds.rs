@@ -81,6 +81,7 @@ pub(crate) fn listener(settings: &Settings, connections: u64, drain: Duration) -
         setting: "http.connections_max",
         head_bytes_max: settings.http.head_bytes_max,
         head_timeout: Duration::from_millis(settings.http.head_timeout_ms),
+        keep_alive: Duration::from_millis(settings.http.keep_alive_ms),
         write_timeout: Duration::from_millis(settings.http.write_timeout_ms),
         drain,
     }

@@ -1,7 +1,7 @@
 //! Authentication and access rules as the settings describe them. Decides about no caller itself.
 
 use receipts_http::{
-    Access, AccessByTenant, AccessRule, Authenticate, BadKeys, ClaimSettings, Guard, KeySource, Scope, Signature,
+    Access, AccessByTenant, AccessRule, Authenticate, BadKeys, ClaimSettings, Cors, Guard, KeySource, Scope, Signature,
     TokenSettings, Tokens, TrustedHeaders,
 };
 use receipts_runtime::config::{self, Algorithm, Auth, Settings};
@@ -107,6 +107,11 @@ pub fn guard(settings: &Settings) -> Guard {
         true => Guard::Loopback { hosts, origins },
         false => Guard::Browsers { origins },
     }
+}
+
+/// Returns the web pages that may read answers of the public listener, with tokens and without.
+pub fn cors(settings: &Settings) -> Cors {
+    Cors { origins: settings.http.allowed_origins.clone() }
 }
 
 /// Returns what a listener for operators checks of a request: it has no tokens, so it keeps web

@@ -5,8 +5,8 @@ use crate::bounds::{admin_listener, listener};
 use crate::callers::guard_of_operators;
 use crate::process::on_thread;
 use anyhow::{Context as _, anyhow};
-use receipts_http::{ConnectionBounds, DrainOutcome, Router, Updates};
-use receipts_runtime::config::Settings;
+use receipts_http::{ConnectionBounds, DrainOutcome, Router, Tls, Updates};
+use receipts_runtime::config::{Settings, TlsFiles};
 use receipts_runtime::exit::Failure;
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +20,8 @@ type Ended = Result<io::Result<DrainOutcome>, JoinError>;
 /// The listeners of a process, bound and not served yet.
 pub struct Listeners {
     main: TcpListener,
+    /// The TLS of `main`.
+    tls: Option<Tls>,
     /// For operators, if the settings name an address for them.
     admin: Option<TcpListener>,
 }
@@ -34,6 +36,7 @@ pub struct HttpEdge {
 /// One served listener.
 struct Served {
     address: SocketAddr,
+    has_tls: bool,
     task: JoinHandle<io::Result<DrainOutcome>>,
     /// The end of the task, if it ended by itself.
     ended: Option<Ended>,
@@ -50,7 +53,7 @@ pub async fn listen(settings: &Settings, address: SocketAddr, flag: &str) -> Res
         Some(address) => Some(bind(address, "--http-admin-listen").await?),
         None => None,
     };
-    Ok(Listeners { main, admin })
+    Ok(Listeners { main, tls: None, admin })
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
@@ -59,12 +62,26 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
 }
 
 impl Listeners {
+    /// Has the listener of callers speak TLS if the settings name its files.
+    ///
+    /// # Errors
+    /// A usage failure if the files cannot be used.
+    pub fn with_tls(self, settings: &Settings) -> Result<Self, Failure> {
+        let Some(TlsFiles { certificate, key }) = &settings.http.tls else { return Ok(self) };
+        let tls = Tls::open(certificate, key).map_err(|bad| Failure::usage(bad.to_string()))?;
+        tokio::spawn(tls.clone().keep_fresh());
+        Ok(Self { tls: Some(tls), ..self })
+    }
+
     /// Returns the URL at which operators reach the process, without a path.
     ///
     /// # Errors
     /// If the listener has no address.
     pub fn operators_url(&self) -> io::Result<String> {
-        Ok(url(self.admin.as_ref().unwrap_or(&self.main).local_addr()?))
+        match &self.admin {
+            Some(admin) => Ok(url(admin.local_addr()?, false)),
+            None => Ok(url(self.main.local_addr()?, self.tls.is_some())),
+        }
     }
 
     /// Serves `routes`, and `operators` at the listener for operators. Without that listener,
@@ -86,32 +103,40 @@ impl Listeners {
         let stop = CancellationToken::new();
         let bounds = listener(settings, connections, drain);
         let (main, admin) = match self.admin {
-            None => (Served::start(self.main, routes(operators), &stop, bounds)?, None),
+            None => (Served::start(self.main, self.tls, routes(operators), &stop, bounds)?, None),
             Some(admin) => {
-                let main = Served::start(self.main, routes(receipts_http::liveness_router()), &stop, bounds)?;
+                let main = routes(receipts_http::liveness_router());
+                let main = Served::start(self.main, self.tls, main, &stop, bounds)?;
                 let guard = guard_of_operators(settings, admin.local_addr()?);
                 let operators = receipts_http::operators_router(operators, guard);
-                (main, Some(Served::start(admin, operators, &stop, admin_listener(settings, drain))?))
+                (main, Some(Served::start(admin, None, operators, &stop, admin_listener(settings, drain))?))
             }
         };
         Ok(HttpEdge { main, admin, stop })
     }
 }
 
-fn url(address: SocketAddr) -> String {
-    format!("http://{address}")
+fn url(address: SocketAddr, has_tls: bool) -> String {
+    let scheme = if has_tls { "https" } else { "http" };
+    format!("{scheme}://{address}")
 }
 
 impl Served {
     fn start(
         listener: TcpListener,
+        tls: Option<Tls>,
         router: Router,
         stop: &CancellationToken,
         bounds: ConnectionBounds,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let serving = receipts_http::serve(listener, router, stop.clone().cancelled_owned(), bounds);
-        Ok(Self { address, task: tokio::spawn(serving), ended: None })
+        let has_tls = tls.is_some();
+        let serving = receipts_http::serve(listener, router, stop.clone().cancelled_owned(), bounds, tls);
+        Ok(Self { address, has_tls, task: tokio::spawn(serving), ended: None })
+    }
+
+    fn url(&self) -> String {
+        url(self.address, self.has_tls)
     }
 
     async fn ended(&mut self) {
@@ -135,13 +160,13 @@ impl Served {
 impl HttpEdge {
     /// The URL of the edge, without a path.
     pub fn url(&self) -> String {
-        url(self.main.address)
+        self.main.url()
     }
 
     /// Returns the addresses of the ready line: the edge under its label, and the listener for
     /// operators if there is one.
     pub fn addresses(&self, label: &'static str) -> Vec<(&'static str, String)> {
-        let admin = self.admin.as_ref().map(|admin| ("admin", url(admin.address)));
+        let admin = self.admin.as_ref().map(|admin| ("admin", admin.url()));
         [(label, self.url())].into_iter().chain(admin).collect()
     }
 

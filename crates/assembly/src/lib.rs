@@ -17,7 +17,7 @@ mod serve;
 mod tokens;
 
 pub use bounds::{AnswersFrom, connections, limits, waits_max};
-pub use callers::{access, authenticate, guard};
+pub use callers::{access, authenticate, cors, guard};
 pub use data_dir::{DataDir, InUse, LogIdentity, random};
 pub use event_log::{
     EventLog, connect, embedded_partitions, kafka_name, kafka_settings, log_location, open_existing_log,

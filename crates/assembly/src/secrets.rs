@@ -16,7 +16,9 @@ use std::path::Path;
 /// A usage failure that names each file and the command that closes it.
 pub(crate) fn check_secret_files(settings: &Settings) -> Result<(), Failure> {
     let kafka = &settings.kafka;
+    let tls_key = settings.http.tls.as_ref().map(|tls| tls.key.clone());
     let files = [
+        ("http.tls_key_file", &tls_key),
         ("auth.secret_file", &settings.auth.secret_file),
         ("query.secret_file", &settings.query.secret_file),
         ("kafka.properties_file", &kafka.properties_file),

@@ -31,12 +31,14 @@ pub use edge::access::{Access, AccessByTenant, AccessRule};
 pub use edge::audit::AUDIT_TARGET;
 pub use edge::budget::{Amounts, Budget, BudgetAmounts, Budgets, Held, Share, UsedUp};
 pub use edge::caller::{Authenticate, CALLER_HEADER, Caller, TENANT_HEADER, TrustedHeaders};
+pub use edge::cors::Cors;
 pub use edge::edge;
 pub use edge::guard::Guard;
 pub use edge::limits::{Limits, MIN_POSITION_HEADER, Rate, SLOW_BODY_AFTER, WAIT_DEFAULT_MS};
 pub use edge::observe::REQUEST_ID_HEADER;
 pub use edge::scopes::{Scope, Scopes};
 pub use edge::serve::{ConnectionBounds, DrainOutcome, serve};
+pub use edge::tls::{BadPair, Tls};
 pub use edge::tokens::{BadKeys, ClaimSettings, KeySource, Signature, TokenSettings, Tokens, TrialKey};
 pub use fetch::{FetchError, Fetcher};
 pub use openapi::document as openapi_document;
@@ -67,6 +69,8 @@ pub struct Parts {
     pub updates: Updates,
     /// Keeps foreign web pages out.
     pub guard: Guard,
+    /// The web pages that may read answers.
+    pub cors: Cors,
     /// Resolves callers.
     pub authenticate: Arc<dyn Authenticate>,
     /// Bounds what requests may cost.
@@ -77,7 +81,7 @@ pub struct Parts {
 /// [`edge`](edge()).
 pub fn router(parts: Parts, open: Router) -> Router {
     let routes = ingest_router(parts.ingest).merge(query_router(parts.query, Some(parts.updates)));
-    edge(routes, open, parts.guard, parts.authenticate, &parts.limits)
+    edge(routes, open, parts.guard, parts.cors, parts.authenticate, &parts.limits)
 }
 
 /// Returns the routes of health and the OpenAPI document, without the middleware of
@@ -95,7 +99,7 @@ pub fn liveness_router() -> Router {
 /// Returns the routes at the listener of operators: those of `operators`, recorded in traces and
 /// metrics.
 pub fn operators_router(operators: Router, guard: Guard) -> Router {
-    edge::observed(operators, guard)
+    edge::observed(operators, guard, Cors::default())
 }
 
 /// Returns the routes of a projector that query edges ask: internal calls, and the routes of
@@ -105,5 +109,5 @@ pub fn peer_router(peer: Peer, open: Router) -> Router {
         Some(_) => Guard::Credentials,
         None => Guard::Browsers { origins: Vec::new() },
     };
-    edge::observed(routes::cluster::router(peer).merge(open), guard)
+    edge::observed(routes::cluster::router(peer).merge(open), guard, Cors::default())
 }

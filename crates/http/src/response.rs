@@ -1,4 +1,5 @@
-//! Successful answers, and the position token on every answer.
+//! Successful answers, and the headers that every answer has: its position token, and that caches
+//! must not keep it.
 //!
 //! It must not know a route's own shapes.
 
@@ -47,13 +48,19 @@ pub(crate) fn put_position(headers: &mut HeaderMap, token: &Token) {
     }
 }
 
-/// Returns a 200 with JSON and the positions of its state. Answers change and belong to one caller,
-/// so caches must not keep them.
+/// Keeps an answer out of every cache unless it says otherwise: answers change, and most belong to
+/// one caller. A cache may keep even a 200 or a 404 that says nothing (RFC 9111, section 4.2.2).
+pub(crate) fn keep_out_of_caches(mut response: Response) -> Response {
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(no_store);
+    response
+}
+
+/// Returns a 200 with JSON and the positions of its state.
 pub(crate) fn answered(json: Vec<u8>, state: &AnsweredFrom) -> Response {
     let mut response = Response::new(Body::from(json));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     put_state(headers, state);
     response
 }

@@ -21,7 +21,7 @@ pub use mistakes::{Mistake, Mistakes, Origin};
 pub use reader::KeyDoc;
 pub use settings::{
     Access, AccessRule, AccessRules, Algorithm, Auth, Http, Kafka, KafkaProperties, Log, LogFormat, Projector, Query,
-    Scope, Settings, Shares, Snapshot, Telemetry, Unwrap,
+    Scope, Settings, Shares, Snapshot, Telemetry, TlsFiles, Unwrap,
 };
 
 use reader::Reader;

@@ -5,7 +5,7 @@
 use anyhow::anyhow;
 use clap::Parser;
 use receipts_assembly::{
-    AnswersFrom, DataDir, HttpEdge, Service, authenticate, connect, connections, guard, kafka_name, limits, listen,
+    AnswersFrom, DataDir, HttpEdge, Service, authenticate, connect, connections, cors, guard, kafka_name, limits, listen,
     on_thread, require_bootstrap,
 };
 use receipts_http::{Health, edge, health_router, ingest_router};
@@ -70,7 +70,7 @@ impl Ingest {
     async fn start(settings: &Settings, bootstrap: &str, metrics: Metrics) -> Result<Self, Failure> {
         let connections = connections(settings, AnswersFrom::Itself)?;
         let authenticate = authenticate(&settings.auth).await?;
-        let listeners = listen(settings, settings.http.listen, "--http-listen").await?;
+        let listeners = listen(settings, settings.http.listen, "--http-listen").await?.with_tls(settings)?;
         let log = {
             let (settings, bootstrap) = (settings.clone(), bootstrap.to_owned());
             on_thread("connecting", move || connect(&settings, &bootstrap)).await?
@@ -82,7 +82,7 @@ impl Ingest {
             render_metrics: Arc::new(move || metrics.render()),
         };
         let routes = ingest_router(receipts_assembly::ingest(limits.clone(), &log));
-        let router = |open| edge(routes, open, guard(settings), authenticate, &limits);
+        let router = |open| edge(routes, open, guard(settings), cors(settings), authenticate, &limits);
         let drain = Duration::from_millis(settings.drain_ms);
         // Half of the time to drain is for requests, the rest for their events on the way to Kafka.
         let http = listeners.serve(router, health_router(health), settings, connections, drain / 2)?;

@@ -5,7 +5,7 @@
 use anyhow::anyhow;
 use clap::Parser;
 use receipts_assembly::{
-    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connect, connections, follow_updates, guard, limits,
+    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connect, connections, cors, follow_updates, guard, limits,
     listen, on_thread, random, shared_secret, until,
 };
 use receipts_cluster::{PeerSettings, Peers};
@@ -80,7 +80,7 @@ impl QueryEdge {
     async fn start(settings: &Settings, metrics: Metrics) -> Result<Self, Failure> {
         let connections = connections(settings, AnswersFrom::Peers)?;
         let authenticate = authenticate(&settings.auth).await?;
-        let listeners = listen(settings, settings.http.listen, "--http-listen").await?;
+        let listeners = listen(settings, settings.http.listen, "--http-listen").await?.with_tls(settings)?;
         let peers = PeerSettings {
             projectors: settings.query.projectors.clone(),
             poll_interval: Duration::from_millis(settings.query.poll_ms),
@@ -117,7 +117,7 @@ impl QueryEdge {
             Health { readiness: Arc::new(move || peers.ready()), render_metrics: Arc::new(move || metrics.render()) }
         };
         let routes = query_router(query, updates.clone());
-        let router = |open| edge(routes, open, guard(settings), authenticate, &limits);
+        let router = |open| edge(routes, open, guard(settings), cors(settings), authenticate, &limits);
         let drain = Duration::from_millis(settings.drain_ms);
         let http = listeners.serve(router, health_router(health), settings, connections, drain)?;
         Ok(Self { http, peers, updates, contact, projectors: settings.query.projectors.join(",") })

@@ -3,7 +3,7 @@
 //! Must not do their work: it decides only their order.
 
 use receipts_assembly::{
-    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connections, follow_updates, guard, limits, listen,
+    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connections, cors, follow_updates, guard, limits, listen,
     on_thread, open_log_and_store, open_projector, operator_secret, stop_projector, until,
 };
 use receipts_cluster::Secret;
@@ -47,7 +47,7 @@ impl AllInOne {
     pub(crate) async fn start(settings: &Settings, metrics: Metrics) -> Result<Self, Failure> {
         let connections = connections(settings, AnswersFrom::Itself)?;
         let authenticate = authenticate(&settings.auth).await?;
-        let listeners = listen(settings, settings.http.listen, "--http-listen").await?;
+        let listeners = listen(settings, settings.http.listen, "--http-listen").await?.with_tls(settings)?;
         let Opened { state, cursor_key, secret, log_name } = {
             let settings = settings.clone();
             on_thread("opening", move || open(&settings)).await?
@@ -65,6 +65,7 @@ impl AllInOne {
             },
             updates: state.updates.clone(),
             guard: guard(settings),
+            cors: cors(settings),
             authenticate,
             limits,
         };

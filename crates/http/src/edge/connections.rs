@@ -1,41 +1,53 @@
 //! The open connections of a listener: a bounded number, of which the one that is idle for the
-//! longest is closed for a new one (ADR 0036, INV-CONNECTIONS).
+//! longest is closed for a new one (ADR 0036, INV-CONNECTIONS), and the times after which an idle
+//! one or one with half a head is closed (INV-HEAD).
 //!
 //! It must not close a connection with a request in progress, except when the credential of its
 //! stream has expired.
 
+use crate::edge::alarm::Alarm;
 use crate::edge::budget::Share;
 use crate::edge::budget::meter::Meter;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-/// In place of a time: a request is in progress.
-const BUSY: u64 = 0;
-/// In place of a time: the connection is being closed for a new one.
-const CLOSING: u64 = u64::MAX;
-/// How long after its credential a stream may take to end by itself. Its connection is closed then.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long after its credential a stream may take to end by itself. It is cut then.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// In the extensions of an answer: when its credential expires. A stream ends then by itself,
-/// unless its client does not read; for that case its connection is closed soon after.
+/// unless its client does not read; for that case it is cut soon after.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EndsAt(pub(crate) Instant);
+
+/// In the extensions of a request: the listener has no room for it; the setting that decides that.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NoRoom(pub(crate) &'static str);
+
+/// How long a connection may stay open without a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// From the first byte of a head to its last; for the first head, from the beginning of the
+    /// connection.
+    pub(crate) head: Duration,
+    /// From the end of an answer to the first byte of the next head.
+    pub(crate) keep_alive: Duration,
+}
 
 /// The open connections of one listener.
 pub(crate) struct Connections {
     max: usize,
-    began: Instant,
+    times: Times,
     open: Mutex<Open>,
     /// Notified when a connection ends, or stays open although it was to be closed.
     changed: Notify,
-    meter: Meter,
-    setting: &'static str,
+    further: Arc<Further>,
 }
 
 #[derive(Default)]
@@ -45,34 +57,57 @@ struct Open {
     count: u64,
     /// Connections that were idle at the last look, the longest idle first: since when, and the
     /// number. A connection that has had a request since is idle since another time.
-    idle: VecDeque<(u64, u64)>,
+    idle: VecDeque<(Instant, u64)>,
+}
+
+/// The requests in progress beyond the first one of each connection, which only HTTP/2 has. There
+/// may be as many of them as connections, so that few connections cannot hold what many may not.
+struct Further {
+    requests: Mutex<usize>,
+    max: usize,
+    meter: Meter,
+    setting: &'static str,
 }
 
 /// What the tasks of a connection know of one another.
 pub(crate) struct Connection {
-    began: Instant,
-    /// Since when the connection is idle, in nanoseconds after `began`, or [`BUSY`], or
-    /// [`CLOSING`].
-    idle_since: AtomicU64,
-    /// True while a new connection waits for the end of this one.
-    is_asked: AtomicBool,
-    /// The time of [`EndsAt`], while such an answer is sent.
-    ends_at: Mutex<Option<Instant>>,
-    /// Notified when one of both is set, for [`Slot::must_close`].
+    state: Mutex<State>,
+    /// Notified when another task than that of the connection has changed the state.
     told: Notify,
+    further: Arc<Further>,
+}
+
+struct State {
+    /// Requests in progress. The connection is idle without one.
+    requests: usize,
+    /// The end of the last answer, or the beginning of the connection.
+    idle_since: Instant,
+    /// The first byte of a head that is not complete yet, or the beginning of the connection.
+    head_since: Option<Instant>,
+    is_http2: bool,
+    /// True if a new connection needs the place of this idle one. A request that comes first wins.
+    is_closing: bool,
+    /// True while a new connection waits for the end of this one.
+    is_asked: bool,
+    /// The time of [`EndsAt`], while such an answer is sent over HTTP/1.
+    ends_at: Option<Instant>,
+}
+
+/// Why a connection has to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It was idle for as long as it may be. It may end in good order.
+    Idle,
+    /// Another connection needs its place, its head is late, or its credential has expired.
+    AtOnce,
 }
 
 impl Connections {
     /// Returns a listener's bookkeeping. `budget` names it in metrics, `setting` in the log.
-    pub(crate) fn new(max: usize, budget: &'static str, setting: &'static str) -> Arc<Self> {
-        Arc::new(Self {
-            max,
-            began: Instant::now(),
-            open: Mutex::default(),
-            changed: Notify::new(),
-            meter: Meter::new(budget, max as u64, &[Share::Total]),
-            setting,
-        })
+    pub(crate) fn new(max: usize, times: Times, budget: &'static str, setting: &'static str) -> Arc<Self> {
+        let meter = Meter::new(budget, max as u64, &[Share::Total]);
+        let further = Arc::new(Further { requests: Mutex::default(), max, meter, setting });
+        Arc::new(Self { max, times, open: Mutex::default(), changed: Notify::new(), further })
     }
 
     /// Makes room for one more connection. Returns `None` if as many are open as may be, and none
@@ -86,9 +121,9 @@ impl Connections {
                 if open.by_number.len() < self.max {
                     return Some(self.slot(&mut open));
                 }
-                if !self.close_longest_idle(&mut open) {
+                if !close_longest_idle(&mut open) {
                     drop(open);
-                    self.meter.refused(Share::Total, self.setting);
+                    self.further.refused();
                     return None;
                 }
             }
@@ -97,55 +132,82 @@ impl Connections {
     }
 
     fn slot(self: &Arc<Self>, open: &mut Open) -> Slot {
+        let now = Instant::now();
         let connection = Arc::new(Connection {
-            began: self.began,
-            idle_since: AtomicU64::new(self.now()),
-            is_asked: AtomicBool::new(false),
-            ends_at: Mutex::new(None),
+            state: Mutex::new(State {
+                requests: 0,
+                idle_since: now,
+                head_since: Some(now),
+                is_http2: false,
+                is_closing: false,
+                is_asked: false,
+                ends_at: None,
+            }),
             told: Notify::new(),
+            further: Arc::clone(&self.further),
         });
         let number = open.count;
         open.count += 1;
         open.by_number.insert(number, Arc::clone(&connection));
-        self.meter.set_used(open.by_number.len() as u64);
+        self.further.meter.set_used(open.by_number.len() as u64);
         Slot { connections: Arc::clone(self), number, connection }
-    }
-
-    /// Tells the connection that is idle for the longest to close. Returns false if none is idle.
-    fn close_longest_idle(&self, open: &mut Open) -> bool {
-        loop {
-            while let Some((since, number)) = open.idle.pop_front() {
-                if let Some(connection) = open.by_number.get(&number)
-                    && connection
-                        .idle_since
-                        .compare_exchange(since, CLOSING, Ordering::Relaxed, Ordering::Relaxed)
-                        .is_ok()
-                {
-                    connection.is_asked.store(true, Ordering::Relaxed);
-                    connection.told.notify_one();
-                    return true;
-                }
-            }
-            let idle = open.by_number.iter().filter_map(|(number, connection)| {
-                let since = connection.idle_since.load(Ordering::Relaxed);
-                (since != BUSY && since != CLOSING).then_some((since, *number))
-            });
-            open.idle = idle.collect();
-            if open.idle.is_empty() {
-                return false;
-            }
-            open.idle.make_contiguous().sort_unstable();
-        }
-    }
-
-    fn now(&self) -> u64 {
-        nanoseconds_since(self.began)
     }
 }
 
-/// The time as a number that is neither [`BUSY`] nor [`CLOSING`].
-fn nanoseconds_since(began: Instant) -> u64 {
-    u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX).clamp(BUSY + 1, CLOSING - 1)
+/// Tells the connection that is idle for the longest to close. Returns false if none is idle.
+fn close_longest_idle(open: &mut Open) -> bool {
+    loop {
+        while let Some((since, number)) = open.idle.pop_front() {
+            let Some(connection) = open.by_number.get(&number) else { continue };
+            let mut state = connection.state.lock();
+            if state.idle_since() == Some(since) {
+                (state.is_closing, state.is_asked) = (true, true);
+                connection.told.notify_one();
+                return true;
+            }
+        }
+        let since = |connection: &Connection| connection.state.lock().idle_since();
+        let idle = open.by_number.iter().filter_map(|(number, connection)| Some((since(connection)?, *number)));
+        open.idle = idle.collect();
+        if open.idle.is_empty() {
+            return false;
+        }
+        open.idle.make_contiguous().sort_unstable();
+    }
+}
+
+impl State {
+    /// Since when the connection is idle; `None` if it is not, or is being closed already.
+    fn idle_since(&self) -> Option<Instant> {
+        (self.requests == 0 && !self.is_closing).then_some(self.idle_since)
+    }
+
+    /// Returns when the connection has to be closed as it is now, and why.
+    fn due(&self, times: Times) -> Option<(Instant, Why)> {
+        match self.head_since {
+            _ if self.requests > 0 => Some((self.ends_at?, Why::AtOnce)),
+            Some(since) => Some((since + times.head, Why::AtOnce)),
+            None => Some((self.idle_since + times.keep_alive, Why::Idle)),
+        }
+    }
+}
+
+impl Further {
+    /// Takes the place of one more request; returns false if there is none.
+    fn take(&self) -> bool {
+        let mut requests = self.requests.lock();
+        let has_room = *requests < self.max;
+        *requests += usize::from(has_room);
+        drop(requests);
+        if !has_room {
+            self.refused();
+        }
+        has_room
+    }
+
+    fn refused(&self) {
+        self.meter.refused(Share::Total, self.setting);
+    }
 }
 
 /// The place of an open connection; given back when it is dropped.
@@ -162,35 +224,31 @@ impl Slot {
     }
 
     /// Resolves when the connection has to be closed, although neither its client nor the service
-    /// ends it. It runs on the task that serves the connection, so no request begins between its
-    /// check and the closing.
-    pub(crate) async fn must_close(&self) {
-        let Connection { idle_since, is_asked, ends_at, told, .. } = &*self.connection;
-        loop {
-            let at = *ends_at.lock();
-            let ended = async {
-                match at {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = told.notified() => {
-                    if idle_since.load(Ordering::Relaxed) == CLOSING {
-                        return;
-                    }
-                    // A request came first, so another connection has to make room.
-                    if is_asked.swap(false, Ordering::Relaxed) {
-                        self.connections.changed.notify_waiters();
-                    }
-                }
-                () = ended => {
-                    if *ends_at.lock() == at {
-                        return;
-                    }
-                }
+    /// ends it. It runs on the task that serves the connection, and is polled after it, so no
+    /// request begins between its check and the closing.
+    pub(crate) async fn must_close(&self) -> Why {
+        let Connection { state, told, .. } = &*self.connection;
+        let mut notified = pin!(told.notified());
+        let mut alarm = Alarm::default();
+        poll_fn(|context| {
+            while notified.as_mut().poll(context).is_ready() {
+                notified.set(told.notified());
             }
-        }
+            let due = {
+                let mut state = state.lock();
+                if state.is_closing {
+                    return Poll::Ready(Why::AtOnce);
+                }
+                // A request came first, so another connection has to make room.
+                if std::mem::take(&mut state.is_asked) {
+                    self.connections.changed.notify_waiters();
+                }
+                state.due(self.connections.times)
+            };
+            let Some((at, why)) = due else { return Poll::Pending };
+            alarm.poll(at, context).map(|()| why)
+        })
+        .await
     }
 }
 
@@ -198,23 +256,45 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock();
         open.by_number.remove(&self.number);
-        self.connections.meter.set_used(open.by_number.len() as u64);
+        self.connections.further.meter.set_used(open.by_number.len() as u64);
         drop(open);
         self.connections.changed.notify_waiters();
     }
 }
 
 impl Connection {
-    /// Marks a request as in progress until the guard is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> InProgress {
-        self.idle_since.store(BUSY, Ordering::Relaxed);
-        InProgress { connection: Arc::clone(self), ends: false }
+    /// Notes that bytes have arrived. The first ones on an idle connection begin a head, except
+    /// with HTTP/2, which has other frames and bounds its heads by pings.
+    ///
+    /// A head that came together with the end of the request before is not seen: such a connection
+    /// counts as idle.
+    pub(crate) fn received(&self) {
+        let mut state = self.state.lock();
+        if state.requests == 0 && state.head_since.is_none() && !state.is_http2 {
+            state.head_since = Some(Instant::now());
+        }
+    }
+
+    /// Marks a request as in progress until the guard is dropped. Without room for it, the guard
+    /// comes with the reason to refuse it.
+    pub(crate) fn begin(self: &Arc<Self>, is_http2: bool) -> (InProgress, Option<NoRoom>) {
+        let is_further = {
+            let mut state = self.state.lock();
+            state.requests += 1;
+            (state.head_since, state.is_closing, state.is_http2) = (None, false, is_http2);
+            state.requests > 1
+        };
+        let holds_place = is_further && self.further.take();
+        let no_room = (is_further && !holds_place).then_some(NoRoom(self.further.setting));
+        (InProgress { connection: Arc::clone(self), holds_place, ends: false }, no_room)
     }
 }
 
 /// A request in progress on a connection, until its whole answer is given to the connection.
 pub(crate) struct InProgress {
     connection: Arc<Connection>,
+    /// True if it holds one of the places beyond the first of each connection.
+    holds_place: bool,
     ends: bool,
 }
 
@@ -222,16 +302,27 @@ impl InProgress {
     /// Has the connection closed soon after a time, if the answer has not ended by then.
     pub(crate) fn end_at(&mut self, EndsAt(at): EndsAt) {
         self.ends = true;
-        *self.connection.ends_at.lock() = Some(at + GRACE);
+        self.connection.state.lock().ends_at = Some(at + GRACE);
         self.connection.told.notify_one();
     }
 }
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        if self.ends {
-            *self.connection.ends_at.lock() = None;
+        if self.holds_place {
+            *self.connection.further.requests.lock() -= 1;
         }
-        self.connection.idle_since.store(nanoseconds_since(self.connection.began), Ordering::Relaxed);
+        let mut state = self.connection.state.lock();
+        if self.ends {
+            state.ends_at = None;
+        }
+        state.requests -= 1;
+        if state.requests == 0 {
+            state.idle_since = Instant::now();
+            // Answers of HTTP/2 end on tasks of their own.
+            if state.is_http2 {
+                self.connection.told.notify_one();
+            }
+        }
     }
 }

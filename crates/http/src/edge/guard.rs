@@ -4,6 +4,7 @@
 //! It must not replace tokens: it tells browsers from other clients, not callers from one another.
 //! Keeps INV-LOCAL.
 
+use crate::edge::connections::NoRoom;
 use crate::problem::{Code, Problem};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, Version, header};
@@ -36,15 +37,29 @@ pub enum Guard {
 
 /// Middleware that lets a request pass or answers with the problem.
 pub(crate) async fn admit(State(guard): State<Arc<Guard>>, request: Request) -> Result<Request, Problem> {
+    if let Some(NoRoom(setting)) = request.extensions().get() {
+        let detail = format!("the service has as many requests as it may have connections: {setting}");
+        return Err(Problem::new(Code::Overloaded).detail(detail));
+    }
     let host = host(&request)?;
     guard.check(host, request.headers())?;
     Ok(request)
 }
 
 /// Returns the host that a request names. HTTP/1.1 requires exactly one (RFC 9112, section 3.2).
+/// HTTP/2 has it in `:authority`, beside which `Host` must say the same (RFC 9113, section 8.3.1).
 fn host(request: &Request) -> Result<Option<&str>, Problem> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
+    let hosts = (hosts.next(), hosts.next());
+    let authority = request.uri().authority().filter(|_| request.version() == Version::HTTP_2);
+    if let Some(authority) = authority {
+        return match hosts {
+            (None, _) => Ok(Some(authority.as_str())),
+            (Some(host), None) if host == authority.as_str() => Ok(Some(authority.as_str())),
+            _ => Err(Problem::invalid("/Host", "must be absent, or the same as :authority")),
+        };
+    }
+    match hosts {
         (Some(host), None) => match host.to_str() {
             Ok(host) => Ok(Some(host)),
             Err(_) => Err(Problem::invalid("/Host", "must be a host and a port in ASCII")),
@@ -101,7 +116,7 @@ fn refused(pointer: &str, detail: &'static str, advice: &'static str) -> Problem
 }
 
 /// Whether a list has a name in any case, or stands for all.
-fn listed(list: &[String], name: &str) -> bool {
+pub(crate) fn listed(list: &[String], name: &str) -> bool {
     list.iter().any(|one| one == "*" || one.eq_ignore_ascii_case(name))
 }
 

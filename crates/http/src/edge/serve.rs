@@ -2,29 +2,25 @@
 //!
 //! It must not decide when to stop; its caller does.
 
-use crate::edge::connections::{Connection, Connections, EndsAt, InProgress, Slot};
+use crate::edge::answering::{Streams, answer};
+use crate::edge::connections::{Connections, Slot, Times, Why};
+use crate::edge::tls::Tls;
+use crate::edge::transport::{self, Version};
 use crate::problem::{Code, TYPE_PREFIX};
 use axum::Router;
-use axum::body::{Body, HttpBody};
-use axum::http::{Request, Response};
-use bytes::Bytes;
-use hyper::body::{Frame, Incoming, SizeHint};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::GracefulConnection;
 use serde_json::json;
-use std::convert::Infallible;
+use std::fmt::Display;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutWriter;
-use tower::Service as _;
+use tokio::sync::{Semaphore, watch};
 
 /// The smallest buffer that hyper allows, bytes. The head has a bound of its own.
 const BUFFER_BYTES_MIN: usize = 8_192;
@@ -32,6 +28,14 @@ const BUFFER_BYTES_MIN: usize = 8_192;
 const REFUSALS_MAX: usize = 16;
 /// How long a refused client may take to read its answer.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Streams of one HTTP/2 connection at once: the least that RFC 9113, section 6.5.2 recommends.
+const STREAMS_MAX: u32 = 100;
+/// Bytes of bodies that an HTTP/2 connection may send before they are read: the protocol's default,
+/// and as many as a head may have.
+const WINDOW_BYTES: u32 = 65_535;
+/// How long an idle HTTP/2 connection may take to end after it was told to.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DrainOutcome {
@@ -52,10 +56,13 @@ pub struct ConnectionBounds {
     pub setting: &'static str,
     /// The largest head of a request, bytes. A larger one is answered with 431.
     pub head_bytes_max: usize,
-    /// How long the head of a request may take, counted from the end of the request before. An idle
-    /// connection is closed after this time too.
+    /// How long the head of a request may take, counted from its first byte. The first one of a
+    /// connection counts from its beginning, with the handshake of TLS.
     pub head_timeout: Duration,
-    /// How long a client may read nothing of its answer. Its connection is closed then.
+    /// How long a connection without a request stays open.
+    pub keep_alive: Duration,
+    /// How long a client may read nothing of its answer. Its connection is closed then, or its
+    /// stream if it reads others of an HTTP/2 connection.
     pub write_timeout: Duration,
     /// How long requests in progress may take after the service begins to stop.
     pub drain: Duration,
@@ -70,14 +77,24 @@ impl Default for ConnectionBounds {
             setting: "http.connections_max",
             head_bytes_max: 65_536,
             head_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(620),
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         }
     }
 }
 
-/// Serves HTTP/1.1 until `shutdown`, then accepts no more connections, waits at most `bounds.drain`
-/// for requests in progress, and returns.
+/// The protocols of a listener.
+#[derive(Clone)]
+struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<Streams>,
+    tls: Option<Tls>,
+    bounds: ConnectionBounds,
+}
+
+/// Serves HTTP/1.1 and HTTP/2, with TLS if it is given, until `shutdown`. Then it accepts no more
+/// connections, waits at most `bounds.drain` for requests in progress, and returns.
 ///
 /// axum's own `serve` bounds none of this (INV-HEAD, INV-CONNECTIONS).
 ///
@@ -88,16 +105,14 @@ pub async fn serve(
     router: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
     bounds: ConnectionBounds,
+    tls: Option<Tls>,
 ) -> io::Result<DrainOutcome> {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(bounds.head_timeout)
-        .max_header_size(bounds.head_bytes_max)
-        .max_buf_size(bounds.head_bytes_max.max(BUFFER_BYTES_MIN));
-    let draining = GracefulShutdown::new();
-    let connections = Connections::new(bounds.connections_max, bounds.budget, bounds.setting);
+    let protocols = Protocols { http1: http1(&bounds), http2: http2(&bounds), tls, bounds };
+    let times = Times { head: bounds.head_timeout, keep_alive: bounds.keep_alive };
+    let connections = Connections::new(bounds.connections_max, times, bounds.budget, bounds.setting);
     let refusal = refusal(bounds.setting);
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let (stop, stopping) = watch::channel(());
     let mut shutdown = pin!(shutdown);
     loop {
         // axum's listener accepts again after any error.
@@ -109,21 +124,18 @@ pub async fn serve(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY cannot be set on a connection");
         }
-        let Some(slot) = connections.open().await else {
-            refuse(stream, Arc::clone(&refusal), &refusals);
-            continue;
-        };
-        let mut stream = TimeoutWriter::new(stream);
-        stream.set_timeout(Some(bounds.write_timeout));
-        let service = {
-            let (router, connection) = (router.clone(), Arc::clone(slot.connection()));
-            service_fn(move |request| answer(router.clone(), Arc::clone(&connection), request))
-        };
-        let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
-        tokio::spawn(watch(draining.watch(connection), slot));
+        match connections.open().await {
+            Some(slot) => {
+                tokio::spawn(serve_one(stream, slot, router.clone(), protocols.clone(), stopping.clone()));
+            }
+            // Before the handshake of TLS no answer can be read.
+            None if protocols.tls.is_some() => {}
+            None => refuse(stream, Arc::clone(&refusal), &refusals),
+        }
     }
-    drop(listener);
-    match tokio::time::timeout(bounds.drain, draining.shutdown()).await {
+    drop((listener, stopping));
+    _ = stop.send(());
+    match tokio::time::timeout(bounds.drain, stop.closed()).await {
         Ok(()) => Ok(DrainOutcome::Fully),
         Err(_) => {
             let drain_ms = bounds.drain.as_millis() as u64;
@@ -133,16 +145,91 @@ pub async fn serve(
     }
 }
 
+/// HTTP/1. [`Connections`] has its timeouts: hyper's own counts an idle connection as a late head.
+fn http1(bounds: &ConnectionBounds) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_header_size(bounds.head_bytes_max)
+        .max_buf_size(bounds.head_bytes_max.max(BUFFER_BYTES_MIN));
+    http
+}
+
+/// HTTP/2. A client must answer a ping, which it cannot within a frame or between the frames of a
+/// head: so pings end heads that are late. Resets that come before their requests are taken are
+/// bounded by hyper and h2.
+fn http2(bounds: &ConnectionBounds) -> http2::Builder<Streams> {
+    let mut http = http2::Builder::new(Streams { write_timeout: bounds.write_timeout });
+    http.timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(bounds.head_bytes_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .keep_alive_interval(bounds.head_timeout / 2)
+        .keep_alive_timeout(bounds.head_timeout / 2);
+    http
+}
+
 /// Serves a connection until it ends or has to be closed.
-async fn watch(connection: impl Future<Output = hyper::Result<()>>, slot: Slot) {
-    tokio::select! {
+async fn serve_one(
+    stream: TcpStream,
+    slot: Slot,
+    router: Router,
+    protocols: Protocols,
+    mut stopping: watch::Receiver<()>,
+) {
+    let Protocols { http1, http2, tls, bounds } = protocols;
+    let connection = slot.connection();
+    let opened = tokio::select! {
         biased;
-        ended = connection => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection failed");
+        opened = transport::open(stream, tls.as_ref(), bounds.write_timeout, Arc::clone(connection)) => opened,
+        _ = slot.must_close() => return,
+        _ = stopping.changed() => return,
+    };
+    let (io, version) = match opened {
+        Ok((io, version)) => (TokioIo::new(io), version),
+        Err(error) => {
+            tracing::debug!(%error, "a connection failed before its first request");
+            return;
+        }
+    };
+    let service = service_fn(|request| answer(router.clone(), connection, request));
+    match version {
+        Version::Http1 => drive(http1.serve_connection(io, service), &slot, stopping).await,
+        Version::Http2 => drive(http2.serve_connection(io, service), &slot, stopping).await,
+    }
+}
+
+/// Drives a connection until it ends or has to be closed.
+async fn drive(connection: impl GracefulConnection<Error: Display>, slot: &Slot, mut stopping: watch::Receiver<()>) {
+    let mut connection = pin!(connection);
+    let why = {
+        let mut must_close = pin!(slot.must_close());
+        let mut is_stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => return log_end(ended),
+                why = &mut must_close => break why,
+                _ = stopping.changed(), if !is_stopping => {
+                    connection.as_mut().graceful_shutdown();
+                    is_stopping = true;
+                }
             }
         }
-        () = slot.must_close() => tracing::debug!("a connection was closed by the service"),
+    };
+    tracing::debug!(?why, "a connection is closed by the service");
+    if why == Why::Idle {
+        connection.as_mut().graceful_shutdown();
+        if let Ok(ended) = tokio::time::timeout(GOODBYE_TIMEOUT, connection).await {
+            log_end(ended);
+        }
+    }
+}
+
+fn log_end(ended: Result<(), impl Display>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection failed");
     }
 }
 
@@ -177,44 +264,4 @@ fn refuse(mut stream: TcpStream, refusal: Arc<str>, refusals: &Arc<Semaphore>) {
         _ = tokio::time::timeout(REFUSAL_TIMEOUT, answer).await;
         drop(permit);
     });
-}
-
-/// Answers one request of a connection, which is busy until the answer is sent.
-async fn answer(
-    mut router: Router,
-    connection: Arc<Connection>,
-    request: Request<Incoming>,
-) -> Result<Response<Answered>, Infallible> {
-    let mut in_progress = connection.begin();
-    let mut response = router.call(request).await?;
-    if let Some(ends_at) = response.extensions_mut().remove::<EndsAt>() {
-        in_progress.end_at(ends_at);
-    }
-    Ok(response.map(|body| Answered { body, _in_progress: in_progress }))
-}
-
-/// The body of an answer. Its request is in progress until the connection has taken all of it.
-struct Answered {
-    body: Body,
-    _in_progress: InProgress,
-}
-
-impl HttpBody for Answered {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

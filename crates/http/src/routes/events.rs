@@ -16,7 +16,7 @@ use crate::problem::{Code, Item, Problem};
 use crate::request::format;
 use crate::response::put_position;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -121,7 +121,7 @@ pub(crate) async fn post_events(
     metrics::counter!("receipts_ingest_events_total").increment(accepted as u64);
     let token = positions.token(ingest.log);
     let answer = Accepted { accepted, position: token.to_string() };
-    let mut response = (StatusCode::ACCEPTED, [(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response();
+    let mut response = (StatusCode::ACCEPTED, Json(answer)).into_response();
     put_position(response.headers_mut(), &token);
     Ok(response)
 }

@@ -93,7 +93,7 @@ pub(crate) async fn livez() -> &'static str {
 pub(crate) async fn readyz(State(health): State<Arc<Health>>) -> Response {
     let readiness = (health.readiness)();
     if readiness.caught_up {
-        return ([(header::CACHE_CONTROL, "no-store")], Json(readiness)).into_response();
+        return Json(readiness).into_response();
     }
     let mut problem = Problem::new(Code::NotReady);
     if let Ok(Value::Object(members)) = serde_json::to_value(&readiness) {

@@ -7,6 +7,7 @@
 mod budgets;
 mod common;
 mod connections;
+mod cors;
 mod edge;
 mod ingest;
 mod keys_by_url;

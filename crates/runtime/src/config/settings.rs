@@ -6,7 +6,7 @@ mod http;
 mod snapshot;
 
 pub use callers::{Access, AccessRule, AccessRules, Algorithm, Auth, Scope};
-pub use http::{Http, Shares};
+pub use http::{Http, Shares, TlsFiles};
 pub use snapshot::Snapshot;
 
 use super::property_files;

@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use receipts_event::{Event, decode};
 use receipts_http::{
-    AccessByTenant, Authenticate, Guard, Health, Ingest, Limits, Parts, QueryContext, TrustedHeaders, Updates,
+    AccessByTenant, Authenticate, Cors, Guard, Health, Ingest, Limits, Parts, QueryContext, TrustedHeaders, Updates,
     health_router, router,
 };
 use receipts_log::embedded::EmbeddedLog;
@@ -45,6 +45,7 @@ pub(crate) struct Setup {
     pub(crate) heartbeat: Duration,
     pub(crate) authenticate: Arc<dyn Authenticate>,
     pub(crate) guard: Guard,
+    pub(crate) cors: Cors,
 }
 
 impl Default for Setup {
@@ -57,6 +58,7 @@ impl Default for Setup {
             heartbeat: Duration::from_secs(15),
             authenticate: Arc::new(TrustedHeaders),
             guard: Guard::Loopback { hosts: Vec::new(), origins: Vec::new() },
+            cors: Cors::default(),
         }
     }
 }
@@ -124,6 +126,7 @@ impl App {
             },
             updates: Updates::start(Arc::clone(&log) as _, setup.heartbeat).unwrap(),
             guard: setup.guard,
+            cors: setup.cors,
             authenticate: setup.authenticate,
             limits: setup.limits,
         };

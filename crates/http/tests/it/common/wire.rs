@@ -30,7 +30,7 @@ pub(crate) async fn listen_with(
     let until = async move {
         let _ = stopped.await;
     };
-    let serving = tokio::spawn(async move { serve(listener, router, until, bounds).await.unwrap() });
+    let serving = tokio::spawn(async move { serve(listener, router, until, bounds, None).await.unwrap() });
     (TcpStream::connect(address).await.unwrap(), stop, serving)
 }
 
@@ -54,7 +54,7 @@ impl Listening {
         let until = async move {
             let _ = stopped.await;
         };
-        tokio::spawn(serve(listener, router, until, bounds));
+        tokio::spawn(serve(listener, router, until, bounds, None));
         Self { address, _stop: stop }
     }
 

@@ -2,8 +2,9 @@
 //! logic except the rules between them.
 
 use super::super::reader::Reader;
-use super::{DAY_MS, HOST, MIB, ORIGIN};
+use super::{DAY_MS, HOST, MIB, NOT_EMPTY, ORIGIN};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 /// The public HTTP edge.
 #[derive(Debug, Clone)]
@@ -14,8 +15,10 @@ pub struct Http {
     pub insecure_listen: bool,
     /// Further names of this machine in `Host`, for a loopback listener without tokens.
     pub allowed_hosts: Vec<String>,
-    /// Origins whose web pages may send requests to a listener without tokens.
+    /// Origins whose web pages may read answers, and send requests to a listener without tokens.
     pub allowed_origins: Vec<String>,
+    /// The files of the certificate and its key; if absent, the listener speaks no TLS.
+    pub tls: Option<TlsFiles>,
     /// The address of health, metrics and snapshots; if absent, they are at the address of the
     /// callers.
     pub admin_listen: Option<SocketAddr>,
@@ -41,9 +44,10 @@ pub struct Http {
     pub control_events_max: usize,
     /// The longest time of a request in milliseconds, streams of updates excepted.
     pub timeout_ms: u64,
-    /// The longest time for the head of a request to arrive, and for an idle connection to stay
-    /// open, in milliseconds.
+    /// The longest time for the head of a request to arrive, in milliseconds.
     pub head_timeout_ms: u64,
+    /// How long a connection without a request stays open, in milliseconds.
+    pub keep_alive_ms: u64,
     /// How long a client may read nothing of its answer before its connection is closed, in
     /// milliseconds.
     pub write_timeout_ms: u64,
@@ -59,6 +63,15 @@ pub struct Http {
     pub ready_lag_ms: u64,
     /// The interval of heartbeats on a stream without updates, in milliseconds.
     pub heartbeat_ms: u64,
+}
+
+/// The files of TLS, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those that lead to its root.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// The amounts of one budget.
@@ -78,11 +91,14 @@ impl Http {
         let insecure =
             "Permits http.listen at any address although callers are not authenticated; for containers behind a proxy";
         let hosts = "Names that the Host of a request may have beside localhost, 127.0.0.0/8 and [::1], at a loopback address without tokens for callers; without a port; `*` for any name";
-        let origins = "Origins whose web pages may send requests beside the service's own, without tokens for callers; `*` for all";
+        let origins = "Origins whose web pages may read answers (CORS: preflights are answered, and errors can be read too), beside the service's own; without tokens for callers all other pages are refused; `*` for all";
+        let certificate = "File with the certificate of TLS and those that lead to its root, PEM; with it http.listen speaks TLS alone, and is read again when it changes; http.admin_listen and projector.listen do not speak TLS";
+        let key = "File with the unencrypted key of that certificate, PEM; read again likewise";
         let admin = "Address of a listener for operators: health, metrics and snapshots move to it, and the other one keeps only /livez; it asks for no token, so keep strangers away from it; if not set, there is no such listener";
         let connections = "Connections that may be open at once: for one more, the one that is idle for the longest is closed; if not set, those that the descriptor limit leaves, at most 20000";
         let wait = "Time that a read waits for its Receipts-Min-Position unless the caller sets one, in milliseconds";
-        let head = "Longest time for the head of a request to arrive, and for an idle connection to stay open, in milliseconds";
+        let head = "Longest time for the head of a request to arrive from its first byte, in milliseconds; the first one of a connection counts from the beginning of the connection, with the handshake of TLS";
+        let keep_alive = "How long a connection without a request stays open, in milliseconds; longer than proxies keep theirs, or a request may meet a closing connection: Google Cloud's load balancer keeps 600 s";
         let unread =
             "How long a client may read nothing of its answer before its connection is closed, in milliseconds";
         let slow =
@@ -93,6 +109,7 @@ impl Http {
             insecure_listen: from.boolean("http.insecure_listen", insecure, false),
             allowed_hosts: from.list("http.allowed_hosts", hosts, &HOST),
             allowed_origins: from.list("http.allowed_origins", origins, &ORIGIN),
+            tls: tls(from, certificate, key),
             admin_listen: from.optional_address("http.admin_listen", admin),
             connections_max: from.optional_integer("http.connections_max", connections, 1..=1_000_000),
             requests: Shares {
@@ -183,6 +200,7 @@ impl Http {
                 1..=600_000,
             ),
             head_timeout_ms: from.integer("http.head_timeout_ms", head, 30_000, 1..=600_000),
+            keep_alive_ms: from.integer("http.keep_alive_ms", keep_alive, 620_000, 1..=DAY_MS),
             write_timeout_ms: from.integer("http.write_timeout_ms", unread, 30_000, 1..=600_000),
             rate_per_s: from.optional_integer("http.rate_per_s", rate, 1..=1_000_000),
             tenant_rate_per_s: from.optional_integer(
@@ -220,4 +238,22 @@ impl Http {
             }
         }
     }
+}
+
+/// Reads the files of TLS, of which there are both or none.
+fn tls(from: &mut Reader, certificate_help: &'static str, key_help: &'static str) -> Option<TlsFiles> {
+    let (certificate_key, key_key) = ("http.tls_certificate_file", "http.tls_key_file");
+    let certificate = from.optional_text(certificate_key, certificate_help, &NOT_EMPTY);
+    let key = from.optional_text(key_key, key_help, &NOT_EMPTY);
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate: certificate.into(), key: key.into() }),
+        (Some(_), None) => missing(from, key_key, certificate_key),
+        (None, Some(_)) => missing(from, certificate_key, key_key),
+        (None, None) => None,
+    }
+}
+
+fn missing(from: &mut Reader, absent: &str, present: &str) -> Option<TlsFiles> {
+    from.contradiction(absent, format!("is not set, but {present} is: TLS needs both, or neither"));
+    None
 }

@@ -5,8 +5,8 @@
 use anyhow::anyhow;
 use clap::Parser;
 use receipts_assembly::{
-    AnswersFrom, DataDir, HttpEdge, Service, authenticate, connect, connections, cors, guard, kafka_name, limits, listen,
-    on_thread, require_bootstrap,
+    AnswersFrom, DataDir, HttpEdge, Service, authenticate, connect, connections, cors, guard, kafka_name, limits,
+    listen, on_thread, require_bootstrap,
 };
 use receipts_http::{Health, edge, health_router, ingest_router};
 use receipts_log::kafka::KafkaLog;

@@ -5,8 +5,8 @@
 use anyhow::anyhow;
 use clap::Parser;
 use receipts_assembly::{
-    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connect, connections, cors, follow_updates, guard, limits,
-    listen, on_thread, random, shared_secret, until,
+    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connect, connections, cors, follow_updates, guard,
+    limits, listen, on_thread, random, shared_secret, until,
 };
 use receipts_cluster::{PeerSettings, Peers};
 use receipts_http::{Health, QueryContext, Updates, edge, health_router, query_router};

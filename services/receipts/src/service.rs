@@ -3,8 +3,8 @@
 //! Must not do their work: it decides only their order.
 
 use receipts_assembly::{
-    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connections, cors, follow_updates, guard, limits, listen,
-    on_thread, open_log_and_store, open_projector, operator_secret, stop_projector, until,
+    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connections, cors, follow_updates, guard, limits,
+    listen, on_thread, open_log_and_store, open_projector, operator_secret, stop_projector, until,
 };
 use receipts_cluster::Secret;
 use receipts_http::{Health, Parts, QueryContext, Updates};

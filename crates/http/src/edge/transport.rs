@@ -107,7 +107,11 @@ impl AsyncRead for Io {
 macro_rules! writes_to_io {
     ($type:ty) => {
         impl AsyncWrite for $type {
-            fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
                 Pin::new(&mut self.io).poll_write(context, bytes)
             }
 

@@ -1,7 +1,7 @@
 //! Tests the bounds of connections through a real listener: their number, the head of a request,
 //! and clients that read nothing (INV-CONNECTIONS).
 
-use crate::common::wire::{Listening, read_some, read_to_end, until};
+use crate::common::wire::{Listening, get_request, read_some, read_to_end, until};
 use crate::common::{App, Setup};
 use axum::Router;
 use axum::body::Body;
@@ -160,9 +160,12 @@ async fn unread_stream_ends_with_its_token() {
     let hour = Duration::from_secs(3_600);
     let bounds = ConnectionBounds { head_timeout: hour, write_timeout: hour, ..ConnectionBounds::default() };
     let http = Listening::with(app.router.clone(), bounds).await;
-    let _client = http.get("/v1/updates?sender_id=alice", "").await;
+    let path = "/v1/updates?sender_id=alice";
+    let mut http2 = http.http2().await;
+    let _http1 = http.get(path, "").await;
+    let unread = http2.send_request(get_request(path)).await.unwrap();
     let streams = &limits.budgets.streams;
-    until("the stream is open", async || streams.used() == 1).await;
+    until("both streams are open", async || streams.used() == 2).await;
     // More than the buffers of both sides hold.
     let update = json!({"type": "receipt.updated", "tenant": "default", "conversation_id": "g1", "message_id": "m1",
         "sender_id": "alice", "newly_read": [], "padding": "x".repeat(500_000)});
@@ -170,5 +173,8 @@ async fn unread_stream_ends_with_its_token() {
         let entry = Entry { topic: Topic::Updates, ..Entry::event(key("default", "g1"), update.to_string(), None) };
         app.log.writer().append(entry).await.unwrap().unwrap();
     }
-    until("the stream has ended", async || streams.used() == 0).await;
+    until("both streams have ended", async || streams.used() == 0).await;
+    let live = http2.send_request(get_request("/livez")).await.expect("the connection goes on").status();
+    assert_eq!(live, 200);
+    drop(unread);
 }

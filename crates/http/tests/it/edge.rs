@@ -214,16 +214,38 @@ async fn connection_with_a_late_request_head_is_closed() {
     let mut slow = TcpStream::connect(address).await.unwrap();
     slow.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await.unwrap();
     assert_eq!(read_to_end(&mut slow).await, "");
-    let mut idle = TcpStream::connect(address).await.unwrap();
-    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-    assert!(read_to_end(&mut idle).await.starts_with("HTTP/1.1 200 "), "answered, and closed after the head timeout");
+    // Between requests a head counts from its first byte.
+    slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    assert!(read_some(&mut slow).await.starts_with("HTTP/1.1 200 "));
+    slow.write_all(b"GET").await.unwrap();
+    assert_eq!(read_to_end(&mut slow).await, "");
+}
+
+/// INV-HEAD
+#[tokio::test]
+async fn idle_connection_stays_for_its_own_time() {
+    let (short, long) = (Duration::from_secs(2), Duration::from_secs(3_600));
+    let live = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let bounds = ConnectionBounds { head_timeout: short, keep_alive: long, ..ConnectionBounds::default() };
+    let (mut client, _stop, _serving) = listen_with(App::new().router.clone(), bounds).await;
+    for pause in [2 * short, Duration::ZERO] {
+        client.write_all(live).await.unwrap();
+        assert!(read_some(&mut client).await.starts_with("HTTP/1.1 200 "));
+        tokio::time::sleep(pause).await;
+    }
+    let bounds = ConnectionBounds { head_timeout: long, keep_alive: short, ..ConnectionBounds::default() };
+    let (mut client, _stop, _serving) = listen_with(App::new().router.clone(), bounds).await;
+    client.write_all(live).await.unwrap();
+    assert!(read_to_end(&mut client).await.starts_with("HTTP/1.1 200 "), "answered, and closed when it was idle");
 }
 
 /// INV-HEAD
 #[tokio::test]
 async fn answer_may_take_longer_than_the_head_timeout() {
-    let bounds = ConnectionBounds { head_timeout: Duration::from_millis(50), ..ConnectionBounds::default() };
-    let (mut client, _stop, _serving) = listen_with(slow(Duration::from_millis(400)), bounds).await;
+    let short = Duration::from_millis(500);
+    let bounds = ConnectionBounds { head_timeout: short, keep_alive: short, ..ConnectionBounds::default() };
+    let (mut client, _stop, _serving) = listen_with(slow(3 * short), bounds).await;
     client.write_all(b"GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     assert!(read_to_end(&mut client).await.starts_with("HTTP/1.1 200 "));
 }

@@ -29,7 +29,8 @@ pub(crate) fn check(method: &str, path: &str, answer: &Answer) {
     let status = answer.status.as_u16();
     assert!(answer.headers.contains_key("x-request-id"), "{answer:?}");
     assert_eq!(answer.header("cache-control"), "no-store", "{answer:?}");
-    if method == "OPTIONS" && status == 204 {
+    // Preflights need no declaration.
+    if method == "OPTIONS" {
         return;
     }
     let content_type = answer.headers.get("content-type").map_or("", |value| value.to_str().unwrap());

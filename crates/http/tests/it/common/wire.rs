@@ -2,11 +2,15 @@
 
 use super::App;
 use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
 use axum::routing::get;
-use receipts_http::{ConnectionBounds, DrainOutcome, serve};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use receipts_http::{ConnectionBounds, DrainOutcome, Tls, serve};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
@@ -48,14 +52,24 @@ impl Listening {
 
     /// Serves a router with bounds.
     pub(crate) async fn with(router: Router, bounds: ConnectionBounds) -> Self {
+        Self::secured(router, bounds, None).await
+    }
+
+    /// Serves a router with bounds and TLS.
+    pub(crate) async fn secured(router: Router, bounds: ConnectionBounds, tls: Option<Tls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let until = async move {
             let _ = stopped.await;
         };
-        tokio::spawn(serve(listener, router, until, bounds, None));
+        tokio::spawn(serve(listener, router, until, bounds, tls));
         Self { address, _stop: stop }
+    }
+
+    /// Opens a connection of HTTP/2, by prior knowledge.
+    pub(crate) async fn http2(&self) -> SendRequest<Body> {
+        http2(self.connect().await).await
     }
 
     /// Opens a connection.
@@ -81,8 +95,20 @@ impl Listening {
     }
 }
 
+/// Speaks HTTP/2 over a stream. Answers are read as far as the test reads them.
+pub(crate) async fn http2(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> SendRequest<Body> {
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// A GET to this machine over HTTP/2.
+pub(crate) fn get_request(path: &str) -> Request<Body> {
+    Request::get(format!("http://localhost{path}")).body(Body::empty()).unwrap()
+}
+
 /// Returns the next bytes of an answer as text.
-pub(crate) async fn read_some(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_some(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut bytes = vec![0; 4_096];
     let count = tokio::time::timeout(LONG, stream.read(&mut bytes)).await.expect("an answer").unwrap();
     String::from_utf8_lossy(&bytes[..count]).into_owned()

@@ -14,8 +14,9 @@ const PAGE: &str = "https://app.example";
 /// Refuses every caller, as tokens do without one.
 struct Nobody;
 
+#[async_trait::async_trait]
 impl Authenticate for Nobody {
-    fn authenticate(&self, _: &HeaderMap) -> Result<Caller, Problem> {
+    async fn authenticate(&self, _: &HeaderMap) -> Result<Caller, Problem> {
         Err(Problem::new(Code::Unauthenticated))
     }
 }

@@ -13,5 +13,6 @@ mod rebuild;
 mod serve;
 mod snapshots;
 mod strangers;
+mod tickets;
 mod tokens;
 mod updates;

@@ -3,7 +3,7 @@
 import { segment, Transport, type ClientOptions } from "./http.js";
 import { Positions } from "./positions.js";
 import { ReceiptsProblem } from "./problem.js";
-import { UpdateStream, type StreamOptions } from "./stream.js";
+import { subjectFields, UpdateStream, type StreamOptions, type StreamSubject } from "./stream.js";
 import type {
   Accepted,
   Event,
@@ -15,6 +15,7 @@ import type {
   ReadMarkUpdate,
   Receipt,
   ReceiptUpdate,
+  StreamTicket,
   Update,
 } from "./types.js";
 
@@ -238,6 +239,25 @@ export class ReceiptsClient {
   /** Removes a listener. */
   off<Name extends keyof ClientEvents>(name: Name, listener: ClientEvents[Name]): void {
     this.#listeners.get(name)?.delete(listener);
+  }
+
+  /**
+   * Returns a ticket for a stream whose requests carry no credential, such as a browser's `EventSource`, and the URL of that
+   * stream. It opens the stream within a minute, and resumes it until this client's token ends.
+   *
+   * @example
+   * const { url } = await client.createStreamTicket({ senderID: "alice" });
+   * const source = new EventSource(url);
+   */
+  async createStreamTicket(subject: StreamSubject): Promise<StreamTicket> {
+    const answer = await this.#transport.call<Omit<StreamTicket, "url">>({
+      method: "POST",
+      path: "/v1/updates/tickets",
+      body: subjectFields(subject),
+      isRepeatable: true,
+      isRead: false,
+    });
+    return { ...answer, url: this.#transport.url(`/v1/updates?ticket=${answer.ticket}`) };
   }
 
   /** Opens a stream of updates. This client's listeners get its updates until it is closed. */

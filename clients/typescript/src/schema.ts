@@ -228,10 +228,36 @@ export interface paths {
          *     sender is for that person, and for callers with the scope. It has the receipts of the person's
          *     messages, and the read marks of the other members of the person's direct conversations. Erased
          *     people are never named, whenever the update was published.
+         *
+         *     A client that can send no credential sends a `ticket` instead. It opens the stream within a
+         *     minute, and later resumes it from its ids, which end in a signature for this ticket. A ticket
+         *     that is not valid, or not any more, is a 401: ask for another one.
          */
         get: operations["stream_updates"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/updates/tickets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Returns a ticket for a stream of the caller, for clients that cannot send a credential with it,
+         *     such as a browser's `EventSource`.
+         * @description A request with the ticket opens the stream that it names, as this caller, within a minute. The
+         *     client of that stream can resume it until the caller's credential expires.
+         */
+        post: operations["create_stream_ticket"];
         delete?: never;
         options?: never;
         head?: never;
@@ -513,6 +539,28 @@ export interface components {
          * @enum {string}
          */
         Status: "ok" | "not_found" | "not_requested" | "unsupported" | "recalled" | "ambiguous" | "forbidden";
+        /**
+         * @description The subject of a stream. Exactly one of its fields is there.
+         * @example {
+         *       "sender_id": "alice"
+         *     }
+         */
+        StreamSubject: {
+            /** @description The conversation. */
+            conversation_id?: string | null;
+            /** @description The sender. */
+            sender_id?: string | null;
+        };
+        /** @description A ticket for a stream. */
+        StreamTicket: {
+            /**
+             * Format: int64
+             * @description Until when it opens the stream, Unix milliseconds.
+             */
+            expires_at_ms: number;
+            /** @description Goes into the query of the stream: `GET /v1/updates?ticket=`. */
+            ticket: string;
+        };
         /** @description The producer's own id, kept for tracing. */
         "common.event_id": string | null;
         /**
@@ -1194,12 +1242,17 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description The conversation. Send this or `sender_id`.
+                 * @description The conversation. Send this, `sender_id` or `ticket`.
                  * @example g1
                  */
                 conversation_id?: string;
-                /** @description The sender. Send this or `conversation_id`. */
+                /** @description The sender. Send this, `conversation_id` or `ticket`. */
                 sender_id?: string;
+                /**
+                 * @description A ticket, which names the stream and its caller. Then send no other subject; other
+                 *     credentials of the request are not looked at.
+                 */
+                ticket?: string;
                 /**
                  * @description The `id` of an event of such a stream, or a position of the event log from an answer.
                  *     `Last-Event-ID` takes precedence. A partition that the token does not name is read from its
@@ -1251,6 +1304,48 @@ export interface operations {
             401: components["responses"]["401"];
             403: components["responses"]["403"];
             410: components["responses"]["410"];
+            429: components["responses"]["429"];
+            431: components["responses"]["431"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    create_stream_ticket: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The tenant, `default` if absent. Only if no authentication is configured. */
+                "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
+                /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
+                "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        /** @description What the stream follows: exactly one of the fields. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StreamSubject"];
+            };
+        };
+        responses: {
+            /** @description The ticket. */
+            200: {
+                headers: {
+                    "Receipts-Position": components["headers"]["Receipts-Position"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StreamTicket"];
+                };
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            408: components["responses"]["408"];
+            413: components["responses"]["413"];
+            415: components["responses"]["415"];
             429: components["responses"]["429"];
             431: components["responses"]["431"];
             500: components["responses"]["500"];

@@ -5,11 +5,13 @@ import { ReceiptsProblem } from "./problem.js";
 import { EventStreamParser } from "./sse.js";
 import type { Update } from "./types.js";
 
-/** The subject of a stream, and its start. */
-export type StreamOptions = (
+/** The subject of a stream. */
+export type StreamSubject =
   | { /** Messages that this person sent. */ senderID: string; conversationID?: never }
-  | { /** One conversation; for services. */ conversationID: string; senderID?: never }
-) & {
+  | { /** One conversation; for services. */ conversationID: string; senderID?: never };
+
+/** The subject of a stream, and its start. */
+export type StreamOptions = StreamSubject & {
   /** Starts with all updates since an earlier `stream.lastEventID` or a position of an answer. */
   since?: string;
   /** How long a connection may be silent, milliseconds; 15,000 by default: more than three heartbeats. */
@@ -90,7 +92,7 @@ export class UpdateStream {
 
   /** Runs one connection to its end, and returns the reason of the end. */
   async #connect(): Promise<Error> {
-    const { conversationID, senderID, heartbeatTimeoutMs = 15_000 } = this.#options;
+    const { heartbeatTimeoutMs = 15_000 } = this.#options;
     const silence = new AbortController();
     const onClose = () => silence.abort();
     this.#closing.signal.addEventListener("abort", onClose);
@@ -104,9 +106,7 @@ export class UpdateStream {
     let timer: ReturnType<typeof setTimeout> | undefined;
     try {
       resetTimer();
-      const query = new URLSearchParams(
-        conversationID === undefined ? { sender_id: senderID } : { conversation_id: conversationID },
-      );
+      const query = new URLSearchParams(subjectFields(this.#options));
       const response = await fetch(this.#transport.url(`/v1/updates?${query}`), {
         headers: {
           ...(await this.#transport.credentials()),
@@ -148,6 +148,11 @@ export class UpdateStream {
     // Set after the listeners have run, so that undelivered updates come again.
     this.#lastEventID = events.at(-1)?.id || this.#lastEventID;
   }
+}
+
+/** Returns the field of the service that names a subject. */
+export function subjectFields({ conversationID, senderID }: StreamSubject): Record<string, string> {
+  return conversationID === undefined ? { sender_id: senderID } : { conversation_id: conversationID };
 }
 
 /** Returns true if the service would refuse the same request again. */

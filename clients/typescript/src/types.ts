@@ -30,6 +30,8 @@ export type ReadMark = Schemas["ReadMark"];
 export type Problem = Omit<Schemas["Problem"], "receipt"> & { receipt?: Receipt };
 /** An offending item of a request, by JSON Pointer. */
 export type ProblemItem = Schemas["ProblemItem"];
+/** A ticket for a stream, the URL that it opens, and until when it opens it. */
+export type StreamTicket = Schemas["StreamTicket"] & { url: string };
 /** The answer to posted events. */
 export type Accepted = Schemas["Accepted"];
 /** An event of any type. */

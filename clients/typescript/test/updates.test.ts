@@ -117,6 +117,20 @@ test("an interrupted stream continues without a gap", async () => {
   second.close();
 });
 
+test("a ticket opens a stream without credentials", async () => {
+  const secured = await Service.start("0123456789abcdef0123456789abcdef");
+  const alice = new ReceiptsClient({ baseURL: secured.url, token: secured.token({ sub: "alice" }) });
+  const { url, ticket, expires_at_ms } = await alice.createStreamTicket({ senderID: "alice" });
+  assert.ok(url.startsWith(secured.url) && url.endsWith(ticket));
+  assert.ok(expires_at_ms > Date.now());
+  const stream = await fetch(url, { signal: AbortSignal.timeout(20_000) });
+  assert.equal(stream.status, 200);
+  const { value } = await stream.body!.getReader().read();
+  assert.match(new TextDecoder().decode(value), /^retry: 1000\nevent: position\nid: [^\n]+\ndata: \{\}\n\n$/);
+  await assert.rejects(alice.createStreamTicket({ senderID: "bob" }), /may not ask/);
+  await secured.stop();
+});
+
 test("a refused stream ends and says why", async () => {
   const mallory = new ReceiptsClient({ baseURL: service.url, caller: "mallory" });
   const received = listen(mallory);

@@ -81,9 +81,9 @@ impl fmt::Debug for Subscription {
 /// An open subscription: a [`Stream`] of updates that outlives its connections. Dropping it ends
 /// it.
 ///
-/// If a connection breaks, or is silent for 15 s (more than three heartbeats), the stream reconnects with growing,
-/// random waits and continues after the last update that the caller took. An update may come twice,
-/// and an older one after a newer one: the higher `version` is right.
+/// If a connection breaks, or is silent for 15 s (more than three heartbeats), the stream
+/// reconnects with growing, random waits and continues after the last update that the caller took.
+/// An update may come twice, and an older one after a newer one: the higher `version` is right.
 ///
 /// Errors:
 /// - [`Error::UpdatesGone`]: missed updates are no longer kept. The stream has reconnected and

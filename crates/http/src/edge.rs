@@ -16,6 +16,7 @@ pub(crate) mod log_limit;
 pub(crate) mod observe;
 pub(crate) mod scopes;
 pub(crate) mod serve;
+pub(crate) mod tickets;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 pub(crate) mod transport;
@@ -25,11 +26,12 @@ use crate::response::keep_out_of_caches;
 use axum::Router;
 use axum::middleware::{from_fn_with_state, map_request_with_state};
 use axum::response::IntoResponse;
-use caller::Authenticate;
+use caller::{Authenticate, Callers};
 use cors::Cors;
 use guard::Guard;
 use limits::Limits;
 use std::sync::Arc;
+use tickets::Tickets;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -37,13 +39,15 @@ use tower_http::catch_panic::CatchPanicLayer;
 ///
 /// It keeps foreign web pages out, shares answers with those of `cors`, resolves the caller,
 /// enforces limits, turns panics and unknown routes into problems, and records each request in
-/// traces and metrics. The routes of `open` need no caller and have no limits.
+/// traces and metrics. The routes of `open` need no caller and have no limits. An edge
+/// with streams has `tickets`, which name a stream's caller instead of `authenticate`.
 pub fn edge(
     routes: Router,
     open: Router,
     guard: Guard,
     cors: Cors,
     authenticate: Arc<dyn Authenticate>,
+    tickets: Option<Tickets>,
     limits: &Limits,
 ) -> Router {
     tokens::show_refusals();
@@ -52,7 +56,7 @@ pub fn edge(
     // the outermost.
     let rate = limits::RateLimit::new(limits).map(|limit| from_fn_with_state(Arc::new(limit), limits::limit_rate));
     let of_routes = ServiceBuilder::new()
-        .layer(map_request_with_state(authenticate, caller::resolve))
+        .layer(map_request_with_state(Arc::new(Callers { authenticate, tickets }), caller::resolve))
         .option_layer(rate)
         .layer(from_fn_with_state(limits.budgets.requests.clone(), limits::take_place));
     observed(routes.layer(of_routes).merge(open), guard, cors)

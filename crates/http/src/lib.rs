@@ -38,12 +38,14 @@ pub use edge::limits::{Limits, MIN_POSITION_HEADER, Rate, SLOW_BODY_AFTER, WAIT_
 pub use edge::observe::REQUEST_ID_HEADER;
 pub use edge::scopes::{Scope, Scopes};
 pub use edge::serve::{ConnectionBounds, DrainOutcome, serve};
+pub use edge::tickets::Tickets;
 pub use edge::tls::{BadPair, Tls};
 pub use edge::tokens::{BadKeys, ClaimSettings, KeySource, Signature, TokenSettings, Tokens, TrialKey};
 pub use fetch::{FetchError, Fetcher};
 pub use openapi::document as openapi_document;
 pub use problem::{Code, Item, Problem, TYPE_PREFIX};
 pub use query_context::{QueryContext, WAIT_HEADER, WAIT_MAX_MS};
+pub use request::LAST_EVENT_ID_HEADER;
 pub use response::{POSITION_HEADER, STALE_HEADER};
 pub use routes::cluster::{Peer, snapshot_router};
 pub use routes::events::{EVENTS_MAX, Ingest, router as ingest_router};
@@ -51,7 +53,6 @@ pub use routes::health::Health;
 pub use routes::members::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use routes::query_router;
 pub use routes::receipts::MESSAGE_IDS_MAX;
-pub use routes::updates::LAST_EVENT_ID_HEADER;
 pub use updates::Updates;
 
 /// The router that services compose and serve.
@@ -80,8 +81,9 @@ pub struct Parts {
 /// Returns the router of all parts in one process, with the routes of `open` beside them, as
 /// [`edge`](edge()).
 pub fn router(parts: Parts, open: Router) -> Router {
+    let tickets = parts.query.tickets.clone();
     let routes = ingest_router(parts.ingest).merge(query_router(parts.query, Some(parts.updates)));
-    edge(routes, open, parts.guard, parts.cors, parts.authenticate, &parts.limits)
+    edge(routes, open, parts.guard, parts.cors, parts.authenticate, Some(tickets), &parts.limits)
 }
 
 /// Returns the routes of health and the OpenAPI document, without the middleware of

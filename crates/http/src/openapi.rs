@@ -35,6 +35,7 @@ use utoipa::OpenApi as _;
         crate::routes::members::list_members,
         crate::routes::read_marks::get_read_mark,
         crate::routes::updates::stream_updates,
+        crate::routes::updates::create_stream_ticket,
         crate::routes::health::livez,
         crate::routes::health::readyz,
         crate::routes::health::metrics,
@@ -59,13 +60,14 @@ const EVENT_SCHEMAS: [(&str, &str); 10] = [
 ];
 
 /// The problem statuses of an operation beside those that all have.
-const PROBLEMS: [(&str, &[u16]); 7] = [
+const PROBLEMS: [(&str, &[u16]); 8] = [
     ("post_events", &[408, 413, 415]),
     ("query_receipts", &[408, 413, 415]),
     ("get_receipt", &[404]),
     ("list_members", &[404, 409]),
     ("get_read_mark", &[404]),
     ("stream_updates", &[410]),
+    ("create_stream_ticket", &[408, 413, 415]),
     ("readyz", &[503]),
 ];
 /// The problem statuses of every operation: a bad `Host`, and a foreign web page.
@@ -133,7 +135,7 @@ fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
 fn complete(operation: &mut Value) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
     let needs_caller = operation["tags"] != json!(["health"]);
-    let is_read = operation["tags"] == json!(["query"]);
+    let is_read = operation["tags"] == json!(["query"]) && id != "create_stream_ticket";
     let mut shared = Vec::new();
     operation["security"] = if needs_caller { json!([{"bearer": []}, {}]) } else { json!([]) };
     if needs_caller {

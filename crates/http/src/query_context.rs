@@ -7,6 +7,7 @@ use crate::edge::access::{AccessByTenant, AccessRule};
 use crate::edge::budget::Budgets;
 use crate::edge::caller::Caller;
 use crate::edge::limits::{Limits, MIN_POSITION_HEADER, RequestHold};
+use crate::edge::tickets::Tickets;
 use crate::problem::{Code, Problem};
 use crate::response::AnsweredFrom;
 use axum::extract::FromRequestParts;
@@ -32,6 +33,8 @@ pub struct QueryContext {
     pub answers: Arc<dyn Answers>,
     /// Signs the cursors of member lists. It is the same on every edge and after a restart.
     pub cursor_key: CursorKey,
+    /// Issues tickets for streams. All edges open one another's.
+    pub tickets: Tickets,
     /// Says which callers may ask for counts and lists.
     pub access: AccessByTenant,
     /// Bounds the size of a body, the time of an answer, and the default wait for a position.

@@ -6,7 +6,7 @@
 use crate::problem::{Code, Problem};
 use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
 use receipts_event::ID_BYTES_MAX;
 
 /// Returns why a text is not an id, or `None` if it is one.
@@ -57,10 +57,42 @@ impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathIds<N> {
     }
 }
 
+/// The path of streams.
+pub(crate) const STREAM_PATH: &str = "/v1/updates";
+
+/// Says where an interrupted stream resumes. Clients of Server-Sent Events send it on their own.
+pub const LAST_EVENT_ID_HEADER: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Returns the id or position from which a stream resumes, and the pointer to it. The header wins,
+/// because a client sends it after it has received events from its URL.
+pub(crate) fn resume_id<'r>(
+    headers: &'r HeaderMap,
+    parameters: &'r Parameters,
+) -> Result<Option<(&'static str, &'r str)>, Problem> {
+    let header = headers.get(&LAST_EVENT_ID_HEADER).map(|id| id.to_str().unwrap_or("\u{fffd}"));
+    match header.filter(|id| !id.is_empty()) {
+        Some(id) => Ok(Some(("/Last-Event-ID", id))),
+        None => Ok(parameters.one("since")?.map(|id| ("/since", id))),
+    }
+}
+
 /// The query parameters of a request. Unknown ones are ignored.
 pub(crate) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
+    /// Reads the query of a URI.
+    pub(crate) fn of(uri: &Uri) -> Result<Self, Problem> {
+        let mut pairs = Vec::new();
+        for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |text: &str| decode_percent(&text.replace('+', " "));
+            let name = decode(name).map_err(|detail| Problem::invalid("", detail))?;
+            let value = decode(value).map_err(|detail| Problem::invalid(format!("/{name}"), detail))?;
+            pairs.push((name, value));
+        }
+        Ok(Self(pairs))
+    }
+
     /// Returns the value of a parameter that may appear once.
     pub(crate) fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
         let mut values = self.0.iter().filter(|(other, _)| other == name);
@@ -75,15 +107,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let mut pairs = Vec::new();
-        for pair in parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decode = |text: &str| decode_percent(&text.replace('+', " "));
-            let name = decode(name).map_err(|detail| Problem::invalid("", detail))?;
-            let value = decode(value).map_err(|detail| Problem::invalid(format!("/{name}"), detail))?;
-            pairs.push((name, value));
-        }
-        Ok(Self(pairs))
+        Self::of(&parts.uri)
     }
 }
 

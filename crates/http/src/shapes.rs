@@ -245,12 +245,16 @@ pub(crate) struct ListParameters {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct StreamParameters {
-    /// The conversation. Send this or `sender_id`.
+    /// The conversation. Send this, `sender_id` or `ticket`.
     #[param(min_length = 1, max_length = 128, nullable = false, example = "g1")]
     conversation_id: Option<String>,
-    /// The sender. Send this or `conversation_id`.
+    /// The sender. Send this, `conversation_id` or `ticket`.
     #[param(min_length = 1, max_length = 128, nullable = false)]
     sender_id: Option<String>,
+    /// A ticket, which names the stream and its caller. Then send no other subject; other
+    /// credentials of the request are not looked at.
+    #[param(nullable = false)]
+    ticket: Option<String>,
     /// The `id` of an event of such a stream, or a position of the event log from an answer.
     /// `Last-Event-ID` takes precedence. A partition that the token does not name is read from its
     /// beginning. A stream of a sender therefore needs a token of all partitions: one of a stream

@@ -82,7 +82,7 @@ impl Ingest {
             render_metrics: Arc::new(move || metrics.render()),
         };
         let routes = ingest_router(receipts_assembly::ingest(limits.clone(), &log));
-        let router = |open| edge(routes, open, guard(settings), cors(settings), authenticate, &limits);
+        let router = |open| edge(routes, open, guard(settings), cors(settings), authenticate, None, &limits);
         let drain = Duration::from_millis(settings.drain_ms);
         // Half of the time to drain is for requests, the rest for their events on the way to Kafka.
         let http = listeners.serve(router, health_router(health), settings, connections, drain / 2)?;

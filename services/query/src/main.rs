@@ -9,7 +9,7 @@ use receipts_assembly::{
     limits, listen, on_thread, random, shared_secret, until,
 };
 use receipts_cluster::{PeerSettings, Peers};
-use receipts_http::{Health, QueryContext, Updates, edge, health_router, query_router};
+use receipts_http::{Health, QueryContext, Tickets, Updates, edge, health_router, query_router};
 use receipts_log::{Contact, Log as _};
 use receipts_query::{Answers as _, CursorKey};
 use receipts_runtime::command_line::{self, CommandLine};
@@ -91,7 +91,9 @@ impl QueryEdge {
         let cursor_key = match peers.cursor_key() {
             Some(key) => key,
             None => {
-                tracing::warn!("this edge signs cursors with a key of its own: give all edges one query.secret_file");
+                tracing::warn!(
+                    "this edge signs cursors and tickets with a key of its own: give all edges one query.secret_file"
+                );
                 CursorKey::new(random()?)
             }
         };
@@ -111,13 +113,20 @@ impl QueryEdge {
         };
         let limits = limits(settings, connections);
         let access = access(&settings.access);
-        let query = QueryContext { answers: Arc::new(peers.clone()), cursor_key, access, limits: limits.clone() };
+        let tickets = Tickets::new(&cursor_key, receipts_runtime::clock::unix_ms);
+        let query = QueryContext {
+            answers: Arc::new(peers.clone()),
+            cursor_key,
+            tickets: tickets.clone(),
+            access,
+            limits: limits.clone(),
+        };
         let health = {
             let peers = peers.clone();
             Health { readiness: Arc::new(move || peers.ready()), render_metrics: Arc::new(move || metrics.render()) }
         };
         let routes = query_router(query, updates.clone());
-        let router = |open| edge(routes, open, guard(settings), cors(settings), authenticate, &limits);
+        let router = |open| edge(routes, open, guard(settings), cors(settings), authenticate, Some(tickets), &limits);
         let drain = Duration::from_millis(settings.drain_ms);
         let http = listeners.serve(router, health_router(health), settings, connections, drain)?;
         Ok(Self { http, peers, updates, contact, projectors: settings.query.projectors.join(",") })

@@ -7,7 +7,7 @@ use receipts_assembly::{
     listen, on_thread, open_log_and_store, open_projector, operator_secret, stop_projector, until,
 };
 use receipts_cluster::Secret;
-use receipts_http::{Health, Parts, QueryContext, Updates};
+use receipts_http::{Health, Parts, QueryContext, Tickets, Updates};
 use receipts_log::{Inspect, Writer};
 use receipts_projection::{Partitions, Projector};
 use receipts_query::{Answers, CursorKey, Readiness};
@@ -59,6 +59,7 @@ impl AllInOne {
             ingest: receipts_assembly::ingest(limits.clone(), &*state.log),
             query: QueryContext {
                 answers: Arc::new(partitions.clone()),
+                tickets: Tickets::new(&cursor_key, receipts_runtime::clock::unix_ms),
                 cursor_key,
                 access: access(&settings.access),
                 limits: limits.clone(),

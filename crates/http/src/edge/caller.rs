@@ -3,10 +3,11 @@
 //! It must not decide what a caller may do; the routes and [`crate::Access`] do.
 
 use crate::edge::scopes::Scopes;
+use crate::edge::tickets::{Ticket, Tickets};
 use crate::problem::{Code, Problem};
-use crate::request::{decode_percent, id_problem};
+use crate::request::{Parameters, STREAM_PATH, decode_percent, id_problem, resume_id};
 use async_trait::async_trait;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use std::sync::Arc;
@@ -98,14 +99,37 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>
     std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| Problem::invalid(pointer, "must be UTF-8"))
 }
 
+/// What names the callers of an edge.
+pub(crate) struct Callers {
+    pub(crate) authenticate: Arc<dyn Authenticate>,
+    /// Names the callers of streams that send one; `None` on an edge without streams.
+    pub(crate) tickets: Option<Tickets>,
+}
+
 /// Middleware that resolves the caller, or answers with its problem.
-pub(crate) async fn resolve(
-    State(authenticate): State<Arc<dyn Authenticate>>,
-    mut request: Request,
-) -> Result<Request, Problem> {
-    let caller = authenticate.authenticate(request.headers()).await?;
+pub(crate) async fn resolve(State(callers): State<Arc<Callers>>, mut request: Request) -> Result<Request, Problem> {
+    let caller = match callers.by_ticket(&request)? {
+        Some((caller, ticket)) => {
+            request.extensions_mut().insert(ticket);
+            caller
+        }
+        None => callers.authenticate.authenticate(request.headers()).await?,
+    };
     request.extensions_mut().insert(caller);
     Ok(request)
+}
+
+impl Callers {
+    /// Returns the caller of a stream that is opened by a ticket, and the ticket. It is not asked
+    /// for another credential, because the ticket alone may open its stream.
+    fn by_ticket(&self, request: &Request) -> Result<Option<(Caller, Ticket)>, Problem> {
+        let is_stream = request.extensions().get::<MatchedPath>().is_some_and(|path| path.as_str() == STREAM_PATH);
+        let Some(tickets) = self.tickets.as_ref().filter(|_| is_stream) else { return Ok(None) };
+        let parameters = Parameters::of(request.uri())?;
+        let Some(ticket) = parameters.one("ticket")? else { return Ok(None) };
+        let id = resume_id(request.headers(), &parameters)?;
+        tickets.open(ticket, id.map(|(_, id)| id)).map(Some)
+    }
 }
 
 /// Gives handlers the caller as an argument.

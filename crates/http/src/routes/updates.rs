@@ -1,44 +1,50 @@
 //! `GET /v1/updates`: Server-Sent Events of one conversation, or of the messages that one person
-//! sent.
+//! sent. `POST /v1/updates/tickets`: a ticket that opens such a stream.
 //!
-//! It must not read the topic itself; [`crate::updates`] does.
+//! They must not read the topic themselves; [`crate::updates`] does.
 
+use crate::body::read_body;
 use crate::edge::caller::Caller;
 use crate::edge::connections::EndsAt;
 use crate::edge::scopes::Scope;
+use crate::edge::tickets::{Subject, Ticket, without_mac};
 use crate::problem::{Code, Problem};
 use crate::query_context::{Freshness, QueryContext};
-use crate::request::{Parameters, id_problem};
-use crate::response::put_position;
+use crate::request::{Format, Parameters, STREAM_PATH, format, id_problem, resume_id};
+use crate::response::{AnsweredFrom, answered, put_position};
 use crate::updates::{Interest, Stream, Updates, View};
-use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
 use futures_util::stream::unfold;
 use receipts_query::{BadToken, LogTag, Since, Token};
+use serde::Serialize;
+use serde_json::Value;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-/// Says where an interrupted stream resumes. Clients of Server-Sent Events send it on their own.
-pub const LAST_EVENT_ID_HEADER: HeaderName = HeaderName::from_static("last-event-id");
-
-/// Returns the route of updates. Without `updates` the process reaches no log, and the route says
+/// Returns the routes of updates. Without `updates` the process reaches no log, and the routes say
 /// so.
 pub(super) fn router(updates: Option<Updates>) -> Router<Arc<QueryContext>> {
-    let stream = move |State(query), caller, parameters, freshness, headers| {
+    let has_streams = updates.is_some();
+    let stream = move |State(query), caller, ticket, parameters, freshness, headers| {
         let updates = updates.clone();
         async move {
-            let Some(updates) = updates else {
-                let detail = "this edge serves no streams because it has no log: set --kafka-bootstrap";
-                return Err(Problem::new(Code::NoRoute).detail(detail));
-            };
-            stream_updates(updates, query, caller, parameters, freshness, headers).await
+            let updates = updates.ok_or_else(no_streams)?;
+            stream_updates(updates, query, caller, ticket, parameters, freshness, headers).await
         }
     };
-    Router::new().route("/v1/updates", get(stream))
+    let ticket = move |State(query): State<Arc<QueryContext>>, caller, request| async move {
+        if has_streams { create_stream_ticket(&query, caller, request).await } else { Err(no_streams()) }
+    };
+    Router::new().route(STREAM_PATH, get(stream)).route("/v1/updates/tickets", post(ticket))
+}
+
+fn no_streams() -> Problem {
+    Problem::new(Code::NoRoute).detail("this edge serves no streams because it has no log: set --kafka-bootstrap")
 }
 
 /// Streams updates of one conversation, or of the messages of one sender, as Server-Sent Events.
@@ -58,6 +64,10 @@ pub(super) fn router(updates: Option<Updates>) -> Router<Arc<QueryContext>> {
 /// sender is for that person, and for callers with the scope. It has the receipts of the person's
 /// messages, and the read marks of the other members of the person's direct conversations. Erased
 /// people are never named, whenever the update was published.
+///
+/// A client that can send no credential sends a `ticket` instead. It opens the stream within a
+/// minute, and later resumes it from its ids, which end in a signature for this ticket. A ticket
+/// that is not valid, or not any more, is a 401: ask for another one.
 #[utoipa::path(
     get, path = "/v1/updates", operation_id = "stream_updates", tag = "query",
     params(
@@ -74,27 +84,22 @@ pub(crate) async fn stream_updates(
     updates: Updates,
     query: Arc<QueryContext>,
     caller: Caller,
+    ticket: Option<Extension<Ticket>>,
     parameters: Parameters,
     mut freshness: Freshness,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let interest = interest(&parameters)?;
-    let (by_scope, by_sender) = match &interest {
-        Interest::Conversation(_) => (caller.scopes.has(Scope::Members), false),
-        Interest::Sender(id) => (caller.scopes.has(Scope::Members), caller.is(id)),
-    };
-    let access = *query.access.of(&caller.tenant);
-    if !access.counts.permits(by_scope, by_sender) {
-        return Err(Problem::new(Code::Forbidden));
-    }
+    let ticket = ticket.map(|Extension(ticket)| ticket);
+    let subject = subject(|name| parameters.one(name), ticket.as_ref().map(Ticket::subject))?;
+    let interest = interest(&subject);
+    let show_readers = permitted(&query, &caller, &interest)?;
     let logs = Logs { events: query.answers.log(), updates: updates.log() };
     let since = since(&headers, &parameters, query.answers.partition_count(), logs)?;
     query.wait(&caller, &mut freshness).await?;
     let held = query.limits.budgets.streams.acquire(&caller, 1)?;
     // Read before the stream begins, so that every later update is on it.
     let state = freshness.with(query.answers.positions(), None);
-    let show_readers = access.read.permits(by_scope, by_sender);
-    let view = View { tenant: caller.tenant, interest, show_readers, expires: caller.expires };
+    let view = View { tenant: caller.tenant, interest, show_readers, expires: caller.expires, ticket };
     let (answers, timeout) = (Arc::clone(&query.answers), query.limits.request_timeout);
     let ends_at = caller.expires.map(EndsAt);
     let stream = Stream::open(updates, answers, timeout, view, since, held).await?;
@@ -114,20 +119,104 @@ pub(crate) async fn stream_updates(
     Ok(response)
 }
 
-/// Returns the subject of the stream.
-fn interest(parameters: &Parameters) -> Result<Interest, Problem> {
-    let id = |name: &str| -> Result<Option<String>, Problem> {
-        let Some(id) = parameters.one(name)? else { return Ok(None) };
-        match id_problem(id) {
-            Some(detail) => Err(Problem::invalid(format!("/{name}"), detail)),
-            None => Ok(Some(id.to_owned())),
-        }
+/// The subject of a stream. Exactly one of its fields is there.
+#[derive(utoipa::ToSchema)]
+#[schema(as = StreamSubject, example = json!({"sender_id": "alice"}))]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) struct SubjectFields {
+    /// The conversation.
+    #[schema(min_length = 1, max_length = 128)]
+    conversation_id: Option<String>,
+    /// The sender.
+    #[schema(min_length = 1, max_length = 128)]
+    sender_id: Option<String>,
+}
+
+/// A ticket for a stream.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct StreamTicket {
+    /// Goes into the query of the stream: `GET /v1/updates?ticket=`.
+    ticket: String,
+    /// Until when it opens the stream, Unix milliseconds.
+    expires_at_ms: u64,
+}
+
+/// Returns a ticket for a stream of the caller, for clients that cannot send a credential with it,
+/// such as a browser's `EventSource`.
+///
+/// A request with the ticket opens the stream that it names, as this caller, within a minute. The
+/// client of that stream can resume it until the caller's credential expires.
+#[utoipa::path(
+    post, path = "/v1/updates/tickets", operation_id = "create_stream_ticket", tag = "query",
+    request_body(description = "What the stream follows: exactly one of the fields.", content = SubjectFields),
+    responses((status = 200, description = "The ticket.", body = StreamTicket))
+)]
+pub(crate) async fn create_stream_ticket(
+    query: &QueryContext,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    if format(request.headers())? != Format::Json {
+        return Err(Problem::new(Code::UnsupportedMediaType).item("/Content-Type", "must be application/json"));
+    }
+    let body = read_body(request, &caller, &query.limits, "name one id").await?;
+    let body: Value =
+        serde_json::from_slice(&body.bytes).map_err(|error| Problem::invalid("", format!("must be JSON: {error}")))?;
+    let Value::Object(fields) = body else { return Err(Problem::invalid("", "must be an object")) };
+    let field = |name: &str| match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(id)) => Ok(Some(id.as_str())),
+        Some(_) => Err(Problem::invalid(format!("/{name}"), "must be a string")),
     };
-    match (id("conversation_id")?, id("sender_id")?) {
-        (Some(id), None) => Ok(Interest::Conversation(id)),
-        (None, Some(id)) => Ok(Interest::Sender(id)),
-        (Some(_), Some(_)) => Err(Problem::invalid("/sender_id", "must not be combined with conversation_id")),
-        (None, None) => Err(Problem::invalid("/conversation_id", "is missing: send conversation_id or sender_id")),
+    let subject = subject(field, None)?;
+    permitted(query, &caller, &interest(&subject))?;
+    let (ticket, expires_at_ms) = query.tickets.issue(&caller, subject)?;
+    let json = serde_json::to_vec(&StreamTicket { ticket, expires_at_ms }).unwrap_or_default();
+    let state = AnsweredFrom { positions: query.answers.positions(), log: query.answers.log(), stale_s: None };
+    Ok(answered(json, &state))
+}
+
+const SENDER: &str = "sender_id";
+
+/// Returns the subject of the stream: of its ticket, or of the parameter or field that is there.
+fn subject<'f>(
+    field: impl Fn(&str) -> Result<Option<&'f str>, Problem>,
+    of_ticket: Option<&Subject>,
+) -> Result<Subject, Problem> {
+    let mut found = of_ticket.cloned();
+    // Streams of a reader are not served; such a name beside another one is a mistake all the same.
+    for name in ["conversation_id", SENDER, "reader_id"] {
+        let Some(id) = field(name)? else { continue };
+        if let Some(detail) = id_problem(id) {
+            return Err(Problem::invalid(format!("/{name}"), detail));
+        }
+        if let Some(other) = found.replace(Subject { parameter: name.to_owned(), id: id.to_owned() }) {
+            let other = if of_ticket.is_some() { "ticket" } else { &other.parameter };
+            return Err(Problem::invalid(format!("/{name}"), format!("must not be combined with {other}")));
+        }
+    }
+    found
+        .filter(|subject| subject.parameter != "reader_id")
+        .ok_or_else(|| Problem::invalid("/conversation_id", "is missing: send conversation_id or sender_id"))
+}
+
+fn interest(subject: &Subject) -> Interest {
+    let id = subject.id.clone();
+    if subject.parameter == SENDER { Interest::Sender(id) } else { Interest::Conversation(id) }
+}
+
+/// Returns whether a caller's stream names new readers.
+///
+/// # Errors
+/// A 403 if the caller may not have the stream.
+fn permitted(query: &QueryContext, caller: &Caller, interest: &Interest) -> Result<bool, Problem> {
+    let by_scope = caller.scopes.has(Scope::Members);
+    let by_sender = matches!(interest, Interest::Sender(id) if caller.is(id));
+    let access = query.access.of(&caller.tenant);
+    if access.counts.permits(by_scope, by_sender) {
+        Ok(access.read.permits(by_scope, by_sender))
+    } else {
+        Err(Problem::new(Code::Forbidden))
     }
 }
 
@@ -138,22 +227,16 @@ struct Logs {
     updates: Option<LogTag>,
 }
 
-/// Returns the token from which the stream resumes. The header wins, because a client sends it
-/// after it has received events from its URL.
+/// Returns the token from which the stream resumes.
 fn since(
     headers: &HeaderMap,
     parameters: &Parameters,
     partition_count: u32,
     logs: Logs,
 ) -> Result<Option<Since>, Problem> {
-    let header = headers.get(&LAST_EVENT_ID_HEADER).map(|id| id.to_str().unwrap_or("\u{fffd}"));
-    let (pointer, token) = match (header.filter(|id| !id.is_empty()), parameters.one("since")?) {
-        (Some(id), _) => ("/Last-Event-ID", id),
-        (None, Some(token)) => ("/since", token),
-        (None, None) => return Ok(None),
-    };
+    let Some((pointer, token)) = resume_id(headers, parameters)? else { return Ok(None) };
     let bad = |detail: String| Problem::new(Code::BadPosition).item(pointer, detail);
-    let token: Token = token.trim().parse().map_err(|error: BadToken| bad(error.to_string()))?;
+    let token: Token = without_mac(token.trim()).parse().map_err(|error: BadToken| bad(error.to_string()))?;
     let log = match token.since {
         Since::Events(_) => logs.events,
         Since::Stream(_) => logs.updates,

@@ -10,6 +10,7 @@ use super::redact::redact;
 use super::resume::{self, ResumePoint};
 use super::update::{Interest, Parsed, Update};
 use crate::edge::budget::Held;
+use crate::edge::tickets::Ticket;
 use crate::problem::{Code, Problem};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -41,6 +42,8 @@ pub(crate) struct View {
     pub(crate) show_readers: bool,
     /// When the credential expires. The stream ends with it.
     pub(crate) expires: Option<Instant>,
+    /// The ticket that opened it and resumes it, if one did.
+    pub(crate) ticket: Option<Ticket>,
 }
 
 /// How far a stream is in one partition of the topic.
@@ -197,9 +200,14 @@ impl Stream {
         format!("event: position\nid: {}\ndata: {{}}\n\n", self.id())
     }
 
-    fn id(&self) -> Token {
+    fn id(&self) -> String {
         let positions = self.progress.iter().map(|progress| (progress.partition, progress.next_offset));
-        Token { log: self.feed.log(), since: Since::Stream(StreamId(positions.collect::<Positions>())) }
+        let since = Since::Stream(StreamId(positions.collect::<Positions>()));
+        let id = Token { log: self.feed.log(), since }.to_string();
+        match &self.view.ticket {
+            Some(ticket) => ticket.sign(&id),
+            None => id,
+        }
     }
 
     /// Reads the next missed updates from the topic, up to the first that the hub delivers. Returns

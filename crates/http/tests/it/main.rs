@@ -16,6 +16,7 @@ mod lists;
 mod openapi;
 mod peers;
 mod receipts;
+mod tickets;
 mod tls;
 mod tokens;
 mod updates;

@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 const ALICE: (&str, &str) = ("receipts-caller", "alice");
 
 /// The client of an open stream.
-struct Listener {
+pub(crate) struct Listener {
     headers: HeaderMap,
     body: BodyDataStream,
     text: String,
@@ -26,21 +26,21 @@ struct Listener {
 
 /// An event.
 #[derive(Debug, Clone, PartialEq)]
-struct Heard {
+pub(crate) struct Heard {
     event: String,
     id: String,
-    data: Value,
+    pub(crate) data: Value,
 }
 
 impl Heard {
     /// Whether it only has the id to resume from.
-    fn is_position(&self) -> bool {
+    pub(crate) fn is_position(&self) -> bool {
         self.event == "position" && self.data == json!({})
     }
 }
 
 impl Listener {
-    async fn open(app: &App, query: &str, headers: &[(&str, &str)]) -> Self {
+    pub(crate) async fn open(app: &App, query: &str, headers: &[(&str, &str)]) -> Self {
         let mut request = Request::get(format!("/v1/updates?{query}")).header("host", "localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -58,7 +58,7 @@ impl Listener {
     }
 
     /// Returns the next event, or `None` at the end. Each has all three fields.
-    async fn next(&mut self) -> Option<Heard> {
+    pub(crate) async fn next(&mut self) -> Option<Heard> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let field = |name: &str| {
@@ -78,7 +78,7 @@ impl Listener {
     }
 
     /// Returns message and id of the next update.
-    async fn message(&mut self) -> (String, String) {
+    pub(crate) async fn message(&mut self) -> (String, String) {
         loop {
             let heard = self.next().await.expect("an update");
             if !heard.is_position() {
@@ -90,7 +90,7 @@ impl Listener {
 
 /// Publishes the update of a message of `alice` that `bob` has read, rendered at a position of its
 /// partition.
-async fn publish(app: &App, conversation_id: &str, message_id: &str, position: u64) -> u64 {
+pub(crate) async fn publish(app: &App, conversation_id: &str, message_id: &str, position: u64) -> u64 {
     let update = json!({"type": "receipt.updated", "tenant": "default", "conversation_id": conversation_id,
         "message_id": message_id, "status": "ok", "sender_id": "alice", "read_count": 1, "version": position,
         "newly_read": [{"user_id": "bob", "read_at_ms": 5}]});

@@ -12,8 +12,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use receipts_event::{Event, decode};
 use receipts_http::{
-    AccessByTenant, Authenticate, Cors, Guard, Health, Ingest, Limits, Parts, QueryContext, TrustedHeaders, Updates,
-    health_router, router,
+    AccessByTenant, Authenticate, Cors, Guard, Health, Ingest, Limits, Parts, QueryContext, Tickets, TrustedHeaders,
+    Updates, health_router, router,
 };
 use receipts_log::embedded::EmbeddedLog;
 use receipts_log::{Inspect, Log, OwnedRecord, Topic, Writer};
@@ -21,6 +21,7 @@ use receipts_query::CursorKey;
 use serde_json::Value;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use table::Table;
 use tower::ServiceExt as _;
@@ -33,6 +34,8 @@ pub(crate) struct App {
     pub(crate) router: Router,
     pub(crate) table: Arc<Table>,
     pub(crate) log: Arc<EmbeddedLog>,
+    /// The time of day of tickets.
+    pub(crate) now_ms: Arc<AtomicU64>,
     _dir: tempfile::TempDir,
 }
 
@@ -105,6 +108,7 @@ impl App {
         let dir = tempfile::tempdir().unwrap();
         let log = Arc::new(EmbeddedLog::open(dir.path(), NonZeroU32::new(PARTITIONS)).unwrap());
         let table = Arc::new(Table::new(PARTITIONS));
+        let now_ms = Arc::new(AtomicU64::new(1_780_000_000_000));
         let readiness = Arc::clone(&table);
         let health = Health {
             readiness: Arc::new(move || receipts_query::Answers::ready(&*readiness)),
@@ -121,6 +125,10 @@ impl App {
             query: QueryContext {
                 answers: Arc::clone(&table) as _,
                 cursor_key: CursorKey::new([9; 32]),
+                tickets: Tickets::new(&CursorKey::new([9; 32]), {
+                    let now_ms = Arc::clone(&now_ms);
+                    move || now_ms.load(Ordering::Relaxed)
+                }),
                 access: setup.access,
                 limits: setup.limits.clone(),
             },
@@ -131,7 +139,7 @@ impl App {
             limits: setup.limits,
         };
         let router = router(parts, health_router(health));
-        Self { router, table, log, _dir: dir }
+        Self { router, table, log, now_ms, _dir: dir }
     }
 
     /// Sends a request through the router, and checks the answer against the contract. The host is

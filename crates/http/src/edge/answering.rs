@@ -48,10 +48,11 @@ pub(crate) fn answer(
             (Some(ends_at), None) => in_progress.end_at(ends_at),
             (None, _) => {}
         }
-        if let Some(delivery) = &delivery {
-            delivery.offer();
-        }
-        Ok(response.map(|body| Answered { body, rest: Bytes::new(), delivery, _in_progress: in_progress }))
+        Ok(response.map(|body| {
+            let mut answered = Answered { body, rest: Bytes::new(), delivery, in_progress };
+            answered.set_offered(true);
+            answered
+        }))
     }
 }
 
@@ -65,10 +66,19 @@ pub(crate) struct Answered {
     /// What is left of the last frame of `body`.
     rest: Bytes,
     delivery: Option<Arc<Delivery>>,
-    _in_progress: InProgress,
+    in_progress: InProgress,
 }
 
 impl Answered {
+    /// Notes of an answer over HTTP/2 whether hyper has a piece of it, or its head, and has not
+    /// asked for the next one.
+    fn set_offered(&mut self, is_offered: bool) {
+        if let Some(delivery) = &self.delivery {
+            delivery.0.lock().offered_at = is_offered.then(Instant::now);
+            self.in_progress.set_unread(is_offered);
+        }
+    }
+
     fn piece(&mut self) -> Bytes {
         let (count, is_last) = (self.rest.len(), self.body.is_end_stream());
         let before_last = if is_last && count > 1 { count - 1 } else { count };
@@ -84,8 +94,10 @@ impl HttpBody for Answered {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Some(delivery) = self.delivery.clone() else { return Pin::new(&mut self.body).poll_frame(context) };
-        delivery.0.lock().offered_at = None;
+        if self.delivery.is_none() {
+            return Pin::new(&mut self.body).poll_frame(context);
+        }
+        self.set_offered(false);
         if self.rest.is_empty() {
             let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else { return Poll::Ready(None) };
             match frame.map(Frame::into_data) {
@@ -94,7 +106,7 @@ impl HttpBody for Answered {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
-        delivery.offer();
+        self.set_offered(true);
         Poll::Ready(Some(Ok(Frame::data(self.piece()))))
     }
 
@@ -126,10 +138,6 @@ struct Progress {
 }
 
 impl Delivery {
-    fn offer(&self) {
-        self.0.lock().offered_at = Some(Instant::now());
-    }
-
     /// Resolves when the client has not made room for a piece in time, or when the credential has
     /// expired. Must be polled on the task of the stream.
     async fn must_end(&self, write_timeout: Duration) {

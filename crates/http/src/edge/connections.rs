@@ -2,8 +2,8 @@
 //! longest is closed for a new one (ADR 0036, INV-CONNECTIONS), and the times after which an idle
 //! one or one with half a head is closed (INV-HEAD).
 //!
-//! It must not close a connection with a request in progress, except when the credential of its
-//! stream has expired.
+//! It must not close a connection with a request in progress, except when its client reads nothing
+//! of the answer, or when the credential of its stream has expired.
 
 use crate::edge::alarm::Alarm;
 use crate::edge::budget::Share;
@@ -12,12 +12,15 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+/// The least time between two searches for a connection whose client reads nothing. A search looks
+/// at all connections.
+const SEARCH_PAUSE: Duration = Duration::from_millis(10);
 /// How long after its credential a stream may take to end by itself. It is cut then.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
@@ -47,7 +50,9 @@ pub(crate) struct Connections {
     open: Mutex<Open>,
     /// Notified when a connection ends, or stays open although it was to be closed.
     changed: Notify,
-    further: Arc<Further>,
+    further: Mutex<Further>,
+    meter: Meter,
+    setting: &'static str,
 }
 
 #[derive(Default)]
@@ -62,11 +67,10 @@ struct Open {
 
 /// The requests in progress beyond the first one of each connection, which only HTTP/2 has. There
 /// may be as many of them as connections, so that few connections cannot hold what many may not.
+#[derive(Default)]
 struct Further {
-    requests: Mutex<usize>,
-    max: usize,
-    meter: Meter,
-    setting: &'static str,
+    requests: usize,
+    searched: Option<Instant>,
 }
 
 /// What the tasks of a connection know of one another.
@@ -74,13 +78,15 @@ pub(crate) struct Connection {
     state: Mutex<State>,
     /// Notified when another task than that of the connection has changed the state.
     told: Notify,
-    further: Arc<Further>,
+    connections: Weak<Connections>,
 }
 
 struct State {
-    /// Requests in progress. The connection is idle without one.
+    /// Requests in progress.
     requests: usize,
-    /// The end of the last answer, or the beginning of the connection.
+    /// Those of them whose client does not read the answer; known of HTTP/2 only.
+    unread: usize,
+    /// Since when no other request is in progress, or the beginning of the connection.
     idle_since: Instant,
     /// The first byte of a head that is not complete yet, or the beginning of the connection.
     head_since: Option<Instant>,
@@ -106,8 +112,8 @@ impl Connections {
     /// Returns a listener's bookkeeping. `budget` names it in metrics, `setting` in the log.
     pub(crate) fn new(max: usize, times: Times, budget: &'static str, setting: &'static str) -> Arc<Self> {
         let meter = Meter::new(budget, max as u64, &[Share::Total]);
-        let further = Arc::new(Further { requests: Mutex::default(), max, meter, setting });
-        Arc::new(Self { max, times, open: Mutex::default(), changed: Notify::new(), further })
+        let (open, further) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { max, times, open, changed: Notify::new(), further, meter, setting })
     }
 
     /// Makes room for one more connection. Returns `None` if as many are open as may be, and none
@@ -123,7 +129,7 @@ impl Connections {
                 }
                 if !close_longest_idle(&mut open) {
                     drop(open);
-                    self.further.refused();
+                    self.meter.refused(Share::Total, self.setting);
                     return None;
                 }
             }
@@ -136,6 +142,7 @@ impl Connections {
         let connection = Arc::new(Connection {
             state: Mutex::new(State {
                 requests: 0,
+                unread: 0,
                 idle_since: now,
                 head_since: Some(now),
                 is_http2: false,
@@ -144,13 +151,44 @@ impl Connections {
                 ends_at: None,
             }),
             told: Notify::new(),
-            further: Arc::clone(&self.further),
+            connections: Arc::downgrade(self),
         });
         let number = open.count;
         open.count += 1;
         open.by_number.insert(number, Arc::clone(&connection));
-        self.further.meter.set_used(open.by_number.len() as u64);
+        self.meter.set_used(open.by_number.len() as u64);
         Slot { connections: Arc::clone(self), number, connection }
+    }
+
+    /// Takes the place of one more request on a connection that has one. Returns false if there is
+    /// none: then the connection whose client reads nothing for the longest gives its places back.
+    fn take_further(&self) -> bool {
+        let now = Instant::now();
+        let mut further = self.further.lock();
+        if further.requests < self.max {
+            further.requests += 1;
+            return true;
+        }
+        let is_soon = further.searched.is_some_and(|searched| now < searched + SEARCH_PAUSE);
+        if !is_soon {
+            further.searched = Some(now);
+        }
+        drop(further);
+        self.meter.refused(Share::Total, self.setting);
+        if !is_soon {
+            let open = self.open.lock();
+            let unread_since = |connection: &&Arc<Connection>| {
+                let state = connection.state.lock();
+                state.idle_since().filter(|_| state.unread > 0)
+            };
+            let unread =
+                open.by_number.values().filter_map(|connection| Some((unread_since(&connection)?, connection)));
+            if let Some((_, connection)) = unread.min_by_key(|(since, _)| *since) {
+                connection.state.lock().is_closing = true;
+                connection.told.notify_one();
+            }
+        }
+        false
     }
 }
 
@@ -177,9 +215,10 @@ fn close_longest_idle(open: &mut Open) -> bool {
 }
 
 impl State {
-    /// Since when the connection is idle; `None` if it is not, or is being closed already.
+    /// Since when the connection is idle, or only its client keeps answers from ending; `None` if
+    /// it is not, or is being closed already.
     fn idle_since(&self) -> Option<Instant> {
-        (self.requests == 0 && !self.is_closing).then_some(self.idle_since)
+        (self.requests == self.unread && !self.is_closing).then_some(self.idle_since)
     }
 
     /// Returns when the connection has to be closed as it is now, and why.
@@ -189,24 +228,6 @@ impl State {
             Some(since) => Some((since + times.head, Why::AtOnce)),
             None => Some((self.idle_since + times.keep_alive, Why::Idle)),
         }
-    }
-}
-
-impl Further {
-    /// Takes the place of one more request; returns false if there is none.
-    fn take(&self) -> bool {
-        let mut requests = self.requests.lock();
-        let has_room = *requests < self.max;
-        *requests += usize::from(has_room);
-        drop(requests);
-        if !has_room {
-            self.refused();
-        }
-        has_room
-    }
-
-    fn refused(&self) {
-        self.meter.refused(Share::Total, self.setting);
     }
 }
 
@@ -256,7 +277,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock();
         open.by_number.remove(&self.number);
-        self.connections.further.meter.set_used(open.by_number.len() as u64);
+        self.connections.meter.set_used(open.by_number.len() as u64);
         drop(open);
         self.connections.changed.notify_waiters();
     }
@@ -284,9 +305,10 @@ impl Connection {
             (state.head_since, state.is_closing, state.is_http2) = (None, false, is_http2);
             state.requests > 1
         };
-        let holds_place = is_further && self.further.take();
-        let no_room = (is_further && !holds_place).then_some(NoRoom(self.further.setting));
-        (InProgress { connection: Arc::clone(self), holds_place, ends: false }, no_room)
+        let connections = self.connections.upgrade().filter(|_| is_further);
+        let holds_place = connections.as_ref().is_some_and(|connections| connections.take_further());
+        let no_room = connections.filter(|_| !holds_place).map(|connections| NoRoom(connections.setting));
+        (InProgress { connection: Arc::clone(self), holds_place, is_unread: false, ends: false }, no_room)
     }
 }
 
@@ -295,6 +317,7 @@ pub(crate) struct InProgress {
     connection: Arc<Connection>,
     /// True if it holds one of the places beyond the first of each connection.
     holds_place: bool,
+    is_unread: bool,
     ends: bool,
 }
 
@@ -305,19 +328,35 @@ impl InProgress {
         self.connection.state.lock().ends_at = Some(at + GRACE);
         self.connection.told.notify_one();
     }
+
+    /// Notes whether only the client keeps the answer from going on. A connection of which that
+    /// holds for all requests may be closed for a new one.
+    pub(crate) fn set_unread(&mut self, is_unread: bool) {
+        if self.is_unread != is_unread {
+            self.is_unread = is_unread;
+            let mut state = self.connection.state.lock();
+            state.unread = if is_unread { state.unread + 1 } else { state.unread - 1 };
+            if state.unread == state.requests {
+                state.idle_since = Instant::now();
+            }
+        }
+    }
 }
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        if self.holds_place {
-            *self.connection.further.requests.lock() -= 1;
+        if self.holds_place
+            && let Some(connections) = self.connection.connections.upgrade()
+        {
+            connections.further.lock().requests -= 1;
         }
         let mut state = self.connection.state.lock();
         if self.ends {
             state.ends_at = None;
         }
         state.requests -= 1;
-        if state.requests == 0 {
+        state.unread -= usize::from(self.is_unread);
+        if state.requests == state.unread {
             state.idle_since = Instant::now();
             // Answers of HTTP/2 end on tasks of their own.
             if state.is_http2 {

@@ -1,7 +1,7 @@
 //! Lets web pages of listed origins read answers (CORS, the Fetch standard, section 3.3).
 //!
-//! It must not refuse anything: [`Guard`](super::guard::Guard) keeps foreign pages out where callers
-//! have no tokens. It never permits cookies: a page sends its token itself.
+//! It must not refuse anything: [`Guard`](super::guard::Guard) keeps foreign pages out where
+//! callers have no tokens. It never permits cookies: a page sends its token itself.
 
 use crate::edge::guard::listed;
 use axum::extract::{Request, State};

@@ -218,8 +218,8 @@ impl Inner {
         let verdict = if algorithm == Algorithm::HS256 {
             self.secret.as_ref().map(signs).ok_or(Absent::Unknown)
         } else {
-            // `None` if no key has the id. A token without one may be signed by any key, so also by one
-            // that is not known yet.
+            // `None` if no key has the id. A token without one may be signed by any key, so also by
+            // one that is not known yet.
             let verdict = |keys: &[Key]| {
                 let is_named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
                 let mut named = keys.iter().filter(is_named).peekable();

@@ -215,17 +215,49 @@ async fn unread_stream_is_cut_and_others_go_on() {
     }
 }
 
-/// INV-CONNECTIONS: an answer is in progress until its client has made room for all of it.
+/// INV-CONNECTIONS: a client that gives an answer no room keeps nobody out.
 #[tokio::test]
-async fn connection_with_an_unread_answer_is_busy() {
+async fn unread_answers_give_way() {
     let bounds = ConnectionBounds { connections_max: 1, write_timeout: LONG, ..ConnectionBounds::default() };
     let http = Listening::with(routes().0, bounds).await;
+    for path in ["/large", "/endless"] {
+        let mut http2 = http.http2().await;
+        let unread = http2.send_request(get_request(path)).await.unwrap();
+        until("its place is given to another", async || http.ask("/livez", "").await.starts_with("HTTP/1.1 200 "))
+            .await;
+        assert!(to_bytes(Body::new(unread.into_body()), usize::MAX).await.is_err());
+    }
     let mut http2 = http.http2().await;
-    let unread = http2.send_request(get_request("/large")).await.unwrap();
-    assert!(read_to_end(&mut http.connect().await).await.starts_with("HTTP/1.1 503 "));
-    let bytes = to_bytes(Body::new(unread.into_body()), usize::MAX).await.expect("a whole body");
+    let read = http2.send_request(get_request("/large")).await.unwrap();
+    let bytes = to_bytes(Body::new(read.into_body()), usize::MAX).await.expect("a whole body");
     assert!(bytes.len() == LARGE && bytes.iter().all(|byte| *byte == b'x'));
-    until("it is idle and makes room", async || http.ask("/livez", "").await.starts_with("HTTP/1.1 200 ")).await;
+}
+
+/// INV-CONNECTIONS: unread answers give their places back to requests that are read.
+#[tokio::test]
+async fn unread_streams_keep_no_place_for_long() {
+    let bounds = ConnectionBounds { connections_max: 2, write_timeout: LONG, ..ConnectionBounds::default() };
+    let http = Listening::with(routes().0, bounds).await;
+    let mut unread = http.http2().await;
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        answers.push(unread.send_request(get_request("/large")).await.unwrap());
+    }
+    let mut http2 = http.http2().await;
+    let both = async || {
+        let mut second = http2.clone();
+        let mut first = http2.clone();
+        let answers =
+            tokio::join!(first.send_request(get_request("/large")), second.send_request(get_request("/large")));
+        let (Ok(first), Ok(second)) = answers else { return false };
+        let (first, second) = tokio::join!(
+            to_bytes(Body::new(first.into_body()), usize::MAX),
+            to_bytes(Body::new(second.into_body()), usize::MAX)
+        );
+        first.is_ok_and(|bytes| bytes.len() == LARGE) && second.is_ok_and(|bytes| bytes.len() == LARGE)
+    };
+    until("another connection has two requests at once", both).await;
+    assert!(is_alive(&mut http2).await);
 }
 
 /// INV-CONNECTIONS

@@ -11,6 +11,7 @@ use toml::Value as Toml;
 
 mod advisories;
 mod invariants;
+mod monitoring;
 mod prose;
 mod spdx;
 
@@ -36,8 +37,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Light on purpose: a caller of the service needs none of its parts.
     ("receipts-client", &["receipts-event"]),
     ("receipts-event", &[]),
+    // Every part that measures names its metrics in it.
+    ("receipts-metrics", &[]),
     ("receipts-fold", &["receipts-event"]),
-    ("receipts-log", &["receipts-event"]),
+    ("receipts-log", &["receipts-event", "receipts-metrics"]),
     ("receipts-store", &["receipts-event", "receipts-fold"]),
     // To query, though answers flow the other way: the asking side owns the port, and the owner of
     // partitions implements it.
@@ -48,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "receipts-fold",
             "receipts-cluster",
             "receipts-log",
+            "receipts-metrics",
             "receipts-objects",
             "receipts-query",
             "receipts-snapshots",
@@ -55,8 +59,11 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("receipts-query", &["receipts-event", "receipts-fold"]),
-    ("receipts-http", &["receipts-cluster", "receipts-event", "receipts-fold", "receipts-log", "receipts-query"]),
-    ("receipts-cluster", &["receipts-event", "receipts-fold", "receipts-query"]),
+    (
+        "receipts-http",
+        &["receipts-cluster", "receipts-event", "receipts-fold", "receipts-log", "receipts-metrics", "receipts-query"],
+    ),
+    ("receipts-cluster", &["receipts-event", "receipts-fold", "receipts-metrics", "receipts-query"]),
     // Above all parts: it opens the parts that the settings name, for every service.
     (
         "receipts-assembly",
@@ -75,7 +82,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // Uses no crate of ours: it carries whole files of any kind.
     ("receipts-objects", &[]),
-    ("receipts-runtime", &[]),
+    ("receipts-runtime", &["receipts-metrics"]),
     ("receipts-snapshots", &["receipts-event", "receipts-fold", "receipts-objects", "receipts-store"]),
     ("receipts-testkit", &["receipts-event", "receipts-fold", "receipts-log", "receipts-store"]),
 ];

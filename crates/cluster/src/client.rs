@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use exchange::{NoReply, Shared, keep_polling};
 use futures_util::future::{join_all, try_join};
 use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
+use receipts_metrics::catalogue;
 use receipts_query::{Answer, Answers, Conversation, CursorKey, LogTag, Positions, Readiness, Unavailable};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -96,6 +97,7 @@ impl Peers {
                 return Err(format!("the projectors fold logs of {counts:?} partitions: name those of one log"));
             }
         };
+        catalogue::LOG_PARTITIONS.get().set(f64::from(partition_count));
         shared.table.write().set_partition_count(partition_count);
         tokio::spawn(keep_polling(Arc::downgrade(&shared), shared.settings.poll_interval));
         let awaited = Awaited { min: Positions::new(), unfolded: Positions::new(), deadline: Instant::now() };

@@ -4,6 +4,7 @@
 //! It asks nobody. The log writes it, and every part of the process reads it.
 
 use parking_lot::Mutex;
+use receipts_metrics::catalogue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -69,6 +70,7 @@ pub enum Membership {
 impl Default for Contact {
     /// The contact of a log that always answers, as one in this process does.
     fn default() -> Self {
+        catalogue::LOG_REACHABLE.get().set(1.0);
         Self(Arc::new(Shared {
             begun: Instant::now(),
             heard_ms: AtomicU64::new(0),
@@ -159,6 +161,7 @@ impl Contact {
         let heard_ms = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.heard_ms.store(heard_ms, Ordering::Release);
         if self.0.away.load(Ordering::Acquire) {
+            catalogue::LOG_REACHABLE.get().set(1.0);
             self.0.back_ms.store(heard_ms.max(1), Ordering::Release);
             self.0.away.store(false, Ordering::Release);
         }
@@ -166,7 +169,9 @@ impl Contact {
 
     /// Notes that the log does not answer.
     pub fn lose(&self) {
-        self.0.away.store(true, Ordering::Release);
+        if !self.0.away.swap(true, Ordering::AcqRel) {
+            catalogue::LOG_REACHABLE.get().set(0.0);
+        }
     }
 
     pub(crate) fn set_trouble(&self, trouble: Option<String>) {

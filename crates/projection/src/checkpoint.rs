@@ -7,6 +7,7 @@ use crate::publish;
 use crate::settings::ProjectError;
 use crate::shard::Shard;
 use crate::source::Source;
+use receipts_metrics::catalogue;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -83,7 +84,7 @@ impl Shard {
             Ok(Some(next_offset)) => self.schedule.lock().add_in_flight(number, next_offset),
             Ok(None) => {}
             Err(ProjectError::Store(e)) if e.is_exhausted() && !self.is_over_share(number) => {
-                metrics::counter!("receipts_checkpoints_put_off_total").increment(1);
+                catalogue::CHECKPOINTS_PUT_OFF.get().increment(1);
                 if let Some(left_out) = self.put_off.lock().for_disk.is_due(now) {
                     tracing::warn!(
                         partition = number,

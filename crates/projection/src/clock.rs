@@ -1,6 +1,8 @@
 //! Compares this machine's clock with the timestamps of records. Readiness ignores the age of
 //! records dated ahead, and a warning names one. No answer depends on it.
 
+use receipts_metrics::catalogue;
+
 /// A record may be dated this far ahead before one of the two clocks is called wrong: more than
 /// clocks kept by NTP ever differ, less than the hour that Kafka accepts by default
 /// (`message.timestamp.after.max.ms`).
@@ -21,7 +23,7 @@ impl ClockWatch {
     pub(crate) fn check(&mut self, partition: u32, offset: u64, timestamp_ms: u64, now_ms: u64) {
         let ahead = is_ahead(timestamp_ms, now_ms);
         if ahead && !self.warned {
-            metrics::counter!("receipts_records_from_the_future_total").increment(1);
+            catalogue::FUTURE_RECORDS.get().increment(1);
             tracing::warn!(
                 partition,
                 offset,

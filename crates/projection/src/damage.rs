@@ -3,6 +3,7 @@
 
 use crate::partition::FoldError;
 use crate::settings::ProjectError;
+use receipts_metrics::catalogue;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -53,7 +54,7 @@ impl Damage {
         });
         match recorded {
             Ok(()) => {
-                metrics::counter!("receipts_store_damaged_total").increment(1);
+                catalogue::STORE_DAMAGED.get().increment(1);
                 tracing::error!(partition, error = %e, "the partition's state is damaged; the next start rebuilds it from the log");
             }
             Err(known) if known.kind() == ErrorKind::AlreadyExists => {}

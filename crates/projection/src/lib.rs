@@ -17,6 +17,7 @@ mod projector;
 mod publish;
 mod read_ahead;
 mod recover;
+mod report;
 mod schedule;
 mod settings;
 mod shard;

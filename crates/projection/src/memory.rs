@@ -1,5 +1,7 @@
 //! Divides the memory for pages among partitions. Knows only the numbers of partitions.
 
+use receipts_metrics::catalogue;
+
 /// The memory of all partitions together. Each partition is guaranteed an equal share. A partition
 /// may borrow memory that others do not use, and returns it when they need it. Without borrowing, a
 /// partition with large groups could exceed its share while most memory is idle (ADR 0029).
@@ -27,7 +29,7 @@ impl Memory {
     /// Sets the bytes that a partition uses.
     pub(crate) fn set_used(&mut self, partition: u32, bytes: usize) {
         self.used[partition as usize] = bytes;
-        metrics::gauge!("receipts_memory_bytes", "partition" => partition.to_string()).set(bytes as f64);
+        catalogue::MEMORY_BYTES.of([partition.to_string()]).set(bytes as f64);
     }
 
     /// Returns the partitions that must return borrowed memory: those beyond their guaranteed

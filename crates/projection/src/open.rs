@@ -9,6 +9,7 @@ use crate::settings::{ProjectError, SnapshotSettings};
 use crate::shard::Shard;
 use receipts_fold::Origin;
 use receipts_log::{Assignment, Peek};
+use receipts_metrics::catalogue;
 use receipts_snapshots::Requirements;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
@@ -142,18 +143,21 @@ impl Assignment for Shard {
         end_offset: u64,
         log: &dyn Peek,
     ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+        catalogue::ASSIGNED.get().increment(1);
         self.open(partition, first_offset, end_offset, log).map_err(Into::into)
     }
 
     /// Releases the partitions; their states become durable unless the reader is dropped by a
     /// panic, which may have left a record applied in part.
     fn revoked(&self, partitions: &[u32]) {
+        catalogue::REVOKED.get().increment(partitions.len() as u64);
         if let Err(e) = self.release(partitions, !std::thread::panicking()) {
             *self.failure.lock() = Some(e);
         }
     }
 
     fn lost(&self, partitions: &[u32]) {
+        catalogue::REVOKED.get().increment(partitions.len() as u64);
         self.hold(partitions);
     }
 }

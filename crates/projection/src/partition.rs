@@ -9,6 +9,7 @@ use receipts_event::{Decoder, Event, Rejection};
 use receipts_fold::effects::Effects;
 use receipts_fold::{Headers, Limits, RawRecord, RecordMetadata, State};
 use receipts_log::Record;
+use receipts_metrics::catalogue;
 use receipts_store::{Backend as _, Paged, SledBackend, trim};
 use std::time::{Duration, Instant};
 
@@ -226,8 +227,8 @@ pub(crate) fn checkpoint(number: u32, partition: &RwLock<Option<Partition>>) -> 
     owned.folded_since_checkpoint = 0;
     owned.first_change = None;
     drop(guard);
-    metrics::histogram!("receipts_checkpoint_seconds").record(started.elapsed().as_secs_f64());
-    metrics::counter!("receipts_checkpoint_bytes_total").increment(written.bytes as u64);
+    catalogue::CHECKPOINT_SECONDS.get().record(started.elapsed().as_secs_f64());
+    catalogue::CHECKPOINT_BYTES.get().increment(written.bytes as u64);
     tracing::debug!(
         partition = number,
         next_offset = written.next_offset,

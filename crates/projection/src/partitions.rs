@@ -8,6 +8,7 @@ use crate::partition::{Fold, Partition};
 use crate::settings::{ProjectError, Settings};
 use parking_lot::{RwLock, RwLockReadGuard};
 use receipts_log::{Contact, Log, Topic};
+use receipts_metrics::catalogue;
 use receipts_query::{LogTag, Positions, Readiness, Unavailable};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -61,10 +62,10 @@ pub(crate) struct PartitionCell {
     pub(crate) timestamp_ms: AtomicU64,
     /// The first change that no checkpoint holds: milliseconds since [`start`], plus 1; 0 for none.
     unsaved_since_ms: AtomicU64,
+    /// True while the metrics show the partition's progress.
+    pub(crate) reported: AtomicBool,
     /// True while an outage has taken the partition away: it is asked, and changed by nobody.
     pub(crate) lost: AtomicBool,
-    /// The last report about a transaction.
-    reported_held: AtomicBool,
     /// From the loss until everything is folded again: when the log had last been heard from,
     /// milliseconds since [`start`], plus 1. Otherwise 0.
     silent_since_ms: AtomicU64,
@@ -120,11 +121,6 @@ impl PartitionCell {
     }
 }
 
-fn report_held(partition: u32, is_held: bool) {
-    let gauge = metrics::gauge!("receipts_partition_held_by_transaction", "partition" => partition.to_string());
-    gauge.set(f64::from(u8::from(is_held)));
-}
-
 /// A moment before all times that a [`PartitionCell`] holds.
 fn start() -> Instant {
     static START: OnceLock<Instant> = OnceLock::new();
@@ -135,8 +131,6 @@ impl Partitions {
     pub(crate) fn new(log: &dyn Log, ready_lag: Duration, settings: &Settings, damage: Damage) -> Self {
         let Settings { now_ms, answer_while_behind, candidates_max, stale_max, .. } = *settings;
         start();
-        metrics::gauge!("receipts_checkpoint_age_seconds").set(0.0);
-        (0..log.partition_count()).for_each(|partition| report_held(partition, false));
         Self(Arc::new(Table {
             cells: (0..log.partition_count()).map(|_| PartitionCell::default()).collect(),
             folded: watch::channel(()).0,
@@ -277,6 +271,9 @@ impl Partitions {
     /// Waits until everything below the positions is folded; returns false after the timeout.
     /// INV-POSITION: a query that names positions waits here first.
     pub async fn wait(&self, min: &Positions, timeout: Duration) -> bool {
+        if self.positions().covers(min) {
+            return true;
+        }
         let mut folded = self.0.folded.subscribe();
         let covered = async {
             while !self.positions().covers(min) {
@@ -285,11 +282,15 @@ impl Partitions {
                 }
             }
         };
-        tokio::select! {
+        let (is_there, outcome) = tokio::select! {
             biased;
-            covered = tokio::time::timeout(timeout, covered) => covered.is_ok(),
-            () = self.is_beyond_end(min) => false,
-        }
+            covered = tokio::time::timeout(timeout, covered) => {
+                if covered.is_ok() { (true, "in_time") } else { (false, "behind") }
+            }
+            () = self.is_beyond_end(min) => (false, "beyond_end"),
+        };
+        catalogue::POSITION_WAITS.of([outcome]).increment(1);
+        is_there
     }
 
     /// Resolves if the log holds no record at one of the positions. A position of a write that was
@@ -373,7 +374,7 @@ impl Partitions {
 
     /// INV-TRANSACTIONS: returns a sentence about an owned partition whose records have waited for
     /// a transaction for long.
-    fn held_long(&self, number: u32) -> Option<String> {
+    pub(crate) fn held_long(&self, number: u32) -> Option<String> {
         let held = self.0.contact.held(number).filter(|held| held.is_long(Instant::now()))?;
         Some(format!(
             "a producer's transaction is open: in partition {number} the records from offset {} on wait, for {} s",
@@ -382,25 +383,12 @@ impl Partitions {
         ))
     }
 
-    /// Reports which partitions wait for a transaction.
-    pub(crate) fn report_held(&self) {
-        for (number, cell) in (0..).zip(&self.0.cells) {
-            let is_held = cell.owned.load(Ordering::Acquire) && self.held_long(number).is_some();
-            if cell.reported_held.swap(is_held, Ordering::AcqRel) != is_held {
-                report_held(number, is_held);
-            }
-        }
-    }
-
-    /// Reports the age of the oldest change that no checkpoint holds. It grows while checkpoints
+    /// Returns the age of the oldest change that no checkpoint holds. It grows while checkpoints
     /// fail, and is 0 if every change is saved.
-    pub(crate) fn report_checkpoint_age(&self, now: Instant) {
+    pub(crate) fn checkpoint_age(&self) -> Duration {
         let since = self.0.cells.iter().map(|cell| cell.unsaved_since_ms.load(Ordering::Acquire));
         let oldest = since.filter(|since| *since > 0).min();
-        let age = oldest.map_or(Duration::ZERO, |since| {
-            now.saturating_duration_since(start()).saturating_sub(Duration::from_millis(since - 1))
-        });
-        metrics::gauge!("receipts_checkpoint_age_seconds").set(age.as_secs_f64());
+        oldest.map_or(Duration::ZERO, |since| start().elapsed().saturating_sub(Duration::from_millis(since - 1)))
     }
 
     /// Wakes queries that wait for a position.

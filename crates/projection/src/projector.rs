@@ -2,6 +2,7 @@
 //! Decides nothing about a worker's steps.
 
 use crate::partitions::Partitions;
+use crate::report::Report;
 use crate::settings::{ProjectError, Settings};
 use crate::snapshotter::Snapshotter;
 use crate::worker::{POLL_WAIT, Step, Worker};
@@ -20,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Projector {
     partitions: Partitions,
     stop: CancellationToken,
-    /// Joined before the workers' threads, because it reads the store.
-    snapshotter: Option<JoinHandle<()>>,
+    /// The threads that read the store beside the workers, joined before them.
+    readers: Vec<JoinHandle<()>>,
     snapshots: Option<Arc<dyn SnapshotControl>>,
     threads: Vec<JoinHandle<Result<(), ProjectError>>>,
     /// Closed once all workers' threads have ended.
@@ -46,18 +47,21 @@ impl Projector {
         let store = SledStore::open(&settings.dir, sled)?;
         let snapshots = settings.snapshots.clone();
         let (limits, now_ms) = (settings.limits, settings.now_ms);
-        let workers = Worker::with_read_ahead(Arc::new(store), log, events_topic, settings, ready_lag)?;
+        let (store, publishes) = (Arc::new(store), settings.publish);
+        let workers = Worker::with_read_ahead(Arc::clone(&store), log, events_topic, settings, ready_lag)?;
         let (partitions, stop) = (workers[0].partitions().clone(), workers[0].stop());
         let snapshotter = snapshots.and_then(|settings| {
             let schedule = settings.schedule?;
             Some(Snapshotter::new(partitions.clone(), &settings, schedule, limits, now_ms, stop.clone()))
         });
+        let report = Report::new(partitions.clone(), log.ends(), store, publishes, now_ms);
         let spawn_error =
             |source| receipts_store::Error::Io { doing: "starting the projector's threads".into(), source };
         let control = snapshotter.as_ref().map(|s| s.control() as Arc<dyn SnapshotControl>);
         let (runs, running) = mpsc::channel(1);
         let mut projector =
-            Self { partitions, stop, snapshotter: None, snapshots: control, threads: Vec::new(), running };
+            Self { partitions, stop, readers: Vec::new(), snapshots: control, threads: Vec::new(), running };
+        let stop = projector.stop.clone();
         for (number, worker) in (0..).zip(workers) {
             let runs = runs.clone();
             let thread = std::thread::Builder::new().name(format!("fold-{number}")).spawn(move || {
@@ -68,8 +72,10 @@ impl Projector {
         }
         if let Some(snapshotter) = snapshotter {
             let thread = std::thread::Builder::new().name("snapshots".into()).spawn(move || snapshotter.run());
-            projector.snapshotter = Some(thread.map_err(spawn_error)?);
+            projector.readers.push(thread.map_err(spawn_error)?);
         }
+        let thread = std::thread::Builder::new().name("report".into()).spawn(move || report.run(&stop));
+        projector.readers.push(thread.map_err(spawn_error)?);
         Ok(projector)
     }
 
@@ -121,8 +127,8 @@ impl Projector {
 
     fn end(&mut self) -> Result<(), ProjectError> {
         self.stop.cancel();
-        if let Some(snapshotter) = self.snapshotter.take() {
-            _ = snapshotter.join();
+        for reader in self.readers.drain(..) {
+            _ = reader.join();
         }
         let ends: Vec<_> = self.threads.drain(..).map(JoinHandle::join).collect();
         // After a panic the errors of other threads may only be its consequences.

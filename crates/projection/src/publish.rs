@@ -19,6 +19,7 @@ use outbox::Outbox;
 use parking_lot::Mutex;
 use receipts_event::Reason;
 use receipts_log::Writer;
+use receipts_metrics::catalogue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,7 +61,7 @@ impl Publisher {
         stop: CancellationToken,
     ) -> Self {
         for reason in Reason::ALL {
-            metrics::counter!("receipts_dead_letters_total", "reason" => reason.code()).increment(0);
+            catalogue::DEAD_LETTERS.of([reason.code()]).increment(0);
         }
         let pending = settings.memory_bytes / PENDING_SHARE / partitions.max(1) as usize;
         Self {
@@ -98,7 +99,7 @@ impl Publisher {
             return;
         }
         for dead in dead_letters {
-            metrics::counter!("receipts_dead_letters_total", "reason" => dead.reason.code()).increment(1);
+            catalogue::DEAD_LETTERS.of([dead.reason.code()]).increment(1);
             self.dead_letter_log.lock().note(number, &dead);
             self.outbox.send_dead_letter(number, dead.into_letter(number, &self.events_topic));
         }
@@ -149,8 +150,10 @@ impl Publisher {
                 outbox.send_update(entry, number, change);
                 sent += 1;
             });
-            published.map_err(|e| (number, e))?;
-            metrics::counter!("receipts_updates_total").increment(sent);
+            if let Some(oldest) = published.map_err(|e| (number, e))? {
+                catalogue::UPDATE_DELAY_SECONDS.get().record(now.saturating_duration_since(oldest));
+            }
+            catalogue::UPDATES.get().increment(sent);
         }
         Ok(())
     }

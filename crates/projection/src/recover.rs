@@ -4,6 +4,7 @@
 use crate::damage::is_damage;
 use crate::partition::{FoldError, Partition};
 use crate::settings::ProjectError;
+use receipts_metrics::catalogue;
 use receipts_snapshots::{Error, ProgressMonitor, Requirements, Snapshots};
 use receipts_store::SledStore;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,8 +95,8 @@ pub(crate) fn recover(
             Ok(restored) => match open() {
                 Ok(partition) => {
                     let seconds = restored.took.as_secs_f64();
-                    metrics::histogram!("receipts_restore_seconds").record(seconds);
-                    metrics::counter!("receipts_snapshots_restored_total").increment(1);
+                    catalogue::RESTORE_SECONDS.get().record(seconds);
+                    catalogue::SNAPSHOTS_RESTORED.get().increment(1);
                     let next_offset = restored.header.next_offset;
                     tracing::info!(partition = number, location, next_offset, seconds, "restored a snapshot");
                     return Ok(Ok(partition));

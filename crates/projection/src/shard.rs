@@ -14,7 +14,8 @@ use crate::worker::POLL_WAIT;
 use parking_lot::{Mutex, RwLockWriteGuard};
 use receipts_fold::{LastRecord, PREFETCH_EVENTS};
 use receipts_log::{Log, Record};
-use receipts_store::trim;
+use receipts_metrics::{Counter, catalogue};
+use receipts_store::{Lookups, trim};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -236,6 +237,7 @@ impl Shard {
             let Some(partition) = guard.as_mut() else { continue };
             let dead_letters = publisher.take_effects(number, partition, now);
             let counters = std::mem::take(&mut partition.effects.counters);
+            let lookups = partition.fold.pages_mut().take_lookups();
             self.trim(number, partition);
             // Pages of a checkpoint that is being written can be trimmed only later.
             partition.enqueued = false;
@@ -243,14 +245,14 @@ impl Shard {
                 self.enqueue(number, partition);
             }
             let used = [
-                ("receipts_parked_bytes", partition.fold.parked_bytes()),
-                ("receipts_erased_people", partition.fold.erased_people()),
-                ("receipts_policy_types", partition.fold.policy_types()),
+                (catalogue::PARKED_BYTES, partition.fold.parked_bytes()),
+                (catalogue::ERASED_PEOPLE, partition.fold.erased_people()),
+                (catalogue::POLICY_TYPES, partition.fold.policy_types()),
             ];
             drop(guard);
-            count(number, &counters);
-            for (name, used) in used {
-                metrics::gauge!(name, "partition" => number.to_string()).set(used as f64);
+            count(number, &counters, lookups);
+            for (gauge, used) in used {
+                gauge.of([number.to_string()]).set(used as f64);
             }
             publisher.send_dead_letters(number, dead_letters);
         }
@@ -391,17 +393,21 @@ impl Shard {
     }
 }
 
-fn count(partition: u32, counters: &receipts_fold::effects::Counters) {
+fn count(partition: u32, counters: &receipts_fold::effects::Counters, lookups: Lookups) {
     if counters.records == 0 {
         return;
     }
-    let partition = partition.to_string();
-    let add = |name: &'static str, n: u64| metrics::counter!(name, "partition" => partition.clone()).increment(n);
-    add("receipts_records_total", counters.records);
-    add("receipts_messages_total", counters.messages);
-    add("receipts_reads_total", counters.reads);
-    add("receipts_reads_repeated_total", counters.repeated);
-    add("receipts_reads_outside_audience_total", counters.not_in_audience);
-    add("receipts_reads_expired_total", counters.expired);
-    add("receipts_parked_total", counters.parked);
+    let add = |counter: Counter<1>, n: u64| counter.of([partition.to_string()]).increment(n);
+    add(catalogue::RECORDS, counters.records);
+    add(catalogue::MESSAGES, counters.messages);
+    add(catalogue::READS, counters.reads);
+    add(catalogue::PARKED, counters.parked);
+    add(catalogue::PAGE_HITS, lookups.hits);
+    add(catalogue::PAGE_LOADS, lookups.loads);
+    let ignored = |reason: &str, n: u64| {
+        catalogue::IGNORED.of([partition.to_string(), reason.to_owned()]).increment(n);
+    };
+    ignored("repeated", counters.repeated);
+    ignored("outside_audience", counters.not_in_audience);
+    ignored("expired", counters.expired);
 }

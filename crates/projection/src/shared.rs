@@ -8,6 +8,7 @@ use crate::recover::Backoff;
 use crate::settings::Settings;
 use parking_lot::Mutex;
 use receipts_log::Log;
+use receipts_metrics::catalogue;
 use receipts_store::SledStore;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -33,7 +34,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(store: Arc<SledStore>, log: &dyn Log, settings: Settings, ready_lag: Duration) -> Arc<Self> {
-        metrics::counter!("receipts_checkpoints_put_off_total").increment(0);
+        catalogue::CHECKPOINTS_PUT_OFF.get().increment(0);
         let (count, damage) = (log.partition_count(), Damage::new(settings.dir.clone()));
         Arc::new(Self {
             partitions: Partitions::new(log, ready_lag, &settings, damage),

@@ -6,6 +6,7 @@ use crate::settings::{SnapshotSchedule, SnapshotSettings};
 use parking_lot::{Condvar, Mutex};
 use receipts_cluster::{SnapshotControl, SnapshotPhase, SnapshotStatus, TakenSnapshot};
 use receipts_fold::Limits;
+use receipts_metrics::catalogue;
 use receipts_snapshots::{Error, ProgressMonitor, SnapshotReport, Snapshots};
 use receipts_store::snapshot::{PendingSnapshot, Provenance};
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,6 +83,8 @@ struct Plan {
     newest: Option<u64>,
     /// When that snapshot last equalled the state, Unix milliseconds.
     current_ms: Option<u64>,
+    /// When this process got the partition, Unix milliseconds.
+    since_ms: u64,
 }
 
 impl Snapshotter {
@@ -105,6 +108,7 @@ impl Snapshotter {
 
     /// Takes snapshots until the token is cancelled.
     pub(crate) fn run(&self) {
+        catalogue::SNAPSHOT_FAILURES.get().increment(0);
         if let Err(error) = Snapshots::clear(&self.spool) {
             tracing::warn!(%error, "files of an earlier process's snapshots cannot be removed from the spool");
         }
@@ -137,18 +141,16 @@ impl Snapshotter {
         let owned: BTreeSet<u32> = self.partitions.owned().into_iter().collect();
         plans.retain(|number, _| owned.contains(number));
         self.control.state.lock().states.retain(|number, _| owned.contains(number));
+        let now_ms = (self.now_ms)();
         for number in owned {
             plans.entry(number).or_insert_with(|| {
                 self.control.update(number, |_| {});
-                Plan { due: Instant::now(), newest: None, current_ms: None }
+                Plan { due: Instant::now(), newest: None, current_ms: None, since_ms: now_ms }
             });
         }
-        let now_ms = (self.now_ms)();
         for (number, plan) in plans {
-            if let Some(current_ms) = plan.current_ms {
-                let age = now_ms.saturating_sub(current_ms) as f64 / 1e3;
-                metrics::gauge!("receipts_snapshot_age_seconds", "partition" => number.to_string()).set(age);
-            }
+            let age = now_ms.saturating_sub(plan.current_ms.unwrap_or(plan.since_ms)) as f64 / 1e3;
+            catalogue::SNAPSHOT_AGE_SECONDS.of([number.to_string()]).set(age);
         }
     }
 
@@ -168,7 +170,7 @@ impl Snapshotter {
         if let Some(failure) = &failure {
             let retry = self.schedule.interval.min(RETRY_AFTER_MAX);
             plan.due = Instant::now() + retry;
-            metrics::counter!("receipts_snapshot_failures_total").increment(1);
+            catalogue::SNAPSHOT_FAILURES.get().increment(1);
             tracing::error!(
                 partition = number,
                 error = failure,
@@ -247,9 +249,9 @@ impl Snapshotter {
         let number = taken.partition;
         let label = number.to_string();
         let seconds = (taken.took.0 + taken.took.1).as_secs_f64();
-        metrics::counter!("receipts_snapshots_total").increment(1);
-        metrics::histogram!("receipts_snapshot_seconds").record(seconds);
-        metrics::gauge!("receipts_snapshot_bytes", "partition" => label).set(taken.bytes as f64);
+        catalogue::SNAPSHOTS.get().increment(1);
+        catalogue::SNAPSHOT_SECONDS.get().record(seconds);
+        catalogue::SNAPSHOT_BYTES.of([label]).set(taken.bytes as f64);
         tracing::info!(
             partition = number,
             next_offset = taken.next_offset,

@@ -8,6 +8,7 @@ use crate::shard::{Shard, ShardId};
 use crate::shared::Shared;
 use crate::source::{InlineSource, Source};
 use receipts_log::{Assignment, Log, ReadError};
+use receipts_metrics::catalogue;
 use receipts_store::SledStore;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,12 +36,7 @@ pub struct Worker {
     source: Box<dyn Source>,
     /// Records folded since the last check of memory.
     since_memory_check: u64,
-    /// When the age of the checkpoints was reported last.
-    age_reported: Option<Instant>,
 }
-
-/// The pause between two reports of the age of checkpoints.
-const AGE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Returns one worker for all partitions, which reads and decodes the log within its steps. The
@@ -87,7 +83,7 @@ impl Worker {
     }
 
     fn over(shard: Arc<Shard>, source: impl Source + 'static) -> Self {
-        Self { shard, source: Box::new(source), since_memory_check: 0, age_reported: None }
+        Self { shard, source: Box::new(source), since_memory_check: 0 }
     }
 
     /// Returns all partitions of the process, for queries.
@@ -114,10 +110,12 @@ impl Worker {
     /// any more.
     pub fn step(&mut self) -> Result<Step, ProjectError> {
         let shard = &*self.shard;
-        let mut failure = None;
+        let (mut failure, mut folding) = (None, Duration::ZERO);
         let polled = self.source.poll(shard.next_wait(), &mut |item| {
             if failure.is_none() {
+                let began = Instant::now();
                 failure = shard.receive(item).err();
+                folding += began.elapsed();
             }
         });
         let (folded, step) = match (failure.or_else(|| shard.take_failure()), polled) {
@@ -134,6 +132,7 @@ impl Worker {
         };
         // Readers come first: publishing may take as long as the log does.
         if folded > 0 {
+            catalogue::FOLD_SECONDS.get().record(folding);
             shard.shared.partitions.announce();
         }
         shard.publish(&[])?;
@@ -141,12 +140,6 @@ impl Worker {
         let check_memory = self.since_memory_check >= MEMORY_CHECK_RECORDS;
         self.since_memory_check = if check_memory { 0 } else { self.since_memory_check };
         shard.checkpoint_next(&mut *self.source, check_memory)?;
-        let now = Instant::now();
-        if self.age_reported.is_none_or(|at| now.duration_since(at) >= AGE_INTERVAL) {
-            self.age_reported = Some(now);
-            shard.shared.partitions.report_checkpoint_age(now);
-            shard.shared.partitions.report_held();
-        }
         Ok(step)
     }
 

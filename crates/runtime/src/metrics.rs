@@ -2,12 +2,9 @@
 //! serves [`Metrics::render`].
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
+use receipts_metrics::catalogue::{BUCKETS_SECONDS, BUILD};
 use std::time::Duration;
-
-/// The upper bounds in seconds of every histogram whose name ends in `_seconds`: from a store read
-/// to a slow export.
-pub const BUCKETS_SECONDS: [f64; 14] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 /// The interval at which histograms are compacted, in milliseconds. Without it samples would
 /// accumulate until the next scrape.
@@ -22,6 +19,7 @@ pub struct MetricsError(#[from] metrics_exporter_prometheus::BuildError);
 #[derive(Clone)]
 pub struct Metrics {
     handle: PrometheusHandle,
+    process: Collector,
 }
 
 impl Metrics {
@@ -34,17 +32,18 @@ impl Metrics {
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS_SECONDS)?
             .install_recorder()?;
-        metrics::describe_gauge!("receipts_build_info", "1, with the version of the running binary");
-        metrics::gauge!("receipts_build_info", "service" => service, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        metrics::describe_gauge!("process_start_time_seconds", "When the process started, Unix seconds");
-        metrics::gauge!("process_start_time_seconds").set(crate::clock::unix_ms() as f64 / 1_000.0);
-        Ok(Self { handle })
+        receipts_metrics::describe();
+        let process = Collector::default();
+        process.describe();
+        BUILD.of([service, env!("CARGO_PKG_VERSION")]).set(1.0);
+        Ok(Self { handle, process })
     }
 
     /// Writes all metrics in the Prometheus text format, for `GET /metrics` (`text/plain;
     /// version=0.0.4`).
     #[must_use]
     pub fn render(&self) -> String {
+        self.process.collect();
         self.handle.render()
     }
 
@@ -66,16 +65,18 @@ mod tests {
     #[test]
     fn a_process_has_one_recorder_that_renders_its_metrics() {
         let metrics = Metrics::install("receipts-query").expect("the first");
-        metrics::counter!("receipts_folded_total").increment(3);
-        metrics::histogram!("receipts_checkpoint_seconds").record(0.02);
+        receipts_metrics::catalogue::RECORDS.of(["0"]).increment(3);
+        receipts_metrics::catalogue::CHECKPOINT_SECONDS.get().record(0.02);
         let text = metrics.render();
         let version = env!("CARGO_PKG_VERSION");
         for line in [
             &format!("receipts_build_info{{service=\"receipts-query\",version=\"{version}\"}} 1"),
-            "receipts_folded_total 3",
+            "receipts_records_total{partition=\"0\"} 3",
             "receipts_checkpoint_seconds_bucket{le=\"0.025\"} 1",
             "receipts_checkpoint_seconds_bucket{le=\"0.01\"} 0",
+            "# HELP receipts_checkpoint_seconds ",
             "process_start_time_seconds ",
+            "process_resident_memory_bytes ",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

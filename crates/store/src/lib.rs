@@ -21,4 +21,4 @@ pub use cow::{CowReader, SnapshotSource};
 pub use disk::{Disk, KeyValue, Map, Value};
 pub use error::Error;
 pub use format::FormatVersion;
-pub use paged::{Paged, trim};
+pub use paged::{Lookups, Paged, trim};

@@ -30,6 +30,7 @@ pub struct Paged<B> {
     batch_bytes: AtomicUsize,
     /// True while pages are being encoded ahead of the next batch.
     is_pre_encoding: bool,
+    lookups: Lookups,
     names: Names,
     meta: Cache<Meta>,
     conversations: Cache<ConversationPage>,
@@ -45,6 +46,15 @@ pub struct Paged<B> {
     erasures: Cache<Erasure>,
     origin: Cache<Origin>,
     policies: Cache<Policy>,
+}
+
+/// How often the fold has found a page in memory, and how often on the medium.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Lookups {
+    /// Pages found in memory, removed ones included.
+    pub hits: u64,
+    /// Pages read from the medium.
+    pub loads: u64,
 }
 
 /// The state at the end of the last eviction.
@@ -108,6 +118,7 @@ impl<B: Backend> Paged<B> {
             last_eviction: LastEviction::default(),
             batch_bytes: AtomicUsize::new(0),
             is_pre_encoding: false,
+            lookups: Lookups::default(),
             names: Names::default(),
             meta: Cache::default(),
             conversations: Cache::default(),
@@ -129,6 +140,11 @@ impl<B: Backend> Paged<B> {
     /// Returns the medium.
     pub fn backend(&self) -> &B {
         &self.backend
+    }
+
+    /// Returns the lookups of the fold since the last call.
+    pub fn take_lookups(&mut self) -> Lookups {
+        std::mem::take(&mut self.lookups)
     }
 
     /// Sets the approximate memory that the pages may take, bytes.
@@ -412,9 +428,15 @@ macro_rules! table {
 
             fn load_mut(&mut self, key: PageKey) -> Result<Option<Mut<'_, $page>>, Error> {
                 let id = match self.$field.find(key) {
-                    Some(id) => id,
+                    Some(id) => {
+                        self.lookups.hits += 1;
+                        id
+                    }
                     None => match self.load(key)? {
-                        Some(page) => self.$field.load(key, page),
+                        Some(page) => {
+                            self.lookups.loads += 1;
+                            self.$field.load(key, page)
+                        }
                         None => return Ok(None),
                     },
                 };

@@ -9,6 +9,7 @@ use crate::protocol::{ASK_PATH, PeerReply, PeerRequest, PeerState, STATE_PATH};
 use crate::secret::Secret;
 use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
+use receipts_metrics::catalogue;
 use receipts_query::Positions;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
@@ -75,7 +76,15 @@ impl Shared {
             }
         }
         self.table.write().retain(&addresses);
+        let count = addresses.len();
         join_all(addresses.into_iter().map(|address| self.poll_one(address))).await;
+        let (answering, partitions) = {
+            let table = self.table.read();
+            (table.count(), table.answered().len())
+        };
+        catalogue::PEERS.of(["answering"]).set(answering as f64);
+        catalogue::PEERS.of(["silent"]).set(count.saturating_sub(answering) as f64);
+        catalogue::PARTITIONS_ANSWERED.get().set(partitions as f64);
     }
 
     async fn poll_one(&self, address: SocketAddr) {
@@ -96,7 +105,7 @@ impl Shared {
             Ok(Err(_)) => "unavailable",
             Err(_) => "no_reply",
         };
-        metrics::counter!("receipts_peer_questions_total", "outcome" => outcome).increment(1);
+        catalogue::PEER_QUESTIONS.of([outcome]).increment(1);
         match &reply {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => self.poll_now.notify_one(),

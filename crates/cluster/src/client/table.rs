@@ -80,6 +80,11 @@ impl Table {
         });
     }
 
+    /// Returns the number of projectors that answer.
+    pub(crate) fn count(&self) -> usize {
+        self.peers.len()
+    }
+
     /// Notes that a projector left a request without a reply: others are asked before it until it
     /// reports its state.
     pub(crate) fn suspect(&mut self, url: &str) {

@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use metrics::{Counter, Histogram};
 use parking_lot::RwLock;
+use receipts_metrics::catalogue;
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,12 +80,8 @@ impl Meters {
         let meter = Meter {
             method,
             status,
-            requests: metrics::counter!(
-                "receipts_http_requests_total", "route" => name(), "method" => method, "status" => status.to_string()
-            ),
-            seconds: metrics::histogram!(
-                "receipts_http_request_duration_seconds", "route" => name(), "method" => method
-            ),
+            requests: catalogue::HTTP_REQUESTS.of([name(), method.to_owned(), status.to_string()]),
+            seconds: catalogue::HTTP_SECONDS.of([name(), method.to_owned()]),
         };
         count(&meter);
         self.0.write().entry(name()).or_default().push(meter);

@@ -6,6 +6,7 @@
 use crate::edge::log_limit::LogLimit;
 use metrics::Gauge;
 use parking_lot::{Mutex, RwLock};
+use receipts_metrics::catalogue;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -56,11 +57,7 @@ impl Tls {
         let (certificate_file, key_file) = (certificate_file.to_owned(), key_file.to_owned());
         let files = read(&certificate_file, &key_file);
         let served = configure(&files, &certificate_file, &key_file).map_err(BadPair)?;
-        metrics::describe_gauge!(
-            "receipts_tls_pair_refused",
-            "1 while the files of TLS hold a pair that cannot be used, and the one before it is served"
-        );
-        let is_refused = metrics::gauge!("receipts_tls_pair_refused");
+        let is_refused = catalogue::TLS_PAIR_REFUSED.get();
         is_refused.set(0.0);
         let seen = Mutex::new(Seen { files, is_bad: false, log: LogLimit::default() });
         Ok(Self(Arc::new(Inner { certificate_file, key_file, served: RwLock::new(served), seen, is_refused })))

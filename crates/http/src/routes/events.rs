@@ -22,6 +22,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use body::{PostedEvents, Reading};
 use receipts_log::{AppendError, PendingAppend, Writer, outcome};
+use receipts_metrics::catalogue;
 use receipts_query::{LogTag, Positions};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -58,8 +59,14 @@ pub struct Ingest {
 /// Returns the route of ingest, without the middleware of [`crate::edge`](crate::edge()).
 pub fn router(ingest: Ingest) -> Router {
     let appends = Arc::new(Semaphore::new(APPENDS_MAX));
+    catalogue::LOG_PARTITIONS.get().set(f64::from(ingest.partition_count));
+    catalogue::INGEST_EVENTS.get().increment(0);
+    OUTCOMES.iter().for_each(|outcome| catalogue::INGEST_FAILURES.of([*outcome]).increment(0));
     Router::new().route("/v1/events", post(post_events)).with_state(Arc::new(Posting { ingest, appends }))
 }
+
+/// How an append may fail, as labels of `receipts_ingest_failures_total`.
+const OUTCOMES: [&str; 3] = ["unknown", "too_large", "not_written"];
 
 /// Ingest, and the permits of its appends.
 pub(crate) struct Posting {
@@ -111,14 +118,19 @@ pub(crate) async fn post_events(
         control_events_max: ingest.limits.control_events_max,
     };
     let mut batch = PostedEvents::read(&bytes, format, &reading)?;
+    let began = Instant::now();
     let outcomes = posting.write(&mut batch, held).await;
+    match outcomes.label() {
+        None => catalogue::APPEND_SECONDS.get().record(began.elapsed()),
+        Some(outcome) => catalogue::INGEST_FAILURES.of([outcome]).increment(1),
+    }
     for (at, (index, act)) in batch.acts.iter().enumerate() {
         let (outcome, positions) = outcomes.of_act(at, *index);
         audit(*act, outcome, &caller, &request_id, positions);
     }
     let accepted = batch.event_count;
     let positions = outcomes.into_answer(&batch)?;
-    metrics::counter!("receipts_ingest_events_total").increment(accepted as u64);
+    catalogue::INGEST_EVENTS.get().increment(accepted as u64);
     let token = positions.token(ingest.log);
     let answer = Accepted { accepted, position: token.to_string() };
     let mut response = (StatusCode::ACCEPTED, Json(answer)).into_response();
@@ -215,6 +227,16 @@ impl Outcomes {
             _ => Outcome::Open,
         };
         (outcome, positions)
+    }
+
+    /// Returns how the append failed, as a label; `None` if it did not.
+    fn label(&self) -> Option<&'static str> {
+        match () {
+            () if self.is_unknown || self.open_count > 0 => Some(OUTCOMES[0]),
+            () if !self.too_large.is_empty() => Some(OUTCOMES[1]),
+            () if !self.failed.is_empty() => Some(OUTCOMES[2]),
+            () => None,
+        }
     }
 
     fn into_answer(self, batch: &PostedEvents) -> Result<Positions, Problem> {

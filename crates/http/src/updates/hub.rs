@@ -7,6 +7,7 @@
 use super::update::{Parsed, Update};
 use bytes::Bytes;
 use receipts_log::{Inspect, Polled, ReadError, Record, Tail, Topic};
+use receipts_metrics::catalogue;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -58,6 +59,8 @@ impl Hub {
     pub(super) fn start(log: Arc<dyn Inspect>) -> Result<Self, ReadError> {
         let shared = Arc::new(Shared { log, registry: Mutex::default() });
         let tail = shared.follow()?;
+        catalogue::STREAMS.get().set(0.0);
+        catalogue::STREAMS_CUT.get().increment(0);
         let run = {
             let shared = Arc::clone(&shared);
             move || shared.run(tail)
@@ -86,7 +89,7 @@ impl Hub {
         registry.streams.entry(addressee.to_owned()).or_default().push(Registered { number, sender });
         let live_from = registry.next_offsets.clone();
         drop(registry);
-        metrics::gauge!("receipts_streams").increment(1.0);
+        catalogue::STREAMS.get().increment(1.0);
         Some(Subscription {
             shared: Arc::clone(&self.shared),
             addressee: addressee.to_owned(),
@@ -149,7 +152,7 @@ impl Drop for Subscription {
                 registry.streams.remove(&self.addressee);
             }
         }
-        metrics::gauge!("receipts_streams").decrement(1.0);
+        catalogue::STREAMS.get().decrement(1.0);
     }
 }
 
@@ -227,7 +230,7 @@ impl Registry {
             streams.retain(|stream| {
                 let sent = stream.sender.try_send(Arc::clone(&update));
                 if matches!(sent, Err(mpsc::error::TrySendError::Full(_))) {
-                    metrics::counter!("receipts_streams_cut_total").increment(1);
+                    catalogue::STREAMS_CUT.get().increment(1);
                 }
                 sent.is_ok()
             });

@@ -7,6 +7,7 @@ use super::dead_letter::Letter;
 use super::window::Change;
 use crate::log_limit::LogLimit;
 use receipts_log::{AppendError, Entry, PendingAppend, Writer};
+use receipts_metrics::catalogue;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,8 +136,8 @@ impl Queue {
 
 impl Outbox {
     pub(crate) fn new(writer: Arc<dyn Writer>, retry_max: Duration, stop: CancellationToken) -> Self {
-        metrics::counter!("receipts_outbox_repeated_total").increment(0);
-        metrics::gauge!("receipts_dead_letters_unsent").increment(0.0);
+        catalogue::OUTBOX_REPEATED.get().increment(0);
+        catalogue::DEAD_LETTERS_UNSENT.get().increment(0.0);
         Self {
             writer,
             queues: BTreeMap::new(),
@@ -153,7 +154,7 @@ impl Outbox {
     /// Appends a dead letter to the log.
     pub(crate) fn send_dead_letter(&mut self, partition: u32, letter: Letter) {
         self.make_room();
-        metrics::gauge!("receipts_dead_letters_unsent").increment(1.0);
+        catalogue::DEAD_LETTERS_UNSENT.get().increment(1.0);
         self.unsent += 1;
         self.unsent_bytes += letter.bytes();
         self.attempt(partition, Resend { letter, retry: Retry::default(), size_refusals: 0 });
@@ -198,7 +199,7 @@ impl Outbox {
         self.unsent -= 1;
         if let OnFailure::Resend(resend) = entry {
             self.unsent_bytes -= resend.letter.bytes();
-            metrics::gauge!("receipts_dead_letters_unsent").decrement(1.0);
+            catalogue::DEAD_LETTERS_UNSENT.get().decrement(1.0);
         }
     }
 
@@ -323,7 +324,7 @@ impl Outbox {
             self.update_retry = Retry::default();
         }
         if let Some((partition, why)) = last {
-            metrics::counter!("receipts_outbox_repeated_total").increment(failures);
+            catalogue::OUTBOX_REPEATED.get().increment(failures);
             if let Some(earlier) = self.refusals.is_due_for(now, failures) {
                 let failures = failures + earlier;
                 tracing::warn!(

@@ -56,13 +56,18 @@ pub(crate) enum Change {
 }
 
 /// The new readers of a message: their slots and times.
-#[derive(Default)]
 pub(crate) struct Readers {
     named: Vec<(u32, u64)>,
     truncated: bool,
+    /// When the first of the changes was folded.
+    since: Instant,
 }
 
 impl Readers {
+    fn new(since: Instant) -> Self {
+        Self { named: Vec::new(), truncated: false, since }
+    }
+
     fn add(&mut self, read: (u32, u64)) {
         if self.named.len() < NEWLY_READ_MAX {
             self.named.push(read);
@@ -89,13 +94,13 @@ struct Pending {
 
 impl Pending {
     /// Adds a change of a message: a new read, or another one. The first change sets the due time.
-    fn add(&mut self, message: u64, read: Option<(u32, u64)>, due: Instant) {
+    fn add(&mut self, message: u64, read: Option<(u32, u64)>, now: Instant, due: Instant) {
         let readers = match self.readers.entry(message) {
             MapEntry::Occupied(readers) => readers.into_mut(),
             MapEntry::Vacant(vacant) => {
                 self.due.insert((due, message));
                 self.bytes += MESSAGE_BYTES;
-                vacant.insert(Readers::default())
+                vacant.insert(Readers::new(now))
             }
         };
         if let Some(read) = read {
@@ -186,7 +191,7 @@ impl UpdateWindow {
         let least = least.min(self.window * WINDOWS_WHILE_BEHIND);
         for change in changed {
             let window = window_of(self.window, change.audience).max(least);
-            self.pending.add(change.message, change.newly_read, now + window);
+            self.pending.add(change.message, change.newly_read, now, now + window);
         }
         self.marks.extend(marks);
     }
@@ -206,14 +211,15 @@ impl UpdateWindow {
     }
 
     /// Renders the updates that are due at `now`, from the fold at `position`. With `None`, renders
-    /// all pending ones.
+    /// all pending ones. Returns when the oldest of their changes was folded.
     pub(crate) fn publish(
         &mut self,
         fold: &Fold,
         position: u64,
         now: Option<Instant>,
         mut send: impl FnMut(Entry, Change),
-    ) -> Result<(), FoldError> {
+    ) -> Result<Option<Instant>, FoldError> {
+        let mut oldest: Option<Instant> = None;
         // Beyond the limit a quarter of the memory is freed at once, because one large batch costs
         // the log less than many single appends.
         let is_over_limit = self.pending.bytes > self.bytes_max;
@@ -222,6 +228,7 @@ impl UpdateWindow {
             let Some((message, readers)) = self.pending.pop_first() else { break };
             // The message has expired since, and expired messages get no updates.
             let Some(receipt) = fold.receipt_of(message)? else { continue };
+            oldest = Some(oldest.map_or(readers.since, |oldest| oldest.min(readers.since)));
             let update = receipt_updated(fold, message, &receipt, &readers)?;
             let key = receipts_event::key(&receipt.tenant, receipt.conversation_id.as_deref().unwrap_or_default());
             send(entry(key, update, position), Change::Message(message, readers));
@@ -240,7 +247,7 @@ impl UpdateWindow {
             let update = serde_json::to_vec(&update).expect("updates are plain JSON");
             send(entry(receipts_event::key(&tenant, &conversation_id), update, position), Change::Mark(mark));
         }
-        Ok(())
+        Ok(oldest)
     }
 }
 

@@ -6,6 +6,7 @@ use super::Share;
 use crate::edge::log_limit::LogLimit;
 use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
+use receipts_metrics::catalogue;
 use std::time::Instant;
 
 impl Share {
@@ -30,18 +31,14 @@ pub(crate) struct Meter {
 impl Meter {
     /// Registers the metrics of a budget with these shares.
     pub(crate) fn new(budget: &'static str, limit: u64, shares: &[Share]) -> Self {
-        metrics::describe_gauge!("receipts_budget_used", "The part of a budget that is held now");
-        metrics::describe_gauge!("receipts_budget_limit", "The amount that may be held of a budget at once");
-        metrics::describe_counter!("receipts_budget_refused_total", "Refusals, by the share that was used up");
-        metrics::gauge!("receipts_budget_limit", "budget" => budget).set(limit as f64);
-        let used = metrics::gauge!("receipts_budget_used", "budget" => budget);
+        catalogue::BUDGET_LIMIT.of([budget]).set(limit as f64);
+        let used = catalogue::BUDGET_USED.of([budget]);
         used.set(0.0);
         let refused = [Share::Total, Share::Tenant, Share::Caller].map(|share| {
             if !shares.contains(&share) {
                 return Counter::noop();
             }
-            let counter =
-                metrics::counter!("receipts_budget_refused_total", "budget" => budget, "share" => share.label());
+            let counter = catalogue::BUDGET_REFUSED.of([budget, share.label()]);
             counter.increment(0);
             counter
         });

@@ -7,6 +7,7 @@ use crate::edge::log_limit::LogLimit;
 use crate::problem::{Code, Problem};
 use metrics::Counter;
 use parking_lot::Mutex;
+use receipts_metrics::catalogue;
 use serde_json::Value;
 use std::time::Instant;
 
@@ -188,9 +189,8 @@ struct Refused {
 impl Refusals {
     /// Shows every reason in `receipts_tokens_refused_total` from now on, as 0.
     pub(super) fn new() -> Self {
-        metrics::describe_counter!("receipts_tokens_refused_total", "Refused tokens, by the check that failed");
         Self(Reason::ALL.map(|reason| {
-            let total = metrics::counter!("receipts_tokens_refused_total", "reason" => reason.spec().0);
+            let total = catalogue::TOKENS_REFUSED.of([reason.spec().0]);
             total.increment(0);
             Refused { total, log: Mutex::default() }
         }))

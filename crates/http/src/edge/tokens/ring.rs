@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota};
 use jsonwebtoken::Algorithm;
+use receipts_metrics::catalogue;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,6 +143,7 @@ impl KeyRing {
     /// If a read fails, the previous keys stay for as long as the source fails. Refusing all tokens
     /// would help only an attacker who blocks the source.
     pub(super) async fn keep_fresh(&self) {
+        ["read", "failed"].iter().for_each(|outcome| catalogue::TOKEN_KEYS.of([*outcome]).increment(0));
         let mut next = Instant::now() + self.refresh;
         loop {
             if tokio::time::timeout_at(next, self.unknown_key.notified()).await.is_ok() {
@@ -153,7 +155,7 @@ impl KeyRing {
             next = began + self.refresh;
             let read = read(&self.reader, &self.algorithms).await;
             let outcome = if read.is_ok() { "read" } else { "failed" };
-            metrics::counter!("receipts_token_keys_total", "outcome" => outcome).increment(1);
+            catalogue::TOKEN_KEYS.of([outcome]).increment(1);
             match read {
                 Ok(keys) => drop(self.latest.send_replace(Read { keys: Arc::new(keys), began, is_ok: true })),
                 Err(problem) => {

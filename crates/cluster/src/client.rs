@@ -169,7 +169,9 @@ impl Peers {
             let mut requests: BTreeMap<(String, bool), Vec<Open>> = BTreeMap::new();
             let mut in_vain = Vec::new();
             for of in open.drain(..) {
-                match self.shared.table.read().candidates(of.partition).into_iter().nth(of.tried) {
+                // Not in the scrutinee: its guard would live on in the arm that locks again.
+                let holder = self.shared.table.read().candidates(of.partition).into_iter().nth(of.tried);
+                match holder {
                     Some(url) => requests.entry((url, waits(of.partition))).or_default().push(of),
                     None => in_vain.push((of.partition, self.no_owner(of.partition))),
                 }

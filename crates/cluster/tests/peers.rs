@@ -197,3 +197,26 @@ async fn wait_of_zero_asks_each_holder_once() {
     let waiting = peers.after(&of(&[(0, 7)]), Duration::ZERO).expect("not folded");
     assert!(waiting.is_member(about(0), "bob").await.expect("the standby has it").value);
 }
+
+/// Questions about a partition that nobody holds read the table twice, while polls write it: in a
+/// deadlock the whole edge would stand still, so the runtime is not the test's own.
+#[test]
+fn polls_and_questions_without_owner_go_on() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let owner = Projector::start(&[0]).await;
+            let peers = Arc::new(peers(&[&owner]).await);
+            let asking = (0..200).map(|_| {
+                let peers = Arc::clone(&peers);
+                tokio::spawn(async move { peers.is_member(about(5), "bob").await })
+            });
+            for asked in asking.collect::<Vec<_>>() {
+                assert_eq!(asked.await.expect("no panic"), Err(Unavailable::NoOwner { partition: 5 }));
+            }
+        });
+        done.send(()).expect("it waits");
+    });
+    is_done.recv_timeout(LONG).expect("the edge stands still");
+}

@@ -8,8 +8,8 @@ use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use receipts_analytics::{Error, FoldReport, ProgressMonitor, Scratch, Span, UpTo, offset_at, span};
 use receipts_assembly::LogIdentity;
 use receipts_event::TIME_MS_MAX;
-use receipts_log::Inspect;
-use receipts_query::Positions;
+use receipts_log::{Inspect, Topic};
+use receipts_query::{LogTag, Positions, Token};
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_snapshots::Snapshots;
@@ -61,7 +61,7 @@ pub(crate) struct Prefix {
     /// Each offset is the first one that is not folded. Partitions that the position does not name
     /// are not folded.
     #[arg(long, global = true, value_name = "POSITION", value_parser = position)]
-    position: Option<Positions>,
+    position: Option<Position>,
     #[command(flatten)]
     pub(crate) memory: Memory,
 }
@@ -73,10 +73,8 @@ impl Prefix {
         log: &dyn Inspect,
         partitions: impl IntoIterator<Item = u32>,
     ) -> Result<Vec<Span>, Failure> {
-        if let Some(position) = &self.position {
-            check_position(log, position, "--position")?;
-        }
-        let up_to = |partition| match (&self.position, self.as_of) {
+        let position = self.position.as_ref().map(|position| position.of(log, "--position")).transpose()?;
+        let up_to = |partition| match (position, self.as_of) {
             (Some(position), _) => UpTo::Offset(position.next_offset(partition)),
             (None, Some(ms)) => UpTo::Time(ms),
             (None, None) => UpTo::End,
@@ -93,8 +91,7 @@ impl Prefix {
         match start {
             Start::Time(ms) => Ok(offset_at(log, partition, *ms)?.min(end_offset)),
             Start::Position(position) => {
-                check_position(log, position, "--from")?;
-                let from_offset = position.next_offset(partition);
+                let from_offset = position.of(log, "--from")?.next_offset(partition);
                 if from_offset > end_offset {
                     return Err(Failure::usage(format!(
                         "--from begins partition {partition} at offset {from_offset}, but the fold of it ends at {end_offset}"
@@ -118,7 +115,38 @@ pub(crate) enum Start {
     Time(u64),
     /// The offset of each partition; partitions that it does not name are covered from their
     /// beginning.
-    Position(Positions),
+    Position(Position),
+}
+
+/// A position that the caller names, and the log that it belongs to, if it says so.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Position {
+    positions: Positions,
+    log: Option<LogTag>,
+}
+
+impl Position {
+    /// Returns the offsets, for this log.
+    ///
+    /// # Errors
+    /// If the position is another log's.
+    fn of(&self, log: &dyn Inspect, flag: &str) -> Result<&Positions, Failure> {
+        if self.log.zip(log.tag(Topic::Events)).is_some_and(|(named, held)| named != LogTag(held)) {
+            return Err(Failure::usage(format!("{flag} is a token of another log: name a position of this one")));
+        }
+        let count = log.partition_count();
+        match self.positions.highest_partition().filter(|highest| *highest >= count) {
+            None => Ok(&self.positions),
+            Some(highest) => Err(Failure::usage(format!(
+                "{flag} names partition {highest}, but the log has {count} partitions: the position is another log's"
+            ))),
+        }
+    }
+}
+
+/// Returns the token of the next offsets of a log.
+pub(crate) fn token(log: &dyn Inspect, next_offsets: impl IntoIterator<Item = (u32, u64)>) -> String {
+    next_offsets.into_iter().collect::<Positions>().token(log.tag(Topic::Events).map(LogTag)).to_string()
 }
 
 /// Reads a time or a position.
@@ -128,9 +156,13 @@ pub(crate) fn start(text: &str) -> Result<Start, String> {
 }
 
 /// Reads a token, or offsets by partition.
-fn position(text: &str) -> Result<Positions, String> {
+fn position(text: &str) -> Result<Position, String> {
     if !text.contains(':') {
-        return text.parse().map_err(|error| format!("{error}; offsets are written PARTITION:OFFSET,…"));
+        let read = text.parse::<Token>().and_then(|token| {
+            let log = token.log;
+            Ok(Position { log, positions: token.into_positions(log)? })
+        });
+        return read.map_err(|error| format!("{error}; offsets are written PARTITION:OFFSET,…"));
     }
     let mut seen = BTreeSet::new();
     let entry = |entry: &str| {
@@ -139,18 +171,8 @@ fn position(text: &str) -> Result<Positions, String> {
         seen.insert(partition).then_some((partition, offset))
     };
     let entries: Option<Positions> = text.split(',').map(entry).collect();
-    entries.ok_or_else(|| "is not PARTITION:OFFSET,… with each partition once".to_owned())
-}
-
-/// Refuses a position that names partitions which the log does not have.
-fn check_position(log: &dyn Inspect, position: &Positions, flag: &str) -> Result<(), Failure> {
-    let count = log.partition_count();
-    match position.highest_partition().filter(|highest| *highest >= count) {
-        None => Ok(()),
-        Some(highest) => Err(Failure::usage(format!(
-            "{flag} names partition {highest}, but the log has {count} partitions: the position is another log's"
-        ))),
-    }
+    let named = entries.map(|positions| Position { positions, log: None });
+    named.ok_or_else(|| "is not PARTITION:OFFSET,… with each partition once".to_owned())
 }
 
 /// Reads RFC 3339 or Unix milliseconds.
@@ -382,12 +404,17 @@ pub(crate) fn shown(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use receipts_query::StreamId;
 
     #[test]
     fn a_position_is_a_token_or_offsets() {
-        let wanted: Positions = [(0, 17), (3, 42)].into_iter().collect();
+        let positions: Positions = [(0, 17), (3, 42)].into_iter().collect();
+        let wanted = Position { positions, log: None };
         assert_eq!(position("3:42,0:17"), Ok(wanted.clone()));
-        assert_eq!(position(&wanted.to_string()), Ok(wanted.clone()));
+        assert_eq!(position(&wanted.positions.to_string()), Ok(wanted.clone()));
+        let log = Some(LogTag(7));
+        assert_eq!(position(&wanted.positions.token(log).to_string()), Ok(Position { log, ..wanted.clone() }));
+        assert!(position(&StreamId(wanted.positions.clone()).to_string()).is_err(), "a stream's");
         assert!(matches!(start("2026-05-28T20:26:40Z"), Ok(Start::Time(1_780_000_000_000))));
         assert!(matches!(start("3:42,0:17"), Ok(Start::Position(read)) if read == wanted));
         for text in ["", "3", "3:", ":3", "3:42,", "3:42,3:43", "3:-1", "3:42;0:17", "yesterday"] {

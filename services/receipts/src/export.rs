@@ -7,7 +7,6 @@ use crate::live::{self, Live};
 use clap::{Args, ValueEnum};
 use receipts_analytics::FoldReport;
 use receipts_analytics::export::{self, Dataset, DatasetReport, Plan, Target};
-use receipts_query::Positions;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::output::Output;
@@ -109,7 +108,7 @@ pub(crate) fn run(settings: Settings, export: Export, json: bool) -> Result<(), 
         let plan = Plan {
             out: Target::open(&export.out).map_err(|error| Failure::usage(format!("--out: {error}")))?,
             log: opened.identity.name(),
-            position: spans.iter().map(|span| (span.partition, span.end_offset)).collect::<Positions>().to_string(),
+            position: analysis::token(log, spans.iter().map(|span| (span.partition, span.end_offset))),
             format: export.format.into(),
             layout: match export.layout {
                 Layout::V1 => export::Layout::V1,

@@ -7,7 +7,6 @@ use clap::Args;
 use receipts_analytics::export::Dataset;
 use receipts_analytics::live::{self, Committed, DATASETS, Plan};
 use receipts_objects::Destination;
-use receipts_query::Positions;
 use receipts_runtime::clock::unix_ms;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -88,7 +87,7 @@ pub(crate) fn follow(
         let datasets = datasets(&named)?;
         let opened = receipts_assembly::open_existing_log(settings)?;
         let scratch = memory.scratch(settings, &opened.identity)?;
-        let token = |offsets: &[(u32, u64)]| offsets.iter().copied().collect::<Positions>().to_string();
+        let token = |offsets: &[(u32, u64)]| analysis::token(&*opened.log, offsets.iter().copied());
         let plan = Plan {
             out: destination(&out)?,
             log: opened.identity.name(),

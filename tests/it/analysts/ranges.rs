@@ -4,6 +4,7 @@
 use super::{READERS, RECEIPT, lines, read, sent};
 use receipts_log::Topic;
 use receipts_log::embedded::EmbeddedLog;
+use receipts_query::{LogTag, Positions};
 use receipts_tests::process::{Service, errors, run};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -53,7 +54,10 @@ fn replay_from_a_position_reports_only_later_records() {
     let between = lines(0, &["replay", "--from", &first, "--position", &first], data.path());
     assert!(between.iter().all(|line| line["events"] == 0), "{between:?}");
     let data_dir = data.path().to_str().expect("UTF-8");
-    for (wrong, part) in [("77:1", "partition 77"), (&format!("{partition}:6"), "ends at 5")] {
+    let elsewhere = Positions::applied(0, 1).token(Some(LogTag(1))).to_string();
+    for (wrong, part) in
+        [("77:1", "partition 77"), (&format!("{partition}:6"), "ends at 5"), (&elsewhere, "another log")]
+    {
         let output = run("receipts", &["replay", "--from", wrong, "--data-dir", data_dir]);
         let said = errors(&output);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");

@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import RetriableError
 
 from clients import ALL, CLIENTS, DOUBLES, EXAMPLES, UPDATES, environment_of, without_needed
 from parts import Broker, Postgres, Service, fail, wait_for
@@ -184,8 +185,11 @@ class Check:
 
     def lag(self, group):
         """The updates that a group has not committed yet."""
-        done = self.admin.list_group_offsets({group: None})[group]
         ends = self.end("receipts.updates")
+        try:
+            done = self.admin.list_group_offsets({group: None})[group]
+        except RetriableError:
+            done = {}  # the broker has just begun to coordinate the group
         return sum(end - max(0, done[partition].offset if partition in done else 0) for partition, end in ends.items())
 
     def double(self, client):

@@ -68,8 +68,9 @@ def node(name, row, package, folder, file, cause=None, tools=()):
 PIP = [["python3", "-m", "venv", "--clear", "venv"],
        ["venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", "requirements.txt"]]
 # Headers of the installed Node, and the system's libraries, so that a package with C++ code that
-# has to be compiled asks no further server for them.
-NODE = {"CKJS_LINKING": "dynamic"}
+# has to be compiled asks no further server for them. The package of confluent-node calls `make -j`,
+# which would start all its compilers at once: the flag `-l` binds that call as well.
+NODE = {"CKJS_LINKING": "dynamic", "MAKEFLAGS": f"-l{os.cpu_count()}"}
 if Path("/usr/include/node/node.h").exists():
     NODE["npm_config_nodedir"] = "/usr"
 LIBRDKAFKA = r"CRC-32 \(librdkafka's default\): set partitioner=murmur2_random"

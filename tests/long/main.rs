@@ -7,4 +7,5 @@ mod cuts;
 mod disk;
 mod kafka_kills;
 mod moves;
+mod replicas;
 mod restarts;

@@ -4,6 +4,7 @@
 use super::end_to_end::{read, sent};
 use receipts_log::kafka::{CreateTopics, KafkaLog, KafkaSettings};
 use receipts_log::testing::{delete_topic, set_config, write_events};
+use receipts_log::{Inspect as _, Topic};
 use receipts_query::{Positions, Token};
 use receipts_tests::kafka::{Kafka, PARTITIONS, broker};
 use receipts_tests::process::{Service, errors, run};
@@ -203,6 +204,12 @@ fn compaction_ends_a_running_service() {
     assert_eq!(Service::serve(folder.path(), &flags).terminate(), Some(0));
 }
 
+/// The end of the topic of events, over all partitions.
+fn end(kafka: &Kafka) -> u64 {
+    let log = make(kafka);
+    (0..PARTITIONS).map(|partition| log.bounds(Topic::Events, partition).expect("bounds").end).sum()
+}
+
 /// A topic that takes only small records: events that fit singly are written, also together; one
 /// that never fits is 413.
 #[test]
@@ -235,9 +242,13 @@ fn small_records_pass_and_large_ones_are_413() {
         let refused = ingest.post("/v1/events", &many);
         assert_eq!((refused.status, &refused.body["type"]), (413, &json!("urn:receipts:problem:too-large")));
         assert!(refused.body["detail"].to_string().contains("max.message.bytes"), "{}", refused.body);
-        // Others of the same body are written; the problem names the one that is not.
-        let refused = ingest.post("/v1/events", &json!([joined("g3"), many]));
-        assert_eq!((refused.status, &refused.body["errors"][0]["pointer"]), (413, &json!("/1")), "{}", refused.body);
+        // All or nothing: the problem names the one that is in the way.
+        let before = end(&kafka);
+        let refused = ingest.post("/v1/events", &json!([joined("g3"), many, joined("g4")]));
+        let errors = refused.body["errors"].as_array().expect("a list");
+        assert_eq!((refused.status, errors.len(), &errors[0]["pointer"]), (413, 1, &json!("/1")), "{}", refused.body);
+        assert!(refused.body["detail"].to_string().contains("nothing was written"), "{}", refused.body);
+        assert_eq!(end(&kafka), before);
         assert_eq!(ingest.terminate(), Some(0));
     }
 }

@@ -10,9 +10,11 @@ use acls::{Acl, grant, parsed};
 use authority::{KEY_PASSWORD, PASSWORD, Secured, secured};
 use endpoint::{SECRET, SUBJECT};
 use receipts_log::testing::unique;
+use receipts_tests::kafka::produce;
 use receipts_tests::process::{Service, errors, run};
 use receipts_tests::{eventually, receipt_path};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The topics and the group of one test.
 struct Names {
@@ -151,6 +153,34 @@ fn parts_work_with_the_least_rights_that_are_printed() {
     let policy = run("receipts", &policy.collect::<Vec<_>>());
     assert_eq!(policy.status.code(), Some(0), "{}", errors(&policy));
     without_secrets(&errors(&policy));
+
+    // The operator repairs dead letters: one group at least has a wrong partition.
+    let lines: String = (0..8)
+        .map(|number| {
+            let joined =
+                json!({"type": "members.changed", "conversation_id": format!("d{number}"), "joined": ["alice"]});
+            format!("default/d{number}\t{joined}\n")
+        })
+        .collect();
+    let events = format!("{}.events", names.base);
+    let wrong = ["-K", "\t", "-X", "partitioner=consistent_random"];
+    produce(&secured.at("127.0.0.1", 0), &events, &wrong, &lines, Duration::ZERO);
+    let letters = |own: &[&str]| -> Value {
+        let more = names_flags.iter().chain(&of_operator).map(String::as_str);
+        let output = run("receipts", &["dead-letters"].iter().chain(own).copied().chain(more).collect::<Vec<_>>());
+        let said = errors(&output);
+        assert_eq!(output.status.code(), Some(0), "{own:?}: {said}");
+        assert!(!said.contains("uthorization") && !said.contains("kafka-acls"), "{own:?}: {said}");
+        without_secrets(&said);
+        serde_json::from_slice(&output.stdout).expect("one object")
+    };
+    let listed = || letters(&["list", "--json"]);
+    let listed = eventually("the dead letters are listed", listed, |listed| listed["count"].as_u64() > Some(0));
+    let at = |name: &str| listed["letters"][0][name].to_string();
+    let location = format!("{}:{}", at("partition"), at("offset"));
+    assert_eq!(letters(&["show", &location, "--json"])["reason"], "wrong-partition");
+    let replayed = letters(&["replay", "--yes", "--json"]);
+    assert!(replayed["written"].as_u64() > Some(0), "{replayed}");
     for service in [query, projector, ingest] {
         let said = service.errors();
         without_secrets(&said);
@@ -272,6 +302,9 @@ fn wrong_setting_is_told_apart_by_its_cause() {
         (at(4), trusting("SSL"), &["has expired"]),
         (at(2), trusting("SSL"), &["ssl.certificate.location and ssl.key.location"]),
         (at(0), trusting("SSL"), &["does not speak TLS", "security.protocol"]),
+        (at(3), vec![], &["this port speaks TLS", "set security.protocol to SSL or SASL_SSL"]),
+        (at(3), trusting("SSL"), &["may authenticate by SASL", "security.protocol=SASL_SSL", "sasl.mechanisms"]),
+        (at(5), vec![], &["may authenticate by SASL", "security.protocol=SASL_PLAINTEXT"]),
         (at(3), with(user("SCRAM-SHA-512"), "sasl.password", "other"), &["refuses the credentials", "sasl.password"]),
         (at(3), with(user("PLAIN"), "sasl.username", "nobody"), &["refuses the credentials", "sasl.username"]),
         (at(5), with(plaintext.clone(), "sasl.mechanisms", "SCRAM-SHA-256"), &["sasl.mechanisms, but PLAIN"]),

@@ -297,6 +297,13 @@ pub trait Writer: Send + Sync {
     /// failed. Blocks for at most the delivery timeout if the queue is full.
     fn append(&self, entry: Entry) -> PendingAppend;
 
+    /// Queues entries in their order, as [`Self::append`] does. If the log knows that one of them
+    /// can never be written, it writes none: that one is [`AppendError::TooLarge`], the others are
+    /// [`AppendError::NotWritten`].
+    fn append_all(&self, entries: Vec<Entry>) -> Vec<PendingAppend> {
+        entries.into_iter().map(|entry| self.append(entry)).collect()
+    }
+
     /// Returns once all queued entries are acknowledged.
     ///
     /// # Errors

@@ -155,7 +155,8 @@ impl Posting {
         };
         let appending = tokio::task::spawn_blocking(move || {
             let _guards = (held, permit);
-            entries.into_iter().map(|(index, entry)| (index, writer.append(entry))).collect::<Vec<_>>()
+            let (indexes, entries): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+            indexes.into_iter().zip(writer.append_all(entries)).collect::<Vec<_>>()
         });
         match tokio::time::timeout_at(deadline, appending).await {
             Ok(Ok(appended)) => {
@@ -253,7 +254,9 @@ impl Outcomes {
             (true, true) => Code::NotWritten,
             (true, false) => Code::OutcomeOpen,
         };
-        let items = self.failed.iter().map(|&(index, is_open)| Item {
+        // Where nothing is written, the problem names the events that stand in the way of the others.
+        let is_named = |index: usize| code != Code::TooLarge || !nothing_written || self.too_large.contains(&index);
+        let items = self.failed.iter().filter(|(index, _)| is_named(*index)).map(|&(index, is_open)| Item {
             pointer: batch.pointer(index),
             detail: match is_open {
                 true => "may have been written",

@@ -1,26 +1,23 @@
-//! Lets entries wait for one another while others are unacknowledged (Nagle's algorithm), so that
-//! under load they share requests, and without load each is sent at once.
+//! Hands entries on in batches: while the log has not acknowledged one batch, further entries wait
+//! (Nagle's algorithm), and then for as many callers as that batch had. So under load they share
+//! requests, and without load none waits.
 //!
-//! Knows no producer. It never changes the order of one caller's entries, and none waits longer
-//! than [`WAIT_MAX`] while the producer takes entries.
+//! Knows no producer. It never changes the order of one caller's entries. None waits for callers
+//! that do not come longer than [`WAIT_MAX`].
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// At this number of unacknowledged entries, further ones wait until fewer are.
-const UNACKNOWLEDGED_MAX: usize = 8;
-/// The longest time that an entry waits.
-const WAIT_MAX: Duration = Duration::from_millis(5);
-/// At this number of waiting entries, or of their bytes, all are sent. Callers block until then.
+/// The longest time between two batches, unless the log is slower.
+pub(super) const WAIT_MAX: Duration = Duration::from_millis(5);
+/// At this number of waiting entries, or of their bytes, callers block.
 const BATCH_MAX: usize = 10_000;
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
-/// The waiting entries of one producer, and the number of sent ones that it has not acknowledged.
+/// The waiting entries of one producer.
 pub(super) struct Batching<E> {
     waiting: Mutex<Waiting<E>>,
-    unacknowledged: AtomicUsize,
-    /// Notifies the thread that entries may be due.
+    /// Notifies the thread that a batch is due.
     due: Condvar,
     /// Notifies callers that waiting entries were sent.
     sent: Condvar,
@@ -29,13 +26,16 @@ pub(super) struct Batching<E> {
 struct Waiting<E> {
     entries: Vec<E>,
     bytes: usize,
-    /// When the first of them began to wait.
-    since: Instant,
-    /// Entries that began to wait, and that were sent after it, since the start.
-    begun_count: u64,
-    sent_count: u64,
+    /// The callers of the waiting entries, and of the batch before.
+    calls: usize,
+    calls_before: usize,
+    /// When the batch before was taken.
+    taken_at: Instant,
     /// True if the entries are due in any case.
     is_cut: bool,
+    /// Entries that began to wait, and those of them that were sent, since the start.
+    begun_count: u64,
+    sent_count: u64,
     is_closed: bool,
 }
 
@@ -43,66 +43,50 @@ impl<E> Waiting<E> {
     fn is_full(&self) -> bool {
         self.entries.len() >= BATCH_MAX || self.bytes >= BATCH_BYTES_MAX
     }
+
+    fn is_due(&self) -> bool {
+        self.calls >= self.calls_before || self.is_cut || self.is_closed || self.is_full()
+    }
 }
 
 impl<E> Default for Batching<E> {
     fn default() -> Self {
-        Self {
-            waiting: Mutex::new(Waiting {
-                entries: Vec::new(),
-                bytes: 0,
-                since: Instant::now(),
-                begun_count: 0,
-                sent_count: 0,
-                is_cut: false,
-                is_closed: false,
-            }),
-            unacknowledged: AtomicUsize::new(0),
-            due: Condvar::new(),
-            sent: Condvar::new(),
-        }
+        let waiting = Waiting {
+            entries: Vec::new(),
+            bytes: 0,
+            calls: 0,
+            calls_before: 0,
+            taken_at: Instant::now(),
+            is_cut: false,
+            begun_count: 0,
+            sent_count: 0,
+            is_closed: false,
+        };
+        Self { waiting: Mutex::new(waiting), due: Condvar::new(), sent: Condvar::new() }
     }
 }
 
 impl<E> Batching<E> {
-    /// Returns an entry that the caller is to send now, or lets it wait. Blocks while too many
-    /// wait.
-    pub(super) fn admit(&self, entry: E, bytes: usize) -> Option<E> {
+    /// Queues entries, which are sent in the same batch. Blocks while too many wait.
+    pub(super) fn queue(&self, entries: impl IntoIterator<Item = E>, bytes: usize) {
         let mut waiting = self.waiting.lock();
         while waiting.is_full() {
             self.sent.wait(&mut waiting);
         }
-        // Behind waiting entries it waits too, for one of them may come from the same caller.
-        if waiting.begun_count == waiting.sent_count && self.unacknowledged.load(Ordering::Acquire) < UNACKNOWLEDGED_MAX
-        {
-            self.unacknowledged.fetch_add(1, Ordering::AcqRel);
-            return Some(entry);
-        }
-        waiting.entries.push(entry);
+        let held = waiting.entries.len();
+        waiting.entries.extend(entries);
+        waiting.begun_count += (waiting.entries.len() - held) as u64;
         waiting.bytes += bytes;
-        waiting.begun_count += 1;
-        if waiting.entries.len() == 1 {
-            waiting.since = Instant::now();
-        }
-        if waiting.entries.len() == 1 || waiting.is_full() {
-            self.due.notify_one();
-        }
-        None
-    }
-
-    /// Notes that an entry was acknowledged, or has failed.
-    pub(super) fn acknowledge(&self) {
-        // Under the lock, so that no entry begins to wait by the number of before.
-        if self.unacknowledged.fetch_sub(1, Ordering::AcqRel) == UNACKNOWLEDGED_MAX
-            && !self.waiting.lock().entries.is_empty()
-        {
+        waiting.calls += 1;
+        if held == 0 || waiting.calls == waiting.calls_before || waiting.is_full() {
             self.due.notify_one();
         }
     }
 
-    /// Returns the number of entries without an acknowledgement.
-    pub(super) fn open_count(&self) -> usize {
-        self.unacknowledged.load(Ordering::Acquire) + self.waiting.lock().entries.len()
+    /// Returns the number of entries that are not sent yet.
+    pub(super) fn waiting_count(&self) -> u64 {
+        let waiting = self.waiting.lock();
+        waiting.begun_count - waiting.sent_count
     }
 
     /// Has the entries sent that wait now. Returns false if they are not sent by the deadline.
@@ -125,8 +109,8 @@ impl<E> Batching<E> {
         self.due.notify_one();
     }
 
-    /// Sends waiting entries when they are due, until [`Self::close`].
-    pub(super) fn run(&self, mut send: impl FnMut(E)) {
+    /// Sends waiting entries, and after each batch lets `acknowledged` wait, until [`Self::close`].
+    pub(super) fn run(&self, mut send: impl FnMut(E), mut acknowledged: impl FnMut()) {
         let mut waiting = self.waiting.lock();
         loop {
             if waiting.entries.is_empty() {
@@ -136,19 +120,19 @@ impl<E> Batching<E> {
                 self.due.wait(&mut waiting);
                 continue;
             }
-            let due = waiting.since + WAIT_MAX;
-            let is_calm = self.unacknowledged.load(Ordering::Acquire) < UNACKNOWLEDGED_MAX;
-            if !(is_calm || waiting.is_cut || waiting.is_closed || waiting.is_full() || Instant::now() >= due) {
+            let due = waiting.taken_at + WAIT_MAX;
+            if !waiting.is_due() && Instant::now() < due {
                 self.due.wait_until(&mut waiting, due);
                 continue;
             }
             let entries = std::mem::take(&mut waiting.entries);
-            (waiting.bytes, waiting.is_cut) = (0, false);
-            let count = entries.len();
-            self.unacknowledged.fetch_add(count, Ordering::AcqRel);
+            (waiting.calls_before, waiting.calls) = (waiting.calls, 0);
+            (waiting.bytes, waiting.is_cut, waiting.taken_at) = (0, false, Instant::now());
+            let count = entries.len() as u64;
             MutexGuard::unlocked(&mut waiting, || entries.into_iter().for_each(&mut send));
-            waiting.sent_count += count as u64;
+            waiting.sent_count += count;
             self.sent.notify_all();
+            MutexGuard::unlocked(&mut waiting, &mut acknowledged);
         }
     }
 }
@@ -157,14 +141,17 @@ impl<E> Batching<E> {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread::JoinHandle;
+    use std::time::Duration;
 
     const LONG: Duration = Duration::from_secs(20);
 
+    /// A log that acknowledges a batch when the test says so.
     struct Fixture {
         batching: Arc<Batching<usize>>,
         sent: Receiver<usize>,
+        acknowledge: Option<Sender<()>>,
         thread: Option<JoinHandle<()>>,
     }
 
@@ -172,75 +159,95 @@ mod tests {
         fn new() -> Self {
             let batching = Arc::<Batching<usize>>::default();
             let (sender, sent) = channel();
+            let (acknowledge, acknowledged) = channel();
             let running = Arc::clone(&batching);
-            let thread = std::thread::spawn(move || running.run(|entry| sender.send(entry).expect("received")));
-            Self { batching, sent, thread: Some(thread) }
+            let thread = std::thread::spawn(move || {
+                running.run(|entry| sender.send(entry).expect("received"), || _ = acknowledged.recv());
+            });
+            Self { batching, sent, acknowledge: Some(acknowledge), thread: Some(thread) }
         }
 
-        /// Has as many entries sent as may be before others wait.
-        fn fill(&self) {
-            assert!((0..UNACKNOWLEDGED_MAX).all(|entry| self.batching.admit(entry, 1) == Some(entry)));
+        fn queue(&self, entries: std::ops::Range<usize>) {
+            self.batching.queue(entries, 1);
         }
 
-        fn next(&self) -> usize {
-            self.sent.recv_timeout(LONG).expect("sent")
+        fn next(&self, count: usize) -> Vec<usize> {
+            (0..count).map(|_| self.sent.recv_timeout(LONG).expect("sent")).collect()
+        }
+
+        fn acknowledge(&self) {
+            self.acknowledge.as_ref().expect("runs").send(()).expect("it waits");
         }
     }
 
     impl Drop for Fixture {
         fn drop(&mut self) {
+            self.acknowledge = None;
             self.batching.close();
             self.thread.take().expect("runs").join().expect("no panic");
         }
     }
 
     #[test]
-    fn entries_of_a_calm_log_never_wait() {
+    fn entries_wait_for_the_acknowledgement_before_them() {
         let fixture = Fixture::new();
-        for entry in 0..100 {
-            assert_eq!(fixture.batching.admit(entry, BATCH_BYTES_MAX), Some(entry));
-            fixture.batching.acknowledge();
-        }
-        assert!(fixture.sent.try_recv().is_err());
-    }
-
-    #[test]
-    fn waiting_entry_is_sent_after_its_time() {
-        let fixture = Fixture::new();
-        fixture.fill();
-        let began = Instant::now();
-        assert_eq!(fixture.batching.admit(100, 1), None);
-        assert_eq!(fixture.next(), 100);
-        assert!(began.elapsed() >= WAIT_MAX, "nothing was acknowledged");
-        assert_eq!(fixture.batching.open_count(), UNACKNOWLEDGED_MAX + 1);
-    }
-
-    #[test]
-    fn acknowledgement_sends_all_waiting_entries() {
-        let fixture = Fixture::new();
-        fixture.fill();
-        // They wait for long: only an acknowledgement makes it due.
-        {
-            let mut waiting = fixture.batching.waiting.lock();
-            waiting.entries.extend([100, 101]);
-            waiting.begun_count += 2;
-            waiting.since = Instant::now() + LONG;
-        }
-        fixture.batching.acknowledge();
-        assert_eq!((fixture.next(), fixture.next()), (100, 101));
+        fixture.queue(0..3);
+        assert_eq!(fixture.next(3), [0, 1, 2], "without load none waits");
+        fixture.queue(3..4);
+        fixture.queue(4..6);
+        assert!(fixture.sent.recv_timeout(Duration::from_millis(50)).is_err(), "nothing is acknowledged");
+        assert_eq!(fixture.batching.waiting_count(), 3);
+        assert!(!fixture.batching.cut(Instant::now()));
+        fixture.acknowledge();
+        assert_eq!(fixture.next(3), [3, 4, 5]);
         assert!(fixture.batching.cut(Instant::now() + LONG));
-        assert_eq!(fixture.batching.open_count(), UNACKNOWLEDGED_MAX + 1);
+        assert_eq!(fixture.batching.waiting_count(), 0);
+    }
+
+    /// A caller may not come back: then the time decides, or a cut.
+    #[test]
+    fn batch_waits_for_as_many_callers_as_before() {
+        let fixture = Fixture::new();
+        let far = || fixture.batching.waiting.lock().taken_at = Instant::now() + LONG;
+        fixture.queue(0..1);
+        assert_eq!(fixture.next(1), [0]);
+        (1..4).for_each(|entry| fixture.queue(entry..entry + 1));
+        fixture.acknowledge();
+        assert_eq!(fixture.next(3), [1, 2, 3]);
+        far();
+        fixture.acknowledge();
+        fixture.queue(4..6);
+        fixture.queue(6..7);
+        assert!(fixture.sent.recv_timeout(Duration::from_millis(50)).is_err(), "two callers of three");
+        fixture.queue(7..8);
+        assert_eq!(fixture.next(4), [4, 5, 6, 7]);
+        fixture.acknowledge();
+        fixture.queue(8..9);
+        assert_eq!(fixture.next(1), [8], "after its time");
+        (9..11).for_each(|entry| fixture.queue(entry..entry + 1));
+        fixture.acknowledge();
+        assert_eq!(fixture.next(2), [9, 10]);
+        far();
+        fixture.acknowledge();
+        fixture.queue(11..12);
+        assert!(fixture.batching.cut(Instant::now() + LONG));
+        assert_eq!(fixture.next(1), [11]);
     }
 
     #[test]
-    fn full_batch_is_sent_and_callers_block() {
+    fn callers_block_while_too_much_waits() {
         let fixture = Fixture::new();
-        fixture.fill();
-        for entry in 0..100 {
-            assert_eq!(fixture.batching.admit(entry, BATCH_BYTES_MAX), None);
-            assert!(fixture.batching.waiting.lock().entries.len() <= 1, "the next one blocks");
-        }
-        assert!((0..100).all(|entry| fixture.next() == entry));
+        fixture.queue(0..1);
+        assert_eq!(fixture.next(1), [0]);
+        fixture.batching.queue([1], BATCH_BYTES_MAX);
+        let batching = Arc::clone(&fixture.batching);
+        let caller = std::thread::spawn(move || batching.queue([2], 1));
+        assert!(fixture.sent.recv_timeout(Duration::from_millis(50)).is_err());
+        assert_eq!(fixture.batching.waiting_count(), 1, "the caller blocks");
+        fixture.acknowledge();
+        fixture.acknowledge();
+        assert_eq!(fixture.next(2), [1, 2]);
+        caller.join().expect("no panic");
     }
 
     #[test]
@@ -250,17 +257,13 @@ mod tests {
         let batching = Arc::<Batching<usize>>::default();
         let (sender, sent) = channel();
         let thread = std::thread::spawn({
-            let (batching, sender) = (Arc::clone(&batching), sender.clone());
-            move || batching.run(|entry| sender.send(entry).expect("received"))
+            let batching = Arc::clone(&batching);
+            move || batching.run(|entry| sender.send(entry).expect("received"), || {})
         });
         let callers = (0..CALLERS).map(|caller| {
-            let (batching, sender) = (Arc::clone(&batching), sender.clone());
+            let batching = Arc::clone(&batching);
             std::thread::spawn(move || {
-                for number in 0..ENTRIES {
-                    if let Some(entry) = batching.admit(caller * ENTRIES + number, 1) {
-                        sender.send(entry).expect("received");
-                    }
-                }
+                (0..ENTRIES).for_each(|number| batching.queue([caller * ENTRIES + number], 1));
             })
         });
         let callers = Vec::from_iter(callers);
@@ -269,20 +272,21 @@ mod tests {
             let entry = sent.recv_timeout(LONG).expect("sent");
             assert_eq!(entry % ENTRIES, next[entry / ENTRIES], "of caller {}", entry / ENTRIES);
             next[entry / ENTRIES] += 1;
-            batching.acknowledge();
         }
         callers.into_iter().for_each(|caller| caller.join().expect("no panic"));
         batching.close();
         thread.join().expect("no panic");
-        assert_eq!(batching.open_count(), 0);
+        assert_eq!(batching.waiting_count(), 0);
     }
 
     #[test]
     fn closing_sends_the_rest() {
         let fixture = Fixture::new();
-        fixture.fill();
-        (100..200).for_each(|entry| assert_eq!(fixture.batching.admit(entry, 1), None));
+        fixture.queue(0..1);
+        assert_eq!(fixture.next(1), [0]);
+        fixture.queue(1..100);
         fixture.batching.close();
-        assert!((100..200).all(|entry| fixture.next() == entry));
+        fixture.acknowledge();
+        assert_eq!(fixture.next(99), Vec::from_iter(1..100));
     }
 }

@@ -116,8 +116,10 @@ impl Brokers {
         let failure =
             notes.failures.entry(address).or_insert_with(|| Failure { cause: cause.clone(), first: now, last: now });
         failure.last = now;
-        // A closed connection says nothing but that it failed.
-        if cause.lasts != Lasts::Unknown {
+        // A closed connection says nothing but that it failed. After one that was closed before the
+        // first answer librdkafka asks in another way, and the port closes later.
+        let is_closed = !cause.may_speak_tls && cause.lasts == Lasts::Unknown;
+        if !is_closed && !(failure.cause.may_speak_tls && cause.lasts == Lasts::UntilChanged) {
             failure.cause = cause;
         }
         true
@@ -159,6 +161,14 @@ impl Brokers {
             });
         let certificate = notes.failures.values().any(|failure| failure.cause.is_certificate);
         is_for_good.then(|| (notes.list(|_| true), certificate))
+    }
+
+    /// Returns a broker that closes connections without TLS before its first answer, if none fails
+    /// in another way.
+    pub(super) fn closing(&self) -> Option<String> {
+        let notes = self.notes.lock();
+        let all = notes.failures.values().all(|failure| failure.cause.may_speak_tls);
+        notes.failures.keys().next().filter(|_| all).cloned()
     }
 
     /// The clients that get tokens.
@@ -306,6 +316,18 @@ mod tests {
         assert!(said.contains("a:9093") && said.contains("sasl.password") && !certificate, "{said}");
         brokers.note(REFUSED, begun);
         assert_eq!(brokers.unusable(), None, "the other broker may come");
+    }
+
+    #[test]
+    fn port_that_may_speak_tls_stays_suspect() {
+        let brokers = Brokers::default();
+        let now = Instant::now();
+        brokers.note("a:1/bootstrap: Disconnected (after 44ms in state APIVERSION_QUERY)", now);
+        assert_eq!(brokers.closing().as_deref(), Some("a:1"));
+        brokers.note("a:1/bootstrap: Disconnected (after 3ms in state UP)", now);
+        assert_eq!(brokers.closing().as_deref(), Some("a:1"), "asked in another way");
+        brokers.note(REFUSED, now);
+        assert_eq!(brokers.closing(), None, "the other broker may come");
     }
 
     #[test]

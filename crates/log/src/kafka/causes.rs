@@ -3,6 +3,10 @@
 //!
 //! It keeps nothing. A text that tells of no connection is not a failure.
 
+/// A connection that is closed within this time was never used: as librdkafka, which means to give
+/// the same advice, but never does in 2.12.
+const JUST_CONNECTED_MS: u32 = 2_000;
+
 /// Why a connection to a broker fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cause {
@@ -10,7 +14,13 @@ pub(super) struct Cause {
     pub(super) lasts: Lasts,
     /// True if the client does not accept the broker's certificate. librdkafka does not say why.
     pub(super) is_certificate: bool,
+    /// True if the broker closes a connection without TLS before its first answer.
+    pub(super) may_speak_tls: bool,
 }
+
+/// What is wrong with a port that shows a certificate to a client without TLS.
+pub(super) const SPEAKS_TLS: &str = "this port speaks TLS: set security.protocol to SSL or SASL_SSL, or name the port \
+                                     without TLS in kafka.bootstrap";
 
 /// How long a cause lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +35,7 @@ pub(super) enum Lasts {
 
 impl Cause {
     fn new(text: impl Into<String>, lasts: Lasts) -> Self {
-        Self { text: text.into(), lasts, is_certificate: false }
+        Self { text: text.into(), lasts, is_certificate: false, may_speak_tls: false }
     }
 }
 
@@ -39,14 +49,38 @@ pub(super) fn failure(message: &str) -> Option<(String, Cause)> {
     };
     let message = message.strip_prefix("GroupCoordinator: ").unwrap_or(message);
     let (broker, text) = message.split_once(": ")?;
-    let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
+    let (protocol, broker) = broker.split_once("://").unwrap_or(("plaintext", broker));
     let address = broker.split_once('/').map_or(broker, |(address, _)| address);
     let (host, port) = address.rsplit_once(':')?;
     if host.is_empty() || port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let text = text.split(" (after ").next().unwrap_or(text).trim();
-    Some((address.to_owned(), cause(text)?))
+    let (text, state) = text.split_once(" (after ").unwrap_or((text, ""));
+    let text = text.trim();
+    Some((address.to_owned(), closed(text, state, protocol).or_else(|| cause(text))?))
+}
+
+/// A broker that has just been connected to is a port of another protocol if it closes the
+/// connection before its first answer, or after it: librdkafka says so only in its state.
+fn closed(text: &str, state: &str, protocol: &str) -> Option<Cause> {
+    if !text.starts_with("Disconnected") {
+        return None;
+    }
+    let after_ms: u32 = state.split_once("ms in state ")?.0.parse().ok()?;
+    if state.contains("in state APIVERSION_QUERY") && !protocol.ends_with("ssl") {
+        let cause = Cause::new("it closes each connection before its first answer", Lasts::Unknown);
+        return Some(Cause { may_speak_tls: true, ..cause });
+    }
+    let is_sasl_missing =
+        state.contains("in state UP") && after_ms < JUST_CONNECTED_MS && !protocol.starts_with("sasl");
+    let with_tls = if protocol == "ssl" { "SASL_SSL" } else { "SASL_PLAINTEXT, or SASL_SSL with TLS" };
+    is_sasl_missing.then(|| {
+        let said = format!(
+            "it closes each connection after its first answer, so this port may authenticate by SASL: set \
+             security.protocol={with_tls}, and sasl.mechanisms"
+        );
+        Cause::new(said, Lasts::UntilChanged)
+    })
 }
 
 fn cause(text: &str) -> Option<Cause> {
@@ -57,7 +91,7 @@ fn cause(text: &str) -> Option<Cause> {
         a_while("its name cannot be resolved")
     } else if has(&["connection refused"]) {
         a_while("it refuses the connection")
-    } else if has(&["sasl", "authentication"]) && !has(&["verify that security.protocol"]) {
+    } else if has(&["sasl", "authentication"]) {
         sasl(text, &lower)
     } else if let Some(cause) = tls(text, &lower) {
         cause
@@ -111,12 +145,6 @@ fn tls(text: &str, lower: &str) -> Option<Cause> {
         "its certificate is not accepted: ssl.ca.location must hold the certificate of the CA that signed it, and the host \
          by which it is reached must be one of its names"
             .to_owned()
-    } else if has(&["verify that security.protocol"]) {
-        "it closes the connection at once, so this port may authenticate by SASL: set security.protocol=SASL_SSL and \
-         sasl.mechanisms"
-            .to_owned()
-    } else if has(&["incorrect security.protocol"]) {
-        "it closes the connection at once, so this port may speak TLS: set security.protocol=SSL or SASL_SSL".to_owned()
     } else if has(&["alert"]) {
         let alert = text.rsplit_once("SSL routines::").map_or(text, |(_, alert)| alert);
         format!(
@@ -134,7 +162,7 @@ fn tls(text: &str, lower: &str) -> Option<Cause> {
     } else {
         return None;
     };
-    Some(Cause { text: said, lasts: Lasts::UntilChanged, is_certificate: certificate })
+    Some(Cause { is_certificate: certificate, ..Cause::new(said, Lasts::UntilChanged) })
 }
 
 /// Says which check of OpenSSL a broker's certificate fails (`X509_V_ERR_…`), and what to change.
@@ -208,19 +236,16 @@ mod tests {
                 "does not speak TLS",
             ),
             (
-                "a:1/bootstrap: Disconnected while requesting ApiVersion: might be caused by incorrect security.protocol \
-                 configuration (connecting to a SSL listener?) or broker version is < 0.10 (see api.version.request) (after \
-                 44ms in state APIVERSION_QUERY)",
+                "a:1/bootstrap: Disconnected (after 44ms in state APIVERSION_QUERY)",
                 "a:1",
-                UntilChanged,
-                "set security.protocol=SSL or SASL_SSL",
+                Unknown,
+                "before its first answer",
             ),
             (
-                "ssl://a:1/bootstrap: Disconnected: verify that security.protocol is correctly configured, broker might \
-                 require SASL authentication (after 43ms in state UP)",
+                "a:1/bootstrap: Disconnected (after 3ms in state UP)",
                 "a:1",
                 UntilChanged,
-                "set security.protocol=SASL_SSL",
+                "set security.protocol=SASL_PLAINTEXT, or SASL_SSL",
             ),
             (
                 "sasl_ssl://a:1/bootstrap: SASL authentication error: Authentication failed during authentication due to \
@@ -243,9 +268,20 @@ mod tests {
                 UntilChanged,
                 "this port does not authenticate",
             ),
-            ("[::1]:9092/2: Disconnected (after 60ms in state UP)", "[::1]:9092", Unknown, "the connection was closed"),
+            (
+                "[::1]:9092/2: Disconnected (after 60000ms in state UP)",
+                "[::1]:9092",
+                Unknown,
+                "the connection was closed",
+            ),
             (
                 "ssl://a:1/bootstrap: Disconnected: SSL connection closed by peer (after 9ms in state UP)",
+                "a:1",
+                UntilChanged,
+                "set security.protocol=SASL_SSL, and",
+            ),
+            (
+                "sasl_ssl://a:1/bootstrap: Disconnected: SSL connection closed by peer (after 9ms in state UP)",
                 "a:1",
                 Unknown,
                 "the connection was closed",
@@ -256,6 +292,7 @@ mod tests {
             assert_eq!((&*found, cause.lasts), (address, lasts), "{message}");
             assert!(cause.text.contains(part), "{}: {message}", cause.text);
             assert_eq!(cause.is_certificate, part == "ssl.ca.location");
+            assert_eq!(cause.may_speak_tls, part == "before its first answer");
         }
         for other in ["3/3 brokers are down", "Consumer group session timed out (in join-state steady) after 10000 ms"]
         {

@@ -7,8 +7,8 @@
 //! Keeps INV-PARTITION-COUNT.
 
 use super::brokers::Brokers;
+use super::fetched::FetchedMessage;
 use super::inspect::query_consumer;
-use super::reader::FetchedMessage;
 use super::settings::KafkaSettings;
 use crate::port::OwnedRecord;
 use rdkafka::consumer::Consumer;

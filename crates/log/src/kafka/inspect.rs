@@ -4,10 +4,10 @@
 //! fine for tests and tools but not for the hot path.
 
 use super::brokers::Brokers;
-use super::connect::WRONG_SETTINGS;
+use super::connect_error::WRONG_SETTINGS;
 use super::context::QueryContext;
+use super::fetched::FetchedMessage;
 use super::native::Registered;
-use super::reader::FetchedMessage;
 use super::settings::KafkaSettings;
 use crate::port::{OwnedRecord, ReadError, Record, SLICE_RECORDS_MAX, Topic};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// The time limit of one query to a broker.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit of one attempt to find the leader of a partition.
+const ATTEMPT: Duration = Duration::from_secs(2);
 /// How long a read waits for a record that exists.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -77,18 +79,17 @@ impl Inspector {
         query_consumer(self.settings.reader(), &self.brokers)
     }
 
-    fn bounds_by(
-        &self,
-        consumer: &BaseConsumer<QueryContext>,
-        topic: Topic,
-        partition: u32,
-    ) -> Result<Range<u64>, ReadError> {
-        // The leader of a new topic, or of one that moves, may be unknown for a moment.
+    /// Returns a consumer, and the bounds of a partition.
+    fn consumer_with_bounds(&self, topic: Topic, partition: u32) -> Result<(QueryConsumer, Range<u64>), ReadError> {
+        // The leader of a new topic, or of one that moves, may be unknown for a moment. A consumer
+        // that has learned so goes on to say so, so each attempt has another one.
         let deadline = Instant::now() + QUERY_TIMEOUT;
         loop {
-            match bounds_of(consumer, self.settings.topic(topic), partition, QUERY_TIMEOUT) {
+            let consumer = self.consumer(topic, partition)?;
+            match bounds_of(&consumer, self.settings.topic(topic), partition, ATTEMPT) {
+                Ok(bounds) => return Ok((consumer, bounds)),
                 Err(ReadError::Retry(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
-                result => return result,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -108,8 +109,7 @@ impl Inspector {
     }
 
     pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<u64>, ReadError> {
-        let consumer = self.consumer(topic, partition)?;
-        self.bounds_by(&consumer, topic, partition)
+        Ok(self.consumer_with_bounds(topic, partition)?.1)
     }
 
     pub(super) fn read(
@@ -140,8 +140,7 @@ impl Inspector {
         offsets: Range<u64>,
         each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let consumer = self.consumer(topic, partition)?;
-        let bounds = self.bounds_by(&consumer, topic, partition)?;
+        let (consumer, bounds) = self.consumer_with_bounds(topic, partition)?;
         let (start, end) = (offsets.start.max(bounds.start), offsets.end.min(bounds.end));
         if start >= end {
             return Ok(());
@@ -201,7 +200,7 @@ impl Inspector {
         match element.offset() {
             Offset::Offset(offset) if offset >= 0 => Ok(offset as u64),
             // No record is that late: the end.
-            _ => Ok(self.bounds_by(&consumer, topic, partition)?.end),
+            _ => Ok(self.bounds(topic, partition)?.end),
         }
     }
 }

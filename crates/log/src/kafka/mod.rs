@@ -8,8 +8,11 @@ mod batching;
 mod brokers;
 mod causes;
 mod connect;
+mod connect_error;
 mod context;
+mod create;
 mod early_keys;
+mod fetched;
 mod inspect;
 mod member;
 mod native;
@@ -20,6 +23,7 @@ mod reader;
 mod rebalance;
 mod rights;
 mod settings;
+mod sizes;
 mod tail;
 mod tokens;
 mod topic_config;
@@ -36,7 +40,7 @@ use crate::port::{
 };
 use async_trait::async_trait;
 use brokers::Brokers;
-pub use connect::ConnectError;
+pub use connect_error::ConnectError;
 use inspect::Inspector;
 pub use properties::Properties;
 pub use rights::{Part, Resource, Right, idempotent_write, prefixed, rights};
@@ -75,7 +79,7 @@ impl KafkaLog {
         settings.check()?;
         tokens::start(&settings, &brokers)?;
         let connect::Prepared { partitions, cluster_id, topics, age_max } = connect::prepare(&settings, &brokers)?;
-        let writer = Arc::new(KafkaWriter::new(&settings, &brokers, topics.message_bytes())?);
+        let writer = Arc::new(KafkaWriter::new(&settings, &brokers, topics.sizes())?);
         let inspector = Inspector::new(settings.clone(), brokers.clone(), partitions);
         let watch =
             Watch::start(&settings, partitions, topics, &brokers).map_err(|error| ConnectError::rejected(&error))?;

@@ -1,5 +1,5 @@
-//! The calls of librdkafka that rdkafka does not offer: giving a token to a client of any kind, and
-//! learning which check a broker's certificate fails.
+//! The calls of librdkafka that rdkafka does not offer: giving a token to a client of any kind,
+//! flushing without a pause, and learning which check a broker's certificate fails.
 //!
 //! rdkafka hands on librdkafka's request for a token only where a client is polled, never for
 //! administration, and without SASL extensions. So every client is registered here, and gets each
@@ -11,8 +11,8 @@
 use parking_lot::Mutex;
 use rdkafka::admin::AdminClient;
 use rdkafka::bindings::{
-    rd_kafka_conf_res_t, rd_kafka_conf_set_ssl_cert_verify_cb, rd_kafka_oauthbearer_set_token, rd_kafka_resp_err_t,
-    rd_kafka_type_t,
+    rd_kafka_conf_res_t, rd_kafka_conf_set_ssl_cert_verify_cb, rd_kafka_flush, rd_kafka_oauthbearer_set_token,
+    rd_kafka_resp_err_t, rd_kafka_type_t,
 };
 use rdkafka::client::Client;
 use rdkafka::consumer::base_consumer::BaseConsumer;
@@ -24,8 +24,8 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
 /// A token in the form that librdkafka takes.
 pub(super) struct NativeToken {
@@ -144,6 +144,18 @@ impl<C> Deref for Registered<C> {
     }
 }
 
+impl<C: ProducerContext + 'static> Registered<ThreadedProducer<C>> {
+    /// Has all queued records sent now, without `linger.ms`, and returns once all are acknowledged
+    /// or the time is over. rdkafka's `flush` polls for events between two short calls, and records
+    /// linger meanwhile.
+    pub(super) fn flush_for(&self, timeout: Duration) {
+        let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the producer lives as long as `self`, and any thread may call it. It reports
+        // deliveries as events, so this call runs no callback.
+        _ = unsafe { rd_kafka_flush(self.client.native(), timeout_ms) };
+    }
+}
+
 struct Registration {
     clients: Arc<Clients>,
     id: u64,
@@ -179,8 +191,14 @@ impl<C: ProducerContext + 'static> Native for ThreadedProducer<C> {
     }
 }
 
-/// Notes the first check that a broker's certificate fails, as a number of OpenSSL; 0 until then.
-struct Verifier(AtomicI32);
+/// Notes what a broker's certificate is like.
+#[derive(Default)]
+struct Verifier {
+    /// The first check that it fails, as a number of OpenSSL; 0 until then.
+    failed: AtomicI32,
+    /// True once a broker has shown one.
+    is_shown: AtomicBool,
+}
 
 impl ClientContext for Verifier {
     fn log(&self, _level: rdkafka::config::RDKafkaLogLevel, _facility: &str, _message: &str) {}
@@ -204,8 +222,9 @@ unsafe extern "C" fn verify(
     // SAFETY: librdkafka passes a pointer to OpenSSL's result, and the opaque of the configuration,
     // which `Client::new` sets to its context. The client keeps that until its threads have ended.
     let (code, verifier) = unsafe { (*x509_error, &*opaque.cast::<Verifier>()) };
+    verifier.is_shown.store(true, Ordering::Release);
     if code != 0 {
-        _ = verifier.0.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        _ = verifier.failed.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
     }
     c_int::from(code == 0)
 }
@@ -213,6 +232,19 @@ unsafe extern "C" fn verify(
 /// Connects once more to learn which check of OpenSSL the brokers' certificate fails; `None` if it
 /// fails none in time. Sends nothing but the handshake.
 pub(super) fn failed_certificate_check(config: &ClientConfig, timeout: Duration) -> Option<i32> {
+    let failed = |verifier: &Verifier| Some(verifier.failed.load(Ordering::Acquire)).filter(|code| *code != 0);
+    shake_hands(config, timeout, failed)
+}
+
+/// Tells whether a broker shows a certificate if it is asked by TLS. Sends no credentials.
+pub(super) fn shows_certificate(config: &ClientConfig, timeout: Duration) -> bool {
+    let mut config = config.clone();
+    config.set("security.protocol", "SSL");
+    shake_hands(&config, timeout, |verifier| verifier.is_shown.load(Ordering::Acquire).then_some(())).is_some()
+}
+
+/// Connects by TLS until `find` has found something, or for `timeout`.
+fn shake_hands<T>(config: &ClientConfig, timeout: Duration, find: impl Fn(&Verifier) -> Option<T>) -> Option<T> {
     let native = config.create_native_config().ok()?;
     // SAFETY: the configuration is alive, and the callback has the signature that librdkafka asks
     // for and lives as long as the program.
@@ -220,8 +252,13 @@ pub(super) fn failed_certificate_check(config: &ClientConfig, timeout: Duration)
     if set != rd_kafka_conf_res_t::RD_KAFKA_CONF_OK {
         return None;
     }
-    let client = Client::new(config, native, rd_kafka_type_t::RD_KAFKA_PRODUCER, Verifier(AtomicI32::new(0))).ok()?;
-    _ = client.fetch_metadata(None, timeout);
-    let code = client.context().0.load(Ordering::Acquire);
-    (code != 0).then_some(code)
+    let client = Client::new(config, native, rd_kafka_type_t::RD_KAFKA_PRODUCER, Verifier::default()).ok()?;
+    let deadline = Instant::now() + timeout;
+    while Instant::now() < deadline {
+        _ = client.fetch_metadata(None, Duration::from_millis(500));
+        if let Some(found) = find(client.context()) {
+            return Some(found);
+        }
+    }
+    None
 }

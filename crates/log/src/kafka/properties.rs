@@ -4,7 +4,7 @@
 //! It shows no value of a property that may be secret, and reads no file but the head of a key
 //! store.
 
-use super::connect::ConnectError;
+use super::connect_error::ConnectError;
 use super::property_names::{COMMON, CONSUMER, PRODUCER};
 use super::settings::KafkaSettings;
 use super::tokens::Oidc;

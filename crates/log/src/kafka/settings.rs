@@ -2,12 +2,17 @@
 //!
 //! It does not connect. Properties that correctness depends on cannot be overridden.
 
-use super::connect::ConnectError;
+use super::connect_error::ConnectError;
+use super::context::QueryContext;
 use super::properties::{self, Kind, Properties};
+use super::sizes::Compression;
 use crate::PARTITIONS_DEFAULT;
 use crate::port::Topic;
 use crate::token::TokenSource;
 use rdkafka::ClientConfig;
+use rdkafka::client::Client;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaType;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,9 +145,11 @@ const BROKER_DECIDES: [(&str, &str); 3] = [
     ("heartbeat.interval.ms", "the group's consumer.heartbeat.interval.ms"),
     ("partition.assignment.strategy", "the property group.remote.assignor (uniform or range)"),
 ];
-/// The writer's own rule decides when entries wait for one another (`batching.rs`).
+/// The writer has each batch sent at once, and decides itself when entries wait for one another
+/// (`batching.rs`). The 5 ms are for entries that it has just queued: without them librdkafka would
+/// send the first ones alone.
 const WRITER_DEFAULTS: [(&str, &str); 3] =
-    [("compression.type", "lz4"), ("linger.ms", "0"), ("queue.buffering.max.kbytes", "65536")];
+    [("compression.type", "lz4"), ("linger.ms", "5"), ("queue.buffering.max.kbytes", "65536")];
 
 impl KafkaSettings {
     /// Returns the name of a topic.
@@ -189,7 +196,9 @@ impl KafkaSettings {
         {
             return Err(ConnectError::Settings("topics need at least 1 partition and 1 replica".into()));
         }
-        properties::check(&self.properties)
+        properties::check(&self.properties)?;
+        check_client(self.reader(), RDKafkaType::RD_KAFKA_CONSUMER)?;
+        check_client(self.writer(usize::MAX), RDKafkaType::RD_KAFKA_PRODUCER)
     }
 
     /// Returns the properties of a client for administration.
@@ -231,6 +240,17 @@ impl KafkaSettings {
         self.properties.contains_key(STATIC_NAME)
     }
 
+    /// Returns how the writer compresses.
+    pub(super) fn compression(&self) -> Compression {
+        let set = ["compression.type", "compression.codec"].iter().find_map(|name| self.properties.get(*name));
+        Compression::named(set.map_or("lz4", String::as_str))
+    }
+
+    /// Tells whether the operator has set how long librdkafka lets entries wait for one another.
+    pub(super) fn sets_linger(&self) -> bool {
+        ["linger.ms", "queue.buffering.max.ms"].iter().any(|name| self.properties.contains_key(*name))
+    }
+
     /// Tells whether the group uses the protocol of KIP-848.
     pub(super) fn has_new_protocol(&self) -> bool {
         self.properties.get("group.protocol").is_some_and(|protocol| protocol == "consumer")
@@ -266,6 +286,15 @@ impl KafkaSettings {
     }
 }
 
+/// Makes a client that knows no broker, and so connects to none: librdkafka finds contradictions
+/// among properties only then.
+fn check_client(mut config: ClientConfig, kind: RDKafkaType) -> Result<(), ConnectError> {
+    config.remove("bootstrap.servers");
+    let refused = |error: KafkaError| ConnectError::Settings(error.to_string());
+    let native = config.create_native_config().map_err(refused)?;
+    Client::new(&config, native, kind, QueryContext(Arc::default())).map(drop).map_err(refused)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,6 +317,21 @@ mod tests {
             let sentence = with(name, value).check().unwrap_err().to_string();
             assert!(sentence.contains(name), "{sentence}");
         }
+    }
+
+    /// Before any topic is made.
+    #[test]
+    fn contradictions_among_properties_need_no_broker() {
+        for (name, value) in [
+            ("max.poll.interval.ms", "6000"),
+            ("fetch.max.bytes", "1000"),
+            ("max.in.flight", "6"),
+            ("linger.ms", "40000"),
+        ] {
+            let sentence = with(name, value).check().unwrap_err().to_string();
+            assert!(sentence.contains(name), "{sentence}");
+        }
+        KafkaSettings::default().check().unwrap();
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! It commits nothing, joins no group, and only moves to the next offset.
 
 use super::brokers::Brokers;
+use super::fetched::{PollBatch, poll_slices};
 use super::inspect::{QueryConsumer, query_consumer};
-use super::reader::{PollBatch, poll_slices};
 use super::rights::Granter;
 use super::settings::KafkaSettings;
 use super::verdict::{Verdict, verdict};

@@ -4,7 +4,7 @@
 //! It fetches nothing itself: the [`TokenSource`] does. It logs a failure once by its cause.
 
 use super::brokers::Brokers;
-use super::connect::ConnectError;
+use super::connect_error::ConnectError;
 use super::native::NativeToken;
 use super::settings::KafkaSettings;
 use crate::token::{Token, TokenError, TokenRequest, TokenSource};

@@ -5,7 +5,7 @@
 //!
 //! Keeps INV-LOG-TIME.
 
-use super::connect::ConnectError;
+use super::connect_error::ConnectError;
 use super::context::QueryContext;
 use super::rights::Granter;
 use super::settings::{KafkaSettings, RECORD_BYTES_MAX};

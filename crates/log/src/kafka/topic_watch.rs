@@ -8,6 +8,7 @@
 use super::context::QueryContext;
 use super::native::Registered;
 use super::settings::KafkaSettings;
+use super::sizes::Sizes;
 use super::topic_config::{TopicConfig, describe_configs};
 use super::topic_id::{Described, describe};
 use crate::contact::Contact;
@@ -15,7 +16,7 @@ use crate::port::{ReadError, Topic};
 use parking_lot::Mutex;
 use rdkafka::admin::AdminClient;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The time limit of a question.
@@ -39,8 +40,8 @@ pub(super) struct TopicWatch {
     ids: TopicIds,
     /// True once something follows the topic of updates.
     follows_updates: AtomicBool,
-    /// What [`TopicWatch::message_bytes`] returns.
-    message_bytes: Arc<AtomicUsize>,
+    /// What [`TopicWatch::sizes`] returns.
+    sizes: Arc<Sizes>,
     state: Mutex<State>,
 }
 
@@ -61,13 +62,12 @@ impl TopicWatch {
         config: TopicConfig,
     ) -> Self {
         let state = State { config, config_asked: Instant::now(), missing_seen: 0, told_updates: false };
-        let message_bytes = Arc::new(AtomicUsize::new(usize::MAX));
         let watch = Self {
             settings,
             admin,
             ids,
             follows_updates: AtomicBool::new(false),
-            message_bytes,
+            sizes: Arc::default(),
             state: Mutex::new(state),
         };
         watch.read_configs();
@@ -91,10 +91,9 @@ impl TopicWatch {
         self.state.lock().config.min_insync
     }
 
-    /// Returns the largest batch that all topics of this process take, bytes; `usize::MAX` if it is
-    /// not known. It changes while the process runs.
-    pub(super) fn message_bytes(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.message_bytes)
+    /// Returns the largest batches that the topics of this process take.
+    pub(super) fn sizes(&self) -> Arc<Sizes> {
+        Arc::clone(&self.sizes)
     }
 
     /// Compares the ids with those of the start. Returns false while the event topic is missing.
@@ -166,7 +165,7 @@ impl TopicWatch {
         }
         self.read_configs();
         if self.state.lock().config.is_compacted {
-            contact.fail(super::connect::ConnectError::Compacted(self.settings.events.clone()).to_string());
+            contact.fail(super::connect_error::ConnectError::Compacted(self.settings.events.clone()).to_string());
         }
     }
 
@@ -175,8 +174,13 @@ impl TopicWatch {
         let configs = describe_configs(&self.settings, &self.admin, TIMEOUT);
         let mut state = self.state.lock();
         state.config_asked = Instant::now();
-        let Some(least) = configs.iter().filter_map(|(_, config)| config.message_bytes).min() else { return };
-        let before = self.message_bytes.swap(least, Ordering::AcqRel);
+        let before = self.sizes.least();
+        for (topic, config) in &configs {
+            if let Some(bytes) = config.message_bytes {
+                self.sizes.set(*topic, bytes);
+            }
+        }
+        let least = self.sizes.least();
         for (topic, config) in configs {
             if before != least {
                 config.warn_of_small_records(self.settings.topic(topic));

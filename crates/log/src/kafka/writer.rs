@@ -1,16 +1,18 @@
 //! Appends to Kafka through one idempotent producer with its own polling thread. [`Batching`]
 //! decides when an entry is sent. A producer's batches fit the largest record that the topics take,
-//! so it is replaced when that changes.
+//! so it is replaced when that changes. An entry that is larger is refused, with all entries of the
+//! same call.
 //!
 //! It never reports "not written" for a record that may have reached a broker.
 
-use super::batching::Batching;
+use super::batching::{Batching, WAIT_MAX};
 use super::brokers::Brokers;
-use super::connect::ConnectError;
+use super::connect_error::ConnectError;
 use super::native::Registered;
 use super::outcomes::{Outcomes, QUERY_TIMEOUT, Waiter};
 use super::rights::Granter;
 use super::settings::{BATCH_HEADER_BYTES, KafkaSettings};
+use super::sizes::{Compression, Sizes};
 use crate::port::{AppendError, Entry, PendingAppend, Writer};
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -20,7 +22,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -32,9 +34,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(2);
 struct Deliveries {
     outcomes: Arc<Outcomes>,
     brokers: Arc<Brokers>,
-    /// The largest batch that the topics take.
-    message_bytes: Arc<AtomicUsize>,
-    batching: Arc<Batching<Append>>,
+    sizes: Arc<Sizes>,
     granter: Granter,
     /// True once the brokers have refused to let this producer write idempotently. librdkafka then
     /// drops the queue without a reason.
@@ -64,7 +64,6 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = Box<Waiter>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, waiter: Box<Waiter>) {
-        self.batching.acknowledge();
         match result {
             Ok(message) => {
                 self.outcomes.delivered(message.topic(), message.partition(), message.offset(), *waiter);
@@ -92,7 +91,7 @@ impl Deliveries {
             headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len)).sum()
         });
         let bytes = message.key().map_or(0, <[u8]>::len) + message.payload().map_or(0, <[u8]>::len) + headers;
-        let most = self.message_bytes.load(Ordering::Acquire);
+        let most = self.sizes.least();
         most < usize::MAX && bytes + BATCH_HEADER_BYTES <= most
     }
 }
@@ -135,11 +134,14 @@ struct Sending {
     /// to write.
     producer: RwLock<Option<Made>>,
     granter: Granter,
-    batching: Arc<Batching<Append>>,
+    batching: Batching<Append>,
+    /// True if the operator has set `linger.ms`: then librdkafka alone makes batches.
+    lingers: bool,
     outcomes: Arc<Outcomes>,
     brokers: Arc<Brokers>,
     settings: Arc<KafkaSettings>,
-    message_bytes: Arc<AtomicUsize>,
+    sizes: Arc<Sizes>,
+    compression: Compression,
 }
 
 /// A producer, and the largest batch that the topics took when it was made.
@@ -149,20 +151,23 @@ struct Made {
 }
 
 impl KafkaWriter {
-    /// Makes a writer to topics that take batches of `message_bytes`, which may change.
+    /// Makes a writer to topics that take batches of these sizes, which may change.
     pub(super) fn new(
         settings: &Arc<KafkaSettings>,
         brokers: &Arc<Brokers>,
-        message_bytes: Arc<AtomicUsize>,
+        sizes: Arc<Sizes>,
     ) -> Result<Self, ConnectError> {
         let outcomes = Outcomes::new(settings.clone(), brokers.clone());
-        let batching = Arc::default();
+        let batching = Batching::default();
+        let lingers = settings.sets_linger();
         let granter = Granter::new(settings);
+        let compression = settings.compression();
         let (settings, brokers, producer) = (settings.clone(), brokers.clone(), RwLock::default());
-        let sending = Arc::new(Sending { producer, granter, batching, outcomes, brokers, settings, message_bytes });
+        let sending =
+            Arc::new(Sending { producer, granter, batching, lingers, outcomes, brokers, settings, sizes, compression });
         let thread = std::thread::Builder::new().name("log-sender".into()).spawn({
             let sending = sending.clone();
-            move || sending.batching.run(|append| sending.send(append))
+            move || sending.batching.run(|append| sending.send(append), || sending.await_acknowledgement())
         });
         let thread = thread.map_err(|error| ConnectError::Settings(format!("no thread can be started: {error}")))?;
         Ok(KafkaWriter { sending, thread: Some(thread) })
@@ -179,8 +184,7 @@ impl Sending {
         let deliveries = Deliveries {
             outcomes: self.outcomes.clone(),
             brokers: self.brokers.clone(),
-            message_bytes: self.message_bytes.clone(),
-            batching: self.batching.clone(),
+            sizes: self.sizes.clone(),
             granter: self.granter.clone(),
             may_not_write: AtomicBool::new(false),
         };
@@ -194,7 +198,7 @@ impl Sending {
     /// # Errors
     /// Why there is no producer.
     fn follow_size(&self) -> Result<(), String> {
-        let message_bytes = self.message_bytes.load(Ordering::Acquire);
+        let message_bytes = self.sizes.least();
         let is_current = |made: &Option<Made>| made.as_ref().is_some_and(|made| made.message_bytes == message_bytes);
         if is_current(&self.producer.read()) {
             return Ok(());
@@ -219,6 +223,36 @@ impl Sending {
         Ok(())
     }
 
+    /// Refuses entries if one of them can never fit: then none of them is written.
+    fn refuse_too_large(&self, appends: Vec<Append>) -> Option<Vec<Append>> {
+        let exceeded = |append: &Append| self.sizes.exceeded(&append.entry, self.compression);
+        if !appends.iter().any(|append| exceeded(append).is_some()) {
+            return Some(appends);
+        }
+        for append in appends {
+            let topic = self.settings.topic(append.entry.topic);
+            let why = match exceeded(&append) {
+                Some(most) => AppendError::TooLarge(format!(
+                    "{topic}: the record is larger than the {most} bytes of the topic's max.message.bytes"
+                )),
+                None => AppendError::NotWritten(format!("{topic}: a record of the same request is too large")),
+            };
+            self.outcomes.resolve(append.waiter, Err(why));
+        }
+        None
+    }
+
+    /// Has the queue sent at once, and returns when all of it is acknowledged, or soon. Entries that
+    /// come meanwhile share the next requests.
+    fn await_acknowledgement(&self) {
+        if self.lingers {
+            return;
+        }
+        if let Some(made) = &*self.producer.read() {
+            made.producer.flush_for(WAIT_MAX);
+        }
+    }
+
     /// Queues an entry at the producer. Blocks while its queue is full.
     fn send(&self, append: Append) {
         let Append { entry, waiter } = append;
@@ -237,7 +271,6 @@ impl Sending {
             delivery_opaque: Box::new(waiter),
         };
         if let Err(why) = self.follow_size() {
-            self.batching.acknowledge();
             let why = AppendError::NotWritten(format!("{topic}: {why}"));
             return self.outcomes.resolve(*record.delivery_opaque, Err(why));
         }
@@ -267,7 +300,6 @@ impl Sending {
                         (None, AppendError::Unknown(sentence)) => AppendError::NotWritten(sentence),
                         (None, why) => why,
                     };
-                    self.batching.acknowledge();
                     return self.outcomes.resolve(*back.delivery_opaque, Err(why));
                 }
             }
@@ -277,14 +309,23 @@ impl Sending {
 
 impl Writer for KafkaWriter {
     fn append(&self, entry: Entry) -> PendingAppend {
-        let (sender, appended) = oneshot::channel();
+        self.append_all(vec![entry]).pop().expect("one")
+    }
+
+    fn append_all(&self, entries: Vec<Entry>) -> Vec<PendingAppend> {
         let deadline = Instant::now() + self.sending.settings.delivery_timeout;
-        let bytes = entry.value.as_ref().map_or(0, Bytes::len);
-        let append = Append { entry, waiter: Waiter { sender, deadline } };
-        if let Some(append) = self.sending.batching.admit(append, bytes) {
-            self.sending.send(append);
+        let bytes = entries.iter().filter_map(|entry| entry.value.as_ref()).map(Bytes::len).sum();
+        let (appends, pending): (Vec<_>, Vec<_>) = entries
+            .into_iter()
+            .map(|entry| {
+                let (sender, appended) = oneshot::channel();
+                (Append { entry, waiter: Waiter { sender, deadline } }, appended)
+            })
+            .unzip();
+        if let Some(appends) = self.sending.refuse_too_large(appends) {
+            self.sending.batching.queue(appends, bytes);
         }
-        appended
+        pending
     }
 
     fn flush(&self, timeout: Duration) -> Result<(), AppendError> {
@@ -299,7 +340,8 @@ impl Writer for KafkaWriter {
             Ok(()) => "they are not sent yet".to_owned(),
             Err(error) => error.to_string(),
         };
-        let (open, timeout_ms) = (batching.open_count(), timeout.as_millis());
+        let queued = producer.read().as_ref().map_or(0, |made| made.producer.in_flight_count().max(0) as u64);
+        let (open, timeout_ms) = (batching.waiting_count() + queued, timeout.as_millis());
         Err(AppendError::Unknown(format!("{open} entries are not acknowledged after {timeout_ms} ms: {why}")))
     }
 }

@@ -298,7 +298,7 @@ mod tests {
                 properties: BTreeMap::from([("linger.ms".into(), linger_ms.to_string())]).into(),
                 ..KafkaSettings::default()
             };
-            KafkaWriter::new(&Arc::new(settings), &Arc::default(), Arc::new(usize::MAX.into())).unwrap()
+            KafkaWriter::new(&Arc::new(settings), &Arc::default(), Arc::default()).unwrap()
         }
 
         /// Sets the next answers to produce requests.

@@ -29,9 +29,14 @@ fn send(besieged: &Besieged, bytes: &[u8]) -> TcpStream {
 /// Holds connections until the other tenant was answered, and opens each again that the service
 /// closes.
 fn hold(besieged: &Besieged, count: usize, bytes: &[u8]) {
-    let mut open = send_on_all(besieged, count, bytes);
+    hold_mixed(besieged, count, &[bytes]);
+}
+
+/// As [`hold`], with different bytes on neighbouring connections.
+fn hold_mixed(besieged: &Besieged, count: usize, attacks: &[&[u8]]) {
+    let mut open: Vec<_> = attacks.iter().cycle().take(count).map(|bytes| (send(besieged, bytes), *bytes)).collect();
     besieged.until_answered(|| {
-        for stream in &mut open {
+        for (stream, bytes) in &mut open {
             let is_open = match stream.peek(&mut [0]) {
                 Ok(count) => count > 0,
                 Err(error) => error.kind() == ErrorKind::WouldBlock,
@@ -101,6 +106,40 @@ fn slow_bodies_hold_only_their_callers_share() {
 fn clients_that_read_nothing_starve_no_other_client() {
     let pipelined = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(500);
     Besieged::start(&[]).under(|besieged| hold(besieged, CONNECTIONS, pipelined.as_bytes()));
+}
+
+/// The beginning of a connection of HTTP/2 whose client gives no answer any room, and then
+/// `requests` times a head for a path with the bytes after it.
+fn http2(path: &str, requests: u32, after: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
+    let no_window = [0, 4, 0, 0, 0, 0];
+    let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &no_window)].concat();
+    for stream in (0..requests).map(|number| 2 * number + 1) {
+        // GET and http of the static table, then the path and the host as texts.
+        let text =
+            |index: u8, text: &str| [&[index, u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
+        let head = [vec![0x82, 0x86], text(4, path), text(1, "localhost")].concat();
+        bytes.extend([frame(1, 0b101, stream, &head), after(stream)].concat());
+    }
+    bytes
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// INV-SHARES, INV-CONNECTIONS: answers without room, resets, heads that never end, and pings.
+#[test]
+fn streams_of_http2_starve_no_other_client() {
+    let nothing = |_| Vec::new();
+    let unread = http2("/openapi.json", 100, nothing);
+    let too_many = http2("/livez", 1_000, nothing);
+    let resets = http2("/metrics", 1_000, |stream| frame(3, 0, stream, &8_u32.to_be_bytes()));
+    let half = [http2("/", 0, nothing), frame(1, 0, 1, &[0x82]), frame(9, 0, 1, &[0x86])].concat();
+    let pings = [http2("/", 0, nothing), frame(6, 0, 0, &[0; 8]).repeat(5_000)].concat();
+    let attacks = [half, pings, unread, too_many, resets];
+    Besieged::start(&[]).under(|besieged| hold_mixed(besieged, CONNECTIONS, &attacks.each_ref().map(Vec::as_slice)));
 }
 
 /// INV-SHARES: a position that the log does not have is answered at once, although the caller asks

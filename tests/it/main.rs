@@ -14,5 +14,6 @@ mod serve;
 mod snapshots;
 mod strangers;
 mod tickets;
+mod tls;
 mod tokens;
 mod updates;

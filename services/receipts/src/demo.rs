@@ -58,6 +58,8 @@ pub(crate) fn run(mut settings: Settings, plan: Plan) -> Result<(), Failure> {
             "the demo sends no token: do not set auth.issuer, auth.secret_file or auth.jwks_file (--auth-issuer)",
         ));
     }
+    // The demo asks itself by its address, which no certificate names.
+    settings.http.tls = None;
     let defaults = receipts_runtime::config::load(None, [], &[])?;
     let stay_address = settings.http.listen;
     let mut notice = None;

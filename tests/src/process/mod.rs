@@ -145,6 +145,8 @@ pub struct Service {
     errors: Arc<Mutex<String>>,
     /// Where it answers HTTP: `127.0.0.1:PORT`.
     pub address: String,
+    /// The same as a URL.
+    pub url: String,
     /// Where it answers operators, if that is another address.
     pub admin: Option<String>,
 }
@@ -214,9 +216,10 @@ impl Service {
         }
         let ready: Value = serde_json::from_str(&line).expect("a JSON line");
         assert_eq!(ready["ready"], name, "{line}");
-        let address_of = |url: &str| url.strip_prefix("http://").expect("a URL").to_owned();
-        let address = ready["http"].as_str().or(ready["listen"].as_str()).map(address_of).expect("an address");
-        Self { child, lines, errors, address, admin: ready["admin"].as_str().map(address_of) }
+        let address_of = |url: &str| url.split_once("://").expect("a URL").1.to_owned();
+        let url = ready["http"].as_str().or(ready["listen"].as_str()).expect("an address").to_owned();
+        let address = address_of(&url);
+        Self { child, lines, errors, url, address, admin: ready["admin"].as_str().map(address_of) }
     }
 
     /// Starts `receipts serve` on a free port.

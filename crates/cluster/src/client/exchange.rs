@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long an unused connection is kept. A projector keeps it longer by default
-/// (`http.head_timeout_ms`), so that no request is sent on a connection that the projector is
+/// (`http.keep_alive_ms`), so that no request is sent on a connection that the projector is
 /// closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The pause between two rounds of requests, and at least between two polls.

@@ -7,7 +7,7 @@ use crate::edge::alarm::Alarm;
 use crate::edge::connections::{Connection, EndsAt, GRACE, InProgress};
 use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::http::{Request, Response, Version};
+use axum::http::{Request, Response, StatusCode, Version};
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::rt::Executor;
@@ -42,6 +42,11 @@ pub(crate) fn answer(
     }
     async move {
         let delivery = DELIVERY.try_with(Arc::clone).ok();
+        if delivery.is_some() && !in_progress.start() {
+            let mut gone = Response::new(Answered { body: Body::empty(), rest: Bytes::new(), delivery, in_progress });
+            *gone.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            return Ok(gone);
+        }
         let mut response = router.call(request).await?;
         match (response.extensions_mut().remove::<EndsAt>(), &delivery) {
             (Some(EndsAt(at)), Some(delivery)) => delivery.0.lock().ends_at = Some(at + GRACE),
@@ -75,7 +80,7 @@ impl Answered {
     fn set_offered(&mut self, is_offered: bool) {
         if let Some(delivery) = &self.delivery {
             delivery.0.lock().offered_at = is_offered.then(Instant::now);
-            self.in_progress.set_unread(is_offered);
+            self.in_progress.set_waiting(is_offered);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::edge::alarm::Alarm;
 use crate::edge::budget::Share;
 use crate::edge::budget::meter::Meter;
 use parking_lot::Mutex;
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -60,9 +61,19 @@ struct Open {
     by_number: HashMap<u64, Arc<Connection>>,
     /// Connections that were ever open; numbers them.
     count: u64,
-    /// Connections that were idle at the last look, the longest idle first: since when, and the
-    /// number. A connection that has had a request since is idle since another time.
-    idle: VecDeque<(Instant, u64)>,
+    /// Connections that were idle at the last look, in the order in which they give way. A
+    /// connection that has had a request since is idle since another time.
+    idle: VecDeque<Idle>,
+}
+
+/// An idle connection. Of HTTP/2, the one with the most waiting requests beyond its first one gives
+/// way before all others: such a connection is a flood, or its client reads nothing. Then the one
+/// that is idle for the longest.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Idle {
+    further_waiting: Reverse<usize>,
+    since: Instant,
+    number: u64,
 }
 
 /// The requests in progress beyond the first one of each connection, which only HTTP/2 has. There
@@ -84,14 +95,16 @@ pub(crate) struct Connection {
 struct State {
     /// Requests in progress.
     requests: usize,
-    /// Those of them whose client does not read the answer; known of HTTP/2 only.
-    unread: usize,
+    /// Those of them that are not worked on: they have not begun, or their client does not read the
+    /// answer. Known of HTTP/2 only.
+    waiting: usize,
     /// Since when no other request is in progress, or the beginning of the connection.
     idle_since: Instant,
     /// The first byte of a head that is not complete yet, or the beginning of the connection.
     head_since: Option<Instant>,
     is_http2: bool,
-    /// True if a new connection needs the place of this idle one. A request that comes first wins.
+    /// True if a new connection needs the place of this idle one, and once it is closed. A request
+    /// of HTTP/1 that comes first wins.
     is_closing: bool,
     /// True while a new connection waits for the end of this one.
     is_asked: bool,
@@ -127,7 +140,7 @@ impl Connections {
                 if open.by_number.len() < self.max {
                     return Some(self.slot(&mut open));
                 }
-                if !close_longest_idle(&mut open) {
+                if !close_first_idle(&mut open) {
                     drop(open);
                     self.meter.refused(Share::Total, self.setting);
                     return None;
@@ -142,7 +155,7 @@ impl Connections {
         let connection = Arc::new(Connection {
             state: Mutex::new(State {
                 requests: 0,
-                unread: 0,
+                waiting: 0,
                 idle_since: now,
                 head_since: Some(now),
                 is_http2: false,
@@ -161,7 +174,7 @@ impl Connections {
     }
 
     /// Takes the place of one more request on a connection that has one. Returns false if there is
-    /// none: then the connection whose client reads nothing for the longest gives its places back.
+    /// none: then the connection that only waits, and that for the longest, gives its places back.
     fn take_further(&self) -> bool {
         let now = Instant::now();
         let mut further = self.further.lock();
@@ -177,13 +190,13 @@ impl Connections {
         self.meter.refused(Share::Total, self.setting);
         if !is_soon {
             let open = self.open.lock();
-            let unread_since = |connection: &&Arc<Connection>| {
+            let waiting_since = |connection: &&Arc<Connection>| {
                 let state = connection.state.lock();
-                state.idle_since().filter(|_| state.unread > 0)
+                state.idle_since().filter(|_| state.waiting > 0)
             };
-            let unread =
-                open.by_number.values().filter_map(|connection| Some((unread_since(&connection)?, connection)));
-            if let Some((_, connection)) = unread.min_by_key(|(since, _)| *since) {
+            let waiting =
+                open.by_number.values().filter_map(|connection| Some((waiting_since(&connection)?, connection)));
+            if let Some((_, connection)) = waiting.min_by_key(|(since, _)| *since) {
                 connection.state.lock().is_closing = true;
                 connection.told.notify_one();
             }
@@ -192,10 +205,10 @@ impl Connections {
     }
 }
 
-/// Tells the connection that is idle for the longest to close. Returns false if none is idle.
-fn close_longest_idle(open: &mut Open) -> bool {
+/// Tells the first idle connection to close. Returns false if none is idle.
+fn close_first_idle(open: &mut Open) -> bool {
     loop {
-        while let Some((since, number)) = open.idle.pop_front() {
+        while let Some(Idle { since, number, .. }) = open.idle.pop_front() {
             let Some(connection) = open.by_number.get(&number) else { continue };
             let mut state = connection.state.lock();
             if state.idle_since() == Some(since) {
@@ -204,8 +217,11 @@ fn close_longest_idle(open: &mut Open) -> bool {
                 return true;
             }
         }
-        let since = |connection: &Connection| connection.state.lock().idle_since();
-        let idle = open.by_number.iter().filter_map(|(number, connection)| Some((since(connection)?, *number)));
+        let idle = open.by_number.iter().filter_map(|(number, connection)| {
+            let state = connection.state.lock();
+            let further_waiting = Reverse(state.waiting.saturating_sub(1));
+            Some(Idle { further_waiting, since: state.idle_since()?, number: *number })
+        });
         open.idle = idle.collect();
         if open.idle.is_empty() {
             return false;
@@ -215,10 +231,10 @@ fn close_longest_idle(open: &mut Open) -> bool {
 }
 
 impl State {
-    /// Since when the connection is idle, or only its client keeps answers from ending; `None` if
-    /// it is not, or is being closed already.
+    /// Since when the connection is idle, or none of its requests is worked on; `None` if it is
+    /// not, or is being closed already.
     fn idle_since(&self) -> Option<Instant> {
-        (self.requests == self.unread && !self.is_closing).then_some(self.idle_since)
+        (self.requests == self.waiting && !self.is_closing).then_some(self.idle_since)
     }
 
     /// Returns when the connection has to be closed as it is now, and why.
@@ -275,6 +291,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.connection.state.lock().is_closing = true;
         let mut open = self.connections.open.lock();
         open.by_number.remove(&self.number);
         self.connections.meter.set_used(open.by_number.len() as u64);
@@ -297,18 +314,24 @@ impl Connection {
     }
 
     /// Marks a request as in progress until the guard is dropped. Without room for it, the guard
-    /// comes with the reason to refuse it.
+    /// comes with the reason to refuse it. A request of HTTP/2 waits until [`InProgress::start`].
     pub(crate) fn begin(self: &Arc<Self>, is_http2: bool) -> (InProgress, Option<NoRoom>) {
         let is_further = {
             let mut state = self.state.lock();
+            if state.requests == 0 {
+                state.idle_since = Instant::now();
+            }
             state.requests += 1;
-            (state.head_since, state.is_closing, state.is_http2) = (None, false, is_http2);
+            state.waiting += usize::from(is_http2);
+            (state.head_since, state.is_http2) = (None, is_http2);
+            // Otherwise a flood of streams would keep its connection from being closed.
+            state.is_closing &= is_http2;
             state.requests > 1
         };
         let connections = self.connections.upgrade().filter(|_| is_further);
         let holds_place = connections.as_ref().is_some_and(|connections| connections.take_further());
         let no_room = connections.filter(|_| !holds_place).map(|connections| NoRoom(connections.setting));
-        (InProgress { connection: Arc::clone(self), holds_place, is_unread: false, ends: false }, no_room)
+        (InProgress { connection: Arc::clone(self), holds_place, is_waiting: is_http2, ends: false }, no_room)
     }
 }
 
@@ -317,7 +340,7 @@ pub(crate) struct InProgress {
     connection: Arc<Connection>,
     /// True if it holds one of the places beyond the first of each connection.
     holds_place: bool,
-    is_unread: bool,
+    is_waiting: bool,
     ends: bool,
 }
 
@@ -329,14 +352,21 @@ impl InProgress {
         self.connection.told.notify_one();
     }
 
+    /// Begins a request of HTTP/2. Returns false if its connection is closed already, so that
+    /// nobody would get the answer.
+    pub(crate) fn start(&mut self) -> bool {
+        self.set_waiting(false);
+        !self.connection.state.lock().is_closing
+    }
+
     /// Notes whether only the client keeps the answer from going on. A connection of which that
     /// holds for all requests may be closed for a new one.
-    pub(crate) fn set_unread(&mut self, is_unread: bool) {
-        if self.is_unread != is_unread {
-            self.is_unread = is_unread;
+    pub(crate) fn set_waiting(&mut self, is_waiting: bool) {
+        if self.is_waiting != is_waiting {
+            self.is_waiting = is_waiting;
             let mut state = self.connection.state.lock();
-            state.unread = if is_unread { state.unread + 1 } else { state.unread - 1 };
-            if state.unread == state.requests {
+            state.waiting = if is_waiting { state.waiting + 1 } else { state.waiting - 1 };
+            if state.waiting == state.requests {
                 state.idle_since = Instant::now();
             }
         }
@@ -355,8 +385,8 @@ impl Drop for InProgress {
             state.ends_at = None;
         }
         state.requests -= 1;
-        state.unread -= usize::from(self.is_unread);
-        if state.requests == state.unread {
+        state.waiting -= usize::from(self.is_waiting);
+        if state.requests == state.waiting {
             state.idle_since = Instant::now();
             // Answers of HTTP/2 end on tasks of their own.
             if state.is_http2 {

@@ -105,7 +105,7 @@ async fn client_chooses_the_protocol() {
 }
 
 #[tokio::test]
-async fn changed_pair_is_served_and_a_bad_one_is_not() {
+async fn changed_pair_is_served_unless_it_is_bad() {
     let (first, second, third) = (pair(), pair(), pair());
     let all = [&first, &second, &third];
     let files = Files::of(&first);

@@ -75,6 +75,13 @@ fn take_here(
 }
 
 fn ask_service(settings: &Settings, url: &str, which: &Which, progress: &Progress, json: bool) -> Result<(), Failure> {
+    if url.starts_with("https://") {
+        return Err(anyhow!(
+            "the process that uses the data directory speaks TLS at {url}, which no certificate names: set \
+             http.admin_listen there, so that it has a listener for operators without TLS"
+        )
+        .into());
+    }
     let secret = receipts_assembly::operator_secret_of_holder(settings)?;
     let call = Call { url: format!("{url}{SNAPSHOTS_PATH}"), credential: secret.credential() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -7,6 +7,7 @@ mod client;
 mod dead_letters;
 mod demo;
 mod lists;
+mod many_partitions;
 mod migration;
 mod operator;
 mod rebuild;

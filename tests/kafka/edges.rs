@@ -7,7 +7,7 @@ use receipts_log::testing::{Broker, unique};
 use receipts_testkit::property::{Replay, number, scaled};
 use receipts_testkit::random::Random;
 use receipts_tests::process::{Answer, Service, errors, request, run};
-use receipts_tests::{eventually, receipt_path};
+use receipts_tests::{eventually, receipt_path, rounded};
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::sync::Mutex;
@@ -189,6 +189,19 @@ fn edges_answer_for_all_partitions_and_check_the_secret() {
     }
     let asked = eventually("all questions are counted", || questions(&edges[0]) - before, |asked| *asked >= READS);
     assert_eq!(asked, READS);
+    // A rounded token waits for the ends of all partitions, which the projectors ask for.
+    for (number, edge) in (2..6).zip(edges.iter().cycle()) {
+        let token = ingest.write(&read("g6", "m6", &people[number + 10]));
+        let answer = edge.get_after(&receipt_path("g6", "m6"), &rounded(&token, 12, 20));
+        assert_eq!((answer.status, &answer.body["read_count"]), (200, &json!(number)), "{}", answer.body);
+    }
+    // Ids in bodies.
+    let marks = edges[0].post("/v1/read-marks/query", &json!({"conversation_id": "g3", "user_ids": ["u09", "u01"]}));
+    let marks = &marks.body["read_marks"];
+    assert_eq!((&marks[0]["up_to_message_id"], &marks[1]), (&json!("m3"), &Value::Null), "{marks}");
+    let list = json!({"conversation_id": "g5", "message_id": "m5", "filter": "read"});
+    let list = edges[0].post("/v1/members/list", &list);
+    assert_eq!(list.body["members"].as_array().map(Vec::len), Some(2), "{}", list.body);
     // One projector stops in order; the other takes over its partitions from the log.
     assert_eq!(first.terminate(), Some(0));
     for edge in edges {

@@ -8,6 +8,9 @@ pub mod tables;
 pub mod tokens;
 pub mod witness;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use receipts_event::token::{Content, shortened};
 use receipts_log::testing::left_out;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -74,4 +77,17 @@ pub fn eventually<T: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> T, is
 #[must_use]
 pub fn receipt_path(conversation: &str, message: &str) -> String {
     format!("/v1/conversations/{conversation}/messages/{message}/receipt")
+}
+
+/// Returns a token of all partitions without the last bits of its offsets, as of a log with large
+/// offsets. Those that the token does not name are at 0.
+///
+/// # Panics
+/// If it is no exact token.
+#[must_use]
+pub fn rounded(token: &str, partition_count: u32, shift: u32) -> String {
+    let exact = Content::read(&URL_SAFE_NO_PAD.decode(token).expect("base64")).expect("a token");
+    let mut offsets: Vec<(u32, u64)> = (0..partition_count).map(|partition| (partition, 0)).collect();
+    exact.offsets.iter().for_each(|(partition, next)| offsets[*partition as usize].1 = shortened(*next, shift));
+    URL_SAFE_NO_PAD.encode(Content { shift, offsets, ..exact }.bytes())
 }

@@ -1,6 +1,6 @@
 /** The client: the read-receipt calls and events of a chat SDK, answered by the service. */
 
-import { segment, Transport, type ClientOptions } from "./http.js";
+import { isMangledInPaths, Transport, type ClientOptions } from "./http.js";
 import { Positions } from "./positions.js";
 import { ReceiptsProblem } from "./problem.js";
 import { subjectFields, UpdateStream, type StreamOptions, type StreamSubject } from "./stream.js";
@@ -12,6 +12,7 @@ import type {
   MembersPage,
   MessageRef,
   ReadMark,
+  ReadMarksAnswer,
   ReadMarkUpdate,
   Receipt,
   ReceiptUpdate,
@@ -150,13 +151,8 @@ export class ReceiptsClient {
     const receipts = new Array<Receipt>(messages.length);
     for (const [conversation_id, found] of byConversation(messages)) {
       for (const chunk of chunks(found, MESSAGES_MAX)) {
-        const answer = await this.#transport.call<{ receipts: Receipt[] }>({
-          method: "POST",
-          path: "/v1/receipts/query",
-          body: { conversation_id, message_ids: chunk.map(({ message }) => message.ID) },
-          isRepeatable: true,
-          isRead: true,
-        });
+        const body = { conversation_id, message_ids: chunk.map(({ message }) => message.ID) };
+        const answer = await this.#query<{ receipts: Receipt[] }>("/v1/receipts/query", body);
         chunk.forEach(({ index, message }, at) => (receipts[index] = of(message, answer.receipts[at])));
       }
     }
@@ -165,11 +161,23 @@ export class ReceiptsClient {
 
   /** Returns a page of the members who have read a message, have not read it, or left without reading. */
   async getGroupMessageReadMemberList({ message, filter, cursor, count }: MemberListOptions): Promise<MembersPage> {
-    const query = new URLSearchParams({ filter });
-    if (cursor) query.set("cursor", cursor);
-    if (count !== undefined) query.set("limit", String(count));
-    const path = `/v1/conversations/${segment(message.conversationID)}/messages/${segment(message.ID)}/members?${query}`;
-    const page = await this.#transport.call<MembersPage>({ method: "GET", path, isRepeatable: true, isRead: true });
+    const ids = [message.conversationID, message.ID] as const;
+    let page: MembersPage;
+    if (ids.some(isMangledInPaths)) {
+      const [conversation_id, message_id] = ids;
+      const limit = count !== undefined && { limit: count };
+      page = await this.#query("/v1/members/list", {
+        ...{ conversation_id, message_id, filter, ...limit },
+        ...(cursor && { cursor }),
+      });
+    } else {
+      const query = new URLSearchParams({ filter });
+      if (cursor) query.set("cursor", cursor);
+      if (count !== undefined) query.set("limit", String(count));
+      const [conversation, id] = ids.map(encodeURIComponent);
+      const path = `/v1/conversations/${conversation}/messages/${id}/members?${query}`;
+      page = await this.#transport.call({ method: "GET", path, isRepeatable: true, isRead: true });
+    }
     of(message, page.receipt);
     return page;
   }
@@ -191,7 +199,10 @@ export class ReceiptsClient {
 
   /** Returns how far a person has read a conversation; `null` if there is no read mark. */
   async getC2CReadMark(conversationID: string, userID: string): Promise<ReadMark | null> {
-    const path = `/v1/conversations/${segment(conversationID)}/read-marks/${segment(userID)}`;
+    if (isMangledInPaths(conversationID) || isMangledInPaths(userID)) {
+      return (await this.getC2CReadMarks(conversationID, [userID]))[0] ?? null;
+    }
+    const path = `/v1/conversations/${encodeURIComponent(conversationID)}/read-marks/${encodeURIComponent(userID)}`;
     try {
       const mark = await this.#transport.call<ReadMark>({ method: "GET", path, isRepeatable: true, isRead: true });
       if (mark.reader_id !== userID) throw new Error(OTHER_IDS);
@@ -200,6 +211,19 @@ export class ReceiptsClient {
       if (error instanceof ReceiptsProblem && error.is("not-found")) return null;
       throw error;
     }
+  }
+
+  /** Returns how far each person has read a conversation, in the given order; `null` where there is no read mark. */
+  async getC2CReadMarks(conversationID: string, userIDs: readonly string[]): Promise<(ReadMark | null)[]> {
+    const marks: (ReadMark | null)[] = [];
+    for (const user_ids of chunks(userIDs, MESSAGES_MAX)) {
+      const body = { conversation_id: conversationID, user_ids };
+      const { read_marks } = await this.#query<ReadMarksAnswer>("/v1/read-marks/query", body);
+      const areOf = read_marks.every((mark, at) => mark === null || mark.reader_id === user_ids[at]);
+      if (read_marks.length !== user_ids.length || !areOf) throw new Error(OTHER_IDS);
+      marks.push(...read_marks);
+    }
+    return marks;
   }
 
   /**
@@ -290,6 +314,11 @@ export class ReceiptsClient {
         });
       }
     }
+  }
+
+  /** Asks with ids in a body. */
+  async #query<Answer>(path: string, body: unknown): Promise<Answer> {
+    return await this.#transport.call<Answer>({ method: "POST", path, body, isRepeatable: true, isRead: true });
   }
 
   #read(options: ReadOptions): { reader_id: string; read_at_ms?: number; hidden?: boolean } {

@@ -62,13 +62,12 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** Encodes an id as a path segment. */
-export function segment(id: string): string {
-  if (id === "." || id === "..") {
-    // URLs treat `.` and `..` as path steps even when they are encoded.
-    throw new TypeError(`the id ${JSON.stringify(id)} cannot be part of a URL`);
-  }
-  return encodeURIComponent(id);
+/**
+ * Whether some proxies or clients change a path with this id, encoded or not: they decode slashes, resolve dots, decode
+ * twice, or refuse control characters.
+ */
+export function isMangledInPaths(id: string): boolean {
+  return id === "." || id === ".." || /[/\\%\p{Cc}]/u.test(id);
 }
 
 /** Sends requests to the service and keeps the positions of its answers. */
@@ -148,9 +147,21 @@ export class Transport {
     }
   }
 
+  /** Sends a request once, or a second time without positions if they are too long for a proxy. */
   async #once<Answer>(request: RequestSpec): Promise<Answer> {
+    const { mark, token } = this.#positions;
+    const waitedFor = request.isRead ? token : "";
+    try {
+      return await this.#attempt<Answer>(request, waitedFor, mark);
+    } catch (error) {
+      if (waitedFor === "" || !isTooLong(error)) throw error;
+      return await this.#attempt<Answer>(request, "", mark);
+    }
+  }
+
+  /** Sends a request that waits for `waitedFor`, which holds what was added up to `mark`. */
+  async #attempt<Answer>(request: RequestSpec, waitedFor: string, mark: number): Promise<Answer> {
     const { waitMs, timeoutMs = 30_000 } = this.#options;
-    const waitedFor = request.isRead ? this.#positions.token : "";
     const response = await fetch(this.url(request.path), {
       method: request.method,
       headers: {
@@ -166,7 +177,7 @@ export class Transport {
       const problem = await ReceiptsProblem.of(response);
       // Tokens of another log, for instance after a new setup, would break every later read. So
       // would a token that is too long for a proxy, which answers with a page of its own.
-      if (problem.is("bad-position") || isTooLong(problem)) this.#positions.remove(waitedFor);
+      if (waitedFor !== "" && (problem.is("bad-position") || isTooLong(problem))) this.#positions.remove(mark);
       throw problem;
     }
     const answer = (await response.json()) as Answer;
@@ -175,7 +186,7 @@ export class Transport {
     const position = response.headers.get("Receipts-Position");
     if (position !== null) {
       // The answer's position includes everything that the read waited for.
-      this.#positions.remove(waitedFor);
+      if (waitedFor !== "") this.#positions.remove(mark);
       this.observe(position);
     }
     return answer;
@@ -188,8 +199,10 @@ export function isUnauthenticated(error: unknown): boolean {
 }
 
 /** Whether a head was refused by a server that does not explain itself. */
-function isTooLong(problem: ReceiptsProblem): boolean {
-  return (problem.status === 400 || problem.status === 431) && problem.type === "about:blank";
+function isTooLong(error: unknown): boolean {
+  return (
+    error instanceof ReceiptsProblem && (error.status === 400 || error.status === 431) && error.type === "about:blank"
+  );
 }
 
 function mayRepeat(request: RequestSpec, error: unknown): boolean {

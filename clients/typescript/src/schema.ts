@@ -178,6 +178,51 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/members/list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Lists the members of a message whose ids are in the body.
+         * @description The answer is that of the list whose ids are in the path, and both take the cursors of one
+         *     another. Some proxies decode or shorten paths, so ids with `/`, `.`, `%` or control characters
+         *     are safe only here.
+         */
+        post: operations["list_members_by_body"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/read-marks/query": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Returns up to where each of several people has read a conversation.
+         * @description The answer has one read mark for each id, in the order of the request, or null where there is
+         *     none. For callers with the scope `receipts:members`, for current members and observers of the
+         *     conversation, and for a person who asks for nobody else. The ids are in the body, so ids with
+         *     `/`, `.`, `%` or control characters pass every proxy.
+         */
+        post: operations["query_read_marks"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/receipts/query": {
         parameters: {
             query?: never;
@@ -297,6 +342,21 @@ export interface components {
             read_at_ms?: number;
             user_id: string;
         };
+        /** @description A page of a member list, with its ids. */
+        MembersList: {
+            /** @example g1 */
+            conversation_id: string;
+            /** @description The `next_cursor` of the page before. Absent or null for the first page. */
+            cursor?: string | null;
+            filter: ("read" | "unread" | "departed") & Record<string, never>;
+            /**
+             * Format: int32
+             * @description The most members of the page; 100 if absent.
+             */
+            limit?: number | null;
+            /** @example m1 */
+            message_id: string;
+        };
         /** @description A page of a member list. */
         MembersPage: {
             /** @description Whether this is the last page. */
@@ -390,6 +450,45 @@ export interface components {
              * @description The copy with the higher version is the newer one.
              */
             version: number;
+        };
+        /** @description The answer to a query of read marks. */
+        ReadMarksAnswer: {
+            /** @description The same token as in the header `Receipts-Position`. */
+            position: string;
+            /** @description One read mark for each id, in the order of the request; null if there is none. */
+            read_marks: ({
+                /**
+                 * Format: int64
+                 * @description Unix milliseconds.
+                 */
+                read_at_ms: number;
+                reader_id: string;
+                /** @description Absent if a time moved the mark. */
+                up_to_message_id?: string;
+                /**
+                 * Format: int64
+                 * @description Unix milliseconds.
+                 */
+                up_to_sent_at_ms: number;
+                /**
+                 * Format: int64
+                 * @description The copy with the higher version is the newer one.
+                 */
+                version: number;
+            } | null)[];
+        };
+        /** @description The people whose read marks are asked for. */
+        ReadMarksQuery: {
+            /** @example g1 */
+            conversation_id: string;
+            /**
+             * @description The people. An id that appears twice is answered twice.
+             * @example [
+             *       "bob",
+             *       "carol"
+             *     ]
+             */
+            user_ids: string[];
         };
         /** @description How far the service is behind the log. */
         ReadinessAnswer: {
@@ -854,7 +953,7 @@ export interface components {
     parameters: {
         /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
         "Receipts-Caller": string;
-        /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
+        /** @description A token, or up to 100 separated by commas. The answer waits until all their positions are folded. */
         "Receipts-Min-Position": string;
         /** @description The tenant, `default` if absent. Only if no authentication is configured. */
         "Receipts-Tenant": string;
@@ -863,7 +962,7 @@ export interface components {
     };
     requestBodies: never;
     headers: {
-        /** @description An opaque token: how far the log was folded for this answer, or the written events. A later read that sends it in `Receipts-Min-Position` is at least as fresh. */
+        /** @description An opaque token: how far the log was folded for this answer, or the written events. A later read that sends it in `Receipts-Min-Position` is at least as fresh. It has at most 2,000 characters. */
         "Receipts-Position": string;
         /** @description Only while the owner of the state does not hear from the log: for how many whole seconds it has not. Newer events may not be in the answer. */
         "Receipts-Stale": number;
@@ -987,7 +1086,7 @@ export interface operations {
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
                 /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
-                /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
+                /** @description A token, or up to 100 separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
                 /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
@@ -995,7 +1094,8 @@ export interface operations {
             path: {
                 /**
                  * @description The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients remove `.`
-                 *     and `..` from a path, encoded or not. Ask for such ids with `POST /v1/receipts/query`.
+                 *     and `..` from a path, encoded or not. Ask for such ids with `POST /v1/receipts/query` and
+                 *     `POST /v1/members/list`.
                  * @example g1
                  */
                 conversation_id: string;
@@ -1040,7 +1140,7 @@ export interface operations {
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
                 /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
-                /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
+                /** @description A token, or up to 100 separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
                 /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
@@ -1048,7 +1148,8 @@ export interface operations {
             path: {
                 /**
                  * @description The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients remove `.`
-                 *     and `..` from a path, encoded or not. Ask for such ids with `POST /v1/receipts/query`.
+                 *     and `..` from a path, encoded or not. Ask for such ids with `POST /v1/receipts/query` and
+                 *     `POST /v1/members/list`.
                  * @example g1
                  */
                 conversation_id: string;
@@ -1092,15 +1193,15 @@ export interface operations {
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
                 /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
-                /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
+                /** @description A token, or up to 100 separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
                 /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
             };
             path: {
                 /**
-                 * @description The conversation, percent-encoded, a slash as `%2F`. A client that removes `.` and `..` from
-                 *     a path cannot get the read marks of such ids.
+                 * @description The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients remove `.`
+                 *     and `..` from a path, encoded or not. Ask for such ids with `POST /v1/read-marks/query`.
                  * @example g1
                  */
                 conversation_id: string;
@@ -1191,6 +1292,102 @@ export interface operations {
             503: components["responses"]["503"];
         };
     };
+    list_members_by_body: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The tenant, `default` if absent. Only if no authentication is configured. */
+                "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
+                /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
+                "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
+                /** @description A token, or up to 100 separated by commas. The answer waits until all their positions are folded. */
+                "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
+                "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        /** @description The list. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MembersList"];
+            };
+        };
+        responses: {
+            /** @description A page of the list. */
+            200: {
+                headers: {
+                    "Receipts-Position": components["headers"]["Receipts-Position"];
+                    "Receipts-Stale": components["headers"]["Receipts-Stale"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MembersPage"];
+                };
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            408: components["responses"]["408"];
+            409: components["responses"]["409"];
+            413: components["responses"]["413"];
+            415: components["responses"]["415"];
+            429: components["responses"]["429"];
+            431: components["responses"]["431"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    query_read_marks: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The tenant, `default` if absent. Only if no authentication is configured. */
+                "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
+                /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
+                "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
+                /** @description A token, or up to 100 separated by commas. The answer waits until all their positions are folded. */
+                "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
+                /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
+                "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        /** @description The people. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReadMarksQuery"];
+            };
+        };
+        responses: {
+            /** @description One read mark or null for each id. */
+            200: {
+                headers: {
+                    "Receipts-Position": components["headers"]["Receipts-Position"];
+                    "Receipts-Stale": components["headers"]["Receipts-Stale"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReadMarksAnswer"];
+                };
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            408: components["responses"]["408"];
+            413: components["responses"]["413"];
+            415: components["responses"]["415"];
+            429: components["responses"]["429"];
+            431: components["responses"]["431"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
     query_receipts: {
         parameters: {
             query?: never;
@@ -1199,7 +1396,7 @@ export interface operations {
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
                 /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
-                /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
+                /** @description A token, or up to 100 separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
                 /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];
@@ -1268,7 +1465,7 @@ export interface operations {
                 "Receipts-Tenant"?: components["parameters"]["Receipts-Tenant"];
                 /** @description The calling user, percent-encoded, who then has the scope `receipts:own`. If absent, the caller is a service with all scopes. Only if no authentication is configured. */
                 "Receipts-Caller"?: components["parameters"]["Receipts-Caller"];
-                /** @description A token, or several separated by commas. The answer waits until all their positions are folded. */
+                /** @description A token, or up to 100 separated by commas. The answer waits until all their positions are folded. */
                 "Receipts-Min-Position"?: components["parameters"]["Receipts-Min-Position"];
                 /** @description The longest wait for the position, milliseconds; then the answer is 503. 1000 if absent. Values above 30,000 mean 30,000. */
                 "Receipts-Wait-Ms"?: components["parameters"]["Receipts-Wait-Ms"];

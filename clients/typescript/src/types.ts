@@ -26,6 +26,8 @@ export type Member = Schemas["Member"];
 export type MembersPage = Omit<Schemas["MembersPage"], "receipt"> & { receipt: Receipt };
 /** How far a person has read a conversation. */
 export type ReadMark = Schemas["ReadMark"];
+/** The answer to a query of read marks. */
+export type ReadMarksAnswer = { read_marks: (ReadMark | null)[]; position: string };
 /** An error report of the service (RFC 9457). */
 export type Problem = Omit<Schemas["Problem"], "receipt"> & { receipt?: Receipt };
 /** An offending item of a request, by JSON Pointer. */

@@ -1,11 +1,11 @@
 //! The calls of the API. The only state is the positions, which the transport keeps.
 
 use crate::builder::Builder;
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use crate::event::{Body, Event};
 use crate::positions::Positions;
-use crate::transport::{Request, Transport, encode, segment};
-use crate::types::{Accepted, Filter, Member, MembersPage, ReadMark, Receipt, ReceiptsAnswer};
+use crate::transport::{Request, Transport, encode, is_mangled_in_paths};
+use crate::types::{Accepted, Filter, Member, MembersPage, ReadMark, ReadMarksAnswer, Receipt, ReceiptsAnswer, Status};
 use crate::updates::Subscription;
 use futures_util::stream::{Stream, TryStreamExt as _, iter, try_unfold};
 use reqwest::Method;
@@ -51,6 +51,23 @@ struct Query<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     conversation_id: Option<&'a str>,
     message_ids: Vec<&'a str>,
+}
+
+/// The body of a page of members.
+#[derive(Serialize)]
+struct List<'a> {
+    conversation_id: &'a str,
+    message_id: &'a str,
+    filter: &'a str,
+    limit: u32,
+    cursor: Option<&'a str>,
+}
+
+/// The body of a query for several read marks.
+#[derive(Serialize)]
+struct Marks<'a> {
+    conversation_id: &'a str,
+    user_ids: Vec<&'a str>,
 }
 
 impl Client {
@@ -146,19 +163,12 @@ impl Client {
         let mut receipts = Vec::with_capacity(message_ids.len());
         for some in message_ids.chunks(MESSAGES_MAX) {
             let query = Query { conversation_id, message_ids: some.iter().map(AsRef::as_ref).collect() };
-            let request = Request {
-                what: "a query of receipts",
-                method: Method::POST,
-                path: "/v1/receipts/query".to_owned(),
-                body: Some(serde_json::to_vec(&query).map_err(|error| Error::Usage(error.to_string()))?),
-                is_repeatable: true,
-                is_read: true,
-            };
-            let answer = self.0.call::<ReceiptsAnswer>(&request).await?.receipts;
+            let what = "a query of receipts";
+            let answer = self.query::<ReceiptsAnswer>(what, "/v1/receipts/query", &query).await?.receipts;
             let are_of = answer.len() == some.len()
                 && answer.iter().zip(some).all(|(receipt, id)| is_of(receipt, conversation_id, id.as_ref()));
             if !are_of {
-                return Err(Error::OtherIds { what: request.what });
+                return Err(Error::OtherIds { what });
             }
             receipts.extend(answer);
         }
@@ -172,7 +182,12 @@ impl Client {
     /// `forbidden` if the caller may not see the receipt, whether the message exists or not; or if
     /// the request fails.
     pub async fn receipt(&self, conversation_id: &str, message_id: &str) -> Result<Receipt, Error> {
-        let path = format!("{}/receipt", message_path(conversation_id, message_id)?);
+        if is_mangled_in_paths(conversation_id) || is_mangled_in_paths(message_id) {
+            let found = self.receipts(Some(conversation_id), &[message_id]).await?.into_iter().next();
+            let receipt = found.ok_or(Error::OtherIds { what: "a receipt" })?;
+            return if receipt.status == Status::Forbidden { Err(forbidden()) } else { Ok(receipt) };
+        }
+        let path = format!("{}/receipt", message_path(conversation_id, message_id));
         let receipt = match self.read("a receipt", path).await {
             Err(Error::Problem(mut problem)) if problem.is("not-found") => match problem.receipt.take() {
                 Some(receipt) => *receipt,
@@ -202,13 +217,18 @@ impl Client {
         limit: u32,
         cursor: Option<&str>,
     ) -> Result<MembersPage, Error> {
-        let mut path = message_path(conversation_id, message_id)?;
-        path += &format!("/members?filter={}&limit={limit}", filter.name());
-        if let Some(cursor) = cursor {
-            path += &format!("&cursor={}", encode(cursor));
-        }
         let what = "a page of members";
-        let page: MembersPage = self.read(what, path).await?;
+        let page: MembersPage = if is_mangled_in_paths(conversation_id) || is_mangled_in_paths(message_id) {
+            let list = List { conversation_id, message_id, filter: filter.name(), limit, cursor };
+            self.query(what, "/v1/members/list", &list).await?
+        } else {
+            let mut path = message_path(conversation_id, message_id);
+            path += &format!("/members?filter={}&limit={limit}", filter.name());
+            if let Some(cursor) = cursor {
+                path += &format!("&cursor={}", encode(cursor));
+            }
+            self.read(what, path).await?
+        };
         if is_of(&page.receipt, Some(conversation_id), message_id) { Ok(page) } else { Err(Error::OtherIds { what }) }
     }
 
@@ -248,13 +268,39 @@ impl Client {
     /// # Errors
     /// `forbidden` if the caller may not see the read mark; or if the request fails.
     pub async fn read_mark(&self, conversation_id: &str, user_id: &str) -> Result<Option<ReadMark>, Error> {
-        let path = format!("/v1/conversations/{}/read-marks/{}", segment(conversation_id)?, segment(user_id)?);
+        if is_mangled_in_paths(conversation_id) || is_mangled_in_paths(user_id) {
+            return Ok(self.read_marks(conversation_id, &[user_id]).await?.into_iter().next().flatten());
+        }
+        let path = format!("/v1/conversations/{}/read-marks/{}", encode(conversation_id), encode(user_id));
         match self.read::<ReadMark>("a read mark", path).await {
             Ok(mark) if mark.reader_id == user_id => Ok(Some(mark)),
             Ok(_) => Err(Error::OtherIds { what: "a read mark" }),
             Err(error) if error.is("not-found") => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns how far each person has read a conversation, in the given order; `None` where there is
+    /// no read mark. More than 100 people take several requests.
+    ///
+    /// # Errors
+    /// `forbidden` if the caller may not see one of the read marks; or if a request fails.
+    pub async fn read_marks<I: AsRef<str>>(
+        &self,
+        conversation_id: &str,
+        user_ids: &[I],
+    ) -> Result<Vec<Option<ReadMark>>, Error> {
+        let (what, mut marks) = ("a query of read marks", Vec::with_capacity(user_ids.len()));
+        for some in user_ids.chunks(MESSAGES_MAX) {
+            let query = Marks { conversation_id, user_ids: some.iter().map(AsRef::as_ref).collect() };
+            let answer = self.query::<ReadMarksAnswer>(what, "/v1/read-marks/query", &query).await?.read_marks;
+            let is_of = |(mark, id): (&Option<ReadMark>, &I)| mark.as_ref().is_none_or(|m| m.reader_id == id.as_ref());
+            if answer.len() != some.len() || !answer.iter().zip(some).all(is_of) {
+                return Err(Error::OtherIds { what });
+            }
+            marks.extend(answer);
+        }
+        Ok(marks)
     }
 
     /// Subscribes to the updates of the messages that a person sent, and of the read marks of that
@@ -267,6 +313,18 @@ impl Client {
     /// Subscribes to the updates of a conversation. For callers with the scope `receipts:members`.
     pub fn updates_of_conversation(&self, conversation_id: &str) -> Subscription {
         Subscription::new(Arc::clone(&self.0), format!("/v1/updates?conversation_id={}", encode(conversation_id)))
+    }
+
+    /// Asks with ids in a body.
+    async fn query<Answer: serde::de::DeserializeOwned>(
+        &self,
+        what: &'static str,
+        path: &str,
+        query: &(impl Serialize + Sync),
+    ) -> Result<Answer, Error> {
+        let body = serde_json::to_vec(query).map_err(|error| Error::Usage(error.to_string()))?;
+        let (path, body) = (path.to_owned(), Some(body));
+        self.0.call(&Request { what, method: Method::POST, path, body, is_repeatable: true, is_read: true }).await
     }
 
     async fn read<Answer: serde::de::DeserializeOwned>(
@@ -284,14 +342,27 @@ impl fmt::Debug for Client {
     }
 }
 
+/// The problem of a single receipt, which a query puts into the receipt's status.
+fn forbidden() -> Error {
+    Error::Problem(Box::new(Problem {
+        type_uri: "urn:receipts:problem:forbidden".to_owned(),
+        title: "The caller may not see this".to_owned(),
+        status: 403,
+        detail: None,
+        errors: Vec::new(),
+        receipt: None,
+        retry_after: None,
+    }))
+}
+
 /// Whether a receipt is of this message.
 fn is_of(receipt: &Receipt, conversation_id: Option<&str>, message_id: &str) -> bool {
     receipt.message_id == message_id
         && conversation_id.is_none_or(|wanted| receipt.conversation_id.as_deref() == Some(wanted))
 }
 
-fn message_path(conversation_id: &str, message_id: &str) -> Result<String, Error> {
-    Ok(format!("/v1/conversations/{}/messages/{}", segment(conversation_id)?, segment(message_id)?))
+fn message_path(conversation_id: &str, message_id: &str) -> String {
+    format!("/v1/conversations/{}/messages/{}", encode(conversation_id), encode(message_id))
 }
 
 /// Splits events into requests, as many per request as its number and bytes allow. Returns for each

@@ -37,8 +37,8 @@
 //! - **Errors are typed**: [`Error::Problem`] has the `type`, the `status` and the offending items
 //!   of RFC 9457.
 //!
-//! The ids `.` and `..` cannot be part of a URL's path. The client refuses single receipts, lists
-//! and read marks with such ids.
+//! Proxies and URLs change some ids in paths: `.`, `..`, and those with `/`, `\`, `%` or control
+//! characters. The client sends these in bodies, so they are as good as others.
 
 mod builder;
 mod client;
@@ -53,7 +53,7 @@ pub use builder::Builder;
 pub use client::Client;
 pub use error::{BoxError, Error, Problem, ProblemItem};
 pub use types::{
-    Accepted, Counts, Filter, Kind, Member, MembersPage, NewReader, ReadMark, ReadMarkUpdate, Receipt, ReceiptUpdate,
-    ReceiptsAnswer, Status, Update,
+    Accepted, Counts, Filter, Kind, Member, MembersPage, NewReader, ReadMark, ReadMarkUpdate, ReadMarksAnswer, Receipt,
+    ReceiptUpdate, ReceiptsAnswer, Status, Update,
 };
 pub use updates::{Subscription, Updates};

@@ -78,13 +78,10 @@ pub(crate) fn encode(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
 
-/// Encodes an id as a path segment.
-pub(crate) fn segment(id: &str) -> Result<String, Error> {
-    if matches!(id, "." | "..") {
-        // URLs treat `.` and `..` as path steps even when they are encoded.
-        return Err(Error::Usage(format!("the id {id:?} cannot be part of a URL: use a query for several receipts")));
-    }
-    Ok(encode(id))
+/// Whether some proxies or clients change a path with this id, encoded or not: they decode slashes,
+/// resolve dots, decode twice, or refuse control characters.
+pub(crate) fn is_mangled_in_paths(id: &str) -> bool {
+    matches!(id, "." | "..") || id.chars().any(|char| matches!(char, '/' | '\\' | '%') || char.is_control())
 }
 
 /// Returns a doubling wait with a random half, so that clients of one service do not return
@@ -141,13 +138,31 @@ impl Transport {
         unreachable!("the loop ends with the last attempt")
     }
 
+    /// Sends a request once, or a second time without positions if they are too long for a proxy.
     async fn once<Answer: DeserializeOwned>(&self, call: &Request) -> Result<Answer, Error> {
+        let (waited_for, mark) = {
+            let positions = self.positions();
+            (if call.is_read { positions.token() } else { String::new() }, positions.mark())
+        };
+        match self.attempt(call, &waited_for, mark).await {
+            Err(Error::Problem(problem)) if is_too_long(&problem) && !waited_for.is_empty() => {
+                self.attempt(call, "", mark).await
+            }
+            done => done,
+        }
+    }
+
+    /// Sends a request that waits for `waited_for`, which holds what was added up to `mark`.
+    async fn attempt<Answer: DeserializeOwned>(
+        &self,
+        call: &Request,
+        waited_for: &str,
+        mark: u64,
+    ) -> Result<Answer, Error> {
         let mut headers = self.credentials().await?;
-        let mut waited_for = String::new();
         if call.is_read {
-            waited_for = self.position();
             if !waited_for.is_empty() {
-                headers.insert(MIN_POSITION, value("a position", &waited_for)?);
+                headers.insert(MIN_POSITION, value("a position", waited_for)?);
             }
             headers.extend(self.wait.map(|wait| (WAIT, HeaderValue::from(wait.as_millis() as u64))));
         }
@@ -161,11 +176,11 @@ impl Transport {
         let response = request.headers(headers).timeout(timeout).send().await.map_err(unanswered)?;
         if !response.status().is_success() {
             let problem = Problem::of(response).await;
-            if problem.is("bad-position") || is_too_long(&problem) {
+            if !waited_for.is_empty() && (problem.is("bad-position") || is_too_long(&problem)) {
                 // Tokens of another log, for instance after a new setup, would break every later
                 // read. So would a token that is too long for a proxy, which answers with a page of
                 // its own.
-                self.positions().remove(&waited_for);
+                self.positions().remove(mark);
             }
             return Err(Error::Problem(problem));
         }
@@ -179,7 +194,9 @@ impl Transport {
         if let Some(position) = position {
             // The answer's position includes everything that the read waited for.
             let mut positions = self.positions();
-            positions.remove(&waited_for);
+            if !waited_for.is_empty() {
+                positions.remove(mark);
+            }
             positions.add(&position);
         }
         Ok(answer)
@@ -274,8 +291,13 @@ mod tests {
 
     #[test]
     fn ids_are_encoded_for_urls() {
-        assert_eq!(segment("a/b?c#d %é~-_.").ok().as_deref(), Some("a%2Fb%3Fc%23d%20%25%C3%A9~-_."));
-        assert!(segment(".").is_err() && segment("..").is_err() && segment("...").is_ok());
+        assert_eq!(encode("a/b?c#d %é~-_."), "a%2Fb%3Fc%23d%20%25%C3%A9~-_.");
+    }
+
+    #[test]
+    fn ids_for_bodies_are_those_that_paths_mangle() {
+        assert!([".", "..", "a/b", "a%b", "a\\b", "a\0", "\u{7f}"].into_iter().all(is_mangled_in_paths));
+        assert!(!["a.b", "...", "19:ab@thread.v2", "!r:example.org", "é ?#;"].into_iter().any(is_mangled_in_paths));
     }
 
     #[test]

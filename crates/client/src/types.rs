@@ -168,6 +168,15 @@ pub struct ReceiptsAnswer {
     pub position: String,
 }
 
+/// The answer to a query for several read marks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadMarksAnswer {
+    /// One read mark or `None` per id, in the requested order.
+    pub read_marks: Vec<Option<ReadMark>>,
+    /// A token of the position up to which the log was folded.
+    pub position: String,
+}
+
 /// An update of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]

@@ -275,6 +275,23 @@ impl Answers for Peers {
         Ok(())
     }
 
+    /// Asks one question of each projector, and none where the folded positions say enough.
+    async fn ends(&self, most: &Positions) -> Result<Positions, Unavailable> {
+        let mut folded = self.shared.table.read().positions();
+        folded.merge(&self.shared.floor.lock());
+        let is_folded = |&(partition, most): &(u32, u64)| folded.next_offset(partition) >= most;
+        let mut ends: Positions = most.iter().filter(is_folded).collect();
+        let unknown: Vec<u32> = most.iter().filter(|of| !is_folded(of)).map(|(partition, _)| partition).collect();
+        let nothing = Awaited { min: Positions::new(), unfolded: Positions::new(), deadline: Instant::now() };
+        let question = |partitions: &[u32]| Question::Ends {
+            most: partitions.iter().map(|&partition| (partition, most.next_offset(partition))).collect(),
+        };
+        for answer in self.gather(&unknown, &nothing, question).await? {
+            ends.merge(&decode_reply::<Positions>(Ok(answer))?.value);
+        }
+        Ok(ends)
+    }
+
     fn after(&self, min: &Positions, timeout: Duration) -> Option<Arc<dyn Answers>> {
         let awaited = self.awaited(min, timeout);
         (!awaited.unfolded.is_empty()).then(|| Arc::new(Self { awaited, ..self.clone() }) as _)
@@ -348,6 +365,19 @@ impl Answers for Peers {
             tenant: conversation.tenant.to_owned(),
             conversation_id: conversation.conversation_id.to_owned(),
             user_id: user_id.to_owned(),
+        };
+        self.ask(conversation.partition, question).await
+    }
+
+    async fn read_marks(
+        &self,
+        conversation: Conversation<'_>,
+        user_ids: &[String],
+    ) -> Result<Answer<Vec<Option<ReadMark>>>, Unavailable> {
+        let question = Question::ReadMarks {
+            tenant: conversation.tenant.to_owned(),
+            conversation_id: conversation.conversation_id.to_owned(),
+            user_ids: user_ids.to_vec(),
         };
         self.ask(conversation.partition, question).await
     }

@@ -5,7 +5,7 @@
 
 use crate::protocol::{PeerReply, PeerRequest, Question};
 use receipts_fold::view::FoundReceipt;
-use receipts_query::{Answer, Answers, Conversation, Unavailable};
+use receipts_query::{Answer, Answers, Conversation, Positions, Unavailable};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -58,6 +58,7 @@ pub async fn answer_request(owner: &dyn Owner, request: &PeerRequest) -> PeerRep
     let count = owner.partition_count();
     let answer = match &request.question {
         Question::Position => to_json(Answer::fresh((), owner.positions())),
+        Question::Ends { most } => to_json(Answer::fresh(owner.ends(most).await?, Positions::new())),
         Question::Receipts { tenant, conversation_id, message_ids, sender_id } => {
             let conversation = Conversation::locate(tenant, conversation_id, count);
             to_json(owner.receipts(conversation, sender_id.as_deref(), message_ids).await?)
@@ -71,6 +72,9 @@ pub async fn answer_request(owner: &dyn Owner, request: &PeerRequest) -> PeerRep
         }
         Question::ReadMark { tenant, conversation_id, user_id } => {
             to_json(owner.read_mark(Conversation::locate(tenant, conversation_id, count), user_id).await?)
+        }
+        Question::ReadMarks { tenant, conversation_id, user_ids } => {
+            to_json(owner.read_marks(Conversation::locate(tenant, conversation_id, count), user_ids).await?)
         }
         Question::AreErased { partition, tenant, user_ids } => {
             to_json(owner.are_erased(tenant, *partition, user_ids).await?)
@@ -100,7 +104,7 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use receipts_fold::view::{MemberFilter, Members, ReadMark, Receipt};
-    use receipts_query::{Positions, Readiness};
+    use receipts_query::Readiness;
 
     /// Has folded one partition up to 9 when a wait ends, and to 5 when it is asked.
     struct Moved;
@@ -145,6 +149,10 @@ mod tests {
             if Positions::applied(0, 9).covers(min) { Ok(()) } else { Err(Unavailable::Behind) }
         }
 
+        async fn ends(&self, most: &Positions) -> Result<Positions, Unavailable> {
+            Ok(most.clone())
+        }
+
         async fn receipts(
             &self,
             _: Conversation<'_>,
@@ -171,6 +179,14 @@ mod tests {
 
         async fn read_mark(&self, _: Conversation<'_>, _: &str) -> Result<Answer<Option<ReadMark>>, Unavailable> {
             Ok(Answer::fresh(None, self.positions()))
+        }
+
+        async fn read_marks(
+            &self,
+            _: Conversation<'_>,
+            _: &[String],
+        ) -> Result<Answer<Vec<Option<ReadMark>>>, Unavailable> {
+            Ok(Answer::fresh(Vec::new(), self.positions()))
         }
 
         async fn is_member(&self, _: Conversation<'_>, _: &str) -> Result<Answer<bool>, Unavailable> {

@@ -65,6 +65,12 @@ pub type PeerReply = Result<Answer<Value>, Unavailable>;
 pub enum Question {
     /// Asks for the position alone.
     Position,
+    /// [`Answers::ends`](receipts_query::Answers::ends). A projector of an earlier release does not
+    /// know it, and no edge of that release has a token to ask it for.
+    Ends {
+        /// The greatest offsets of interest.
+        most: Positions,
+    },
     /// [`Answers::receipts`](receipts_query::Answers::receipts).
     Receipts {
         /// The conversation's tenant.
@@ -115,6 +121,15 @@ pub enum Question {
         conversation_id: String,
         /// The reader.
         user_id: String,
+    },
+    /// [`Answers::read_marks`](receipts_query::Answers::read_marks).
+    ReadMarks {
+        /// The conversation's tenant.
+        tenant: String,
+        /// The conversation.
+        conversation_id: String,
+        /// The readers.
+        user_ids: Vec<String>,
     },
     /// [`Answers::are_erased`](receipts_query::Answers::are_erased).
     AreErased {

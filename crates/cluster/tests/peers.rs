@@ -133,6 +133,27 @@ async fn read_with_a_position_is_one_exchange() {
     assert_eq!(owner.heard(), [(false, vec![(1, 7)])]);
 }
 
+/// INV-TOKEN
+#[tokio::test]
+async fn ends_cost_each_projector_one_exchange() {
+    let (first, second) = (Projector::start(&[0, 1, 2]).await, Projector::start(&[3]).await);
+    first.state.lock().positions = of(&[(0, 9)]);
+    let peers = peers(&[&first, &second]).await;
+    for projector in [&first, &second] {
+        projector.replies(|request| {
+            let Question::Ends { most } = &request.question else { panic!("{request:?}") };
+            let ends: Positions = most.iter().map(|(partition, most)| (partition, most.min(5))).collect();
+            Ok(Answer::fresh(json!(ends), Positions::new()))
+        });
+    }
+    let ends = peers.ends(&of(&[(0, 9), (1, 7), (2, 3), (3, 8)])).await.expect("ends");
+    assert_eq!(ends, of(&[(0, 9), (1, 5), (2, 3), (3, 5)]));
+    assert_eq!((first.heard().len(), second.heard().len()), (1, 1));
+    // What is folded needs no question.
+    assert_eq!(peers.ends(&of(&[(0, 9)])).await, Ok(of(&[(0, 9)])));
+    assert!(first.heard().is_empty());
+}
+
 #[tokio::test]
 async fn position_beyond_the_end_is_refused_at_once() {
     let owner = Projector::start(&[0]).await;

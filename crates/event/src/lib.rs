@@ -20,6 +20,7 @@ mod partitioner;
 mod record;
 mod rejection;
 mod text;
+pub mod token;
 
 use std::borrow::Cow;
 

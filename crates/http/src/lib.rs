@@ -18,6 +18,7 @@
 mod body;
 mod edge;
 mod fetch;
+mod json_body;
 mod openapi;
 mod problem;
 mod query_context;
@@ -42,6 +43,7 @@ pub use edge::tickets::Tickets;
 pub use edge::tls::{BadPair, Tls};
 pub use edge::tokens::{BadKeys, ClaimSettings, KeySource, Signature, TokenSettings, Tokens, TrialKey};
 pub use fetch::{FetchError, Fetcher};
+pub use json_body::IDS_MAX;
 pub use openapi::document as openapi_document;
 pub use problem::{Code, Item, Problem, TYPE_PREFIX};
 pub use query_context::{QueryContext, WAIT_HEADER, WAIT_MAX_MS};
@@ -52,7 +54,6 @@ pub use routes::events::{EVENTS_MAX, Ingest, router as ingest_router};
 pub use routes::health::Health;
 pub use routes::members::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use routes::query_router;
-pub use routes::receipts::MESSAGE_IDS_MAX;
 pub use updates::Updates;
 
 /// The router that services compose and serve.

@@ -33,7 +33,9 @@ use utoipa::OpenApi as _;
         crate::routes::receipts::query_receipts,
         crate::routes::receipts::get_receipt,
         crate::routes::members::list_members,
+        crate::routes::members::list_members_by_body,
         crate::routes::read_marks::get_read_mark,
+        crate::routes::read_marks::query_read_marks,
         crate::routes::updates::stream_updates,
         crate::routes::updates::create_stream_ticket,
         crate::routes::health::livez,
@@ -60,12 +62,14 @@ const EVENT_SCHEMAS: [(&str, &str); 10] = [
 ];
 
 /// The problem statuses of an operation beside those that all have.
-const PROBLEMS: [(&str, &[u16]); 8] = [
+const PROBLEMS: [(&str, &[u16]); 10] = [
     ("post_events", &[408, 413, 415]),
     ("query_receipts", &[408, 413, 415]),
     ("get_receipt", &[404]),
     ("list_members", &[404, 409]),
+    ("list_members_by_body", &[404, 408, 409, 413, 415]),
     ("get_read_mark", &[404]),
+    ("query_read_marks", &[408, 413, 415]),
     ("stream_updates", &[410]),
     ("create_stream_ticket", &[408, 413, 415]),
     ("readyz", &[503]),
@@ -207,8 +211,14 @@ fn add_schemas(schemas: &mut Value) {
     });
     let types: Vec<_> = Code::ALL.iter().map(|code| format!("{TYPE_PREFIX}{}", code.spec().0)).collect();
     schemas["Problem"]["properties"]["type"]["examples"] = json!(types);
-    schemas["ReceiptsQuery"]["properties"]["message_ids"]["items"] =
-        json!({"type": "string", "minLength": 1, "maxLength": 128});
+    // One type, because generators lose a union with null.
+    let mut mark_or_null = schemas["ReadMark"].clone();
+    mark_or_null["type"] = json!(["object", "null"]);
+    mark_or_null.as_object_mut().map(|mark| mark.remove("example"));
+    schemas["ReadMarksAnswer"]["properties"]["read_marks"]["items"] = mark_or_null;
+    for (query, ids) in [("ReceiptsQuery", "message_ids"), ("ReadMarksQuery", "user_ids")] {
+        schemas[query]["properties"][ids]["items"] = json!({"type": "string", "minLength": 1, "maxLength": 128});
+    }
 }
 
 /// Names the width of an integer that 32 bits cannot hold, because generators take 32 without it.
@@ -282,7 +292,7 @@ fn headers() -> Value {
     json!({
         "Receipts-Position": {
             "description": "An opaque token: how far the log was folded for this answer, or the written events. A later read that \
-                            sends it in `Receipts-Min-Position` is at least as fresh.",
+                            sends it in `Receipts-Min-Position` is at least as fresh. It has at most 2,000 characters.",
             "schema": {"type": "string"},
         },
         "Receipts-Stale": {
@@ -319,7 +329,7 @@ fn parameters() -> Value {
         },
         "Receipts-Min-Position": {
             "name": "Receipts-Min-Position", "in": "header", "required": false,
-            "description": "A token, or several separated by commas. The answer waits until all their positions are folded.",
+            "description": "A token, or up to 100 separated by commas. The answer waits until all their positions are folded.",
             "schema": {"type": "string", "minLength": 1},
         },
         "Receipts-Wait-Ms": {

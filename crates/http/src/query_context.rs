@@ -15,13 +15,19 @@ use axum::http::HeaderName;
 use axum::http::request::Parts;
 use futures_util::FutureExt as _;
 use receipts_fold::view::Receipt;
-use receipts_query::{Answer, Answers, BadToken, Conversation, CursorKey, LogTag, Positions, Token, Unavailable};
+use receipts_query::{
+    Answer, Answers, BadToken, Conversation, CursorKey, LogTag, Positions, Since, Token, Unavailable,
+};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Limits the wait for [`MIN_POSITION_HEADER`], milliseconds.
 pub const WAIT_HEADER: HeaderName = HeaderName::from_static("receipts-wait-ms");
+
+/// The most tokens of a request. A token names all partitions in a few characters, so more of them
+/// would cost more than the rest of the request.
+const TOKENS_MAX: usize = 100;
 
 /// The longest wait, milliseconds. A longer one in [`WAIT_HEADER`] is shortened to this.
 pub const WAIT_MAX_MS: u64 = 30_000;
@@ -52,6 +58,7 @@ impl QueryContext {
         if freshness.is_met {
             return Ok(());
         }
+        self.look_up_ends(caller, freshness).await?;
         let wait = self.answers.wait(&freshness.min, freshness.wait);
         self.without_place(caller, freshness, wait).await?;
         freshness.is_met = true;
@@ -69,6 +76,9 @@ impl QueryContext {
     where
         F: Future<Output = Result<Answer<T>, Unavailable>>,
     {
+        if !freshness.is_met {
+            self.look_up_ends(caller, freshness).await?;
+        }
         if !freshness.is_met
             && let Some(answers) = self.answers.after(&freshness.min, freshness.wait)
         {
@@ -81,6 +91,21 @@ impl QueryContext {
         answer.unwrap_or_else(|_| Err(Unavailable::Failed("no answer in time".to_owned()))).map_err(Problem::from)
     }
 
+    /// Turns a rounded position into one to wait for: of each partition the greatest offset that
+    /// the token may stand for, or the end of the log where that is less. The true position is
+    /// never beyond either, and the log has records up to there (INV-TOKEN).
+    async fn look_up_ends(&self, caller: &Caller, freshness: &mut Freshness) -> Result<(), Problem> {
+        if freshness.most.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let ends = self.without_place(caller, freshness, self.answers.ends(&freshness.most)).await?;
+        freshness.min.merge(&ends);
+        freshness.most = Positions::new();
+        freshness.wait = freshness.wait.saturating_sub(began.elapsed());
+        Ok(())
+    }
+
     /// Waits for the owner of the state. Meanwhile the request holds no place among the requests,
     /// but one among the waits.
     async fn without_place<T>(
@@ -89,9 +114,6 @@ impl QueryContext {
         freshness: &Freshness,
         waiting: impl Future<Output = Result<T, Unavailable>>,
     ) -> Result<T, Problem> {
-        if freshness.min.highest_partition().is_some_and(|highest| highest >= self.answers.partition_count()) {
-            return Err(Problem::new(Code::BadPosition).item("/Receipts-Min-Position", "must be a token of this log"));
-        }
         // The owner of the state keeps the time of the wait. This deadline is for an owner that is
         // out of reach.
         let deadline = freshness.wait + self.limits.request_timeout;
@@ -158,6 +180,9 @@ pub(crate) fn with_receipt(problem: Problem, receipt: &Receipt) -> Problem {
 pub(crate) struct Freshness {
     /// The positions that must be folded first.
     pub(crate) min: Positions,
+    /// The greatest positions that rounded tokens may stand for, until the ends of the log are
+    /// known.
+    most: Positions,
     /// The log of the state, if that is known.
     log: Option<LogTag>,
     /// How long to wait for them.
@@ -182,13 +207,26 @@ impl FromRequestParts<Arc<QueryContext>> for Freshness {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, query: &Arc<QueryContext>) -> Result<Self, Problem> {
-        let (mut min, log) = (Positions::new(), query.answers.log());
-        for tokens in parts.headers.get_all(MIN_POSITION_HEADER) {
-            for token in tokens.to_str().unwrap_or("\u{fffd}").split(',') {
-                let bad =
-                    |error: BadToken| Problem::new(Code::BadPosition).item("/Receipts-Min-Position", error.to_string());
-                let token: Token = token.trim().parse().map_err(bad)?;
-                min.merge(&token.into_positions(log).map_err(bad)?);
+        let (mut min, mut most, log) = (Positions::new(), Positions::new(), query.answers.log());
+        let bad = |detail: String| Problem::new(Code::BadPosition).item("/Receipts-Min-Position", detail);
+        let values = parts.headers.get_all(MIN_POSITION_HEADER).iter();
+        let tokens = values.flat_map(|tokens| tokens.to_str().unwrap_or("\u{fffd}").split(','));
+        for (at, token) in tokens.enumerate() {
+            if at == TOKENS_MAX {
+                return Err(bad(format!("must have at most {TOKENS_MAX} tokens")));
+            }
+            let token = token.trim().parse::<Token>().and_then(|token| token.into_position(log));
+            let position = token.map_err(|error| bad(error.to_string()))?;
+            if position.highest_partition().is_some_and(|highest| highest >= query.answers.partition_count()) {
+                return Err(bad("must be a token of this log".to_owned()));
+            }
+            match position {
+                Since::Rounded(rounded) => {
+                    min.merge(&rounded.least());
+                    most.merge(&rounded.most());
+                }
+                Since::Events(positions) => min.merge(&positions),
+                Since::Stream(_) | Since::Remainders(_) => return Err(bad(BadToken::OfStream.to_string())),
             }
         }
         let mut waits = parts.headers.get_all(WAIT_HEADER).iter();
@@ -203,6 +241,7 @@ impl FromRequestParts<Arc<QueryContext>> for Freshness {
                 .map(|text| Duration::from_millis(text.parse().unwrap_or(WAIT_MAX_MS).min(WAIT_MAX_MS)))
                 .ok_or_else(|| Problem::invalid("/Receipts-Wait-Ms", "must be a whole number of milliseconds"))?,
         };
-        Ok(Self { is_met: min.is_empty(), min, log, wait, place: parts.extensions.get().cloned() })
+        let is_met = min.is_empty() && most.is_empty();
+        Ok(Self { is_met, min, most, log, wait, place: parts.extensions.get().cloned() })
     }
 }

@@ -144,6 +144,26 @@ pub(crate) struct ReadMark {
     version: u64,
 }
 
+/// The people whose read marks are asked for.
+#[derive(ToSchema)]
+pub(crate) struct ReadMarksQuery {
+    #[schema(min_length = 1, max_length = 128, example = "g1")]
+    conversation_id: String,
+    /// The people. An id that appears twice is answered twice.
+    #[schema(min_items = 1, max_items = 100, example = json!(["bob", "carol"]))]
+    user_ids: Vec<String>,
+}
+
+/// The answer to a query of read marks.
+#[derive(ToSchema)]
+pub(crate) struct ReadMarksAnswer {
+    /// One read mark for each id, in the order of the request; null if there is none.
+    #[schema(min_items = 1, max_items = 100)]
+    read_marks: Vec<Option<ReadMark>>,
+    /// The same token as in the header `Receipts-Position`.
+    position: String,
+}
+
 /// How far the service is behind the log.
 #[derive(ToSchema)]
 pub(crate) struct ReadinessAnswer {
@@ -196,7 +216,8 @@ pub(crate) struct Problem {
 #[into_params(parameter_in = Path)]
 pub(crate) struct MessagePath {
     /// The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients remove `.`
-    /// and `..` from a path, encoded or not. Ask for such ids with `POST /v1/receipts/query`.
+    /// and `..` from a path, encoded or not. Ask for such ids with `POST /v1/receipts/query` and
+    /// `POST /v1/members/list`.
     #[param(min_length = 1, max_length = 128, example = "g1")]
     conversation_id: String,
     /// The message, encoded in the same way.
@@ -208,8 +229,8 @@ pub(crate) struct MessagePath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct ReaderPath {
-    /// The conversation, percent-encoded, a slash as `%2F`. A client that removes `.` and `..` from
-    /// a path cannot get the read marks of such ids.
+    /// The conversation, percent-encoded, a slash as `%2F`. Browsers and many clients remove `.`
+    /// and `..` from a path, encoded or not. Ask for such ids with `POST /v1/read-marks/query`.
     #[param(min_length = 1, max_length = 128, example = "g1")]
     conversation_id: String,
     /// The person, encoded in the same way.
@@ -224,6 +245,23 @@ pub(crate) enum MemberFilter {
     Read,
     Unread,
     Departed,
+}
+
+/// A page of a member list, with its ids.
+#[derive(ToSchema)]
+pub(crate) struct MembersList {
+    #[schema(min_length = 1, max_length = 128, example = "g1")]
+    conversation_id: String,
+    #[schema(min_length = 1, max_length = 128, example = "m1")]
+    message_id: String,
+    /// The list.
+    #[schema(inline)]
+    filter: MemberFilter,
+    /// The most members of the page; 100 if absent.
+    #[schema(minimum = 1, maximum = 1000, format = "int32")]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before. Absent or null for the first page.
+    cursor: Option<String>,
 }
 
 /// The parameters of a page of a member list.

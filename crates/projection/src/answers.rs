@@ -52,6 +52,10 @@ impl Answers for Partitions {
         if Partitions::wait(self, min, timeout).await { Ok(()) } else { Err(self.why_behind(min)) }
     }
 
+    async fn ends(&self, most: &Positions) -> Result<Positions, Unavailable> {
+        self.log_ends(most).await.ok_or(Unavailable::Behind)
+    }
+
     async fn receipts(
         &self,
         conversation: Conversation<'_>,
@@ -100,6 +104,15 @@ impl Answers for Partitions {
         self.ask(conversation.partition, |fold| {
             fold.read_mark(conversation.tenant, conversation.conversation_id, user_id)
         })
+    }
+
+    async fn read_marks(
+        &self,
+        conversation: Conversation<'_>,
+        user_ids: &[String],
+    ) -> Result<Answer<Vec<Option<ReadMark>>>, Unavailable> {
+        let Conversation { partition, tenant, conversation_id } = conversation;
+        self.ask(partition, |fold| user_ids.iter().map(|id| fold.read_mark(tenant, conversation_id, id)).collect())
     }
 
     async fn is_member(&self, conversation: Conversation<'_>, user_id: &str) -> Result<Answer<bool>, Unavailable> {

@@ -10,6 +10,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use receipts_log::{Contact, Log, Topic};
 use receipts_metrics::catalogue;
 use receipts_query::{LogTag, Positions, Readiness, Unavailable};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -308,6 +309,21 @@ impl Partitions {
             }
         }
         std::future::pending().await
+    }
+
+    /// Returns the offsets of `most`, or the end of the log where that is less. Asks the log only
+    /// about partitions that are not folded that far; `None` if it does not answer.
+    pub(crate) async fn log_ends(&self, most: &Positions) -> Option<Positions> {
+        let unseen = Vec::from_iter(self.positions_behind(most).map(|(partition, _)| partition));
+        let ends = match &self.0.log_end {
+            Some(log_end) if !unseen.is_empty() => log_end.ask(unseen.iter().copied()).await,
+            _ => BTreeMap::new(),
+        };
+        let least = |(partition, most): (u32, u64)| match unseen.binary_search(&partition) {
+            Ok(_) => Some((partition, most.min(*ends.get(&partition)?))),
+            Err(_) => Some((partition, most)),
+        };
+        most.iter().map(least).collect()
     }
 
     /// Returns why a position is not folded. INV-TRANSACTIONS

@@ -155,6 +155,14 @@ pub trait Answers: Send + Sync + 'static {
     /// [`Unavailable::Behind`] or [`Unavailable::Held`] after `timeout`.
     async fn wait(&self, min: &Positions, timeout: Duration) -> Result<(), Unavailable>;
 
+    /// Returns positions that cover every record which the log holds below `most` when this is
+    /// called, and that are not beyond the log's end: for a caller that knows a position only
+    /// roughly.
+    ///
+    /// # Errors
+    /// If the log does not say where it ends.
+    async fn ends(&self, most: &Positions) -> Result<Positions, Unavailable>;
+
     /// Returns answers whose questions wait by themselves: each covers `min`, or fails as
     /// [`wait`](Self::wait) does once `timeout` has passed since this call.
     ///
@@ -224,6 +232,17 @@ pub trait Answers: Send + Sync + 'static {
         conversation: Conversation<'_>,
         user_id: &str,
     ) -> Result<Answer<Option<ReadMark>>, Unavailable>;
+
+    /// Returns the read marks of readers of one conversation: one each, in the order of `user_ids`,
+    /// repetitions included.
+    ///
+    /// # Errors
+    /// If the partition cannot be asked.
+    async fn read_marks(
+        &self,
+        conversation: Conversation<'_>,
+        user_ids: &[String],
+    ) -> Result<Answer<Vec<Option<ReadMark>>>, Unavailable>;
 
     /// Returns whether a user is on the roster now, as a member or an observer.
     ///

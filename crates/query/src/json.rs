@@ -62,6 +62,24 @@ pub fn read_mark(mark: &ReadMark) -> Vec<u8> {
     serde_json::to_vec(mark).expect("a read mark has string keys only, and memory does not fail to be written")
 }
 
+/// Writes the answer to a query of read marks: `{"read_marks":[…],"position":"…"}`.
+pub fn read_marks(marks: &[Option<ReadMark>], position: &str) -> Vec<u8> {
+    let mut to = b"{\"read_marks\":[".to_vec();
+    for (at, mark) in marks.iter().enumerate() {
+        if at > 0 {
+            to.push(b',');
+        }
+        match mark {
+            Some(mark) => to.extend(read_mark(mark)),
+            None => to.extend_from_slice(b"null"),
+        }
+    }
+    to.push(b']');
+    string(&mut to, ",\"position\":", position);
+    to.push(b'}');
+    to
+}
+
 /// Writes a `receipt.updated`: the receipt, then the new readers.
 pub struct ReceiptUpdate {
     json: Vec<u8>,

@@ -8,7 +8,10 @@ mod answers;
 mod cursor;
 pub mod json;
 mod position;
+mod remainders;
 
 pub use answers::{Answer, Answers, Conversation, Readiness, Unavailable};
 pub use cursor::{BadCursor, CursorKey, ListId};
-pub use position::{BadToken, LogTag, Positions, Since, StreamId, Token, UPDATE_POSITION_HEADER};
+pub use position::{BadToken, LogTag, Positions, Rounded, Since, StreamId, Token, UPDATE_POSITION_HEADER};
+pub use receipts_event::token::TOKEN_CHARS_MAX;
+pub use remainders::Remainders;

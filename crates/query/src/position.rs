@@ -3,8 +3,10 @@
 //! A token must not serve as proof of anything: it has a checksum, not a signature. A client that
 //! invents one only waits longer.
 
+use crate::remainders::{EXACT_BYTES_MAX, Remainders};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use receipts_event::token::{Content, Kind, Unread, least, most};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::str::FromStr;
@@ -12,20 +14,6 @@ use std::str::FromStr;
 /// The header of an update in its topic: the position of the event partition at which it was
 /// rendered, in digits. Every change below that offset is in this update or an earlier one.
 pub const UPDATE_POSITION_HEADER: &str = "receipts-position";
-
-/// The first byte of a token. Two varints per partition follow (partitions skipped since the one
-/// before, and the next offset), then the CRC-32 of all these bytes, little-endian.
-const TOKEN_VERSION: u8 = 1;
-
-/// The first byte of a token for the topic of updates, which has the same layout. It distinguishes
-/// the two kinds of tokens.
-const STREAM_VERSION: u8 = 2;
-
-/// Added to the first byte of a token whose second to fifth byte are its [`LogTag`], little-endian.
-const TAGGED: u8 = 2;
-
-/// Bytes of the checksum.
-const CHECKSUM_BYTES: usize = 4;
 
 /// How far each partition is written or applied, as the *next* offset: an event at offset `o` is
 /// included if the next offset is at least `o + 1`. A partition that is not named is at 0, which
@@ -83,8 +71,29 @@ impl Positions {
 
     /// Moves every partition forward to its position in `other`, never back.
     pub fn merge(&mut self, other: &Self) {
-        for (partition, next_offset) in other.iter() {
-            self.raise(partition, next_offset);
+        if other.entries.len() <= 1 {
+            other.iter().for_each(|(partition, next_offset)| self.raise(partition, next_offset));
+            return;
+        }
+        let (mut ours, mut theirs) =
+            (std::mem::take(&mut self.entries).into_iter().peekable(), other.iter().peekable());
+        self.entries.reserve(ours.len().max(theirs.len()));
+        loop {
+            let next = match (ours.peek(), theirs.peek()) {
+                (Some(a), Some(b)) if a.0 == b.0 => (a.0, a.1.max(b.1)),
+                (Some(a), Some(b)) => {
+                    if a.0 < b.0 {
+                        *a
+                    } else {
+                        *b
+                    }
+                }
+                (Some(one), None) | (None, Some(one)) => *one,
+                (None, None) => return,
+            };
+            ours.next_if(|entry| entry.0 == next.0);
+            theirs.next_if(|entry| entry.0 == next.0);
+            self.entries.push(next);
         }
     }
 
@@ -133,9 +142,10 @@ impl FromIterator<(u32, u64)> for Positions {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct StreamId(pub Positions);
 
+/// Writes an exact token, however long.
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.write(STREAM_VERSION, None, f)
+        f.write_str(&encode(&self.0.content(Kind::Stream, None).format_1()))
     }
 }
 
@@ -144,16 +154,58 @@ impl fmt::Display for StreamId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LogTag(pub u32);
 
+/// A position of the event log that lacks the last bits of its offsets, from a token that would be
+/// too long with them.
+///
+/// ```
+/// use receipts_query::{Positions, Since, Token};
+///
+/// let mut exact: Positions = (0..10_000).map(|partition| (partition, 1_000_000_007)).collect();
+/// exact.raise(5, 1_400_000_000);
+/// let Since::Rounded(rounded) = exact.token(None).to_string().parse()? else { panic!("it is exact") };
+/// assert!(exact.covers(&rounded.least()) && rounded.most().covers(&exact));
+/// # Ok::<(), receipts_query::BadToken>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rounded(Content);
+
+impl Rounded {
+    /// Returns the least position that it may stand for. A stream that resumes from there misses
+    /// nothing.
+    #[must_use]
+    pub fn least(&self) -> Positions {
+        self.bound(least)
+    }
+
+    /// Returns the greatest position that it may stand for, which may be beyond the end of the log.
+    #[must_use]
+    pub fn most(&self) -> Positions {
+        self.bound(most)
+    }
+
+    /// Returns the highest partition that it names.
+    #[must_use]
+    pub fn highest_partition(&self) -> Option<u32> {
+        self.0.offsets.last().map(|(partition, _)| *partition)
+    }
+
+    fn bound(&self, bound: impl Fn(u64, u32) -> u64) -> Positions {
+        self.0.offsets.iter().map(|(partition, rounded)| (*partition, bound(*rounded, self.0.shift))).collect()
+    }
+}
+
 /// A token as clients hold it: positions, and the log that they belong to. A token of an earlier
 /// release, or of a log that has no tag, has none.
 ///
-/// ```
-/// use receipts_query::{BadToken, LogTag, Positions, Token};
+/// Its text has at most [`TOKEN_CHARS_MAX`](crate::TOKEN_CHARS_MAX) characters: what does not fit
+/// is rounded ([`Since::Rounded`], [`Since::Remainders`]).
 ///
-/// let (here, elsewhere) = (Some(LogTag(7)), Some(LogTag(8)));
-/// let token: Token = Positions::applied(3, 42).token(here).to_string().parse()?;
-/// assert_eq!(token.clone().into_positions(here), Ok(Positions::applied(3, 42)));
-/// assert_eq!(token.into_positions(elsewhere), Err(BadToken::OtherLog));
+/// ```
+/// use receipts_query::{BadToken, LogTag, Positions, Since, Token};
+///
+/// let token: Token = Positions::applied(3, 42).token(Some(LogTag(7))).to_string().parse()?;
+/// assert_eq!(token.since, Since::Events(Positions::applied(3, 42)));
+/// assert!(token.may_be_of(Some(LogTag(7))) && !token.may_be_of(Some(LogTag(8))));
 /// # Ok::<(), BadToken>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,23 +225,43 @@ impl Token {
     /// Returns its position of the event log.
     ///
     /// # Errors
-    /// If it is the id of a stream event, or of another log.
+    /// If it is the id of a stream event, or of another log, or rounded.
     pub fn into_positions(self, log: Option<LogTag>) -> Result<Positions, BadToken> {
-        match self.since {
-            Since::Stream(_) => Err(BadToken::OfStream),
-            _ if !self.may_be_of(log) => Err(BadToken::OtherLog),
+        match self.into_position(log)? {
             Since::Events(positions) => Ok(positions),
+            _ => Err(BadToken::Rounded),
+        }
+    }
+
+    /// Returns its position of the event log, exact or rounded.
+    ///
+    /// # Errors
+    /// If it is the id of a stream event, or of another log.
+    pub fn into_position(self, log: Option<LogTag>) -> Result<Since, BadToken> {
+        match self.since {
+            Since::Stream(_) | Since::Remainders(_) => Err(BadToken::OfStream),
+            _ if !self.may_be_of(log) => Err(BadToken::OtherLog),
+            position => Ok(position),
         }
     }
 }
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let version = match &self.since {
-            Since::Events(_) => TOKEN_VERSION,
-            Since::Stream(_) => STREAM_VERSION,
+        let log = self.log.map(|tag| tag.0);
+        let content = match &self.since {
+            Since::Events(positions) => positions.content(Kind::Events, log),
+            Since::Rounded(Rounded(content)) | Since::Remainders(Remainders(content)) => {
+                Content { log, ..content.clone() }
+            }
+            Since::Stream(StreamId(positions)) => {
+                let content = positions.content(Kind::Stream, log);
+                let exact = content.exact_bytes().filter(|bytes| bytes.len() <= EXACT_BYTES_MAX);
+                let bytes = exact.unwrap_or_else(|| Content { log, ..Remainders::of(positions).0 }.bytes());
+                return f.write_str(&encode(&bytes));
+            }
         };
-        self.since.positions().write(version, self.log, f)
+        f.write_str(&encode(&content.bytes()))
     }
 }
 
@@ -197,10 +269,15 @@ impl FromStr for Token {
     type Err = BadToken;
 
     fn from_str(token: &str) -> Result<Self, BadToken> {
-        let (version, log, positions) = Positions::read(token)?;
-        let since = match version {
-            STREAM_VERSION => Since::Stream(StreamId(positions)),
-            _ => Since::Events(positions),
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| BadToken::Garbled)?;
+        let content = Content::read(&bytes)?;
+        let log = content.log.map(LogTag);
+        let since = match content.kind {
+            Kind::Events if content.shift == 0 => Since::Events(Positions { entries: content.offsets }),
+            Kind::Stream if content.shift == 0 => Since::Stream(StreamId(Positions { entries: content.offsets })),
+            Kind::Events => Since::Rounded(Rounded(Content { log: None, ..content })),
+            Kind::Remainders { .. } => Since::Remainders(Remainders::read(Content { log: None, ..content })?),
+            Kind::Stream => return Err(BadToken::Garbled),
         };
         Ok(Self { log, since })
     }
@@ -211,15 +288,21 @@ impl FromStr for Token {
 pub enum Since {
     /// A position of the event log, from an answer.
     Events(Positions),
+    /// The same without the last bits of the offsets.
+    Rounded(Rounded),
     /// The `id` of a stream event.
     Stream(StreamId),
+    /// The same with nothing but the last bits of the offsets.
+    Remainders(Remainders),
 }
 
 impl Since {
-    /// Returns the positions of either kind.
-    pub fn positions(&self) -> &Positions {
+    /// Returns the highest partition that it names.
+    pub fn highest_partition(&self) -> Option<u32> {
         match self {
-            Self::Events(positions) | Self::Stream(StreamId(positions)) => positions,
+            Self::Events(positions) | Self::Stream(StreamId(positions)) => positions.highest_partition(),
+            Self::Rounded(rounded) => rounded.highest_partition(),
+            Self::Remainders(remainders) => remainders.highest_partition(),
         }
     }
 }
@@ -232,11 +315,16 @@ impl FromStr for Since {
     }
 }
 
-/// Writes the token: base64url without padding, safe in headers and query strings, about 8 bytes
-/// per partition.
+/// Encodes the bytes of a token: base64url without padding, safe in headers and query strings.
+fn encode(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Writes an exact token of format 1, about 8 characters per partition: edges and projectors of all
+/// releases exchange positions in it. Clients get a [`Token`].
 impl fmt::Display for Positions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(TOKEN_VERSION, None, f)
+        f.write_str(&encode(&self.content(Kind::Events, None).format_1()))
     }
 }
 
@@ -255,54 +343,8 @@ impl Positions {
         Token { log, since: Since::Events(self.clone()) }
     }
 
-    fn write(&self, version: u8, log: Option<LogTag>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = Vec::with_capacity(5 + self.entries.len() * 6 + CHECKSUM_BYTES);
-        match log {
-            None => bytes.push(version),
-            Some(LogTag(tag)) => {
-                bytes.push(version + TAGGED);
-                bytes.extend_from_slice(&tag.to_le_bytes());
-            }
-        }
-        let mut least = 0;
-        for &(partition, next_offset) in &self.entries {
-            put_varint(&mut bytes, u64::from(partition) - least);
-            put_varint(&mut bytes, next_offset);
-            least = u64::from(partition) + 1;
-        }
-        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
-    }
-
-    /// Reads a token of any kind; returns the version of its kind without a tag.
-    fn read(token: &str) -> Result<(u8, Option<LogTag>, Self), BadToken> {
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| BadToken::Garbled)?;
-        let (body, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(BadToken::Garbled)?;
-        if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
-            return Err(BadToken::Garbled);
-        }
-        let (&version, mut rest) = body.split_first().ok_or(BadToken::Garbled)?;
-        let (version, log) = match version {
-            TOKEN_VERSION | STREAM_VERSION => (version, None),
-            _ if version == TOKEN_VERSION + TAGGED || version == STREAM_VERSION + TAGGED => {
-                let (tag, after) = rest.split_first_chunk().ok_or(BadToken::Garbled)?;
-                rest = after;
-                (version - TAGGED, Some(LogTag(u32::from_le_bytes(*tag))))
-            }
-            _ => return Err(BadToken::UnknownVersion),
-        };
-        let mut entries = Vec::with_capacity(rest.len() / 2);
-        let mut least = 0_u64;
-        while !rest.is_empty() {
-            let partition = take_varint(&mut rest)?.checked_add(least).ok_or(BadToken::Garbled)?;
-            let next_offset = take_varint(&mut rest)?;
-            if next_offset == 0 {
-                return Err(BadToken::Garbled);
-            }
-            entries.push((u32::try_from(partition).map_err(|_| BadToken::Garbled)?, next_offset));
-            least = partition + 1;
-        }
-        Ok((version, log, Self { entries }))
+    fn content(&self, kind: Kind, log: Option<u32>) -> Content {
+        Content { kind, log, shift: 0, offsets: self.entries.clone() }
     }
 }
 
@@ -318,37 +360,21 @@ pub enum BadToken {
     /// The token is of another log: of a topic that was made anew, or of another cluster.
     #[error("is a token of another log: drop it, and ask without one")]
     OtherLog,
+    /// The token lacks the last bits of its offsets.
+    #[error("stands for many positions, because an exact token of so many partitions is too long")]
+    Rounded,
     /// The token is from a later release, so this edge is older than the one that gave it.
     #[error("must be a position token of a known version")]
     UnknownVersion,
 }
 
-/// Appends LEB128: seven bits per byte, the lowest first.
-fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-/// Takes LEB128 off the front. It refuses encodings longer than needed, so that every position has
-/// one token.
-fn take_varint(bytes: &mut &[u8]) -> Result<u64, BadToken> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first().ok_or(BadToken::Garbled)?;
-        *bytes = rest;
-        let low = u64::from(byte & 0x7f);
-        if shift == 63 && low > 1 {
-            return Err(BadToken::Garbled);
-        }
-        value |= low << shift;
-        if byte & 0x80 == 0 {
-            return if byte == 0 && shift > 0 { Err(BadToken::Garbled) } else { Ok(value) };
+impl From<Unread> for BadToken {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Garbled => Self::Garbled,
+            Unread::UnknownVersion => Self::UnknownVersion,
         }
     }
-    Err(BadToken::Garbled)
 }
 
 impl Serialize for Positions {
@@ -366,6 +392,7 @@ impl<'de> Deserialize<'de> for Positions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TOKEN_CHARS_MAX;
     use proptest::prelude::*;
 
     fn positions() -> impl Strategy<Value = Positions> {
@@ -456,15 +483,71 @@ mod tests {
 
     #[test]
     fn token_of_later_version_differs_from_garbled_one() {
-        let mut bytes = vec![STREAM_VERSION + TAGGED + 1];
+        let mut bytes = vec![11];
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         assert_eq!(URL_SAFE_NO_PAD.encode(bytes).parse::<Positions>(), Err(BadToken::UnknownVersion));
         assert_eq!("".parse::<Positions>(), Err(BadToken::Garbled));
     }
 
+    /// Tokens of format 1 that earlier releases gave.
     #[test]
-    fn token_of_256_partitions_fits_a_header() {
-        let all: Positions = (0..256).map(|partition| (partition, 10_000_000_000)).collect();
-        assert!(all.to_string().len() < 2_500);
+    fn tokens_of_format_1_are_read_for_ever() {
+        let all: Positions = (0..1_000).map(|partition| (partition, 1_000_000_000)).collect();
+        let old = all.to_string();
+        assert_eq!((old.len(), old.parse::<Token>()), (8_007, Ok(all.token(None))));
+        let few: Positions = [(0, 5), (3, 42), (999, u64::MAX)].into_iter().collect();
+        for (text, log, is_stream) in [
+            ("AQAFAirjB____________wGhrdq1", None, false),
+            ("AgAFAirjB____________wEl9kDm", None, true),
+            ("AwcAAAAABQIq4wf___________8BpHbNIA", Some(LogTag(7)), false),
+            ("BAcAAAAABQIq4wf___________8B_PAqSQ", Some(LogTag(7)), true),
+        ] {
+            let since = if is_stream { Since::Stream(StreamId(few.clone())) } else { Since::Events(few.clone()) };
+            assert_eq!(text.parse(), Ok(Token { log, since }), "{text}");
+        }
+    }
+
+    fn many() -> impl Strategy<Value = Positions> {
+        let base = prop_oneof![Just(1_u64), Just(1_000_000_000), Just(1 << 62)];
+        let count = prop_oneof![1_u32..70, 900_u32..1_100, 9_900_u32..10_100];
+        (base, count, 0_u32..40, any::<u64>()).prop_map(|(base, count, spread, seed)| {
+            let offset = |at: u32| base + (seed ^ u64::from(at)).wrapping_mul(0x9e37_79b9_7f4a_7c15) % (1 << spread);
+            (0..count).map(|at| (at, offset(at))).collect()
+        })
+    }
+
+    proptest! {
+        /// INV-TOKEN
+        #[test]
+        fn rounded_token_stands_for_its_position(positions in many(), log in any::<Option<u32>>()) {
+            let token = positions.token(log.map(LogTag)).to_string();
+            prop_assert!(token.len() <= TOKEN_CHARS_MAX, "{}", token.len());
+            match token.parse::<Token>().unwrap().since {
+                Since::Events(exact) => prop_assert_eq!(exact, positions),
+                Since::Rounded(rounded) => {
+                    prop_assert!(positions.iter().len() > 64);
+                    prop_assert!(positions.covers(&rounded.least()) && rounded.most().covers(&positions));
+                    prop_assert_eq!(rounded.highest_partition(), positions.highest_partition());
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
+        #[test]
+        fn merge_is_that_of_single_partitions(a in positions(), b in positions()) {
+            let (mut merged, mut raised) = (a.clone(), a);
+            merged.merge(&b);
+            b.iter().for_each(|(partition, next_offset)| raised.raise(partition, next_offset));
+            prop_assert_eq!(merged, raised);
+        }
+    }
+
+    #[test]
+    fn token_of_256_partitions_is_exact() {
+        let all: Positions =
+            (0..256).map(|partition| (partition, 10_000_000_000 - 1_000_000 * u64::from(partition))).collect();
+        let token = all.token(Some(LogTag(7)));
+        assert_eq!(token.to_string().parse(), Ok(token.clone()));
+        assert!(token.to_string().len() < 1_300, "{}", token.to_string().len());
     }
 }

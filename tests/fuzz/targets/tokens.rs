@@ -1,5 +1,5 @@
-//! Fuzzes cursors and position tokens. No text makes the parser panic, only issued tokens open, and
-//! each has one spelling.
+//! Fuzzes cursors and position tokens. No text makes the parser panic, only issued cursors open, and
+//! a token that is read keeps what it stands for.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use libfuzzer_sys::fuzz_target;
 use receipts_fold::view::MemberFilter;
 use receipts_fuzz::seeds;
-use receipts_query::{CursorKey, ListId, Positions, Since, StreamId, Token};
+use receipts_query::{BadToken, CursorKey, ListId, LogTag, Positions, Since, StreamId, Token};
 
 const KEY: CursorKey = CursorKey::new([42; 32]);
 const LIST: ListId<'static> =
@@ -24,9 +24,15 @@ fuzz_target!(
             Positions::applied(3, u64::MAX),
             (0..40).map(|i| (i * 7, 1 + u64::from(i) * 1_000_003)).collect(),
             [(0, 1), (u32::MAX, 1 << 60)].into_iter().collect(),
+            (0..1_000).map(|i| (i, 1_000_000_000 + u64::from(i) * 1_000_003)).collect(),
         ];
         let ids = positions.iter().map(|positions| StreamId(positions.clone()).to_string());
-        let texts = cursors.into_iter().chain([foreign]).chain(positions.iter().map(Positions::to_string)).chain(ids);
+        let of_clients = positions.iter().map(|positions| positions.token(Some(LogTag(7))).to_string());
+        let long_ids = positions.iter().map(|positions| {
+            Token { log: None, since: Since::Stream(StreamId(positions.clone())) }.to_string()
+        });
+        let tokens = positions.iter().map(Positions::to_string).chain(ids).chain(of_clients).chain(long_ids);
+        let texts = cursors.into_iter().chain([foreign]).chain(tokens);
         texts.flat_map(|text| [[&b"t"[..], text.as_bytes()].concat(), body(&text)]).collect()
     }),
     |bytes: &[u8]| {
@@ -65,13 +71,26 @@ fn text(text: &str) {
 /// A text is at most one kind of token.
 fn since(text: &str) {
     if let Ok(token) = text.parse::<Token>() {
-        assert_eq!(token.to_string(), text, "two tokens of one position");
+        let again: Token = token.to_string().parse().expect("its own token");
+        match (&token.since, &again.since) {
+            (Since::Events(exact), Since::Rounded(rounded)) => {
+                assert!(exact.covers(&rounded.least()) && rounded.most().covers(exact));
+            }
+            (Since::Rounded(finer), Since::Rounded(rounded)) => {
+                assert!(finer.least().covers(&rounded.least()) && rounded.most().covers(&finer.most()));
+            }
+            (Since::Stream(StreamId(exact)), Since::Remainders(remainders)) => {
+                assert!(exact.covers(&remainders.resolve(|partition| exact.next_offset(partition)).unwrap_or_default()));
+            }
+            _ => assert_eq!(token, again),
+        }
     }
     match text.parse() {
-        Ok(Since::Stream(_)) => {
+        Ok(Since::Stream(_) | Since::Remainders(_)) => {
             assert!(text.parse::<Positions>().is_err(), "an id that is a position as well");
         }
         Ok(Since::Events(positions)) => assert_eq!(text.parse(), Ok(positions)),
+        Ok(Since::Rounded(_)) => assert_eq!(text.parse::<Positions>(), Err(BadToken::Rounded)),
         Err(_) => assert!(text.parse::<Positions>().is_err()),
     }
 }

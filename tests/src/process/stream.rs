@@ -43,6 +43,7 @@ impl Stream {
             assert!(lines.read_line(&mut head).expect("it answers") > 0, "{head}");
         }
         assert!(head.contains(" 200 ") && head.contains("text/event-stream"), "{head}");
+        assert!(head.lines().all(|line| line.len() < 2_100), "a long header: {head}");
         Self { lines, last_id: String::new(), positions: 0 }
     }
 

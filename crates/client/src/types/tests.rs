@@ -3,7 +3,7 @@
 
 use crate::error::Problem;
 use crate::event::{self, Event, Kind, UpTo};
-use crate::types::{Accepted, Member, MembersPage, ReadMark, Receipt, ReceiptsAnswer, Status, Update};
+use crate::types::{Accepted, Member, MembersPage, ReadMark, ReadMarksAnswer, Receipt, ReceiptsAnswer, Status, Update};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -70,6 +70,7 @@ fn is<T: DeserializeOwned + Serialize>(name: &str) {
 fn answer_types_have_every_property_of_their_schemas() {
     is::<Receipt>("Receipt");
     is::<ReceiptsAnswer>("ReceiptsAnswer");
+    is::<ReadMarksAnswer>("ReadMarksAnswer");
     is::<Member>("Member");
     is::<ReadMark>("ReadMark");
     is::<Accepted>("Accepted");

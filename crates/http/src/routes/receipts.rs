@@ -3,12 +3,12 @@
 //! They must not tell a stranger whether a message exists: to a user, a missing message looks like
 //! one of another sender.
 
-use crate::body::read_body;
 use crate::edge::access::forbidden;
 use crate::edge::caller::Caller;
-use crate::problem::{Code, Item, Problem};
+use crate::json_body::{Fields, IDS_MAX, read_json};
+use crate::problem::{Code, Problem};
 use crate::query_context::{Freshness, QueryContext, not_found};
-use crate::request::{Format, PathIds, format, id_problem};
+use crate::request::{PathIds, id_problem};
 use crate::response::answered;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -17,11 +17,7 @@ use axum::routing::{get, post};
 use receipts_fold::view::{Receipt, Status};
 use receipts_query::{Answer, Answers, json};
 use serde::Deserialize;
-use serde_json::Value;
 use std::sync::Arc;
-
-/// The most messages of one query; the contract's number.
-pub const MESSAGE_IDS_MAX: usize = 100;
 
 /// Returns the routes of receipts.
 pub(super) fn router() -> Router<Arc<QueryContext>> {
@@ -54,52 +50,17 @@ impl ReceiptsQuery {
 
     fn is_valid(&self) -> bool {
         let mut ids = self.message_ids.iter().chain(&self.conversation_id);
-        (1..=MESSAGE_IDS_MAX).contains(&self.message_ids.len()) && ids.all(|id| id_problem(id).is_none())
+        (1..=IDS_MAX).contains(&self.message_ids.len()) && ids.all(|id| id_problem(id).is_none())
     }
 
-    /// Reads a body by hand, to name every invalid item. If a field appears twice, the last one
-    /// counts.
+    /// Reads a body by hand, to name every invalid item.
     fn diagnose(body: &[u8]) -> Result<Self, Problem> {
-        let body: Value =
-            serde_json::from_slice(body).map_err(|error| Problem::invalid("", format!("must be JSON: {error}")))?;
-        let Value::Object(mut body) = body else { return Err(Problem::invalid("", "must be an object")) };
-        let mut items = Vec::new();
-        let conversation_id = match body.remove("conversation_id") {
-            None | Some(Value::Null) => None,
-            Some(value) => id(value, || "/conversation_id".to_owned(), &mut items),
-        };
-        let mut message_ids = Vec::new();
-        let missing = match body.remove("message_ids") {
-            Some(Value::Array(ids)) if (1..=MESSAGE_IDS_MAX).contains(&ids.len()) => {
-                for (index, value) in ids.into_iter().enumerate() {
-                    message_ids.extend(id(value, || format!("/message_ids/{index}"), &mut items));
-                }
-                None
-            }
-            Some(Value::Array(_)) => Some("must hold 1 to 100 ids"),
-            None | Some(Value::Null) => Some("is missing"),
-            Some(_) => Some("must be an array"),
-        };
-        items.extend(missing.map(|detail| Item { pointer: "/message_ids".to_owned(), detail: detail.into() }));
-        if items.is_empty() {
-            Ok(Self { conversation_id, message_ids })
-        } else {
-            Err(Problem::new(Code::Invalid).items(items))
-        }
+        let mut fields = Fields::read(body)?;
+        let conversation_id = fields.optional_id("conversation_id");
+        let message_ids = fields.ids("message_ids");
+        fields.end()?;
+        Ok(Self { conversation_id, message_ids })
     }
-}
-
-/// Returns the id in a JSON value, or `None` after adding an item that says what is wrong.
-fn id(value: Value, pointer: impl FnOnce() -> String, items: &mut Vec<Item>) -> Option<String> {
-    let detail = match value {
-        Value::String(id) => match id_problem(&id) {
-            None => return Some(id),
-            Some(detail) => detail,
-        },
-        _ => "must be a string",
-    };
-    items.push(Item { pointer: pointer(), detail: detail.into() });
-    None
 }
 
 /// Returns many receipts at once: one for each id, in the order of the request.
@@ -122,13 +83,7 @@ pub(crate) async fn query_receipts(
     mut freshness: Freshness,
     request: Request,
 ) -> Result<Response, Problem> {
-    if format(request.headers())? != Format::Json {
-        return Err(Problem::new(Code::UnsupportedMediaType).item("/Content-Type", "must be application/json"));
-    }
-    let asked = {
-        let body = read_body(request, &caller, &query.limits, "ask for fewer messages").await?;
-        ReceiptsQuery::read(&body.bytes)?
-    };
+    let asked = ReceiptsQuery::read(&read_json(request, &caller, &query.limits, "ask for fewer messages").await?)?;
     let (rule, ids) = (query.access.of(&caller.tenant).counts, &asked.message_ids);
     let conversation = asked.conversation_id.as_deref();
     let mut answer = if let Some(sender_id) = rule.visibility(&caller).sender_id() {

@@ -238,15 +238,15 @@ fn since(
     let bad = |detail: String| Problem::new(Code::BadPosition).item(pointer, detail);
     let token: Token = without_mac(token.trim()).parse().map_err(|error: BadToken| bad(error.to_string()))?;
     let log = match token.since {
-        Since::Events(_) => logs.events,
-        Since::Stream(_) => logs.updates,
+        Since::Events(_) | Since::Rounded(_) => logs.events,
+        Since::Stream(_) | Since::Remainders(_) => logs.updates,
     };
     if !token.may_be_of(log) {
         let detail = "the token is of another log: drop it, ask for the receipts, and open a new stream";
         return Err(Problem::new(Code::UpdatesGone).detail(detail));
     }
     let since = token.since;
-    match since.positions().highest_partition() {
+    match since.highest_partition() {
         Some(highest) if highest >= partition_count => Err(bad("must be a token of this log".to_owned())),
         _ => Ok(Some(since)),
     }

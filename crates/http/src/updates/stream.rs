@@ -104,15 +104,19 @@ impl Stream {
             }
             Interest::Sender(_) => 0..answers.partition_count(),
         };
+        let start = match since {
+            Some(since) => Some(Start::of(since, &subscription.live_from)?),
+            None => None,
+        };
         let mut missed = 0;
         let mut progress = Vec::with_capacity(partitions.len());
         for partition in partitions {
             let live_from = subscription.live_from.get(partition as usize).copied().unwrap_or_default();
-            let next_offset = match &since {
+            let next_offset = match &start {
                 None => live_from,
-                Some(since) => {
+                Some(start) => {
                     let resume = Resume { feed: &feed, answers: &*answers, timeout, tenant: &view.tenant };
-                    resume.offset(partition, live_from, since).await?
+                    resume.offset(partition, live_from, start).await?
                 }
             };
             missed += live_from.saturating_sub(next_offset);
@@ -322,6 +326,28 @@ fn by_partition(updates: &[Arc<Update>]) -> impl Iterator<Item = &[Arc<Update>]>
     updates.chunk_by(|a, b| a.partition == b.partition)
 }
 
+/// Where a stream resumes.
+enum Start {
+    /// At the first update after a position of the event topic.
+    Position(Positions),
+    /// At offsets of the topic of updates.
+    Offsets(Positions),
+}
+
+impl Start {
+    /// Reads a token. `live_from` has the ends of the topic's partitions, or nearly so.
+    fn of(since: Since, live_from: &[u64]) -> Result<Self, Problem> {
+        let near = |partition: u32| live_from.get(partition as usize).copied().unwrap_or_default();
+        Ok(match since {
+            Since::Events(positions) => Self::Position(positions),
+            // Somewhat earlier, so some updates come again.
+            Since::Rounded(rounded) => Self::Position(rounded.least()),
+            Since::Stream(StreamId(positions)) => Self::Offsets(positions),
+            Since::Remainders(remainders) => Self::Offsets(remainders.resolve(near).ok_or_else(updates_lost)?),
+        })
+    }
+}
+
 /// What the resume of a stream asks.
 struct Resume<'a> {
     feed: &'a Updates,
@@ -333,12 +359,17 @@ struct Resume<'a> {
 
 impl Resume<'_> {
     /// Returns the offset at which the stream resumes in a partition.
-    async fn offset(&self, partition: u32, live_from: u64, since: &Since) -> Result<u64, Problem> {
-        let position = since.positions().next_offset(partition);
-        let point = match since {
-            Since::Stream(_) if position == live_from => return Ok(live_from),
-            Since::Stream(_) => self.feed.read(move |log| resume::by_offset(log, partition, position)).await,
-            Since::Events(_) => {
+    async fn offset(&self, partition: u32, live_from: u64, start: &Start) -> Result<u64, Problem> {
+        let point = match start {
+            Start::Offsets(offsets) => {
+                let offset = offsets.next_offset(partition);
+                if offset == live_from {
+                    return Ok(live_from);
+                }
+                self.feed.read(move |log| resume::by_offset(log, partition, offset)).await
+            }
+            Start::Position(positions) => {
+                let position = positions.next_offset(partition);
                 self.feed.read(move |log| resume::by_position(log, partition, position, REPLAY_RECORDS_MAX)).await
             }
         };
@@ -346,16 +377,17 @@ impl Resume<'_> {
             tracing::warn!(partition, %error, "the missed updates of a stream cannot be read");
             Problem::new(Code::Unavailable)
         })?;
-        match (point, since) {
+        match (point, start) {
             (ResumePoint::At(offset), _) => Ok(offset),
-            (ResumePoint::Lost { end }, Since::Events(_)) => {
+            (ResumePoint::Lost { end }, Start::Position(positions)) => {
                 // The topic does not show the updates before its first kept one. If no
                 // event was folded since, no update was published either.
                 let folded = timeout(self.timeout, self.answers.are_erased(self.tenant, partition, &[])).await;
-                let folded = folded.unwrap_or(Err(Unavailable::NoOwner { partition }))?;
-                if folded.positions.next_offset(partition) <= position { Ok(end) } else { Err(updates_lost()) }
+                let folded = folded.unwrap_or(Err(Unavailable::NoOwner { partition }))?.positions;
+                let is_quiet = folded.next_offset(partition) <= positions.next_offset(partition);
+                if is_quiet { Ok(end) } else { Err(updates_lost()) }
             }
-            (ResumePoint::Lost { .. }, Since::Stream(_)) => Err(updates_lost()),
+            (ResumePoint::Lost { .. }, Start::Offsets(_)) => Err(updates_lost()),
         }
     }
 }

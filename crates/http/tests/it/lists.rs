@@ -214,3 +214,99 @@ async fn missing_read_mark_is_a_404() {
         app.get(MARK, headers).await.is_problem(404, "not-found", &[]);
     }
 }
+
+const LIST_BY_BODY: &str = "/v1/members/list";
+const MARKS: &str = "/v1/read-marks/query";
+
+fn list(more: &Value) -> Value {
+    let mut body = json!({"conversation_id": "g1", "message_id": "m1", "filter": "unread"});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+#[tokio::test]
+async fn list_by_body_is_the_list_by_path() {
+    let app = app();
+    for filter in ["read", "unread", "departed"] {
+        let by_path = app.get(&format!("{LIST}?filter={filter}&limit=7"), &[ALICE]).await;
+        let by_body = app.post(LIST_BY_BODY, &[ALICE], list(&json!({"filter": filter, "limit": 7}))).await;
+        assert_eq!((by_body.status, &by_body.json), (by_path.status, &by_path.json));
+        assert!(by_body.headers.contains_key("receipts-position"));
+    }
+    // Each takes the cursors of the other, and null is absence.
+    let first = app.post(LIST_BY_BODY, &[], list(&json!({"cursor": null, "limit": null}))).await;
+    assert_eq!(first.json["members"].as_array().unwrap().len(), 100);
+    let cursor = first.json["next_cursor"].as_str().unwrap();
+    let second = app.get(&format!("{LIST}?filter=unread&cursor={cursor}"), &[]).await;
+    assert_eq!(second.json["members"][0], json!({"user_id": "u100"}));
+    let cursor = second.json["next_cursor"].as_str().unwrap();
+    let third = app.post(LIST_BY_BODY, &[], list(&json!({"cursor": cursor, "limit": 1}))).await;
+    assert_eq!(third.json["members"], json!([{"user_id": "u200"}]));
+    let foreign = list(&json!({"cursor": cursor, "message_id": "m2"}));
+    app.post(LIST_BY_BODY, &[], foreign).await.is_problem(400, "bad-cursor", &["/cursor"]);
+}
+
+#[tokio::test]
+async fn list_by_body_has_the_problems_of_the_list() {
+    let app = app();
+    app.post(LIST_BY_BODY, &[BOB], list(&json!({}))).await.is_problem(403, "forbidden", &[]);
+    app.post(LIST_BY_BODY, &[], list(&json!({"message_id": "no"}))).await.is_problem(404, "not-found", &[]);
+    app.table.put("g1", "gone", "alice", 1, Status::Recalled);
+    app.post(LIST_BY_BODY, &[], list(&json!({"message_id": "gone"}))).await.is_problem(409, "not-ok", &[]);
+    let all = ["/conversation_id", "/message_id", "/filter"];
+    app.post(LIST_BY_BODY, &[], json!({})).await.is_problem(400, "invalid", &all);
+    for (field, value) in [
+        ("conversation_id", json!("")),
+        ("message_id", json!("x".repeat(129))),
+        ("filter", json!("late")),
+        ("filter", json!(1)),
+        ("limit", json!(0)),
+        ("limit", json!(1_001)),
+        ("limit", json!(1.5)),
+        ("limit", json!("7")),
+        ("cursor", json!(7)),
+    ] {
+        let answer = app.post(LIST_BY_BODY, &[], list(&json!({field: value}))).await;
+        answer.is_problem(400, "invalid", &[&format!("/{field}")]);
+    }
+    app.post(LIST_BY_BODY, &[], json!(["g1"])).await.is_problem(400, "invalid", &[""]);
+    let lines = app.post(LIST_BY_BODY, &[("content-type", "application/x-ndjson")], "{}").await;
+    lines.is_problem(415, "unsupported-media-type", &["/Content-Type"]);
+}
+
+#[tokio::test]
+async fn read_marks_come_in_the_order_of_the_query() {
+    let app = app();
+    app.table.put_mark("g1", mark());
+    app.table.join("g1", "carol");
+    let expected = app.get(MARK, &[]).await.json;
+    let ids = json!({"conversation_id": "g1", "user_ids": ["nobody", "bob", "carol", "bob"], "thread_id": null});
+    for headers in [&[][..], &[("receipts-caller", "carol")]] {
+        let answer = app.post(MARKS, headers, ids.clone()).await;
+        assert_eq!(answer.json["read_marks"], json!([null, expected, null, expected]));
+        assert_eq!(answer.json["position"], answer.header("receipts-position"));
+    }
+    // Nobody else may ask, but for the own mark.
+    let own = json!({"conversation_id": "g1", "user_ids": ["bob"]});
+    assert_eq!(app.post(MARKS, &[BOB], own).await.json["read_marks"], json!([expected]));
+    app.post(MARKS, &[BOB], ids.clone()).await.is_problem(403, "forbidden", &[]);
+    app.post(MARKS, &[("receipts-caller", "mallory")], ids).await.is_problem(403, "forbidden", &[]);
+}
+
+#[tokio::test]
+async fn bad_query_of_read_marks_is_a_400() {
+    let app = app();
+    app.post(MARKS, &[], json!({})).await.is_problem(400, "invalid", &["/conversation_id", "/user_ids"]);
+    for (ids, pointer) in [
+        (json!([]), "/user_ids"),
+        (json!(vec!["u"; 101]), "/user_ids"),
+        (json!("bob"), "/user_ids"),
+        (json!(["bob", ""]), "/user_ids/1"),
+        (json!([null]), "/user_ids/0"),
+    ] {
+        let answer = app.post(MARKS, &[], json!({"conversation_id": "g1", "user_ids": ids})).await;
+        answer.is_problem(400, "invalid", &[pointer]);
+    }
+    let of_thread = json!({"conversation_id": "g1", "user_ids": ["bob"], "thread_id": "t1"});
+    app.post(MARKS, &[], of_thread).await.is_problem(400, "invalid", &["/thread_id"]);
+}

@@ -77,7 +77,7 @@ fn every_component_is_used_by_some_reference() {
 fn document_is_openapi_3_1() {
     let document = receipts_http::openapi_document();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-    assert_eq!(document["paths"].as_object().unwrap().len(), 11);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 13);
 }
 
 #[test]

@@ -2,9 +2,12 @@
 
 use crate::common::table::Mood;
 use crate::common::{App, Setup};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use receipts_event::token::Content;
 use receipts_fold::view::Status;
 use receipts_http::{Access, AccessByTenant, AccessRule, Limits};
-use receipts_query::{Conversation, Positions};
+use receipts_query::{Answers as _, Conversation, Positions, StreamId};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -298,12 +301,47 @@ async fn several_tokens_are_waited_for_together() {
     assert_eq!(app.get(ONE, &headers).await.status, 200);
 }
 
+/// Returns the token of a position of all partitions without the last bits of its offsets.
+fn rounded(offset: u64, shift: u32) -> String {
+    let offsets = (0..crate::common::PARTITIONS).map(|partition| (partition, offset >> shift));
+    URL_SAFE_NO_PAD.encode(Content { shift, offsets: offsets.collect(), ..Content::default() }.bytes())
+}
+
+/// INV-TOKEN: the log of these tests ends where it is folded.
+#[tokio::test]
+async fn rounded_token_waits_for_no_more_than_the_log_holds() {
+    let app = app();
+    let token = rounded(1_000, 10);
+    let headers = [("receipts-min-position", token.as_str()), ("receipts-wait-ms", "0")];
+    let answer = app.get(ONE, &headers).await;
+    assert_eq!(answer.status, 200);
+    // What was waited for is in the position of the answer.
+    let position: Positions = answer.header("receipts-position").parse().unwrap();
+    assert!(position.covers(&app.table.positions()));
+    // The least offset that it stands for is waited for in any case.
+    let beyond = rounded(1 << 40, 10);
+    let headers = [("receipts-min-position", beyond.as_str()), ("receipts-wait-ms", "0")];
+    app.get(ONE, &headers).await.is_problem(503, "behind", &[]);
+}
+
+#[tokio::test]
+async fn too_many_tokens_are_a_400() {
+    let app = app();
+    let many = |count| vec![rounded(1, 10); count].join(",");
+    assert_eq!(app.get(ONE, &[("receipts-min-position", &many(100))]).await.status, 200);
+    let refused = app.get(ONE, &[("receipts-min-position", &many(101))]).await;
+    refused.is_problem(400, "bad-position", &["/Receipts-Min-Position"]);
+}
+
 #[tokio::test]
 async fn garbled_position_and_bad_wait_are_400() {
     let app = app();
     let beyond = Positions::written(crate::common::PARTITIONS, 1).to_string();
     let cut = Positions::written(1, 1).to_string().split_off(1);
-    for token in ["", "nonsense", &cut, &beyond] {
+    let offsets = vec![(crate::common::PARTITIONS, 0)];
+    let beyond_rounded = URL_SAFE_NO_PAD.encode(Content { shift: 9, offsets, ..Content::default() }.bytes());
+    let id = StreamId(Positions::written(1, 1)).to_string();
+    for token in ["", "nonsense", &cut, &beyond, &beyond_rounded, &id] {
         let answer = app.get(ONE, &[("receipts-min-position", token)]).await;
         answer.is_problem(400, "bad-position", &["/Receipts-Min-Position"]);
     }

@@ -198,6 +198,11 @@ impl Answers for Table {
         covered.map(|_| ()).map_err(|_| Unavailable::Behind)
     }
 
+    async fn ends(&self, most: &Positions) -> Result<Positions, Unavailable> {
+        let ends = self.positions();
+        Ok(most.iter().map(|(partition, most)| (partition, most.min(ends.next_offset(partition)))).collect())
+    }
+
     async fn receipts(
         &self,
         conversation: Conversation<'_>,
@@ -256,6 +261,18 @@ impl Answers for Table {
         let marks = self.marks.lock().unwrap();
         let mark = marks.get(&key(conversation.tenant, conversation.conversation_id, user_id)).cloned();
         Ok(self.at(conversation, mark))
+    }
+
+    async fn read_marks(
+        &self,
+        conversation: Conversation<'_>,
+        user_ids: &[String],
+    ) -> Result<Answer<Vec<Option<ReadMark>>>, Unavailable> {
+        self.mood().await?;
+        let Conversation { tenant, conversation_id, .. } = conversation;
+        let marks = self.marks.lock().unwrap();
+        let marks = user_ids.iter().map(|id| marks.get(&key(tenant, conversation_id, id)).cloned());
+        Ok(self.at(conversation, marks.collect()))
     }
 
     async fn is_member(&self, conversation: Conversation<'_>, user_id: &str) -> Result<Answer<bool>, Unavailable> {

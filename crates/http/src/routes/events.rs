@@ -254,7 +254,8 @@ impl Outcomes {
             (true, true) => Code::NotWritten,
             (true, false) => Code::OutcomeOpen,
         };
-        // Where nothing is written, the problem names the events that stand in the way of the others.
+        // Where nothing is written, the problem names the events that stand in the way of the
+        // others.
         let is_named = |index: usize| code != Code::TooLarge || !nothing_written || self.too_large.contains(&index);
         let items = self.failed.iter().filter(|(index, _)| is_named(*index)).map(|&(index, is_open)| Item {
             pointer: batch.pointer(index),

@@ -16,6 +16,9 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 use std::time::{Duration, Instant};
 
+/// How long brokers that have just started may take until they hold replicas.
+const NEW_BROKER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Creates topics. A topic that exists by now is accepted.
 pub(super) fn create(
     settings: &KafkaSettings,
@@ -73,8 +76,18 @@ pub(super) fn create(
     let options = AdminOptions::new()
         .request_timeout(Some(settings.connect_timeout))
         .operation_timeout(Some(settings.connect_timeout));
-    let results =
-        block_on(admin.create_topics(&topics, &options)).map_err(|error| refused(settings, "create topics", &error))?;
+    let deadline = Instant::now() + NEW_BROKER_TIMEOUT;
+    let results = loop {
+        let results = block_on(admin.create_topics(&topics, &options))
+            .map_err(|error| refused(settings, "create topics", &error))?;
+        // The brokers are enough, but one that has just started may not hold replicas yet.
+        let is_early =
+            results.iter().any(|result| matches!(result, Err((_, RDKafkaErrorCode::InvalidReplicationFactor))));
+        if !is_early || replication > cluster.brokers.len() as i32 || Instant::now() >= deadline {
+            break results;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
     for (result, topic) in results.into_iter().zip(missing) {
         match result {
             Ok(name) => tracing::info!(topic = name, partitions, replication, "created the topic"),

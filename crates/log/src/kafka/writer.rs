@@ -242,8 +242,8 @@ impl Sending {
         None
     }
 
-    /// Has the queue sent at once, and returns when all of it is acknowledged, or soon. Entries that
-    /// come meanwhile share the next requests.
+    /// Has the queue sent at once, and returns when all of it is acknowledged, or soon. Entries
+    /// that come meanwhile share the next requests.
     fn await_acknowledgement(&self) {
         if self.lingers {
             return;

@@ -360,6 +360,7 @@ impl Resend {
 mod tests {
     use super::*;
     use crate::publish::dead_letter::DeadRecord;
+    use crate::publish::window::Readers;
     use parking_lot::Mutex;
     use receipts_event::Reason;
     use receipts_log::{Location, Topic};
@@ -477,7 +478,7 @@ mod tests {
         let writer = Arc::new(Refusing::default());
         let mut outbox = Outbox::new(writer.clone(), Duration::from_secs(3_600), CancellationToken::new());
         outbox.send_dead_letter(0, letter());
-        outbox.send_update(Entry::event("k", "v", None), 1, Change::Message(1, Default::default()));
+        outbox.send_update(Entry::event("k", "v", None), 1, Change::Message(1, Readers::new(Instant::now())));
         assert!(outbox.wait(&[1], Duration::from_secs(1)));
         assert!(!outbox.wait(&[0, 1], Duration::ZERO));
         assert!(outbox.has_refused(0) && !outbox.has_refused(1));

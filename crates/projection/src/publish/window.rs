@@ -64,7 +64,7 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
-    fn new(since: Instant) -> Self {
+    pub(super) fn new(since: Instant) -> Self {
         Self { named: Vec::new(), truncated: false, since }
     }
 

@@ -2,14 +2,12 @@
 //! (Nagle's algorithm), and then for as many callers as that batch had. So under load they share
 //! requests, and without load none waits.
 //!
-//! Knows no producer. It never changes the order of one caller's entries. None waits for callers
-//! that do not come longer than [`WAIT_MAX`].
+//! Knows no producer. It never changes the order of one caller's entries, and none waits longer
+//! than its bound while the producer takes entries.
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// The longest time between two batches, unless the log is slower.
-pub(super) const WAIT_MAX: Duration = Duration::from_millis(5);
 /// At this number of waiting entries, or of their bytes, callers block.
 const BATCH_MAX: usize = 10_000;
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -17,6 +15,8 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// The waiting entries of one producer.
 pub(super) struct Batching<E> {
     waiting: Mutex<Waiting<E>>,
+    /// The longest time that an entry waits.
+    wait_max: Duration,
     /// Notifies the thread that a batch is due.
     due: Condvar,
     /// Notifies callers that waiting entries were sent.
@@ -29,8 +29,8 @@ struct Waiting<E> {
     /// The callers of the waiting entries, and of the batch before.
     calls: usize,
     calls_before: usize,
-    /// When the batch before was taken.
-    taken_at: Instant,
+    /// When the first of the waiting entries began to wait.
+    since: Instant,
     /// True if the entries are due in any case.
     is_cut: bool,
     /// Entries that began to wait, and those of them that were sent, since the start.
@@ -44,29 +44,27 @@ impl<E> Waiting<E> {
         self.entries.len() >= BATCH_MAX || self.bytes >= BATCH_BYTES_MAX
     }
 
-    fn is_due(&self) -> bool {
-        self.calls >= self.calls_before || self.is_cut || self.is_closed || self.is_full()
+    fn must_go(&self) -> bool {
+        self.is_cut || self.is_closed || self.is_full()
     }
 }
 
-impl<E> Default for Batching<E> {
-    fn default() -> Self {
+impl<E> Batching<E> {
+    pub(super) fn new(wait_max: Duration) -> Self {
         let waiting = Waiting {
             entries: Vec::new(),
             bytes: 0,
             calls: 0,
             calls_before: 0,
-            taken_at: Instant::now(),
+            since: Instant::now(),
             is_cut: false,
             begun_count: 0,
             sent_count: 0,
             is_closed: false,
         };
-        Self { waiting: Mutex::new(waiting), due: Condvar::new(), sent: Condvar::new() }
+        Self { waiting: Mutex::new(waiting), wait_max, due: Condvar::new(), sent: Condvar::new() }
     }
-}
 
-impl<E> Batching<E> {
     /// Queues entries, which are sent in the same batch. Blocks while too many wait.
     pub(super) fn queue(&self, entries: impl IntoIterator<Item = E>, bytes: usize) {
         let mut waiting = self.waiting.lock();
@@ -78,6 +76,9 @@ impl<E> Batching<E> {
         waiting.begun_count += (waiting.entries.len() - held) as u64;
         waiting.bytes += bytes;
         waiting.calls += 1;
+        if held == 0 {
+            waiting.since = Instant::now();
+        }
         if held == 0 || waiting.calls == waiting.calls_before || waiting.is_full() {
             self.due.notify_one();
         }
@@ -109,9 +110,11 @@ impl<E> Batching<E> {
         self.due.notify_one();
     }
 
-    /// Sends waiting entries, and after each batch lets `acknowledged` wait, until [`Self::close`].
-    pub(super) fn run(&self, mut send: impl FnMut(E), mut acknowledged: impl FnMut()) {
+    /// Sends waiting entries, until [`Self::close`]. `acknowledged` has sent entries go out at once;
+    /// it waits for their acknowledgement up to a time, and tells whether it came.
+    pub(super) fn run(&self, mut send: impl FnMut(E), mut acknowledged: impl FnMut(Duration) -> bool) {
         let mut waiting = self.waiting.lock();
+        let mut is_calm = true;
         loop {
             if waiting.entries.is_empty() {
                 if waiting.is_closed {
@@ -120,19 +123,26 @@ impl<E> Batching<E> {
                 self.due.wait(&mut waiting);
                 continue;
             }
-            let due = waiting.taken_at + WAIT_MAX;
-            if !waiting.is_due() && Instant::now() < due {
-                self.due.wait_until(&mut waiting, due);
-                continue;
+            let due = waiting.since + self.wait_max;
+            let left = due.saturating_duration_since(Instant::now());
+            if !waiting.must_go() && !left.is_zero() {
+                if !is_calm {
+                    is_calm = MutexGuard::unlocked(&mut waiting, || acknowledged(left));
+                    continue;
+                }
+                if waiting.calls < waiting.calls_before {
+                    self.due.wait_until(&mut waiting, due);
+                    continue;
+                }
             }
             let entries = std::mem::take(&mut waiting.entries);
             (waiting.calls_before, waiting.calls) = (waiting.calls, 0);
-            (waiting.bytes, waiting.is_cut, waiting.taken_at) = (0, false, Instant::now());
+            (waiting.bytes, waiting.is_cut) = (0, false);
             let count = entries.len() as u64;
             MutexGuard::unlocked(&mut waiting, || entries.into_iter().for_each(&mut send));
             waiting.sent_count += count;
             self.sent.notify_all();
-            MutexGuard::unlocked(&mut waiting, &mut acknowledged);
+            is_calm = MutexGuard::unlocked(&mut waiting, || acknowledged(self.wait_max));
         }
     }
 }
@@ -156,13 +166,14 @@ mod tests {
     }
 
     impl Fixture {
-        fn new() -> Self {
-            let batching = Arc::<Batching<usize>>::default();
+        fn new(wait_max: Duration) -> Self {
+            let batching = Arc::new(Batching::new(wait_max));
             let (sender, sent) = channel();
             let (acknowledge, acknowledged) = channel();
             let running = Arc::clone(&batching);
             let thread = std::thread::spawn(move || {
-                running.run(|entry| sender.send(entry).expect("received"), || _ = acknowledged.recv());
+                let acknowledged = |timeout| acknowledged.recv_timeout(timeout).is_ok();
+                running.run(|entry| sender.send(entry).expect("received"), acknowledged);
             });
             Self { batching, sent, acknowledge: Some(acknowledge), thread: Some(thread) }
         }
@@ -190,7 +201,7 @@ mod tests {
 
     #[test]
     fn entries_wait_for_the_acknowledgement_before_them() {
-        let fixture = Fixture::new();
+        let fixture = Fixture::new(LONG);
         fixture.queue(0..3);
         assert_eq!(fixture.next(3), [0, 1, 2], "without load none waits");
         fixture.queue(3..4);
@@ -204,17 +215,14 @@ mod tests {
         assert_eq!(fixture.batching.waiting_count(), 0);
     }
 
-    /// A caller may not come back: then the time decides, or a cut.
     #[test]
     fn batch_waits_for_as_many_callers_as_before() {
-        let fixture = Fixture::new();
-        let far = || fixture.batching.waiting.lock().taken_at = Instant::now() + LONG;
+        let fixture = Fixture::new(LONG);
         fixture.queue(0..1);
         assert_eq!(fixture.next(1), [0]);
         (1..4).for_each(|entry| fixture.queue(entry..entry + 1));
         fixture.acknowledge();
         assert_eq!(fixture.next(3), [1, 2, 3]);
-        far();
         fixture.acknowledge();
         fixture.queue(4..6);
         fixture.queue(6..7);
@@ -223,20 +231,27 @@ mod tests {
         assert_eq!(fixture.next(4), [4, 5, 6, 7]);
         fixture.acknowledge();
         fixture.queue(8..9);
-        assert_eq!(fixture.next(1), [8], "after its time");
-        (9..11).for_each(|entry| fixture.queue(entry..entry + 1));
-        fixture.acknowledge();
-        assert_eq!(fixture.next(2), [9, 10]);
-        far();
-        fixture.acknowledge();
-        fixture.queue(11..12);
         assert!(fixture.batching.cut(Instant::now() + LONG));
-        assert_eq!(fixture.next(1), [11]);
+        assert_eq!(fixture.next(1), [8]);
+    }
+
+    /// Neither an acknowledgement nor other callers come.
+    #[test]
+    fn waiting_entry_is_sent_after_its_time() {
+        let wait_max = Duration::from_millis(30);
+        let fixture = Fixture::new(wait_max);
+        fixture.queue(0..1);
+        fixture.queue(1..2);
+        assert_eq!(fixture.next(2), [0, 1]);
+        let began = Instant::now();
+        fixture.queue(2..3);
+        assert_eq!(fixture.next(1), [2]);
+        assert!(began.elapsed() >= wait_max, "nothing was acknowledged");
     }
 
     #[test]
     fn callers_block_while_too_much_waits() {
-        let fixture = Fixture::new();
+        let fixture = Fixture::new(LONG);
         fixture.queue(0..1);
         assert_eq!(fixture.next(1), [0]);
         fixture.batching.queue([1], BATCH_BYTES_MAX);
@@ -254,11 +269,11 @@ mod tests {
     fn entries_of_a_caller_keep_their_order() {
         const CALLERS: usize = 4;
         const ENTRIES: usize = 5_000;
-        let batching = Arc::<Batching<usize>>::default();
+        let batching = Arc::new(Batching::new(Duration::from_millis(5)));
         let (sender, sent) = channel();
         let thread = std::thread::spawn({
             let batching = Arc::clone(&batching);
-            move || batching.run(|entry| sender.send(entry).expect("received"), || {})
+            move || batching.run(|entry| sender.send(entry).expect("received"), |_| true)
         });
         let callers = (0..CALLERS).map(|caller| {
             let batching = Arc::clone(&batching);
@@ -281,7 +296,7 @@ mod tests {
 
     #[test]
     fn closing_sends_the_rest() {
-        let fixture = Fixture::new();
+        let fixture = Fixture::new(LONG);
         fixture.queue(0..1);
         assert_eq!(fixture.next(1), [0]);
         fixture.queue(1..100);

@@ -146,13 +146,14 @@ impl<C> Deref for Registered<C> {
 
 impl<C: ProducerContext + 'static> Registered<ThreadedProducer<C>> {
     /// Has all queued records sent now, without `linger.ms`, and returns once all are acknowledged
-    /// or the time is over. rdkafka's `flush` polls for events between two short calls, and records
-    /// linger meanwhile.
-    pub(super) fn flush_for(&self, timeout: Duration) {
-        let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+    /// or the time is over; tells whether they are. rdkafka's `flush` polls for events between two
+    /// short calls, and records linger meanwhile.
+    pub(super) fn flush_for(&self, timeout: Duration) -> bool {
+        let timeout_ms = c_int::try_from(timeout.as_micros().div_ceil(1_000)).unwrap_or(c_int::MAX);
         // SAFETY: the producer lives as long as `self`, and any thread may call it. It reports
         // deliveries as events, so this call runs no callback.
-        _ = unsafe { rd_kafka_flush(self.client.native(), timeout_ms) };
+        let code = unsafe { rd_kafka_flush(self.client.native(), timeout_ms) };
+        code == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
     }
 }
 

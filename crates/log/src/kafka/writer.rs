@@ -5,7 +5,7 @@
 //!
 //! It never reports "not written" for a record that may have reached a broker.
 
-use super::batching::{Batching, WAIT_MAX};
+use super::batching::Batching;
 use super::brokers::Brokers;
 use super::connect_error::ConnectError;
 use super::native::Registered;
@@ -27,6 +27,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+/// The longest time that entries wait for one another.
+const WAIT_MAX: Duration = Duration::from_millis(5);
 /// The pause of `append` between attempts on a full queue.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 
@@ -158,7 +160,7 @@ impl KafkaWriter {
         sizes: Arc<Sizes>,
     ) -> Result<Self, ConnectError> {
         let outcomes = Outcomes::new(settings.clone(), brokers.clone());
-        let batching = Batching::default();
+        let batching = Batching::new(if settings.sets_linger() { Duration::ZERO } else { WAIT_MAX });
         let lingers = settings.sets_linger();
         let granter = Granter::new(settings);
         let compression = settings.compression();
@@ -167,7 +169,9 @@ impl KafkaWriter {
             Arc::new(Sending { producer, granter, batching, lingers, outcomes, brokers, settings, sizes, compression });
         let thread = std::thread::Builder::new().name("log-sender".into()).spawn({
             let sending = sending.clone();
-            move || sending.batching.run(|append| sending.send(append), || sending.await_acknowledgement())
+            move || {
+                sending.batching.run(|append| sending.send(append), |timeout| sending.await_acknowledgement(timeout))
+            }
         });
         let thread = thread.map_err(|error| ConnectError::Settings(format!("no thread can be started: {error}")))?;
         Ok(KafkaWriter { sending, thread: Some(thread) })
@@ -242,14 +246,12 @@ impl Sending {
         None
     }
 
-    /// Has the queue sent at once, and returns when all of it is acknowledged, or soon. Entries
-    /// that come meanwhile share the next requests.
-    fn await_acknowledgement(&self) {
-        if self.lingers {
-            return;
-        }
-        if let Some(made) = &*self.producer.read() {
-            made.producer.flush_for(WAIT_MAX);
+    /// Has the queue sent at once, and returns when all of it is acknowledged, or when the time is
+    /// over. Returns false then.
+    fn await_acknowledgement(&self, timeout: Duration) -> bool {
+        match &*self.producer.read() {
+            Some(made) if !self.lingers => made.producer.flush_for(timeout),
+            _ => true,
         }
     }
 

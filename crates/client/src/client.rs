@@ -280,8 +280,8 @@ impl Client {
         }
     }
 
-    /// Returns how far each person has read a conversation, in the given order; `None` where there is
-    /// no read mark. More than 100 people take several requests.
+    /// Returns how far each person has read a conversation, in the given order; `None` where there
+    /// is no read mark. More than 100 people take several requests.
     ///
     /// # Errors
     /// `forbidden` if the caller may not see one of the read marks; or if a request fails.

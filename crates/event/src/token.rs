@@ -449,7 +449,7 @@ mod tests {
         }
 
         #[test]
-        fn changed_bytes_with_a_right_checksum_are_read_or_refused(
+        fn changed_tokens_with_right_checksums_are_read_or_refused(
             content in contents(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
         ) {
             let mut bytes = content.bytes();

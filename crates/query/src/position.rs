@@ -361,7 +361,7 @@ pub enum BadToken {
     #[error("is a token of another log: drop it, and ask without one")]
     OtherLog,
     /// The token lacks the last bits of its offsets.
-    #[error("stands for many positions, because an exact token of so many partitions is too long")]
+    #[error("stands for many positions, because an exact token of its partitions is too long")]
     Rounded,
     /// The token is from a later release, so this edge is older than the one that gave it.
     #[error("must be a position token of a known version")]

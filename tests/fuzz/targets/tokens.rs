@@ -1,5 +1,5 @@
-//! Fuzzes cursors and position tokens. No text makes the parser panic, only issued cursors open, and
-//! a token that is read keeps what it stands for.
+//! Fuzzes cursors and position tokens. No text makes the parser panic, only issued cursors open,
+//! and a token that is read keeps what it stands for.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! `GET …/members` and `POST /v1/members/list`: lists the members who have read a message, have not, or left without reading
-//! it.
+//! `GET …/members` and `POST /v1/members/list`: lists the members who have read a message, have
+//! not, or left without reading it.
 //!
 //! It must not walk a list: a page seeks to the slot of its cursor, at the same cost at any depth.
 

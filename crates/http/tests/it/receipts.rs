@@ -309,7 +309,7 @@ fn rounded(offset: u64, shift: u32) -> String {
 
 /// INV-TOKEN: the log of these tests ends where it is folded.
 #[tokio::test]
-async fn rounded_token_waits_for_no_more_than_the_log_holds() {
+async fn rounded_token_waits_for_the_logs_end_only() {
     let app = app();
     let token = rounded(1_000, 10);
     let headers = [("receipts-min-position", token.as_str()), ("receipts-wait-ms", "0")];

@@ -111,7 +111,7 @@ impl Content {
     #[must_use]
     pub fn exact_bytes(&self) -> Option<Vec<u8>> {
         let (one, two) = (self.format_1(), self.format_2());
-        (self.shift == 0).then(|| if one.len() <= two.len() { one } else { two })
+        (self.shift == 0).then_some(if one.len() <= two.len() { one } else { two })
     }
 
     /// Returns this content without as many of its last bits as do not fit.

@@ -132,7 +132,7 @@ mod tests {
             let near = |partition: u32| {
                 let moved = (moved ^ u64::from(partition)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
                 // Another edge was slightly ahead.
-                positions.next_offset(partition) + moved % (most + 1) - u64::from(partition % 5 == 0) * (most / 8)
+                positions.next_offset(partition) + moved % (most + 1) - u64::from(partition.is_multiple_of(5)) * (most / 8)
             };
             let resumed = id.resolve(near).expect("near enough");
             let lost: u64 = positions.iter().map(|(partition, next)| next - resumed.next_offset(partition)).sum();

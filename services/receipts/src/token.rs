@@ -208,12 +208,12 @@ mod tests {
     fn key_pair_is_made_once_and_never_overwritten() {
         let dir = tempfile::tempdir().expect("a folder");
         let keys = dir.path().join("deep/keys");
-        let (first, is_new) = key(&keys).ok().expect("made");
+        let (first, is_new) = key(&keys).expect("made");
         assert!(is_new);
-        let (second, is_new) = key(&keys).ok().expect("read");
+        let (second, is_new) = key(&keys).expect("read");
         assert!(!is_new && first.public_set() == second.public_set());
         fs::remove_file(keys.join(PUBLIC_FILE)).expect("removed");
-        key(&keys).ok().expect("the set is made again");
+        key(&keys).expect("the set is made again");
         let refused = |part: &str| {
             let said = key(&keys).err().expect("refused").message();
             assert!(said.contains(part) && said.contains("choose another --keys"), "{said}");

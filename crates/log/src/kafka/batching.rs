@@ -110,8 +110,8 @@ impl<E> Batching<E> {
         self.due.notify_one();
     }
 
-    /// Sends waiting entries, until [`Self::close`]. `acknowledged` has sent entries go out at once;
-    /// it waits for their acknowledgement up to a time, and tells whether it came.
+    /// Sends waiting entries, until [`Self::close`]. `acknowledged` has sent entries go out at
+    /// once; it waits for their acknowledgement up to a time, and tells whether it came.
     pub(super) fn run(&self, mut send: impl FnMut(E), mut acknowledged: impl FnMut(Duration) -> bool) {
         let mut waiting = self.waiting.lock();
         let mut is_calm = true;

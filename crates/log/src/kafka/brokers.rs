@@ -118,8 +118,9 @@ impl Brokers {
         failure.last = now;
         // A closed connection says nothing but that it failed. After one that was closed before the
         // first answer librdkafka asks in another way, and the port closes later.
-        let is_closed = !cause.may_speak_tls && cause.lasts == Lasts::Unknown;
-        if !is_closed && !(failure.cause.may_speak_tls && cause.lasts == Lasts::UntilChanged) {
+        let says_nothing = !cause.may_speak_tls && cause.lasts == Lasts::Unknown;
+        let closes_later = failure.cause.may_speak_tls && cause.lasts == Lasts::UntilChanged;
+        if !(says_nothing || closes_later) {
             failure.cause = cause;
         }
         true

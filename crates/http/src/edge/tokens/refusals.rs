@@ -17,7 +17,8 @@ const FOUND_MAX: usize = 200;
 /// When a client may come again whose key could not be fetched, seconds.
 const UNREAD_RETRY_S: u64 = 5;
 
-/// A refused token: the check that it failed, and what stood in the place of what is wanted.
+/// A refused token: the check that it failed, and the value that stood there instead of the wanted
+/// one.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) reason: Reason,

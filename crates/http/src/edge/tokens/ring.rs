@@ -20,8 +20,8 @@ use tokio::time::Instant;
 /// The pause before a start asks again for keys that it did not get.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
-/// The reads that tokens may cause at once after a pause: an issuer may publish a key a moment after
-/// it signs with it.
+/// The reads that tokens may cause at once after a pause: an issuer may publish a key a moment
+/// after it signs with it.
 const BURST: NonZeroU32 = NonZeroU32::new(5).expect("not 0");
 
 /// How long a token waits for its key.

@@ -78,7 +78,8 @@ impl Description {
             return Err(format!("the description is of the issuer {named:?}, and auth.issuer is {issuer:?}"));
         }
         let is_secure = jwks_uri.starts_with("https://");
-        if !is_secure && !(jwks_uri.starts_with("http://") && issuer.starts_with("http://")) {
+        let are_both_plain = jwks_uri.starts_with("http://") && issuer.starts_with("http://");
+        if !is_secure && !are_both_plain {
             return Err(format!("its jwks_uri is {jwks_uri:?} and must begin with https://"));
         }
         Ok(description)

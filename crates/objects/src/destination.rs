@@ -1,7 +1,8 @@
 //! A destination: puts, lists, reads and deletes objects. Chooses no names.
 
 use crate::download::Download;
-use crate::error::Error;
+use crate::environment::{self, AZURE_ADVICE};
+use crate::error::{Asks, Error};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
@@ -26,8 +27,6 @@ const PARTS_AT_ONCE: usize = 3;
 /// The timeout of a short request. The clients of clouds retry for minutes by themselves, and a
 /// partition that looks for a snapshot is not folded meanwhile.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
-/// The prefixes of the environment variables that configure the client of a cloud.
-const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
 /// A store of objects. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +36,8 @@ pub struct Destination {
     shown: String,
     /// The path, where it is a directory.
     root: Option<std::path::PathBuf>,
+    /// What to set, if no credentials were found.
+    advice: Option<&'static str>,
     runtime: Arc<Background>,
     stop: CancellationToken,
 }
@@ -80,7 +81,7 @@ impl Drop for Background {
 impl Destination {
     /// Opens a destination by a directory's path, which is created if it is missing, or by a URL.
     /// Credentials and addresses of a cloud come from the environment variables of its own tools:
-    /// `AWS_…`, `GOOGLE_…`, `AZURE_…`. Uses no network.
+    /// `AWS_…`, `GOOGLE_…`, `AZURE_…`, and from profiles of AWS. Uses no network.
     ///
     /// # Errors
     /// If the text names no destination, or the directory cannot be created.
@@ -93,10 +94,18 @@ impl Destination {
             Ok(url) if text.contains("://") => match url.scheme() {
                 "file" => Self::directory(&url.to_file_path().map_err(|()| wrong("it names no path".into()))?),
                 "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" => {
-                    let ours = |(name, _): &(String, String)| VARIABLES.iter().any(|start| name.starts_with(start));
-                    let (store, prefix) = object_store::parse_url_opts(&url, std::env::vars().filter(ours))
-                        .map_err(|error| wrong(error.to_string()))?;
-                    Self::over(store.into(), prefix, shown_of(text))
+                    let variables = std::env::vars_os();
+                    let variables = variables
+                        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+                    let read = |path: &Path| fs::read_to_string(path);
+                    let options = environment::options(url.scheme(), &variables.collect(), read).map_err(wrong)?;
+                    let (store, prefix) = object_store::parse_url_opts(&url, options.pairs).map_err(|error| {
+                        let detail = error.to_string();
+                        // The client does not say where it looks for the account.
+                        let is_nameless = detail.contains("Account must be specified");
+                        wrong(if is_nameless { format!("no account is named: {AZURE_ADVICE}") } else { detail })
+                    })?;
+                    Ok(Self { advice: options.advice, ..Self::over(store.into(), prefix, shown_of(text))? })
                 }
                 scheme => Err(wrong(format!("{scheme}:// is not supported"))),
             },
@@ -120,7 +129,7 @@ impl Destination {
         let path = path.canonicalize().map_err(local)?;
         let shown = path.display().to_string();
         let store = LocalFileSystem::new_with_prefix(&path)
-            .map_err(|error| Error::of_store(format!("opening {shown}"), &shown, &error))?;
+            .map_err(|error| Error::of_store(format!("opening {shown}"), &shown, Asks::Object, None, &error))?;
         let opened = Self::over(Arc::new(store.with_fsync(true)), Key::default(), shown)?;
         Ok(Self { root: Some(path), ..opened })
     }
@@ -135,7 +144,7 @@ impl Destination {
 
     fn over(store: Arc<dyn ObjectStore>, prefix: Key, shown: String) -> Result<Self, Error> {
         let runtime = Arc::new(Background::start()?);
-        Ok(Self { store, prefix, shown, root: None, runtime, stop: CancellationToken::new() })
+        Ok(Self { store, prefix, shown, root: None, advice: None, runtime, stop: CancellationToken::new() })
     }
 
     /// Makes all calls end with [`Error::Stopped`] once the token is cancelled.
@@ -196,7 +205,9 @@ impl Destination {
             Ok(part.into())
         };
         self.run(async {
-            let failed = |error: object_store::Error| Error::of_store(doing.clone(), &self.location(name), &error);
+            let failed = |error: object_store::Error| {
+                Error::of_store(doing.clone(), &self.location(name), Asks::Bucket, self.advice, &error)
+            };
             if bytes <= part_bytes {
                 self.store.put(&key, read(bytes)?.into()).await.map_err(failed)?;
                 sent(bytes);
@@ -238,7 +249,7 @@ impl Destination {
     /// If the destination fails.
     pub fn put_bytes(&self, name: &str, bytes: impl Into<Bytes>) -> Result<(), Error> {
         let (key, bytes) = (self.key(name), bytes.into());
-        self.run(self.answer("writing", name, self.store.put(&key, bytes.into()))).map(|_| ())
+        self.run(self.answer("writing", name, Asks::Bucket, self.store.put(&key, bytes.into()))).map(|_| ())
     }
 
     /// Lists the objects of a folder by name; an empty name lists the whole destination.
@@ -249,13 +260,14 @@ impl Destination {
         let key = self.key(folder);
         let listed = self.run(async {
             let (mut objects, mut found) = (self.store.list(Some(&key)), Vec::new());
-            while let Some(meta) = self.answer("listing", folder, objects.try_next()).await? {
+            while let Some(meta) = self.answer("listing", folder, Asks::Bucket, objects.try_next()).await? {
                 found.push((meta.location, meta.size, meta.last_modified));
             }
             Ok(found)
         });
         let mut found = match listed {
-            Err(Error::Missing { .. }) => Vec::new(),
+            // A folder of a directory.
+            Err(Error::NoBucket { .. }) if self.root.is_some() => Vec::new(),
             listed => listed?,
         };
         found.sort_by(|a, b| a.0.cmp(&b.0));
@@ -285,12 +297,14 @@ impl Destination {
         self.read_all(self.get(name, options)?)
     }
 
-    /// Reads the last bytes of an object, at most `bytes_max`.
+    /// Reads the last bytes of an object of this length, at most `bytes_max`.
     ///
     /// # Errors
     /// If the object is missing or the destination fails.
-    pub fn read_end(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, Error> {
-        let options = GetOptions { range: Some(GetRange::Suffix(bytes_max.max(1))), ..GetOptions::default() };
+    pub fn read_end(&self, name: &str, bytes: u64, bytes_max: u64) -> Result<Vec<u8>, Error> {
+        // Azure knows no range that counts from the end.
+        let range = GetRange::Bounded(bytes.saturating_sub(bytes_max.max(1))..bytes.max(1));
+        let options = GetOptions { range: Some(range), ..GetOptions::default() };
         self.read_all(self.get(name, options)?)
     }
 
@@ -303,7 +317,7 @@ impl Destination {
 
     fn get(&self, name: &str, options: GetOptions) -> Result<Download, Error> {
         let key = self.key(name);
-        let got = self.run(self.answer("reading", name, self.store.get_opts(&key, options)))?;
+        let got = self.run(self.answer("reading", name, Asks::Object, self.store.get_opts(&key, options)))?;
         Ok(Download {
             bytes: got.meta.size,
             stream: got.into_stream().boxed(),
@@ -358,7 +372,7 @@ impl Destination {
     /// If the destination fails.
     pub fn delete(&self, name: &str) -> Result<(), Error> {
         let key = self.key(name);
-        match self.run(self.answer("removing", name, self.store.delete(&key))) {
+        match self.run(self.answer("removing", name, Asks::Object, self.store.delete(&key))) {
             Err(Error::Missing { .. }) => Ok(()),
             removed => removed,
         }
@@ -373,12 +387,15 @@ impl Destination {
         &self,
         doing: &str,
         name: &str,
+        asks: Asks,
         request: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, Error> {
         let location = self.location(name);
         let doing = format!("{doing} {location}");
         match tokio::time::timeout(ANSWER_WAIT, request).await {
-            Ok(answer) => answer.map_err(|error| Error::of_store(doing, &location, &error)),
+            Ok(answer) => answer.map_err(|error| Error::of_store(doing, &location, asks, self.advice, &error)),
+            // The client asks a metadata service that does not answer.
+            Err(_) if let Some(advice) = self.advice => Err(Error::NoCredentials { doing, advice: advice.to_owned() }),
             Err(_) => {
                 let seconds = ANSWER_WAIT.as_secs();
                 Err(Error::Failed {

@@ -1,6 +1,6 @@
 //! Reads an object from its start to its end, piece by piece. Keeps one piece in memory.
 
-use crate::error::Error;
+use crate::error::{Asks, Error};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -44,6 +44,8 @@ impl Read for Download {
                     return Err(io::Error::other(Error::of_store(
                         format!("reading {}", self.location),
                         &self.location,
+                        Asks::Object,
+                        None,
                         &error,
                     )));
                 }

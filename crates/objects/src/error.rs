@@ -21,6 +21,20 @@ pub enum Error {
         /// The location of the object.
         location: String,
     },
+    /// There is no such bucket or container: create it, or correct its name.
+    #[error("{doing}: there is no such bucket or container; create it, or correct its name")]
+    NoBucket {
+        /// The operation, with the location.
+        doing: String,
+    },
+    /// The environment has no credentials, and the machine has no service that gives some.
+    #[error("{doing}: no credentials were found: {advice}")]
+    NoCredentials {
+        /// The operation, with the location.
+        doing: String,
+        /// The variables to set.
+        advice: String,
+    },
     /// The destination refuses the call: only other credentials or permissions help.
     #[error(
         "{doing}: the destination refuses ({detail}): check its permissions and the credentials in the environment"
@@ -52,20 +66,47 @@ pub enum Error {
     Stopped,
 }
 
+/// The names by which S3, Google Cloud Storage and Azure call a missing bucket.
+const NO_BUCKET: [&str; 2] = ["NoSuchBucket", "ContainerNotFound"];
+
+/// The metadata services of the clouds, which give credentials to machines of theirs.
+const METADATA: [&str; 2] = ["169.254.", "metadata.google.internal"];
+
+/// What a call asks of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// One object.
+    Object,
+    /// Nothing that can be missing but the bucket: a write or a listing.
+    Bucket,
+}
+
 impl Error {
-    pub(crate) fn of_store(doing: String, location: &str, error: &object_store::Error) -> Self {
+    /// Reads an error of a store. `advice` says what to set, if no credentials were found.
+    pub(crate) fn of_store(
+        doing: String,
+        location: &str,
+        asks: Asks,
+        advice: Option<&str>,
+        error: &object_store::Error,
+    ) -> Self {
         use object_store::Error as E;
+        let detail = with_causes(error);
+        let is_of_bucket = asks == Asks::Bucket || NO_BUCKET.iter().any(|name| detail.contains(name));
         match error {
+            E::NotFound { .. } if is_of_bucket => Self::NoBucket { doing },
             E::NotFound { .. } => Self::Missing { location: location.to_owned() },
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
-                Self::Refused { doing, detail: with_causes(error) }
-            }
-            _ => Self::Failed { doing, detail: with_causes(error) },
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => Self::Refused { doing, detail },
+            _ if NO_BUCKET.iter().any(|name| detail.contains(name)) => Self::NoBucket { doing },
+            _ => match advice.filter(|_| METADATA.iter().any(|address| detail.contains(address))) {
+                Some(advice) => Self::NoCredentials { doing, advice: advice.to_owned() },
+                None => Self::Failed { doing, detail },
+            },
         }
     }
 }
 
-/// Returns the text of an error with all its causes.
+/// Returns the text of an error with all its causes, on one line.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -76,5 +117,46 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    brief(&text).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Returns a text with the page or the XML that a store answered cut to its code and message.
+fn brief(text: &str) -> String {
+    let begins = ["<?xml", "<Error", "<html", "<!DOCTYPE"];
+    let Some(start) = begins.iter().filter_map(|begin| text.find(begin)).min() else { return text.to_owned() };
+    let (head, page) = (&text[..start], &text[start..]);
+    let element = |name: &str| {
+        let (_, rest) = page.split_once(&format!("<{name}>"))?;
+        // Azure puts the id and the time of the request below.
+        rest.split('<').next()?.lines().next().map(str::trim).filter(|text| !text.is_empty())
+    };
+    let said: Vec<&str> = ["Code", "Message"].into_iter().filter_map(element).collect();
+    match said.is_empty() {
+        true => format!("{head}a page"),
+        false => format!("{head}{}", said.join(": ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_stores_are_cut_to_their_message() {
+        for (text, wanted) in [
+            (
+                "Server returned 404: <?xml version=\"1.0\"?>\n<Error><Code>NoSuchBucket</Code><Message>The specified bucket \
+                 does not exist</Message><RequestId>7</RequestId></Error>",
+                "Server returned 404: NoSuchBucket: The specified bucket does not exist",
+            ),
+            (
+                "403: \u{feff}<?xml?><Error><Code>AuthenticationFailed</Code><Message>Server failed.\nRequestId:7\nTime:x</Message>",
+                "403: \u{feff}AuthenticationFailed: Server failed.",
+            ),
+            ("502: <html><body>Bad Gateway</body></html>", "502: a page"),
+            ("connection refused", "connection refused"),
+        ] {
+            assert_eq!(brief(text), wanted);
+        }
+    }
 }

@@ -7,6 +7,7 @@
 
 mod destination;
 mod download;
+mod environment;
 mod error;
 
 pub use destination::{Destination, Object};

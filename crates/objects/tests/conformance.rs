@@ -55,7 +55,7 @@ fn objects_of_any_size_are_listed_and_read_back() {
             download.read_to_end(&mut back).unwrap();
             assert!(back == content, "{kind}: {bytes} bytes changed");
             if bytes > 0 {
-                let end = destination.read_end(&name, 100).unwrap();
+                let end = destination.read_end(&name, bytes as u64, 100).unwrap();
                 assert_eq!(end, content[bytes.saturating_sub(100)..], "{kind}");
                 assert_eq!(destination.read_start(&name, 100).unwrap(), content[..bytes.min(100)], "{kind}");
             }

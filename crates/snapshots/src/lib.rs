@@ -59,12 +59,19 @@ impl Snapshots {
         }
         let mut logs = Vec::new();
         for names in folders.into_values() {
-            // Every header of a folder names the log. A damaged one is skipped.
+            // Every header of a folder names the log. One that is damaged or cannot be read is
+            // skipped.
+            let mut failure = None;
             let header = names.iter().rev().find_map(|name| {
-                let start = destination.read_start(name, START_BYTES_MAX as u64).ok()?;
-                Header::parse(&start).ok()
+                let start = destination.read_start(name, START_BYTES_MAX as u64);
+                Header::parse(&start.map_err(|error| failure = Some(error)).ok()?).ok()
             });
-            logs.extend(header.map(|header| header.log));
+            match (header, failure) {
+                (Some(header), _) => logs.push(header.log),
+                // Otherwise a destination that cannot be read would look empty.
+                (None, Some(error)) => return Err(error.into()),
+                (None, None) => {}
+            }
         }
         Ok(logs)
     }
@@ -100,7 +107,7 @@ impl Snapshots {
     pub fn describe(&self, found: &SnapshotEntry) -> Result<(Header, Summary), Error> {
         let header = self.destination.read_start(&found.name, START_BYTES_MAX as u64)?;
         let header = Header::parse(&header).map_err(|e| self.unusable(found, &e))?;
-        let end = self.destination.read_end(&found.name, TRAILER_BYTES as u64)?;
+        let end = self.destination.read_end(&found.name, found.bytes, TRAILER_BYTES as u64)?;
         let trailer = end.as_slice().try_into().map_err(|_| self.unusable(found, &"it is cut short"))?;
         let (summary, _) = Summary::parse(trailer).map_err(|e| self.unusable(found, &e))?;
         Ok((header, summary))

@@ -149,7 +149,7 @@ impl Described {
 
 fn list(settings: &Settings, which: &Which, json: bool) -> Result<(), Failure> {
     let mut output = Output::stdout(json);
-    let mut shown = 0;
+    let (mut shown, mut undescribed) = (0, 0);
     for snapshots in all_logs(settings)? {
         let mut is_named = false;
         for found in snapshots.list()?.iter().filter(|found| which.includes(found.partition)) {
@@ -157,6 +157,7 @@ fn list(settings: &Settings, which: &Which, json: bool) -> Result<(), Failure> {
                 Ok(described) => (Some(Described::new(described)), None),
                 Err(error) => (None, Some(error.to_string())),
             };
+            undescribed += u32::from(problem.is_some());
             let place = snapshots.location_of(found);
             let line = Shown { log: snapshots.log(), found, place, described, problem };
             let first = !std::mem::replace(&mut is_named, true);
@@ -166,6 +167,9 @@ fn list(settings: &Settings, which: &Which, json: bool) -> Result<(), Failure> {
     }
     if shown == 0 && !json {
         tracing::info!(location = %destination(settings)?, "there are no snapshots");
+    }
+    if undescribed > 0 {
+        return Err(anyhow!("{undescribed} of {shown} snapshots cannot be read: their lines say why").into());
     }
     Ok(())
 }

@@ -22,7 +22,6 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 KEYCLOAK = "26.7.3"
-HYDRA = "v2.3.0"
 # The longest wait for a provider to start, and for a step that fetches or builds, seconds.
 START_S = 900
 STEP_S = 3600

@@ -348,7 +348,11 @@ export interface components {
             conversation_id: string;
             /** @description The `next_cursor` of the page before. Absent or null for the first page. */
             cursor?: string | null;
-            filter: ("read" | "unread" | "departed") & Record<string, never>;
+            /**
+             * @description The members that a list names.
+             * @enum {string}
+             */
+            filter: "read" | "unread" | "departed";
             /**
              * Format: int32
              * @description The most members of the page; 100 if absent.

@@ -254,7 +254,7 @@ pub(crate) struct MembersList {
     conversation_id: String,
     #[schema(min_length = 1, max_length = 128, example = "m1")]
     message_id: String,
-    /// The list.
+    // Without a description of its own, which would stand beside the type as an object.
     #[schema(inline)]
     filter: MemberFilter,
     /// The most members of the page; 100 if absent.

@@ -80,7 +80,9 @@ fn since(text: &str) {
                 assert!(finer.least().covers(&rounded.least()) && rounded.most().covers(&finer.most()));
             }
             (Since::Stream(StreamId(exact)), Since::Remainders(remainders)) => {
-                assert!(exact.covers(&remainders.resolve(|partition| exact.next_offset(partition)).unwrap_or_default()));
+                assert!(
+                    exact.covers(&remainders.resolve(|partition| exact.next_offset(partition)).unwrap_or_default())
+                );
             }
             _ => assert_eq!(token, again),
         }

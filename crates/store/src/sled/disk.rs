@@ -248,6 +248,8 @@ mod tests {
     const KEYS: u64 = 4_000;
     const VALUE_BYTES: usize = 2_000;
     const ROUNDS: u64 = 20;
+    /// sled's file consists of whole segments.
+    const SEGMENT_BYTES: u64 = 512 << 10;
 
     /// INV-DISK: without the cleaning the file takes more.
     #[test]
@@ -264,6 +266,6 @@ mod tests {
             map.flush(false).unwrap();
         }
         let values = KEYS * VALUE_BYTES as u64;
-        assert!(disk.bytes() < 3 * values, "{} bytes for {values} of values", disk.bytes());
+        assert!(disk.bytes() <= 3 * values + SEGMENT_BYTES, "{} bytes for {values} of values", disk.bytes());
     }
 }

@@ -3,7 +3,7 @@
 //! A token must not serve as proof of anything: it has a checksum, not a signature. A client that
 //! invents one only waits longer.
 
-use crate::remainders::{EXACT_BYTES_MAX, Remainders};
+use crate::remainders::{EXACT_BYTES_MAX, PARTITIONS_MAX, Remainders};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use receipts_event::token::{Content, Kind, Unread, least, most};
@@ -256,7 +256,11 @@ impl fmt::Display for Token {
             }
             Since::Stream(StreamId(positions)) => {
                 let content = positions.content(Kind::Stream, log);
-                let exact = content.exact_bytes().filter(|bytes| bytes.len() <= EXACT_BYTES_MAX);
+                let exact = content.exact_bytes().filter(|bytes| {
+                    // Numbers of partitions that no log has are written in full.
+                    let is_invented = positions.highest_partition().is_some_and(|highest| highest >= PARTITIONS_MAX);
+                    bytes.len() <= EXACT_BYTES_MAX || is_invented
+                });
                 let bytes = exact.unwrap_or_else(|| Content { log, ..Remainders::of(positions).0 }.bytes());
                 return f.write_str(&encode(&bytes));
             }

@@ -13,6 +13,10 @@ use sha2::{Digest as _, Sha256};
 /// an id has as many as a token may have.
 pub(crate) const EXACT_BYTES_MAX: usize = 1_425;
 
+/// The most partitions of an id with remainders, as of a token of format 2. An id has one remainder
+/// for each partition up to the highest, so this bounds the work for numbers that were invented.
+pub(crate) const PARTITIONS_MAX: u32 = 100_000;
+
 /// Bits of an id for the last bits of all offsets, without its other fields.
 const FIELD_BITS: u32 = (EXACT_BYTES_MAX as u32 - 35) * 8;
 
@@ -102,6 +106,15 @@ mod tests {
     use super::*;
     use crate::{LogTag, Since, StreamId, TOKEN_CHARS_MAX, Token};
     use proptest::prelude::*;
+
+    /// Found by the fuzz target of tokens: one remainder for each of 4 billion partitions takes
+    /// minutes.
+    #[test]
+    fn id_of_invented_partitions_is_written_in_full() {
+        let invented: Positions = (0..1_000).map(|at| (u32::MAX - 3 * at, u64::MAX)).collect();
+        let token = Token { log: None, since: Since::Stream(StreamId(invented)) };
+        assert_eq!(token.to_string().parse(), Ok(token));
+    }
 
     fn positions(count: u32, seed: u64) -> Positions {
         let offset = |at: u32| 1_000_000_000 + (seed ^ u64::from(at)).wrapping_mul(0x9e37_79b9_7f4a_7c15) % 500_000_000;

@@ -69,6 +69,9 @@ pub enum Error {
 /// The names by which S3, Google Cloud Storage and Azure call a missing bucket.
 const NO_BUCKET: [&str; 2] = ["NoSuchBucket", "ContainerNotFound"];
 
+/// A refusal that object_store does not tell apart: that of Azure's listing.
+const REFUSED: [&str; 2] = ["status code: 401", "status code: 403"];
+
 /// The metadata services of the clouds, which give credentials to machines of theirs.
 const METADATA: [&str; 2] = ["169.254.", "metadata.google.internal"];
 
@@ -98,8 +101,10 @@ impl Error {
             E::NotFound { .. } => Self::Missing { location: location.to_owned() },
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => Self::Refused { doing, detail },
             _ if NO_BUCKET.iter().any(|name| detail.contains(name)) => Self::NoBucket { doing },
+            // Before a refusal: the metadata service may be what refuses.
             _ => match advice.filter(|_| METADATA.iter().any(|address| detail.contains(address))) {
                 Some(advice) => Self::NoCredentials { doing, advice: advice.to_owned() },
+                None if REFUSED.iter().any(|status| detail.contains(status)) => Self::Refused { doing, detail },
                 None => Self::Failed { doing, detail },
             },
         }
@@ -140,6 +145,19 @@ fn brief(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Azure's listing has no error of its own for a wrong key.
+    #[test]
+    fn refused_listing_asks_for_credentials() {
+        let refused = |status: &str| {
+            let source = format!("Server returned non-2xx status code: {status}").into();
+            let error = object_store::Error::Generic { store: "MicrosoftAzure", source };
+            let error = Error::of_store("listing az://a/b/".into(), "az://a/b/", Asks::Bucket, None, &error);
+            matches!(error, Error::Refused { .. })
+        };
+        assert!(refused("403 Forbidden: AuthorizationFailure") && refused("401 Unauthorized"));
+        assert!(!refused("500 Internal Server Error"));
+    }
 
     #[test]
     fn answers_of_stores_are_cut_to_their_message() {

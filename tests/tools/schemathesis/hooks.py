@@ -82,8 +82,7 @@ def acceptable(value):
     if isinstance(value, dict):
         if value.get("type") == "conversation.read" or {"up_to_message_id", "up_to_sent_at_ms"} <= value.keys():
             value = exactly_one(value)
-        # A tenant must be the caller's, a partition one of those that there are, and a cursor of this
-        # list.
+        # A tenant must be the caller's, a partition one that there is, and a cursor of this list.
         return {key: acceptable(item) for key, item in value.items() if key not in ("tenant", "partition", "cursor")}
     return value
 

@@ -3,14 +3,14 @@
 //!
 //! They must not read the topic themselves; [`crate::updates`] does.
 
-use crate::body::read_body;
 use crate::edge::caller::Caller;
 use crate::edge::connections::EndsAt;
 use crate::edge::scopes::Scope;
 use crate::edge::tickets::{Subject, Ticket, without_mac};
+use crate::json_body::{Fields, read_json};
 use crate::problem::{Code, Problem};
 use crate::query_context::{Freshness, QueryContext};
-use crate::request::{Format, Parameters, STREAM_PATH, format, id_problem, resume_id};
+use crate::request::{Parameters, STREAM_PATH, id_problem, resume_id};
 use crate::response::{AnsweredFrom, answered, put_position};
 use crate::updates::{Interest, Stream, Updates, View};
 use axum::body::Body;
@@ -90,7 +90,7 @@ pub(crate) async fn stream_updates(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let ticket = ticket.map(|Extension(ticket)| ticket);
-    let subject = subject(|name| parameters.one(name), ticket.as_ref().map(Ticket::subject))?;
+    let subject = subject(|name| Ok(parameters.one(name)?.map(str::to_owned)), ticket.as_ref().map(Ticket::subject))?;
     let interest = interest(&subject);
     let show_readers = permitted(&query, &caller, &interest)?;
     let logs = Logs { events: query.answers.log(), updates: updates.log() };
@@ -156,16 +156,10 @@ pub(crate) async fn create_stream_ticket(
     caller: Caller,
     request: Request,
 ) -> Result<Response, Problem> {
-    if format(request.headers())? != Format::Json {
-        return Err(Problem::new(Code::UnsupportedMediaType).item("/Content-Type", "must be application/json"));
-    }
-    let body = read_body(request, &caller, &query.limits, "name one id").await?;
-    let body: Value =
-        serde_json::from_slice(&body.bytes).map_err(|error| Problem::invalid("", format!("must be JSON: {error}")))?;
-    let Value::Object(fields) = body else { return Err(Problem::invalid("", "must be an object")) };
-    let field = |name: &str| match fields.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(id)) => Ok(Some(id.as_str())),
+    let mut fields = Fields::read(&read_json(request, &caller, &query.limits, "name one id").await?)?;
+    let field = |name: &str| match fields.take(name) {
+        None => Ok(None),
+        Some(Value::String(id)) => Ok(Some(id)),
         Some(_) => Err(Problem::invalid(format!("/{name}"), "must be a string")),
     };
     let subject = subject(field, None)?;
@@ -179,18 +173,18 @@ pub(crate) async fn create_stream_ticket(
 const SENDER: &str = "sender_id";
 
 /// Returns the subject of the stream: of its ticket, or of the parameter or field that is there.
-fn subject<'f>(
-    field: impl Fn(&str) -> Result<Option<&'f str>, Problem>,
+fn subject(
+    mut field: impl FnMut(&str) -> Result<Option<String>, Problem>,
     of_ticket: Option<&Subject>,
 ) -> Result<Subject, Problem> {
     let mut found = of_ticket.cloned();
     // Streams of a reader are not served; such a name beside another one is a mistake all the same.
     for name in ["conversation_id", SENDER, "reader_id"] {
         let Some(id) = field(name)? else { continue };
-        if let Some(detail) = id_problem(id) {
+        if let Some(detail) = id_problem(&id) {
             return Err(Problem::invalid(format!("/{name}"), detail));
         }
-        if let Some(other) = found.replace(Subject { parameter: name.to_owned(), id: id.to_owned() }) {
+        if let Some(other) = found.replace(Subject { parameter: name.to_owned(), id }) {
             let other = if of_ticket.is_some() { "ticket" } else { &other.parameter };
             return Err(Problem::invalid(format!("/{name}"), format!("must not be combined with {other}")));
         }

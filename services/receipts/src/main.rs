@@ -10,6 +10,7 @@ mod dead_letters;
 mod demo;
 mod erase;
 mod export;
+mod ids;
 mod live;
 mod policy;
 mod rebuild;

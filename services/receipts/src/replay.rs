@@ -2,11 +2,11 @@
 //! `receipts_analytics` folds it.
 
 use crate::analysis::{self, Prefix, Progress, Start, shown, start, write_summary};
-
+use crate::ids::id;
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
 use receipts_analytics::{FoldReport, Folded, Span, digest};
-use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT};
+use receipts_event::TENANT_DEFAULT;
 use receipts_fold::view::{self, Member, Members, Receipt, Status};
 use receipts_query::Conversation;
 use receipts_runtime::config::Settings;
@@ -89,13 +89,6 @@ impl From<MemberFilter> for view::MemberFilter {
             MemberFilter::Unread => Self::Unread,
             MemberFilter::Departed => Self::Departed,
         }
-    }
-}
-
-fn id(text: &str) -> Result<String, String> {
-    match text.len() {
-        1..=ID_BYTES_MAX => Ok(text.to_owned()),
-        bytes => Err(format!("an id has 1 to {ID_BYTES_MAX} bytes, but this one has {bytes}")),
     }
 }
 

@@ -1,11 +1,12 @@
 //! The tables of another system as flags name them: files, formats, columns, units and zones.
 //! Commands flatten them into their own flags; this file reads no row.
 
+use crate::ids::tenant;
 use clap::{Args, ValueEnum};
 use receipts_analytics::table::{Format, Options};
 use receipts_assembly::random;
 use receipts_backfill::{Columns, Input, Mapping, Plan, Readings, Source, Untimed, ZeroTime};
-use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT, hex};
+use receipts_event::{TENANT_DEFAULT, hex};
 use receipts_runtime::exit::Failure;
 use std::path::{Path, PathBuf};
 
@@ -108,15 +109,6 @@ fn delimiter(text: &str) -> Result<u8, String> {
             [byte] if !b"\"\\\r\n".contains(byte) => Ok(*byte),
             _ => Err("a delimiter is one byte, or \"tab\"".to_owned()),
         },
-    }
-}
-
-fn tenant(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err("a tenant has at least one byte".to_owned()),
-        _ if text.len() > ID_BYTES_MAX => Err(format!("a tenant has at most {ID_BYTES_MAX} bytes")),
-        _ if text.contains('/') => Err("a tenant has no slash".to_owned()),
-        _ => Ok(text.to_owned()),
     }
 }
 

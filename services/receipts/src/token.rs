@@ -1,9 +1,10 @@
 //! `receipts token`: signs a token for trying, with a key pair of its own. It overwrites no key and
 //! asks no service.
 
+use crate::ids::{id, tenant};
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use receipts_event::{ID_BYTES_MAX, TENANT_DEFAULT};
+use receipts_event::TENANT_DEFAULT;
 use receipts_http::{Scope, TrialKey};
 use receipts_runtime::clock::unix_ms;
 use receipts_runtime::config::{Auth, Settings};
@@ -158,17 +159,6 @@ fn write_new(path: &Path, json: &Value) -> Result<(), Failure> {
         file.sync_all()
     };
     Ok(written().with_context(|| format!("cannot write {} (--keys)", path.display()))?)
-}
-
-fn id(text: &str) -> Result<String, String> {
-    match text.len() {
-        1..=ID_BYTES_MAX => Ok(text.to_owned()),
-        bytes => Err(format!("it has {bytes} bytes, but must have 1 to {ID_BYTES_MAX}")),
-    }
-}
-
-fn tenant(text: &str) -> Result<String, String> {
-    if text.contains('/') { Err("a tenant has no slash".to_owned()) } else { id(text) }
 }
 
 /// Reads a time: `90`, `90s`, `15m`, `8h` or `7d`.

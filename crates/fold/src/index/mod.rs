@@ -172,8 +172,8 @@ impl MessageIndex {
         let key = with_conversation(hash, conversation);
         let first = self.sealed.front().map_or(0, |segment| segment.number);
         let sealed = segments
-            .newest_first()
-            .filter_map(move |number| self.sealed.get(u64::from(number).checked_sub(first)? as usize));
+            .newest_first(first..first + self.sealed.len() as u64)
+            .filter_map(move |number| self.sealed.get((number - first) as usize));
         sealed.filter(move |segment| segment.filter.may_hold(key)).map(|segment| segment.number)
     }
 

@@ -3,6 +3,7 @@
 
 use crate::pages::codec::{Malformed, Reader, Writer};
 use smallvec::SmallVec;
+use std::ops::Range;
 
 /// Numbers of segments, as ranges in rising order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,20 +18,28 @@ struct SegmentRange {
 }
 
 impl SegmentSet {
-    /// Adds a segment, and drops the ranges that end below `oldest`. Segments must be added in
-    /// rising order; the last one may be added again.
-    pub fn add(&mut self, segment: u32, oldest: u32) {
+    /// Adds a segment, and drops the ranges that end below `oldest`. Segments are added in rising
+    /// order; the last one may be added again. Returns `None` for a segment below the last one,
+    /// which only a damaged page has.
+    #[must_use]
+    pub fn add(&mut self, segment: u32, oldest: u32) -> Option<()> {
         match self.0.last_mut() {
-            Some(range) if range.last == segment => return,
+            Some(range) if range.last == segment => return Some(()),
+            Some(range) if range.last > segment => return None,
             Some(range) if range.last + 1 == segment => range.last = segment,
             _ => self.0.push(SegmentRange { first: segment, last: segment }),
         }
         self.0.retain(|range| range.last >= oldest);
+        Some(())
     }
 
-    /// Returns all numbers, the newest first.
-    pub fn newest_first(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().rev().flat_map(|range| (range.first..=range.last).rev())
+    /// Returns the numbers in a range, the newest first. Its cost follows `within` and the number
+    /// of ranges, also where a damaged page has a range of all 32 bits.
+    pub fn newest_first(&self, within: Range<u64>) -> impl Iterator<Item = u64> {
+        self.0.iter().rev().flat_map(move |range| {
+            let first = within.start.max(range.first.into());
+            (first..within.end.min(u64::from(range.last) + 1)).rev()
+        })
     }
 
     /// Bytes on the heap.
@@ -65,30 +74,43 @@ impl SegmentSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use smallvec::smallvec;
 
     #[test]
     fn segments_come_newest_first_without_dropped_ones() {
         let mut segments = SegmentSet::default();
         for segment in [3, 3, 4, 5, 9, 9, 11, 12] {
-            segments.add(segment, 0);
+            assert_eq!(segments.add(segment, 0), Some(()));
         }
-        assert_eq!(segments.newest_first().collect::<Vec<_>>(), [12, 11, 9, 5, 4, 3]);
+        let newest_first = |segments: &SegmentSet, within| segments.newest_first(within).collect::<Vec<_>>();
+        assert_eq!(newest_first(&segments, 0..13), [12, 11, 9, 5, 4, 3]);
+        assert_eq!(newest_first(&segments, 4..12), [11, 9, 5, 4]);
         let mut writer = Writer::default();
         segments.encode(&mut writer);
         assert_eq!(SegmentSet::decode(&mut Reader::new(&writer.bytes)), Ok(segments.clone()));
-        segments.add(14, 5);
-        assert_eq!(segments.newest_first().collect::<Vec<_>>(), [14, 12, 11, 9, 5, 4, 3], "a range is dropped whole");
-        segments.add(15, 10);
-        assert_eq!(segments.newest_first().collect::<Vec<_>>(), [15, 14, 12, 11]);
+        assert_eq!(segments.add(14, 5), Some(()));
+        assert_eq!(newest_first(&segments, 0..20), [14, 12, 11, 9, 5, 4, 3], "a range is dropped whole");
+        assert_eq!(segments.add(15, 10), Some(()));
+        assert_eq!(newest_first(&segments, 0..20), [15, 14, 12, 11]);
+    }
+
+    #[test]
+    fn damaged_sets_are_told_and_walked_within_bounds() {
+        let all = SegmentRange { first: 0, last: u32::MAX };
+        let mut segments = SegmentSet(smallvec![all]);
+        assert_eq!(segments.newest_first(7..10).collect::<Vec<_>>(), [9, 8, 7]);
+        assert_eq!(segments.add(9, 7), None);
+        assert_eq!(segments.0.as_slice(), [all]);
+        assert_eq!(segments.add(u32::MAX, 7), Some(()));
     }
 
     /// INV-MEMORY
     #[test]
     fn two_ranges_stay_inline_and_more_are_counted() {
         let mut segments = SegmentSet::default();
-        [1, 3].into_iter().for_each(|segment| segments.add(segment, 0));
+        assert_eq!([1, 3].map(|segment| segments.add(segment, 0)), [Some(()); 2]);
         assert_eq!(segments.heap_bytes(), 0);
-        (2..20).for_each(|segment| segments.add(2 * segment + 1, 0));
+        assert!((2..20).all(|segment| segments.add(2 * segment + 1, 0).is_some()));
         assert_eq!(segments.heap_bytes(), 32 * size_of::<SegmentRange>(), "room for 32 ranges, of which 20 are there");
     }
 }

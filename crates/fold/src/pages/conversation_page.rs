@@ -143,7 +143,7 @@ mod tests {
         let mut page = ConversationPage::new(&"t".repeat(100), &"c".repeat(128), 0);
         page.group_type = "g".repeat(90).into();
         page.roots = (0..40).map(|message| SkipRoot { message, size: 1 }).collect();
-        (0..20).for_each(|segment| page.segments.add(2 * segment, 0));
+        assert!((0..20).all(|segment| page.segments.add(2 * segment, 0).is_some()));
         assert!(page.segments.heap_bytes() > 100);
         accounts_for(&page, 100 + 128 + 90 + 16 * page.roots.capacity() + page.segments.heap_bytes());
     }

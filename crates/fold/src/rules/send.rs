@@ -113,7 +113,7 @@ impl<S: Pages> State<S> {
         let by_roster = by_roster.ok_or(Error::Broken("the number of members"))?;
         let slots = if status == MessageStatus::Ok { page.people } else { 0 };
         let link = skip_list::push(&mut page, message, e.sent_at_ms);
-        page.segments.add(segment, oldest_segment);
+        page.segments.add(segment, oldest_segment).ok_or(Error::Broken("the segments of a conversation"))?;
         let mut reads = Reads::default();
         if slots <= INLINE_SLOTS {
             recipients.iter().for_each(|slot| reads.add_recipient(*slot));

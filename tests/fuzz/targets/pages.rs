@@ -149,7 +149,7 @@ fn look_up<const N: usize>(pages: [(TableId, &[u8]); N], filter: BloomFilter) {
     let paged = Paged::new(backend, 0, 1 << 20);
     let index = MessageIndex::new(SEGMENT_MESSAGES, [(0, filter)], 1);
     let mut segments = SegmentSet::default();
-    segments.add(0, 0);
+    segments.add(0, 0).expect("the first segment");
     for conversation in [0, 1] {
         let found = index.candidates(&paged, id, (conversation, &segments)).expect("pages that decode");
         assert!(found.iter().all(|message| *message < SEGMENT_MESSAGES));

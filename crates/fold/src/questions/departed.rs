@@ -67,7 +67,8 @@ impl<S: Pages> Found<'_, S> {
             let of_page = Table::<Departures>::read(&self.state.pages, PageKey::new(m.conversation, page))?
                 .ok_or(Error::Broken("departures"))?;
             let first = page * DEPARTURES_PER_PAGE;
-            for (index, (offset, slot)) in of_page.departures.iter().enumerate().rev() {
+            // A damaged page may hold more departures than the conversation has.
+            for (index, (offset, slot)) in of_page.departures.iter().enumerate().take((at - first) as usize).rev() {
                 let departure = first + index as u32;
                 if departure < known.departures || *offset <= m.offset {
                     break 'pages;

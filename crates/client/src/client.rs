@@ -6,7 +6,7 @@ use crate::event::{Body, Event};
 use crate::positions::Positions;
 use crate::transport::{Request, Transport, encode, is_mangled_in_paths};
 use crate::types::{Accepted, Filter, Member, MembersPage, ReadMark, ReadMarksAnswer, Receipt, ReceiptsAnswer, Status};
-use crate::updates::Subscription;
+use crate::updates::{Subject, Subscription};
 use futures_util::stream::{Stream, TryStreamExt as _, iter, try_unfold};
 use reqwest::Method;
 use serde::Serialize;
@@ -307,12 +307,12 @@ impl Client {
     /// person's partners in direct conversations. For that person, and for callers with the scope
     /// `receipts:members`.
     pub fn updates_of_sender(&self, sender_id: &str) -> Subscription {
-        Subscription::new(Arc::clone(&self.0), format!("/v1/updates?sender_id={}", encode(sender_id)))
+        Subscription::new(Arc::clone(&self.0), Subject::SenderId(sender_id.to_owned()))
     }
 
     /// Subscribes to the updates of a conversation. For callers with the scope `receipts:members`.
     pub fn updates_of_conversation(&self, conversation_id: &str) -> Subscription {
-        Subscription::new(Arc::clone(&self.0), format!("/v1/updates?conversation_id={}", encode(conversation_id)))
+        Subscription::new(Arc::clone(&self.0), Subject::ConversationId(conversation_id.to_owned()))
     }
 
     /// Asks with ids in a body.

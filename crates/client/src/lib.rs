@@ -54,6 +54,6 @@ pub use client::Client;
 pub use error::{BoxError, Error, Problem, ProblemItem};
 pub use types::{
     Accepted, Counts, Filter, Kind, Member, MembersPage, NewReader, ReadMark, ReadMarkUpdate, ReadMarksAnswer, Receipt,
-    ReceiptUpdate, ReceiptsAnswer, Status, Update,
+    ReceiptUpdate, ReceiptsAnswer, Status, StreamTicket, Update,
 };
 pub use updates::{Subscription, Updates};

@@ -231,3 +231,15 @@ pub struct ReadMarkUpdate {
 
 #[cfg(test)]
 mod tests;
+
+/// A ticket for a stream, which carries the caller's rights to a program without a credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamTicket {
+    /// The ticket. Who holds it can follow the stream.
+    pub ticket: String,
+    /// The address of the stream with the ticket in it, at the URL of the client.
+    pub url: String,
+    /// Until when it opens the stream, Unix milliseconds.
+    pub expires_at_ms: u64,
+}

@@ -4,9 +4,11 @@
 //! Keeps INV-CLIENT.
 
 use crate::error::{BoxError, Error, Problem};
-use crate::transport::{Transport, backoff};
-use crate::types::Update;
+use crate::transport::{Request, Transport, backoff, encode};
+use crate::types::{StreamTicket, Update};
 use futures_util::stream::{BoxStream, Stream, StreamExt as _, unfold};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
 use sse_stream::{Sse, SseStream};
 use std::fmt;
 use std::pin::Pin;
@@ -20,18 +22,35 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 type OnInterruption = Box<dyn Fn(&Error, Duration) + Send>;
 
+/// What a stream follows, as in the body of a request for a ticket.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Subject {
+    SenderId(String),
+    ConversationId(String),
+}
+
+impl Subject {
+    fn path(&self) -> String {
+        match self {
+            Self::SenderId(id) => format!("/v1/updates?sender_id={}", encode(id)),
+            Self::ConversationId(id) => format!("/v1/updates?conversation_id={}", encode(id)),
+        }
+    }
+}
+
 /// A subscription that is not open yet.
 #[must_use = "open() opens the stream"]
 pub struct Subscription {
     transport: Arc<Transport>,
-    path: String,
+    subject: Subject,
     since: String,
     on_interruption: Option<OnInterruption>,
 }
 
 impl Subscription {
-    pub(crate) const fn new(transport: Arc<Transport>, path: String) -> Self {
-        Self { transport, path, since: String::new(), on_interruption: None }
+    pub(crate) const fn new(transport: Arc<Transport>, subject: Subject) -> Self {
+        Self { transport, subject, since: String::new(), on_interruption: None }
     }
 
     /// Starts with all updates since an earlier [`Updates::last_event_id`] or a position of an
@@ -48,6 +67,28 @@ impl Subscription {
         self
     }
 
+    /// Returns a ticket for this stream, for a program whose requests carry no credential: a backend
+    /// gives it to a browser's `EventSource`, which then follows the stream as this client's caller.
+    /// The ticket opens the stream within a minute, and resumes it until this client's token ends.
+    ///
+    /// # Errors
+    /// `forbidden` if the caller may not follow the stream; or if the request fails.
+    pub async fn ticket(&self) -> Result<StreamTicket, Error> {
+        /// The answer of the service, without the URL.
+        #[derive(Deserialize)]
+        struct Issued {
+            ticket: String,
+            expires_at_ms: u64,
+        }
+        let body = serde_json::to_vec(&self.subject).map_err(|error| Error::Usage(error.to_string()))?;
+        let (what, path) = ("a ticket for a stream", "/v1/updates/tickets".to_owned());
+        let request =
+            Request { what, method: Method::POST, path, body: Some(body), is_repeatable: true, is_read: false };
+        let Issued { ticket, expires_at_ms } = self.transport.call(&request).await?;
+        let url = format!("{}/v1/updates?ticket={ticket}", self.transport.base);
+        Ok(StreamTicket { ticket, url, expires_at_ms })
+    }
+
     /// Opens the stream. It carries everything that happens from now on. Query the shown receipts
     /// after this call, and no change is missed.
     ///
@@ -55,7 +96,8 @@ impl Subscription {
     /// [`Error::UpdatesGone`] if updates since the given position are no longer kept; or if the
     /// service refuses or does not answer after some attempts.
     pub async fn open(self) -> Result<Updates, Error> {
-        let Self { transport, path, since, on_interruption } = self;
+        let Self { transport, subject, since, on_interruption } = self;
+        let path = subject.path();
         let connected = transport.persist(true, || connect(&transport, &path, &since)).await?;
         let feed = Feed {
             transport,
@@ -74,7 +116,10 @@ impl Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("path", &self.path).field("since", &self.since).finish_non_exhaustive()
+        f.debug_struct("Subscription")
+            .field("subject", &self.subject)
+            .field("since", &self.since)
+            .finish_non_exhaustive()
     }
 }
 

@@ -265,6 +265,14 @@ async fn token_is_fetched_before_every_request() {
     assert_eq!(read_count(&alice.receipt("g1", "m1").await.expect("hers")), Some(0));
     drop(alice.updates_of_sender("alice").open().await.expect("hers"));
     assert_eq!(asked.load(Ordering::Relaxed), 2);
+    // The ticket opens her stream without a token, and nobody else's.
+    let ticket = alice.updates_of_sender("alice").ticket().await.expect("hers");
+    let query = format!("ticket={}", ticket.ticket);
+    assert_eq!(ticket.url, format!("http://{}/v1/updates?{query}", service.address));
+    service.listen(&query, &[]).wait_for_id();
+    let others = alice.updates_of_sender("bob").ticket().await.expect_err("bob's");
+    assert!(others.is("forbidden"), "{others}");
+    assert!(alice.updates_of_conversation("g1").ticket().await.expect_err("no scope").is("forbidden"));
     let forged = builder().token(format!("{}x", token(json!({"sub": "alice"})))).build().expect("a client");
     let refused = forged.receipt("g1", "m1").await.expect_err("forged");
     assert_eq!((refused.is("unauthenticated"), refused.problem().map(|problem| problem.status)), (true, Some(401)));

@@ -4,6 +4,7 @@
 
 mod analysts;
 mod dead_letters;
+mod described;
 mod edges;
 mod end_to_end;
 mod hostile;

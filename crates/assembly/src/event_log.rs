@@ -190,8 +190,13 @@ pub fn require_bootstrap<'s>(service: &str, settings: &'s Settings) -> Result<&'
 /// # Errors
 /// A failure that says what to do.
 pub fn connect(settings: &Settings, bootstrap: &str) -> Result<KafkaLog, Failure> {
+    connect_with(creating_kafka_settings(settings, bootstrap))
+}
+
+/// Returns how a service reaches Kafka: as [`kafka_settings`], and with the topics that it creates.
+pub fn creating_kafka_settings(settings: &Settings, bootstrap: &str) -> KafkaSettings {
     let how = CreateTopics { partitions: settings.log.partitions, replication: settings.kafka.replication };
-    connect_with(KafkaSettings { create_topics: Some(how), ..kafka_settings(settings, bootstrap) })
+    KafkaSettings { create_topics: Some(how), ..kafka_settings(settings, bootstrap) }
 }
 
 /// As [`connect`], for the store of a data directory: refuses another topic than the store was
@@ -207,10 +212,9 @@ fn connect_for_store(settings: &Settings, bootstrap: &str, data: &DataDir) -> Re
         Some(other) => return Err(data.other_log(&other, format!("the Kafka topic {topic}")).into()),
     };
     let of_store = bound.clone();
-    let how = CreateTopics { partitions: settings.log.partitions, replication: settings.kafka.replication };
     // Standbys are a group of their own, in which each has its own directory and so its own name.
     let instance = Some(data.instance()?);
-    let kafka = KafkaSettings { create_topics: Some(how), bound, instance, ..kafka_settings(settings, bootstrap) };
+    let kafka = KafkaSettings { bound, instance, ..creating_kafka_settings(settings, bootstrap) };
     let connected = connect_with(kafka);
     if let Err(Failure::Failed(error)) = &connected
         && of_store.is_some()

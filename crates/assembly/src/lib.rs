@@ -20,8 +20,8 @@ pub use bounds::{AnswersFrom, connections, limits, waits_max};
 pub use callers::{access, authenticate, cors, guard};
 pub use data_dir::{DataDir, InUse, LogIdentity, random};
 pub use event_log::{
-    EventLog, connect, embedded_partitions, kafka_name, kafka_settings, log_location, open_existing_log,
-    open_existing_log_with_store, open_log_beside_service, require_bootstrap,
+    EventLog, connect, creating_kafka_settings, embedded_partitions, kafka_name, kafka_settings, log_location,
+    open_existing_log, open_existing_log_with_store, open_log_beside_service, require_bootstrap,
 };
 pub use http_edge::{HttpEdge, Listeners, listen};
 pub use parts::{

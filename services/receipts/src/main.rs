@@ -191,7 +191,7 @@ enum Command {
     /// for trying only. Issuer, audience and the names of claims are those of the settings.
     #[command(after_help = token::EXAMPLES)]
     Token(Token),
-    /// Prints what the topics of a Kafka need.
+    /// Creates and describes the topics of a Kafka, and prints the rights that they need.
     #[command(subcommand)]
     Topics(Topics),
 }
@@ -250,7 +250,7 @@ fn run() -> Result<(), Failure> {
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
         Command::Rebuild(rebuild) => rebuild::run(settings, rebuild, cli.json),
         Command::Snapshot(command) => snapshot::run(settings, command, cli.json),
-        Command::Topics(Topics::Acl(acl)) => topics::acl(&settings, &acl, cli.json),
+        Command::Topics(command) => topics::run(&settings, &command, cli.json),
         Command::Token(token) => token::run(&settings, &token, cli.json),
         Command::Demo(Demo { stay, seed }) => {
             let (env, flags) = (config::environment(), config::overrides(&matches));
@@ -311,6 +311,8 @@ mod tests {
             snapshot::EXAMPLES,
             token::EXAMPLES,
             topics::EXAMPLES,
+            topics::CREATE_EXAMPLES,
+            topics::DESCRIBE_EXAMPLES,
         ];
         for line in examples.iter().flat_map(|examples| examples.lines()) {
             let Some((_, arguments)) = line.split_once("receipts ").filter(|_| !line.contains("curl")) else {

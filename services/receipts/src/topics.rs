@@ -1,5 +1,8 @@
-//! `receipts topics acl`: prints the least rights of a part in Kafka. It connects to no broker and
-//! grants nothing.
+//! `receipts topics`: creates and describes the topics, and prints the least rights of a part in
+//! Kafka. It changes no existing topic and grants nothing.
+
+mod create;
+mod describe;
 
 use clap::{Args, Subcommand, ValueEnum};
 use receipts_assembly::{consumer_group, kafka_settings};
@@ -15,12 +18,34 @@ pub(crate) const EXAMPLES: &str = "Examples:
   receipts topics acl --principal User:folder --part projector --group receipts-projector
   receipts topics acl --principal User:receipts --prefixed receipts --topics-exist --json";
 
+pub(crate) const CREATE_EXAMPLES: &str = "Examples:
+  receipts topics create --kafka-bootstrap localhost:9092 --dry-run
+  receipts topics create --kafka-bootstrap localhost:9092 --log-partitions 24 --kafka-replication 3";
+
+pub(crate) const DESCRIBE_EXAMPLES: &str = "Examples:
+  receipts topics describe --kafka-bootstrap localhost:9092
+  receipts topics describe --kafka-bootstrap localhost:9092 --group receipts-projector --json";
+
 /// Stands for the brokers where the settings name none.
 const BOOTSTRAP: &str = "HOST:PORT";
 
 /// The commands of `receipts topics`.
 #[derive(Subcommand)]
 pub(crate) enum Topics {
+    /// Creates the topics that are missing, as the first start of a service would.
+    ///
+    /// Refuses what a start refuses, with the same sentences, and changes no existing topic.
+    /// --dry-run prints the topics and creates none. Exit code 1: a topic does not fit or cannot be
+    /// created.
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create(create::Create),
+    /// Describes the topics: partitions, replicas, settings that matter and whether the service
+    /// accepts them, offsets, and the lag of the projectors' group.
+    ///
+    /// Joins no group and changes nothing. The committed offsets serve lag tools only: a projector
+    /// starts at the offsets of its store. Exit code 1: no broker answers.
+    #[command(after_help = DESCRIBE_EXAMPLES)]
+    Describe(describe::Describe),
     /// Prints the least rights that a part needs in Kafka, as commands of kafka-acls.sh.
     ///
     /// Connects to no broker: run the printed commands as an administrator of the cluster. The
@@ -79,6 +104,19 @@ impl From<Named> for Part {
     }
 }
 
+/// Runs a command.
+///
+/// # Errors
+/// Wrong usage, or a Kafka that does not answer or does not fit.
+pub(crate) fn run(settings: &Settings, command: &Topics, json: bool) -> Result<(), Failure> {
+    telemetry::init(&settings.telemetry)?;
+    match command {
+        Topics::Create(create) => create::run(settings, create, json),
+        Topics::Describe(describe) => describe::run(settings, describe, json),
+        Topics::Acl(acl) => print_acl(settings, acl, json),
+    }
+}
+
 fn principal(text: &str) -> Result<String, String> {
     match text.split_once(':') {
         Some((kind, name)) if !kind.is_empty() && !name.is_empty() => Ok(text.to_owned()),
@@ -87,11 +125,7 @@ fn principal(text: &str) -> Result<String, String> {
 }
 
 /// Prints the rights of a part.
-///
-/// # Errors
-/// Wrong usage, or a closed output.
-pub(crate) fn acl(settings: &Settings, acl: &Acl, json: bool) -> Result<(), Failure> {
-    telemetry::init(&settings.telemetry)?;
+fn print_acl(settings: &Settings, acl: &Acl, json: bool) -> Result<(), Failure> {
     let bootstrap = settings.kafka.bootstrap.as_deref().unwrap_or(BOOTSTRAP);
     let group = acl.group.as_deref().unwrap_or(&settings.projector.group);
     let group = consumer_group(group, settings.projector.standby);

@@ -7,7 +7,7 @@ use super::brokers::Brokers;
 use super::causes::{SPEAKS_TLS, certificate_check};
 use super::connect_error::ConnectError;
 use super::context::QueryContext;
-use super::create::{await_topics, create};
+use super::create::{await_topics, create, plan};
 use super::early_keys::{Origin, first_keys, origin};
 use super::inspect::{QueryConsumer, query_consumer};
 use super::native::{Registered, failed_certificate_check, shows_certificate};
@@ -55,8 +55,24 @@ pub(super) struct Prepared {
     pub(super) age_max: Option<Duration>,
 }
 
-/// Connects, refuses what does not fit, creates missing topics, and checks the present ones.
-pub(super) fn prepare(settings: &Arc<KafkaSettings>, brokers: &Arc<Brokers>) -> Result<Prepared, ConnectError> {
+/// A cluster that has answered.
+pub(super) struct Contacted {
+    pub(super) admin: Registered<AdminClient<QueryContext>>,
+    pub(super) probe: QueryConsumer,
+    pub(super) cluster: Cluster,
+    pub(super) cluster_id: Option<String>,
+}
+
+/// What a start finds before it creates anything.
+pub(super) struct Found {
+    /// The configuration of the event topic, if that exists.
+    pub(super) config: Option<TopicConfig>,
+    /// The required topics that do not exist.
+    pub(super) missing: Vec<Topic>,
+}
+
+/// Connects, and asks for all topics.
+pub(super) fn contact(settings: &KafkaSettings, brokers: &Arc<Brokers>) -> Result<Contacted, ConnectError> {
     let admin = AdminClient::from_config_and_context(&settings.client(), QueryContext(Arc::clone(brokers)))
         .map_err(|error| ConnectError::Settings(error.to_string()))?;
     let admin = Registered::new(admin, brokers.clients());
@@ -64,21 +80,38 @@ pub(super) fn prepare(settings: &Arc<KafkaSettings>, brokers: &Arc<Brokers>) -> 
     // librdkafka tells at this level that a port may speak another protocol.
     config.set_log_level(RDKafkaLogLevel::Info);
     let probe = query_consumer(config, brokers).map_err(|error| ConnectError::Settings(error.to_string()))?;
-    let mut cluster = describe(settings, &probe, brokers, settings.connect_timeout)?;
+    let cluster = describe(settings, &probe, brokers, settings.connect_timeout)?;
     let cluster_id = admin.inner().fetch_cluster_id(settings.connect_timeout);
-    // Refusals come first: they leave no topic behind.
+    Ok(Contacted { admin, probe, cluster, cluster_id })
+}
+
+/// Refuses topics that do not fit. Creates none, so a refusal leaves no topic behind.
+pub(super) fn check(
+    settings: &KafkaSettings,
+    brokers: &Arc<Brokers>,
+    contacted: &Contacted,
+) -> Result<Found, ConnectError> {
+    let Contacted { admin, cluster, cluster_id, .. } = contacted;
     let found = cluster.topics.get(&settings.events).copied();
     refuse_other(settings, cluster_id.as_deref(), found)?;
-    refuse_other_topic(settings, &admin, found.is_some())?;
-    let checked = match found {
-        Some(partitions) => Some(check_found(settings, &admin, brokers, &cluster, partitions)?),
+    refuse_other_topic(settings, admin, found.is_some())?;
+    let config = match found {
+        Some(partitions) => Some(check_found(settings, admin, brokers, cluster, partitions)?),
         None => None,
     };
     let required = settings.required.iter().copied();
-    let names: Vec<&str> = required.clone().map(|topic| settings.topic(topic)).collect();
-    let missing: Vec<Topic> = required.filter(|topic| !cluster.topics.contains_key(settings.topic(*topic))).collect();
+    let missing = required.filter(|topic| !cluster.topics.contains_key(settings.topic(*topic))).collect();
+    Ok(Found { config, missing })
+}
+
+/// Connects, refuses what does not fit, creates missing topics, and checks the present ones.
+pub(super) fn prepare(settings: &Arc<KafkaSettings>, brokers: &Arc<Brokers>) -> Result<Prepared, ConnectError> {
+    let contacted = contact(settings, brokers)?;
+    let Found { config: checked, missing } = check(settings, brokers, &contacted)?;
+    let Contacted { admin, probe, mut cluster, cluster_id } = contacted;
+    let names: Vec<&str> = settings.required.iter().map(|topic| settings.topic(*topic)).collect();
     if !missing.is_empty() {
-        create(settings, &admin, &missing, &cluster)?;
+        create(settings, &admin, &plan(settings, &admin, &missing, &cluster)?, &cluster)?;
         cluster = await_topics(settings, &probe, brokers, &names)?;
     }
     let partitions = cluster.topics.get(settings.events.as_str()).copied().unwrap_or(0);

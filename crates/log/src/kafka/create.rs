@@ -19,13 +19,41 @@ use std::time::{Duration, Instant};
 /// How long brokers that have just started may take until they hold replicas.
 const NEW_BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Creates topics. A topic that exists by now is accepted.
-pub(super) fn create(
+/// A topic that does not exist yet, as a start creates it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedTopic {
+    /// The topic.
+    pub topic: Topic,
+    /// Its name.
+    pub name: String,
+    /// Its partitions.
+    pub partitions: i32,
+    /// The replicas of each partition.
+    pub replication: i32,
+    /// Its configuration: Kafka's names and values.
+    pub properties: Vec<(&'static str, String)>,
+}
+
+impl PlannedTopic {
+    /// Refuses to start without the topic.
+    fn missing(&self, cause: String) -> ConnectError {
+        let properties = self.properties.iter().map(|(name, value)| format!("{name}={value}"));
+        let (partitions, replication) = (self.partitions, self.replication);
+        let advice = format!(
+            "{partitions} partitions, {replication} replicas and {}",
+            properties.collect::<Vec<_>>().join(", ")
+        );
+        ConnectError::Missing { topic: self.name.clone(), cause, advice }
+    }
+}
+
+/// Decides how missing topics are created. Refuses topics that would not fit.
+pub(super) fn plan(
     settings: &KafkaSettings,
     admin: &AdminClient<QueryContext>,
     missing: &[Topic],
     cluster: &Cluster,
-) -> Result<(), ConnectError> {
+) -> Result<Vec<PlannedTopic>, ConnectError> {
     let how = settings.create_topics.clone().unwrap_or_default();
     let replication = how.replication.map_or(cluster.brokers.len().clamp(1, 3) as i32, i32::from);
     // Topics that are missing beside an event topic get its count.
@@ -37,17 +65,16 @@ pub(super) fn create(
         Some(broker) if is_new => broker_bound(settings, admin, *broker),
         _ => BrokerBound::Wide,
     };
-    let failed = |topic: Topic, cause: String| {
-        let properties =
-            properties(topic, replication, bound).into_iter().map(|(name, value)| format!("{name}={value}"));
-        let advice = format!(
-            "{partitions} partitions, {replication} replicas and {}",
-            properties.collect::<Vec<_>>().join(", ")
-        );
-        ConnectError::Missing { topic: settings.topic(topic).into(), cause, advice }
+    let of = |topic: &Topic| PlannedTopic {
+        topic: *topic,
+        name: settings.topic(*topic).to_owned(),
+        partitions,
+        replication,
+        properties: properties(*topic, replication, bound),
     };
-    if settings.create_topics.is_none() {
-        return Err(failed(missing[0], String::new()));
+    let planned: Vec<PlannedTopic> = missing.iter().map(of).collect();
+    if let (None, Some(first)) = (&settings.create_topics, planned.first()) {
+        return Err(first.missing(String::new()));
     }
     if is_new && bound == BrokerBound::Lacking && !settings.accept_unbounded_time {
         return Err(unbounded(settings, false));
@@ -61,18 +88,28 @@ pub(super) fn create(
         let (topic, events) = (settings.updates.clone(), partitions.unsigned_abs());
         return Err(ConnectError::Partitions { topic, held, events });
     }
-    if is_new {
+    Ok(planned)
+}
+
+/// Creates topics. A topic that exists by now is accepted.
+pub(super) fn create(
+    settings: &KafkaSettings,
+    admin: &AdminClient<QueryContext>,
+    planned: &[PlannedTopic],
+    cluster: &Cluster,
+) -> Result<(), ConnectError> {
+    if planned.iter().any(|planned| planned.topic == Topic::Events) {
         warn_of_mirrors(settings, cluster);
     }
-    let configs: Vec<_> = missing.iter().map(|topic| properties(*topic, replication, bound)).collect();
-    let topics: Vec<NewTopic<'_>> = missing
+    let topics: Vec<NewTopic<'_>> = planned
         .iter()
-        .zip(&configs)
-        .map(|(topic, config)| {
-            let new = NewTopic::new(settings.topic(*topic), partitions, TopicReplication::Fixed(replication));
-            config.iter().fold(new, |new, (name, value)| new.set(name, value))
+        .map(|planned| {
+            let replication = TopicReplication::Fixed(planned.replication);
+            let new = NewTopic::new(&planned.name, planned.partitions, replication);
+            planned.properties.iter().fold(new, |new, (name, value)| new.set(name, value))
         })
         .collect();
+    let replication = planned.first().map_or(1, |planned| planned.replication);
     let options = AdminOptions::new()
         .request_timeout(Some(settings.connect_timeout))
         .operation_timeout(Some(settings.connect_timeout));
@@ -88,15 +125,17 @@ pub(super) fn create(
         }
         std::thread::sleep(Duration::from_millis(200));
     };
-    for (result, topic) in results.into_iter().zip(missing) {
+    for (result, planned) in results.into_iter().zip(planned) {
         match result {
-            Ok(name) => tracing::info!(topic = name, partitions, replication, "created the topic"),
+            Ok(name) => {
+                tracing::info!(topic = name, partitions = planned.partitions, replication, "created the topic");
+            }
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((
                 _,
                 code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed),
             )) => {
-                let (topic, granter) = (settings.topic(*topic).to_owned(), Granter::new(settings));
+                let (topic, granter) = (planned.name.clone(), Granter::new(settings));
                 return Err(ConnectError::Denied {
                     describe: granter.topic(&topic, &["Describe"]),
                     create: granter.topic(&topic, &["Create"]),
@@ -104,7 +143,7 @@ pub(super) fn create(
                     code: code.to_string(),
                 });
             }
-            Err((_, code)) => return Err(failed(*topic, format!(", and Kafka refuses to create it ({code})"))),
+            Err((_, code)) => return Err(planned.missing(format!(", and Kafka refuses to create it ({code})"))),
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! Finds out from the first records of the event topic whether it had fewer partitions when they
-//! were written.
+//! were written. Reads the newest records likewise.
 //!
 //! It reads a few records of a few partitions, and for a short time. A topic whose first records
 //! are gone, or are few, tells nothing.
@@ -44,13 +44,24 @@ pub(super) fn first_keys(settings: &KafkaSettings, brokers: &Arc<Brokers>, count
 /// Reads the first records of a topic that has `count` partitions. Returns fewer, or none, if they
 /// do not come in time.
 pub(super) fn first_records(settings: &KafkaSettings, brokers: &Arc<Brokers>, count: u32) -> Vec<OwnedRecord> {
+    sample(settings, brokers, count, Offset::Beginning)
+}
+
+/// Reads the newest records, as [`first_records`] reads the first.
+pub(super) fn newest_records(settings: &KafkaSettings, brokers: &Arc<Brokers>, count: u32) -> Vec<OwnedRecord> {
+    sample(settings, brokers, count, Offset::OffsetTail(RECORDS as i64))
+}
+
+fn sample(settings: &KafkaSettings, brokers: &Arc<Brokers>, count: u32, from: Offset) -> Vec<OwnedRecord> {
     let mut config = settings.reader();
     config.set("fetch.message.max.bytes", "65536");
+    // Of a trimmed partition less may be left than is asked for.
+    config.set("auto.offset.reset", "earliest");
     let Ok(consumer) = query_consumer(config, brokers) else { return Vec::new() };
     let mut assignment = TopicPartitionList::new();
     let mut open: BTreeSet<u32> = (0..count.min(PARTITIONS)).collect();
     for &partition in &open {
-        _ = assignment.add_partition_offset(&settings.events, partition as i32, Offset::Beginning);
+        _ = assignment.add_partition_offset(&settings.events, partition as i32, from);
     }
     let (mut records, mut read) = (Vec::new(), [0; PARTITIONS as usize]);
     if consumer.assign(&assignment).is_err() {

@@ -31,10 +31,53 @@ const FUTURE_MS_MAX: i64 = 3_600 * 1_000;
 const NEW_TOPIC_TIMEOUT: Duration = Duration::from_secs(5);
 const NEW_TOPIC_PAUSE: Duration = Duration::from_millis(100);
 
-/// The bounds of the future and of the past since Kafka 3.6, and the older one of both.
+/// Who dates records; the bounds of the future and of the past since Kafka 3.6; and the older one
+/// of both.
 const AFTER: &str = "message.timestamp.after.max.ms";
 const BEFORE: &str = "message.timestamp.before.max.ms";
+const STAMP: &str = "message.timestamp.type";
 const DIFFERENCE: &str = "message.timestamp.difference.max.ms";
+
+const SHORT_RETENTION: &str = "the retention of the event topic is short: state can be rebuilt only as far back";
+const UNBOUNDED: &str = "the topic takes records dated far in the future, and one such record makes all messages of its \
+                         partition expire; log.accept_unbounded_time accepts that";
+const SMALL_RECORDS: &str = "the topic takes only small records: larger events are refused with 413, and larger dead \
+                             letters lose their values";
+
+/// The settings of a topic that matter to the service.
+const NAMES: [&str; 9] = [
+    "cleanup.policy",
+    "retention.ms",
+    "retention.bytes",
+    "max.message.bytes",
+    "min.insync.replicas",
+    STAMP,
+    AFTER,
+    BEFORE,
+    DIFFERENCE,
+];
+
+/// One setting of a topic, and whether the service works with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSetting {
+    /// By Kafka's name.
+    pub name: &'static str,
+    /// As Kafka writes it.
+    pub value: String,
+    /// The judgement of a start.
+    pub judgement: Judgement,
+}
+
+/// What a start makes of a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is accepted.
+    Accepted,
+    /// It is accepted with a warning: this sentence.
+    Warned(String),
+    /// It is refused with this sentence.
+    Refused(String),
+}
 
 /// How far ahead of their clock the brokers of a cluster accept records by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,18 +182,57 @@ pub(super) fn describe_configs(
     admin: &Admin,
     timeout: Duration,
 ) -> Vec<(Topic, TopicConfig)> {
+    let configs = read_configs(settings, admin, timeout).into_iter();
+    configs.map(|(topic, config)| (topic, TopicConfig::read(&config))).collect()
+}
+
+/// Reads the settings of the required topics that matter, and judges them as a start does.
+pub(super) fn describe_settings(
+    settings: &KafkaSettings,
+    admin: &Admin,
+    timeout: Duration,
+) -> Vec<(Topic, Vec<TopicSetting>)> {
+    let configs = read_configs(settings, admin, timeout).into_iter();
+    configs.map(|(topic, config)| (topic, judged(settings, topic, &config))).collect()
+}
+
+fn judged(settings: &KafkaSettings, topic: Topic, config: &ConfigResource) -> Vec<TopicSetting> {
+    let read = TopicConfig::read(config);
+    let is_events = topic == Topic::Events;
+    let bound = if read.has_after { AFTER } else { DIFFERENCE };
+    let judgement = |name: &str, value: &str| match name {
+        "cleanup.policy" if is_events && read.is_compacted => {
+            Judgement::Refused(ConnectError::Compacted(settings.events.clone()).to_string())
+        }
+        "retention.ms" if is_events && read.is_short() => Judgement::Warned(SHORT_RETENTION.into()),
+        "retention.bytes" if is_events && parse(Some(value)).is_some_and(|bytes| bytes >= 0) => {
+            Judgement::Warned(SHORT_RETENTION.into())
+        }
+        "max.message.bytes" if read.is_small() => Judgement::Warned(SMALL_RECORDS.into()),
+        name if is_events && name == bound && !read.is_bounded => match settings.accept_unbounded_time {
+            true => Judgement::Warned(UNBOUNDED.into()),
+            false => Judgement::Refused(unbounded(settings, read.has_after).to_string()),
+        },
+        _ => Judgement::Accepted,
+    };
+    let of = |name: &'static str| {
+        let value = config.get(name)?.value.clone()?;
+        Some(TopicSetting { name, judgement: judgement(name, &value), value })
+    };
+    NAMES.iter().filter_map(|name| of(name)).collect()
+}
+
+fn read_configs(settings: &KafkaSettings, admin: &Admin, timeout: Duration) -> Vec<(Topic, ConfigResource)> {
     let options = AdminOptions::new().request_timeout(Some(timeout));
     let asked = settings.required.iter().map(|topic| ResourceSpecifier::Topic(settings.topic(*topic)));
     let answers = block_on(admin.describe_configs(&Vec::from_iter(asked), &options)).unwrap_or_default();
-    let of = |topic: Topic| {
-        let name = settings.topic(topic);
-        let config = answers.iter().flatten().find(
-            |config| matches!(&config.specifier, OwnedResourceSpecifier::Topic(described) if described == name),
-        )?;
-        config.get("cleanup.policy")?;
-        Some((topic, TopicConfig::read(config)))
+    // The binding reports an unknown topic and a missing right as one without properties.
+    let described = answers.into_iter().flatten().filter(|config| config.get("cleanup.policy").is_some());
+    let of = |config: &ConfigResource| {
+        let OwnedResourceSpecifier::Topic(name) = &config.specifier else { return None };
+        settings.required.iter().copied().find(|topic| settings.topic(*topic) == name)
     };
-    settings.required.iter().filter_map(|topic| of(*topic)).collect()
+    described.filter_map(|config| Some((of(&config)?, config))).collect()
 }
 
 fn judge(settings: &KafkaSettings, config: &ConfigResource) -> Result<TopicConfig, ConnectError> {
@@ -171,7 +253,7 @@ impl TopicConfig {
         let size = |property| parse(value(property)).and_then(|size| usize::try_from(size).ok());
         // Kafka 3.6 to 3.9 obey both.
         let bound_ms = parse(value(AFTER)).into_iter().chain(parse(value(DIFFERENCE))).min();
-        let is_stamped = value("message.timestamp.type") == Some("LogAppendTime");
+        let is_stamped = value(STAMP) == Some("LogAppendTime");
         let age_max_ms = parse(value(BEFORE)).into_iter().chain(parse(value(DIFFERENCE))).min();
         Self {
             is_compacted: value("cleanup.policy")
@@ -190,36 +272,32 @@ impl TopicConfig {
         }
     }
 
+    /// Tells whether Kafka deletes events before a rebuild no longer needs them.
+    fn is_short(&self) -> bool {
+        self.retention_ms.is_some_and(|retention_ms| (0..RETENTION_MS_EXPECTED).contains(&retention_ms))
+    }
+
+    /// Tells whether the topic takes smaller records than Kafka's topics do by default.
+    fn is_small(&self) -> bool {
+        self.message_bytes.is_some_and(|bytes| bytes < MESSAGE_BYTES_EXPECTED)
+    }
+
     /// Warns of what an operator should know about the event topic and did not know `before`.
     pub(super) fn warn(&self, settings: &KafkaSettings, before: Option<&Self>) {
         let topic = settings.events.as_str();
-        let is_short = |retention_ms: &i64| (0..RETENTION_MS_EXPECTED).contains(retention_ms);
         let is_new = before.is_none_or(|before| before.retention_ms != self.retention_ms);
-        if let Some(retention_ms) = self.retention_ms.filter(is_short).filter(|_| is_new) {
-            tracing::warn!(
-                topic,
-                retention_ms,
-                "the retention of the event topic is short: state can be rebuilt only as far back"
-            );
+        if self.is_short() && is_new {
+            tracing::warn!(topic, retention_ms = self.retention_ms, "{SHORT_RETENTION}");
         }
         if !self.is_bounded && before.is_none_or(|before| before.is_bounded) {
-            tracing::warn!(
-                topic,
-                "the topic takes records dated far in the future, and one such record makes all messages of its partition \
-                 expire; log.accept_unbounded_time accepts that"
-            );
+            tracing::warn!(topic, "{UNBOUNDED}");
         }
     }
 
     /// Warns of a topic that takes smaller records than Kafka's topics do by default.
     pub(super) fn warn_of_small_records(&self, topic: &str) {
-        if let Some(bytes) = self.message_bytes.filter(|bytes| *bytes < MESSAGE_BYTES_EXPECTED) {
-            tracing::warn!(
-                topic,
-                max_message_bytes = bytes,
-                "the topic takes only small records: larger events are refused with 413, and larger dead letters lose \
-                 their values"
-            );
+        if self.is_small() {
+            tracing::warn!(topic, max_message_bytes = self.message_bytes, "{SMALL_RECORDS}");
         }
     }
 }
@@ -283,6 +361,39 @@ mod tests {
             let accepting = KafkaSettings { accept_unbounded_time: true, ..settings };
             assert!(judge(&accepting, &config(properties)).is_ok());
         }
+    }
+
+    #[test]
+    fn settings_are_judged_as_at_a_start() {
+        let all = [
+            ("cleanup.policy", "compact"),
+            ("retention.ms", "86400000"),
+            ("max.message.bytes", "1000"),
+            (AFTER, "9223372036854775807"),
+            ("min.insync.replicas", "1"),
+            ("segment.ms", "7"),
+        ];
+        let of = |topic| judged(&KafkaSettings::default(), topic, &config(&all));
+        let kinds = |settings: Vec<TopicSetting>| -> Vec<(&str, u8)> {
+            let kind = |judgement: &Judgement| match judgement {
+                Judgement::Accepted => 0,
+                Judgement::Warned(_) => 1,
+                Judgement::Refused(_) => 2,
+            };
+            settings.iter().map(|setting| (setting.name, kind(&setting.judgement))).collect()
+        };
+        assert_eq!(
+            kinds(of(Topic::Events)),
+            [
+                ("cleanup.policy", 2),
+                ("retention.ms", 1),
+                ("max.message.bytes", 1),
+                ("min.insync.replicas", 0),
+                (AFTER, 2)
+            ]
+        );
+        let of_updates = kinds(of(Topic::Updates));
+        assert_eq!(of_updates.iter().filter(|(_, kind)| *kind > 0).collect::<Vec<_>>(), [&("max.message.bytes", 1)]);
     }
 
     #[test]

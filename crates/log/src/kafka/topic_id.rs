@@ -1,4 +1,5 @@
-//! Asks the cluster for the ids of topics (KIP-516): a topic that was made anew has another id.
+//! Asks the cluster for the ids of topics (KIP-516), since a topic that was made anew has another
+//! id, and for what this user may do with them (KIP-430).
 //!
 //! A home of `unsafe`, because rdkafka does not wrap librdkafka's `rd_kafka_DescribeTopics`.
 //! It must not do more than this one request, and never creates a topic.
@@ -25,6 +26,27 @@ pub(super) enum Described {
     /// The cluster does not tell now.
     Unknown,
 }
+
+/// What the cluster lets this user do with a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Access {
+    /// The topic itself.
+    pub(super) described: Described,
+    /// True if the user may not know of the topic.
+    pub(super) is_denied: bool,
+    /// The operations that the user may use, by the names in [`OPERATIONS`]; empty if the cluster
+    /// does not tell, as those older than Kafka 2.3.
+    pub(super) operations: Vec<&'static str>,
+}
+
+/// The operations on topics that a part of the service may need, by Kafka's names.
+const OPERATIONS: [(sys::rd_kafka_AclOperation_t, &str); 5] = [
+    (sys::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_READ, "Read"),
+    (sys::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_WRITE, "Write"),
+    (sys::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_CREATE, "Create"),
+    (sys::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_DESCRIBE, "Describe"),
+    (sys::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS, "DescribeConfigs"),
+];
 
 /// An object of librdkafka that this module owns, with the function that frees it.
 struct Owned<T> {
@@ -57,6 +79,21 @@ pub(super) fn describe<C: ClientContext>(
     names: &[&str],
     timeout: Duration,
 ) -> Option<Vec<Described>> {
+    ask(client, names, timeout, false, read)
+}
+
+/// As [`describe`], and asks what this user may do with each topic.
+pub(super) fn access<C: ClientContext>(client: &Client<C>, names: &[&str], timeout: Duration) -> Option<Vec<Access>> {
+    ask(client, names, timeout, true, read_access)
+}
+
+fn ask<C: ClientContext, T>(
+    client: &Client<C>,
+    names: &[&str],
+    timeout: Duration,
+    with_operations: bool,
+    read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> T,
+) -> Option<Vec<T>> {
     let names: Vec<CString> = names.iter().map(|name| CString::new(*name).ok()).collect::<Option<_>>()?;
     let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
@@ -79,6 +116,13 @@ pub(super) fn describe<C: ClientContext>(
     };
     if set != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
         return None;
+    }
+    if with_operations {
+        // SAFETY: the options are alive. The function returns null, or an error that is freed here.
+        let error = unsafe { sys::rd_kafka_AdminOptions_set_include_authorized_operations(options.get(), 1) };
+        if Owned::new(error, sys::rd_kafka_error_destroy).is_some() {
+            return None;
+        }
     }
     // SAFETY: all four objects are alive. librdkafka copies topics and options, and puts its one
     // answer into the queue. An answer that comes after the queue is destroyed is dropped by it.
@@ -121,6 +165,28 @@ fn read(topic: *const sys::rd_kafka_TopicDescription_t) -> Described {
         Code::RD_KAFKA_RESP_ERR_NO_ERROR => Described::Present(text(high, low)),
         Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART | Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC => Described::Missing,
         _ => Described::Unknown,
+    }
+}
+
+/// Reads one description with its operations. `topic` is as in [`read`].
+fn read_access(topic: *const sys::rd_kafka_TopicDescription_t) -> Access {
+    let described = read(topic);
+    if topic.is_null() {
+        return Access { described, is_denied: false, operations: Vec::new() };
+    }
+    let mut count = 0;
+    // SAFETY: the description is alive, and so are its error and its array of `count` operations,
+    // which is read before the description's event ends. Null stands for no operations.
+    let (code, operations) = unsafe {
+        let code = sys::rd_kafka_error_code(sys::rd_kafka_TopicDescription_error(topic));
+        let array = sys::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut count);
+        (code, if array.is_null() { &[][..] } else { std::slice::from_raw_parts(array, count) })
+    };
+    let named = OPERATIONS.iter().filter(|(operation, _)| operations.contains(operation));
+    Access {
+        described,
+        is_denied: code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        operations: named.map(|(_, name)| *name).collect(),
     }
 }
 

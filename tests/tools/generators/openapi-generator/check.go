@@ -31,7 +31,7 @@ func main() {
 	sent := receipts.NewMessageSent("message.sent", conversation, message, "alice", 1780000000000)
 	sent.SetNeedReadReceipt(true)
 	both := []receipts.Event{receipts.MembersChangedAsEvent(joined), receipts.MessageSentAsEvent(sent)}
-	read := receipts.NewMessageRead("message.read", conversation, "bob/1", []string{message})
+	read := receipts.NewMessageRead("message.read", conversation, []string{message}, "bob/1")
 	read.SetReadAtMs(1780000004000)
 	mark := receipts.NewConversationRead("conversation.read", conversation, "cy ü")
 	mark.SetUpToMessageId(message)

@@ -1,4 +1,4 @@
-//! Keeps the dashboard, the alerts and their runbook true: they ask for metrics and labels of the
+//! Keeps the dashboard, the inspector, the alerts and their runbook true: they ask for metrics and labels of the
 //! catalogue, and every alert has a test and a paragraph. Runs no query: `tests/tools/promtool/run`
 //! does.
 
@@ -12,6 +12,7 @@ const DASHBOARD: &str = "docs/monitoring/grafana/receipts.json";
 const ALERTS: &str = "docs/monitoring/alerts.yml";
 const ALERT_TESTS: &str = "docs/monitoring/alerts.test.yml";
 const RUNBOOK: &str = "docs/operating.md";
+const INSPECTOR: &str = "crates/http/src/inspector/operations.js";
 /// Labels that Prometheus adds.
 const ADDED: [&str; 3] = ["job", "instance", "le"];
 /// Metrics that other code exports: <https://docs.rs/metrics-process>, and Prometheus itself.
@@ -121,4 +122,13 @@ fn mistakes_in_expressions_are_found() {
         assert_eq!(mistake(expression).as_deref(), Some(wrong), "{expression}");
     }
     assert_eq!(mistake("sum by (job, reason) (receipts_dead_letters_total{job=~\"$job\"}) > 0"), None);
+}
+
+#[test]
+fn inspector_shows_metrics_of_the_catalogue() {
+    let source = read(INSPECTOR);
+    let shown: BTreeSet<&str> = source.split('"').filter(|text| text.starts_with("receipts_")).collect();
+    assert!(shown.len() > 5, "{shown:?}");
+    let unknown: Vec<_> = shown.iter().filter(|name| entry(name).is_none()).collect();
+    assert!(unknown.is_empty(), "{INSPECTOR}: no metrics: {unknown:?}");
 }

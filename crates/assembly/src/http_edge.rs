@@ -61,6 +61,11 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     Ok(listener.with_context(|| format!("cannot listen at {address}; choose another {flag}"))?)
 }
 
+/// Returns the routes of the inspector, or none if the settings turn it off.
+pub fn inspector(settings: &Settings) -> Router {
+    if settings.http.inspector { receipts_http::inspector_router() } else { Router::new() }
+}
+
 impl Listeners {
     /// Has the listener of callers speak TLS if the settings name its files.
     ///

@@ -23,7 +23,7 @@ pub use event_log::{
     EventLog, connect, creating_kafka_settings, embedded_partitions, kafka_name, kafka_settings, log_location,
     open_existing_log, open_existing_log_with_store, open_log_beside_service, require_bootstrap,
 };
-pub use http_edge::{HttpEdge, Listeners, listen};
+pub use http_edge::{HttpEdge, Listeners, inspector, listen};
 pub use parts::{
     ACKNOWLEDGE_TIMEOUT, consumer_group, fold_limits, follow_updates, ingest, open_log_and_store, open_projector,
     snapshot_destination, stop_projector,

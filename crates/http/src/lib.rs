@@ -18,6 +18,7 @@
 mod body;
 mod edge;
 mod fetch;
+mod inspector;
 mod json_body;
 mod openapi;
 mod problem;
@@ -97,6 +98,12 @@ pub fn health_router(health: Health) -> Router {
 /// liveness for load balancers, and the OpenAPI document.
 pub fn liveness_router() -> Router {
     routes::health::liveness_router().merge(openapi::router())
+}
+
+/// Returns the routes of the inspector, the web page at `/`, without the middleware of
+/// [`edge`](edge()).
+pub fn inspector_router() -> Router {
+    inspector::router()
 }
 
 /// Returns the routes at the listener of operators: those of `operators`, recorded in traces and

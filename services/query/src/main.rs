@@ -6,10 +6,10 @@ use anyhow::anyhow;
 use clap::Parser;
 use receipts_assembly::{
     AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connect, connections, cors, follow_updates, guard,
-    limits, listen, on_thread, random, shared_secret, until,
+    inspector, limits, listen, on_thread, random, shared_secret, until,
 };
 use receipts_cluster::{PeerSettings, Peers};
-use receipts_http::{Health, QueryContext, Tickets, Updates, edge, health_router, query_router};
+use receipts_http::{Health, QueryContext, Router, Tickets, Updates, edge, health_router, query_router};
 use receipts_log::{Contact, Log as _};
 use receipts_query::{Answers as _, CursorKey};
 use receipts_runtime::command_line::{self, CommandLine};
@@ -126,7 +126,10 @@ impl QueryEdge {
             Health { readiness: Arc::new(move || peers.ready()), render_metrics: Arc::new(move || metrics.render()) }
         };
         let routes = query_router(query, updates.clone());
-        let router = |open| edge(routes, open, guard(settings), cors(settings), authenticate, Some(tickets), &limits);
+        let router = |open: Router| {
+            let open = open.merge(inspector(settings));
+            edge(routes, open, guard(settings), cors(settings), authenticate, Some(tickets), &limits)
+        };
         let drain = Duration::from_millis(settings.drain_ms);
         let http = listeners.serve(router, health_router(health), settings, connections, drain)?;
         Ok(Self { http, peers, updates, contact, projectors: settings.query.projectors.join(",") })

@@ -3,11 +3,11 @@
 //! Must not do their work: it decides only their order.
 
 use receipts_assembly::{
-    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connections, cors, follow_updates, guard, limits,
-    listen, on_thread, open_log_and_store, open_projector, operator_secret, stop_projector, until,
+    AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connections, cors, follow_updates, guard, inspector,
+    limits, listen, on_thread, open_log_and_store, open_projector, operator_secret, stop_projector, until,
 };
 use receipts_cluster::Secret;
-use receipts_http::{Health, Parts, QueryContext, Tickets, Updates};
+use receipts_http::{Health, Parts, QueryContext, Router, Tickets, Updates};
 use receipts_log::{Inspect, Writer};
 use receipts_projection::{Partitions, Projector};
 use receipts_query::{Answers, CursorKey, Readiness};
@@ -78,7 +78,7 @@ impl AllInOne {
         let operators = receipts_http::health_router(health).merge(snapshots);
         // Half of the time to drain is for requests, the rest for the last checkpoint.
         let drain = Duration::from_millis(settings.drain_ms / 2);
-        let router = |open| receipts_http::router(parts, open);
+        let router = |open: Router| receipts_http::router(parts, open.merge(inspector(settings)));
         let http = listeners.serve(router, operators, settings, connections, drain)?;
         Ok(Self { http, log_name, group: settings.projector.group.clone(), state })
     }

@@ -211,7 +211,7 @@ def told_clickhouse():
     import chdb
 
     columns = ", ".join(f"{name} String" for name in NAMES)
-    text = str(chdb.query(f"SELECT {', '.join(NAMES)} FROM file('{CSV}/messages/*.csv', 'CSVWithNames', '{columns}') FORMAT JSONCompactEachRow SETTINGS input_format_csv_trim_whitespaces = 0"))
+    text = str(chdb.query(f"SELECT {', '.join(NAMES)} FROM file('{CSV}/messages/*.csv', 'CSVWithNames', '{columns}') FORMAT JSONCompactEachRow SETTINGS input_format_csv_trim_whitespaces = 0, format_csv_null_representation = ''"))
     return [json.loads(line) for line in text.splitlines()]
 
 

@@ -34,6 +34,14 @@ pub(super) fn boolean_of(text: &str) -> Option<bool> {
     }
 }
 
+fn boolean_in(raw: &Raw) -> Option<bool> {
+    match raw {
+        Raw::Boolean(value) => Some(*value),
+        Raw::Typed(text) => boolean_of(text),
+        _ => None,
+    }
+}
+
 /// A rule that a text must keep.
 pub(super) struct Rule {
     /// The rule in words, shown after "allowed: ".
@@ -104,12 +112,13 @@ impl Reader {
 
     /// Reads true or false; outside the file also on/off, yes/no and 1/0.
     pub(super) fn boolean(&mut self, key: &'static str, help: &'static str, default: bool) -> bool {
-        let read = self.read(key, help, Some(default.to_string()), BOOLEAN.to_owned(), |raw| match raw {
-            Raw::Boolean(value) => Some(*value),
-            Raw::Typed(text) => boolean_of(text),
-            _ => None,
-        });
+        let read = self.read(key, help, Some(default.to_string()), BOOLEAN.to_owned(), boolean_in);
         read.unwrap_or(default)
+    }
+
+    /// Reads a flag that has another default, which the caller works out.
+    pub(super) fn optional_boolean(&mut self, key: &'static str, help: &'static str) -> Option<bool> {
+        self.read(key, help, None, BOOLEAN.to_owned(), boolean_in)
     }
 
     /// Reads a text that keeps a rule.

@@ -19,6 +19,8 @@ pub struct Http {
     pub allowed_origins: Vec<String>,
     /// The files of the certificate and its key; if absent, the listener speaks no TLS.
     pub tls: Option<TlsFiles>,
+    /// Whether the inspector is at `/`.
+    pub inspector: bool,
     /// The address of health, metrics and snapshots; if absent, they are at the address of the
     /// callers.
     pub admin_listen: Option<SocketAddr>,
@@ -92,6 +94,7 @@ impl Http {
             "Permits http.listen at any address although callers are not authenticated; for containers behind a proxy";
         let hosts = "Names that the Host of a request may have beside localhost, 127.0.0.0/8 and [::1], at a loopback address without tokens for callers; without a port; `*` for any name";
         let origins = "Origins whose web pages may read answers (CORS: preflights are answered, and errors can be read too), beside the service's own; without tokens for callers all other pages are refused; `*` for all";
+        let inspector = "Serves the inspector at `/`: a web page for people who develop or operate, without data of its own; it asks for a token where callers need one; true by default at a loopback address, false at another one";
         let certificate = "File with the certificate of TLS and those that lead to its root, PEM; with it http.listen speaks TLS alone, and is read again when it changes; http.admin_listen and projector.listen do not speak TLS";
         let key = "File with the unencrypted key of that certificate, PEM; read again likewise";
         let admin = "Address of a listener for operators: health, metrics and snapshots move to it, and the other one keeps only /livez; it asks for no token, so keep strangers away from it; if not set, there is no such listener";
@@ -104,11 +107,13 @@ impl Http {
         let slow =
             "Slowest request body, in bytes per second after its first 5 s; a slower one gets a 408; 0 for any speed";
         let rate = "Requests per second that one caller may make, a person or a service; opening a stream is one request; unlimited if not set";
+        let listen = from.address("http.listen", "Address at which the public HTTP edge listens", listen);
         Self {
-            listen: from.address("http.listen", "Address at which the public HTTP edge listens", listen),
+            listen,
             insecure_listen: from.boolean("http.insecure_listen", insecure, false),
             allowed_hosts: from.list("http.allowed_hosts", hosts, &HOST),
             allowed_origins: from.list("http.allowed_origins", origins, &ORIGIN),
+            inspector: from.optional_boolean("http.inspector", inspector).unwrap_or(listen.ip().is_loopback()),
             tls: tls(from, certificate, key),
             admin_listen: from.optional_address("http.admin_listen", admin),
             connections_max: from.optional_integer("http.connections_max", connections, 1..=1_000_000),

@@ -1,6 +1,6 @@
-//! Keeps the dashboard, the inspector, the alerts and their runbook true: they ask for metrics and labels of the
-//! catalogue, and every alert has a test and a paragraph. Runs no query: `tests/tools/promtool/run`
-//! does.
+//! Keeps the dashboard, the inspector, the alerts and their runbook true: they ask for metrics and
+//! labels of the catalogue, and every alert has a test and a paragraph. Runs no query:
+//! `tests/tools/promtool/run` does.
 
 use receipts_metrics::catalogue::SECTIONS;
 use receipts_metrics::{Entry, Kind};

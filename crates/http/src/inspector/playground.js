@@ -335,7 +335,8 @@ export function playground(view, [id]) {
         h(
             "p",
             { className: "lead" },
-            "Send a message as Alice, then read it on the other phone. Each change is an event in the log, and comes back by the stream of updates.",
+            "Send a message as Alice, then read it on the other phone. Each change is an event in the log, and comes back " +
+                "by the stream of updates.",
         ),
         notice,
         h(

@@ -108,7 +108,8 @@ export class Dots {
         context.clearRect(x, y, this.#size, this.#size);
         context.fillStyle = flash > 0 ? palette[4] : palette[this.#kinds[at]];
         if (this.#size < 6) {
-            const side = Math.max(1, this.#size - 1);
+            // With a gap, the smallest dots would be half as dark.
+      const side = this.#size < 4 ? this.#size : this.#size - 1;
             context.fillRect(x, y, side, side);
             return;
         }

@@ -17,4 +17,5 @@ mod strangers;
 mod tickets;
 mod tls;
 mod tokens;
+mod traces;
 mod updates;

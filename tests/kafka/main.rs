@@ -17,5 +17,6 @@ mod outages;
 mod restores;
 mod secured;
 mod topics;
+mod traces;
 mod transactions;
 mod updates;

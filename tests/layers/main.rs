@@ -39,6 +39,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("receipts-event", &[]),
     // Every part that measures names its metrics in it.
     ("receipts-metrics", &[]),
+    // Every part that spans cross names its spans in it.
+    ("receipts-traces", &[]),
     ("receipts-fold", &["receipts-event"]),
     ("receipts-log", &["receipts-event", "receipts-metrics"]),
     ("receipts-store", &["receipts-event", "receipts-fold"]),
@@ -56,14 +58,23 @@ const ARROWS: &[(&str, &[&str])] = &[
             "receipts-query",
             "receipts-snapshots",
             "receipts-store",
+            "receipts-traces",
         ],
     ),
     ("receipts-query", &["receipts-event", "receipts-fold"]),
     (
         "receipts-http",
-        &["receipts-cluster", "receipts-event", "receipts-fold", "receipts-log", "receipts-metrics", "receipts-query"],
+        &[
+            "receipts-cluster",
+            "receipts-event",
+            "receipts-fold",
+            "receipts-log",
+            "receipts-metrics",
+            "receipts-query",
+            "receipts-traces",
+        ],
     ),
-    ("receipts-cluster", &["receipts-event", "receipts-fold", "receipts-metrics", "receipts-query"]),
+    ("receipts-cluster", &["receipts-event", "receipts-fold", "receipts-metrics", "receipts-query", "receipts-traces"]),
     // Above all parts: it opens the parts that the settings name, for every service.
     (
         "receipts-assembly",
@@ -78,11 +89,12 @@ const ARROWS: &[(&str, &[&str])] = &[
             "receipts-query",
             "receipts-runtime",
             "receipts-snapshots",
+            "receipts-traces",
         ],
     ),
     // Uses no crate of ours: it carries whole files of any kind.
     ("receipts-objects", &[]),
-    ("receipts-runtime", &["receipts-metrics"]),
+    ("receipts-runtime", &["receipts-metrics", "receipts-traces"]),
     ("receipts-snapshots", &["receipts-event", "receipts-fold", "receipts-objects", "receipts-store"]),
     ("receipts-testkit", &["receipts-event", "receipts-fold", "receipts-log", "receipts-store"]),
 ];

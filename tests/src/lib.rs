@@ -2,6 +2,7 @@
 //! the product does, and no crate of the product depends on it. A real Kafka comes from
 //! `receipts_log::testing`.
 
+pub mod collector;
 pub mod kafka;
 pub mod process;
 pub mod tables;

@@ -4,14 +4,18 @@
 //! does.
 
 use crate::data_dir::DataDir;
+use crate::parts::consumer_group;
 use crate::process::{on_thread, run};
 use receipts_projection::Projector;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::metrics::Metrics;
 use receipts_runtime::output::Output;
-use receipts_runtime::shutdown;
+use receipts_runtime::{shutdown, traces};
+use receipts_traces::LogNames;
 use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 /// How often a starting service checks whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(10);
@@ -51,32 +55,64 @@ pub fn serve<S: Service>(
 ) -> Result<(), Failure> {
     receipts_runtime::private_files();
     run(name, settings, async |stop, metrics| {
-        let mut service = tokio::select! {
-            started = start(metrics) => started?,
-            () = stop.cancelled() => return Ok(()),
-        };
-        let is_ready = tokio::select! {
-            () = service.ready() => true,
-            () = service.ended() => false,
-            () = stop.cancelled() => false,
-        };
-        let mut printed = Ok(());
-        if is_ready {
-            printed = Output::stdout(json).ready(name, &service.addresses());
-            if printed.is_ok() {
-                tokio::select! {
-                    () = service.ended() => {}
-                    () = stop.cancelled() => {}
-                }
+        // Parts ask for traces once, when they start.
+        let traces = traces::start(&settings.telemetry, name, log_names(settings), Handle::current())?;
+        let served = serve_parts(name, settings, json, start, stop, metrics).await;
+        if let Some(traces) = traces {
+            on_thread("traces", move || {
+                traces.stop();
+                Ok(())
+            })
+            .await?;
+        }
+        served
+    })
+}
+
+/// Starts the parts of a service, runs them, and stops them.
+async fn serve_parts<S: Service>(
+    name: &'static str,
+    settings: &Settings,
+    json: bool,
+    start: impl AsyncFnOnce(Metrics) -> Result<S, Failure>,
+    stop: CancellationToken,
+    metrics: Metrics,
+) -> Result<(), Failure> {
+    let mut service = tokio::select! {
+        started = start(metrics) => started?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let is_ready = tokio::select! {
+        () = service.ready() => true,
+        () = service.ended() => false,
+        () = stop.cancelled() => false,
+    };
+    let mut printed = Ok(());
+    if is_ready {
+        printed = Output::stdout(json).ready(name, &service.addresses());
+        if printed.is_ok() {
+            tokio::select! {
+                () = service.ended() => {}
+                () = stop.cancelled() => {}
             }
         }
-        stop.cancel();
-        let data = shutdown::drain(&stop, Duration::from_millis(settings.drain_ms), service.stop()).await??;
-        if let Some(data) = data {
-            release(data).await?;
-        }
-        Ok(printed?)
-    })
+    }
+    stop.cancel();
+    let data = shutdown::drain(&stop, Duration::from_millis(settings.drain_ms), service.stop()).await??;
+    if let Some(data) = data {
+        release(data).await?;
+    }
+    Ok(printed?)
+}
+
+/// Returns the names that spans show of the log.
+fn log_names(settings: &Settings) -> LogNames {
+    LogNames {
+        system: if settings.kafka.bootstrap.is_some() { "kafka" } else { "receipts_embedded" },
+        events_topic: settings.log.events_topic.clone(),
+        updates_topic: settings.log.updates_topic.clone(),
+        group: consumer_group(&settings.projector.group, settings.projector.standby),
+    }
 }
 
 /// Resolves once a condition holds that [`Service::ready`] waits for.

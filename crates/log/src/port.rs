@@ -55,7 +55,7 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// Its value; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Its headers, looked at only for dead letters.
+    /// Its headers, looked at only for dead letters and traces.
     pub headers: &'a dyn Headers,
 }
 
@@ -77,6 +77,11 @@ impl Record<'_> {
 pub trait Headers {
     /// All headers in order.
     fn to_vec(&self) -> Vec<(String, Option<Bytes>)>;
+
+    /// The value of the last header of a name.
+    fn last(&self, name: &str) -> Option<Bytes> {
+        self.to_vec().into_iter().rev().find(|(found, _)| found == name)?.1
+    }
 }
 
 /// A record that outlives its reader. For tests and tools, not for the hot path.

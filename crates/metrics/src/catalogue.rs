@@ -29,6 +29,7 @@ macro_rules! catalogue {
 catalogue! {
     "The process", "all" {
         BUILD: Gauge "receipts_build_info" ["service", "version"] "1, with the name and the version of the running binary";
+        SPANS_LOST: Counter "receipts_trace_spans_lost_total" [] "Spans that could not be sent to the collector of traces; absent without one";
     }
     "The log", "all that open it" {
         LOG_REACHABLE: Gauge "receipts_log_reachable" [] "1 while the log answers, 0 while it does not";

@@ -44,6 +44,10 @@ impl Headers for Row {
     fn to_vec(&self) -> Vec<(String, Option<Bytes>)> {
         self.headers.clone()
     }
+
+    fn last(&self, name: &str) -> Option<Bytes> {
+        self.headers.iter().rev().find(|(found, _)| found == name)?.1.clone()
+    }
 }
 
 impl Rows {

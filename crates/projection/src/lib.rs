@@ -24,6 +24,7 @@ mod shard;
 mod shared;
 mod snapshotter;
 mod source;
+mod traced;
 mod worker;
 
 pub use partitions::Partitions;

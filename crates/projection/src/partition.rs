@@ -4,6 +4,7 @@
 use crate::clock::ClockWatch;
 use crate::publish::DeadRecord;
 use crate::settings::ProjectError;
+use crate::traced::Traced;
 use parking_lot::RwLock;
 use receipts_event::{Decoder, Event, Rejection};
 use receipts_fold::effects::Effects;
@@ -111,6 +112,8 @@ pub(crate) struct Partition {
     pub(crate) enqueued: bool,
     /// The age of the newest folded record, if the partition is behind.
     pub(crate) behind: Option<Duration>,
+    /// The effects whose records belong to traces; always empty while traces are off.
+    pub(crate) traced: Traced,
     /// The store's number of the last checkpoint.
     saved: u64,
     condition: Condition,
@@ -147,6 +150,7 @@ impl Partition {
             clock: ClockWatch::default(),
             enqueued: false,
             behind: None,
+            traced: Traced::default(),
             saved: 0,
             condition: Condition::Whole,
         })

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use receipts_event::Reason;
 use receipts_log::Writer;
 use receipts_metrics::catalogue;
+use receipts_traces::traces;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,7 +89,11 @@ impl Publisher {
             let updates = || UpdateWindow::new(window, self.pending_bytes_max);
             let updates = self.updates.entry(number).or_insert_with(updates);
             updates.add(&partition.effects.changed, &partition.effects.marks, now, partition.behind);
+            for (context, changed, marks) in partition.traced.take(&partition.effects) {
+                updates.trace(&context, changed, marks);
+            }
         }
+        partition.traced.clear();
         partition.effects.clear();
         std::mem::take(&mut partition.dead_letters)
     }
@@ -146,8 +151,14 @@ impl Publisher {
             let guard = partitions.cell(number).partition.read();
             let Some(partition) = guard.as_ref() else { continue };
             let mut sent = 0;
-            let published = updates.publish(&partition.fold, partition.position, until, |entry, change| {
-                outbox.send_update(entry, number, change);
+            let published = updates.publish(&partition.fold, partition.position, until, |mut entry, change| {
+                let span = change.traces().zip(traces()).map(|(changes, traces)| {
+                    let span = traces.send_update(changes);
+                    let put = |name: &str, value: String| entry.headers.push((name.to_owned(), Some(value.into())));
+                    span.context().put_headers(put);
+                    span
+                });
+                outbox.send_update(entry, number, change, span);
                 sent += 1;
             });
             if let Some(oldest) = published.map_err(|e| (number, e))? {

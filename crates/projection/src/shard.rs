@@ -16,6 +16,7 @@ use receipts_fold::{LastRecord, PREFETCH_EVENTS};
 use receipts_log::{Log, Record};
 use receipts_metrics::{Counter, catalogue};
 use receipts_store::{Lookups, trim};
+use receipts_traces::Traces;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -60,6 +61,8 @@ pub(crate) struct Shard {
     pub(crate) put_off: Mutex<PutOff>,
     /// A failure of a call that cannot return an error. The next step returns it.
     pub(crate) failure: Mutex<Option<ProjectError>>,
+    /// Set if traces are on and this process publishes.
+    traces: Option<&'static Traces>,
 }
 
 impl Shard {
@@ -78,6 +81,7 @@ impl Shard {
             schedule: Mutex::default(),
             put_off: Mutex::default(),
             failure: Mutex::new(None),
+            traces: receipts_traces::traces().filter(|_| shared.settings.publish),
         })
     }
 
@@ -133,7 +137,13 @@ impl Shard {
                 // The partition is no longer ours. Its next owner continues from our last
                 // checkpoint.
                 let Some(partition) = guard.as_mut() else { return Ok(()) };
-                let is_whole = partition.begin(record, event, messages_max).map_err(|e| self.failed(number, &e))?;
+                let begun = match self.traces {
+                    None => partition.begin(record, event, messages_max),
+                    Some(traces) => {
+                        partition.begin_traced(traces, record, event, messages_max, (self.shared.settings.now_ms)())
+                    }
+                };
+                let is_whole = begun.map_err(|e| self.failed(number, &e))?;
                 if !is_whole {
                     guard = self.fold_slices(record, cell, guard)?;
                     // Thousands of such records may be in a batch, and each takes long.
@@ -192,7 +202,10 @@ impl Shard {
             self.publish_except(&[], Some(number))?;
             guard = cell.partition.write();
             let Some(partition) = guard.as_mut() else { return Ok(guard) };
-            if partition.proceed(record, messages_max).map_err(|e| self.failed(number, &e))? {
+            let before = partition.effect_counts();
+            let is_whole = partition.proceed(record, messages_max).map_err(|e| self.failed(number, &e))?;
+            partition.end_traced_slice(before, is_whole);
+            if is_whole {
                 return Ok(guard);
             }
         }

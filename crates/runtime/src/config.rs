@@ -32,6 +32,8 @@ use std::path::Path;
 pub const FILE_ENV: &str = "RECEIPTS_CONFIG";
 /// The environment variable of the log filter, used instead of `RUST_LOG`.
 pub const FILTER_ENV: &str = "RECEIPTS_LOG";
+/// OpenTelemetry's own variable for `telemetry.otlp_endpoint`.
+pub const OTLP_ENDPOINT_ENV: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// The prefix of every environment variable of this program.
 pub const ENV_PREFIX: &str = "RECEIPTS_";
 /// The prefix of variables that steer tests and are no configuration.
@@ -50,7 +52,7 @@ pub struct Override {
 
 /// Reads the configuration. `file` is named by flag or by [`FILE_ENV`] (see [`file()`]); `env` is
 /// the process's environment ([`environment`]; variables without the prefix `RECEIPTS_` are
-/// ignored); `flags` are those of the command line.
+/// ignored, but for [`OTLP_ENDPOINT_ENV`]); `flags` are those of the command line.
 ///
 /// ```
 /// use receipts_runtime::config::{self, Override};
@@ -103,7 +105,7 @@ pub fn of_process(matches: &clap::ArgMatches) -> Result<Settings, Mistakes> {
 pub fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-        .filter(|(name, _)| name.starts_with(ENV_PREFIX))
+        .filter(|(name, _)| name.starts_with(ENV_PREFIX) || name == OTLP_ENDPOINT_ENV)
         .collect()
 }
 
@@ -125,7 +127,7 @@ pub fn reference_markdown() -> String {
          Each key has three spellings: `http.body_bytes_max` in the file (TOML; `--config FILE` or `RECEIPTS_CONFIG`) is \
          `RECEIPTS_HTTP__BODY_BYTES_MAX` in the\nenvironment and `--http-body-bytes-max` as a flag. Flags win over the \
          environment, which wins over the file. An empty variable counts as absent.\n`RECEIPTS_LOG` is a short name for \
-         `RECEIPTS_TELEMETRY__LOG_FILTER`. Outside the file, lists are separated by commas,\nand so are the NAME=VALUE of `kafka.properties`, `kafka.property_files` and `access.tenants`; a comma within a value is written `\\,`. A variable for one of them ends with its name:\n`RECEIPTS_KAFKA__PROPERTIES__SASL__PASSWORD` is `sasl.password`, and takes commas as they are; `RECEIPTS_KAFKA__PROPERTY_FILES__SASL__PASSWORD` names a file that holds it. Variables that Kubernetes sets for a Service called\n`receipts` or `receipts-…` (`RECEIPTS_SERVICE_HOST`, `RECEIPTS_PORT_8080_TCP`) are ignored. A flag of a boolean needs no value to be true. Times are in milliseconds, \
+         `RECEIPTS_TELEMETRY__LOG_FILTER`, and `OTEL_EXPORTER_OTLP_ENDPOINT` another one for `RECEIPTS_TELEMETRY__OTLP_ENDPOINT`. Outside the file, lists are separated by commas,\nand so are the NAME=VALUE of `kafka.properties`, `kafka.property_files` and `access.tenants`; a comma within a value is written `\\,`. A variable for one of them ends with its name:\n`RECEIPTS_KAFKA__PROPERTIES__SASL__PASSWORD` is `sasl.password`, and takes commas as they are; `RECEIPTS_KAFKA__PROPERTY_FILES__SASL__PASSWORD` names a file that holds it. Variables that Kubernetes sets for a Service called\n`receipts` or `receipts-…` (`RECEIPTS_SERVICE_HOST`, `RECEIPTS_PORT_8080_TCP`) are ignored. A flag of a boolean needs no value to be true. Times are in milliseconds, \
          sizes in bytes.\nA mistake in any source ends the process with exit code 2, after it has named all mistakes. [kafka.md](kafka.md#a-secured-cluster) has a file for a\nsecured Kafka.\n\n\
          | key | default | allowed | meaning |\n| --- | --- | --- | --- |\n",
     );

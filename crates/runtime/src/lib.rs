@@ -1,7 +1,8 @@
-//! Process things that every binary uses: configuration, logs and metrics, descriptors, clock,
-//! shutdown, output and exit codes.
+//! Process things that every binary uses: configuration, logs, metrics and traces, descriptors,
+//! clock, shutdown, output and exit codes.
 //!
-//! Knows no event, no log and no store: must not depend on another crate of this workspace.
+//! Knows no event, no log and no store: of this workspace it uses only the names of metrics and
+//! spans.
 //!
 //! ```no_run
 //! use receipts_runtime::command_line::{self, CommandLine};
@@ -50,6 +51,7 @@ pub mod metrics;
 pub mod output;
 pub mod shutdown;
 pub mod telemetry;
+pub mod traces;
 
 /// Makes files and directories of this process its owner's alone from now on: it widens the umask
 /// to 077. Libraries that make their own files (sled, redb) take no mode.

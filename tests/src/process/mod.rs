@@ -28,7 +28,8 @@ fn command(name: &str, arguments: &[&str]) -> Command {
 fn plain(mut command: Command) -> Command {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("RECEIPTS_") {
+        let name = variable.to_string_lossy();
+        if name.starts_with("RECEIPTS_") || name.starts_with("OTEL_") {
             command.env_remove(variable);
         }
     }

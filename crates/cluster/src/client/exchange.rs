@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use receipts_metrics::catalogue;
 use receipts_query::Positions;
+use receipts_traces::traces;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -98,7 +99,19 @@ impl Shared {
 
     /// Sends a request to a projector.
     pub(super) async fn send(&self, url: &str, request: &PeerRequest) -> Result<PeerReply, NoReply> {
-        let post = self.client.post(format!("{url}{ASK_PATH}")).json(request);
+        let mut post = self.client.post(format!("{url}{ASK_PATH}")).json(request);
+        let mut span = None;
+        if let Some((traces, parent)) = traces().zip(receipts_traces::current()) {
+            let address = url.strip_prefix("http://").and_then(|address| address.parse().ok());
+            let asked = span.insert(traces.ask(ASK_PATH, address, &parent));
+            let mut headers = reqwest::header::HeaderMap::new();
+            asked.context().put_headers(|name, value| {
+                if let Ok(value) = value.try_into() {
+                    headers.insert(name, value);
+                }
+            });
+            post = post.headers(headers);
+        }
         let reply = self.exchange(post, ANSWER_TIMEOUT + Duration::from_millis(request.wait_ms)).await;
         let outcome = match &reply {
             Ok(Ok(_)) => "answered",
@@ -106,6 +119,9 @@ impl Shared {
             Err(_) => "no_reply",
         };
         catalogue::PEER_QUESTIONS.of([outcome]).increment(1);
+        if let (Some(mut span), true) = (span, outcome != "answered") {
+            span.fail(outcome);
+        }
         match &reply {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => self.poll_now.notify_one(),

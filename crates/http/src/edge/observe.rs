@@ -1,15 +1,17 @@
 //! Records each request: an id, a span, a count and a duration.
 //!
-//! It must not put values that callers choose into labels: it names routes by their template and
-//! methods from a fixed list.
+//! It must not put values that callers choose into labels or traces: it names routes by their
+//! template and methods from a fixed list.
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use metrics::{Counter, Histogram};
 use parking_lot::RwLock;
+use receipts_cluster::ASK_PATH;
 use receipts_metrics::catalogue;
+use receipts_traces::{Span, TRACEPARENT, TRACESTATE, TraceContext, Traces};
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,6 +90,21 @@ impl Meters {
     }
 }
 
+/// Begins the span of a request. Only callers' requests have one, not probes and scrapes; a
+/// question of an edge has one if it is part of a trace.
+fn trace(traces: &Traces, method: &'static str, route: &str, headers: &HeaderMap) -> Option<Span> {
+    let is_question = route == ASK_PATH;
+    if !is_question && !route.starts_with("/v1/") {
+        return None;
+    }
+    let mut traceparents = headers.get_all(TRACEPARENT).iter();
+    // More than one is as bad as a malformed one.
+    let traceparent = traceparents.next().filter(|_| traceparents.next().is_none());
+    let tracestates = headers.get_all(TRACESTATE).iter().map(HeaderValue::as_bytes);
+    let parent = traceparent.and_then(|value| TraceContext::of_headers(value.as_bytes(), tracestates));
+    (parent.is_some() || !is_question).then(|| traces.request(method, route, parent.as_ref()))
+}
+
 /// Middleware around all routes. Counts `receipts_http_requests_total{route,method,status}` and
 /// measures `receipts_http_request_duration_seconds{route,method}`.
 /// Routes find the id of the request in its headers.
@@ -97,8 +114,19 @@ pub(crate) async fn observe(State(meters): State<Arc<Meters>>, mut request: Requ
     request.headers_mut().insert(REQUEST_ID_HEADER, id.clone());
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let (route, method) = (matched.as_ref().map_or("none", MatchedPath::as_str), label(request.method()));
-    let span = tracing::info_span!("http", method, route, request_id = id.to_str().unwrap_or_default());
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let trace_id = tracing::field::Empty;
+    let span = tracing::info_span!("http", method, route, request_id = id.to_str().unwrap_or_default(), trace_id);
+    let traced = receipts_traces::traces().and_then(|traces| trace(traces, method, route, request.headers()));
+    let mut response = match traced {
+        None => next.run(request).instrument(span.clone()).await,
+        Some(mut traced) => {
+            span.record("trace_id", traced.context().trace_id());
+            let run = next.run(request).instrument(span.clone());
+            let response = receipts_traces::within(traced.context(), run).await;
+            traced.answered(response.status().as_u16());
+            response
+        }
+    };
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.in_scope(|| tracing::debug!(status, took_us = took.as_micros() as u64, "answered"));
     meters.record(route, method, status, took);

@@ -119,10 +119,16 @@ pub(crate) async fn post_events(
     };
     let mut batch = PostedEvents::read(&bytes, format, &reading)?;
     let began = Instant::now();
+    let span = batch.trace();
     let outcomes = posting.write(&mut batch, held).await;
     match outcomes.label() {
         None => catalogue::APPEND_SECONDS.get().record(began.elapsed()),
-        Some(outcome) => catalogue::INGEST_FAILURES.of([outcome]).increment(1),
+        Some(outcome) => {
+            catalogue::INGEST_FAILURES.of([outcome]).increment(1);
+            if let Some(mut span) = span {
+                span.fail(outcome);
+            }
+        }
     }
     for (at, (index, act)) in batch.acts.iter().enumerate() {
         let (outcome, positions) = outcomes.of_act(at, *index);

@@ -4,7 +4,7 @@
 //! It must not wait for a stream: it cuts off a stream whose buffer is full. It does not decide
 //! what a stream may show.
 
-use super::update::{Parsed, Update};
+use super::update::{Parsed, Update, UpdateTrace};
 use bytes::Bytes;
 use receipts_log::{Inspect, Polled, ReadError, Record, Tail, Topic};
 use receipts_metrics::catalogue;
@@ -224,7 +224,9 @@ impl Registry {
             return;
         }
         let json = Bytes::copy_from_slice(value);
-        let update = Arc::new(parsed.into_update(record.partition, record.offset, json));
+        let mut update = parsed.into_update(record.partition, record.offset, json);
+        update.trace = UpdateTrace::of(record);
+        let update = Arc::new(update);
         for addressee in addressees.iter().flatten() {
             let Some(streams) = self.streams.get_mut(addressee) else { continue };
             streams.retain(|stream| {

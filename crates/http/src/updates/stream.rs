@@ -267,6 +267,7 @@ impl Stream {
                     text.extend_from_slice(format!("event: {}\nid: {}\ndata: ", update.r#type, self.id()).as_bytes());
                     text.extend_from_slice(&json);
                     text.extend_from_slice(b"\n\n");
+                    update.note_sent();
                 }
             }
         }

@@ -3,9 +3,12 @@
 //! It must not decide what a stream may show; [`super::redact`] does.
 
 use bytes::Bytes;
+use receipts_log::Record;
+use receipts_traces::{TRACEPARENT, TRACESTATE, TraceContext};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 /// The subject of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +117,7 @@ impl<'a> Parsed<'a> {
             peer_id: self.peer_id.map(Cow::into_owned),
             newly_read: self.newly_read.into_iter().map(|reader| reader.user_id.into_owned()).collect(),
             without_readers: OnceLock::new(),
+            trace: None,
         }
     }
 }
@@ -136,9 +140,37 @@ pub(crate) struct Update {
     pub(super) newly_read: Vec<String>,
     /// The text without new readers, written when the first stream needs it.
     pub(super) without_readers: OnceLock<Option<Bytes>>,
+    /// Its trace, if its deliveries are spans.
+    pub(super) trace: Option<UpdateTrace>,
+}
+
+/// The trace that an update belongs to.
+#[derive(Debug)]
+pub(super) struct UpdateTrace {
+    pub(super) context: TraceContext,
+    pub(super) received: SystemTime,
+}
+
+impl UpdateTrace {
+    /// Reads the trace of a record; `None` while traces are off, or if this one is not sampled.
+    pub(super) fn of(record: &Record<'_>) -> Option<Self> {
+        receipts_traces::traces()?;
+        let traceparent = record.headers.last(TRACEPARENT)?;
+        let tracestate = record.headers.last(TRACESTATE);
+        let context = TraceContext::of_headers(&traceparent, tracestate.iter().map(|state| &**state))?;
+        context.is_sampled().then(|| Self { context, received: SystemTime::now() })
+    }
 }
 
 impl Update {
+    /// Notes that a stream has sent the update to its client.
+    pub(super) fn note_sent(&self) {
+        if let Some((UpdateTrace { context, received }, traces)) = self.trace.as_ref().zip(receipts_traces::traces()) {
+            // The span ends here.
+            drop(traces.deliver_update(self.partition, self.offset, *received, context));
+        }
+    }
+
     /// Returns every person whom the update names.
     pub(super) fn people(&self) -> impl Iterator<Item = &str> {
         let single = [&self.sender_id, &self.user_id, &self.reader_id, &self.peer_id];

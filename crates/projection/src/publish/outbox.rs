@@ -8,6 +8,7 @@ use super::window::Change;
 use crate::log_limit::LogLimit;
 use receipts_log::{AppendError, Entry, PendingAppend, Writer};
 use receipts_metrics::catalogue;
+use receipts_traces::Span;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,6 +64,8 @@ struct Queue {
 struct Sent {
     on_failure: OnFailure,
     appended: PendingAppend,
+    /// Ends with the acknowledgement.
+    span: Option<Span>,
 }
 
 /// The action after a failed append.
@@ -160,12 +163,12 @@ impl Outbox {
         self.attempt(partition, Resend { letter, retry: Retry::default(), size_refusals: 0 });
     }
 
-    /// Appends the update of a change to the log.
-    pub(crate) fn send_update(&mut self, entry: Entry, partition: u32, change: Change) {
+    /// Appends the update of a change to the log. Its span ends with the acknowledgement.
+    pub(crate) fn send_update(&mut self, entry: Entry, partition: u32, change: Change, span: Option<Span>) {
         self.make_room();
         self.unsent += 1;
         let appended = self.writer.append(entry);
-        let sent = Sent { on_failure: OnFailure::Render(change), appended };
+        let sent = Sent { on_failure: OnFailure::Render(change), appended, span };
         self.queues.entry(partition).or_default().in_flight.push_back(sent);
     }
 
@@ -266,7 +269,7 @@ impl Outbox {
 
     fn attempt(&mut self, partition: u32, resend: Resend) {
         let appended = self.writer.append(resend.letter.entry());
-        let sent = Sent { on_failure: OnFailure::Resend(resend), appended };
+        let sent = Sent { on_failure: OnFailure::Resend(resend), appended, span: None };
         self.queues.entry(partition).or_default().in_flight.push_back(sent);
     }
 
@@ -284,7 +287,10 @@ impl Outbox {
                     Ok(Err(e)) => Some(e),
                     Err(TryRecvError::Closed) => Some(AppendError::Unknown("the writer gave no answer".into())),
                 };
-                let Some(Sent { on_failure, .. }) = queue.in_flight.pop_front() else { break };
+                let Some(Sent { on_failure, span, .. }) = queue.in_flight.pop_front() else { break };
+                if let (Some(why), Some(mut span)) = (&why, span) {
+                    span.fail(if why.may_have_happened() { "unknown" } else { "not_written" });
+                }
                 match (why, on_failure) {
                     (None, on_failure) => {
                         updates_acknowledged |= matches!(on_failure, OnFailure::Render(_));
@@ -478,7 +484,7 @@ mod tests {
         let writer = Arc::new(Refusing::default());
         let mut outbox = Outbox::new(writer.clone(), Duration::from_secs(3_600), CancellationToken::new());
         outbox.send_dead_letter(0, letter());
-        outbox.send_update(Entry::event("k", "v", None), 1, Change::Message(1, Readers::new(Instant::now())));
+        outbox.send_update(Entry::event("k", "v", None), 1, Change::Message(1, Readers::new(Instant::now())), None);
         assert!(outbox.wait(&[1], Duration::from_secs(1)));
         assert!(!outbox.wait(&[0, 1], Duration::ZERO));
         assert!(outbox.has_refused(0) && !outbox.has_refused(1));

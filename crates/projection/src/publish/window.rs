@@ -9,8 +9,9 @@ use receipts_fold::view::{ReadMark, Receipt, Status};
 use receipts_log::{Entry, Topic};
 use receipts_query::UPDATE_POSITION_HEADER;
 use receipts_query::json::ReceiptUpdate;
+use receipts_traces::{Gathered, TraceContext};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// An update names at most this many readers.
@@ -36,13 +37,16 @@ const MESSAGE_BYTES: usize = 128;
 /// Approximate memory of one new reader, with some spare capacity of the list.
 const READER_BYTES: usize = 24;
 
+/// Approximate memory of the context of one change that belongs to a trace.
+const TRACE_BYTES: usize = 128;
+
 /// The changes of one partition that are not published yet.
 pub(crate) struct UpdateWindow {
     window: Duration,
     pending: Pending,
     /// Pending changes beyond this memory are published before their window ends.
     bytes_max: usize,
-    marks: BTreeSet<MarkMoved>,
+    marks: BTreeMap<MarkMoved, Option<Box<Gathered>>>,
     /// The partition's lag at the last changes, if it was behind.
     behind: Option<Duration>,
 }
@@ -51,8 +55,17 @@ pub(crate) struct UpdateWindow {
 pub(crate) enum Change {
     /// A message, by number, and its new readers.
     Message(u64, Readers),
-    /// A read mark.
-    Mark(MarkMoved),
+    /// A read mark, and the traces that it belongs to.
+    Mark(MarkMoved, Option<Box<Gathered>>),
+}
+
+impl Change {
+    /// Returns the traces that the change belongs to.
+    pub(super) fn traces(&self) -> Option<&Gathered> {
+        match self {
+            Self::Message(_, Readers { traces, .. }) | Self::Mark(_, traces) => traces.as_deref(),
+        }
+    }
 }
 
 /// The new readers of a message: their slots and times.
@@ -61,11 +74,30 @@ pub(crate) struct Readers {
     truncated: bool,
     /// When the first of the changes was folded.
     since: Instant,
+    /// The traces that the changes belong to.
+    traces: Option<Box<Gathered>>,
+}
+
+/// Adds the context of a later change.
+fn gather(traces: &mut Option<Box<Gathered>>, context: TraceContext) {
+    match traces {
+        Some(gathered) => gathered.add(context),
+        None => *traces = Some(Box::new(Gathered::new(context))),
+    }
+}
+
+/// Adds the contexts of later changes.
+fn gather_all(traces: &mut Option<Box<Gathered>>, later: Option<Box<Gathered>>) {
+    match (traces, later) {
+        (Some(gathered), Some(later)) => gathered.add_all(*later),
+        (traces @ None, later) => *traces = later,
+        (Some(_), None) => {}
+    }
 }
 
 impl Readers {
     pub(super) fn new(since: Instant) -> Self {
-        Self { named: Vec::new(), truncated: false, since }
+        Self { named: Vec::new(), truncated: false, since, traces: None }
     }
 
     fn add(&mut self, read: (u32, u64)) {
@@ -77,7 +109,8 @@ impl Readers {
     }
 
     fn bytes(&self) -> usize {
-        MESSAGE_BYTES + READER_BYTES * self.named.len()
+        let traces = self.traces.as_ref().map_or(0, |traces| traces.count());
+        MESSAGE_BYTES + READER_BYTES * self.named.len() + TRACE_BYTES * traces
     }
 }
 
@@ -117,12 +150,21 @@ impl Pending {
             Some(later) => {
                 self.bytes -= later.bytes();
                 readers.truncated |= later.truncated;
+                gather_all(&mut readers.traces, later.traces);
                 later.named.into_iter().for_each(|read| readers.add(read));
             }
             None => _ = self.due.insert((due, message)),
         }
         self.bytes += readers.bytes();
         self.readers.insert(message, readers);
+    }
+
+    /// Adds the trace of a change that was added before.
+    fn trace(&mut self, message: u64, context: &TraceContext) {
+        let Some(readers) = self.readers.get_mut(&message) else { return };
+        self.bytes -= readers.bytes();
+        gather(&mut readers.traces, context.clone());
+        self.bytes += readers.bytes();
     }
 
     /// Removes the message that is due first.
@@ -156,7 +198,7 @@ struct ReadMarkUpdated<'a> {
 impl UpdateWindow {
     /// Gathers changes for `window`, in about `bytes_max` of memory.
     pub(crate) fn new(window: Duration, bytes_max: usize) -> Self {
-        Self { window, pending: Pending::default(), bytes_max, marks: BTreeSet::new(), behind: None }
+        Self { window, pending: Pending::default(), bytes_max, marks: BTreeMap::new(), behind: None }
     }
 
     /// Tells whether an update is due at `now`; with `None`, whether any is pending. Read marks are
@@ -193,7 +235,17 @@ impl UpdateWindow {
             let window = window_of(self.window, change.audience).max(least);
             self.pending.add(change.message, change.newly_read, now, now + window);
         }
-        self.marks.extend(marks);
+        for mark in marks {
+            self.marks.entry(*mark).or_default();
+        }
+    }
+
+    /// Adds the trace of changes and marks that were added before.
+    pub(crate) fn trace(&mut self, context: &TraceContext, changed: &[MessageChanged], marks: &[MarkMoved]) {
+        changed.iter().for_each(|change| self.pending.trace(change.message, context));
+        for mark in marks {
+            gather(self.marks.entry(*mark).or_default(), context.clone());
+        }
     }
 
     /// Takes back the change of a failed update. It joins later changes of its message and their
@@ -201,7 +253,11 @@ impl UpdateWindow {
     pub(crate) fn retry(&mut self, change: Change, now: Instant) {
         match change {
             Change::Message(message, earlier) => self.pending.put_back(message, earlier, now + self.window),
-            Change::Mark(mark) => _ = self.marks.insert(mark),
+            Change::Mark(mark, mut earlier) => {
+                let traces = self.marks.entry(mark).or_default();
+                gather_all(&mut earlier, traces.take());
+                *traces = earlier;
+            }
         }
     }
 
@@ -233,7 +289,7 @@ impl UpdateWindow {
             let key = receipts_event::key(&receipt.tenant, receipt.conversation_id.as_deref().unwrap_or_default());
             send(entry(key, update, position), Change::Message(message, readers));
         }
-        for mark in std::mem::take(&mut self.marks) {
+        for (mark, traces) in std::mem::take(&mut self.marks) {
             let Some(read_mark) = fold.read_mark_of(mark.conversation, mark.slot)? else { continue };
             let (tenant, conversation_id) = fold.conversation_name(mark.conversation)?;
             let peer_id = fold.peer_of(mark.conversation, mark.slot)?;
@@ -245,7 +301,7 @@ impl UpdateWindow {
                 mark: &read_mark,
             };
             let update = serde_json::to_vec(&update).expect("updates are plain JSON");
-            send(entry(receipts_event::key(&tenant, &conversation_id), update, position), Change::Mark(mark));
+            send(entry(receipts_event::key(&tenant, &conversation_id), update, position), Change::Mark(mark, traces));
         }
         Ok(oldest)
     }

@@ -110,6 +110,19 @@ impl Reader {
         })
     }
 
+    /// Reads a number from 0 to 1.
+    pub(super) fn share(&mut self, key: &'static str, help: &'static str, default: f64) -> f64 {
+        let read = self.read(key, help, Some(default.to_string()), "a number from 0 to 1".to_owned(), |raw| {
+            let value: f64 = match raw {
+                Raw::Typed(text) | Raw::Fraction(text) => text.trim().replace('_', "").parse().ok()?,
+                Raw::Integer(value) => (*value)? as f64,
+                _ => return None,
+            };
+            (0.0..=1.0).contains(&value).then_some(value)
+        });
+        read.unwrap_or(default)
+    }
+
     /// Reads true or false; outside the file also on/off, yes/no and 1/0.
     pub(super) fn boolean(&mut self, key: &'static str, help: &'static str, default: bool) -> bool {
         let read = self.read(key, help, Some(default.to_string()), BOOLEAN.to_owned(), boolean_in);
@@ -194,7 +207,7 @@ impl Reader {
                 Raw::Typed(text) | Raw::Text(text) => Some(text.clone()),
                 Raw::Integer(value) => value.map(|value| value.to_string()),
                 Raw::Boolean(value) => Some(value.to_string()),
-                Raw::List(_) | Raw::Other(_) => None,
+                Raw::Fraction(_) | Raw::List(_) | Raw::Other(_) => None,
             };
             match value {
                 Some(value) if !name.is_empty() => drop(properties.insert(name.to_owned(), value)),
@@ -382,6 +395,7 @@ fn shown(raw: &Raw) -> String {
         Raw::Boolean(value) => value.to_string(),
         Raw::List(Some(items)) => format!("{items:?}"),
         Raw::List(None) => "a list whose items are not all texts".to_owned(),
+        Raw::Fraction(text) => text.clone(),
         Raw::Other(what) => (*what).to_owned(),
     }
 }

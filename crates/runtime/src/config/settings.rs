@@ -46,7 +46,7 @@ pub struct Settings {
     pub snapshot: Snapshot,
     /// The query edge.
     pub query: Query,
-    /// Logs.
+    /// Logs and traces.
     pub telemetry: Telemetry,
     /// Variables of the environment that were ignored because Kubernetes sets them for a Service.
     pub foreign_variables: Vec<String>,
@@ -165,13 +165,17 @@ pub struct Query {
     pub secret_file: Option<PathBuf>,
 }
 
-/// Logs.
+/// Logs and traces.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     /// Log levels by module.
     pub log_filter: String,
     /// The format of logs.
     pub log_format: LogFormat,
+    /// The base address of the collector of traces; without it there are none.
+    pub otlp_endpoint: Option<String>,
+    /// The share of traces that is kept where no caller decided, from 0 to 1.
+    pub trace_ratio: f64,
 }
 
 /// The format of logs.
@@ -193,6 +197,7 @@ const HOST: Rule = Rule {
 const ORIGIN: Rule = Rule { allowed: "https://HOST, http://HOST, the same with :PORT, or *", holds: is_origin };
 const TOPIC: Rule = Rule { allowed: "1 to 249 letters, digits, dots, dashes and underscores", holds: is_topic };
 const NOT_EMPTY: Rule = Rule { allowed: "any text but an empty one", holds: |text| !text.trim().is_empty() };
+const OTLP_URL: Rule = Rule { allowed: "http://HOST:PORT or https://HOST:PORT, also with a path", holds: is_base_url };
 const FILTER: Rule = Rule {
     allowed: "levels (error, warn, info, debug, trace, off), also by module: info,receipts_log=debug",
     holds: |text| telemetry::parse_filter(text).is_ok(),
@@ -210,6 +215,14 @@ fn is_origin(text: &str) -> bool {
         || host.is_some_and(|host| {
             !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte))
         })
+}
+
+/// Tells whether a path can be appended to a URL.
+fn is_base_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = rest.map(|rest| rest.split('/').next().unwrap_or_default());
+    host.is_some_and(|host| !host.is_empty())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@".contains(&byte))
 }
 
 fn is_topic(text: &str) -> bool {
@@ -468,6 +481,17 @@ impl Telemetry {
                 "telemetry.log_format",
                 "Format of logs: lines for people, or JSON for machines",
                 &formats,
+            ),
+            otlp_endpoint: from.optional_text(
+                "telemetry.otlp_endpoint",
+                "Collector that gets traces by OTLP over HTTP, at this address with /v1/traces; without it there are no \
+                 traces; OTEL_EXPORTER_OTLP_ENDPOINT sets it too",
+                &OTLP_URL,
+            ),
+            trace_ratio: from.share(
+                "telemetry.trace_ratio",
+                "Share of the requests that are traced, of those whose caller does not decide it by a traceparent",
+                1.0,
             ),
         }
     }

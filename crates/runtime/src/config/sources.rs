@@ -3,7 +3,7 @@
 
 use super::foreign::is_of_a_service;
 use super::mistakes::{Mistake, Origin};
-use super::{ENV_PREFIX, ENV_PREFIX_TEST, FILE_ENV, FILTER_ENV, Override};
+use super::{ENV_PREFIX, ENV_PREFIX_TEST, FILE_ENV, FILTER_ENV, OTLP_ENDPOINT_ENV, Override};
 use std::collections::BTreeMap;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
@@ -28,6 +28,8 @@ pub(super) enum Raw {
     Text(String),
     /// An integer of the file, with its sign; `None` if it exceeds 64 bits.
     Integer(Option<i64>),
+    /// A number of the file with a fraction or an exponent, as it is written there.
+    Fraction(String),
     /// A boolean of the file.
     Boolean(bool),
     /// A list of the file; `None` if not all items are strings.
@@ -95,17 +97,17 @@ impl Sources {
         let mut ours: Vec<_> = env
             .into_iter()
             .filter(|(name, value)| {
-                name.starts_with(ENV_PREFIX)
-                    && !name.starts_with(ENV_PREFIX_TEST)
-                    && name != FILE_ENV
-                    && !value.is_empty()
+                let is_ours = name.starts_with(ENV_PREFIX) && !name.starts_with(ENV_PREFIX_TEST) && name != FILE_ENV;
+                (is_ours || name == OTLP_ENDPOINT_ENV) && !value.is_empty()
             })
             .collect();
-        // The short name of the log filter comes first, so that its full name wins over it.
-        ours.sort_by(|(a, _), (b, _)| (a != FILTER_ENV, a).cmp(&(b != FILTER_ENV, b)));
+        // Other names of a key come first, so that its full name wins over them.
+        let is_full = |name: &str| ![FILTER_ENV, OTLP_ENDPOINT_ENV].contains(&name);
+        ours.sort_by(|(a, _), (b, _)| (is_full(a), a).cmp(&(is_full(b), b)));
         for (name, value) in ours {
             let key = match name.as_str() {
                 FILTER_ENV => "telemetry.log_filter".to_owned(),
+                OTLP_ENDPOINT_ENV => "telemetry.otlp_endpoint".to_owned(),
                 _ if is_of_a_service(&name[ENV_PREFIX.len()..], &value) => {
                     self.foreign.push(name);
                     continue;
@@ -181,7 +183,7 @@ fn raw_of(value: &DeValue<'_>) -> Raw {
             let text = |item: &DeValue<'_>| item.as_str().map(str::to_owned);
             Raw::List(items.iter().map(|item| text(item.get_ref())).collect())
         }
-        DeValue::Float(_) => Raw::Other("a number with a fraction"),
+        DeValue::Float(number) => Raw::Fraction(number.as_str().to_owned()),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Table(_) => Raw::Other("a section"),
     }

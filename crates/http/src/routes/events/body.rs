@@ -10,6 +10,7 @@ use crate::request::Format;
 use bytes::Bytes;
 use receipts_event::{Body, Event, copies, names_field, with_field};
 use receipts_log::Entry;
+use receipts_traces::Span;
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -45,6 +46,16 @@ impl PostedEvents {
     /// Returns the JSON Pointer of the event with this index.
     pub(crate) fn pointer(&self, index: usize) -> String {
         if self.single { String::new() } else { format!("/{index}") }
+    }
+
+    /// If traces are on, begins the span of the append, and gives each entry its context.
+    pub(crate) fn trace(&mut self) -> Option<Span> {
+        let traces = receipts_traces::traces()?;
+        let span = traces.send_events(self.event_count, receipts_traces::current().as_ref());
+        for (_, entry) in &mut self.entries {
+            span.context().put_headers(|name, value| entry.headers.push((name.to_owned(), Some(value.into()))));
+        }
+        Some(span)
     }
 
     /// Reads a posted body. An event without a tenant gets the caller's.

@@ -90,7 +90,7 @@ fn wrong_types_and_values_out_of_range_are_mistakes() {
         ("[log]\npartitions = 0", "0"),
         ("[log]\npartitions = -1", "-1"),
         ("[log]\npartitions = 99999999999999999999", "an integer beyond 64 bits"),
-        ("[log]\npartitions = 1.5", "a number with a fraction"),
+        ("[log]\npartitions = 1.5", "1.5"),
         ("[log]\npartitions = true", "true"),
         ("[log]\nevents_topic = \"a b\"", "\"a b\""),
         ("[http]\nlisten = \"example.org:80\"", "\"example.org:80\""),
@@ -98,6 +98,10 @@ fn wrong_types_and_values_out_of_range_are_mistakes() {
         ("[query]\nprojectors = [\"a:1\", \"b\"]", "[\"a:1\", \"b\"]"),
         ("[telemetry]\nlog_filter = \"a=loud\"", "\"a=loud\""),
         ("[telemetry]\nlog_format = \"xml\"", "\"xml\""),
+        ("[telemetry]\notlp_endpoint = \"http://key@host\"", "\"http://key@host\""),
+        ("[telemetry]\ntrace_ratio = 1.01", "1.01"),
+        ("[telemetry]\ntrace_ratio = nan", "nan"),
+        ("[telemetry]\ntrace_ratio = 2", "2"),
         ("data_dir = \"\"", "\"\""),
     ] {
         let mistakes = mistakes_of(text);
@@ -415,6 +419,16 @@ fn the_full_name_of_the_log_filter_wins() {
         mistakes.to_string().contains("environment variable RECEIPTS_LOG: \"a=loud\" is not allowed"),
         "{mistakes}"
     );
+}
+
+#[test]
+fn the_full_name_of_the_collector_wins() {
+    let theirs = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318");
+    let telemetry = |pairs: &[_]| load(None, env(pairs), &[]).expect("no mistake").telemetry;
+    assert_eq!(telemetry(&[theirs]).otlp_endpoint.as_deref(), Some("http://a:4318"));
+    let ours = ("RECEIPTS_TELEMETRY__OTLP_ENDPOINT", "https://b/otlp");
+    assert_eq!(telemetry(&[ours, theirs]).otlp_endpoint.as_deref(), Some("https://b/otlp"));
+    assert_eq!(telemetry(&[("RECEIPTS_TELEMETRY__TRACE_RATIO", "0.25")]).trace_ratio, 0.25);
 }
 
 #[test]

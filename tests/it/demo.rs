@@ -55,6 +55,20 @@ fn what_the_demo_shows_is_what_the_service_answers() {
         let command = command.as_str().expect("a command");
         assert!(command.starts_with("curl ") && command.contains(&demo.address), "{command}");
     }
+    // The chat goes on: an announcement fills, and the page that shows it is there.
+    let pages = lines.last().expect("lines")["pages"].as_array().expect("a list");
+    assert!(pages[1].as_str().is_some_and(|page| page.contains(&demo.address) && page.ends_with("town-hall-live-1")));
+    assert_eq!(demo.get("/").status, 200);
+    let read = || {
+        let answer = demo.get("/v1/conversations/g-everyone/messages/town-hall-live-1/receipt").body;
+        answer["read_count"].as_u64().unwrap_or_default()
+    };
+    let begun = std::time::Instant::now();
+    let first = read();
+    while read() <= first {
+        assert!(begun.elapsed() < receipts_tests::TIMEOUT, "nobody reads the announcement: {first}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
     assert_eq!(demo.terminate(), Some(0));
 }
 
@@ -109,6 +123,9 @@ fn people_are_shown_sentences() {
     ] {
         assert!(shown.contains(part), "{part} is not in\n{shown}");
     }
+    // Commands are lines of their own, to be copied; the rest fits a terminal.
+    let wide = shown.lines().filter(|line| line.chars().count() > 80 && !line.contains("curl"));
+    assert_eq!(wide.collect::<Vec<_>>(), [] as [&str; 0]);
 }
 
 #[test]

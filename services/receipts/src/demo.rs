@@ -4,6 +4,7 @@
 mod ask;
 mod chat;
 mod feed;
+mod live;
 mod random;
 mod show;
 mod story;
@@ -13,6 +14,7 @@ use anyhow::{Context as _, Result, anyhow};
 use ask::Client;
 use chat::{Featured, Story};
 use feed::Fed;
+use live::Live;
 use receipts_assembly::Service as _;
 use receipts_event::TENANT_DEFAULT;
 use receipts_runtime::config::Settings;
@@ -83,7 +85,7 @@ pub(crate) fn run(mut settings: Settings, plan: Plan) -> Result<(), Failure> {
         settings.projector.group = format!("{}-demo-{:x}", settings.projector.group, clock::unix_ms());
     }
     if !plan.filter_set && settings.telemetry.log_filter == defaults.telemetry.log_filter {
-        settings.telemetry.log_filter = "warn,receipts::demo=info".to_owned();
+        settings.telemetry.log_filter = "warn".to_owned();
     }
     let run = Run { plan, notice, stay_address };
     let done =
@@ -97,39 +99,58 @@ async fn perform(settings: &Settings, run: &Run, stop: &CancellationToken, metri
     let Run { plan, notice, .. } = run;
     let mut output = Output::stdout(plan.json);
     if let Some(notice) = notice {
-        tracing::warn!("{notice}");
+        show::heading(&mut output, notice)?;
     }
     let mut service = tokio::select! {
         started = AllInOne::start(settings, metrics) => started?,
         () = stop.cancelled() => return Ok(()),
     };
     let shown = tokio::select! {
-        shown = feed_and_show(&mut service, run, &mut output) => shown,
+        shown = feed_and_show(&mut service, run, &mut output) => shown.map(Some),
         () = stop.cancelled() => Ok(None),
     };
-    if shown.is_ok() && plan.stay && !stop.is_cancelled() {
+    if let Ok(Some(shown)) = &shown
+        && plan.stay
+    {
+        let live = Live::new(shown.tenant.clone(), service.partitions().count(), plan.seed);
+        let writer = service.writer();
         tokio::select! {
             () = service.ended() => {}
             () = stop.cancelled() => {}
+            // The service is there to be asked, also without new events.
+            lived = live.run(&*writer) => {
+                if let Err(error) = lived {
+                    tracing::warn!("the chat does not go on: {error:#}");
+                }
+                stop.cancelled().await;
+            }
         }
     }
     stop.cancel();
     shutdown::drain(stop, Duration::from_millis(settings.drain_ms), service.stop()).await??;
-    let next_commands = shown?;
+    let shown = shown?;
     // The disk holds all pages only after the last checkpoint.
     let log_bytes = settings.kafka.bootstrap.is_none().then(|| disk_bytes(&settings.data_dir.join("log")));
     show::disk(&mut output, disk_bytes(&settings.data_dir.join("store")), log_bytes)?;
     if !plan.stay
-        && let Some(commands) = next_commands
+        && let Some(shown) = shown
     {
-        show::commands(&mut output, "To continue, start `receipts demo --stay` and, while it runs:", &commands)?;
+        let url = format!("http://{}", run.stay_address);
+        let commands = commands(&url, &shown.tenant, &shown.featured);
+        show::commands(&mut output, "To continue, start `receipts demo --stay` and, while it runs:", &url, &commands)?;
     }
     Ok(())
 }
 
-/// Waits for the service, feeds the chat, asks questions and shows the answers. Returns the
-/// commands to continue with after a new start with --stay; a demo that stays shows them itself.
-async fn feed_and_show(service: &mut AllInOne, run: &Run, output: &mut Output) -> Result<Option<Vec<String>>, Failure> {
+/// The chat that the demo has shown.
+struct Shown {
+    tenant: String,
+    featured: Vec<Featured>,
+}
+
+/// Waits for the service, feeds the chat, asks questions and shows the answers, and with --stay the
+/// commands to continue with.
+async fn feed_and_show(service: &mut AllInOne, run: &Run, output: &mut Output) -> Result<Shown, Failure> {
     tokio::select! {
         () = service.ready() => {}
         () = service.ended() => return Err(anyhow!("the service ended before it was ready").into()),
@@ -148,16 +169,16 @@ async fn feed_and_show(service: &mut AllInOne, run: &Run, output: &mut Output) -
     };
     let Story { events, conversations, featured } = story;
     let fed = feed::feed(service, events).await?;
-    tracing::info!(events = fed.events, folded_ms = millis(fed.folded), "the chat is folded");
+    tracing::debug!(events = fed.events, folded_ms = millis(fed.folded), "the chat is folded");
     let client = Client::new(service.url(), &tenant, &fed.positions)?;
     answers(output, &client, &featured).await?;
     show::figures(output, &figures(&fed, conversations))?;
     if run.plan.stay {
-        show::commands(output, "To continue (Ctrl-C stops the demo):", &commands(&service.url(), &tenant, &featured))?;
-        return Ok(None);
+        let url = service.url();
+        let commands = commands(&url, &tenant, &featured);
+        show::commands(output, "To continue (Ctrl-C stops the demo):", &url, &commands)?;
     }
-    let url = format!("http://{}", run.stay_address);
-    Ok(Some(commands(&url, &tenant, &featured)))
+    Ok(Shown { tenant, featured })
 }
 
 async fn answers(output: &mut Output, client: &Client, featured: &[Featured]) -> Result<()> {
@@ -193,7 +214,7 @@ fn figures(fed: &Fed, conversations: u64) -> show::Figures {
 fn commands(url: &str, tenant: &str, featured: &[Featured]) -> Vec<String> {
     let header = if tenant == TENANT_DEFAULT { String::new() } else { format!(" -H 'Receipts-Tenant: {tenant}'") };
     let get = |path: String| format!("curl -s{header} '{url}{path}'");
-    let mut commands = Vec::new();
+    let mut commands = vec![format!("curl -sN{header} '{url}/v1/updates?conversation_id={}'", live::GROUP_ID)];
     if let Some(first) = featured.first() {
         commands.push(get(ask::receipt_path(first)));
         commands.push(get(ask::members_path(first, "unread")));

@@ -35,12 +35,15 @@ export class Dots {
         cancelAnimationFrame(this.#frame);
     }
 
-    /** Shows an audience: the named people by kind, and dots without names up to `total`. */
-    show(people, total) {
-        const named = Object.entries(people).flatMap(([kind, ids]) => ids.map((id) => [id, KINDS[kind]]));
-        named.sort(([a], [b]) => (a < b ? -1 : 1));
-        const count = Math.max(total, named.length);
-        this.#names = named.map(([id]) => id);
+    /**
+   * Shows an audience: the named people by kind, and dots without names up to `total`. Of a person in
+   * several lists, which were walked one after the other, the last one counts.
+   */
+  show(people, total) {
+    const kinds = new Map(Object.entries(people).flatMap(([kind, ids]) => ids.map((id) => [id, KINDS[kind]])));
+    const named = [...kinds].sort(([a], [b]) => (a < b ? -1 : 1));
+    const count = Math.max(total, named.length);
+    this.#names = named.map(([id]) => id);
         this.#index = new Map(this.#names.map((id, at) => [id, at]));
         this.#kinds = new Uint8Array(count).fill(KINDS.unnamed);
         named.forEach(([, kind], at) => {

@@ -106,9 +106,12 @@ export function message(view, [conversation, id]) {
         view.dataset.status = now.status;
         if (now.status !== "ok") return;
         if (now.audience_count <= DOTS_MAX) {
-            const all = await Promise.all(LISTS.map((one) => allMembers(conversation, id, one)));
-            const ids = Object.fromEntries(LISTS.map((one, at) => [one, all[at].map((member) => member.user_id)]));
-            dots.show(ids, now.audience_count);
+            // A person moves from unread to the others only. So nobody is missed if unread is walked first.
+      const ids = {};
+      for (const one of ["unread", "departed", "read"]) {
+        ids[one] = (await allMembers(conversation, id, one)).map((member) => member.user_id);
+      }
+      dots.show(ids, now.audience_count);
         } else {
             fill(pointed, `More than ${number(DOTS_MAX)} people are too many for dots.`);
         }

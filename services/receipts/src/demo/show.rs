@@ -3,6 +3,7 @@
 
 use super::ask::{Page, Timed};
 use super::chat::Featured;
+use super::{live, story};
 use receipts_fold::view::{Member, ReadMark, Receipt, Status};
 use receipts_runtime::output::Output;
 use serde::Serialize;
@@ -11,10 +12,7 @@ use std::io;
 use std::time::Duration;
 
 /// Members of a page that are shown to people.
-const MEMBERS_SHOWN: usize = 5;
-/// Columns of a message's text, and of its sender and conversation.
-const TEXT_WIDTH: usize = 28;
-const ORIGIN_WIDTH: usize = 22;
+const MEMBERS_SHOWN: usize = 3;
 
 /// The measurements of a run.
 #[derive(Debug, Serialize)]
@@ -31,13 +29,9 @@ pub(crate) fn receipts(output: &mut Output, featured: &[Featured], answer: &Time
     heading(output, &format!("Receipts ({} in one query, {})", answer.value.len(), took(answer.took)))?;
     for (message, receipt) in featured.iter().zip(&answer.value) {
         output.write(&json!({"text": message.text, "receipt": receipt}), |to| {
-            let text = format!("“{}”", message.text);
-            let origin = format!("{} in {}", message.sender_id, message.conversation_id);
-            write!(to, "  {text:TEXT_WIDTH$} {origin:ORIGIN_WIDTH$} {}", sentence(receipt))?;
-            if !message.remark.is_empty() {
-                write!(to, "  ({})", message.remark)?;
-            }
-            writeln!(to)
+            writeln!(to, "  “{}”, {} in {}", message.text, message.sender_id, message.conversation_id)?;
+            writeln!(to, "      {}", sentence(receipt))?;
+            if message.remark.is_empty() { Ok(()) } else { writeln!(to, "      ({})", message.remark) }
         })?;
     }
     Ok(())
@@ -63,7 +57,8 @@ pub(crate) fn list(output: &mut Output, message: &Featured, filter: &str, answer
         let more = if count as usize > MEMBERS_SHOWN { ", …" } else { "" };
         let (page, took) = (members.len(), took(answer.took));
         let names = names.collect::<Vec<_>>().join(", ");
-        writeln!(to, "  {filter:9} {:>7}  page of {page} in {took}: {names}{more}", grouped(u64::from(count)))
+        writeln!(to, "  {filter:9} {:>7}  page of {page} in {took}", grouped(u64::from(count)))?;
+        if names.is_empty() { Ok(()) } else { writeln!(to, "      {names}{more}") }
     })
 }
 
@@ -85,7 +80,7 @@ pub(crate) fn figures(output: &mut Output, figures: &Figures) -> io::Result<()> 
         writeln!(to, "\nMeasured in this run")?;
         writeln!(
             to,
-            "  {} events of {} conversations: written durably within {:.1} s, all folded {:.1} s after the first",
+            "  {} events of {} conversations:\n      written durably within {:.1} s, all folded {:.1} s after the first",
             grouped(figures.events),
             grouped(figures.conversations),
             seconds(figures.written_ms),
@@ -93,7 +88,7 @@ pub(crate) fn figures(output: &mut Output, figures: &Figures) -> io::Result<()> 
         )?;
         writeln!(
             to,
-            "  {} events a second from the producer through the durable log into answers",
+            "  {} events a second from producer through log into answers",
             grouped(figures.folded_per_s)
         )
     })
@@ -110,10 +105,13 @@ pub(crate) fn disk(output: &mut Output, store_bytes: u64, log_bytes: Option<u64>
     })
 }
 
-/// Prints commands to type next, below a hint.
-pub(crate) fn commands(output: &mut Output, hint: &str, commands: &[String]) -> io::Result<()> {
-    output.write(&json!({"commands": commands}), |to| {
+/// Prints the pages to open and the commands to type next, below a hint.
+pub(crate) fn commands(output: &mut Output, hint: &str, url: &str, commands: &[String]) -> io::Result<()> {
+    let pages = [format!("{url}/"), format!("{url}/#/message/{}/{}", story::EVERYONE_ID, live::FIRST_ID)];
+    output.write(&json!({"pages": pages, "commands": commands}), |to| {
         writeln!(to, "\n{hint}")?;
+        writeln!(to, "  open {}   two phones to try receipts on", pages[0])?;
+        writeln!(to, "  open {}\n      an announcement that 100,000 people are reading", pages[1])?;
         commands.iter().try_for_each(|command| writeln!(to, "  {command}"))
     })
 }

@@ -14,6 +14,7 @@ mod rebuild;
 mod serve;
 mod snapshots;
 mod strangers;
+mod tail;
 mod tickets;
 mod tls;
 mod tokens;

@@ -4,6 +4,17 @@ use std::borrow::Cow;
 
 use crate::field::EventType;
 
+/// The `type` of every event, in the order of [`Body`].
+pub const TYPES: [&str; EventType::ALL.len()] = {
+    let mut names = [""; EventType::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = EventType::ALL[index].name();
+        index += 1;
+    }
+    names
+};
+
 /// The type of an event, with its fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body<'a> {

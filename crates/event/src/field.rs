@@ -15,7 +15,6 @@ pub(crate) enum EventType {
 }
 
 impl EventType {
-    #[cfg(test)]
     pub(crate) const ALL: [Self; 8] = [
         Self::ConversationConfigured,
         Self::MembersChanged,

@@ -26,7 +26,7 @@ use std::borrow::Cow;
 
 pub use body::{
     Body, ConversationConfigured, ConversationRead, Kind, MembersChanged, MessageRead, MessageRecalled, MessageSent,
-    PolicyChanged, UpTo, UserErased,
+    PolicyChanged, TYPES, UpTo, UserErased,
 };
 pub use decode::decode;
 pub use framing::Unwrap;

@@ -121,7 +121,7 @@ fn begin(progress: &mut Progress, spans: &[Span]) {
 }
 
 /// Returns bytes as text; bytes that are no UTF-8 as their escapes.
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.escape_ascii().to_string(),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -97,6 +97,68 @@ pub fn interrupt(name: &str, arguments: &[&str], part: &str, mut is_due: impl Fn
     errors.read_to_string(&mut stderr).expect("readable");
     let output = child.wait_with_output().expect("it ends");
     Output { stderr: stderr.into_bytes(), ..output }
+}
+
+/// Starts a command that prints lines until it is interrupted.
+///
+/// # Panics
+/// If it does not start.
+#[must_use]
+pub fn follow(name: &str, arguments: &[&str]) -> Following {
+    let mut child = command(name, arguments).spawn().expect("the binary starts");
+    let lines = BufReader::new(child.stdout.take().expect("piped"));
+    let errors = BufReader::new(child.stderr.take().expect("piped"));
+    Following { child, lines, errors }
+}
+
+/// A command that prints lines until it is interrupted. Dropping it kills it.
+pub struct Following {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    errors: BufReader<ChildStderr>,
+}
+
+impl Following {
+    /// Waits for a line on standard error that holds `part`.
+    ///
+    /// # Panics
+    /// If the command ends before.
+    pub fn wait_for_error(&mut self, part: &str) {
+        let (mut all, mut from) = (String::new(), 0);
+        while !all[from..].contains(part) {
+            from = all.len();
+            assert!(self.errors.read_line(&mut all).expect("readable") > 0, "it ended without {part:?}: {all}");
+        }
+    }
+
+    /// Waits for the next line on standard output.
+    ///
+    /// # Panics
+    /// If the command ends before.
+    pub fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.lines.read_line(&mut line).expect("readable") > 0, "it ended");
+        line
+    }
+
+    /// Presses Ctrl-C (SIGINT) and returns the exit code.
+    ///
+    /// # Panics
+    /// If the command cannot be interrupted.
+    pub fn interrupt(mut self) -> Option<i32> {
+        let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", self.child.id())]).status();
+        assert!(kill.expect("a shell").success());
+        let mut rest = String::new();
+        self.errors.read_to_string(&mut rest).expect("readable");
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
 }
 
 /// Runs a binary and kills it (SIGKILL) as soon as `is_due`. Returns whether it was killed: false

@@ -35,6 +35,9 @@ impl KafkaTail {
         topic: Topic,
         starts: &[(u32, u64)],
     ) -> Result<Self, ReadError> {
+        // The topic of dead letters may have another number of partitions.
+        let highest = starts.iter().map(|(partition, _)| partition + 1).max().unwrap_or(0);
+        let partitions = if topic == Topic::DeadLetters { partitions.max(highest) } else { partitions };
         let topic = settings.topic(topic).to_owned();
         let consumer = query_consumer(settings.reader(), brokers)?;
         let mut next = vec![None; partitions as usize];

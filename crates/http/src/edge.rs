@@ -12,7 +12,6 @@ pub(crate) mod connections;
 pub(crate) mod cors;
 pub(crate) mod guard;
 pub(crate) mod limits;
-pub(crate) mod log_limit;
 pub(crate) mod observe;
 pub(crate) mod scopes;
 pub(crate) mod serve;

@@ -1,10 +1,11 @@
-//! The catalogue of metrics: every name, kind, label and help text of the service, once. Measures
-//! nothing, and knows no part that does.
+//! The catalogue of metrics: every name, kind, label and help text of the service, once; and what
+//! keeps the log lines of all parts few. Measures nothing, and knows no part that does.
 //!
 //! A part writes to a metric by its constant: `catalogue::RECORDS.of([partition]).increment(1)`.
 //! The compiler counts the labels. [`page`] writes `docs/metrics.md`.
 
 pub mod catalogue;
+pub mod log_lines;
 mod page;
 
 pub use page::page;

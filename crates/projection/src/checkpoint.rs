@@ -1,13 +1,13 @@
 //! Decides when a partition of a shard is checkpointed, and makes it durable once its changes are
 //! published. Encodes no page itself: [`crate::partition`] and the store do.
 
-use crate::log_limit::LogLimit;
 use crate::partition::{Partition, checkpoint};
 use crate::publish;
 use crate::settings::ProjectError;
 use crate::shard::Shard;
 use crate::source::Source;
 use receipts_metrics::catalogue;
+use receipts_metrics::log_lines::LogLimit;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -68,13 +68,13 @@ impl Shard {
             let now = Instant::now();
             let pause = if has_refused { settings.append_retry_max } else { settings.publish_timeout };
             self.schedule.lock().postpone_one(number, now + pause, acknowledge_timeout);
-            if let Some(left_out) = self.put_off.lock().for_log.is_due(now) {
+            if let Some(count) = self.put_off.lock().for_log.count(now) {
                 let publish::Unsent { dead_letters, updates } = self.publisher.lock().unsent(&[number]);
                 tracing::warn!(
                     partition = number,
                     dead_letters,
                     updates,
-                    left_out,
+                    count,
                     "the log does not acknowledge updates and dead letters of this partition, and its checkpoint is put off"
                 );
             }
@@ -85,11 +85,11 @@ impl Shard {
             Ok(None) => {}
             Err(ProjectError::Store(e)) if e.is_exhausted() && !self.is_over_share(number) => {
                 catalogue::CHECKPOINTS_PUT_OFF.get().increment(1);
-                if let Some(left_out) = self.put_off.lock().for_disk.is_due(now) {
+                if let Some(count) = self.put_off.lock().for_disk.count(now) {
                     tracing::warn!(
                         partition = number,
                         error = %e,
-                        left_out,
+                        count,
                         "no checkpoint can be written; it is tried again, and events are folded and queries answered as \
                          long as memory lasts"
                     );

@@ -7,7 +7,6 @@ mod checkpoint;
 mod clock;
 mod damage;
 mod log_end;
-mod log_limit;
 mod memory;
 mod open;
 mod origin;

@@ -63,7 +63,7 @@ impl Shard {
         *cell.partition.write() = Some(partition);
         cell.at_end.store(false, Ordering::Release);
         cell.owned.store(true, Ordering::Release);
-        tracing::info!(partition = number, next_offset = next, end_offset, "partition opened");
+        tracing::debug!(partition = number, next_offset = next, end_offset, "partition opened");
         Ok(next)
     }
 

@@ -385,7 +385,7 @@ impl Shard {
             self.shared.memory.lock().set_used(number, 0);
             self.schedule.lock().remove(number);
             self.publisher.lock().release(number);
-            tracing::info!(partition = number, "partition released");
+            tracing::debug!(partition = number, "partition released");
         }
         result
     }

@@ -41,6 +41,7 @@ impl Victim {
             .args(["--json", "--telemetry-log-format", "json", "--data-dir"])
             .arg(data_dir)
             .args(more)
+            .env("RECEIPTS_LOG", "info,receipts_projection::open=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&errors).expect("a file for its log"))

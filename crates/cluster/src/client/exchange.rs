@@ -10,13 +10,14 @@ use crate::secret::Secret;
 use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use receipts_metrics::catalogue;
+use receipts_metrics::log_lines::LogLimit;
 use receipts_query::Positions;
 use receipts_traces::traces;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Weak;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// How long a projector may take for one reply, beyond the wait that the request asks for. A
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) floor: Mutex<Positions>,
     /// Wakes [`keep_polling`] before its interval has passed.
     poll_now: Notify,
+    /// The lines about names that cannot be looked up, by name.
+    lookups: Mutex<BTreeMap<String, LogLimit>>,
 }
 
 /// A projector sent no reply at all; the text says why.
@@ -64,6 +67,7 @@ impl Shared {
             table: RwLock::default(),
             floor: Mutex::default(),
             poll_now: Notify::new(),
+            lookups: Mutex::default(),
         })
     }
 
@@ -73,7 +77,11 @@ impl Shared {
         for name in &self.settings.projectors {
             match tokio::net::lookup_host(name).await {
                 Ok(found) => addresses.extend(found),
-                Err(error) => tracing::warn!(name, %error, "cannot look up a projector's name; check query.projectors"),
+                Err(error) => {
+                    if let Some(count) = self.lookups.lock().entry(name.clone()).or_default().count(Instant::now()) {
+                        tracing::warn!(name, %error, count, "cannot look up a projector's name; check query.projectors");
+                    }
+                }
             }
         }
         self.table.write().retain(&addresses);
@@ -94,7 +102,7 @@ impl Shared {
         if let Err(NoReply(cause)) = &state {
             tracing::debug!(%address, cause, "a projector does not report its state");
         }
-        self.table.write().record(address, state.ok());
+        self.table.write().record(address, state.map_err(|NoReply(cause)| cause));
     }
 
     /// Sends a request to a projector.

@@ -1,6 +1,7 @@
 //! Knows the partitions of each projector from the state that it reported last. Sends nothing.
 
 use crate::protocol::PeerState;
+use receipts_metrics::log_lines::ranges;
 use receipts_query::{LogTag, Positions};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,13 +32,14 @@ impl Peer {
 }
 
 impl Table {
-    /// Records the state that a projector reports; `None` if it does not answer. A projector of
+    /// Records the state that a projector reports, or why it does not answer. A projector of
     /// another partition count than the edge's is as one that does not answer: it folds another
-    /// topic. Says once when a projector comes or goes.
-    pub(crate) fn record(&mut self, address: SocketAddr, state: Option<PeerState>) {
-        let was_known = self.peers.contains_key(&address);
+    /// topic. Says once when a projector or its partitions come or go.
+    pub(crate) fn record(&mut self, address: SocketAddr, state: Result<PeerState, String>) {
+        let listed = |state: &PeerState| ranges(state.partitions.iter().copied());
+        let known = self.peers.get(&address).map(|peer| listed(&peer.state));
         match state {
-            Some(state) if self.partition_count.is_some_and(|count| count != state.partition_count) => {
+            Ok(state) if self.partition_count.is_some_and(|count| count != state.partition_count) => {
                 if self.peers.remove(&address).is_some() || self.others.insert(address) {
                     let (held, wanted) = (state.partition_count, self.partition_count);
                     tracing::error!(
@@ -49,11 +51,15 @@ impl Table {
                     );
                 }
             }
-            Some(state) => {
+            Ok(state) => {
                 self.others.remove(&address);
-                if !was_known {
-                    let (partitions, standby) = (state.partitions.len(), state.standby);
-                    tracing::info!(%address, partitions, standby, "a projector answers");
+                let (partitions, standby) = (listed(&state), state.standby);
+                match &known {
+                    None => tracing::info!(%address, partitions, standby, "a projector answers"),
+                    Some(before) if *before != partitions => {
+                        tracing::info!(%address, partitions, before, standby, "a projector answers for other partitions");
+                    }
+                    Some(_) => {}
                 }
                 let url = match &state.advertise {
                     Some(advertise) => format!("http://{advertise}"),
@@ -61,9 +67,9 @@ impl Table {
                 };
                 self.peers.insert(address, Peer { url, state, suspect: false });
             }
-            None => {
+            Err(cause) => {
                 if self.peers.remove(&address).is_some() {
-                    tracing::info!(%address, "a projector does not answer any more");
+                    tracing::warn!(%address, partitions = known, cause, "a projector does not answer any more");
                 }
             }
         }
@@ -186,28 +192,28 @@ mod tests {
     #[test]
     fn log_is_known_while_projectors_agree() {
         let (mut table, state) = (Table::default(), |log| PeerState { log, ..state(false, &[0], 1) });
-        table.record(at(1), Some(state(None)));
+        table.record(at(1), Ok(state(None)));
         assert_eq!(table.log(), None);
-        table.record(at(2), Some(state(Some(LogTag(7)))));
+        table.record(at(2), Ok(state(Some(LogTag(7)))));
         assert_eq!(table.log(), Some(LogTag(7)), "an older release does not report it");
-        table.record(at(3), Some(state(Some(LogTag(8)))));
+        table.record(at(3), Ok(state(Some(LogTag(8)))));
         assert_eq!(table.log(), None, "the service moves to another topic");
     }
 
     #[test]
     fn owners_come_first_and_suspects_last() {
         let mut table = Table::default();
-        table.record(at(1), Some(state(true, &[0, 1], 90)));
-        table.record(at(2), Some(state(false, &[0], 50)));
-        table.record(at(3), Some(state(true, &[0], 95)));
+        table.record(at(1), Ok(state(true, &[0, 1], 90)));
+        table.record(at(2), Ok(state(false, &[0], 50)));
+        table.record(at(3), Ok(state(true, &[0], 95)));
         assert_eq!(table.candidates(0), [url(2), url(3), url(1)]);
         assert_eq!(table.candidates(1), [url(1)]);
         assert!(table.candidates(2).is_empty());
         table.suspect(&url(2));
         assert_eq!(table.candidates(0), [url(3), url(1), url(2)]);
-        table.record(at(2), Some(state(false, &[0], 96)));
+        table.record(at(2), Ok(state(false, &[0], 96)));
         assert_eq!(table.candidates(0), [url(2), url(3), url(1)]);
-        table.record(at(3), None);
+        table.record(at(3), Err("gone".to_owned()));
         table.retain(&BTreeSet::from([at(1)]));
         assert_eq!(table.candidates(0), [url(1)]);
         assert_eq!((table.answered().len(), table.positions().next_offset(0)), (2, 90));
@@ -217,15 +223,15 @@ mod tests {
     fn stale_holders_come_last_and_are_better_than_none() {
         let stale = |seconds, state: PeerState| PeerState { stale: vec![(0, seconds)], ..state };
         let mut table = Table::default();
-        table.record(at(1), Some(stale(9, state(false, &[0, 1], 90))));
+        table.record(at(1), Ok(stale(9, state(false, &[0, 1], 90))));
         assert_eq!(table.candidates(0), [url(1)]);
         assert_eq!(table.answered(), BTreeMap::from([(0, Some(9)), (1, None)]));
-        table.record(at(2), Some(state(true, &[0], 50)));
+        table.record(at(2), Ok(state(true, &[0], 50)));
         assert_eq!(table.candidates(0), [url(2), url(1)], "a standby that hears from the log");
         assert_eq!(table.answered()[&0], None);
-        table.record(at(2), Some(stale(4, state(true, &[0], 95))));
+        table.record(at(2), Ok(stale(4, state(true, &[0], 95))));
         assert_eq!(table.candidates(0), [url(1), url(2)], "of two stale ones, the owner");
-        table.record(at(1), Some(stale(9, state(false, &[], 90))));
+        table.record(at(1), Ok(stale(9, state(false, &[], 90))));
         table.record(at(2), None);
         assert_eq!((table.candidates(0).len(), table.too_stale(0), table.too_stale(1)), (0, Some(9), None));
     }
@@ -233,20 +239,20 @@ mod tests {
     #[test]
     fn projectors_of_another_partition_count_are_not_asked() {
         let mut table = Table::default();
-        table.record(at(1), Some(state(false, &[0], 90)));
+        table.record(at(1), Ok(state(false, &[0], 90)));
         table.set_partition_count(4);
         for _ in 0..2 {
-            table.record(at(1), Some(PeerState { partition_count: 16, ..state(false, &[0], 90) }));
+            table.record(at(1), Ok(PeerState { partition_count: 16, ..state(false, &[0], 90) }));
             assert!(table.candidates(0).is_empty());
         }
-        table.record(at(1), Some(state(false, &[0], 90)));
+        table.record(at(1), Ok(state(false, &[0], 90)));
         assert_eq!(table.candidates(0), [url(1)]);
     }
 
     #[test]
     fn edges_use_the_advertised_address() {
         let mut table = Table::default();
-        table.record(at(1), Some(PeerState { advertise: Some("projector-0:8081".into()), ..state(false, &[0], 1) }));
+        table.record(at(1), Ok(PeerState { advertise: Some("projector-0:8081".into()), ..state(false, &[0], 1) }));
         assert_eq!(table.candidates(0), ["http://projector-0:8081"]);
     }
 }

@@ -3,10 +3,10 @@
 //!
 //! It must not stop serving because of a bad file: the pair before it stays.
 
-use crate::edge::log_limit::LogLimit;
 use metrics::Gauge;
 use parking_lot::{Mutex, RwLock};
 use receipts_metrics::catalogue;
+use receipts_metrics::log_lines::LogLimit;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -8,6 +8,7 @@ use super::native::Clients;
 use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use receipts_metrics::log_lines::LogLimit;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,8 +18,6 @@ use std::time::{Duration, Instant};
 const REPORT_AFTER: Duration = Duration::from_secs(5);
 /// A broker without a failure for this long is reached again: clients try again every 2 s at least.
 const BACK_AFTER: Duration = Duration::from_secs(6);
-/// Any other line of one facility is logged at most this often.
-const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// A start gives up on causes that only a setting can end after this time: a second attempt has
 /// failed by then.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(4);
@@ -36,8 +35,8 @@ struct Notes {
     failures: BTreeMap<String, Failure>,
     /// The outage that was logged and is not over.
     outage: Option<Outage>,
-    /// When a line of each facility was last logged.
-    logged: BTreeMap<String, Instant>,
+    /// The lines of each cause: a facility, or an error.
+    logged: BTreeMap<String, LogLimit>,
     /// Why there is no new token to authenticate with.
     token: Option<String>,
 }
@@ -69,24 +68,29 @@ enum News {
 impl Brokers {
     /// Takes a log line of librdkafka.
     pub(super) fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let is_ignored = facility == "CONFWARN" && message.contains("property and will be ignored by this");
+        // Commits serve lag tools only, and a member that has just left its group cannot make one.
+        let is_ignored = facility == "CONFWARN" && message.contains("property and will be ignored by this")
+            || message.contains("Offset commit (manual) failed");
         let now = Instant::now();
         if self.note(message, now) || is_ignored {
             tracing::debug!(target: "librdkafka", facility, "{message}");
             return;
         }
+        // No count: a consequence of an outage that is reported anyway, or a repetition.
+        let count = if matches!(level, RDKafkaLogLevel::Debug) { None } else { self.news(facility, now) };
+        let Some(count) = count else {
+            tracing::debug!(target: "librdkafka", facility, "{message}");
+            return;
+        };
         match level {
-            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
-            // A consequence of an outage that is reported anyway, or a repetition.
-            _ if !self.is_news(facility, now) => tracing::debug!(target: "librdkafka", facility, "{message}"),
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(target: "librdkafka", facility, "{message}");
+                tracing::error!(target: "librdkafka", facility, count, "{message}");
             }
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-                tracing::warn!(target: "librdkafka", facility, "{message}");
+                tracing::warn!(target: "librdkafka", facility, count, "{message}");
             }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(target: "librdkafka", facility, "{message}");
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                tracing::info!(target: "librdkafka", facility, count, "{message}");
             }
         }
     }
@@ -98,14 +102,12 @@ impl Brokers {
         let now = Instant::now();
         if is_end(error) {
             tracing::trace!(target: "librdkafka", "{reason}");
-        } else if self.note(reason, now)
-            || is_contact(error)
-            || is_right(error)
-            || !self.is_news(&error.to_string(), now)
-        {
+        } else if self.note(reason, now) || is_contact(error) || is_right(error) {
             tracing::debug!(target: "librdkafka", %error, "{reason}");
+        } else if let Some(count) = self.news(&error.to_string(), now) {
+            tracing::warn!(target: "librdkafka", %error, count, "{reason}");
         } else {
-            tracing::warn!(target: "librdkafka", %error, "{reason}");
+            tracing::debug!(target: "librdkafka", %error, "{reason}");
         }
     }
 
@@ -126,18 +128,15 @@ impl Brokers {
         true
     }
 
-    /// Returns false for a line of a facility that was logged a moment ago, and while brokers fail.
-    fn is_news(&self, facility: &str, now: Instant) -> bool {
+    /// Returns the number of lines of a cause that the line stands for; `None` if one was logged a
+    /// moment ago, and while brokers fail.
+    fn news(&self, cause: &str, now: Instant) -> Option<u64> {
         let mut notes = self.notes.lock();
         let fails = notes.failures.values().any(|failure| now.duration_since(failure.last) < BACK_AFTER);
         if fails || notes.outage.is_some() {
-            return false;
+            return None;
         }
-        let logged = notes.logged.get(facility).is_some_and(|at| now.duration_since(*at) < REPEAT_AFTER);
-        if !logged {
-            notes.logged.insert(facility.into(), now);
-        }
-        !logged
+        notes.logged.entry(cause.to_owned()).or_default().count(now)
     }
 
     /// Names the brokers that fail, each with its cause, and why there is no new token; `None` if
@@ -298,7 +297,7 @@ mod tests {
         let mut lines = Vec::new();
         for second in 0..60 {
             (0..20).for_each(|_| assert!(brokers.note(REFUSED, at(second))));
-            assert!(!brokers.is_news("SESSTMOUT", at(second)), "a consequence of the outage");
+            assert_eq!(brokers.news("SESSTMOUT", at(second)), None, "a consequence of the outage");
             let away = (second >= 4).then_some(start);
             lines.extend(brokers.notes.lock().news(at(second), false, away));
         }
@@ -350,9 +349,9 @@ mod tests {
     fn other_lines_are_logged_once_a_minute() {
         let brokers = Brokers::default();
         let now = Instant::now();
-        assert!(brokers.is_news("MAXPOLL", now));
-        assert!(!brokers.is_news("MAXPOLL", now + Duration::from_secs(59)));
-        assert!(brokers.is_news("MAXPOLL", now + Duration::from_secs(60)));
-        assert!(brokers.is_news("OTHER", now));
+        assert_eq!(brokers.news("MAXPOLL", now), Some(1));
+        assert_eq!(brokers.news("MAXPOLL", now + Duration::from_secs(59)), None);
+        assert_eq!(brokers.news("MAXPOLL", now + Duration::from_secs(60)), Some(2));
+        assert_eq!(brokers.news("OTHER", now), Some(1));
     }
 }

@@ -24,6 +24,7 @@ use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use receipts_metrics::log_lines::ranges;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,6 +87,11 @@ fn join(
         .subscribe(&[&settings.events])
         .map_err(|error| ReadError::Stop(format!("cannot subscribe to {}: {error}", settings.events)))?;
     Ok(consumer)
+}
+
+/// Lists the partitions of a rebalance for a log line.
+fn listed(partitions: &TopicPartitionList) -> String {
+    ranges(partitions.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()))
 }
 
 impl KafkaReader {
@@ -174,7 +180,7 @@ impl KafkaReader {
             Ok(()) => {
                 // A group with more members than partitions assigns none to some of them.
                 if starts.count() > 0 {
-                    tracing::info!(topic = self.topic, partitions = starts.count(), "took over partitions");
+                    tracing::info!(topic = self.topic, partitions = listed(&starts), "took over partitions");
                 }
                 Ok(())
             }
@@ -257,11 +263,18 @@ impl KafkaReader {
         if lost {
             self.contact.set_membership(Membership::Expelled);
         }
+        let partitions_lost = ranges(ours.iter().copied());
         if !ours.is_empty() && lost && self.is_outage() {
+            tracing::info!(
+                topic = self.topic,
+                partitions = partitions_lost,
+                "lost the partitions because Kafka was away; their state is kept until the group decides"
+            );
             self.assignment.lost(&ours);
             self.lost.extend(ours);
         } else if !ours.is_empty() {
             self.assignment.revoked(&ours);
+            tracing::info!(topic = self.topic, partitions = partitions_lost, "gave partitions back to the group");
         }
         if let Err(error) = give_back(&self.consumer, partitions) {
             tracing::warn!(%error, "cannot give partitions back; the group takes them after the session timeout");

@@ -5,9 +5,9 @@
 
 use super::dead_letter::Letter;
 use super::window::Change;
-use crate::log_limit::LogLimit;
 use receipts_log::{AppendError, Entry, PendingAppend, Writer};
 use receipts_metrics::catalogue;
+use receipts_metrics::log_lines::LogLimit;
 use receipts_traces::Span;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -298,7 +298,7 @@ impl Outbox {
                     }
                     (Some(why), OnFailure::Resend(mut resend)) => {
                         let before = resend.letter.bytes();
-                        if resend.refused(&why) && self.shortened.is_due(now).is_some() {
+                        if resend.refused(&why) && self.shortened.count(now).is_some() {
                             tracing::warn!(
                                 partition,
                                 offset = resend.letter.offset(),
@@ -331,8 +331,7 @@ impl Outbox {
         }
         if let Some((partition, why)) = last {
             catalogue::OUTBOX_REPEATED.get().increment(failures);
-            if let Some(earlier) = self.refusals.is_due_for(now, failures) {
-                let failures = failures + earlier;
+            if let Some(failures) = self.refusals.count_of(now, failures) {
                 tracing::warn!(
                     partition,
                     failures,

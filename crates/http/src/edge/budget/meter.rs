@@ -3,10 +3,10 @@
 //! It must not decide anything.
 
 use super::Share;
-use crate::edge::log_limit::LogLimit;
 use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 use receipts_metrics::catalogue;
+use receipts_metrics::log_lines::LogLimit;
 use std::time::Instant;
 
 impl Share {

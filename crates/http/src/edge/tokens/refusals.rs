@@ -3,11 +3,11 @@
 //! It must not tell the caller more than [`Reason::detail`], nor the log a token, a signature or
 //! who a person is. Keeps INV-REFUSED.
 
-use crate::edge::log_limit::LogLimit;
 use crate::problem::{Code, Problem};
 use metrics::Counter;
 use parking_lot::Mutex;
 use receipts_metrics::catalogue;
+use receipts_metrics::log_lines::LogLimit;
 use serde_json::Value;
 use std::time::Instant;
 

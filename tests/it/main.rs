@@ -4,6 +4,7 @@
 mod analysts;
 mod bounds;
 mod client;
+mod command_line;
 mod dead_letters;
 mod demo;
 mod lists;

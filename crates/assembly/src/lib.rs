@@ -15,6 +15,7 @@ mod process;
 mod secrets;
 mod serve;
 mod tokens;
+mod version;
 
 pub use bounds::{AnswersFrom, connections, limits, waits_max};
 pub use callers::{access, authenticate, cors, guard};
@@ -29,5 +30,6 @@ pub use parts::{
     snapshot_destination, stop_projector,
 };
 pub use process::{on_thread, run};
-pub use secrets::{operator_secret, operator_secret_of_holder, shared_secret};
+pub use secrets::{check_settings, operator_secret, operator_secret_of_holder, shared_secret};
 pub use serve::{Service, serve, until};
+pub use version::long_version;

@@ -15,6 +15,25 @@ use std::path::Path;
 /// # Errors
 /// A usage failure that names each file and the command that closes it.
 pub(crate) fn check_secret_files(settings: &Settings) -> Result<(), Failure> {
+    closed(settings)?.iter().for_each(|sentence| tracing::warn!("{sentence}"));
+    Ok(())
+}
+
+/// Checks as much of the settings as can be checked without a start: properties of the Kafka
+/// client, and files of secrets. Returns warnings.
+///
+/// # Errors
+/// A usage failure.
+pub fn check_settings(settings: &Settings) -> Result<Vec<String>, Failure> {
+    // The properties are checked without brokers too: nothing connects.
+    let bootstrap = settings.kafka.bootstrap.as_deref().unwrap_or("localhost:9092");
+    crate::kafka_settings(settings, bootstrap).check().map_err(|error| Failure::Usage(error.into()))?;
+    shared_secret(settings)?;
+    closed(settings)
+}
+
+/// Returns a warning about each file of a secret that others than its owner may read.
+fn closed(settings: &Settings) -> Result<Vec<String>, Failure> {
     let kafka = &settings.kafka;
     let tls_key = settings.http.tls.as_ref().map(|tls| tls.key.clone());
     let files = [
@@ -43,8 +62,7 @@ pub(crate) fn check_secret_files(settings: &Settings) -> Result<(), Failure> {
     if settings.secret_files_strict && !open.is_empty() {
         return Err(Failure::usage(format!("{} (secret_files_strict is set)", open.join("; "))));
     }
-    open.iter().for_each(|sentence| tracing::warn!("{sentence}"));
-    Ok(())
+    Ok(open)
 }
 
 /// Reads the secret that projectors and query edges share; `None` if the settings name no file.

@@ -6,7 +6,9 @@
 use crate::data_dir::DataDir;
 use crate::parts::consumer_group;
 use crate::process::{on_thread, run};
+use crate::version::log_start;
 use receipts_projection::Projector;
+use receipts_runtime::build::Build;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::metrics::Metrics;
@@ -39,7 +41,7 @@ pub trait Service {
     fn stop(self) -> impl Future<Output = Result<Option<DataDir>, Failure>>;
 }
 
-/// Starts a service under a name and runs it: prints the ready line on standard output, waits for a
+/// Starts a service and runs it: logs its build and its settings, prints the ready line on standard output, waits for a
 /// signal or for a part that ends by itself, and stops the service within `drain_ms`.
 ///
 /// `start` takes the addresses and opens the parts. A signal cancels it: no caller is answered yet,
@@ -48,16 +50,17 @@ pub trait Service {
 /// # Errors
 /// Why the service did not start, why a part ended by itself, or why it could not stop in order.
 pub fn serve<S: Service>(
-    name: &'static str,
+    build: Build,
     settings: &Settings,
     json: bool,
     start: impl AsyncFnOnce(Metrics) -> Result<S, Failure>,
 ) -> Result<(), Failure> {
     receipts_runtime::private_files();
-    run(name, settings, async |stop, metrics| {
+    run(build.name, settings, async |stop, metrics| {
+        log_start(&build, settings);
         // Parts ask for traces once, when they start.
-        let traces = traces::start(&settings.telemetry, name, log_names(settings), Handle::current())?;
-        let served = serve_parts(name, settings, json, start, stop, metrics).await;
+        let traces = traces::start(&settings.telemetry, build.name, log_names(settings), Handle::current())?;
+        let served = serve_parts(build.name, settings, json, start, stop, metrics).await;
         if let Some(traces) = traces {
             on_thread("traces", move || {
                 traces.stop();

@@ -10,13 +10,18 @@
 
 mod flags;
 mod foreign;
+mod help;
+mod in_force;
 mod mistakes;
 mod property_files;
 mod reader;
+mod schema;
 mod settings;
 mod sources;
 
 pub use flags::{FILE_FLAG, Named, file, joined, overrides, with_flags};
+pub use help::{CommandHelp, with_help, with_used_flags};
+pub use in_force::{InForce, SECRET};
 pub use mistakes::{Mistake, Mistakes, Origin};
 pub use reader::KeyDoc;
 pub use settings::{
@@ -34,6 +39,8 @@ pub const FILE_ENV: &str = "RECEIPTS_CONFIG";
 pub const FILTER_ENV: &str = "RECEIPTS_LOG";
 /// OpenTelemetry's own variable for `telemetry.otlp_endpoint`.
 pub const OTLP_ENDPOINT_ENV: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// The variable that names the commit of a build. It is no configuration.
+pub const COMMIT_ENV: &str = "RECEIPTS_COMMIT";
 /// The prefix of every environment variable of this program.
 pub const ENV_PREFIX: &str = "RECEIPTS_";
 /// The prefix of variables that steer tests and are no configuration.
@@ -85,6 +92,7 @@ pub fn load(
     let mut reader = Reader::new(sources);
     let mut settings = Settings::read(&mut reader);
     settings.foreign_variables = reader.foreign();
+    settings.in_force = reader.in_force();
     reader.finish()?;
     Ok(settings)
 }
@@ -117,6 +125,12 @@ pub fn reference() -> Vec<KeyDoc> {
     reader.into_docs()
 }
 
+/// Returns the JSON Schema of the configuration file, `schemas/config/v1.schema.json`.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schema::schema(&reference())
+}
+
 /// Returns the text of `docs/configuration.md`.
 #[must_use]
 pub fn reference_markdown() -> String {
@@ -128,7 +142,11 @@ pub fn reference_markdown() -> String {
          `RECEIPTS_HTTP__BODY_BYTES_MAX` in the\nenvironment and `--http-body-bytes-max` as a flag. Flags win over the \
          environment, which wins over the file. An empty variable counts as absent.\n`RECEIPTS_LOG` is a short name for \
          `RECEIPTS_TELEMETRY__LOG_FILTER`, and `OTEL_EXPORTER_OTLP_ENDPOINT` another one for `RECEIPTS_TELEMETRY__OTLP_ENDPOINT`. Outside the file, lists are separated by commas,\nand so are the NAME=VALUE of `kafka.properties`, `kafka.property_files` and `access.tenants`; a comma within a value is written `\\,`. A variable for one of them ends with its name:\n`RECEIPTS_KAFKA__PROPERTIES__SASL__PASSWORD` is `sasl.password`, and takes commas as they are; `RECEIPTS_KAFKA__PROPERTY_FILES__SASL__PASSWORD` names a file that holds it. Variables that Kubernetes sets for a Service called\n`receipts` or `receipts-…` (`RECEIPTS_SERVICE_HOST`, `RECEIPTS_PORT_8080_TCP`) are ignored. A flag of a boolean needs no value to be true. Times are in milliseconds, \
-         sizes in bytes.\nA mistake in any source ends the process with exit code 2, after it has named all mistakes. [kafka.md](kafka.md#a-secured-cluster) has a file for a\nsecured Kafka.\n\n\
+         sizes in bytes.\nA mistake in any source ends the process with exit code 2, after it has named all mistakes. `receipts config check` names them without a start, and\n`receipts config print` shows the settings in force with the file and line, the variable or the flag of each, without secrets. [kafka.md](kafka.md#a-secured-cluster) has a file for a\nsecured Kafka.\n\n\
+         ## In an editor\n\n\
+         [`schemas/config/v1.schema.json`](../schemas/config/v1.schema.json) is a JSON Schema of the file; `receipts config schema` prints it. Editors with\nTaplo, such as VS Code with Even Better TOML, complete keys and mark mistakes once the file names it in its first line, by URL or by a path\nfrom the file:\n\n\
+         ```toml\n#:schema ./v1.schema.json\n[http]\nlisten = \"127.0.0.1:8080\"\n```\n\n\
+         `taplo lint receipts.toml` checks the same in CI.\n\n## All keys\n\n\
          | key | default | allowed | meaning |\n| --- | --- | --- | --- |\n",
     );
     for doc in reference() {

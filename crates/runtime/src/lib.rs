@@ -27,7 +27,7 @@
 //!
 //! fn run() -> Result<(), Failure> {
 //!     let first = [Named::usual("http.listen"), Named::usual("kafka.bootstrap")];
-//!     let CommandLine { cli, settings, .. } = command_line::read::<Cli>(&first)?;
+//!     let CommandLine { cli, settings, .. } = command_line::read::<Cli>(&first, &[])?;
 //!     telemetry::init(&settings.telemetry)?;
 //!     tokio::runtime::Runtime::new()?.block_on(async {
 //!         let stop = shutdown::on_signal()?;
@@ -42,6 +42,7 @@
 //! }
 //! ```
 
+pub mod build;
 pub mod clock;
 pub mod command_line;
 pub mod config;

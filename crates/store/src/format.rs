@@ -14,7 +14,7 @@ pub struct FormatVersion {
 }
 
 /// The format that is written, and the only one that is read.
-pub(crate) const FORMAT: FormatVersion = FormatVersion { version: 2, draft: 1 };
+pub const FORMAT: FormatVersion = FormatVersion { version: 2, draft: 1 };
 
 /// The versions from this one on are damage: no format has them.
 const VERSION_END: u8 = 64;

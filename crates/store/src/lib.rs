@@ -20,5 +20,5 @@ pub use batch::{Batch, Entry};
 pub use cow::{CowReader, SnapshotSource};
 pub use disk::{Disk, KeyValue, Map, Value};
 pub use error::Error;
-pub use format::FormatVersion;
+pub use format::{FORMAT, FormatVersion};
 pub use paged::{Lookups, Paged, trim};

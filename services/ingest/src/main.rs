@@ -12,19 +12,39 @@ use receipts_http::{Health, edge, health_router, ingest_router};
 use receipts_log::kafka::KafkaLog;
 use receipts_log::{Contact, Log as _};
 use receipts_query::Readiness;
+use receipts_runtime::build::Build;
 use receipts_runtime::command_line::{self, CommandLine};
-use receipts_runtime::config::{Named, Settings};
+use receipts_runtime::config::{CommandHelp, Named, Settings};
 use receipts_runtime::exit::{self, Failure};
 use receipts_runtime::metrics::Metrics;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-const NAME: &str = "receipts-ingest";
+const BUILD: Build =
+    Build { name: "receipts-ingest", version: env!("CARGO_PKG_VERSION"), commit: env!("RECEIPTS_COMMIT") };
 
-/// The settings that `-h` shows; `--help` shows all.
+/// The settings that `-h` shows; `--help` shows all that it uses.
 const FIRST: [Named; 3] =
     [Named::usual("http.listen"), Named::usual("kafka.bootstrap"), Named::usual("telemetry.log_filter")];
+
+const HELP: CommandHelp = CommandHelp {
+    command: "",
+    uses: &[
+        &[
+            "drain_ms",
+            "secret_files_strict",
+            "http.",
+            "!http.heartbeat_ms",
+            "!http.ready_lag_ms",
+            "!http.wait_ms_default",
+            "auth.",
+        ],
+        &["log.", "!log.accept_missing_beginning", "kafka.", "telemetry."],
+    ],
+    done: "a signal has stopped it in order",
+    failed: "it could not start, a part of it ended, or it could not stop in order",
+};
 
 const EXAMPLES: &str = "Examples:
   receipts-ingest --kafka-bootstrap localhost:9092
@@ -39,7 +59,7 @@ const EXAMPLES: &str = "Examples:
 /// missing topics. Prints one line on standard output once it serves. The first SIGINT or SIGTERM
 /// stops it in order, the second at once.
 #[derive(Parser)]
-#[command(name = "receipts-ingest", version, after_help = EXAMPLES)]
+#[command(name = "receipts-ingest", version, long_version = receipts_assembly::long_version(&BUILD), after_help = EXAMPLES)]
 struct Cli {
     /// Prints results as JSON lines.
     #[arg(long)]
@@ -51,9 +71,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let CommandLine { cli, settings, .. } = command_line::read::<Cli>(&FIRST)?;
-    let bootstrap = require_bootstrap(NAME, &settings)?;
-    receipts_assembly::serve(NAME, &settings, cli.json, async |metrics| {
+    let CommandLine { cli, settings, .. } = command_line::read::<Cli>(&FIRST, &[HELP])?;
+    let bootstrap = require_bootstrap(BUILD.name, &settings)?;
+    receipts_assembly::serve(BUILD, &settings, cli.json, async |metrics| {
         Ingest::start(&settings, bootstrap, metrics).await
     })
 }
@@ -147,9 +167,10 @@ fn readiness(contact: &Contact, partitions: u32) -> Readiness {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+    use receipts_runtime::config::with_help;
 
     #[test]
     fn the_command_line_is_consistent() {
-        receipts_runtime::config::with_flags(Cli::command(), &FIRST).debug_assert();
+        with_help(Cli::command(), &FIRST, &[HELP]).debug_assert();
     }
 }

@@ -12,22 +12,24 @@ use receipts_http::{Health, Peer, health_router, peer_router};
 use receipts_log::{Inspect, Membership};
 use receipts_projection::{Partitions, Projector};
 use receipts_query::{Answers as _, Readiness};
+use receipts_runtime::build::Build;
 use receipts_runtime::command_line::{self, CommandLine};
-use receipts_runtime::config::{Named, Settings};
+use receipts_runtime::config::{CommandHelp, Named, Settings};
 use receipts_runtime::exit::{self, Failure};
 use receipts_runtime::metrics::Metrics;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const NAME: &str = "receipts-projector";
+const BUILD: Build =
+    Build { name: "receipts-projector", version: env!("CARGO_PKG_VERSION"), commit: env!("RECEIPTS_COMMIT") };
 
 /// Pages are allocated and freed by the million, on which glibc's allocator would spend a third of
 /// the time (docs/performance-log.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The settings that `-h` shows; `--help` shows all.
+/// The settings that `-h` shows; `--help` shows all that it uses.
 const FIRST: [Named; 8] = [
     Named::by("projector.listen", "listen"),
     Named::by("projector.advertise", "advertise"),
@@ -41,6 +43,18 @@ const FIRST: [Named; 8] = [
 
 /// How long a projector waits for partitions before it reports itself ready as a spare.
 const SPARE_AFTER: Duration = Duration::from_secs(20);
+
+const HELP: CommandHelp = CommandHelp {
+    command: "",
+    uses: &[
+        &["data_dir", "drain_ms", "secret_files_strict", "http.admin_listen", "http.connections_max"],
+        &["http.head_bytes_max", "http.head_timeout_ms", "http.keep_alive_ms", "http.write_timeout_ms"],
+        &["http.ready_lag_ms", "log.", "kafka.", "projector.", "snapshot."],
+        &["query.candidates_max", "query.secret_file", "telemetry."],
+    ],
+    done: "a signal has stopped it in order",
+    failed: "it could not start, a part of it ended, or it could not stop in order",
+};
 
 const EXAMPLES: &str = "Examples:
   receipts-projector --kafka-bootstrap localhost:9092 --data-dir p0
@@ -56,7 +70,7 @@ const EXAMPLES: &str = "Examples:
 /// standbys. Every process needs its own data directory. Prints one line on standard output once it
 /// has caught up. The first SIGINT or SIGTERM stops it in order, the second at once.
 #[derive(Parser)]
-#[command(name = "receipts-projector", version, after_help = EXAMPLES)]
+#[command(name = "receipts-projector", version, long_version = receipts_assembly::long_version(&BUILD), after_help = EXAMPLES)]
 struct Cli {
     /// Prints results as JSON lines.
     #[arg(long)]
@@ -68,9 +82,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let CommandLine { cli, settings, .. } = command_line::read::<Cli>(&FIRST)?;
-    require_bootstrap(NAME, &settings)?;
-    receipts_assembly::serve(NAME, &settings, cli.json, async |metrics| Folding::start(&settings, metrics).await)
+    let CommandLine { cli, settings, .. } = command_line::read::<Cli>(&FIRST, &[HELP])?;
+    require_bootstrap(BUILD.name, &settings)?;
+    receipts_assembly::serve(BUILD, &settings, cli.json, async |metrics| Folding::start(&settings, metrics).await)
 }
 
 /// The parts: the internal HTTP edge, and the projector behind it.
@@ -195,9 +209,10 @@ fn readiness(partitions: &Partitions, up: Duration) -> Readiness {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+    use receipts_runtime::config::with_help;
 
     #[test]
     fn the_command_line_is_consistent() {
-        receipts_runtime::config::with_flags(Cli::command(), &FIRST).debug_assert();
+        with_help(Cli::command(), &FIRST, &[HELP]).debug_assert();
     }
 }

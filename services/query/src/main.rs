@@ -12,17 +12,19 @@ use receipts_cluster::{PeerSettings, Peers};
 use receipts_http::{Health, QueryContext, Router, Tickets, Updates, edge, health_router, query_router};
 use receipts_log::{Contact, Log as _};
 use receipts_query::{Answers as _, CursorKey};
+use receipts_runtime::build::Build;
 use receipts_runtime::command_line::{self, CommandLine};
-use receipts_runtime::config::{Named, Settings};
+use receipts_runtime::config::{CommandHelp, Named, Settings};
 use receipts_runtime::exit::{self, Failure};
 use receipts_runtime::metrics::Metrics;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-const NAME: &str = "receipts-query";
+const BUILD: Build =
+    Build { name: "receipts-query", version: env!("CARGO_PKG_VERSION"), commit: env!("RECEIPTS_COMMIT") };
 
-/// The settings that `-h` shows; `--help` shows all.
+/// The settings that `-h` shows; `--help` shows all that it uses.
 const FIRST: [Named; 5] = [
     Named::usual("http.listen"),
     Named::by("query.projectors", "projectors"),
@@ -30,6 +32,16 @@ const FIRST: [Named; 5] = [
     Named::usual("kafka.bootstrap"),
     Named::usual("telemetry.log_filter"),
 ];
+
+const HELP: CommandHelp = CommandHelp {
+    command: "",
+    uses: &[
+        &["drain_ms", "secret_files_strict", "http.", "!http.ready_lag_ms", "auth.", "access.", "query."],
+        &["log.", "!log.accept_missing_beginning", "kafka.", "telemetry."],
+    ],
+    done: "a signal has stopped it in order",
+    failed: "it could not start, a part of it ended, or it could not stop in order",
+};
 
 const EXAMPLES: &str = "Examples:
   receipts-query --projectors localhost:8081,localhost:8082 --kafka-bootstrap localhost:9092
@@ -43,7 +55,7 @@ const EXAMPLES: &str = "Examples:
 /// one line on standard output once every partition has a projector that answers. The first SIGINT
 /// or SIGTERM stops it in order, the second at once.
 #[derive(Parser)]
-#[command(name = "receipts-query", version, after_help = EXAMPLES)]
+#[command(name = "receipts-query", version, long_version = receipts_assembly::long_version(&BUILD), after_help = EXAMPLES)]
 struct Cli {
     /// Prints results as JSON lines.
     #[arg(long)]
@@ -55,14 +67,14 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let CommandLine { cli, settings, .. } = command_line::read::<Cli>(&FIRST)?;
+    let CommandLine { cli, settings, .. } = command_line::read::<Cli>(&FIRST, &[HELP])?;
     if settings.query.projectors.is_empty() {
         return Err(Failure::usage(
             "receipts-query needs projectors to ask: --projectors HOST:PORT,…, RECEIPTS_QUERY__PROJECTORS, or \
              query.projectors in the file",
         ));
     }
-    receipts_assembly::serve(NAME, &settings, cli.json, async |metrics| QueryEdge::start(&settings, metrics).await)
+    receipts_assembly::serve(BUILD, &settings, cli.json, async |metrics| QueryEdge::start(&settings, metrics).await)
 }
 
 /// The parts: the HTTP edge, the projectors that it asks, and the streams of updates if it knows
@@ -174,9 +186,10 @@ impl Service for QueryEdge {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+    use receipts_runtime::config::with_help;
 
     #[test]
     fn the_command_line_is_consistent() {
-        receipts_runtime::config::with_flags(Cli::command(), &FIRST).debug_assert();
+        with_help(Cli::command(), &FIRST, &[HELP]).debug_assert();
     }
 }

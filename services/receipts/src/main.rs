@@ -4,12 +4,15 @@
 mod analysis;
 mod backfill;
 mod compare;
+mod completions;
+mod config;
 mod consent;
 mod control;
 mod dead_letters;
 mod demo;
 mod erase;
 mod export;
+mod help;
 mod ids;
 mod live;
 mod policy;
@@ -19,6 +22,7 @@ mod service;
 mod snapshot;
 mod stats;
 mod tables;
+mod tail;
 mod token;
 mod topics;
 mod verify;
@@ -26,19 +30,22 @@ mod verify;
 use backfill::Backfill;
 use clap::{Args, Parser, Subcommand};
 use compare::Compare;
+use completions::{Completions, Man};
+use config::Config;
 use dead_letters::DeadLetters;
 use erase::Erase;
 use export::Export;
 use policy::Policy;
 use rebuild::Rebuild;
-use receipts_runtime::command_line::{self, CommandLine};
-use receipts_runtime::config::{self, Named};
+use receipts_runtime::command_line::{self, Parsed};
+use receipts_runtime::config::{ENV_PREFIX, FILTER_ENV, Named, environment, overrides};
 use receipts_runtime::exit::{self, Failure};
 use replay::Replay;
-use service::{AllInOne, NAME};
+use service::{AllInOne, BUILD};
 use snapshot::Snapshot;
 use stats::Stats;
 use std::process::ExitCode;
+use tail::Tail;
 use token::Token;
 use topics::Topics;
 use verify::Verify;
@@ -48,7 +55,7 @@ use verify::Verify;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The settings that `-h` shows; `--help` shows all.
+/// The settings that `-h` shows; `--help` shows all that a command uses.
 const FIRST: [Named; 4] = [
     Named::usual("http.listen"),
     Named::usual("data_dir"),
@@ -58,10 +65,10 @@ const FIRST: [Named; 4] = [
 
 /// Exact read receipts for chats, folded from an event log.
 #[derive(Parser)]
-#[command(name = "receipts", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "receipts", version, long_version = receipts_assembly::long_version(&BUILD), subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     /// Prints results as JSON lines.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -191,9 +198,26 @@ enum Command {
     /// for trying only. Issuer, audience and the names of claims are those of the settings.
     #[command(after_help = token::EXAMPLES)]
     Token(Token),
+    /// Checks the settings, prints those in force, or prints the schema of the file.
+    #[command(subcommand)]
+    Config(Config),
+    /// Prints completions for a shell, to be loaded by it.
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(Completions),
+    /// Writes the manual pages of all commands into a directory.
+    #[command(after_help = completions::MAN_EXAMPLES)]
+    Man(Man),
     /// Creates and describes the topics of a Kafka, and prints the rights that they need.
     #[command(subcommand)]
     Topics(Topics),
+    /// Prints the newest records of a topic, one line each, and follows it.
+    ///
+    /// Reads the topic without a group, so no service notices it. Shows the newest records that
+    /// pass the filters, by their time, oldest first. A record that cannot be read is shown with
+    /// its reason. With an embedded log no service may use the data directory meanwhile, and
+    /// --follow is not possible. Ctrl-C ends the command with exit code 0.
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(Tail),
 }
 
 const SERVE_EXAMPLES: &str = "Examples:
@@ -226,7 +250,17 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let CommandLine { cli, settings, matches } = command_line::read::<Cli>(&FIRST)?;
+    let parsed = command_line::parse::<Cli>(&FIRST, help::COMMANDS)?;
+    // These commands must not fail because a setting is wrong.
+    let described = || command_line::described::<Cli>(&FIRST, help::COMMANDS);
+    match &parsed.cli.command {
+        Command::Config(command) => return config::run(command, parsed.settings(), parsed.cli.json),
+        Command::Completions(shell) => return completions::print(shell, described(), parsed.cli.json),
+        Command::Man(man) => return completions::man(man, described(), parsed.cli.json),
+        _ => {}
+    }
+    let settings = parsed.settings()?;
+    let Parsed { cli, matches } = parsed;
     // These commands write files for others; the files of all others are the service's own.
     let writes_for_others = matches!(
         cli.command,
@@ -236,9 +270,10 @@ fn run() -> Result<(), Failure> {
         receipts_runtime::private_files();
     }
     match cli.command {
-        Command::Serve => receipts_assembly::serve(NAME, &settings, cli.json, async |metrics| {
+        Command::Serve => receipts_assembly::serve(BUILD, &settings, cli.json, async |metrics| {
             AllInOne::start(&settings, metrics).await
         }),
+        Command::Config(_) | Command::Completions(_) | Command::Man(_) => Ok(()),
         Command::Policy(Policy::Set(set)) => policy::set(&settings, &set, cli.json),
         Command::Erase(erase) => erase::run(&settings, &erase, cli.json),
         Command::Replay(replay) => replay::run(settings, replay, cli.json),
@@ -251,14 +286,15 @@ fn run() -> Result<(), Failure> {
         Command::Rebuild(rebuild) => rebuild::run(settings, rebuild, cli.json),
         Command::Snapshot(command) => snapshot::run(settings, command, cli.json),
         Command::Topics(command) => topics::run(&settings, &command, cli.json),
+        Command::Tail(tail) => tail::run(settings, tail, cli.json),
         Command::Token(token) => token::run(&settings, &token, cli.json),
         Command::Demo(Demo { stay, seed }) => {
-            let (env, flags) = (config::environment(), config::overrides(&matches));
+            let (env, flags) = (environment(), overrides(&matches));
             let set = |key: &str| {
-                let variable = format!("{}{}", config::ENV_PREFIX, key.replace('.', "__").to_uppercase());
+                let variable = format!("{}{}", ENV_PREFIX, key.replace('.', "__").to_uppercase());
                 flags.iter().any(|flag| flag.key == key) || env.iter().any(|(name, _)| *name == variable)
             };
-            let filter_set = set("telemetry.log_filter") || env.iter().any(|(name, _)| name == config::FILTER_ENV);
+            let filter_set = set("telemetry.log_filter") || env.iter().any(|(name, _)| name == FILTER_ENV);
             let plan = demo::Plan {
                 stay,
                 seed,
@@ -276,17 +312,19 @@ fn run() -> Result<(), Failure> {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+    use receipts_runtime::config::{load, overrides, with_flags, with_help};
 
     #[test]
     fn the_command_line_is_consistent() {
-        config::with_flags(Cli::command(), &FIRST).debug_assert();
+        with_help(Cli::command(), &FIRST, help::COMMANDS).debug_assert();
+        command_line::described::<Cli>(&FIRST, help::COMMANDS).debug_assert();
     }
 
     #[test]
     fn settings_stand_before_or_after_the_command() {
         for line in [["receipts", "--data-dir", "d", "serve"], ["receipts", "serve", "--data-dir", "d"]] {
-            let matches = config::with_flags(Cli::command(), &FIRST).get_matches_from(line);
-            let settings = config::load(None, [], &config::overrides(&matches)).expect("no mistake");
+            let matches = with_flags(Cli::command(), &FIRST).get_matches_from(line);
+            let settings = load(None, [], &overrides(&matches)).expect("no mistake");
             assert_eq!(settings.data_dir.to_str(), Some("d"), "{line:?}");
         }
     }
@@ -306,9 +344,15 @@ mod tests {
             dead_letters::SHOW_EXAMPLES,
             dead_letters::REPLAY_EXAMPLES,
             compare::EXAMPLES,
+            completions::EXAMPLES,
+            completions::MAN_EXAMPLES,
+            crate::config::CHECK_EXAMPLES,
+            crate::config::PRINT_EXAMPLES,
+            crate::config::SCHEMA_EXAMPLES,
             verify::EXAMPLES,
             rebuild::EXAMPLES,
             snapshot::EXAMPLES,
+            tail::EXAMPLES,
             token::EXAMPLES,
             topics::EXAMPLES,
             topics::CREATE_EXAMPLES,
@@ -320,10 +364,9 @@ mod tests {
             };
             let words =
                 ["receipts"].into_iter().chain(arguments.split_whitespace().map(|word| word.trim_matches('\'')));
-            let parsed = config::with_flags(Cli::command(), &FIRST).try_get_matches_from(words);
+            let parsed = with_flags(Cli::command(), &FIRST).try_get_matches_from(words);
             let matches = parsed.unwrap_or_else(|error| panic!("{line}: {error}"));
-            config::load(None, [], &config::overrides(&matches))
-                .unwrap_or_else(|mistakes| panic!("{line}: {mistakes}"));
+            load(None, [], &overrides(&matches)).unwrap_or_else(|mistakes| panic!("{line}: {mistakes}"));
         }
     }
 }

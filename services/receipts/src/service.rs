@@ -11,12 +11,16 @@ use receipts_http::{Health, Parts, QueryContext, Router, Tickets, Updates};
 use receipts_log::{Inspect, Writer};
 use receipts_projection::{Partitions, Projector};
 use receipts_query::{Answers, CursorKey, Readiness};
+use receipts_runtime::build::Build;
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
 use receipts_runtime::metrics::Metrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The build of the process.
+pub(crate) const BUILD: Build =
+    Build { name: NAME, version: env!("CARGO_PKG_VERSION"), commit: env!("RECEIPTS_COMMIT") };
 /// The name of the process in its ready line, metrics and logs.
 pub(crate) const NAME: &str = "receipts";
 /// How often a starting service logs what it waits for.

@@ -179,3 +179,9 @@ impl Inspect for KafkaLog {
         Ok(Box::new(tail::KafkaTail::new(&self.settings, &self.brokers, self.partitions, topic, starts)?))
     }
 }
+
+/// Returns the version of librdkafka.
+#[must_use]
+pub fn library_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}

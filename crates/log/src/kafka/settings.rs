@@ -162,7 +162,7 @@ impl KafkaSettings {
     }
 
     /// Refuses settings that contradict one another.
-    pub(super) fn check(&self) -> Result<(), ConnectError> {
+    pub fn check(&self) -> Result<(), ConnectError> {
         for (name, value) in READER_FIXED.iter().chain(&WRITER_FIXED) {
             if self.properties.get(*name).is_some_and(|own| own != value) {
                 return Err(ConnectError::Settings(format!("the property {name} must be {value}: leave it out")));

@@ -5,7 +5,7 @@
 use super::reader::{BOOLEAN, boolean_of, env_name};
 use super::sources::NAMED_BY_USER;
 use super::{FILE_ENV, KeyDoc, Override, reference};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -62,20 +62,25 @@ impl Named {
 /// ```
 #[must_use]
 pub fn with_flags(command: Command, first: &[Named]) -> Command {
-    let file = Arg::new(FILE_FLAG)
-        .long(FILE_FLAG)
-        .value_name("FILE")
-        .help(format!("Configuration file, TOML [env: {FILE_ENV}]"))
-        .help_heading("Settings")
-        .value_parser(clap::value_parser!(PathBuf))
-        .global(true);
-    reference().into_iter().fold(command.arg(file), |command, doc| {
+    reference().into_iter().fold(command.arg(file_argument()), |command, doc| {
         let named = first.iter().find(|named| named.key == doc.key);
         command.arg(argument(&doc, named))
     })
 }
 
-fn argument(doc: &KeyDoc, named: Option<&Named>) -> Arg {
+/// Returns the argument that names the configuration file.
+pub(super) fn file_argument() -> Arg {
+    Arg::new(FILE_FLAG)
+        .long(FILE_FLAG)
+        .value_name("FILE")
+        .help(format!("Configuration file, TOML [env: {FILE_ENV}]"))
+        .value_parser(clap::value_parser!(PathBuf))
+        .value_hint(ValueHint::FilePath)
+        .display_order(901)
+        .global(true)
+}
+
+pub(super) fn argument(doc: &KeyDoc, named: Option<&Named>) -> Arg {
     let usual = flag_name(doc.key);
     let default = doc.default.as_ref().map_or_else(String::new, |value| format!(" [default: {value}]"));
     let help = format!("{}{default} [env: {}] [allowed: {}]", doc.help, env_name(doc.key), doc.allowed);

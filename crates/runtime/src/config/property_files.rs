@@ -17,7 +17,14 @@ pub(super) fn completed(
     many: Option<&Path>,
     single: &BTreeMap<String, PathBuf>,
 ) -> BTreeMap<String, String> {
-    let mut properties = many.map(|path| lines_of(from, path)).unwrap_or_default();
+    let lines = many.map(|path| lines_of(from, path)).unwrap_or_default();
+    let mut properties = BTreeMap::new();
+    for (name, (line, value)) in lines {
+        if let Some(path) = many.filter(|_| !given.contains_key(&name) && !single.contains_key(&name)) {
+            from.property_of_file(&name, &value, path, Some(line));
+        }
+        properties.insert(name, value);
+    }
     for (name, path) in single {
         let key = format!("{PROPERTY_FILES}.{name}");
         if given.contains_key(name) {
@@ -25,7 +32,11 @@ pub(super) fn completed(
         }
         match fs::read_to_string(path) {
             // Editors and `echo` end a file with a line break, which no value has.
-            Ok(text) => drop(properties.insert(name.clone(), text.trim_end_matches(['\r', '\n']).to_owned())),
+            Ok(text) => {
+                let value = text.trim_end_matches(['\r', '\n']).to_owned();
+                from.property_of_file(name, &value, path, None);
+                properties.insert(name.clone(), value);
+            }
             Err(error) => from.contradiction(&key, format!("{} cannot be read: {error}", path.display())),
         }
     }
@@ -33,8 +44,9 @@ pub(super) fn completed(
     properties
 }
 
-/// Reads the lines `NAME=VALUE` of a file. Empty lines and those that begin with `#` do not count.
-fn lines_of(from: &mut Reader, path: &Path) -> BTreeMap<String, String> {
+/// Reads the lines `NAME=VALUE` of a file. Empty lines and those that begin with `#` do not count. Returns
+/// the number of each line too.
+fn lines_of(from: &mut Reader, path: &Path) -> BTreeMap<String, (usize, String)> {
     let mut properties = BTreeMap::new();
     let text = fs::read_to_string(path).unwrap_or_else(|error| {
         from.contradiction("kafka.properties_file", format!("{} cannot be read: {error}", path.display()));
@@ -46,7 +58,7 @@ fn lines_of(from: &mut Reader, path: &Path) -> BTreeMap<String, String> {
         }
         match line.split_once('=').map(|(name, value)| (name.trim_end(), value.trim_start())) {
             Some((name, value)) if !name.is_empty() => {
-                if properties.insert(name.to_owned(), value.to_owned()).is_some() {
+                if properties.insert(name.to_owned(), (number, value.to_owned())).is_some() {
                     from.mistake_within(path, number, format!("{name} stands twice"));
                 }
             }

@@ -2,8 +2,11 @@
 //! default, allowed values and meaning. Must not stop at a mistake: it notes a wrong value and
 //! continues with the default, so that all mistakes are reported at once.
 
+use super::in_force::{InForce, hidden};
 use super::mistakes::{Mistake, Mistakes, Origin, nearest};
-use super::sources::{Entry, NAMED_BY_USER, Raw, Sources, TENANTS};
+use super::schema::Form;
+use super::sources::{Entry, NAMED_BY_USER, PROPERTIES, Raw, Sources, TENANTS};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -20,6 +23,8 @@ pub struct KeyDoc {
     pub default: Option<String>,
     /// The allowed values.
     pub allowed: String,
+    /// The same as a form, for the JSON Schema.
+    pub(super) form: Form,
 }
 
 /// The allowed values of a boolean, by which its flag is known.
@@ -48,6 +53,8 @@ pub(super) struct Rule {
     pub(super) allowed: &'static str,
     /// The rule in code.
     pub(super) holds: fn(&str) -> bool,
+    /// A regular expression (ECMA 262) that no allowed text contradicts, for editors.
+    pub(super) pattern: Option<&'static str>,
 }
 
 /// Reads keys and collects mistakes.
@@ -55,12 +62,13 @@ pub(super) struct Reader {
     sources: Sources,
     docs: Vec<KeyDoc>,
     mistakes: Vec<Mistake>,
+    in_force: Vec<InForce>,
 }
 
 impl Reader {
     pub(super) fn new(mut sources: Sources) -> Self {
         let mistakes = std::mem::take(&mut sources.mistakes);
-        Self { sources, docs: Vec::new(), mistakes }
+        Self { sources, docs: Vec::new(), mistakes, in_force: Vec::new() }
     }
 
     /// Reads a whole number within `allowed`.
@@ -100,7 +108,8 @@ impl Reader {
         range: RangeInclusive<u64>,
     ) -> Option<u64> {
         let allowed = format!("a whole number from {} to {}", range.start(), range.end());
-        self.read(key, help, default.map(|value| value.to_string()), allowed, |raw| {
+        let form = Form::Integer(range.clone());
+        self.read(key, help, default.map(|value| value.to_string()), allowed, form, |raw| {
             let value = match raw {
                 Raw::Typed(text) => text.trim().replace('_', "").parse().ok()?,
                 Raw::Integer(value) => u64::try_from((*value)?).ok()?,
@@ -112,37 +121,39 @@ impl Reader {
 
     /// Reads a number from 0 to 1.
     pub(super) fn share(&mut self, key: &'static str, help: &'static str, default: f64) -> f64 {
-        let read = self.read(key, help, Some(default.to_string()), "a number from 0 to 1".to_owned(), |raw| {
-            let value: f64 = match raw {
-                Raw::Typed(text) | Raw::Fraction(text) => text.trim().replace('_', "").parse().ok()?,
-                Raw::Integer(value) => (*value)? as f64,
-                _ => return None,
-            };
-            (0.0..=1.0).contains(&value).then_some(value)
-        });
+        let read =
+            self.read(key, help, Some(default.to_string()), "a number from 0 to 1".to_owned(), Form::Share, |raw| {
+                let value: f64 = match raw {
+                    Raw::Typed(text) | Raw::Fraction(text) => text.trim().replace('_', "").parse().ok()?,
+                    Raw::Integer(value) => (*value)? as f64,
+                    _ => return None,
+                };
+                (0.0..=1.0).contains(&value).then_some(value)
+            });
         read.unwrap_or(default)
     }
 
     /// Reads true or false; outside the file also on/off, yes/no and 1/0.
     pub(super) fn boolean(&mut self, key: &'static str, help: &'static str, default: bool) -> bool {
-        let read = self.read(key, help, Some(default.to_string()), BOOLEAN.to_owned(), boolean_in);
+        let read = self.read(key, help, Some(default.to_string()), BOOLEAN.to_owned(), Form::Boolean, boolean_in);
         read.unwrap_or(default)
     }
 
     /// Reads a flag that has another default, which the caller works out.
     pub(super) fn optional_boolean(&mut self, key: &'static str, help: &'static str) -> Option<bool> {
-        self.read(key, help, None, BOOLEAN.to_owned(), boolean_in)
+        self.read(key, help, None, BOOLEAN.to_owned(), Form::Boolean, boolean_in)
     }
 
     /// Reads a text that keeps a rule.
     pub(super) fn text(&mut self, key: &'static str, help: &'static str, default: &str, rule: &Rule) -> String {
-        let read = self.read(key, help, Some(default.to_owned()), rule.allowed.to_owned(), |raw| text_of(raw, rule));
+        let (allowed, form) = (rule.allowed.to_owned(), Form::Text(rule.pattern));
+        let read = self.read(key, help, Some(default.to_owned()), allowed, form, |raw| text_of(raw, rule));
         read.unwrap_or_else(|| default.to_owned())
     }
 
     /// As [`Reader::text`], but absent by default.
     pub(super) fn optional_text(&mut self, key: &'static str, help: &'static str, rule: &Rule) -> Option<String> {
-        self.read(key, help, None, rule.allowed.to_owned(), |raw| text_of(raw, rule))
+        self.read(key, help, None, rule.allowed.to_owned(), Form::Text(rule.pattern), |raw| text_of(raw, rule))
     }
 
     /// Reads a list of texts that keep a rule each; empty by default. Outside the file, commas
@@ -160,13 +171,9 @@ impl Reader {
         rule: &Rule,
     ) -> Vec<String> {
         let shown = Some(default.join(",")).filter(|default| !default.is_empty());
-        let read = self.read(key, help, shown, format!("a list, each {}", rule.allowed), |raw| {
-            let items: Vec<String> = match raw {
-                Raw::Typed(text) => text.split(',').map(|item| item.trim().to_owned()).collect(),
-                Raw::Text(text) => vec![text.clone()],
-                Raw::List(items) => items.clone()?,
-                _ => return None,
-            };
+        let (allowed, form) = (format!("a list, each {}", rule.allowed), Form::List(rule.pattern));
+        let read = self.read(key, help, shown, allowed, form, |raw| {
+            let items = items_of(raw)?;
             items.iter().all(|item| (rule.holds)(item)).then_some(items)
         });
         read.unwrap_or_else(|| default.iter().map(|item| (*item).to_owned()).collect())
@@ -175,18 +182,20 @@ impl Reader {
     /// Reads an address to listen at. `localhost` is 127.0.0.1; with port 0 the system chooses a
     /// port.
     pub(super) fn address(&mut self, key: &'static str, help: &'static str, default: SocketAddr) -> SocketAddr {
-        self.read(key, help, Some(default.to_string()), ADDRESS.to_owned(), address_of).unwrap_or(default)
+        self.read(key, help, Some(default.to_string()), ADDRESS.to_owned(), Form::Address, address_of)
+            .unwrap_or(default)
     }
 
     /// As [`Reader::address`], but absent by default.
     pub(super) fn optional_address(&mut self, key: &'static str, help: &'static str) -> Option<SocketAddr> {
-        self.read(key, help, None, ADDRESS.to_owned(), address_of)
+        self.read(key, help, None, ADDRESS.to_owned(), Form::Address, address_of)
     }
 
     /// Reads one of a few names; the first is the default.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, help: &'static str, names: &[(&str, T)]) -> T {
         let allowed: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-        let read = self.read(key, help, Some(names[0].0.to_owned()), allowed.join(", "), |raw| match raw {
+        let form = Form::Choice(allowed.iter().map(|name| (*name).to_owned()).collect());
+        let read = self.read(key, help, Some(names[0].0.to_owned()), allowed.join(", "), form, |raw| match raw {
             Raw::Typed(text) | Raw::Text(text) => {
                 names.iter().find(|(name, _)| *name == text.as_str()).map(|(_, value)| *value)
             }
@@ -198,9 +207,10 @@ impl Reader {
     /// Reads names and values that the user chooses, below a key. Never shows their values.
     pub(super) fn properties(&mut self, all: &'static str, help: &'static str) -> BTreeMap<String, String> {
         let allowed = "NAME=VALUE, several separated by commas; a comma within a value is written `\\,`".to_owned();
-        self.docs.push(KeyDoc { key: all, help, default: None, allowed });
+        self.docs.push(KeyDoc { key: all, help, default: None, allowed, form: Form::Properties });
         let prefix = format!("{all}.");
         let mut properties = BTreeMap::new();
+        let mut in_force = Vec::new();
         for (key, Entry { raw, origin }) in &self.sources.entries {
             let Some(name) = key.strip_prefix(&prefix) else { continue };
             let value = match raw {
@@ -210,7 +220,11 @@ impl Reader {
                 Raw::Fraction(_) | Raw::List(_) | Raw::Other(_) => None,
             };
             match value {
-                Some(value) if !name.is_empty() => drop(properties.insert(name.to_owned(), value)),
+                Some(value) if !name.is_empty() => {
+                    let shown = if all == PROPERTIES { InForce::property(name, &value) } else { value.as_str().into() };
+                    in_force.push(InForce::set(key, shown, origin));
+                    properties.insert(name.to_owned(), value);
+                }
                 _ => self.mistakes.push(Mistake {
                     origin: origin.clone(),
                     key: Some(key.clone()),
@@ -218,7 +232,15 @@ impl Reader {
                 }),
             }
         }
+        self.in_force.append(&mut in_force);
         properties
+    }
+
+    /// Notes a property of the Kafka client that a file holds.
+    pub(super) fn property_of_file(&mut self, name: &str, value: &str, path: &Path, line: Option<usize>) {
+        let origin = Origin::File { path: path.to_owned(), line };
+        let value = InForce::property(name, value);
+        self.in_force.push(InForce::set(&format!("{PROPERTIES}.{name}"), value, &origin));
     }
 
     /// Reads rules of single tenants, below [`TENANTS`]: one of a few names for each `TENANT.ITEM`.
@@ -233,7 +255,9 @@ impl Reader {
         let keys: Vec<String> = items.iter().map(|item| format!("TENANT.{item}")).collect();
         let (values, keys) = (values.join(", "), keys.join(", "));
         let allowed = format!("{keys}, each {values}");
-        self.docs.push(KeyDoc { key: TENANTS, help, default: None, allowed });
+        let form =
+            Form::Tenants { items: items.to_vec(), values: names.iter().map(|(name, _)| (*name).to_owned()).collect() };
+        self.docs.push(KeyDoc { key: TENANTS, help, default: None, allowed, form });
         let prefix = format!("{TENANTS}.");
         let mut tenants: BTreeMap<String, BTreeMap<&'static str, T>> = BTreeMap::new();
         for (key, Entry { raw, origin }) in &self.sources.entries {
@@ -246,7 +270,8 @@ impl Reader {
                 _ => None,
             };
             let problem = match (rule, value) {
-                (Some((tenant, item)), Some((_, value))) => {
+                (Some((tenant, item)), Some((name, value))) => {
+                    self.in_force.push(InForce::set(key, (*name).into(), origin));
                     tenants.entry(tenant.to_owned()).or_default().insert(item, *value);
                     continue;
                 }
@@ -274,6 +299,7 @@ impl Reader {
             help,
             default: None,
             allowed: format!("NAME=VALUE, each VALUE of {allowed}"),
+            form: Form::NamedLists(values.iter().map(|(value, _)| (*value).to_owned()).collect()),
         });
         let prefix = format!("{all}.");
         let mut lists = BTreeMap::new();
@@ -286,7 +312,10 @@ impl Reader {
             };
             let value = |word: &&str| values.iter().find(|(value, _)| value == word).map(|(_, value)| *value);
             match words.iter().map(value).collect::<Option<Vec<T>>>() {
-                Some(list) if !list.is_empty() && !name.is_empty() => drop(lists.insert(name.to_owned(), list)),
+                Some(list) if !list.is_empty() && !name.is_empty() => {
+                    self.in_force.push(InForce::set(key, Value::from(words.clone()), origin));
+                    lists.insert(name.to_owned(), list);
+                }
                 _ => self.mistakes.push(Mistake {
                     origin: origin.clone(),
                     key: Some(key.clone()),
@@ -314,7 +343,7 @@ impl Reader {
     /// # Errors
     /// All mistakes, if there are any.
     pub(super) fn finish(self) -> Result<(), Mistakes> {
-        let Self { sources, docs, mistakes } = self;
+        let Self { sources, docs, mistakes, .. } = self;
         let known = || docs.iter().map(|doc| doc.key);
         let is_known = |key: &str| {
             let is_below = |name: &&str| key.strip_prefix(*name).is_some_and(|rest| rest.starts_with('.'));
@@ -341,6 +370,19 @@ impl Reader {
         self.sources.foreign.clone()
     }
 
+    /// Returns all settings in force, in the order of their keys.
+    pub(super) fn in_force(&mut self) -> Vec<InForce> {
+        let unset = self.docs.iter().filter(|doc| NAMED_BY_USER.contains(&doc.key));
+        let is_below = |key: &str, all: &str| key.strip_prefix(all).is_some_and(|rest| rest.starts_with('.'));
+        let unset = unset.filter(|doc| !self.in_force.iter().any(|setting| is_below(&setting.key, doc.key)));
+        let unset: Vec<InForce> = unset.map(|doc| InForce::unset(doc.key)).collect();
+        let mut all = std::mem::take(&mut self.in_force);
+        all.extend(unset);
+        let order = |key: &str| self.docs.iter().position(|doc| doc.key == key || is_below(key, doc.key));
+        all.sort_by_cached_key(|setting| (order(&setting.key), setting.key.clone()));
+        all
+    }
+
     /// Returns the reference of all keys that were read.
     pub(super) fn into_docs(self) -> Vec<KeyDoc> {
         self.docs
@@ -352,17 +394,51 @@ impl Reader {
         help: &'static str,
         default: Option<String>,
         allowed: String,
+        form: Form,
         parse: impl FnOnce(&Raw) -> Option<T>,
     ) -> Option<T> {
         debug_assert!(self.docs.iter().all(|doc| doc.key != key), "{key} is read twice");
         let entry = self.sources.entries.get(key);
         let value = entry.and_then(|entry| parse(&entry.raw));
+        let given = entry.filter(|_| value.is_some());
+        let typed = default.as_ref().map(|text| Raw::Typed(text.clone()));
+        let default_value = typed.and_then(|raw| json_of(&form, &raw));
+        let in_force = given.map_or(default_value.clone(), |entry| json_of(&form, &entry.raw));
+        let origin = given.map_or(Origin::Default, |entry| entry.origin.clone());
+        let is_default = in_force == default_value;
+        self.in_force.push(InForce { key: key.to_owned(), value: in_force.map(hidden), origin, is_default });
         if let (Some(Entry { raw, origin }), None) = (entry, &value) {
             let problem = format!("{} is not allowed; allowed: {allowed}", shown(raw));
             self.mistakes.push(Mistake { origin: origin.clone(), key: Some(key.to_owned()), problem });
         }
-        self.docs.push(KeyDoc { key, help, default, allowed });
+        self.docs.push(KeyDoc { key, help, default, allowed, form });
         value
+    }
+}
+
+/// Returns the items of a list. Outside the file, commas separate them.
+fn items_of(raw: &Raw) -> Option<Vec<String>> {
+    match raw {
+        Raw::Typed(text) => Some(text.split(',').map(|item| item.trim().to_owned()).collect()),
+        Raw::Text(text) => Some(vec![text.clone()]),
+        Raw::List(items) => items.clone(),
+        _ => None,
+    }
+}
+
+/// Returns an allowed value as JSON.
+fn json_of(form: &Form, raw: &Raw) -> Option<Value> {
+    match (form, raw) {
+        (Form::Integer(_), Raw::Typed(text)) => text.trim().replace('_', "").parse::<u64>().ok().map(Value::from),
+        (Form::Boolean, Raw::Typed(text)) => boolean_of(text).map(Value::from),
+        (Form::Share, Raw::Typed(text) | Raw::Fraction(text)) => {
+            text.trim().replace('_', "").parse::<f64>().ok().map(Value::from)
+        }
+        (Form::List(_), raw) => items_of(raw).map(Value::from),
+        (_, Raw::Integer(value)) => value.map(Value::from),
+        (_, Raw::Boolean(value)) => Some(Value::from(*value)),
+        (_, Raw::Typed(text) | Raw::Text(text)) => Some(Value::from(text.as_str())),
+        _ => None,
     }
 }
 

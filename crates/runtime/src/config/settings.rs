@@ -9,6 +9,7 @@ pub use callers::{Access, AccessRule, AccessRules, Algorithm, Auth, Scope};
 pub use http::{Http, Shares, TlsFiles};
 pub use snapshot::Snapshot;
 
+use super::in_force::InForce;
 use super::property_files;
 use super::reader::{Reader, Rule};
 use super::sources::{PROPERTIES, PROPERTY_FILES};
@@ -50,6 +51,8 @@ pub struct Settings {
     pub telemetry: Telemetry,
     /// Variables of the environment that were ignored because Kubernetes sets them for a Service.
     pub foreign_variables: Vec<String>,
+    /// All settings with their values and origins, without secrets.
+    pub in_force: Vec<InForce>,
 }
 
 /// The event log.
@@ -187,20 +190,38 @@ pub enum LogFormat {
     Json,
 }
 
-const HOST_PORT: Rule = Rule { allowed: "HOST:PORT", holds: is_host_port };
-const HOST_PORTS: Rule =
-    Rule { allowed: "HOST:PORT, several separated by commas", holds: |text| text.split(',').all(is_host_port) };
+const HOST_PORT: Rule = Rule { allowed: "HOST:PORT", holds: is_host_port, pattern: Some(r"^\s*\S+:\+?[0-9]+\s*$") };
+const HOST_PORTS: Rule = Rule {
+    allowed: "HOST:PORT, several separated by commas",
+    holds: |text| text.split(',').all(is_host_port),
+    pattern: Some(r"^\s*\S+:\+?[0-9]+\s*(,\s*\S+:\+?[0-9]+\s*)*$"),
+};
 const HOST: Rule = Rule {
     allowed: "a host without a port, or *",
     holds: |text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:[],".contains(&byte)),
+    pattern: Some(r"^[^/:\[\],\s]+$"),
 };
-const ORIGIN: Rule = Rule { allowed: "https://HOST, http://HOST, the same with :PORT, or *", holds: is_origin };
-const TOPIC: Rule = Rule { allowed: "1 to 249 letters, digits, dots, dashes and underscores", holds: is_topic };
-const NOT_EMPTY: Rule = Rule { allowed: "any text but an empty one", holds: |text| !text.trim().is_empty() };
-const OTLP_URL: Rule = Rule { allowed: "http://HOST:PORT or https://HOST:PORT, also with a path", holds: is_base_url };
+const ORIGIN: Rule = Rule {
+    allowed: "https://HOST, http://HOST, the same with :PORT, or *",
+    holds: is_origin,
+    pattern: Some(r"^(\*|https?://[^/?#@\s]+)$"),
+};
+const TOPIC: Rule = Rule {
+    allowed: "1 to 249 letters, digits, dots, dashes and underscores",
+    holds: is_topic,
+    pattern: Some("^[A-Za-z0-9._-]{1,249}$"),
+};
+const NOT_EMPTY: Rule =
+    Rule { allowed: "any text but an empty one", holds: |text| !text.trim().is_empty(), pattern: Some(r"\S") };
+const OTLP_URL: Rule = Rule {
+    allowed: "http://HOST:PORT or https://HOST:PORT, also with a path",
+    holds: is_base_url,
+    pattern: Some("^https?://[^?#@]+$"),
+};
 const FILTER: Rule = Rule {
     allowed: "levels (error, warn, info, debug, trace, off), also by module: info,receipts_log=debug",
     holds: |text| telemetry::parse_filter(text).is_ok(),
+    pattern: None,
 };
 
 fn is_host_port(text: &str) -> bool {
@@ -255,6 +276,7 @@ impl Settings {
             query: Query::read(from),
             telemetry: Telemetry::read(from),
             foreign_variables: Vec::new(),
+            in_force: Vec::new(),
         };
         settings.check(from);
         settings

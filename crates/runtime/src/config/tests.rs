@@ -544,3 +544,122 @@ fn docs_hold_the_reference_of_the_code() {
         "docs/configuration.md is not up to date: RECEIPTS_TEST_BLESS=1 cargo test -p receipts-runtime"
     );
 }
+
+#[test]
+fn committed_schema_is_that_of_the_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/config/v1.schema.json");
+    let wanted = schema();
+    if std::env::var_os("RECEIPTS_TEST_BLESS").is_some() {
+        let text = serde_json::to_string_pretty(&wanted).expect("JSON");
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("schemas/ is writable");
+        std::fs::write(&path, format!("{text}\n")).expect("schemas/ is writable");
+    }
+    let found = std::fs::read(&path).expect("schemas/config/v1.schema.json");
+    let found: serde_json::Value = serde_json::from_slice(&found).expect("JSON");
+    assert!(
+        found == wanted,
+        "schemas/config/v1.schema.json is not up to date: RECEIPTS_TEST_BLESS=1 cargo test -p receipts-runtime"
+    );
+}
+
+/// What an editor says of a file: the paths of its mistakes.
+fn marked(text: &str) -> Vec<String> {
+    let value: serde_json::Value = toml::from_str(text).expect("TOML");
+    let validator = jsonschema::validator_for(&schema()).expect("a schema");
+    validator.iter_errors(&value).map(|error| error.instance_path().to_string()).collect()
+}
+
+/// Files that are right, in all forms that values take.
+const RIGHT: [&str; 7] = [
+    "",
+    "data_dir = \"/var/lib/receipts\"\nhttp.listen = \"localhost:0\"\nsecret_files_strict = true\n",
+    "[http]\nlisten = \"[::1]:80\"\nallowed_origins = [\"https://a.example:81\", \"*\"]\nallowed_hosts = \"b\"\n",
+    "[kafka]\nbootstrap = \"a:1, b:2\"\n[kafka.properties]\nsecurity.protocol = \"SSL\"\n\"linger.ms\" = 5\ndebug = true\n",
+    "[access.tenants]\nacme.read = \"scope\"\n\"b.example\".counts = \"nobody\"\nc.d.unread = \"sender\"\n",
+    "[auth]\nissuer = \"https://id.example\"\nalgorithms = [\"EdDSA\", \"ES384\"]\n[auth.scope_map]\n\
+     chat-admin = \"receipts:members  receipts:write\"\na.b = [\"receipts:own\"]\n",
+    "[projector]\nunwrap = \"confluent\"\nretention_ms = 1\n[telemetry]\nlog_filter = \"info,receipts_log=debug\"\n",
+];
+
+#[test]
+fn right_files_have_no_marks_in_an_editor() {
+    for text in RIGHT {
+        load(Some(toml(text).path()), [], &[]).unwrap_or_else(|mistakes| panic!("{text}: {mistakes}"));
+        assert_eq!(marked(text), [""; 0], "{text}");
+    }
+    let all: Vec<String> = load(None, [], &[]).expect("no mistake").in_force.iter().map(InForce::toml).collect();
+    assert_eq!(marked(&all.join("\n")), [""; 0], "the defaults");
+}
+
+#[test]
+fn an_editor_marks_misspelt_keys_and_values() {
+    for (text, path) in [
+        ("data_dirr = \"x\"", ""),
+        ("[htpp]\nlisten = \"a\"", ""),
+        ("[http]\nlisten_at = \"127.0.0.1:1\"", "/http"),
+        ("[http]\nlisten = \"here\"", "/http/listen"),
+        ("[log]\npartitions = 0", "/log/partitions"),
+        ("[log]\npartitions = \"4\"", "/log/partitions"),
+        ("[projector]\nunwrap = \"avro\"", "/projector/unwrap"),
+        ("[projector]\nupdates = \"yes\"", "/projector/updates"),
+        ("[query]\nprojectors = [\"a\"]", "/query/projectors"),
+        ("[access.tenants.acme]\nread = \"all\"", "/access/tenants/acme/read"),
+        ("[access.tenants.acme]\nunred = \"scope\"", "/access/tenants/acme/unred"),
+        ("[auth.scope_map]\nadmin = \"receipts:reed\"", "/auth/scope_map/admin"),
+        ("[kafka.properties]\ndebug = 1.5", "/kafka/properties/debug"),
+    ] {
+        assert!(load(Some(self::toml(text).path()), [], &[]).is_err(), "{text}");
+        assert_eq!(marked(text), [path], "{text}");
+    }
+}
+
+#[test]
+fn settings_in_force_name_their_origin() {
+    let file = toml("[http]\nlisten = \"127.0.0.1:9\"\n\n[kafka.properties]\nsecurity.protocol = \"SSL\"\n");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (many, password) = (folder.path().join("many"), folder.path().join("password"));
+    std::fs::write(&many, "# ours\nssl.key.password=hush\nlinger.ms=7\n").expect("written");
+    std::fs::write(&password, "s3cret\n").expect("written");
+    let pairs = [
+        ("RECEIPTS_KAFKA__PROPERTIES_FILE", many.to_str().expect("UTF-8")),
+        ("RECEIPTS_KAFKA__PROPERTY_FILES__SASL__PASSWORD", password.to_str().expect("UTF-8")),
+        ("RECEIPTS_LOG", "debug"),
+    ];
+    let flags =
+        [flag("kafka.properties", "linger.ms=5"), flag("log.partitions", "12"), flag("snapshot.url", "s3://u:p@b")];
+    let settings = load(Some(file.path()), env(&pairs), &flags).expect("no mistake");
+    let of = |key: &str| {
+        let mut found = settings.in_force.iter().filter(|setting| setting.key == key);
+        let setting = found.next().unwrap_or_else(|| panic!("{key}"));
+        assert!(found.next().is_none(), "{key} stands twice");
+        (
+            setting.toml(),
+            setting.origin.to_string().replace(&file.path().display().to_string(), "F"),
+            setting.is_default,
+        )
+    };
+    for (key, line, origin, is_default) in [
+        ("http.listen", "http.listen = \"127.0.0.1:9\"", "file F line 2", false),
+        ("http.insecure_listen", "http.insecure_listen = false", "default", true),
+        ("kafka.bootstrap", "# kafka.bootstrap is not set", "default", true),
+        ("access.tenants", "# access.tenants is not set", "default", true),
+        ("log.partitions", "log.partitions = 12", "flag --log-partitions", true),
+        ("telemetry.log_filter", "telemetry.log_filter = \"debug\"", "environment variable RECEIPTS_LOG", false),
+        ("snapshot.url", "snapshot.url = \"s3://(secret)@b\"", "flag --snapshot-url", false),
+        ("kafka.properties.linger.ms", "kafka.properties.\"linger.ms\" = \"5\"", "flag --kafka-properties", false),
+        (
+            "kafka.properties.security.protocol",
+            "kafka.properties.\"security.protocol\" = \"SSL\"",
+            "file F line 5",
+            false,
+        ),
+    ] {
+        assert_eq!(of(key), (line.to_owned(), origin.to_owned(), is_default), "{key}");
+    }
+    let hidden = of("kafka.properties.ssl.key.password");
+    assert_eq!(hidden.0, "# kafka.properties.\"ssl.key.password\" = (secret)");
+    assert!(hidden.1.ends_with("many line 2"), "{hidden:?}");
+    assert!(of("kafka.properties.sasl.password").0.ends_with("(secret)"));
+    let all = format!("{:?}", settings.in_force);
+    assert!(!all.contains("hush") && !all.contains("s3cret"), "{all}");
+}

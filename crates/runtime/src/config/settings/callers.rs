@@ -144,12 +144,15 @@ pub enum AccessRule {
 const URL: Rule = Rule {
     allowed: "https://HOST/PATH or http://HOST/PATH, without a user, a password and a fragment",
     holds: is_http_url,
+    pattern: Some("^https?://"),
 };
 const ALGORITHM: Rule = Rule {
     allowed: "HS256, RS256, PS256, ES256, ES384 or EdDSA (also Ed25519)",
     holds: |text| algorithm_of(text).is_some(),
+    pattern: Some("^(HS256|RS256|PS256|ES256|ES384|EdDSA|Ed25519)$"),
 };
-const TENANT: Rule = Rule { allowed: "a text of 1 to 128 bytes without a slash", holds: is_tenant };
+const TENANT: Rule =
+    Rule { allowed: "a text of 1 to 128 bytes without a slash", holds: is_tenant, pattern: Some("^[^/]{1,128}$") };
 
 fn algorithm_of(text: &str) -> Option<Algorithm> {
     match text {

@@ -165,7 +165,7 @@ async function message(url, colorScheme, size) {
         await canvas.getAttribute("aria-label"),
         `${(before + readers.length).toLocaleString("en")} of ${people.toLocaleString("en")} dots are filled`,
     );
-    await canvas.hover({ position: { x: 0, y: 0 } });
+    await canvas.hover({ position: { x: 0.5, y: 0.5 } });
     await shows(page, "p000000: read");
     await page.getByRole("tab", { name: /^Unread / }).click();
     await page

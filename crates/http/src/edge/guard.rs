@@ -7,7 +7,7 @@
 use crate::edge::connections::NoRoom;
 use crate::problem::{Code, Problem};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, Version, header};
+use axum::http::{HeaderMap, HeaderName, Method, Version, header};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -42,8 +42,18 @@ pub(crate) async fn admit(State(guard): State<Arc<Guard>>, request: Request) -> 
         return Err(Problem::new(Code::Overloaded).detail(detail));
     }
     let host = host(&request)?;
-    guard.check(host, request.headers())?;
+    guard.check(host, request.headers(), follows_link(&request))?;
     Ok(request)
+}
+
+/// Whether a person has followed a link to the page at `/`. Such a request shows that page and
+/// nothing else; the page with the link cannot read it (Fetch Metadata, Resource Isolation Policy).
+fn follows_link(request: &Request) -> bool {
+    let says = |name: &str, value: &str| request.headers().get_all(name).iter().eq([value]);
+    request.method() == Method::GET
+        && request.uri().path() == "/"
+        && says("sec-fetch-mode", "navigate")
+        && says("sec-fetch-dest", "document")
 }
 
 /// Returns the host that a request names. HTTP/1.1 requires exactly one (RFC 9112, section 3.2).
@@ -71,7 +81,7 @@ fn host(request: &Request) -> Result<Option<&str>, Problem> {
 }
 
 impl Guard {
-    fn check(&self, host: Option<&str>, headers: &HeaderMap) -> Result<(), Problem> {
+    fn check(&self, host: Option<&str>, headers: &HeaderMap, follows_link: bool) -> Result<(), Problem> {
         let (hosts, origins) = match self {
             Self::Credentials => return Ok(()),
             Self::Browsers { origins } => (None, origins),
@@ -103,7 +113,7 @@ impl Guard {
             ));
         }
         let is_cross_site = headers.get_all(SEC_FETCH_SITE).iter().any(|site| site.as_bytes() == b"cross-site");
-        if is_cross_site && !listed(origins, origin.unwrap_or("*")) {
+        if is_cross_site && !follows_link && !listed(origins, origin.unwrap_or("*")) {
             let detail = "must not be cross-site without an Origin of http.allowed_origins";
             return Err(refused("/Sec-Fetch-Site", detail, advice));
         }
@@ -144,11 +154,17 @@ mod tests {
     use axum::body::Body;
 
     fn check(guard: &Guard, headers: &[(&str, &str)]) -> Result<(), Code> {
+        check_of(guard, Method::POST, "/v1/events", headers)
+    }
+
+    fn check_of(guard: &Guard, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<(), Code> {
         let mut request = Request::new(Body::empty());
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().unwrap();
         for (name, value) in headers {
             request.headers_mut().append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
-        let checked = host(&request).and_then(|host| guard.check(host, request.headers()));
+        let checked = host(&request).and_then(|host| guard.check(host, request.headers(), follows_link(&request)));
         checked.map_err(|problem| problem.code())
     }
 
@@ -223,6 +239,22 @@ mod tests {
             assert_eq!(check(&guard, &[&[own], headers].concat()), Err(Code::Forbidden), "{headers:?}");
         }
         assert_eq!(check(&loopback(&[], &["*"]), &[own, ("origin", "null"), site("cross-site")]), Ok(()));
+    }
+
+    /// INV-LOCAL
+    #[test]
+    fn link_of_a_foreign_page_leads_to_the_page_alone() {
+        let link = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        let headers = |host| [&[("host", host)], &link[..]].concat();
+        let own = headers("localhost:8080");
+        let guard = loopback(&[], &[]);
+        assert_eq!(check_of(&guard, Method::GET, "/", &own), Ok(()));
+        for (method, path) in [(Method::POST, "/"), (Method::GET, "/v1/updates"), (Method::GET, "/metrics")] {
+            assert_eq!(check_of(&guard, method.clone(), path, &own), Err(Code::Forbidden), "{method} {path}");
+        }
+        let framed: Vec<_> = own.iter().map(|h| if h.0 == "sec-fetch-dest" { (h.0, "iframe") } else { *h }).collect();
+        assert_eq!(check_of(&guard, Method::GET, "/", &framed), Err(Code::Forbidden));
+        assert_eq!(check_of(&guard, Method::GET, "/", &headers("evil.example")), Err(Code::Forbidden));
     }
 
     /// INV-LOCAL

@@ -72,7 +72,8 @@ export async function allMembers(conversation_id, message_id, filter) {
     }
 }
 
-export const readiness = () => fetch("/readyz").then((answer) => answer.json());
+/** Returns the readiness, or null if it is at another listener (`http.admin_listen`). */
+export const readiness = () => fetch("/readyz").then((answer) => (answer.status === 404 ? null : answer.json()));
 export const metrics = () => fetch("/metrics").then((answer) => (answer.ok ? answer.text() : ""));
 
 /**

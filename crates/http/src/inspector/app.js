@@ -7,6 +7,7 @@ import { message } from "./message.js";
 import { operations } from "./operations.js";
 import { playground } from "./playground.js";
 
+const CATCHING_UP = "Catching up with the log";
 const views = { playground, message, operations };
 const view = document.querySelector("#view");
 const credential = document.querySelector("#credential");
@@ -34,9 +35,13 @@ async function showHealth() {
     let text = "The service does not answer";
     try {
         const ready = await readiness();
-        const partitions = ready.partitions ?? 0;
-        state = ready.caught_up ? "good" : "wait";
-        text = ready.caught_up ? `Ready, ${plural(partitions, "partition")}` : "Catching up with the log";
+        state = ready === null || ready.caught_up ? "good" : "wait";
+        text =
+            ready === null
+                ? "Running"
+                : ready.caught_up
+                  ? `Ready, ${plural(ready.partitions, "partition")}`
+                  : CATCHING_UP;
     } catch {
         // The text says it.
     }

@@ -36,14 +36,14 @@ export class Dots {
     }
 
     /**
-   * Shows an audience: the named people by kind, and dots without names up to `total`. Of a person in
-   * several lists, which were walked one after the other, the last one counts.
-   */
-  show(people, total) {
-    const kinds = new Map(Object.entries(people).flatMap(([kind, ids]) => ids.map((id) => [id, KINDS[kind]])));
-    const named = [...kinds].sort(([a], [b]) => (a < b ? -1 : 1));
-    const count = Math.max(total, named.length);
-    this.#names = named.map(([id]) => id);
+     * Shows an audience: the named people by kind, and dots without names up to `total`. Of a person in
+     * several lists, which were walked one after the other, the last one counts.
+     */
+    show(people, total) {
+        const kinds = new Map(Object.entries(people).flatMap(([kind, ids]) => ids.map((id) => [id, KINDS[kind]])));
+        const named = [...kinds].sort(([a], [b]) => (a < b ? -1 : 1));
+        const count = Math.max(total, named.length);
+        this.#names = named.map(([id]) => id);
         this.#index = new Map(this.#names.map((id, at) => [id, at]));
         this.#kinds = new Uint8Array(count).fill(KINDS.unnamed);
         named.forEach(([, kind], at) => {
@@ -112,7 +112,7 @@ export class Dots {
         context.fillStyle = flash > 0 ? palette[4] : palette[this.#kinds[at]];
         if (this.#size < 6) {
             // With a gap, the smallest dots would be half as dark.
-      const side = this.#size < 4 ? this.#size : this.#size - 1;
+            const side = this.#size < 4 ? this.#size : this.#size - 1;
             context.fillRect(x, y, side, side);
             return;
         }

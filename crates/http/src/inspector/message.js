@@ -107,11 +107,11 @@ export function message(view, [conversation, id]) {
         if (now.status !== "ok") return;
         if (now.audience_count <= DOTS_MAX) {
             // A person moves from unread to the others only. So nobody is missed if unread is walked first.
-      const ids = {};
-      for (const one of ["unread", "departed", "read"]) {
-        ids[one] = (await allMembers(conversation, id, one)).map((member) => member.user_id);
-      }
-      dots.show(ids, now.audience_count);
+            const ids = {};
+            for (const one of ["unread", "departed", "read"]) {
+                ids[one] = (await allMembers(conversation, id, one)).map((member) => member.user_id);
+            }
+            dots.show(ids, now.audience_count);
         } else {
             fill(pointed, `More than ${number(DOTS_MAX)} people are too many for dots.`);
         }

@@ -137,7 +137,7 @@ export function operations(view) {
         const shown = (value, text = number) => (value === undefined ? "–" : text(value));
         const seconds = (value) => `${number(Math.round(value * 10) / 10)} s`;
         const mebibytes = (value) => `${number(Math.round(value / 104857.6) / 10)} MiB`;
-        fill(state, `${ready.caught_up ? "Caught up" : "Behind"}, looked at ${clock(Date.now())}`);
+        fill(state, `${ready?.caught_up ? "Caught up" : "Behind"}, looked at ${clock(Date.now())}`);
         fill(
             partitions,
             all.length === 0

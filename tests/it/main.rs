@@ -7,6 +7,7 @@ mod client;
 mod command_line;
 mod dead_letters;
 mod demo;
+mod ephemeral;
 mod lists;
 mod many_partitions;
 mod migration;

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -40,14 +40,24 @@ test("both kinds of modules load", () => {
   assert.equal(run("use.cjs", required), "ReceiptsProblem");
 });
 
+test("only the module for tests needs Node", () => {
+  const modules = files.filter((name) => /^dist\/.*\.js$/.test(name));
+  const ofNode = modules.filter((name) => readFileSync(join(installed, name), "utf8").includes("node:"));
+  assert.deepEqual(ofNode.sort(), ["dist/cjs/testing.js", "dist/esm/testing.js"]);
+  const imported = modules.filter((name) => /testing\.js["']/.test(readFileSync(join(installed, name), "utf8")));
+  assert.deepEqual(imported, [], "no other module imports it");
+});
+
 test("types are found, and narrow on the status", () => {
   const program = `
     import { ReceiptsClient, type Receipt, type ReceiptUpdate } from "receipts-client";
+    import { startService } from "receipts-client/testing";
     export const client = new ReceiptsClient({ baseURL: "", token: () => "t" });
     export function counts(receipt: Receipt, { status, read_count }: ReceiptUpdate): number {
       if (status === "ok") return read_count;
       return receipt.status === "ok" ? receipt.read_count + receipt.version : 0;
     }
+    export const own = async (): Promise<ReceiptsClient> => (await startService({ flags: [] })).client({ tenant: "t" });
     export async function show(): Promise<number[]> {
       const receipts = await client.getMessageReadReceipts([]);
       return receipts.flatMap(({ status, read_count }) => (status === "ok" ? [read_count] : []));

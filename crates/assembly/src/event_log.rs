@@ -2,7 +2,7 @@
 //! Reads no event.
 
 use crate::beginning;
-use crate::data_dir::{DataDir, InUse, LogIdentity};
+use crate::data_dir::{DataDir, InUse, LogIdentity, random};
 use crate::parts::fold_limits;
 use crate::tokens::TokenEndpoint;
 use anyhow::anyhow;
@@ -21,7 +21,7 @@ pub struct EventLog {
     pub log: Arc<dyn Inspect>,
     /// Its identity, which distinguishes it from other logs.
     pub identity: LogIdentity,
-    /// Its name for people: `embedded`, or the brokers.
+    /// Its name for people: `embedded`, `memory`, or the brokers.
     pub name: String,
     /// The data directory, if it was opened together with the log. No other process uses the
     /// directory meanwhile.
@@ -129,6 +129,18 @@ fn of_embedded(settings: &Settings, data: &DataDir) -> Result<EventLog, Failure>
     let identity = data.embedded_log()?;
     let log = EmbeddedLog::open(&data.log(), count)?;
     Ok(EventLog { log: Arc::new(log), identity, name: "embedded".to_owned(), data: None })
+}
+
+/// Makes an empty log in memory, which ends with the process and writes no file.
+///
+/// # Errors
+/// If the operating system gives no random bytes for its id.
+pub fn log_in_memory(settings: &Settings) -> Result<EventLog, Failure> {
+    let id = receipts_event::hex(&random::<16>()?);
+    let partitions = NonZeroU32::new(settings.log.partitions).expect("the settings allow no 0");
+    let log = EmbeddedLog::in_memory(partitions, &id)?;
+    let identity = LogIdentity::Embedded { id };
+    Ok(EventLog { log: Arc::new(log), identity, name: "memory".to_owned(), data: None })
 }
 
 /// Opens the data directory if it holds a log.

@@ -21,13 +21,13 @@ pub use bounds::{AnswersFrom, connections, limits, waits_max};
 pub use callers::{access, authenticate, cors, guard};
 pub use data_dir::{DataDir, InUse, LogIdentity, random};
 pub use event_log::{
-    EventLog, connect, creating_kafka_settings, embedded_partitions, kafka_name, kafka_settings, log_location,
-    open_existing_log, open_existing_log_with_store, open_log_beside_service, require_bootstrap,
+    EventLog, connect, creating_kafka_settings, embedded_partitions, kafka_name, kafka_settings, log_in_memory,
+    log_location, open_existing_log, open_existing_log_with_store, open_log_beside_service, require_bootstrap,
 };
 pub use http_edge::{HttpEdge, Listeners, inspector, listen};
 pub use parts::{
     ACKNOWLEDGE_TIMEOUT, consumer_group, fold_limits, follow_updates, ingest, open_log_and_store, open_projector,
-    snapshot_destination, stop_projector,
+    projector_in_memory, snapshot_destination, stop_projector,
 };
 pub use process::{on_thread, run};
 pub use secrets::{check_settings, operator_secret, operator_secret_of_holder, shared_secret};

@@ -118,17 +118,28 @@ pub fn open_projector(
     among_others: bool,
 ) -> Result<Projector, Failure> {
     let snapshots = snapshot_settings(settings, data, &opened.identity)?;
-    Ok(start_projector(settings, data, &*opened.log, among_others, snapshots)?)
+    Ok(start_projector(settings, Some(data), &*opened.log, among_others, snapshots)?)
+}
+
+/// Starts to fold a log into a store in memory, which ends with the projector. Takes no snapshots.
+///
+/// # Errors
+/// If the log cannot be used.
+pub fn projector_in_memory(settings: &Settings, log: &dyn Log) -> Result<Projector, Failure> {
+    Ok(start_projector(settings, None, log, false, None)?)
 }
 
 /// Stops a projector and then its log. A process that has lost its name in the consumer group
-/// forgets it, so that its next start does not take it from the process that has it now.
+/// forgets it, so that its next start does not take it from the process that has it now. A
+/// projector in memory has no data directory.
 ///
 /// # Errors
 /// Why the projector had stopped by itself, or could not stop in order.
-pub fn stop_projector(projector: Projector, log: Arc<dyn Inspect>, data: &DataDir) -> Result<(), Failure> {
+pub fn stop_projector(projector: Projector, log: Arc<dyn Inspect>, data: Option<&DataDir>) -> Result<(), Failure> {
     let stopped = projector.stop();
-    if log.contact().membership() == Membership::Fenced {
+    if let Some(data) = data
+        && log.contact().membership() == Membership::Fenced
+    {
         data.forget_instance()?;
     }
     drop(log);
@@ -144,7 +155,7 @@ pub fn consumer_group(name: &str, standby: bool) -> String {
 
 fn start_projector(
     settings: &Settings,
-    data: &DataDir,
+    data: Option<&DataDir>,
     log: &dyn Log,
     among_others: bool,
     snapshots: Option<SnapshotSettings>,
@@ -152,7 +163,7 @@ fn start_projector(
     let projector = &settings.projector;
     let standby = projector.standby;
     let how = ProjectorSettings {
-        dir: data.store(),
+        dir: data.map(DataDir::store),
         group: consumer_group(&projector.group, standby),
         limits: fold_limits(settings),
         fold_threads: projector.fold_threads,

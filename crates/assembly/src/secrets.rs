@@ -86,9 +86,9 @@ pub fn shared_secret(settings: &Settings) -> Result<Option<Secret>, Failure> {
 /// without one, the cursor key, which only readers of the data directory know.
 ///
 /// # Errors
-/// As [`shared_secret`] and [`DataDir::cursor_key`].
-pub fn operator_secret(settings: &Settings, data: &DataDir) -> Result<Secret, Failure> {
-    shared_secret(settings)?.map_or_else(|| Ok(from_key(&data.cursor_key()?)), Ok)
+/// As [`shared_secret`].
+pub fn operator_secret(settings: &Settings, key: &CursorKey) -> Result<Secret, Failure> {
+    Ok(shared_secret(settings)?.unwrap_or_else(|| from_key(key)))
 }
 
 /// Returns the same secret to a command that calls the process which holds the data directory.

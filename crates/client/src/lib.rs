@@ -37,6 +37,11 @@
 //! - **Errors are typed**: [`Error::Problem`] has the `type`, the `status` and the offending items
 //!   of RFC 9457.
 //!
+//! # Tests
+//! With the feature `testing`, `testing::EphemeralService` starts a real service for a test, without
+//! disk and Kafka.
+//!
+//! # Ids
 //! Proxies and URLs change some ids in paths: `.`, `..`, and those with `/`, `\`, `%` or control
 //! characters. The client sends these in bodies, so they are as good as others.
 
@@ -45,6 +50,8 @@ mod client;
 mod error;
 pub mod event;
 mod positions;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 mod types;
 mod updates;

@@ -272,7 +272,7 @@ struct Folded {
 fn project(name: &'static str, log: &KafkaLog, publish: bool) -> Result<(Phase, Folded), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let settings = Settings {
-        dir: dir.path().join("store"),
+        dir: Some(dir.path().join("store")),
         group: unique("bench"),
         limits: Limits::default(),
         fold_threads: number("fold-threads", 2) as u32,

@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     post(&log, ["long", "other"].map(joined).into_iter().chain(std::iter::once(sent("other", 0))))?;
     post(&log, (0..messages).map(|number| sent("long", number)))?;
     let settings = Settings {
-        dir: dir.path().join("store"),
+        dir: Some(dir.path().join("store")),
         group: "bench".into(),
         limits: Limits::default(),
         fold_threads: 1,

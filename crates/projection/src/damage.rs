@@ -6,7 +6,7 @@ use crate::settings::ProjectError;
 use receipts_metrics::catalogue;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Tells whether the error is damage, which only a rebuild repairs.
 pub(crate) fn is_damage(e: &FoldError) -> bool {
@@ -17,26 +17,27 @@ pub(crate) fn is_damage(e: &FoldError) -> bool {
 }
 
 /// The damaged partitions of a store. Each has a marker `pN.damaged` in the store's directory,
-/// whose text is the reason.
+/// whose text is the reason. A store in memory has no next start, and so no markers.
 pub(crate) struct Damage {
-    dir: PathBuf,
+    dir: Option<PathBuf>,
 }
 
 impl Damage {
-    pub(crate) fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: Option<PathBuf>) -> Self {
         Self { dir }
     }
 
-    fn marker(&self, partition: u32) -> PathBuf {
-        self.dir.join(format!("p{partition}.damaged"))
+    fn marker(&self, partition: u32) -> Option<PathBuf> {
+        Some(self.dir.as_ref()?.join(format!("p{partition}.damaged")))
     }
 
     /// Returns the recorded reason, unless the partition was rebuilt since.
     pub(crate) fn recorded(&self, partition: u32) -> Result<Option<String>, ProjectError> {
-        match fs::read(self.marker(partition)) {
+        let Some(marker) = self.marker(partition) else { return Ok(None) };
+        match fs::read(&marker) {
             Ok(why) => Ok(Some(String::from_utf8_lossy(&why).into_owned())),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(self.io("reading", partition, e)),
+            Err(e) => Err(io_error("reading", &marker, e)),
         }
     }
 
@@ -45,12 +46,15 @@ impl Damage {
         if !is_damage(e) {
             return;
         }
-        let marker = self.marker(partition);
+        let (Some(marker), Some(dir)) = (self.marker(partition), &self.dir) else {
+            tracing::error!(partition, error = %e, "the partition's state is damaged");
+            return;
+        };
         let recorded = File::create_new(&marker).and_then(|mut file| {
             file.write_all(e.to_string().as_bytes())?;
             file.sync_all()?;
             // The name too: without it the next start after a power cut would trust the state.
-            File::open(&self.dir)?.sync_all()
+            File::open(dir)?.sync_all()
         });
         match recorded {
             Ok(()) => {
@@ -71,16 +75,16 @@ impl Damage {
 
     /// Removes the marker, after the damaged state was dropped or replaced.
     pub(crate) fn clear(&self, partition: u32) -> Result<(), ProjectError> {
-        match fs::remove_file(self.marker(partition)) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.io("removing", partition, e)),
+        let Some(marker) = self.marker(partition) else { return Ok(()) };
+        match fs::remove_file(&marker) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(io_error("removing", &marker, e)),
             _ => Ok(()),
         }
     }
+}
 
-    fn io(&self, doing: &str, partition: u32, source: std::io::Error) -> ProjectError {
-        let doing = format!("{doing} {}", self.marker(partition).display());
-        receipts_store::Error::Io { doing, source }.into()
-    }
+fn io_error(doing: &str, marker: &Path, source: std::io::Error) -> ProjectError {
+    receipts_store::Error::Io { doing: format!("{doing} {}", marker.display()), source }.into()
 }
 
 #[cfg(test)]
@@ -90,7 +94,7 @@ mod tests {
     #[test]
     fn damage_is_recorded_once_until_it_is_cleared() {
         let dir = tempfile::tempdir().unwrap();
-        let damage = Damage::new(dir.path().to_owned());
+        let damage = Damage::new(Some(dir.path().to_owned()));
         damage.record(3, &receipts_fold::Error::Broken("a message"));
         damage.record(3, &receipts_fold::Error::Broken("a filter"));
         assert!(damage.recorded(3).unwrap().is_some_and(|why| why.contains("a message")));
@@ -103,7 +107,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_no_damage() {
         let dir = tempfile::tempdir().unwrap();
-        let damage = Damage::new(dir.path().to_owned());
+        let damage = Damage::new(Some(dir.path().to_owned()));
         let full = std::io::Error::from(ErrorKind::StorageFull);
         damage.record(0, &receipts_store::Error::Io { doing: "reading".into(), source: full }.into());
         assert_eq!(damage.recorded(0).unwrap(), None);

@@ -48,9 +48,8 @@ impl Shard {
         };
         let next = partition.fold.next_offset();
         let settings = &self.shared.settings;
-        // The store is a folder of the data directory.
-        let data_dir = settings.dir.parent().unwrap_or(&settings.dir);
-        let current = Current { first_offset, end_offset, limits: &settings.limits, data_dir, log };
+        let (limits, data_dir) = (&settings.limits, settings.data_dir());
+        let current = Current { first_offset, end_offset, limits, data_dir, log };
         match current.check_origin(number, next, partition.fold.origin()) {
             Ok(()) => {}
             Err(Refusal::Contradiction(sentence)) => return refuse(sentence),
@@ -72,7 +71,7 @@ impl Shard {
     fn take_up(&self, number: u32, first_offset: u64, end_offset: u64, log: &dyn Peek) -> Result<u64, ProjectError> {
         let cell = self.cell(number);
         let settings = &self.shared.settings;
-        let (limits, data_dir) = (settings.limits, settings.dir.parent().unwrap_or(&settings.dir));
+        let (limits, data_dir) = (settings.limits, settings.data_dir());
         let state = cell.partition.read().as_ref().map(|p| (p.fold.next_offset(), p.position, p.fold.last_record()));
         let refuse = |detail: String| Err(ProjectError::Partition { partition: number, detail });
         let Some((next, position, last)) = state else { return refuse("its held state is gone".into()) };

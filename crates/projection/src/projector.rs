@@ -44,7 +44,10 @@ impl Projector {
     ) -> Result<Self, ProjectError> {
         // A quarter of the memory is sled's own cache, for pages that are not decoded in memory.
         let sled = SledSettings { cache_bytes: (settings.memory_bytes / 4) as u64, sync: settings.sync };
-        let store = SledStore::open(&settings.dir, sled)?;
+        let store = match &settings.dir {
+            Some(dir) => SledStore::open(dir, sled)?,
+            None => SledStore::in_memory()?,
+        };
         let snapshots = settings.snapshots.clone();
         let (limits, now_ms) = (settings.limits, settings.now_ms);
         let (store, publishes) = (Arc::new(store), settings.publish);

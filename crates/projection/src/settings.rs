@@ -3,7 +3,7 @@
 use receipts_fold::Limits;
 use receipts_objects::Destination;
 use receipts_snapshots::{Keep, Snapshots};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +19,8 @@ pub const APPEND_RETRY_MAX: Duration = Duration::from_secs(1);
 /// The settings of a projector.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The directory of the store.
-    pub dir: PathBuf,
+    /// The directory of the store; `None` keeps the store in memory, where it ends with the process.
+    pub dir: Option<PathBuf>,
     /// The consumer group. It shares the partitions among projectors.
     pub group: String,
     /// The settings that decide answers.
@@ -69,6 +69,15 @@ pub struct Settings {
     pub stale_max: Duration,
     /// The snapshots; `None` if there are none.
     pub snapshots: Option<SnapshotSettings>,
+}
+
+impl Settings {
+    /// Returns the data directory, of which the store is a folder; an empty path for a store in
+    /// memory.
+    pub(crate) fn data_dir(&self) -> &Path {
+        let dir = self.dir.as_deref().unwrap_or(Path::new(""));
+        dir.parent().unwrap_or(dir)
+    }
 }
 
 /// Where snapshots are kept. A projector without a usable state restores them, and a schedule says

@@ -35,6 +35,8 @@ use std::path::Path;
 
 /// The environment variable that names the configuration file if no flag does.
 pub const FILE_ENV: &str = "RECEIPTS_CONFIG";
+/// The environment variable that names this program for the tests of users; no setting.
+pub const BIN_ENV: &str = "RECEIPTS_BIN";
 /// The environment variable of the log filter, used instead of `RUST_LOG`.
 pub const FILTER_ENV: &str = "RECEIPTS_LOG";
 /// OpenTelemetry's own variable for `telemetry.otlp_endpoint`.
@@ -141,7 +143,7 @@ pub fn reference_markdown() -> String {
          Each key has three spellings: `http.body_bytes_max` in the file (TOML; `--config FILE` or `RECEIPTS_CONFIG`) is \
          `RECEIPTS_HTTP__BODY_BYTES_MAX` in the\nenvironment and `--http-body-bytes-max` as a flag. Flags win over the \
          environment, which wins over the file. An empty variable counts as absent.\n`RECEIPTS_LOG` is a short name for \
-         `RECEIPTS_TELEMETRY__LOG_FILTER`, and `OTEL_EXPORTER_OTLP_ENDPOINT` another one for `RECEIPTS_TELEMETRY__OTLP_ENDPOINT`. Outside the file, lists are separated by commas,\nand so are the NAME=VALUE of `kafka.properties`, `kafka.property_files` and `access.tenants`; a comma within a value is written `\\,`. A variable for one of them ends with its name:\n`RECEIPTS_KAFKA__PROPERTIES__SASL__PASSWORD` is `sasl.password`, and takes commas as they are; `RECEIPTS_KAFKA__PROPERTY_FILES__SASL__PASSWORD` names a file that holds it. Variables that Kubernetes sets for a Service called\n`receipts` or `receipts-…` (`RECEIPTS_SERVICE_HOST`, `RECEIPTS_PORT_8080_TCP`) are ignored. A flag of a boolean needs no value to be true. Times are in milliseconds, \
+         `RECEIPTS_TELEMETRY__LOG_FILTER`, and `OTEL_EXPORTER_OTLP_ENDPOINT` another one for `RECEIPTS_TELEMETRY__OTLP_ENDPOINT`; `RECEIPTS_BIN` is no setting ([testing.md](testing.md)). Outside the file, lists are separated by commas,\nand so are the NAME=VALUE of `kafka.properties`, `kafka.property_files` and `access.tenants`; a comma within a value is written `\\,`. A variable for one of them ends with its name:\n`RECEIPTS_KAFKA__PROPERTIES__SASL__PASSWORD` is `sasl.password`, and takes commas as they are; `RECEIPTS_KAFKA__PROPERTY_FILES__SASL__PASSWORD` names a file that holds it. Variables that Kubernetes sets for a Service called\n`receipts` or `receipts-…` (`RECEIPTS_SERVICE_HOST`, `RECEIPTS_PORT_8080_TCP`) are ignored. A flag of a boolean needs no value to be true. Times are in milliseconds, \
          sizes in bytes.\nA mistake in any source ends the process with exit code 2, after it has named all mistakes. `receipts config check` names them without a start, and\n`receipts config print` shows the settings in force with the file and line, the variable or the flag of each, without secrets. [kafka.md](kafka.md#a-secured-cluster) has a file for a\nsecured Kafka.\n\n\
          ## In an editor\n\n\
          [`schemas/config/v1.schema.json`](../schemas/config/v1.schema.json) is a JSON Schema of the file; `receipts config schema` prints it. Editors with\nTaplo, such as VS Code with Even Better TOML, complete keys and mark mistakes once the file names it in its first line, by URL or by a path\nfrom the file:\n\n\

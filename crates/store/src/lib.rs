@@ -9,6 +9,7 @@ mod disk;
 mod envelope;
 mod error;
 mod format;
+mod memory;
 mod names;
 mod paged;
 mod sled;

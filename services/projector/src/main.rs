@@ -112,7 +112,7 @@ impl Folding {
         };
         // So that `receipts snapshot take --data-dir` finds this process.
         state.data.note_url(&listeners.operators_url()?)?;
-        let operator_secret = receipts_assembly::operator_secret(settings, &state.data)?;
+        let operator_secret = receipts_assembly::operator_secret(settings, &state.data.cursor_key()?)?;
         let partitions = state.projector.partitions().clone();
         let peer = Peer {
             owner: Arc::new(partitions.clone()),
@@ -167,7 +167,7 @@ impl Service for Folding {
         let state = self.state;
         let data = on_thread("closing", move || {
             let State { projector, log, data } = state;
-            stop_projector(projector, log, &data)?;
+            stop_projector(projector, log, Some(&data))?;
             Ok(data)
         })
         .await?;

@@ -9,7 +9,7 @@ mod random;
 mod show;
 mod story;
 
-use crate::service::{AllInOne, NAME};
+use crate::service::{AllInOne, Medium, NAME};
 use anyhow::{Context as _, Result, anyhow};
 use ask::Client;
 use chat::{Featured, Story};
@@ -102,7 +102,7 @@ async fn perform(settings: &Settings, run: &Run, stop: &CancellationToken, metri
         show::heading(&mut output, notice)?;
     }
     let mut service = tokio::select! {
-        started = AllInOne::start(settings, metrics) => started?,
+        started = AllInOne::start(settings, Medium::Settings, metrics) => started?,
         () = stop.cancelled() => return Ok(()),
     };
     let shown = tokio::select! {

@@ -10,6 +10,7 @@ mod consent;
 mod control;
 mod dead_letters;
 mod demo;
+mod ephemeral;
 mod erase;
 mod export;
 mod help;
@@ -38,10 +39,10 @@ use export::Export;
 use policy::Policy;
 use rebuild::Rebuild;
 use receipts_runtime::command_line::{self, Parsed};
-use receipts_runtime::config::{ENV_PREFIX, FILTER_ENV, Named, environment, overrides};
+use receipts_runtime::config::{ENV_PREFIX, FILTER_ENV, Named, Settings, environment, overrides};
 use receipts_runtime::exit::{self, Failure};
 use replay::Replay;
-use service::{AllInOne, BUILD};
+use service::{AllInOne, BUILD, Medium};
 use snapshot::Snapshot;
 use stats::Stats;
 use std::process::ExitCode;
@@ -82,7 +83,7 @@ enum Command {
     /// one process at a time can use. Prints one line on standard output once it answers and has
     /// caught up with its log. The first SIGINT or SIGTERM stops it in order, the second at once.
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve,
+    Serve(Serve),
     /// Starts the service, feeds it a generated chat, and shows receipts and member lists.
     ///
     /// Keeps its data in a temporary directory unless --data-dir is given, and listens on a free
@@ -225,6 +226,7 @@ const SERVE_EXAMPLES: &str = "Examples:
   receipts serve --http-listen 127.0.0.1:0 --data-dir /var/lib/receipts --json
   receipts serve --kafka-bootstrap localhost:9092 --data-dir /var/lib/receipts
   RECEIPTS_KAFKA__BOOTSTRAP=localhost:9092 receipts serve --config receipts.toml
+  receipts serve --ephemeral
 
   curl -s localhost:8080/readyz";
 
@@ -233,6 +235,22 @@ const DEMO_EXAMPLES: &str = "Examples:
   receipts demo --stay
   receipts demo --seed 42 --json
   receipts demo --kafka-bootstrap localhost:9092";
+
+/// Arguments of the service.
+#[derive(Args)]
+struct Serve {
+    /// Keeps log and state in memory, for tests; listens on a free port
+    ///
+    /// For the tests of a program that uses the service. Writes no file, so nothing remains, even
+    /// after a kill. Listens on a free port of the loopback unless --http-listen is given, prints
+    /// the ready line as JSON, and logs warnings only unless --telemetry-log-filter is given.
+    /// Contradicts --data-dir, --kafka-bootstrap and --snapshot-url.
+    #[arg(long)]
+    ephemeral: bool,
+    /// Ends once standard input closes, so that it does not outlive the test that started it
+    #[arg(long, requires = "ephemeral")]
+    until_stdin_closes: bool,
+}
 
 /// Arguments of the demo.
 #[derive(Args)]
@@ -270,9 +288,7 @@ fn run() -> Result<(), Failure> {
         receipts_runtime::private_files();
     }
     match cli.command {
-        Command::Serve => receipts_assembly::serve(BUILD, &settings, cli.json, async |metrics| {
-            AllInOne::start(&settings, metrics).await
-        }),
+        Command::Serve(serve) => run_service(settings, &serve, cli.json),
         Command::Config(_) | Command::Completions(_) | Command::Man(_) => Ok(()),
         Command::Policy(Policy::Set(set)) => policy::set(&settings, &set, cli.json),
         Command::Erase(erase) => erase::run(&settings, &erase, cli.json),
@@ -306,6 +322,20 @@ fn run() -> Result<(), Failure> {
             demo::run(settings, plan)
         }
     }
+}
+
+fn run_service(mut settings: Settings, serve: &Serve, json: bool) -> Result<(), Failure> {
+    let medium = if serve.ephemeral { Medium::Memory } else { Medium::Settings };
+    if serve.ephemeral {
+        ephemeral::prepare(&mut settings)?;
+    }
+    receipts_assembly::serve(BUILD, &settings, json || serve.ephemeral, async |metrics| {
+        let service = AllInOne::start(&settings, medium, metrics).await?;
+        if serve.until_stdin_closes {
+            ephemeral::end_with_stdin(service.ends())?;
+        }
+        Ok(service)
+    })
 }
 
 #[cfg(test)]

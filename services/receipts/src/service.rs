@@ -4,7 +4,8 @@
 
 use receipts_assembly::{
     AnswersFrom, DataDir, HttpEdge, Service, access, authenticate, connections, cors, follow_updates, guard, inspector,
-    limits, listen, on_thread, open_log_and_store, open_projector, operator_secret, stop_projector, until,
+    limits, listen, log_in_memory, on_thread, open_log_and_store, open_projector, operator_secret, projector_in_memory,
+    random, stop_projector, until,
 };
 use receipts_cluster::Secret;
 use receipts_http::{Health, Parts, QueryContext, Router, Tickets, Updates};
@@ -17,6 +18,7 @@ use receipts_runtime::exit::Failure;
 use receipts_runtime::metrics::Metrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// The build of the process.
 pub(crate) const BUILD: Build =
@@ -32,6 +34,8 @@ pub(crate) struct AllInOne {
     log_name: String,
     group: String,
     state: State,
+    /// Cancelled once the service has to end although no signal came.
+    ends: CancellationToken,
 }
 
 /// The parts that have threads of their own, in the order in which they end: streams follow the
@@ -40,7 +44,17 @@ struct State {
     updates: Updates,
     projector: Projector,
     log: Arc<dyn Inspect>,
-    data: DataDir,
+    /// `None` if log and state are in memory.
+    data: Option<DataDir>,
+}
+
+/// Where a service keeps log and state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Medium {
+    /// As the settings say: in the data directory, and in Kafka if they name one.
+    Settings,
+    /// In memory, where both end with the process.
+    Memory,
 }
 
 impl AllInOne {
@@ -48,15 +62,17 @@ impl AllInOne {
     ///
     /// # Errors
     /// A failure that says what to do.
-    pub(crate) async fn start(settings: &Settings, metrics: Metrics) -> Result<Self, Failure> {
+    pub(crate) async fn start(settings: &Settings, medium: Medium, metrics: Metrics) -> Result<Self, Failure> {
         let connections = connections(settings, AnswersFrom::Itself)?;
         let authenticate = authenticate(&settings.auth).await?;
         let listeners = listen(settings, settings.http.listen, "--http-listen").await?.with_tls(settings)?;
         let Opened { state, cursor_key, secret, log_name } = {
             let settings = settings.clone();
-            on_thread("opening", move || open(&settings)).await?
+            on_thread("opening", move || open(&settings, medium)).await?
         };
-        state.data.note_url(&listeners.operators_url()?)?;
+        if let Some(data) = &state.data {
+            data.note_url(&listeners.operators_url()?)?;
+        }
         let limits = limits(settings, connections);
         let partitions = state.projector.partitions().clone();
         let parts = Parts {
@@ -84,12 +100,18 @@ impl AllInOne {
         let drain = Duration::from_millis(settings.drain_ms / 2);
         let router = |open: Router| receipts_http::router(parts, open.merge(inspector(settings)));
         let http = listeners.serve(router, operators, settings, connections, drain)?;
-        Ok(Self { http, log_name, group: settings.projector.group.clone(), state })
+        let ends = CancellationToken::new();
+        Ok(Self { http, log_name, group: settings.projector.group.clone(), state, ends })
     }
 
     /// The URL of its HTTP edge.
     pub(crate) fn url(&self) -> String {
         self.http.url()
+    }
+
+    /// Cancelling this ends the service as a signal does.
+    pub(crate) fn ends(&self) -> CancellationToken {
+        self.ends.clone()
     }
 
     /// The state that it answers from.
@@ -128,6 +150,7 @@ impl Service for AllInOne {
         tokio::select! {
             () = self.state.projector.stopped() => {}
             () = self.http.ended() => {}
+            () = self.ends.cancelled() => {}
         }
     }
 
@@ -138,12 +161,12 @@ impl Service for AllInOne {
         let data = on_thread("closing", move || {
             let State { updates, projector, log, data } = state;
             drop(updates);
-            stop_projector(projector, log, &data)?;
+            stop_projector(projector, log, data.as_ref())?;
             Ok(data)
         })
         .await?;
         served?;
-        Ok(Some(data))
+        Ok(data)
     }
 }
 
@@ -195,13 +218,22 @@ struct Opened {
     log_name: String,
 }
 
-fn open(settings: &Settings) -> Result<Opened, Failure> {
-    let data = DataDir::open(&settings.data_dir)?;
-    let cursor_key = data.cursor_key()?;
-    let secret = operator_secret(settings, &data)?;
-    let opened = open_log_and_store(settings, &data)?;
+fn open(settings: &Settings, medium: Medium) -> Result<Opened, Failure> {
+    let data = match medium {
+        Medium::Settings => Some(DataDir::open(&settings.data_dir)?),
+        Medium::Memory => None,
+    };
+    let cursor_key = data.as_ref().map_or_else(|| Ok(CursorKey::new(random()?)), DataDir::cursor_key)?;
+    let secret = operator_secret(settings, &cursor_key)?;
+    let opened = match &data {
+        Some(data) => open_log_and_store(settings, data)?,
+        None => log_in_memory(settings)?,
+    };
     let updates = follow_updates(settings, opened.log.clone())?;
-    let projector = open_projector(settings, &data, &opened, false)?;
+    let projector = match &data {
+        Some(data) => open_projector(settings, data, &opened, false)?,
+        None => projector_in_memory(settings, &*opened.log)?,
+    };
     let log_name = opened.name;
     Ok(Opened { state: State { updates, projector, log: opened.log, data }, cursor_key, secret, log_name })
 }

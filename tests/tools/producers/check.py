@@ -194,7 +194,7 @@ class Check:
 
     def double(self, client):
         folder = self.prepare(client, is_stripped=False)
-        self.command(client, client.run, folder, PATH_TO_RECEIPTS=str(self.receipts))
+        self.command(client, client.run, folder, RECEIPTS_BIN=str(self.receipts))
         print(f"{client.name}: passed", flush=True)
 
 

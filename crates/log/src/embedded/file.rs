@@ -1,4 +1,4 @@
-//! The redb file: its tables, the bounds of each partition, and reads.
+//! The redb file, or the same in memory: its tables, the bounds of each partition, and reads.
 //!
 //! It does not queue, batch or acknowledge appends (see `writer`), and it never returns a damaged
 //! row.
@@ -15,12 +15,13 @@ use super::row::Row;
 use crate::PARTITIONS_DEFAULT;
 use crate::port::{Ends, ReadError, Record, SLICE_RECORDS_MAX, Topic};
 use parking_lot::{Condvar, Mutex};
+use redb::backends::InMemoryBackend;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use std::fs;
 use std::io::ErrorKind;
 use std::num::NonZeroU32;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Display, Path, PathBuf};
 use std::time::Instant;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -51,7 +52,8 @@ pub(super) struct Bounds {
 
 /// An open log file.
 pub(super) struct File {
-    dir: PathBuf,
+    /// The folder of the file; `None` for a log in memory.
+    dir: Option<PathBuf>,
     database: Database,
     partitions: u32,
     /// The bounds by topic, then partition. Changed only after a durable commit.
@@ -89,14 +91,34 @@ impl File {
         if let Some(asked) = asked.filter(|asked| asked.get() != held) {
             return Err(OpenError::PartitionCount { dir: dir.into(), held, asked: asked.get() });
         }
-        let mut file =
-            File { dir: dir.into(), database, partitions: held, bounds: Mutex::default(), grown: Condvar::new() };
+        let mut file = Self::of(Some(dir.into()), database, held);
         let bounds = file.load().map_err(|error| match error {
             LoadError::Storage(cause) => storage(cause),
             LoadError::Row(sentence) => storage(redb::Error::Corrupted(sentence)),
         })?;
         *file.bounds.get_mut() = bounds;
         Ok(file)
+    }
+
+    /// Creates an empty log in memory.
+    pub(super) fn in_memory(partitions: NonZeroU32) -> Result<Self, OpenError> {
+        let make = || -> Result<Self, redb::Error> {
+            let database = builder().create_with_backend(InMemoryBackend::new())?;
+            init(&database, Some(partitions))?;
+            Ok(Self::of(None, database, partitions.get()))
+        };
+        make().map_err(|cause| OpenError::Storage { dir: "memory".into(), cause })
+    }
+
+    fn of(dir: Option<PathBuf>, database: Database, partitions: u32) -> Self {
+        let bounds = || vec![Bounds::default(); partitions as usize];
+        let bounds = Mutex::new(std::array::from_fn(|_| bounds()));
+        File { dir, database, partitions, bounds, grown: Condvar::new() }
+    }
+
+    /// Returns the folder for people: a path, or `memory`.
+    fn folder(&self) -> Display<'_> {
+        self.dir.as_deref().unwrap_or(Path::new("memory")).display()
     }
 
     /// Reads the bounds of all partitions from the file.
@@ -138,8 +160,9 @@ impl File {
     /// # Errors
     /// A sentence that says how many bytes are missing.
     pub(super) fn check_space(&self, bytes: usize) -> Result<(), String> {
+        let Some(dir) = &self.dir else { return Ok(()) };
         // If the system does not report the free space, the write goes ahead.
-        let Ok(disk) = rustix::fs::statvfs(&self.dir) else { return Ok(()) };
+        let Ok(disk) = rustix::fs::statvfs(dir) else { return Ok(()) };
         let (free, needed) =
             (disk.f_bavail.saturating_mul(disk.f_frsize), SPACE_SPARE_BYTES + SPACE_FACTOR * bytes as u64);
         if free >= needed {
@@ -148,7 +171,7 @@ impl File {
         Err(format!(
             "No space left: the disk of the log in {} has {free} bytes free, but an append needs {needed}; free some space, \
              and the log takes events again by itself",
-            self.dir.display()
+            dir.display()
         ))
     }
 
@@ -161,7 +184,7 @@ impl File {
     fn broken(&self, error: impl Into<redb::Error>) -> ReadError {
         ReadError::Stop(format!(
             "the log in {} cannot be read ({}): check the disk and restore the file from a copy",
-            self.dir.display(),
+            self.folder(),
             error.into()
         ))
     }
@@ -170,7 +193,7 @@ impl File {
         self.bounds.lock()[topic.index()].get(partition as usize).copied().ok_or_else(|| {
             ReadError::Stop(format!(
                 "the log in {} has {} partitions, but partition {partition} was requested",
-                self.dir.display(),
+                self.folder(),
                 self.partitions
             ))
         })
@@ -358,8 +381,7 @@ fn open_or_make(dir: &Path, asked: Option<NonZeroU32>) -> Result<Database, redb:
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(redb::Error::Io(error)),
         _ => {}
     }
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
+    let builder = builder();
     if path.try_exists().map_err(redb::Error::Io)? {
         drop(making);
         return Ok(builder.open(&path)?);
@@ -374,6 +396,12 @@ fn open_or_make(dir: &Path, asked: Option<NonZeroU32>) -> Result<Database, redb:
     };
     named().map_err(redb::Error::Io)?;
     Ok(database)
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
 }
 
 /// Reads the format and the partition count, and writes them if the file is new.

@@ -1,4 +1,4 @@
-//! The embedded log: all three topics in one redb file, for one process.
+//! The embedded log: all three topics in one redb file, or in memory, for one process.
 //!
 //! It is for a laptop, a demo, tests and simulations; production uses Kafka. It has no consumer
 //! groups: each reader gets all partitions. It keeps all records until [`EmbeddedLog::trim`] is
@@ -112,6 +112,17 @@ impl EmbeddedLog {
         let tag = std::fs::read_to_string(dir.join("id")).ok().map(|id| tag_of(id.trim()));
         let writer = Arc::new(EmbeddedWriter::start(file.clone()));
         Ok(EmbeddedLog { file, tag, writer })
+    }
+
+    /// Creates an empty log in memory, which ends with the process and writes no file. `id`
+    /// distinguishes it from other logs.
+    ///
+    /// # Errors
+    /// If redb cannot create it.
+    pub fn in_memory(partitions: NonZeroU32, id: &str) -> Result<Self, OpenError> {
+        let file = Arc::new(File::in_memory(partitions)?);
+        let writer = Arc::new(EmbeddedWriter::start(file.clone()));
+        Ok(EmbeddedLog { file, tag: Some(tag_of(id)), writer })
     }
 
     /// Returns true if `dir` holds a log, for callers that must not create one. Also returns true

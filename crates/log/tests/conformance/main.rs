@@ -1,5 +1,5 @@
-//! One suite for every log: the promises of the ports, checked on the embedded log and on a real
-//! Kafka.
+//! One suite for every log: the promises of the ports, checked on the embedded log, on the same in
+//! memory, and on a real Kafka.
 //!
 //! The cases know no implementation; features of one log alone are in a module of their own. The
 //! suite starts Kafka by itself. If that fails, its tests fail, unless `RECEIPTS_TEST_KAFKA=off`.
@@ -15,6 +15,9 @@ macro_rules! suite {
     ($($case:ident)*) => {
         mod embedded {
             $(#[test] fn $case() { crate::cases::$case(&crate::support::Fixture::embedded()); })*
+        }
+        mod in_memory {
+            $(#[test] fn $case() { crate::cases::$case(&crate::support::Fixture::in_memory()); })*
         }
         mod kafka {
             $(#[test] fn $case() {

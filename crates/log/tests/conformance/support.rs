@@ -43,6 +43,13 @@ impl Fixture {
         Fixture { log, group: "g".into(), trim, _dir: Some(dir) }
     }
 
+    pub(crate) fn in_memory() -> Self {
+        let log = Arc::new(EmbeddedLog::in_memory(NonZeroU32::new(PARTITIONS).unwrap(), "id").unwrap());
+        let trimmed = log.clone();
+        let trim: Trim = Box::new(move |partition, before| trimmed.trim(Topic::Events, partition, before).unwrap());
+        Fixture { log, group: "g".into(), trim, _dir: None }
+    }
+
     pub(crate) fn kafka() -> Option<Self> {
         let settings = settings(Broker::shared()?);
         let (bootstrap, events) = (settings.bootstrap.clone(), settings.events.clone());

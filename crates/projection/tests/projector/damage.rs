@@ -30,7 +30,7 @@ fn damaged(partitions: u32) -> Harness {
     running.folded();
     running.stop().unwrap();
 
-    let store = SledStore::open(&harness.settings.dir, SledSettings { cache_bytes: 1 << 20, sync: false }).unwrap();
+    let store = SledStore::open(harness.dir(), SledSettings { cache_bytes: 1 << 20, sync: false }).unwrap();
     let backend = store.partition(own).unwrap();
     let keys = backend.keys(&[NAMES]).unwrap();
     assert!(!keys.is_empty());
@@ -49,7 +49,7 @@ fn damaged(partitions: u32) -> Harness {
 }
 
 fn is_recorded(harness: &Harness) -> bool {
-    harness.settings.dir.join("p0.damaged").exists()
+    harness.dir().join("p0.damaged").exists()
 }
 
 fn assert_healed(harness: &Harness, reads: u32) {
@@ -96,7 +96,7 @@ fn damage_in_one_partition_stops_all_and_spares_others() {
     let why = running.stopped();
     assert!(matches!(why, ProjectError::Damaged { partition, .. } if partition == own), "{why}");
 
-    let store = SledStore::open(&harness.settings.dir, SledSettings { cache_bytes: 1 << 20, sync: false }).unwrap();
+    let store = SledStore::open(harness.dir(), SledSettings { cache_bytes: 1 << 20, sync: false }).unwrap();
     for partition in (0..PARTITIONS).filter(|partition| *partition != own) {
         let pages = Paged::new(store.partition(partition).unwrap(), partition, 1 << 20);
         let end = harness.log.bounds(Topic::Events, partition).unwrap().end;

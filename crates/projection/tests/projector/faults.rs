@@ -150,7 +150,7 @@ fn a_record_that_panics_is_folded_at_restart() {
     let faulty = harness_with_a_record_that_panics(&harness);
     let fold = AssertUnwindSafe(|| {
         let sled = SledSettings { cache_bytes: 1 << 20, sync: false };
-        let store = Arc::new(SledStore::open(&harness.settings.dir, sled).unwrap());
+        let store = Arc::new(SledStore::open(harness.dir(), sled).unwrap());
         let (settings, lag) = (harness.settings.clone(), Duration::from_secs(1));
         let mut worker = Worker::inline(store, &faulty, "receipts.events", settings, lag).unwrap();
         while worker.step().is_ok() {}
@@ -196,7 +196,7 @@ fn failed_log_leaves_the_store_as_last_checkpointed() {
         running.folded();
         faulty.ends.store(true, Ordering::SeqCst);
         assert!(matches!(running.stopped(), ProjectError::Log(ReadError::Stop(_))));
-        assert!(!SledStore::has_state(&harness.settings.dir).unwrap(), "nothing is saved");
+        assert!(!SledStore::has_state(harness.dir()).unwrap(), "nothing is saved");
     }
 }
 

@@ -83,7 +83,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 /// Writes the same state as one journal that is not applied yet.
 fn write_journal(harness: &Harness, to: &Path) {
-    let store = SledStore::open(&harness.settings.dir, SLED).unwrap();
+    let store = SledStore::open(harness.dir(), SLED).unwrap();
     let backend = store.partition(0).unwrap();
     let mut batch = Batch::new(0, 1, 0);
     for key in backend.keys(&[]).unwrap() {
@@ -116,7 +116,7 @@ fn flip(bits: u64, seed: u64) {
     let dirs = tempfile::tempdir().unwrap();
     let journal = dirs.path().join("journal");
     write_journal(&harness, &journal);
-    let sources = [harness.settings.dir.clone(), journal];
+    let sources = [harness.dir().to_owned(), journal];
     let mut random = Random::new(seed);
     let (mut harmless, mut healed_at_once, mut healed_later) = (0, 0, 0);
     for flip in 0..bits {
@@ -135,7 +135,7 @@ fn flip(bits: u64, seed: u64) {
         bytes[at] ^= 1 << random.below(8);
         fs::write(file, bytes).unwrap();
         let context = format!("flip {flip} at {at} of {}", file.strip_prefix(&dir).unwrap().display());
-        harness.settings.dir = dir.clone();
+        harness.settings.dir = Some(dir.clone());
         let mut starts = 0;
         loop {
             starts += 1;

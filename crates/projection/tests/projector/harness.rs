@@ -12,6 +12,7 @@ use receipts_projection::{APPEND_RETRY_MAX, PRE_ENCODE_BYTES, ProjectError, Proj
 use receipts_query::{Answers, Conversation, Positions, Unavailable};
 use serde_json::Value;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -32,7 +33,7 @@ impl Harness {
         let dir = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(&dir.path().join("log"), NonZeroU32::new(partitions)).unwrap();
         let settings = Settings {
-            dir: dir.path().join("store"),
+            dir: Some(dir.path().join("store")),
             group: "g".into(),
             limits: Limits::default(),
             fold_threads: 3,
@@ -55,6 +56,11 @@ impl Harness {
             snapshots: None,
         };
         Self { log: Arc::new(log), settings, _dir: dir }
+    }
+
+    /// The directory of the store.
+    pub(crate) fn dir(&self) -> &Path {
+        self.settings.dir.as_deref().expect("the store is on the disk")
     }
 
     /// Writes an event into its partition; a control event names its own.

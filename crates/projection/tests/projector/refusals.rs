@@ -35,7 +35,7 @@ fn fold(harness: &Harness) {
 
 /// Changes the bytes of a closed store.
 fn rewrite(harness: &Harness, change: impl FnOnce(&dyn Fn(u8) -> Vec<(Vec<u8>, Vec<u8>)>, &mut Batch)) {
-    let store = SledStore::open(&harness.settings.dir, SLED).unwrap();
+    let store = SledStore::open(harness.dir(), SLED).unwrap();
     let backend = store.partition(0).unwrap();
     let of = |table: u8| {
         let keys = backend.keys(&[table]).unwrap();
@@ -103,7 +103,7 @@ fn a_newer_store_format_is_refused_unchanged() {
     let sentence = harness.start().stopped().to_string();
     assert!(sentence.contains("has format version 3") && sentence.contains("run the newer program"), "{sentence}");
     assert_eq!(stored(&harness, META), before);
-    assert!(!harness.settings.dir.join("p0.damaged").exists(), "a newer format is no damage");
+    assert!(!harness.dir().join("p0.damaged").exists(), "a newer format is no damage");
 }
 
 #[test]

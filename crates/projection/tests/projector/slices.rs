@@ -94,7 +94,7 @@ fn readers_are_let_in_between_slices_of_a_mark() {
     appended.into_iter().for_each(|outcome| _ = outcome.blocking_recv().unwrap().unwrap());
     let log = WatchedLog { log: Arc::clone(&harness.log), watch: Arc::default() };
     let sled = SledSettings { cache_bytes: 1 << 20, sync: false };
-    let store = Arc::new(SledStore::open(&harness.settings.dir, sled).unwrap());
+    let store = Arc::new(SledStore::open(harness.dir(), sled).unwrap());
     let settings = harness.settings.clone();
     let mut worker = Worker::inline(store, &log, "receipts.events", settings, Duration::from_secs(1)).unwrap();
     let folded = |worker: &Worker, end| worker.partitions().positions().next_offset(0) >= end;

@@ -20,7 +20,7 @@ fn harness_with_snapshots(at: &Path) -> Harness {
     harness.settings.snapshots = Some(SnapshotSettings {
         destination: Destination::directory(at).unwrap(),
         log: LOG.into(),
-        spool: harness.settings.dir.with_extension("spool"),
+        spool: harness.dir().with_extension("spool"),
         schedule: Some(SnapshotSchedule { interval: Duration::from_millis(20), keep: Keep { count: 3, age_ms: 0 } }),
     });
     harness
@@ -66,7 +66,7 @@ fn reads(harness: &Harness) -> u32 {
 fn a_lost_store_is_restored_without_the_logs_beginning() {
     let at = tempfile::tempdir().unwrap();
     let mut harness = harness_with_a_snapshot(at.path());
-    fs::remove_dir_all(&harness.settings.dir).unwrap();
+    fs::remove_dir_all(harness.dir()).unwrap();
     harness.log.trim(Topic::Events, 0, 2).unwrap();
     let settings = harness.settings.snapshots.take();
     let why = harness.start().stopped().to_string();
@@ -80,10 +80,10 @@ fn a_lost_store_is_restored_without_the_logs_beginning() {
 fn a_damaged_store_is_restored_from_a_snapshot() {
     let at = tempfile::tempdir().unwrap();
     let harness = harness_with_a_snapshot(at.path());
-    fs::write(harness.settings.dir.join("p0.damaged"), "found by a test").unwrap();
+    fs::write(harness.dir().join("p0.damaged"), "found by a test").unwrap();
     harness.log.trim(Topic::Events, 0, 3).unwrap();
     assert_eq!(reads(&harness), 2);
-    assert!(!harness.settings.dir.join("p0.damaged").exists());
+    assert!(!harness.dir().join("p0.damaged").exists());
 }
 
 #[test]
@@ -91,16 +91,15 @@ fn a_newer_snapshot_replaces_a_store_behind_the_log() {
     let at = tempfile::tempdir().unwrap();
     let harness = harness_with_a_snapshot(at.path());
     let kept = tempfile::tempdir().unwrap();
-    let copied =
-        std::process::Command::new("cp").arg("-a").arg(&harness.settings.dir).arg(kept.path()).status().unwrap();
+    let copied = std::process::Command::new("cp").arg("-a").arg(harness.dir()).arg(kept.path()).status().unwrap();
     assert!(copied.success());
     let running = harness.start();
     running.folded();
     eventually("a snapshot of all four records", || newest(at.path()) == 4);
     running.stop().unwrap();
     read_by(&harness, "d");
-    fs::remove_dir_all(&harness.settings.dir).unwrap();
-    fs::rename(kept.path().join("store"), &harness.settings.dir).unwrap();
+    fs::remove_dir_all(harness.dir()).unwrap();
+    fs::rename(kept.path().join("store"), harness.dir()).unwrap();
     harness.log.trim(Topic::Events, 0, 4).unwrap();
     assert_eq!(reads(&harness), 3);
 }
@@ -116,7 +115,7 @@ fn without_a_usable_snapshot_the_log_is_folded() {
         bytes[half] ^= 1;
         fs::write(&path, bytes).unwrap();
     }
-    fs::remove_dir_all(&harness.settings.dir).unwrap();
+    fs::remove_dir_all(harness.dir()).unwrap();
     assert_eq!(reads(&harness), 2);
 }
 

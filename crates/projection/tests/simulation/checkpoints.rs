@@ -43,7 +43,7 @@ impl Scene {
     fn start(&mut self) {
         let store = Arc::new(SledStore::with_disk(Arc::new(self.disk.clone()), true));
         let settings = Settings {
-            dir: self.dir.path().to_owned(),
+            dir: Some(self.dir.path().to_owned()),
             group: "0".into(),
             limits: Limits::default(),
             fold_threads: 1,

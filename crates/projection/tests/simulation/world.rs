@@ -146,7 +146,7 @@ impl World {
         };
         let settings = Settings {
             snapshots: None,
-            dir: dir.path().to_owned(),
+            dir: Some(dir.path().to_owned()),
             group: String::new(),
             limits,
             fold_threads: workers.unwrap_or(1),

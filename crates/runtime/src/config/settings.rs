@@ -9,6 +9,7 @@ pub use callers::{Access, AccessRule, AccessRules, Algorithm, Auth, Scope};
 pub use http::{Http, Shares, TlsFiles};
 pub use snapshot::Snapshot;
 
+use super::Origin;
 use super::in_force::InForce;
 use super::property_files;
 use super::reader::{Reader, Rule};
@@ -280,6 +281,12 @@ impl Settings {
         };
         settings.check(from);
         settings
+    }
+
+    /// Returns where a key is set; `None` if it has its default because no source sets it.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> Option<&Origin> {
+        self.in_force.iter().find(|setting| setting.key == key && setting.is_set()).map(|setting| &setting.origin)
     }
 
     /// The rules between settings.

@@ -3,7 +3,7 @@
 
 use super::foreign::is_of_a_service;
 use super::mistakes::{Mistake, Origin};
-use super::{COMMIT_ENV, ENV_PREFIX, ENV_PREFIX_TEST, FILE_ENV, FILTER_ENV, OTLP_ENDPOINT_ENV, Override};
+use super::{BIN_ENV, COMMIT_ENV, ENV_PREFIX, ENV_PREFIX_TEST, FILE_ENV, FILTER_ENV, OTLP_ENDPOINT_ENV, Override};
 use std::collections::BTreeMap;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
@@ -99,7 +99,7 @@ impl Sources {
             .filter(|(name, value)| {
                 let is_ours = name.starts_with(ENV_PREFIX)
                     && !name.starts_with(ENV_PREFIX_TEST)
-                    && ![FILE_ENV, COMMIT_ENV].contains(&name.as_str());
+                    && ![FILE_ENV, COMMIT_ENV, BIN_ENV].contains(&name.as_str());
                 (is_ours || name == OTLP_ENDPOINT_ENV) && !value.is_empty()
             })
             .collect();

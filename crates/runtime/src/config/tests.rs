@@ -409,6 +409,14 @@ fn web_pages_and_hosts_are_listed_by_rule() {
 }
 
 #[test]
+fn name_of_the_binary_is_no_setting() {
+    let settings = load(None, env(&[("RECEIPTS_BIN", "/usr/bin/receipts"), ("RECEIPTS_LOG", "warn")]), &[]);
+    let settings = settings.expect("no mistake");
+    assert_eq!(settings.origin("telemetry.log_filter"), Some(&Origin::Env("RECEIPTS_LOG".into())));
+    assert_eq!(settings.origin("data_dir"), None);
+}
+
+#[test]
 fn the_full_name_of_the_log_filter_wins() {
     let short = ("RECEIPTS_LOG", "debug");
     let filter = |pairs: &[_]| load(None, env(pairs), &[]).expect("no mistake").telemetry.log_filter;

@@ -8,6 +8,7 @@ use super::refill::restore_marker;
 use crate::batch::Batch;
 use crate::disk::{Disk, Map};
 use crate::error::Error;
+use crate::memory::MemoryDisk;
 use parking_lot::Mutex;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,8 +63,19 @@ impl SledStore {
     /// # Errors
     /// As [`Self::open`], and where the store cannot be read.
     pub fn open_strict(dir: &Path, settings: SledSettings) -> Result<Self, Error> {
-        let disk = Arc::new(SledDisk::open(dir, settings)?);
-        let shared = Arc::new(Shared::new(disk, settings.sync, None));
+        Self::with_thread(Arc::new(SledDisk::open(dir, settings)?), settings.sync)
+    }
+
+    /// Opens an empty store in memory. It ends with the process and writes no file.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn in_memory() -> Result<Self, Error> {
+        Self::with_thread(Arc::new(MemoryDisk::default()), false)
+    }
+
+    fn with_thread(disk: Arc<dyn Disk>, sync: bool) -> Result<Self, Error> {
+        let shared = Arc::new(Shared::new(disk, sync, None));
         let (queue, work) = channel::<Work>();
         let own = Arc::clone(&shared);
         let applier = std::thread::Builder::new()

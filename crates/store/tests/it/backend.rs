@@ -43,6 +43,19 @@ impl Medium for OnDisk {
     }
 }
 
+/// The store of a service that keeps nothing: the code of the store on disk, over a disk in memory.
+struct Ephemeral(SledStore);
+
+impl Medium for Ephemeral {
+    type Backend = SledBackend;
+    fn open(&mut self) -> SledBackend {
+        self.0.partition(3).unwrap()
+    }
+    fn close(&mut self, backend: SledBackend) {
+        backend.wait().unwrap();
+    }
+}
+
 fn wait_applied(backend: &impl Backend, number: u64) {
     while backend.applied() < number {
         std::thread::yield_now();
@@ -115,6 +128,9 @@ macro_rules! conformance {
     ($($check:ident),*) => {
         mod in_memory {
             $(#[test] fn $check() { super::$check(&mut super::InMemory(super::MemoryBackend::default())) })*
+        }
+        mod ephemeral {
+            $(#[test] fn $check() { super::$check(&mut super::Ephemeral(super::SledStore::in_memory().unwrap())) })*
         }
         mod on_disk {
             $(#[test] fn $check() { super::$check(&mut super::OnDisk { dir: tempfile::tempdir().unwrap(), store: None }) })*

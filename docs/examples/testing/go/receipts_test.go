@@ -1,4 +1,4 @@
-// A whole service per test run, as the double of the real one. PATH_TO_RECEIPTS names the binary.
+// A whole service per test, in memory, as the double of the real one. RECEIPTS_BIN names the binary.
 package receipts_test
 
 import (
@@ -9,17 +9,18 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"syscall"
 	"testing"
 )
 
-// start returns the address of a service with its own log, which ends with the test.
+// start returns the address of a service with its own log, which ends with the test: the system closes
+// the pipe even if the test is killed.
 func start(t *testing.T) string {
 	t.Helper()
-	service := exec.Command(cmp.Or(os.Getenv("PATH_TO_RECEIPTS"), "receipts"),
-		"serve", "--http-listen", "127.0.0.1:0", "--json", "--data-dir", filepath.Join(t.TempDir(), "data"))
+	service := exec.Command(cmp.Or(os.Getenv("RECEIPTS_BIN"), "receipts"), "serve", "--ephemeral", "--until-stdin-closes")
 	service.Stderr = os.Stderr
+	if _, err := service.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	stdout, err := service.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +29,7 @@ func start(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = service.Process.Signal(syscall.SIGTERM)
+		_ = service.Process.Kill()
 		_ = service.Wait()
 	})
 	var ready struct{ HTTP string }

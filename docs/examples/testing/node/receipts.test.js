@@ -1,20 +1,18 @@
-// A whole service per test run, as the double of the real one. PATH_TO_RECEIPTS names the binary.
+// A whole service per test run, in memory, as the double of the real one. RECEIPTS_BIN names the binary.
+// With the TypeScript client, `receipts-client/testing` does what stands in `before` and `after`.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 
-let dataDir, service, url;
+let service, url;
 
 before(async () => {
-  dataDir = await mkdtemp(join(tmpdir(), "receipts-"));
-  const flags = ["serve", "--http-listen", "127.0.0.1:0", "--json", "--data-dir", join(dataDir, "data")];
-  service = spawn(process.env.PATH_TO_RECEIPTS ?? "receipts", flags, { stdio: ["ignore", "pipe", "inherit"] });
+  // It ends when its standard input closes, which the system does even if this process is killed.
+  const flags = ["serve", "--ephemeral", "--until-stdin-closes"];
+  service = spawn(process.env.RECEIPTS_BIN ?? "receipts", flags, { stdio: ["pipe", "pipe", "inherit"] });
   // It says on standard error why it ends, if it does not start.
   const ended = once(service, "exit").then(([status]) => assert.fail(`receipts ended with ${status}`));
   const [line] = await Promise.race([once(createInterface({ input: service.stdout }), "line"), ended]);
@@ -25,7 +23,6 @@ before(async () => {
 after(async () => {
   service.kill();
   await once(service, "exit");
-  await rm(dataDir, { recursive: true });
 });
 
 async function call(path, { body, headers } = {}) {

@@ -1,4 +1,4 @@
-"""A whole service per test run, as the double of the real one. PATH_TO_RECEIPTS names the binary."""
+"""A whole service per test run, in memory, as the double of the real one. RECEIPTS_BIN names the binary."""
 
 import json
 import os
@@ -10,12 +10,11 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def receipts(tmp_path_factory):
-    """The address of a service with its own log. It is gone after the tests."""
-    data_dir = tmp_path_factory.mktemp("receipts")
-    command = [os.environ.get("PATH_TO_RECEIPTS", "receipts"), "serve", "--http-listen", "127.0.0.1:0", "--json",
-               "--data-dir", str(data_dir / "data")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+def receipts():
+    """The address of a service with its own log. It is gone after the tests, even if they are killed: the system closes
+    its standard input then."""
+    command = [os.environ.get("RECEIPTS_BIN", "receipts"), "serve", "--ephemeral", "--until-stdin-closes"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
         try:
             yield json.loads(service.stdout.readline())["http"]
         finally:

@@ -7,29 +7,26 @@ import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse.BodyHandlers;
-import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
 import java.util.UUID;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.io.TempDir;
 
-/** A whole service per test class, as the double of the real one. PATH_TO_RECEIPTS names the binary. */
+/** A whole service per test class, in memory, as the double of the real one. RECEIPTS_BIN names the binary. */
 class ReceiptsTest {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final HttpClient HTTP = HttpClient.newHttpClient();
-    @TempDir
-    private static Path folder;
     private static Process service;
     private static String url;
 
     @BeforeAll
     static void start() throws Exception {
-        var binary = System.getenv().getOrDefault("PATH_TO_RECEIPTS", "receipts");
-        service = new ProcessBuilder(binary, "serve", "--http-listen", "127.0.0.1:0", "--json", "--data-dir",
-            folder.resolve("data").toString()).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+        var binary = System.getenv().getOrDefault("RECEIPTS_BIN", "receipts");
+        // It ends when its standard input closes, which the system does even if this process is killed.
+        service = new ProcessBuilder(binary, "serve", "--ephemeral", "--until-stdin-closes")
+            .redirectError(ProcessBuilder.Redirect.INHERIT).start();
         url = JSON.readTree(service.inputReader().readLine()).get("http").asText();
     }
 

@@ -2,6 +2,7 @@
 //! root or more than some seconds per test: `tests/kafka` and `tests/long` hold such tests.
 
 mod analysts;
+mod bench;
 mod bounds;
 mod client;
 mod command_line;

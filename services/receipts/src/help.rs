@@ -116,6 +116,12 @@ pub(crate) const COMMANDS: &[CommandHelp] = &[
         "there are differences, or the service or a table could not be read",
     ),
     of(
+        "bench",
+        &[TELEMETRY],
+        "all requests succeeded, and every receipt was right",
+        "requests failed, receipts were wrong, nobody confirmed it, or it was interrupted",
+    ),
+    of(
         "verify",
         &[LOG, FOLD, &["projector.memory_bytes"]],
         "store and log agree",

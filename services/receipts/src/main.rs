@@ -3,6 +3,7 @@
 
 mod analysis;
 mod backfill;
+mod bench;
 mod compare;
 mod completions;
 mod config;
@@ -29,6 +30,7 @@ mod topics;
 mod verify;
 
 use backfill::Backfill;
+use bench::Bench;
 use clap::{Args, Parser, Subcommand};
 use compare::Compare;
 use completions::{Completions, Man};
@@ -165,6 +167,14 @@ enum Command {
     /// run it.
     #[command(after_help = compare::EXAMPLES)]
     Compare(Compare),
+    /// Measures one's own service under a bounded load of events and reads, over HTTP.
+    ///
+    /// Posts messages, each with a first read, at a steady rate, and asks for the receipt of each with the
+    /// position of its post. Reports throughput, p50 and p99 of posts and reads, failures, and wrong receipts.
+    /// Says before it begins what it writes: the events stay in the service's log, in a tenant of their own
+    /// unless a token decides the tenant. Run it against a service of yours, and not where people chat.
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(Bench),
     /// Verifies the store of a data directory: compares it with a new fold of its log.
     ///
     /// Folds the log in a temporary directory, exactly up to the store's position, and compares
@@ -298,6 +308,7 @@ fn run() -> Result<(), Failure> {
         Command::DeadLetters(command) => dead_letters::run(settings, command, cli.json),
         Command::Backfill(backfill) => backfill::run(settings, backfill, cli.json),
         Command::Compare(compare) => compare::run(settings, compare, cli.json),
+        Command::Bench(bench) => bench::run(&settings, &bench, cli.json),
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
         Command::Rebuild(rebuild) => rebuild::run(settings, rebuild, cli.json),
         Command::Snapshot(command) => snapshot::run(settings, command, cli.json),
@@ -379,6 +390,7 @@ mod tests {
             crate::config::CHECK_EXAMPLES,
             crate::config::PRINT_EXAMPLES,
             crate::config::SCHEMA_EXAMPLES,
+            bench::EXAMPLES,
             verify::EXAMPLES,
             rebuild::EXAMPLES,
             snapshot::EXAMPLES,

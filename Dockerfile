@@ -7,6 +7,8 @@
 FROM rust:1.95.0-slim-bookworm AS build
 # The image's own toolchain: rust-toolchain.toml also names components that a build does not need.
 ENV RUSTUP_TOOLCHAIN=1.95.0
+# Debian removes older versions of packages, so pinned ones could not be installed for long.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends busybox-static ca-certificates g++ libssl-dev make pkg-config \
  && rm -rf /var/lib/apt/lists/*

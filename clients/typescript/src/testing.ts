@@ -63,7 +63,7 @@ export async function startService({ flags = [], binary }: ServiceOptions = {}):
   try {
     url = (JSON.parse(line) as { http?: unknown }).http;
   } catch {
-    // Told below.
+    // The line is no JSON: the check below says so.
   }
   if (typeof url !== "string") {
     child.kill("SIGKILL");

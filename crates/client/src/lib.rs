@@ -38,8 +38,8 @@
 //!   of RFC 9457.
 //!
 //! # Tests
-//! With the feature `testing`, `testing::EphemeralService` starts a real service for a test, without
-//! disk and Kafka.
+//! With the feature `testing`, `testing::EphemeralService` starts a real service for a test,
+//! without disk and Kafka.
 //!
 //! # Ids
 //! Proxies and URLs change some ids in paths: `.`, `..`, and those with `/`, `\`, `%` or control

@@ -19,7 +19,8 @@ pub const APPEND_RETRY_MAX: Duration = Duration::from_secs(1);
 /// The settings of a projector.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The directory of the store; `None` keeps the store in memory, where it ends with the process.
+    /// The directory of the store; `None` keeps the store in memory, where it ends with the
+    /// process.
     pub dir: Option<PathBuf>,
     /// The consumer group. It shares the partitions among projectors.
     pub group: String,

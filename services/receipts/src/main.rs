@@ -169,10 +169,11 @@ enum Command {
     Compare(Compare),
     /// Measures one's own service under a bounded load of events and reads, over HTTP.
     ///
-    /// Posts messages, each with a first read, at a steady rate, and asks for the receipt of each with the
-    /// position of its post. Reports throughput, p50 and p99 of posts and reads, failures, and wrong receipts.
-    /// Says before it begins what it writes: the events stay in the service's log, in a tenant of their own
-    /// unless a token decides the tenant. Run it against a service of yours, and not where people chat.
+    /// Posts messages, each with a first read, at a steady rate, and asks for the receipt of each
+    /// with the position of its post. Reports throughput, p50 and p99 of posts and reads, failures,
+    /// and wrong receipts. Says before it begins what it writes: the events stay in the service's
+    /// log, in a tenant of their own unless a token decides the tenant. Run it against a service of
+    /// yours, and not where people chat.
     #[command(after_help = bench::EXAMPLES)]
     Bench(Bench),
     /// Verifies the store of a data directory: compares it with a new fold of its log.

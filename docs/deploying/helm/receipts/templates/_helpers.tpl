@@ -40,6 +40,30 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and .Values.kafka.secret.files (not .Values.kafka.secret.name) }}{{ fail "kafka.secret.files needs kafka.secret.name" }}{{ end }}
 {{- end }}
 
+{{/* A table as TOML. toToml would write whole numbers of values.yaml as 24.0 and 2.592e+09. */}}
+{{- define "receipts.toml" -}}
+{{- range $key, $value := .table }}{{ if not (or (kindIs "map" $value) (kindIs "invalid" $value)) }}
+{{ include "receipts.toml.key" $key }} = {{ include "receipts.toml.value" $value }}
+{{- end }}{{ end }}
+{{- $path := .path }}
+{{- range $key, $value := .table }}{{ if kindIs "map" $value }}
+{{- $here := printf "%s%s" (ternary "" (printf "%s." $path) (eq $path "")) (include "receipts.toml.key" $key) }}
+
+[{{ $here }}]
+{{- include "receipts.toml" (dict "table" $value "path" $here) }}
+{{- end }}{{ end }}
+{{- end }}
+
+{{- define "receipts.toml.key" -}}
+{{- if regexMatch "^[A-Za-z0-9_-]+$" . }}{{ . }}{{ else }}{{ toJson . }}{{ end }}
+{{- end }}
+
+{{- define "receipts.toml.value" -}}
+{{- if kindIs "slice" . }}[{{ range $at, $item := . }}{{ if $at }}, {{ end }}{{ include "receipts.toml.value" $item }}{{ end }}]
+{{- else if and (kindIs "float64" .) (eq (floor .) .) }}{{ printf "%.0f" . }}
+{{- else }}{{ toJson . }}{{ end }}
+{{- end }}
+
 {{/* The settings file. What the chart sets wins over the values. */}}
 {{- define "receipts.settings" -}}
 {{- $own := dict
@@ -70,7 +94,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- range $property, $key := .Values.kafka.secret.properties }}{{ $_ := set $files $property (printf "/etc/receipts/kafka/%s" $key) }}{{ end -}}
 {{- if $files }}{{ $_ := set $kafka "property_files" $files }}{{ end -}}
 {{- $_ := set $own "kafka" $kafka -}}
-{{- mergeOverwrite (deepCopy .Values.settings) $own | toToml -}}
+{{- include "receipts.toml" (dict "table" (mergeOverwrite (deepCopy .Values.settings) $own) "path" "") | trim -}}
 {{- end }}
 
 {{/* The fields of a pod: (dict "root" $ "kind" "query" "values" .Values.query "command" "receipts-query" "port" 8080 "isProjector" false). */}}

@@ -243,7 +243,7 @@ mod tests {
 
     /// INV-LOCAL
     #[test]
-    fn link_of_a_foreign_page_leads_to_the_page_alone() {
+    fn foreign_link_opens_the_page_alone() {
         let link = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
         let headers = |host| [&[("host", host)], &link[..]].concat();
         let own = headers("localhost:8080");

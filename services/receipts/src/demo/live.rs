@@ -1,5 +1,5 @@
-//! Goes on with the chat while the demo stays: an announcement that fills with reads, and a group that
-//! talks. Must not change a message that the demo has shown.
+//! Goes on with the chat while the demo stays: an announcement that fills with reads, and a group
+//! that talks. Must not change a message that the demo has shown.
 
 use super::chat::{Chat, ChatEvent};
 use super::random::Random;
@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// Reads of the announcement in one tick: from 10 to 39, so it takes some 13 minutes to fill.
 const READS_LEAST: u64 = 10;
 const READS_MORE: u64 = 30;
-/// One person in so many does not read an announcement.
+/// Of this number of people, one does not read an announcement.
 const NEVER_READS: usize = 16;
 const SENDER: &str = "olivia";
 const FRIENDS: usize = 6;

@@ -61,14 +61,12 @@ pub fn serve<S: Service>(
         // Parts ask for traces once, when they start.
         let traces = traces::start(&settings.telemetry, build.name, log_names(settings), Handle::current())?;
         let served = serve_parts(build.name, settings, json, start, stop, metrics).await;
-        if let Some(traces) = traces {
-            on_thread("traces", move || {
-                traces.stop();
-                Ok(())
-            })
-            .await?;
-        }
-        served
+        let Some(traces) = traces else { return served };
+        let sent = on_thread("traces", move || {
+            traces.stop();
+            Ok(())
+        });
+        served.and(sent.await)
     })
 }
 

@@ -180,6 +180,7 @@ impl Partition {
     /// Folds a record, or the first slice of it: up to `messages_max` messages of a read mark, or
     /// of the records that waited. Returns true once the whole record is applied; otherwise
     /// [`Self::proceed`] must follow. After an error or a panic the state must not be used again.
+    #[inline]
     pub(crate) fn begin(
         &mut self,
         record: &Record<'_>,

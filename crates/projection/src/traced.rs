@@ -1,5 +1,5 @@
-//! The traces of records: the span of a record's fold, and the effects that it caused. Nothing of it
-//! is in the state, and the fold knows nothing of it.
+//! The traces of records: the span of a record's fold, and the effects that it caused (INV-TRACE).
+//! Nothing of it is in the state, and the fold knows nothing of it.
 
 use crate::partition::{Decoded, FoldError, Partition};
 use receipts_fold::effects::{Effects, MarkMoved, MessageChanged};

@@ -154,6 +154,7 @@ mod tests {
         assert_eq!(read(&format!("00-{TRACE}-{SPAN}-03"), &[]), ours, "unknown flags");
     }
 
+    /// INV-TRACE
     #[test]
     fn malformed_contexts_are_ignored() {
         let good = format!("00-{TRACE}-{SPAN}-01");

@@ -1,8 +1,8 @@
 //! The spans of the service: their names, attributes and parents, and trace contexts in headers.
 //!
 //! Sends nothing and samples nothing: `receipts-runtime` installs a tracer that does. Until then
-//! [`traces`] returns `None`, and its callers do nothing at all. Must not put ids of users, messages
-//! or conversations into a span.
+//! [`traces`] returns `None`, and its callers do nothing at all. INV-TRACE: it must not put ids of
+//! users, messages or conversations into a span.
 
 mod context;
 mod gathered;
@@ -30,7 +30,7 @@ pub struct LogNames {
     pub group: String,
 }
 
-/// Makes spans. The methods are in [`mod@span`], one per kind of span.
+/// Makes spans: one method per kind of span.
 pub struct Traces {
     tracer: BoxedTracer,
     log: LogNames,

@@ -15,7 +15,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST");
 /// The request headers that our routes read and that a page may not send unasked.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, last-event-id, receipts-caller, receipts-min-position, receipts-tenant, \
-     receipts-wait-ms, x-request-id",
+     receipts-wait-ms, traceparent, tracestate, x-request-id",
 );
 /// The headers of our answers that a page may read.
 const EXPOSED_HEADERS: HeaderValue =

@@ -64,6 +64,8 @@ async fn preflight_of_a_listed_origin_is_answered() {
                 "receipts-min-position",
                 "receipts-tenant",
                 "receipts-wait-ms",
+                "traceparent",
+                "tracestate",
                 "x-request-id",
             ];
             assert_eq!(headers, wanted);

@@ -43,7 +43,6 @@ pub enum TracesError {
 /// The sender of this process's spans.
 pub struct Exporting {
     provider: SdkTracerProvider,
-    loss: Arc<Loss>,
 }
 
 /// Turns traces on if the settings name a collector. `OTEL_SERVICE_NAME` and
@@ -77,10 +76,10 @@ pub fn start(
     let provider = SdkTracerProvider::builder()
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.trace_ratio))))
         .with_resource(resource(service))
-        .with_span_processor(queue::processor(exporter, Arc::clone(&loss)))
+        .with_span_processor(queue::processor(exporter, loss))
         .build();
     receipts_traces::install(BoxedTracer::new(Box::new(provider.tracer(SCOPE))), log);
-    Ok(Some(Exporting { provider, loss }))
+    Ok(Some(Exporting { provider }))
 }
 
 impl Exporting {
@@ -89,7 +88,6 @@ impl Exporting {
         if let Err(OTelSdkError::Timeout(_)) = self.provider.shutdown_with_timeout(FLUSH_MAX) {
             tracing::warn!(within = ?FLUSH_MAX, "the collector did not take the last spans in time");
         }
-        self.loss.report_rest();
     }
 }
 

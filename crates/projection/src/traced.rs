@@ -53,8 +53,8 @@ impl Traced {
 }
 
 impl Partition {
-    /// As [`Partition::begin`], for a process with traces: if the record belongs to one, its fold is
-    /// a span.
+    /// As [`Partition::begin`], for a process with traces: if the record belongs to one, its fold
+    /// is a span.
     #[cold]
     #[inline(never)]
     pub(crate) fn begin_traced(

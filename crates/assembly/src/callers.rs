@@ -31,32 +31,7 @@ pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure>
     if !auth.is_configured() {
         return Ok(Arc::new(TrustedHeaders));
     }
-    let signature = |algorithm: &Algorithm| match algorithm {
-        Algorithm::Hs256 => Signature::Hs256,
-        Algorithm::Rs256 => Signature::Rs256,
-        Algorithm::Ps256 => Signature::Ps256,
-        Algorithm::Es256 => Signature::Es256,
-        Algorithm::Es384 => Signature::Es384,
-        Algorithm::EdDsa => Signature::EdDsa,
-    };
-    let file = auth.jwks_file.clone().map(KeySource::File);
-    let timeout = Duration::from_millis(auth.jwks_timeout_ms);
-    let url = auth.jwks_url.clone().map(|url| KeySource::Url { url, timeout });
-    let issuer = auth.described_issuer().map(|issuer| KeySource::Issuer { issuer: issuer.to_owned(), timeout });
-    let keys = url.or(issuer).or(file);
-    let refresh_pause = if matches!(keys, Some(KeySource::File(_))) { FILE_PAUSE } else { URL_PAUSE };
-    let tokens = Tokens::open(TokenSettings {
-        issuer: auth.issuer.clone(),
-        audience: auth.audience.clone(),
-        signatures: auth.algorithms.iter().map(signature).collect(),
-        secret_file: auth.secret_file.clone(),
-        keys,
-        refresh: Duration::from_millis(auth.jwks_refresh_ms),
-        refresh_pause,
-        start_timeout: KEYS_TIMEOUT,
-        leeway: Duration::from_millis(auth.leeway_ms),
-        claims: claims_of(auth),
-    });
+    let tokens = Tokens::open(token_settings(auth, KEYS_TIMEOUT));
     let tokens = match tokens.await {
         Ok(tokens) => tokens,
         Err(error @ BadKeys::Keys { from: KeySource::Url { .. } | KeySource::Issuer { .. }, .. }) => {
@@ -76,6 +51,48 @@ pub async fn authenticate(auth: &Auth) -> Result<Arc<dyn Authenticate>, Failure>
     };
     tokio::spawn(tokens.clone().keep_keys_fresh());
     Ok(Arc::new(tokens))
+}
+
+/// Reads the keys of tokens once, within `timeout`; returns the name and the algorithms of each.
+///
+/// # Errors
+/// Why a start could not use the secret or the keys.
+pub async fn keys_of_tokens(auth: &Auth, timeout: Duration) -> Result<Vec<(Option<String>, Vec<String>)>, Failure> {
+    let mut settings = token_settings(auth, Duration::ZERO);
+    if let Some(KeySource::Url { timeout: each, .. } | KeySource::Issuer { timeout: each, .. }) = &mut settings.keys {
+        // An issuer takes two fetches.
+        *each = (timeout / 2).min(*each);
+    }
+    Ok(Tokens::open(settings).await?.keys())
+}
+
+fn token_settings(auth: &Auth, start_timeout: Duration) -> TokenSettings {
+    let signature = |algorithm: &Algorithm| match algorithm {
+        Algorithm::Hs256 => Signature::Hs256,
+        Algorithm::Rs256 => Signature::Rs256,
+        Algorithm::Ps256 => Signature::Ps256,
+        Algorithm::Es256 => Signature::Es256,
+        Algorithm::Es384 => Signature::Es384,
+        Algorithm::EdDsa => Signature::EdDsa,
+    };
+    let file = auth.jwks_file.clone().map(KeySource::File);
+    let timeout = Duration::from_millis(auth.jwks_timeout_ms);
+    let url = auth.jwks_url.clone().map(|url| KeySource::Url { url, timeout });
+    let issuer = auth.described_issuer().map(|issuer| KeySource::Issuer { issuer: issuer.to_owned(), timeout });
+    let keys = url.or(issuer).or(file);
+    let refresh_pause = if matches!(keys, Some(KeySource::File(_))) { FILE_PAUSE } else { URL_PAUSE };
+    TokenSettings {
+        issuer: auth.issuer.clone(),
+        audience: auth.audience.clone(),
+        signatures: auth.algorithms.iter().map(signature).collect(),
+        secret_file: auth.secret_file.clone(),
+        keys,
+        refresh: Duration::from_millis(auth.jwks_refresh_ms),
+        refresh_pause,
+        start_timeout,
+        leeway: Duration::from_millis(auth.leeway_ms),
+        claims: claims_of(auth),
+    }
 }
 
 fn claims_of(auth: &Auth) -> ClaimSettings {

@@ -15,6 +15,7 @@ mod cursor_key;
 mod files;
 mod instance;
 mod log_identity;
+mod look;
 mod rebuilt;
 
 pub use files::random;
@@ -58,6 +59,15 @@ fn is_ours(name: &str) -> bool {
     NAMES.contains(&name) || name.starts_with("store-before-") || name.starts_with("store.")
 }
 
+/// Reads the name of the holder of a lock.
+fn holder_in(path: &Path, lock: &mut File) -> InUse {
+    let mut held = String::new();
+    _ = lock.read_to_string(&mut held);
+    let mut lines = held.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty());
+    let holder = lines.next().map_or("another process".to_owned(), |number| format!("process {number}"));
+    InUse { path: path.to_owned(), holder, url: lines.next() }
+}
+
 impl DataDir {
     /// Opens a data directory; makes it if it is missing. Only its owner may enter it.
     ///
@@ -78,13 +88,7 @@ impl DataDir {
             .with_context(hint)?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut held = String::new();
-                _ = lock.read_to_string(&mut held);
-                let mut lines = held.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty());
-                let holder = lines.next().map_or("another process".to_owned(), |number| format!("process {number}"));
-                bail!(InUse { path: path.to_owned(), holder, url: lines.next() });
-            }
+            Err(TryLockError::WouldBlock) => bail!(holder_in(path, &mut lock)),
             Err(TryLockError::Error(error)) => return Err(error).with_context(hint),
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).with_context(hint)?;

@@ -18,7 +18,7 @@ mod tokens;
 mod version;
 
 pub use bounds::{AnswersFrom, connections, limits, waits_max};
-pub use callers::{access, authenticate, cors, guard};
+pub use callers::{access, authenticate, cors, guard, keys_of_tokens};
 pub use data_dir::{DataDir, InUse, LogIdentity, random};
 pub use event_log::{
     EventLog, connect, creating_kafka_settings, embedded_partitions, kafka_name, kafka_settings, log_in_memory,
@@ -30,6 +30,6 @@ pub use parts::{
     projector_in_memory, snapshot_destination, stop_projector,
 };
 pub use process::{on_thread, run};
-pub use secrets::{check_settings, operator_secret, operator_secret_of_holder, shared_secret};
+pub use secrets::{check_settings, open_secret_files, operator_secret, operator_secret_of_holder, shared_secret};
 pub use serve::{Service, serve, until};
 pub use version::long_version;

@@ -34,6 +34,16 @@ pub fn check_settings(settings: &Settings) -> Result<Vec<String>, Failure> {
 
 /// Returns a warning about each file of a secret that others than its owner may read.
 fn closed(settings: &Settings) -> Result<Vec<String>, Failure> {
+    let open = open_secret_files(settings);
+    if settings.secret_files_strict && !open.is_empty() {
+        return Err(Failure::usage(format!("{} (secret_files_strict is set)", open.join("; "))));
+    }
+    Ok(open)
+}
+
+/// Returns a sentence about each file of secrets that others than its owner may read: its key, and
+/// the command that closes it.
+pub fn open_secret_files(settings: &Settings) -> Vec<String> {
     let kafka = &settings.kafka;
     let tls_key = settings.http.tls.as_ref().map(|tls| tls.key.clone());
     let files = [
@@ -58,11 +68,7 @@ fn closed(settings: &Settings) -> Result<Vec<String>, Failure> {
         (mode & 0o077 != 0)
             .then(|| format!("{key}: users other than the owner of {path} may read or change it: chmod 600 {path}"))
     });
-    let open: Vec<String> = open.collect();
-    if settings.secret_files_strict && !open.is_empty() {
-        return Err(Failure::usage(format!("{} (secret_files_strict is set)", open.join("; "))));
-    }
-    Ok(open)
+    open.collect()
 }
 
 /// Reads the secret that projectors and query edges share; `None` if the settings name no file.

@@ -6,6 +6,9 @@
 
 use crate::murmur2;
 
+/// From this number of misplaced keys on it says something that no known partitioner explains them.
+const UNEXPLAINED_MIN: u64 = 10;
+
 /// A way in which some client chooses a partition by its default, other than Java's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Partitioner {
@@ -39,6 +42,21 @@ impl Partitioner {
     /// Returns the partitioners that put a key into `partition`.
     pub fn candidates(key: &[u8], partition: u32, partition_count: u32) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |one| one.partition_of(key, partition_count) == partition)
+    }
+
+    /// Says which partitioner explains `count` misplaced keys, if one explains nearly all; or, of
+    /// many keys, that none does. `explained` counts for each of [`Self::ALL`] the keys that it
+    /// would have put where they stand. The true one explains all that come from one producer; of
+    /// 12 partitions another one explains every twelfth.
+    pub fn verdict(count: u64, explained: [u64; Self::ALL.len()]) -> Option<String> {
+        let (most, partitioner) = explained.into_iter().zip(Self::ALL).max_by_key(|(explained, _)| *explained)?;
+        if most * 10 >= count * 9 {
+            let (name, remedy) = (partitioner.name(), partitioner.remedy());
+            return Some(format!("{most} of {count} stand where {name} would put them: {remedy}"));
+        }
+        (count >= UNEXPLAINED_MIN && most * 2 < count).then(|| {
+            "no partitioner that a client has by default explains them: does the producer ignore keys, or choose partitions itself?".to_owned()
+        })
     }
 
     /// Returns the name with the clients that use it by default.

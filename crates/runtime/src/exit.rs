@@ -51,7 +51,8 @@ impl Failure {
 }
 
 /// Returns an error and its causes, each once: many errors show their cause themselves.
-fn told_once(error: &anyhow::Error) -> String {
+#[must_use]
+pub fn told_once(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if !text.contains(&cause) {

@@ -48,6 +48,7 @@ pub mod command_line;
 pub mod config;
 pub mod descriptors;
 pub mod exit;
+pub mod machine;
 pub mod metrics;
 pub mod output;
 pub mod shutdown;

@@ -178,6 +178,13 @@ pub(crate) const COMMANDS: &[CommandHelp] = &[
     of("config schema", &[], DONE, "standard output could not be written"),
     of("completions", &[], DONE, "standard output could not be written"),
     of("man", &[], DONE, "the directory could not be written"),
+    of("doctor", &[ALL, &["projector.", "query."]], "no problem", "a problem, with --strict also a warning"),
+    of(
+        "support-bundle",
+        &[ALL, &["projector.", "query."]],
+        "the archive is written",
+        "the archive could not be written",
+    ),
     of(
         "topics create",
         &[&["log.", "kafka."], TELEMETRY],

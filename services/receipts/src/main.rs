@@ -11,6 +11,7 @@ mod consent;
 mod control;
 mod dead_letters;
 mod demo;
+mod doctor;
 mod ephemeral;
 mod erase;
 mod export;
@@ -23,6 +24,7 @@ mod replay;
 mod service;
 mod snapshot;
 mod stats;
+mod support_bundle;
 mod tables;
 mod tail;
 mod token;
@@ -36,6 +38,7 @@ use compare::Compare;
 use completions::{Completions, Man};
 use config::Config;
 use dead_letters::DeadLetters;
+use doctor::Doctor;
 use erase::Erase;
 use export::Export;
 use policy::Policy;
@@ -48,6 +51,7 @@ use service::{AllInOne, BUILD, Medium};
 use snapshot::Snapshot;
 use stats::Stats;
 use std::process::ExitCode;
+use support_bundle::SupportBundle;
 use tail::Tail;
 use token::Token;
 use topics::Topics;
@@ -219,6 +223,23 @@ enum Command {
     /// Writes the manual pages of all commands into a directory.
     #[command(after_help = completions::MAN_EXAMPLES)]
     Man(Man),
+    /// Checks the set-up of a service: settings, disk, memory, descriptors, clock, store, Kafka,
+    /// snapshots, keys of tokens, and peers.
+    ///
+    /// Prints one line for each check: ok, warning, problem or skipped; for a warning or a problem
+    /// also what to type. Changes nothing and joins no group; the service may run. The only object
+    /// that it writes, into the destination of snapshots, it removes again. docs/operating.md lists
+    /// the checks. --json prints one object for each finding and a last one with the counts.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(Doctor),
+    /// Packs what a maintainer asks for into one archive, without ids and secrets.
+    ///
+    /// Version, settings in force with their origins, the doctor's findings, topics, metrics and
+    /// readiness of the service at --url, sizes in the data directory, and facts of the system.
+    /// Only its owner may read the archive. A part that cannot be had is told in its file. Names of
+    /// hosts, topics and folders are in it: look through it before you send it.
+    #[command(after_help = support_bundle::EXAMPLES)]
+    SupportBundle(SupportBundle),
     /// Creates and describes the topics of a Kafka, and prints the rights that they need.
     #[command(subcommand)]
     Topics(Topics),
@@ -313,6 +334,8 @@ fn run() -> Result<(), Failure> {
         Command::Verify(verify) => verify::run(settings, verify, cli.json),
         Command::Rebuild(rebuild) => rebuild::run(settings, rebuild, cli.json),
         Command::Snapshot(command) => snapshot::run(settings, command, cli.json),
+        Command::Doctor(doctor) => doctor::run(settings, &doctor, cli.json),
+        Command::SupportBundle(bundle) => support_bundle::run(settings, &bundle, cli.json),
         Command::Topics(command) => topics::run(&settings, &command, cli.json),
         Command::Tail(tail) => tail::run(settings, tail, cli.json),
         Command::Token(token) => token::run(&settings, &token, cli.json),
@@ -398,6 +421,8 @@ mod tests {
             tail::EXAMPLES,
             token::EXAMPLES,
             topics::EXAMPLES,
+            doctor::EXAMPLES,
+            support_bundle::EXAMPLES,
             topics::CREATE_EXAMPLES,
             topics::DESCRIBE_EXAMPLES,
         ];

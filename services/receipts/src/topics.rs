@@ -2,7 +2,7 @@
 //! Kafka. It changes no existing topic and grants nothing.
 
 mod create;
-mod describe;
+pub(crate) mod describe;
 
 use clap::{Args, Subcommand, ValueEnum};
 use receipts_assembly::{consumer_group, kafka_settings};

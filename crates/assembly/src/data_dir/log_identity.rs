@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::Path;
 
 /// The file in a store's folder that names the log that it was folded from.
-const FILE: &str = "log.json";
+pub(super) const FILE: &str = "log.json";
 
 /// The fields that distinguish an event log from every other one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ impl LogIdentity {
     }
 
     /// Returns whether both may be the same log. An id that one of them lacks decides nothing.
-    fn may_be(&self, other: &Self) -> bool {
+    pub(super) fn may_be(&self, other: &Self) -> bool {
         match (self, other) {
             (
                 Self::Kafka { events_topic, partitions, cluster_id, topic_id },
@@ -103,7 +103,7 @@ impl LogIdentity {
 
     /// Says what to do if both are the same topic of one cluster, which has got another number of
     /// partitions, or was made anew.
-    fn changed(&self, now: &Self) -> Option<String> {
+    pub(super) fn changed(&self, now: &Self) -> Option<String> {
         let Self::Kafka { events_topic, partitions, cluster_id, topic_id } = self else { return None };
         let Self::Kafka { partitions: now_partitions, topic_id: now_id, .. } = now else { return None };
         let as_now = |topic_id: &Option<String>| Self::Kafka {
@@ -125,6 +125,15 @@ impl LogIdentity {
     pub(super) fn write_to(&self, store: &Path) -> Result<()> {
         write_whole(&store.join(FILE), &serde_json::to_vec(self)?)
     }
+}
+
+/// Says that a store was not folded from a log.
+pub(super) fn other_log(store: &Path, bound: &LogIdentity, log: impl fmt::Display) -> String {
+    let folder = store.display();
+    format!(
+        "the store in {folder} was folded from {bound}, and the log is {log}: choose another --data-dir for this log, or \
+         remove {folder} to fold the log from its beginning"
+    )
 }
 
 fn may_equal(one: Option<&str>, other: Option<&str>) -> bool {
@@ -188,12 +197,7 @@ impl DataDir {
 
     /// Refuses a log that the store was not folded from.
     pub(crate) fn other_log(&self, bound: &LogIdentity, log: impl fmt::Display) -> anyhow::Error {
-        let folder = self.store();
-        let folder = folder.display();
-        anyhow!(
-            "the store in {folder} was folded from {bound}, and the log is {log}: choose another --data-dir for this log, or \
-             remove {folder} to fold the log from its beginning"
-        )
+        anyhow!(other_log(&self.store(), bound, log))
     }
 
     /// Forgets the log of a store that has folded nothing: its process may have been refused on

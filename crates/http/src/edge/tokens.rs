@@ -138,6 +138,13 @@ impl Tokens {
         Ok(Self(Arc::new(Inner { settings, algorithms, secret, ring, refusals: Refusals::new() })))
     }
 
+    /// Returns the id of each public key that is known now, and the algorithms that it may verify.
+    pub fn keys(&self) -> Vec<(Option<String>, Vec<String>)> {
+        let known = self.0.ring.as_ref().map(KeyRing::known);
+        let shown = |key: &Key| (key.id.clone(), key.algorithms.iter().map(|one| format!("{one:?}")).collect());
+        known.iter().flat_map(|keys| keys.iter()).map(shown).collect()
+    }
+
     /// Reads the public keys again at the configured interval, and after a token has named an
     /// unknown key. It never returns if there are public keys; spawn it.
     pub async fn keep_keys_fresh(self) {

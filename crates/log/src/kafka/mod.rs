@@ -51,7 +51,7 @@ use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
-pub use survey::{GroupSurvey, PartitionSurvey, Presence, Survey, TopicSurvey, client_version, create_topics};
+pub use survey::{GroupSurvey, PartitionSurvey, Presence, Survey, TopicSurvey, create_topics};
 pub use topic_config::{Judgement, TopicSetting};
 pub use topic_watch::made_anew;
 use watch::Watch;

@@ -228,12 +228,6 @@ pub fn create_topics(settings: KafkaSettings, is_dry: bool) -> Result<Vec<Planne
     Ok(planned)
 }
 
-/// Returns the version of librdkafka.
-#[must_use]
-pub fn client_version() -> String {
-    rdkafka::util::get_rdkafka_version().1
-}
-
 fn begin(settings: KafkaSettings) -> Result<(Arc<KafkaSettings>, Arc<Brokers>), ConnectError> {
     let (settings, brokers) = (Arc::new(settings), Arc::<Brokers>::default());
     settings.check()?;

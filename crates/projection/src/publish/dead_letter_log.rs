@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_secs(60);
-/// From this number of dead letters on it says something that no known partitioner explains them.
-const UNEXPLAINED_MIN: u64 = 10;
 
 /// The dead letters of a process since the last line of each reason.
 #[derive(Debug, Default)]
@@ -78,24 +76,11 @@ impl DeadLetterLog {
             }
             let Tally { count, first, last, detail, explained, .. } = std::mem::take(tally);
             tally.written = Some(now);
-            let verdict = (*reason == Reason::WrongPartition).then(|| verdict(count, explained)).flatten();
+            let verdict = (*reason == Reason::WrongPartition).then(|| Partitioner::verdict(count, explained)).flatten();
             lines.push(Line { reason: *reason, count, first, last, detail, verdict });
         }
         lines
     }
-}
-
-/// Returns the partitioner that explains most dead letters, if it explains nearly all. The true one
-/// explains all that come from one producer; of 12 partitions another one explains every twelfth.
-fn verdict(count: u64, explained: [u64; Partitioner::ALL.len()]) -> Option<String> {
-    let (most, partitioner) = explained.into_iter().zip(Partitioner::ALL).max_by_key(|(explained, _)| *explained)?;
-    if most * 10 >= count * 9 {
-        let (name, remedy) = (partitioner.name(), partitioner.remedy());
-        return Some(format!("{most} of {count} stand where {name} would put them: {remedy}"));
-    }
-    (count >= UNEXPLAINED_MIN && most * 2 < count).then(|| {
-        "no partitioner that a client has by default explains them: does the producer ignore keys, or choose partitions itself?".to_owned()
-    })
 }
 
 #[cfg(test)]
@@ -153,7 +138,7 @@ mod tests {
         for partitioner in Partitioner::ALL {
             let mut log = DeadLetterLog::new(PARTITIONS);
             let wrong = misplace(&mut log, |key, _| partitioner.partition_of(key, PARTITIONS));
-            assert!(wrong > UNEXPLAINED_MIN);
+            assert!(wrong > 10, "enough to say something about");
             let verdict = log.take_due(Instant::now()).remove(0).verdict.unwrap();
             let wanted = format!("{wrong} of {wrong} stand where {} would", partitioner.name());
             assert!(verdict.starts_with(&wanted) && verdict.ends_with(partitioner.remedy()), "{verdict}");

@@ -5,7 +5,7 @@ use clap::Args;
 use receipts_assembly::{consumer_group, creating_kafka_settings, require_bootstrap};
 use receipts_log::Topic;
 use receipts_log::kafka::{
-    GroupSurvey, Judgement, PartitionSurvey, Presence, Survey, TopicSetting, TopicSurvey, client_version,
+    GroupSurvey, Judgement, PartitionSurvey, Presence, Survey, TopicSetting, TopicSurvey, library_version,
 };
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;
@@ -162,7 +162,7 @@ pub(crate) fn report(survey: &Survey, group: &str) -> Report {
     Report {
         brokers: survey.brokers().to_vec(),
         cluster_id: survey.cluster_id().map(str::to_owned),
-        librdkafka: client_version(),
+        librdkafka: library_version(),
         topics: survey.topics().iter().map(Described::from).collect(),
         group: of_group,
         refused: survey.judge().err().map(|error| error.to_string()),

@@ -207,6 +207,18 @@ fn edges_answer_for_all_partitions_and_check_the_secret() {
     for edge in edges {
         let answer = edge.get_after(&receipt_path("g3", "m3"), &token);
         assert_eq!((answer.status, &answer.body["read_count"]), (200, &json!(2)), "{}", answer.body);
+        // The log names the projector that went, and the partitions of the other one.
+        let (gone, stays) = (cluster.ports[0], cluster.ports[1]);
+        for (sentence, port, partitions) in [
+            ("a projector does not answer any more", gone, ""),
+            ("a projector answers for other partitions", stays, "0-11"),
+        ] {
+            let address = format!("address=127.0.0.1:{port} ");
+            let is_told = |said: &String| {
+                said.lines().any(|line| [sentence, &address, partitions].iter().all(|part| line.contains(part)))
+            };
+            eventually(sentence, || edge.errors(), is_told);
+        }
         assert_eq!(edge.terminate(), Some(0));
     }
     assert_eq!((second.terminate(), ingest.terminate()), (Some(0), Some(0)));

@@ -122,6 +122,10 @@ fn reads_go_on_while_kafka_is_away() {
         let about = |part: &str| lines.iter().filter(|line| line.contains(part)).count();
         assert_eq!(about("Kafka cannot be reached"), 1, "{lines:#?}");
         assert!(lines.len() <= LINES_MAX, "{lines:#?}");
+        if [alone.id(), projector.id()].contains(&service.id()) {
+            let is_named = |line: &String| line.contains("took over partitions") && line.contains("partitions=\"0-3\"");
+            assert!(lines.iter().any(is_named), "{lines:#?}");
+        }
     }
     for service in [edge, ingest, projector, alone, never] {
         assert_eq!(service.terminate(), Some(0));

@@ -138,7 +138,7 @@ impl Reader {
         }
     }
 
-    /// Returns the event of a value, whatever its key and its partition are.
+    /// Returns the event of a value. Its key and its partition do not matter.
     fn event_of<'v>(&self, value: Option<&'v [u8]>) -> Option<Event<'v>> {
         decode(self.decoder.unwrap.event_of(value?)).ok()
     }

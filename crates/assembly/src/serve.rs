@@ -41,8 +41,9 @@ pub trait Service {
     fn stop(self) -> impl Future<Output = Result<Option<DataDir>, Failure>>;
 }
 
-/// Starts a service and runs it: logs its build and its settings, prints the ready line on standard output, waits for a
-/// signal or for a part that ends by itself, and stops the service within `drain_ms`.
+/// Starts a service and runs it: logs its build and its settings, prints the ready line on standard
+/// output, waits for a signal or for a part that ends by itself, and stops the service within
+/// `drain_ms`.
 ///
 /// `start` takes the addresses and opens the parts. A signal cancels it: no caller is answered yet,
 /// and opened files survive a kill.

@@ -8,7 +8,8 @@ use receipts_runtime::config::{InForce, Settings};
 /// The versions of the formats that processes and programs share, as `schemas/` names them.
 const FORMATS: &str = "events 1, updates 1, tokens 2, export 2, internal protocol 1";
 
-/// Returns the text of `--version` after the binary's name: version, commit, librdkafka and formats.
+/// Returns the text of `--version` after the binary's name: version, commit, librdkafka and
+/// formats.
 #[must_use]
 pub fn long_version(build: &Build) -> String {
     let Build { version, commit, .. } = build;

@@ -59,7 +59,12 @@ const EXAMPLES: &str = "Examples:
 /// missing topics. Prints one line on standard output once it serves. The first SIGINT or SIGTERM
 /// stops it in order, the second at once.
 #[derive(Parser)]
-#[command(name = "receipts-ingest", version, long_version = receipts_assembly::long_version(&BUILD), after_help = EXAMPLES)]
+#[command(
+    name = "receipts-ingest",
+    version,
+    long_version = receipts_assembly::long_version(&BUILD),
+    after_help = EXAMPLES
+)]
 struct Cli {
     /// Prints results as JSON lines.
     #[arg(long)]

@@ -70,7 +70,12 @@ const EXAMPLES: &str = "Examples:
 /// standbys. Every process needs its own data directory. Prints one line on standard output once it
 /// has caught up. The first SIGINT or SIGTERM stops it in order, the second at once.
 #[derive(Parser)]
-#[command(name = "receipts-projector", version, long_version = receipts_assembly::long_version(&BUILD), after_help = EXAMPLES)]
+#[command(
+    name = "receipts-projector",
+    version,
+    long_version = receipts_assembly::long_version(&BUILD),
+    after_help = EXAMPLES
+)]
 struct Cli {
     /// Prints results as JSON lines.
     #[arg(long)]

@@ -55,7 +55,12 @@ const EXAMPLES: &str = "Examples:
 /// one line on standard output once every partition has a projector that answers. The first SIGINT
 /// or SIGTERM stops it in order, the second at once.
 #[derive(Parser)]
-#[command(name = "receipts-query", version, long_version = receipts_assembly::long_version(&BUILD), after_help = EXAMPLES)]
+#[command(
+    name = "receipts-query",
+    version,
+    long_version = receipts_assembly::long_version(&BUILD),
+    after_help = EXAMPLES
+)]
 struct Cli {
     /// Prints results as JSON lines.
     #[arg(long)]

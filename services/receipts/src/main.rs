@@ -72,7 +72,13 @@ const FIRST: [Named; 4] = [
 
 /// Exact read receipts for chats, folded from an event log.
 #[derive(Parser)]
-#[command(name = "receipts", version, long_version = receipts_assembly::long_version(&BUILD), subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "receipts",
+    version,
+    long_version = receipts_assembly::long_version(&BUILD),
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// Prints results as JSON lines.
     #[arg(long, global = true, display_order = 900)]

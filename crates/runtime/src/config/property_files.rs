@@ -44,8 +44,8 @@ pub(super) fn completed(
     properties
 }
 
-/// Reads the lines `NAME=VALUE` of a file. Empty lines and those that begin with `#` do not count. Returns
-/// the number of each line too.
+/// Reads the lines `NAME=VALUE` of a file. Empty lines and those that begin with `#` do not count.
+/// Returns the number of each line too.
 fn lines_of(from: &mut Reader, path: &Path) -> BTreeMap<String, (usize, String)> {
     let mut properties = BTreeMap::new();
     let text = fs::read_to_string(path).unwrap_or_else(|error| {

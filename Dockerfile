@@ -13,6 +13,8 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends busybox-static ca-certificates g++ libssl-dev make pkg-config \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
+# --build-arg RECEIPTS_COMMIT=$(git rev-parse HEAD): the commit that --version names.
+ARG RECEIPTS_COMMIT=
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --profile dist --locked --workspace --bins \

@@ -89,6 +89,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "receipts-query",
             "receipts-runtime",
             "receipts-snapshots",
+            "receipts-store",
             "receipts-traces",
         ],
     ),

@@ -67,9 +67,10 @@ impl Subscription {
         self
     }
 
-    /// Returns a ticket for this stream, for a program whose requests carry no credential: a backend
-    /// gives it to a browser's `EventSource`, which then follows the stream as this client's caller.
-    /// The ticket opens the stream within a minute, and resumes it until this client's token ends.
+    /// Returns a ticket for this stream, for a program whose requests carry no credential: a
+    /// backend gives it to a browser's `EventSource`, which then follows the stream as this
+    /// client's caller. The ticket opens the stream within a minute, and resumes it until this
+    /// client's token ends.
     ///
     /// # Errors
     /// `forbidden` if the caller may not follow the stream; or if the request fails.

@@ -44,6 +44,7 @@ async fn service_in_memory_answers_and_streams() {
     assert!(elsewhere.counts.is_none(), "each service has a log of its own: {elsewhere:?}");
 }
 
+/// INV-EPHEMERAL
 #[test]
 fn killed_ephemeral_service_leaves_no_file() {
     let home = tempfile::tempdir().expect("a folder");
@@ -91,7 +92,8 @@ fn helper_says_why_no_service_starts() {
     assert!(matches!(started.expect_err("refused"), StartError::Ended(status) if status.code() == Some(2)));
 }
 
-/// Runs itself in another process, kills that one, and sees the service of its helper end.
+/// INV-EPHEMERAL: runs itself in another process, kills that one, and sees the service of its
+/// helper end.
 #[test]
 fn service_ends_with_a_killed_test() {
     if std::env::var_os(VICTIM).is_some() {

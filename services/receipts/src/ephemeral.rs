@@ -1,5 +1,5 @@
 //! `receipts serve --ephemeral`: a whole service for the test of a program that uses it. Decides
-//! the settings of such a service, and when it ends; starts nothing itself.
+//! the settings of such a service, and when it ends; starts nothing itself. Keeps INV-EPHEMERAL.
 
 use receipts_runtime::config::Settings;
 use receipts_runtime::exit::Failure;

@@ -232,7 +232,7 @@ mod tests {
         table.record(at(2), Ok(stale(4, state(true, &[0], 95))));
         assert_eq!(table.candidates(0), [url(1), url(2)], "of two stale ones, the owner");
         table.record(at(1), Ok(stale(9, state(false, &[], 90))));
-        table.record(at(2), None);
+        table.record(at(2), Err("refused".to_owned()));
         assert_eq!((table.candidates(0).len(), table.too_stale(0), table.too_stale(1)), (0, Some(9), None));
     }
 

@@ -113,7 +113,7 @@ impl<S: Pages> State<S> {
         let by_roster = by_roster.ok_or(Error::Broken("the number of members"))?;
         let slots = if status == MessageStatus::Ok { page.people } else { 0 };
         if page.roots.first().is_some_and(|newest| newest.message >= message) {
-            return Err(Error::Broken("the newest message of a conversation").into());
+            return Err(Error::Broken("the newest message of a conversation"));
         }
         let link = skip_list::push(&mut page, message, e.sent_at_ms);
         page.segments.add(segment, oldest_segment).ok_or(Error::Broken("the segments of a conversation"))?;

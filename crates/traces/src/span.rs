@@ -9,7 +9,7 @@ use opentelemetry::trace::{Link, Span as _, SpanBuilder, SpanKind, Status, Trace
 use opentelemetry::{Context, KeyValue};
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::Duration;
 
 /// A span that has begun. It ends when it is dropped.
 pub struct Span {
@@ -95,14 +95,14 @@ impl Traces {
         self.start(span, Some(changes.newest()))
     }
 
-    /// The delivery of an update to one stream, since it was `received` from the topic.
+    /// The delivery of an update to one stream, which `took` this long since it came from the topic.
     #[must_use]
-    pub fn deliver_update(&self, partition: u32, offset: u64, received: SystemTime, parent: &TraceContext) -> Span {
+    pub fn deliver_update(&self, partition: u32, offset: u64, took: Duration, parent: &TraceContext) -> Span {
         let mut attributes = self.log.attributes("process", &self.log.updates_topic);
         attributes.extend(location(partition, offset));
         let span = SpanBuilder::from_name(format!("process {}", self.log.updates_topic))
             .with_kind(SpanKind::Consumer)
-            .with_start_time(received);
+            .with_start_time(opentelemetry::time::now() - took);
         self.start(span.with_attributes(attributes), Some(parent))
     }
 

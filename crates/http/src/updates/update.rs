@@ -8,7 +8,7 @@ use receipts_traces::{TRACEPARENT, TRACESTATE, TraceContext};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::time::Instant;
 
 /// The subject of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +148,7 @@ pub(crate) struct Update {
 #[derive(Debug)]
 pub(super) struct UpdateTrace {
     pub(super) context: TraceContext,
-    pub(super) received: SystemTime,
+    pub(super) received: Instant,
 }
 
 impl UpdateTrace {
@@ -158,7 +158,7 @@ impl UpdateTrace {
         let traceparent = record.headers.last(TRACEPARENT)?;
         let tracestate = record.headers.last(TRACESTATE);
         let context = TraceContext::of_headers(&traceparent, tracestate.iter().map(|state| &**state))?;
-        context.is_sampled().then(|| Self { context, received: SystemTime::now() })
+        context.is_sampled().then(|| Self { context, received: Instant::now() })
     }
 }
 
@@ -167,7 +167,7 @@ impl Update {
     pub(super) fn note_sent(&self) {
         if let Some((UpdateTrace { context, received }, traces)) = self.trace.as_ref().zip(receipts_traces::traces()) {
             // The span ends here.
-            drop(traces.deliver_update(self.partition, self.offset, *received, context));
+            drop(traces.deliver_update(self.partition, self.offset, received.elapsed(), context));
         }
     }
 

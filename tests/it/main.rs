@@ -8,6 +8,7 @@ mod client;
 mod command_line;
 mod dead_letters;
 mod demo;
+mod doctor;
 mod ephemeral;
 mod lists;
 mod many_partitions;

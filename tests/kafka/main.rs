@@ -16,6 +16,7 @@ mod operator;
 mod outages;
 mod restores;
 mod secured;
+mod support_bundle;
 mod tail;
 mod topics;
 mod traces;

@@ -95,7 +95,8 @@ impl Traces {
         self.start(span, Some(changes.newest()))
     }
 
-    /// The delivery of an update to one stream, which `took` this long since it came from the topic.
+    /// The delivery of an update to one stream, which `took` this long since it came from the
+    /// topic.
     #[must_use]
     pub fn deliver_update(&self, partition: u32, offset: u64, took: Duration, parent: &TraceContext) -> Span {
         let mut attributes = self.log.attributes("process", &self.log.updates_topic);

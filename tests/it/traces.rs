@@ -2,13 +2,15 @@
 //! `tests/kafka` tests the same across processes.
 
 use receipts_log::embedded::EmbeddedLog;
-use receipts_log::{Inspect as _, OwnedRecord, Topic};
+use receipts_log::{Entry, Inspect as _, Log as _, OwnedRecord, Topic};
 use receipts_tests::collector::{Collector, Span};
 use receipts_tests::process::{Service, Stream, errors, run_in};
 use receipts_tests::{eventually, receipt_path};
 use serde_json::{Value, json};
 use std::net::TcpListener;
+use std::num::NonZeroU32;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
@@ -157,6 +159,36 @@ fn unsampled_trace_is_passed_on_and_not_sent() {
         assert!(parent.starts_with(&format!("00-{TRACE}-")) && parent.ends_with("-00"), "{parent}");
         assert_eq!(header(record, "tracestate").as_deref(), Some("acme=7"));
     }
+}
+
+/// INV-TRACE
+#[test]
+fn records_of_a_replay_make_no_spans() {
+    let (data, collector) = (tempfile::tempdir().expect("a folder"), Collector::start());
+    let now_ms = UNIX_EPOCH.elapsed().expect("after 1970").as_millis() as u64;
+    let traces = ["1".repeat(32), "2".repeat(32)];
+    {
+        // The times of the embedded log never step back, so the old records come first.
+        let log = EmbeddedLog::open(&data.path().join("log"), NonZeroU32::new(1)).expect("a new log");
+        let append = |event: &Value, age_ms: u64, trace: &str| {
+            let mut entry = Entry::event("default/private-group", event.to_string(), None);
+            entry.timestamp_ms = Some(now_ms - age_ms);
+            let headers = traced(trace, true).into_iter();
+            entry.headers = headers.map(|(name, value)| (name.to_owned(), Some(value.into()))).collect();
+            log.writer().append(entry).blocking_recv().expect("an outcome").expect("written");
+        };
+        for event in beginning().as_array().expect("a list") {
+            append(event, 7_200_000, &traces[0]);
+        }
+        append(&read_by("person-bob"), 7_200_000, &traces[0]);
+        append(&read_by("person-carol"), 1_000, &traces[1]);
+    }
+    let service = serve(data.path(), &collector.url, &[]);
+    let update = collector.span(&traces[1], "send receipts.updates");
+    assert_eq!(update.parent, collector.span(&traces[1], "process receipts.events").id);
+    assert_eq!(service.terminate(), Some(0));
+    let spans = collector.spans();
+    assert!(!spans.iter().any(|span| span.trace == traces[0]), "{spans:?}");
 }
 
 /// INV-TRACE

@@ -436,8 +436,9 @@ mod tests {
             let Some((_, arguments)) = line.split_once("receipts ").filter(|_| !line.contains("curl")) else {
                 continue;
             };
-            let words =
-                ["receipts"].into_iter().chain(arguments.split_whitespace().map(|word| word.trim_matches('\'')));
+            // Behind these the line belongs to the shell.
+            let own = arguments.split_whitespace().take_while(|word| !["|", ">", "&&"].contains(word));
+            let words = ["receipts"].into_iter().chain(own.map(|word| word.trim_matches('\'')));
             let parsed = with_flags(Cli::command(), &FIRST).try_get_matches_from(words);
             let matches = parsed.unwrap_or_else(|error| panic!("{line}: {error}"));
             load(None, [], &overrides(&matches)).unwrap_or_else(|mistakes| panic!("{line}: {mistakes}"));

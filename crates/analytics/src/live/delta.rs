@@ -315,6 +315,12 @@ impl Delta {
         Ok(())
     }
 
+    /// Reads the newest version anew, from the commits and checkpoints that are there.
+    pub(super) fn reopen(&mut self) -> Result<(), Error> {
+        self.snapshot = Some(self.at(None)?);
+        Ok(())
+    }
+
     /// Lists the versions whose commits are there, in order: number and name of the commit's file.
     pub(super) fn commits(&self) -> Result<Vec<(u64, String)>, Error> {
         let listed = self.destination.list(&format!("{}/_delta_log", self.folder))?;

@@ -65,6 +65,10 @@ impl Keeper {
                 delta.delete(&object.name)?;
             }
         }
+        if keep_from > oldest {
+            // The version that is open was read from commits that are gone now.
+            delta.reopen()?;
+        }
         delta.sweep_staged(grace_ms, now_ms)?;
         self.versions = kept;
         self.swept_ms = now_ms;

@@ -9,6 +9,7 @@ use receipts_runtime::clock::unix_ms;
 use receipts_snapshots::{SnapshotEntry, Snapshots};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 const CONFIGURED: &str = "snapshots.configured";
 const LIST: &str = "snapshots.list";
@@ -128,14 +129,26 @@ fn age(examined: &Examined, newest: &Newest) -> Finding {
     let settings = &examined.settings;
     let command = "receipts snapshot take; the service's log says why it takes none";
     let oldest = newest.values().map(|entry| (unix_ms().saturating_sub(entry.modified_ms), entry.partition)).max();
+    // Nothing is written where nothing was folded since.
+    let age_ms_max = settings.snapshot.interval_ms.saturating_mul(4).max(3_600_000);
     match oldest {
         None if settings.projector.standby => Finding::skipped(AGE, "a standby takes none"),
+        None if store_age_ms(examined).is_some_and(|age_ms| age_ms <= age_ms_max) => {
+            Finding::ok(AGE, "the store is too new to have a snapshot")
+        }
         None => Finding::warning(AGE, "there is a store and no snapshot of its log", command),
-        // Nothing is written where nothing was folded since.
-        Some((age_ms, partition)) if age_ms > settings.snapshot.interval_ms.saturating_mul(4).max(3_600_000) => {
+        Some((age_ms, partition)) if age_ms > age_ms_max => {
             let hours = age_ms / 3_600_000;
             Finding::warning(AGE, format!("the newest snapshot of partition {partition} is {hours} h old"), command)
         }
         Some((age_ms, _)) => Finding::ok(AGE, format!("no newest snapshot is older than {} s", age_ms / 1_000)),
     }
+}
+
+/// Returns the time since the store was made, in milliseconds; `None` on file systems that do not
+/// know it.
+fn store_age_ms(examined: &Examined) -> Option<u64> {
+    let made = std::fs::metadata(DataDir::store_in(&examined.settings.data_dir)).and_then(|store| store.created());
+    let made_ms = made.ok()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    Some(unix_ms().saturating_sub(u64::try_from(made_ms).unwrap_or(u64::MAX)))
 }

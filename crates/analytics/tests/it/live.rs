@@ -281,29 +281,6 @@ fn a_bucket_has_the_same_versions() {
     round(0);
 }
 
-/// A process that has removed the commits which it began from goes on, round after round.
-#[test]
-fn one_process_goes_on_after_removing_versions() {
-    const ROUNDS: u64 = 4;
-    let (history, scratch) = (LoggedHistory::new(6), scratch());
-    let ends_of = |round: u64| -> Vec<u64> { ends(&history).iter().map(|end| end * round / ROUNDS).collect() };
-    let log = Growing { history: &history, ends: Mutex::new(ends_of(1)) };
-    let (out, now) = (tempfile::tempdir().unwrap(), || 1_780_000_000_000);
-    let plan = Plan { keep_versions_ms: 0, ..plan(out.path(), &now, false) };
-    let (stop, mut round) = (Stop(AtomicBool::new(false)), 1);
-    follow(&log, &scratch, &plan, &stop, &mut |committed: &Committed| {
-        if committed.dataset == DATASETS[DATASETS.len() - 1] {
-            round += 1;
-            stop.0.store(round > ROUNDS, Ordering::Relaxed);
-            *log.ends.lock().unwrap() = ends_of(round.min(ROUNDS));
-        }
-        Ok(())
-    })
-    .unwrap();
-    assert_eq!(round, ROUNDS + 1);
-    check_newest(&out.path().join("messages"), &history, &scratch);
-}
-
 /// Small files of past rounds become few, none is larger than the limit by more than a batch, and
 /// the files that were merged are gone with the versions that named them.
 #[test]

@@ -154,11 +154,15 @@ fn follow_on(
             return Ok(());
         }
         // From begin to begin, so that a long round is not followed by a long wait.
-        while began.elapsed() < plan.every {
+        loop {
             if monitor.is_stopped() {
                 return Err(Error::Stopped);
             }
-            std::thread::sleep(STOP_CHECK.min(plan.every.saturating_sub(began.elapsed())));
+            let left = plan.every.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(STOP_CHECK.min(left));
         }
     }
 }

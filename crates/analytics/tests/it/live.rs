@@ -281,6 +281,30 @@ fn a_bucket_has_the_same_versions() {
     round(0);
 }
 
+/// A process that has removed the commits which it began from goes on, round after round, and ends
+/// by a stop although no round waits.
+#[test]
+fn one_process_goes_on_after_removing_versions() {
+    const ROUNDS: u64 = 4;
+    const SENDS: u64 = 10;
+    let (history, scratch) = (LoggedHistory::of_sends((ROUNDS * SENDS) as usize), scratch());
+    let log = Growing { history: &history, ends: Mutex::new(vec![0; PARTITIONS as usize]) };
+    // The roster and the sends are all in partition 0.
+    let grow = |round: u64| log.ends.lock().unwrap()[0] = 1 + round.min(ROUNDS) * SENDS;
+    grow(1);
+    let (out, now) = (tempfile::tempdir().unwrap(), || 1_780_000_000_000);
+    let plan = Plan { keep_versions_ms: 0, datasets: vec![Dataset::Messages], ..plan(out.path(), &now, false) };
+    let (stop, mut round) = (Stop(AtomicBool::new(false)), 1);
+    follow(&log, &scratch, &plan, &stop, &mut |_| {
+        round += 1;
+        stop.0.store(round > ROUNDS, Ordering::Relaxed);
+        grow(round);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(round, ROUNDS + 1);
+}
+
 /// Small files of past rounds become few, none is larger than the limit by more than a batch, and
 /// the files that were merged are gone with the versions that named them.
 #[test]

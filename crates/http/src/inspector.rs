@@ -28,13 +28,14 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 9] = [
+static FILES: [File; 10] = [
     file!("/", "index.html", "text/html; charset=utf-8"),
     file!("/inspector/style.css", "style.css", "text/css; charset=utf-8"),
     file!("/inspector/app.js", "app.js", "text/javascript; charset=utf-8"),
     file!("/inspector/api.js", "api.js", "text/javascript; charset=utf-8"),
     file!("/inspector/dom.js", "dom.js", "text/javascript; charset=utf-8"),
     file!("/inspector/dots.js", "dots.js", "text/javascript; charset=utf-8"),
+    file!("/inspector/lists.js", "lists.js", "text/javascript; charset=utf-8"),
     file!("/inspector/message.js", "message.js", "text/javascript; charset=utf-8"),
     file!("/inspector/operations.js", "operations.js", "text/javascript; charset=utf-8"),
     file!("/inspector/playground.js", "playground.js", "text/javascript; charset=utf-8"),

@@ -4,8 +4,8 @@
 import { allMembers, follow, members, receipt } from "./api.js";
 import { Dots } from "./dots.js";
 import { card, clock, fill, h, number, plural } from "./dom.js";
+import { memberLists } from "./lists.js";
 
-const LISTS = ["read", "unread", "departed"];
 const PAGE = 50;
 const UPDATES_MAX = 50;
 const POINT = "Point at a dot for its name.";
@@ -121,20 +121,6 @@ export function message(view, [conversation, id]) {
     async function showList() {
         const page = await members(conversation, id, shown, PAGE, cursors.at(-1));
         stale = false;
-        const tab = (one) =>
-            h(
-                "button",
-                {
-                    role: "tab",
-                    "aria-selected": String(one === shown),
-                    onclick: () => {
-                        shown = one;
-                        cursors = [null];
-                        attempt(showList);
-                    },
-                },
-                `${one[0].toUpperCase()}${one.slice(1)} ${number(now[`${one}_count`])}`,
-            );
         const turn = (label, disabled, action) =>
             h(
                 "button",
@@ -147,24 +133,19 @@ export function message(view, [conversation, id]) {
                 },
                 label,
             );
-        const person = (member) =>
-            h(
-                "li",
-                {},
-                member.user_id,
-                member.left && h("span", { className: "muted" }, " left"),
-                member.read_at_ms !== undefined && h("time", { className: "muted" }, clock(member.read_at_ms)),
-            );
         fill(
             list,
-            h("div", { role: "tablist", "aria-label": "Lists" }, LISTS.map(tab)),
-            h(
-                "div",
-                { role: "tabpanel", tabIndex: 0 },
-                page.members.length === 0
-                    ? h("p", { className: "muted" }, "Nobody")
-                    : h("ul", { className: "people columns" }, page.members.map(person)),
-            ),
+            memberLists({
+                shown,
+                count: (one) => now[`${one}_count`],
+                people: page.members,
+                className: "people columns",
+                onChoose: (one) => {
+                    shown = one;
+                    cursors = [null];
+                    attempt(showList);
+                },
+            }),
             h(
                 "p",
                 { className: "bar" },

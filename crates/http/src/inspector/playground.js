@@ -4,11 +4,11 @@
 
 import { allMembers, follow, onTraffic, post, receipt } from "./api.js";
 import { card, clock, fill, h, plural } from "./dom.js";
+import { LISTS, memberLists } from "./lists.js";
 
 const SENDER = "alice";
 const PEOPLE = ["bob", "carol", "dave", "erin"];
 const TRAFFIC_MAX = 40;
-const LISTS = ["read", "unread", "departed"];
 
 /** The part of a conversation that the service does not keep. */
 function remembered(id) {
@@ -193,44 +193,19 @@ export function playground(view, [id]) {
     }
 
     function openLists(message) {
-        const tab = (list) =>
-            h(
-                "button",
-                {
-                    role: "tab",
-                    "aria-selected": String(list === listShown),
-                    onclick: () => {
-                        listShown = list;
-                        openLists(message);
-                    },
-                },
-                `${list[0].toUpperCase()}${list.slice(1)} ${lists.get(message.id)?.[list].length ?? 0}`,
-            );
-        const people = lists.get(message.id)?.[listShown] ?? [];
         fill(
             lists_,
             h("h3", {}, message.text),
-            h("div", { role: "tablist", "aria-label": "Lists" }, LISTS.map(tab)),
-            h(
-                "div",
-                { role: "tabpanel", tabIndex: 0 },
-                people.length === 0
-                    ? h("p", { className: "muted" }, "Nobody")
-                    : h(
-                          "ul",
-                          { className: "people" },
-                          people.map((member) =>
-                              h(
-                                  "li",
-                                  {},
-                                  member.user_id,
-                                  member.left && h("span", { className: "muted" }, " left"),
-                                  member.read_at_ms !== undefined &&
-                                      h("time", { className: "muted" }, clock(member.read_at_ms)),
-                              ),
-                          ),
-                      ),
-            ),
+            memberLists({
+                shown: listShown,
+                count: (list) => lists.get(message.id)?.[list].length ?? 0,
+                people: lists.get(message.id)?.[listShown] ?? [],
+                className: "people",
+                onChoose: (list) => {
+                    listShown = list;
+                    openLists(message);
+                },
+            }),
             hiddenNote(message),
             h("button", { onclick: () => lists_.close() }, "Close"),
         );

@@ -229,9 +229,6 @@ pub struct ReadMarkUpdate {
     pub mark: ReadMark,
 }
 
-#[cfg(test)]
-mod tests;
-
 /// A ticket for a stream, which carries the caller's rights to a program without a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -243,3 +240,6 @@ pub struct StreamTicket {
     /// Until when it opens the stream, Unix milliseconds.
     pub expires_at_ms: u64,
 }
+
+#[cfg(test)]
+mod tests;

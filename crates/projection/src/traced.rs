@@ -4,7 +4,7 @@
 use crate::partition::{Decoded, FoldError, Partition};
 use receipts_fold::effects::{Effects, MarkMoved, MessageChanged};
 use receipts_log::Record;
-use receipts_traces::{Span, TRACEPARENT, TRACESTATE, TraceContext, Traces};
+use receipts_traces::{Span, TraceContext, Traces};
 use std::ops::Range;
 
 /// An older record belongs to a replay of history: its trace has ended long ago.
@@ -66,7 +66,7 @@ impl Partition {
         now_ms: u64,
     ) -> Result<bool, FoldError> {
         let is_recent = now_ms.saturating_sub(record.timestamp_ms) < AGE_MAX_MS;
-        let context = if is_recent { context_of(record) } else { None };
+        let context = if is_recent { TraceContext::of_record(|name| record.headers.last(name)) } else { None };
         self.traced.open = context.map(|context| traces.fold_event(record.partition, record.offset, &context));
         let before = self.effect_counts();
         let is_whole = self.begin(record, event, messages_max)?;
@@ -86,11 +86,4 @@ impl Partition {
             self.traced.open = None;
         }
     }
-}
-
-/// Reads the trace context of a record.
-fn context_of(record: &Record<'_>) -> Option<TraceContext> {
-    let traceparent = record.headers.last(TRACEPARENT)?;
-    let tracestate = record.headers.last(TRACESTATE);
-    TraceContext::of_headers(&traceparent, tracestate.iter().map(|state| &**state))
 }

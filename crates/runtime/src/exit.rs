@@ -42,19 +42,25 @@ impl Failure {
     /// configuration mistake.
     #[must_use]
     pub fn message(&self) -> String {
+        format!("error: {}", self.detail())
+    }
+
+    /// Returns the same without its first word, for callers that print it within their own text.
+    #[must_use]
+    pub fn detail(&self) -> String {
         let (Self::Usage(error) | Self::Failed(error)) = self;
         match mistakes_in(error) {
-            Some(mistakes) => format!("error: {mistakes}"),
-            None => format!("error: {}", printable_lines(&told_once(error))),
+            Some(mistakes) => mistakes.to_string(),
+            None => printable_lines(&told_once(error.as_ref())).into_owned(),
         }
     }
 }
 
 /// Returns an error and its causes, each once: many errors show their cause themselves.
 #[must_use]
-pub fn told_once(error: &anyhow::Error) -> String {
+pub fn told_once(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string) {
         if !text.contains(&cause) {
             text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
         }

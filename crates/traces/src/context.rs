@@ -5,6 +5,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, trace};
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
@@ -60,6 +61,13 @@ impl TraceContext {
         let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
         let context = SpanContext::new(trace, span, flags, true, state(tracestates));
         context.is_valid().then(|| Self::new(context))
+    }
+
+    /// As [`Self::of_headers`], of a record whose last header of a name `last` returns.
+    #[must_use]
+    pub fn of_record<V: Deref<Target = [u8]>>(last: impl Fn(&str) -> Option<V>) -> Option<Self> {
+        let tracestate = last(TRACESTATE);
+        Self::of_headers(&last(TRACEPARENT)?, tracestate.iter().map(|state| &**state))
     }
 
     /// Passes the headers of this context to `put`: `traceparent`, and `tracestate` unless it is

@@ -13,7 +13,7 @@ mod store;
 mod tokens;
 
 use finding::{Finding, Status};
-pub(crate) use machine::size_of;
+pub(crate) use machine::size_of_entry;
 
 use clap::{Args, ValueEnum};
 use finding::Findings;

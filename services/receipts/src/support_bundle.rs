@@ -166,16 +166,12 @@ fn fetched(url: &str, path: &str, timeout: Duration) -> String {
             Ok(if status.is_success() { text } else { format!("status {status}\n{text}") })
         })
     };
-    asked().unwrap_or_else(|error| format!("no answer: {}\n", told_once(&error)))
+    asked().unwrap_or_else(|error| format!("no answer: {}\n", told_once(error.as_ref())))
 }
 
 fn data_directory(path: &Path) -> Value {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let size = |entry: &fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => doctor::size_of(&entry.path()),
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    };
+    let size = doctor::size_of_entry;
     let sizes = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), json!(size(&entry))));
     json!({"path": path.display().to_string(), "bytes": sizes.collect::<serde_json::Map<_, _>>()})
 }

@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::Path;
 
 /// The file in a store's folder that names the log that it was folded from.
-pub(super) const FILE: &str = "log.json";
+const FILE: &str = "log.json";
 
 /// The fields that distinguish an event log from every other one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +127,15 @@ impl LogIdentity {
     }
 }
 
+/// Reads the log that a store was folded from; `None` if there is no store.
+pub(super) fn bound_log_of(store: &Path) -> Result<Option<LogIdentity>> {
+    let path = store.join(FILE);
+    let bound = read_if_exists(&path)?.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+    bound.with_context(|| {
+        format!("{} is damaged; remove {} to fold the log from its beginning", path.display(), store.display())
+    })
+}
+
 /// Says that a store was not folded from a log.
 pub(super) fn other_log(store: &Path, bound: &LogIdentity, log: impl fmt::Display) -> String {
     let folder = store.display();
@@ -178,12 +187,7 @@ impl DataDir {
     /// # Errors
     /// If the store's note of it cannot be read.
     pub fn bound_log(&self) -> Result<Option<LogIdentity>> {
-        let store = self.store();
-        let path = store.join(FILE);
-        let bound = read_if_exists(&path)?.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-        bound.with_context(|| {
-            format!("{} is damaged; remove {} to fold the log from its beginning", path.display(), store.display())
-        })
+        bound_log_of(&self.store())
     }
 
     /// Returns the log of the store that the next [`DataDir::adopt_rebuilt`] leaves in use.

@@ -1,7 +1,7 @@
 //! Looks into a data directory that another process may use. It makes, changes and removes nothing.
 
 use super::files::read_if_exists;
-use super::log_identity::FILE as LOG_FILE;
+use super::log_identity::{bound_log_of, other_log};
 use super::{DataDir, InUse, LogIdentity, holder_in};
 use anyhow::{Context as _, Result};
 use std::fs::{File, TryLockError};
@@ -36,9 +36,7 @@ impl DataDir {
     /// # Errors
     /// If the store's note of it cannot be read.
     pub fn bound_log_in(path: &Path) -> Result<Option<LogIdentity>> {
-        let path = Self::store_in(path).join(LOG_FILE);
-        let bound = read_if_exists(&path)?.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-        bound.with_context(|| format!("{} is damaged", path.display()))
+        bound_log_of(&Self::store_in(path))
     }
 
     /// Returns the embedded log of a data directory; `None` if there is none.
@@ -56,9 +54,8 @@ impl DataDir {
     /// As [`DataDir::bound_log_in`].
     pub fn other_log_than(path: &Path, log: &LogIdentity) -> Result<Option<String>> {
         let Some(bound) = Self::bound_log_in(path)? else { return Ok(None) };
-        Ok((!bound.may_be(log)).then(|| {
-            bound.changed(log).unwrap_or_else(|| super::log_identity::other_log(&Self::store_in(path), &bound, log))
-        }))
+        Ok((!bound.may_be(log))
+            .then(|| bound.changed(log).unwrap_or_else(|| other_log(&Self::store_in(path), &bound, log))))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use receipts_log::Record;
-use receipts_traces::{TRACEPARENT, TRACESTATE, TraceContext};
+use receipts_traces::TraceContext;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -155,9 +155,7 @@ impl UpdateTrace {
     /// Reads the trace of a record; `None` while traces are off, or if this one is not sampled.
     pub(super) fn of(record: &Record<'_>) -> Option<Self> {
         receipts_traces::traces()?;
-        let traceparent = record.headers.last(TRACEPARENT)?;
-        let tracestate = record.headers.last(TRACESTATE);
-        let context = TraceContext::of_headers(&traceparent, tracestate.iter().map(|state| &**state))?;
+        let context = TraceContext::of_record(|name| record.headers.last(name))?;
         context.is_sampled().then(|| Self { context, received: Instant::now() })
     }
 }

@@ -72,13 +72,9 @@ impl Brokers {
         let is_ignored = facility == "CONFWARN" && message.contains("property and will be ignored by this")
             || message.contains("Offset commit (manual) failed");
         let now = Instant::now();
-        if self.note(message, now) || is_ignored {
-            tracing::debug!(target: "librdkafka", facility, "{message}");
-            return;
-        }
+        let is_quiet = self.note(message, now) || is_ignored || matches!(level, RDKafkaLogLevel::Debug);
         // No count: a consequence of an outage that is reported anyway, or a repetition.
-        let count = if matches!(level, RDKafkaLogLevel::Debug) { None } else { self.news(facility, now) };
-        let Some(count) = count else {
+        let Some(count) = (if is_quiet { None } else { self.news(facility, now) }) else {
             tracing::debug!(target: "librdkafka", facility, "{message}");
             return;
         };
@@ -89,9 +85,7 @@ impl Brokers {
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
                 tracing::warn!(target: "librdkafka", facility, count, "{message}");
             }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                tracing::info!(target: "librdkafka", facility, count, "{message}");
-            }
+            _ => tracing::info!(target: "librdkafka", facility, count, "{message}"),
         }
     }
 

@@ -43,6 +43,14 @@ pub struct TopicSurvey {
     pub settings: Vec<TopicSetting>,
 }
 
+impl TopicSurvey {
+    /// Returns the end of a partition; `None` if it is unknown, or there is no such partition.
+    pub fn end_offset(&self, partition: u32) -> Option<u64> {
+        let found = self.partitions.iter().find(|found| found.number == partition)?;
+        Some(found.offsets.as_ref()?.end)
+    }
+}
+
 /// Whether a topic exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::str::FromStr;
 
 /// The reference of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,11 @@ pub(super) fn boolean_of(text: &str) -> Option<bool> {
         "false" | "off" | "no" | "0" => Some(false),
         _ => None,
     }
+}
+
+/// Reads a number as TOML writes it, with `_` between digits.
+fn number_in<T: FromStr>(text: &str) -> Option<T> {
+    text.trim().replace('_', "").parse().ok()
 }
 
 fn boolean_in(raw: &Raw) -> Option<bool> {
@@ -111,7 +117,7 @@ impl Reader {
         let form = Form::Integer(range.clone());
         self.read(key, help, default.map(|value| value.to_string()), allowed, form, |raw| {
             let value = match raw {
-                Raw::Typed(text) => text.trim().replace('_', "").parse().ok()?,
+                Raw::Typed(text) => number_in(text)?,
                 Raw::Integer(value) => u64::try_from((*value)?).ok()?,
                 _ => return None,
             };
@@ -124,7 +130,7 @@ impl Reader {
         let read =
             self.read(key, help, Some(default.to_string()), "a number from 0 to 1".to_owned(), Form::Share, |raw| {
                 let value: f64 = match raw {
-                    Raw::Typed(text) | Raw::Fraction(text) => text.trim().replace('_', "").parse().ok()?,
+                    Raw::Typed(text) | Raw::Fraction(text) => number_in(text)?,
                     Raw::Integer(value) => (*value)? as f64,
                     _ => return None,
                 };
@@ -429,11 +435,9 @@ fn items_of(raw: &Raw) -> Option<Vec<String>> {
 /// Returns an allowed value as JSON.
 fn json_of(form: &Form, raw: &Raw) -> Option<Value> {
     match (form, raw) {
-        (Form::Integer(_), Raw::Typed(text)) => text.trim().replace('_', "").parse::<u64>().ok().map(Value::from),
+        (Form::Integer(_), Raw::Typed(text)) => number_in::<u64>(text).map(Value::from),
         (Form::Boolean, Raw::Typed(text)) => boolean_of(text).map(Value::from),
-        (Form::Share, Raw::Typed(text) | Raw::Fraction(text)) => {
-            text.trim().replace('_', "").parse::<f64>().ok().map(Value::from)
-        }
+        (Form::Share, Raw::Typed(text) | Raw::Fraction(text)) => number_in::<f64>(text).map(Value::from),
         (Form::List(_), raw) => items_of(raw).map(Value::from),
         (_, Raw::Integer(value)) => value.map(Value::from),
         (_, Raw::Boolean(value)) => Some(Value::from(*value)),

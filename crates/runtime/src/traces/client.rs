@@ -3,6 +3,7 @@
 
 use super::loss::Loss;
 use super::variable;
+use crate::exit::told_once;
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use std::sync::Arc;
@@ -39,13 +40,8 @@ impl HttpClient for Client {
         match &answer {
             Ok(answer) if answer.status().is_success() => {}
             Ok(answer) => self.loss.note_cause(format!("it answers {}", answer.status())),
-            Err(error) => self.loss.note_cause(with_causes(&**error)),
+            Err(error) => self.loss.note_cause(told_once(&**error)),
         }
         answer
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

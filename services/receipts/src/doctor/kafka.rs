@@ -263,10 +263,7 @@ fn group(examined: &Examined, survey: &Survey) -> Finding {
         }
     };
     let events = survey.topic(Topic::Events);
-    let end = |partition: u32| {
-        let found = events?.partitions.iter().find(|found| found.number == partition)?;
-        Some(found.offsets.as_ref()?.end)
-    };
+    let end = |partition: u32| events?.end_offset(partition);
     let beyond = group.committed.iter().find(|(partition, offset)| end(*partition).is_some_and(|end| end < *offset));
     if let Some((partition, offset)) = beyond {
         return Finding::problem(

@@ -37,7 +37,7 @@ pub(super) fn run(examined: &Examined, findings: &mut Findings) {
         Ok(connections) => Finding::ok(DESCRIPTORS, format!("{connections} connections fit into the limit")),
         Err(failure) => Finding::problem(
             DESCRIPTORS,
-            super::settings::told(&failure.message()),
+            failure.detail(),
             "LimitNOFILE=65536 in the unit of systemd, or --ulimit nofile=65536 of docker",
         ),
     });
@@ -127,12 +127,16 @@ fn writable(folder: &Path) -> Result<(), String> {
 /// Returns the lengths of all files below a path, bytes.
 pub(crate) fn size_of(path: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(path) else { return 0 };
-    let of = |entry: fs::DirEntry| match entry.metadata() {
+    entries.flatten().map(|entry| size_of_entry(&entry)).sum()
+}
+
+/// Returns the length of a file, or of all files below a folder, bytes.
+pub(crate) fn size_of_entry(entry: &fs::DirEntry) -> u64 {
+    match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
         Ok(metadata) => metadata.len(),
         Err(_) => 0,
-    };
-    entries.flatten().map(of).sum()
+    }
 }
 
 fn memory(wanted: u64) -> Finding {

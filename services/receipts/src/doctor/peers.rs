@@ -140,7 +140,7 @@ async fn ask(examined: &Examined, address: SocketAddr, secret: Option<&Secret>) 
         request = request.bearer_auth(secret.credential());
     }
     let asked_ms = unix_ms();
-    let told = |error: reqwest::Error| told_once(&anyhow::Error::from(error.without_url()));
+    let told = |error: reqwest::Error| told_once(&error.without_url());
     let answer = request.send().await.map_err(told)?;
     let answered_ms = unix_ms();
     let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());

@@ -35,7 +35,7 @@ pub(super) fn run(examined: &Examined, findings: &mut Findings) {
         Ok(Some(_)) => Finding::ok(SECRET, "the secret of projectors and query edges can be used"),
         Err(failure) => Finding::problem(
             SECRET,
-            told(&failure.message()),
+            failure.detail(),
             "openssl rand -hex 32 > FILE; chmod 600 FILE; then give the same file to all projectors and query edges",
         ),
     });
@@ -52,11 +52,6 @@ pub(super) fn run(examined: &Examined, findings: &mut Findings) {
         },
     });
     listen(examined, findings);
-}
-
-/// Returns an error without its first word.
-pub(super) fn told(message: &str) -> String {
-    message.strip_prefix("error: ").unwrap_or(message).to_owned()
 }
 
 /// Binds the addresses for a moment.

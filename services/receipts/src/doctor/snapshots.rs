@@ -50,8 +50,7 @@ pub(super) fn run(examined: &Examined, findings: &mut Findings) {
         Ok(Some(destination)) => destination,
         Ok(None) => return findings.skip(&CHECKS, "snapshot.url is not set"),
         Err(failure) => {
-            let detail = super::settings::told(&failure.message());
-            findings.add(Finding::problem(CONFIGURED, detail, "correct snapshot.url"));
+            findings.add(Finding::problem(CONFIGURED, failure.detail(), "correct snapshot.url"));
             return findings.skip(&CHECKS[1..], "snapshot.url names no destination");
         }
     };

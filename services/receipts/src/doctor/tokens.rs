@@ -23,7 +23,7 @@ pub(super) fn run(examined: &Examined, findings: &mut Findings) {
         Err(failure) => {
             findings.add(Finding::problem(
                 KEYS,
-                super::settings::told(&failure.message()),
+                failure.detail(),
                 "curl -sS the URL from this machine; correct auth.issuer, auth.jwks_url, auth.jwks_file, \
                  auth.secret_file or auth.algorithms (docs/identity.md)",
             ));

@@ -133,14 +133,10 @@ impl From<&TopicSetting> for Setting {
 
 impl Group {
     fn new(survey: GroupSurvey, events: Option<&TopicSurvey>) -> Self {
-        let end = |partition: u32| {
-            let found = events?.partitions.iter().find(|found| found.number == partition)?;
-            Some(found.offsets.as_ref()?.end)
-        };
         let of = |(partition, offset): (u32, u64)| Committed {
             partition,
             offset,
-            lag: end(partition).map(|end| end.saturating_sub(offset)),
+            lag: events.and_then(|events| events.end_offset(partition)).map(|end| end.saturating_sub(offset)),
         };
         let GroupSurvey { name, state, members, committed } = survey;
         Self { name, state, members, committed: committed.into_iter().map(of).collect(), problem: None }
